@@ -1,0 +1,175 @@
+"""Files <-> bundles: one safetensors file that explains itself, and official pickles on the way in.
+
+The header's ``stylecli`` entry is JSON: format version, configuration, each network's lod, and
+``info`` (counters, tool version, data digest, licence of a converted source). Tensors are named
+``G_ema.<parameter>``, ``G.<parameter>``, ``D.<parameter>``; what a training checkpoint adds
+(``optimizer_G.…``, random states) is ignored when only networks are wanted.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from stylecli import __version__, atomic
+from stylecli.errors import NetworkError, UsageError
+from stylecli.interop.tf_stylegan1 import read_official_pickle
+from stylecli.networks.bundle import Bundle
+from stylecli.networks.config import StyleGAN1Config, config_from_dict
+from stylecli.networks.discriminator import Discriminator
+from stylecli.networks.stylegan1 import Generator
+
+FORMAT = 1
+NETWORK_NAMES = ("G_ema", "G", "D")
+_MAX_LISTED = 12
+
+
+def load_network(path: Path | str) -> Bundle:
+    """Read networks from our .safetensors or an official StyleGAN / Progressive GAN pickle.
+
+    Returns a Bundle in eval mode, on the CPU, in float32; networks the file lacks are None.
+    Nothing in the file is executed. Raises NetworkError, with a table of differences when tensors
+    are missing, unknown or of another shape.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise NetworkError(f"network {path} does not exist")
+    with open(path, "rb") as file:
+        start = file.read(16)
+    if start[:1] == b"\x80":  # the opcode every binary pickle begins with
+        foreign = read_official_pickle(path)
+        tensors = {
+            f"{name}.{key}": torch.from_numpy(array)
+            for name, arrays in foreign.networks.items()
+            for key, array in arrays.items()
+        }
+        return _build(path, foreign.config, tensors, foreign.lods, foreign.info)
+    header, tensors = read_tensors(path)
+    try:
+        config = config_from_dict(header["config"])
+    except (KeyError, TypeError, UsageError) as error:
+        raise NetworkError(f"{path} has no usable network configuration: {error}") from None
+    return _build(path, config, tensors, header.get("lods", {}), header.get("info", {}))
+
+
+def save_network(path: Path | str, bundle: Bundle, *, extra: Mapping[str, Any] | None = None) -> None:
+    """Write a bundle's networks to one .safetensors file, atomically.
+
+    ``extra`` is added to ``info``. Networks that are None are left out.
+    """
+    info = {**bundle.info, **(extra or {}), "stylecli": __version__}
+    write_tensors(path, network_tensors(bundle), network_header(bundle, info))
+
+
+def network_tensors(bundle: Bundle) -> dict[str, Tensor]:
+    """Return every network's state under ``G_ema.``, ``G.`` and ``D.``."""
+    return {
+        f"{name}.{key}": tensor
+        for name in NETWORK_NAMES
+        if (network := getattr(bundle, name)) is not None
+        for key, tensor in network.state_dict().items()
+    }
+
+
+def network_header(bundle: Bundle, info: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the JSON header that describes a bundle."""
+    lods = {
+        name: network.lod
+        for name in NETWORK_NAMES
+        if (network := getattr(bundle, name)) is not None
+    }
+    return {"config": bundle.config.to_dict(), "lods": lods, "info": dict(info)}
+
+
+def write_tensors(
+    path: Path | str, tensors: Mapping[str, Tensor], header: Mapping[str, Any]
+) -> None:
+    """Write tensors and a JSON header as safetensors: temporary name, fsync, rename."""
+    plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    metadata = {"stylecli": json.dumps({"format": FORMAT, **header})}
+    with atomic.replacing(path) as temporary:
+        save_file(plain, temporary, metadata=metadata)
+
+
+def read_tensors(path: Path | str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read a file of write_tensors; raise NetworkError when it is another kind of file."""
+    header = read_header(path)
+    with safe_open(path, framework="pt") as file:
+        return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def read_header(path: Path | str) -> dict[str, Any]:
+    """Read the JSON header of one of our files without its tensors."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get("stylecli")
+    except (SafetensorError, OSError, ValueError) as error:
+        raise NetworkError(f"{path} is not a readable safetensors file: {error}") from None
+    if text is None:
+        raise NetworkError(f"{path} was not written by stylecli: it has no stylecli header")
+    try:
+        header = json.loads(text)
+    except ValueError:
+        raise NetworkError(f"{path} has a damaged stylecli header") from None
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        version = header.get("format") if isinstance(header, dict) else None
+        raise NetworkError(
+            f"{path} has format version {version!r}: this stylecli {__version__} reads {FORMAT}"
+        )
+    return header
+
+
+def network_digest(path: Path | str) -> str:
+    """Return the SHA-256 of a network file as hexadecimal text."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_state(path: Path | str, name: str, network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Fill a network from tensors under its name; raise NetworkError with a table if they differ."""
+    prefix = f"{name}."
+    found = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
+    wanted = network.state_dict()
+    lines = [f"missing     {prefix}{key} {list(wanted[key].shape)}" for key in wanted.keys() - found]
+    lines += [f"unexpected  {prefix}{key} {list(found[key].shape)}" for key in found.keys() - wanted]
+    lines += [
+        f"shape       {prefix}{key}: the file has {list(found[key].shape)}, "
+        f"the configuration {list(wanted[key].shape)}"
+        for key in wanted.keys() & found
+        if found[key].shape != wanted[key].shape
+    ]
+    if lines:
+        shown = sorted(lines)[:_MAX_LISTED]
+        rest = [f"… and {len(lines) - len(shown)} more"] if len(lines) > len(shown) else []
+        table = "\n  ".join([*shown, *rest])
+        raise NetworkError(f"{path} does not fit its own configuration:\n  {table}")
+    network.load_state_dict({key: value.float() for key, value in found.items()})
+
+
+def _build(
+    path: Path,
+    config: StyleGAN1Config,
+    tensors: Mapping[str, Tensor],
+    lods: Mapping[str, float],
+    info: Mapping[str, Any],
+) -> Bundle:
+    bundle = Bundle(config, info=dict(info))
+    for name in NETWORK_NAMES:
+        if not any(key.startswith(f"{name}.") for key in tensors):
+            continue
+        network: Generator | Discriminator = (
+            Discriminator(config) if name == "D" else Generator(config)
+        )
+        load_state(path, name, network, tensors)
+        network.lod = float(lods.get(name, 0.0))
+        network.eval()
+        setattr(bundle, name, network)
+    if bundle.G_ema is None and bundle.G is None and bundle.D is None:
+        raise NetworkError(f"{path} holds no network")
+    return bundle

@@ -1,0 +1,81 @@
+"""The ``stylecli`` command: one sub-command per file, our errors turned into one sentence each."""
+
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from stylecli import __version__
+from stylecli.cli import (
+    generate_images,
+    interpolate_video,
+    measure,
+    mix_styles,
+    pack_pictures,
+    run_demo,
+    show_info,
+    train_network,
+    weights_cache,
+)
+from stylecli.errors import ExitCode, StyleCLIError
+
+
+class _Group(TyperGroup):
+    """Ends with the error's exit code and one line on stderr instead of a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except StyleCLIError as error:
+            if os.environ.get("STYLECLI_DEBUG") == "1":
+                raise
+            print(f"stylecli: {error}", file=sys.stderr)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            print("stylecli: interrupted: the same command goes on", file=sys.stderr)
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="""Train, run and measure StyleGAN (Karras, Laine, Aila 2018).
+
+    Example: stylecli demo
+    """,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"stylecli {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print and exit."),
+    ] = False,
+) -> None: ...
+
+
+app.command("demo")(run_demo.command)
+app.command("pack")(pack_pictures.command)
+app.command("train")(train_network.command)
+app.command("generate")(generate_images.command)
+app.command("mix")(mix_styles.command)
+app.command("interpolate")(interpolate_video.command)
+app.command("metrics")(measure.command)
+app.add_typer(weights_cache.app, name="weights")
+app.command("info")(show_info.command)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,125 @@
+"""The one sink: results go to stdout, everything else to stderr, bars only to a terminal."""
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from stylecli.progress import Progress, silent
+
+
+def format_seconds(seconds: float) -> str:
+    """Write a duration the short way: ``42s``, ``3m05s``, ``2h10m``, ``4d02h``."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
+
+
+class Output:
+    """What a command says. Make one per command from its ``--json`` and ``--quiet``."""
+
+    def __init__(self, *, json: bool = False, quiet: bool = False) -> None:
+        self.json = json
+        self.quiet = quiet
+
+    def result(self, document: Mapping[str, Any], lines: Sequence[str]) -> None:
+        """Print the command's result: ``document`` under --json, else the lines, to stdout."""
+        if self.json:
+            print(json.dumps(document, indent=2, ensure_ascii=False, default=str))
+        else:
+            for line in lines:
+                print(line)
+
+    def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+        """Lay rows out in aligned columns; return the lines, to be handed to ``result``."""
+        columns = list(zip(header, *rows, strict=True))
+        widths = [max(len(cell) for cell in column) for column in columns]
+        return [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in [header, *rows]
+        ]
+
+    def note(self, text: str) -> None:
+        """Tell something useful on stderr; silenced by --quiet."""
+        if not self.quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    def warn(self, text: str) -> None:
+        """Warn on stderr, always."""
+        print(f"warning: {text}", file=sys.stderr, flush=True)
+
+    @contextlib.contextmanager
+    def progress(self, title: str, unit: str = "") -> Iterator[Progress]:
+        """Yield a progress callback: a live bar on a terminal, a line now and then elsewhere."""
+        if self.quiet:
+            yield silent
+        elif sys.stderr.isatty():
+            with _live_bar(title, unit) as report:
+                yield report
+        else:
+            yield _PlainProgress(title, unit)
+
+
+class _PlainProgress:
+    """Progress for logs and pipes: a line at most every ten seconds, and one at the end."""
+
+    def __init__(self, title: str, unit: str, every_seconds: float = 10.0) -> None:
+        self.title, self.unit, self.every_seconds = title, unit, every_seconds
+        self.started = self.last = time.monotonic()
+        self.first: float | None = None
+        self.finished = False
+
+    def __call__(self, done: float, total: float, note: str = "") -> None:
+        now = time.monotonic()
+        if self.first is None:
+            self.first = done
+        complete = done >= total
+        if self.finished or (not complete and now - self.last < self.every_seconds):
+            return
+        self.last, self.finished = now, complete
+        rate = (done - self.first) / max(now - self.started, 1e-9)
+        parts = [f"{self.title}: {done:g}/{total:g} {self.unit}".rstrip()]
+        if rate > 0:
+            parts.append(f"{rate:.1f} {self.unit}/s")
+            parts.append(
+                f"took {format_seconds(now - self.started)}"
+                if complete
+                else f"{format_seconds((total - done) / rate)} left"
+            )
+        print(", ".join([*parts, note] if note else parts), file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _live_bar(title: str, unit: str) -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:g}/{task.total:g} " + unit),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+        transient=False,
+    )
+    with bar:
+        task = bar.add_task(title, total=None, rate="", note="")
+        started = time.monotonic()
+        first: list[float] = []
+
+        def report(done: float, total: float, note: str = "") -> None:
+            first[:] = first or [done]
+            rate = (done - first[0]) / max(time.monotonic() - started, 1e-9)
+            text = f"{rate:.1f} {unit}/s" if rate else ""
+            bar.update(task, completed=done, total=total, rate=text, note=note)
+
+        yield report

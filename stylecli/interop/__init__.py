@@ -1,0 +1,1 @@
+"""Read other people's files into plain (configuration, named arrays), executing nothing."""

@@ -1,0 +1,1 @@
+"""Networks: configurations, layers, generators, discriminators and the bundle of all."""

@@ -1,0 +1,126 @@
+"""The building blocks of both networks: equalised layers, resampling of images, minibatch stddev.
+
+Equalised learning rate: weights are stored as N(0, 1/lrmul) and multiplied at run time by
+gain/√fan_in·lrmul (Karras et al. 2017), so that all layers learn at one speed.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stylecli.errors import UsageError
+from stylecli.ops.style_epilogue import EPSILON, LEAKY_SLOPE
+
+SQRT2 = math.sqrt(2.0)
+
+
+class EqualLinear(nn.Module):
+    """Dense layer with equalised learning rate: [N, in] -> [N, out]; weight [out, in]."""
+
+    def __init__(
+        self, fan_in: int, fan_out: int, *, gain: float, lrmul: float = 1.0, bias: bool = True
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(fan_out, fan_in) / lrmul)
+        self.bias = nn.Parameter(torch.zeros(fan_out)) if bias else None
+        self.scale = gain / math.sqrt(fan_in) * lrmul
+        self.lrmul = lrmul
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = self.bias
+        if bias is not None and self.lrmul != 1.0:
+            bias = bias * self.lrmul
+        return F.linear(x, self.weight * self.scale, bias)
+
+
+class EqualConv2d(nn.Module):
+    """Weight holder of a convolution with equalised learning rate; weight [out, in, k, k].
+
+    ``scaled_weight`` is what the convolution uses. Calling it is a plain zero-padded convolution.
+    The bias, where there is one, is applied by the caller: after blur or downscaling.
+    """
+
+    def __init__(
+        self, fan_in: int, fan_out: int, kernel: int, *, gain: float, bias: bool = True
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(fan_out, fan_in, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(fan_out)) if bias else None
+        self.scale = gain / math.sqrt(fan_in * kernel * kernel)
+
+    @property
+    def scaled_weight(self) -> Tensor:
+        return self.weight * self.scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.scaled_weight, self.bias, padding=self.weight.shape[-1] // 2)
+
+
+def leaky_relu(x: Tensor) -> Tensor:
+    """Leaky ReLU of slope 0.2, without an output gain (the √2 sits in the weights)."""
+    return F.leaky_relu(x, LEAKY_SLOPE)
+
+
+def upscale_nearest(images: Tensor, factor: int) -> Tensor:
+    """Repeat every pixel ``factor`` times both ways: [N, C, H, W] -> [N, C, H·f, W·f]."""
+    if factor == 1:
+        return images
+    return F.interpolate(images, scale_factor=factor, mode="nearest")
+
+
+def box_average(images: Tensor, factor: int) -> Tensor:
+    """Average ``factor``² blocks: [N, C, H·f, W·f] -> [N, C, H, W]."""
+    return images if factor == 1 else F.avg_pool2d(images, factor)
+
+
+def lerp(a: Tensor, b: Tensor, t: float) -> Tensor:
+    """Return a + (b - a)·t."""
+    return torch.lerp(a, b, t)
+
+
+def minibatch_stddev(x: Tensor, group_size: int) -> Tensor:
+    """Append one channel: the mean standard deviation over groups of samples.
+
+    x [N, C, H, W] -> [N, C + 1, H, W]. Samples n and n + M share a group, M = N / group; the
+    variance is biased with 1e-8 under the root (Karras et al. 2017). Raises UsageError when N is
+    neither at most ``group_size`` nor a multiple of it.
+    """
+    count, channels, height, width = x.shape
+    group = min(group_size, count)
+    if count % group:
+        raise UsageError(
+            f"batch {count} does not divide into minibatch-stddev groups of {group}: "
+            f"use a multiple of {group}"
+        )
+    groups = x.reshape(group, count // group, channels, height, width)  # [G, M, C, H, W]
+    deviation = (groups.var(dim=0, correction=0) + EPSILON).sqrt()  # [M, C, H, W]
+    mean = deviation.mean(dim=(1, 2, 3))  # [M]
+    plane = mean.repeat(group).view(count, 1, 1, 1).expand(count, 1, height, width)
+    return torch.cat([x, plane], dim=1)
+
+
+def split_lod(lod: float, resolution_log2: int) -> tuple[int, float]:
+    """Split a level of detail into whole levels and the fading fraction; raise when out of range.
+
+    lod 0 is full resolution; ``resolution_log2 - 2`` shows the 4×4 block alone.
+    """
+    deepest = resolution_log2 - 2
+    if not 0 <= lod <= deepest:
+        raise UsageError(f"lod {lod:g} is out of range: this network has 0 to {deepest}")
+    level = math.floor(lod)
+    return level, lod - level
+
+
+def check_labels(c: Tensor | None, label_dim: int, count: int) -> None:
+    """Raise UsageError unless ``c`` is [count, label_dim], or None for an unlabelled network."""
+    if not label_dim:
+        if c is not None and c.shape[-1] != 0:
+            raise UsageError("this network takes no labels")
+    elif c is None:
+        raise UsageError(f"this network needs labels: give c, one-hot [{count}, {label_dim}]")
+    elif tuple(c.shape) != (count, label_dim):
+        raise UsageError(
+            f"labels have shape {list(c.shape)}: this network needs [{count}, {label_dim}]"
+        )

@@ -1,0 +1,1 @@
+"""Operators of the networks: one fused operator per file, each with a plain-PyTorch reference."""

@@ -1,0 +1,1 @@
+"""Training: schedule, losses, optimizer, moving average, step and loop."""

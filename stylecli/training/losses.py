@@ -1,0 +1,62 @@
+"""GAN losses on logits, one value per sample; callers take the mean.
+
+Logits are [N, 1]; results are [N]. Names follow the paper: the default is the non-saturating
+logistic loss with R1 (Mescheder et al. 2018), for CelebA-HQ WGAN-GP (Gulrajani et al. 2017).
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+WGAN_DRIFT = 0.001  # keeps the critic's real scores near zero
+GP_WEIGHT = 10.0
+GP_TARGET = 1.0
+
+
+def G_loss(loss: str, fake_logits: Tensor) -> Tensor:
+    """Return the generator's loss per sample."""
+    score = fake_logits.squeeze(1)
+    if loss == "logistic":
+        return softplus(-score)
+    if loss == "logistic-saturating":
+        return -softplus(score)
+    return -score  # wgan-gp, hinge
+
+
+def D_loss(loss: str, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """Return the discriminator's loss per sample, without gradient penalties."""
+    real, fake = real_logits.squeeze(1), fake_logits.squeeze(1)
+    if loss.startswith("logistic"):
+        return softplus(fake) + softplus(-real)
+    if loss.startswith("hinge"):
+        return torch.relu(1 + fake) + torch.relu(1 - real)
+    return fake - real + WGAN_DRIFT * real.square()
+
+
+def squared_gradient(logits: Tensor, images: Tensor, pixels_per_value: int = 1) -> Tensor:
+    """Return ‖∇_images ΣD‖² per sample [N], differentiable once more.
+
+    ``images`` [N, C, h, w] must require grad. Where they stand for pictures upscaled by f they
+    hold one value for f² = ``pixels_per_value`` pixels; the squared norm over the full-size
+    picture is then 1/f² of the one over these values.
+    """
+    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    return gradient.square().sum(dim=(1, 2, 3)) / pixels_per_value
+
+
+def gradient_penalty(
+    D: Callable[[Tensor], Tensor],
+    real_images: Tensor,
+    fake_images: Tensor,
+    mixing: Tensor,
+    pixels_per_value: int = 1,
+) -> Tensor:
+    """Return 10·(‖∇_x̂ D(x̂)‖ - 1)² per sample, x̂ = lerp(real, fake, mixing).
+
+    mixing [N, 1, 1, 1] is uniform in 0..1: WGAN-GP and hinge-GP.
+    """
+    mixed = torch.lerp(real_images, fake_images, mixing).detach().requires_grad_(True)
+    norm = squared_gradient(D(mixed), mixed, pixels_per_value).sqrt()
+    return GP_WEIGHT * (norm - GP_TARGET).square()

@@ -1,0 +1,149 @@
+"""Find the working directory's datasets and runs, so that commands work without arguments.
+
+    datasets/<name>.lmdb/            what `stylecli pack` writes
+    runs/00000-<description>/        what `stylecli train` writes
+    demo/dataset.lmdb, demo/run/     what `stylecli demo` writes
+
+A run holds ``run.json`` (settings; names its dataset), ``stats.jsonl``, ``checkpoint.safetensors``
+(to go on from), ``network-snapshot-KKKKKK.safetensors`` (kimg) and sample grids.
+"""
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stylecli.errors import DataError, NetworkError
+
+RUN_FILE = "run.json"
+CHECKPOINT_FILE = "checkpoint.safetensors"
+STATS_FILE = "stats.jsonl"
+SNAPSHOT_PATTERN = "network-snapshot-*.safetensors"
+_RUN_NAME = re.compile(r"^(\d{5})(-.*)?$")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A path and, where it was not given by hand, a phrase saying how it was chosen."""
+
+    path: Path
+    why: str = ""
+
+
+def find_network(network: Path | None = None, root: Path = Path()) -> Found:
+    """Return the network file to use: the given file or run, else the newest run's newest network.
+
+    Looks into ``runs/``, then ``demo/``. Raises NetworkError when there is none.
+    """
+    if network is not None:
+        if network.is_dir():
+            return Found(_run_network(network), f"the newest network of {network}")
+        if not network.is_file():
+            raise NetworkError(f"network {network} does not exist: give a file or a run folder")
+        return Found(network)
+    run = find_run(root)
+    return Found(_run_network(run), f"the newest network of {run}")
+
+
+def find_run(root: Path = Path()) -> Path:
+    """Return the run with the newest network: in ``runs/``, else ``demo/run``."""
+    runs = [run for run in list_runs(root) if newest_snapshot(run)]
+    if runs:
+        return max(runs, key=_age)
+    if newest_snapshot(root / "demo" / "run"):
+        return root / "demo" / "run"
+    raise NetworkError(
+        f"there is no trained network in {_shown(root)}: run stylecli demo or stylecli train, "
+        "or give --network FILE"
+    )
+
+
+def find_dataset(data: Path | None = None, root: Path = Path(), run: Path | None = None) -> Found:
+    """Return the dataset to use: the given one, else the run's own, else the only one here.
+
+    Looks into ``datasets/``, then ``demo/``. Raises DataError when there is none or a choice.
+    """
+    if data is not None:
+        if not data.exists():
+            raise DataError(f"dataset {data} does not exist: make one with stylecli pack")
+        return Found(data)
+    if run is not None and (own := run_dataset(run)) is not None:
+        return Found(own, f"the dataset of {run}")
+    here = sorted((root / "datasets").glob("*.lmdb"))
+    if len(here) == 1:
+        return Found(here[0], "the only dataset in datasets/")
+    if len(here) > 1:
+        names = ", ".join(str(path) for path in here[:5])
+        raise DataError(f"there are {len(here)} datasets ({names}): choose one with --data")
+    demo = root / "demo" / "dataset.lmdb"
+    if demo.exists():
+        return Found(demo, "the demo's dataset")
+    raise DataError(
+        f"there is no dataset in {_shown(root)}: make one with stylecli pack PICTURES/, "
+        "or give --data PATH"
+    )
+
+
+def list_runs(root: Path = Path()) -> list[Path]:
+    """Return the numbered run folders in ``runs/``, in order of their numbers."""
+    folder = root / "runs"
+    if not folder.is_dir():
+        return []
+    return sorted(run for run in folder.iterdir() if run.is_dir() and _RUN_NAME.match(run.name))
+
+
+def next_run(description: str, root: Path = Path()) -> Path:
+    """Return the path of a new run: the next free number and a description, not yet made."""
+    taken = [int(run.name[:5]) for run in list_runs(root)]
+    return root / "runs" / f"{max(taken, default=-1) + 1:05d}-{description}"
+
+
+def newest_snapshot(run: Path) -> Path | None:
+    """Return the network snapshot of a run with the most training, if it has one."""
+    return max(run.glob(SNAPSHOT_PATTERN), default=None, key=lambda path: path.name)
+
+
+def read_run(run: Path) -> dict[str, Any]:
+    """Return a run's settings; raise NetworkError when the folder is not a run."""
+    try:
+        settings = json.loads((run / RUN_FILE).read_text())
+    except FileNotFoundError:
+        raise NetworkError(f"{run} is not a run: it has no {RUN_FILE}") from None
+    except (OSError, ValueError) as error:
+        raise NetworkError(f"{run / RUN_FILE} is not readable: {error}") from None
+    if not isinstance(settings, dict):
+        raise NetworkError(f"{run / RUN_FILE} is not a run's settings")
+    return settings
+
+
+def run_dataset(run: Path) -> Path | None:
+    """Return the dataset a run was trained on, if it is still there.
+
+    It is stored relative to the run, so that a working directory can be moved as a whole.
+    """
+    try:
+        stored = read_run(run).get("dataset", {}).get("path")
+    except NetworkError:
+        return None
+    if not stored:
+        return None
+    path = Path(os.path.normpath(run / stored))
+    return path if path.exists() else None
+
+
+def _run_network(run: Path) -> Path:
+    snapshot = newest_snapshot(run)
+    if snapshot is None:
+        raise NetworkError(f"{run} holds no network yet: let its training go on, or give a file")
+    return snapshot
+
+
+def _age(run: Path) -> float:
+    snapshot = newest_snapshot(run)
+    return snapshot.stat().st_mtime if snapshot else 0.0
+
+
+def _shown(root: Path) -> str:
+    return "this folder" if root == Path() else str(root)
