@@ -163,9 +163,10 @@ def _build(
     for name in NETWORK_NAMES:
         if not any(key.startswith(f"{name}.") for key in tensors):
             continue
-        network: Generator | Discriminator = (
-            Discriminator(config) if name == "D" else Generator(config)
-        )
+        with torch.random.fork_rng(devices=[]):  # initial values are drawn and overwritten
+            network: Generator | Discriminator = (
+                Discriminator(config) if name == "D" else Generator(config)
+            )
         load_state(path, name, network, tensors)
         network.lod = float(lods.get(name, 0.0))
         network.eval()

@@ -5,7 +5,8 @@
     demo/dataset.lmdb, demo/run/     what `stylecli demo` writes
 
 A run holds ``run.json`` (settings; names its dataset), ``stats.jsonl``, ``checkpoint.safetensors``
-(to go on from), ``network-snapshot-KKKKKK.safetensors`` (kimg) and sample grids.
+(to go on from), and by number of images shown ``network-snapshot-NNNNNNNNN.safetensors`` and
+sample sheets ``fakesNNNNNNNNN.png``.
 """
 
 import json

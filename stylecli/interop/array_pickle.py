@@ -54,7 +54,7 @@ def read_array_pickle(path: Path) -> dict[str, NDArray[Any]]:
         _scan(content)
         tree = _ArrayUnpickler(io.BytesIO(content)).load()
         return _flatten(tree)
-    except _Refused as refusal:
+    except _RefusedError as refusal:
         raise WeightsError(
             f"{path} is not a pickle of numeric arrays: {refusal}; nothing in it was run"
         ) from None
@@ -62,7 +62,7 @@ def read_array_pickle(path: Path) -> dict[str, NDArray[Any]]:
         raise WeightsError(f"{path} is damaged or not a pickle: {error}") from None
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """The pickle holds something that is not a numeric array."""
 
 
@@ -70,11 +70,11 @@ def _scan(content: bytes) -> None:
     """Refuse foreign opcodes, and memo numbers that would make the unpickler allocate at will."""
     for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
         if count >= _MAX_OPCODES:
-            raise _Refused(f"it has over {_MAX_OPCODES:,} opcodes")
+            raise _RefusedError(f"it has over {_MAX_OPCODES:,} opcodes")
         if opcode.name not in _OPCODES:
-            raise _Refused(f"it uses the opcode {opcode.name}")
-        if opcode.name in ("BINPUT", "LONG_BINPUT") and argument > _MAX_OPCODES:
-            raise _Refused(f"it uses the memo number {argument:,}")
+            raise _RefusedError(f"it uses the opcode {opcode.name}")
+        if opcode.name in ("BINPUT", "LONG_BINPUT") and (argument or 0) > _MAX_OPCODES:
+            raise _RefusedError(f"it uses the memo number {argument:,}")
 
 
 class _Name:
@@ -90,10 +90,10 @@ class _Name:
             return _Dtype(*arguments)
         if self._role == "new array":
             return _Array()
-        raise _Refused("it calls the array type itself")
+        raise _RefusedError("it calls the array type itself")
 
     def __setstate__(self, state: Any) -> None:
-        raise _Refused("it changes a name")
+        raise _RefusedError("it changes a name")
 
 
 class _Dtype:
@@ -103,13 +103,13 @@ class _Dtype:
 
     def __init__(self, code: Any, *_: Any) -> None:
         if not isinstance(code, str) or code not in _NUMERIC:
-            raise _Refused(f"it holds values of type {code!r}")
+            raise _RefusedError(f"it holds values of type {code!r}")
         self._code, self._order = code, "="
 
     def __setstate__(self, state: Any) -> None:
         order = state[1] if isinstance(state, tuple) and len(state) > 1 else None
         if order not in ("<", ">", "=", "|"):
-            raise _Refused("it holds a dtype that is not plain")
+            raise _RefusedError("it holds a dtype that is not plain")
         self._order = order
 
     def dtype(self) -> np.dtype[Any]:
@@ -126,15 +126,17 @@ class _Array:
 
     def __setstate__(self, state: Any) -> None:
         if not isinstance(state, tuple) or len(state) != 5:
-            raise _Refused("it holds an array in an unknown form")
+            raise _RefusedError("it holds an array in an unknown form")
         _, shape, dtype, fortran, content = state
         if not isinstance(dtype, _Dtype) or not isinstance(content, bytes):
-            raise _Refused("it holds an array that is not numeric")
+            raise _RefusedError("it holds an array that is not numeric")
         if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
-            raise _Refused(f"it holds an array of shape {shape!r}")
+            raise _RefusedError(f"it holds an array of shape {shape!r}")
         kind = dtype.dtype()
         if math.prod(shape) * kind.itemsize != len(content):
-            raise _Refused(f"it holds {len(content)} bytes for an array of shape {list(shape)}")
+            raise _RefusedError(
+                f"it holds {len(content)} bytes for an array of shape {list(shape)}"
+            )
         flat = np.frombuffer(content, kind)
         self.value = flat.reshape(shape, order="F" if fortran else "C")
 
@@ -143,11 +145,11 @@ class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         role = _ARRAY_NAMES.get((module, name))
         if role is None:
-            raise _Refused(f"it names {module}.{name}")
+            raise _RefusedError(f"it names {module}.{name}")
         return _Name(role)
 
     def persistent_load(self, pid: Any) -> Any:
-        raise _Refused("it refers to something outside the file")
+        raise _RefusedError("it refers to something outside the file")
 
 
 def _flatten(tree: Any) -> dict[str, NDArray[Any]]:
@@ -156,16 +158,16 @@ def _flatten(tree: Any) -> dict[str, NDArray[Any]]:
     def visit(node: Any, names: tuple[str, ...]) -> None:
         if isinstance(node, _Array) and node.value is not None and names:
             if len(arrays) >= _MAX_ARRAYS:
-                raise _Refused(f"it holds over {_MAX_ARRAYS:,} arrays")
+                raise _RefusedError(f"it holds over {_MAX_ARRAYS:,} arrays")
             arrays["/".join(names)] = node.value
         elif isinstance(node, dict) and len(names) < _MAX_DEPTH:
             for key, value in node.items():
                 if not isinstance(key, str):
-                    raise _Refused(f"it has the key {key!r}")
+                    raise _RefusedError(f"it has the key {key!r}")
                 visit(value, (*names, key))
         else:
             where = "/".join(names) or "the top"
-            raise _Refused(f"{where} is neither an array nor a dict of arrays")
+            raise _RefusedError(f"{where} is neither an array nor a dict of arrays")
 
     visit(tree, ())
     return arrays

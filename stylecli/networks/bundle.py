@@ -1,5 +1,6 @@
 """The trio that everything passes around: G_ema, G, D and their configuration."""
 
+import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,8 +45,7 @@ def new_network(preset: str = "f", *, seed: int = 0, **fields: Any) -> Bundle:
         torch.manual_seed(seed)
         G = Generator(config)
         D = Discriminator(config)
-    G_ema = Generator(config)
-    G_ema.load_state_dict(G.state_dict())
+    G_ema = copy.deepcopy(G)
     for network in (G, D, G_ema):
         network.eval()
     return Bundle(config, G_ema=G_ema, G=G, D=D, info={"seed": seed})

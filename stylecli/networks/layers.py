@@ -55,7 +55,13 @@ class EqualConv2d(nn.Module):
         return self.weight * self.scale
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.scaled_weight, self.bias, padding=self.weight.shape[-1] // 2)
+        weight = self.scaled_weight
+        if weight.shape[-1] == 1 and x.is_cpu:
+            # On CPUs a 1×1 convolution with few channels is faster as a matrix product; in
+            # channels-last memory both permutations are free.
+            y = F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), self.bias)
+            return y.permute(0, 3, 1, 2)
+        return F.conv2d(x, weight, self.bias, padding=weight.shape[-1] // 2)
 
 
 def leaky_relu(x: Tensor) -> Tensor:
@@ -95,7 +101,8 @@ def minibatch_stddev(x: Tensor, group_size: int) -> Tensor:
             f"use a multiple of {group}"
         )
     groups = x.reshape(group, count // group, channels, height, width)  # [G, M, C, H, W]
-    deviation = (groups.var(dim=0, correction=0) + EPSILON).sqrt()  # [M, C, H, W]
+    centred = groups - groups.mean(dim=0)
+    deviation = (centred.square().mean(dim=0) + EPSILON).sqrt()  # [M, C, H, W]
     mean = deviation.mean(dim=(1, 2, 3))  # [M]
     plane = mean.repeat(group).view(count, 1, 1, 1).expand(count, 1, height, width)
     return torch.cat([x, plane], dim=1)

@@ -1,0 +1,62 @@
+"""``stylecli demo``: the whole tool in one command."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stylecli.cli.options import ForceOption, JsonOption, QuietOption, SeedOption
+from stylecli.cli.output import Output, format_seconds
+from stylecli.errors import UsageError
+
+
+def command(
+    minutes: Annotated[
+        float, typer.Option("--minutes", min=0.05, help="Training time; all else takes 2 more.")
+    ] = 5.0,
+    out: Annotated[Path, typer.Option("--out", help="Folder to fill.")] = Path("demo"),
+    ranks: Annotated[
+        int | None,
+        typer.Option("--ranks", min=1, help="Training processes. Default: 2, or 1 on one core."),
+    ] = None,
+    seed: SeedOption = 0,
+    force: ForceOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Draw faces, train a StyleGAN on them, make pictures, numbers and a page; CPU only.
+
+    Example: stylecli demo --minutes 5
+    """
+    output = Output(json=json, quiet=quiet)
+    if force and out.exists():
+        if not (out / "demo.json").exists():
+            raise UsageError(f"{out} holds no demo: it is not removed, give another --out")
+        shutil.rmtree(out)
+    from stylecli.demo import run_demo
+
+    result = run_demo(
+        out,
+        minutes=minutes,
+        seed=seed,
+        ranks=ranks or min(2, os.cpu_count() or 1),
+        progress=output.progress,
+        say=output.note,
+    )
+    rows = [
+        (item["name"], "–" if item["value"] is None else f"{item['value']:.4g}", item["meaning"])
+        for item in result.metrics
+    ]
+    lines = [*output.table(("metric", "value", "meaning"), rows), ""]
+    lines += [f"done in {format_seconds(result.seconds)}; open {result.report}"]
+    document = {
+        "folder": str(result.folder),
+        "network": str(result.network),
+        "report": str(result.report),
+        "finished": result.finished,
+        "seconds": round(result.seconds, 1),
+        "metrics": result.metrics,
+    }
+    output.result(document, lines)

@@ -1,0 +1,95 @@
+"""``stylecli weights``: the networks that metrics look with: what is here, how to get the rest."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stylecli.cli.options import JsonOption, QuietOption
+from stylecli.cli.output import Output
+
+app = typer.Typer(
+    invoke_without_command=True,
+    rich_markup_mode=None,
+    help="""List, add and explain the weights of feature networks.
+
+    Example: stylecli weights
+
+    Nothing is downloaded: a network comes from an installed package or from a file given to add.
+    """,
+)
+
+
+@app.callback()
+def list_weights(context: typer.Context, json: JsonOption = False) -> None:
+    """List every feature network and whether it is on this machine."""
+    if context.invoked_subcommand is not None:
+        return
+    from stylecli import weights
+
+    output = Output(json=json)
+    known = [weights.describe(name) for name in weights.NETWORKS]
+    rows = []
+    for network in known:
+        record = network["record"]
+        place = network["here"] or f"missing: {network['step']}"
+        sha256 = record["sha256"][:12] if record else "-"
+        rows.append((network["name"], ", ".join(network["used_by"]), sha256, place))
+    document = {"cache": str(weights.cache_folder()), "networks": known}
+    lines = output.table(("network", "used by", "sha256", "where"), rows)
+    output.result(document, lines)
+
+
+@app.command("add")
+def add_weights(
+    path: Annotated[Path, typer.Argument(help="A weight file, as published.")],
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Recognise a weight file by its content and put it into the cache, with its SHA-256.
+
+    Example: stylecli weights add pt_inception-2015-12-05-6726825d.pth
+    """
+    from dataclasses import asdict
+
+    from stylecli.interop.feature_weights import add
+
+    output = Output(json=json, quiet=quiet)
+    record = add(path)
+    if not record.published:
+        output.warn(
+            f"{path} has SHA-256 {record.sha256[:12]}..., which is not that of a published file: "
+            "numbers made with it may compare with nobody else's"
+        )
+    output.result(asdict(record), [f"{record.name}  {record.sha256}"])
+
+
+@app.command("explain")
+def explain_weights(
+    name: Annotated[str, typer.Argument(help="Name of a feature network, as in the list.")],
+    json: JsonOption = False,
+) -> None:
+    """Say what a feature network is, where its file is published, and how to add it.
+
+    Example: stylecli weights explain inception-2015-12-05
+    """
+    from stylecli import weights
+
+    network = weights.describe(name)
+    record = network["record"]
+    lines = [
+        f"{name}: {network['what']}",
+        f"used by    {', '.join(network['used_by'])}",
+        *(
+            f"file       {file['name']} is {file['where']}, "
+            f"SHA-256 {file['sha256']}{'...' * (len(file['sha256']) < 64)}"
+            for file in network["files"]
+        ),
+        f"licence    {network['licence']}",
+        f"here       {network['here'] or 'no'}",
+    ]
+    if record:
+        lines.append(f"read from  {record['source']}  (SHA-256 {record['sha256']})")
+    if not network["here"]:
+        lines.append(f"to get it  {network['step']}")
+    Output(json=json).result(network, lines)

@@ -1,0 +1,137 @@
+"""The dataset file: which keys an LMDB of ours holds, and what its header must say.
+
+    i/ + index          pixels of one picture at full resolution, in the header's codec
+    p/ + level + index  the same at resolution >> level, level one byte, if packed with a pyramid
+    l/ + index          its label: one int64, or float32 [L]; little-endian
+    m/ + index          what is known of it, as JSON: author, licence, source, attributes
+    d/ + index          SHA-256 of its raw pixels (uint8 [C, H, W] in C order)
+    _labels             all labels as one array: int64 [N] or float32 [N, L], little-endian
+    _meta               the header, as JSON; written last, with "complete": true
+
+An index is 8 bytes, big-endian, so that the order of the keys is the order of the pictures.
+"""
+
+import hashlib
+import json
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from stylecli.errors import DataError
+
+FORMAT = "stylecli-dataset"
+VERSION = 1
+META_KEY = b"_meta"
+LABELS_KEY = b"_labels"
+DATA_FILE = "data.mdb"  # the file LMDB makes inside a dataset's folder
+DIGEST_BYTES = 32
+MIN_RESOLUTION, MAX_RESOLUTION = 4, 4096
+MAX_COUNT = 1 << 32
+MAX_LABEL_DIM = 100_000
+
+Codec = Literal["raw", "png", "webp"]
+CODECS: tuple[Codec, ...] = ("raw", "png", "webp")
+LabelKind = Literal["class", "vector"]
+
+
+def image_key(index: int, level: int = 0) -> bytes:
+    """Return the key of a picture's pixels at resolution >> ``level``."""
+    prefix = b"p/" + bytes([level]) if level else b"i/"
+    return prefix + struct.pack(">Q", index)
+
+
+def label_key(index: int) -> bytes:
+    """Return the key of a picture's own label."""
+    return b"l/" + struct.pack(">Q", index)
+
+
+def metadata_key(index: int) -> bytes:
+    """Return the key of a picture's metadata."""
+    return b"m/" + struct.pack(">Q", index)
+
+
+def digest_key(index: int) -> bytes:
+    """Return the key of a picture's digest."""
+    return b"d/" + struct.pack(">Q", index)
+
+
+def pixel_digest(pixels: bytes) -> bytes:
+    """Return the digest of one picture: SHA-256 of its raw pixels, whatever the codec."""
+    return hashlib.sha256(pixels).digest()
+
+
+def dataset_digest(digests: Iterable[bytes]) -> str:
+    """Return the digest of a dataset: SHA-256, as hex, over its pictures' digests in order."""
+    whole = hashlib.sha256()
+    for digest in digests:
+        whole.update(digest)
+    return whole.hexdigest()
+
+
+def parse_header(path: Path, text: bytes | None) -> dict[str, Any]:
+    """Read and check a header before anything is allocated from what it says.
+
+    Raises DataError when it is missing (an unfinished or foreign LMDB), not ours, of another
+    version, or holds values no dataset can have.
+    """
+    if text is None:
+        raise DataError(
+            f"{path} is not a complete stylecli dataset (it has no header): "
+            "make it again with stylecli pack --force"
+        )
+    try:
+        header = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"the header of {path} is not readable: {error}") from None
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise DataError(f"{path} was not made by stylecli: pack its pictures with stylecli pack")
+    if header.get("version") != VERSION:
+        raise DataError(
+            f"{path} has dataset version {header.get('version')!r}, this stylecli reads "
+            f"{VERSION}: update stylecli or pack the pictures again"
+        )
+    if header.get("complete") is not True:
+        raise DataError(f"{path} is incomplete: make it again with stylecli pack --force")
+    _check_numbers(path, header)
+    return header
+
+
+def _check_numbers(path: Path, header: dict[str, Any]) -> None:
+    limits = {
+        "count": (1, MAX_COUNT),
+        "resolution": (MIN_RESOLUTION, MAX_RESOLUTION),
+        "channels": (1, 4),
+        "levels": (1, MAX_RESOLUTION.bit_length()),
+        "label_dim": (0, MAX_LABEL_DIM),
+    }
+    for name, (low, high) in limits.items():
+        value = header.get(name)
+        if type(value) is not int or not low <= value <= high:
+            raise DataError(
+                f"the header of {path} says {name} = {value!r}: expected {low} to {high}; "
+                "the file is damaged, pack the pictures again"
+            )
+    r = header["resolution"]
+    choices: dict[str, tuple[Any, ...]] = {
+        "channels": (1, 3, 4),
+        "codec": CODECS,
+        "label_kind": ("class", "vector") if header["label_dim"] else (None,),
+        "resolution": tuple(1 << k for k in range(2, 13)),
+        "levels": (1, r.bit_length() - 2),
+    }
+    for name, allowed in choices.items():
+        if header.get(name) not in allowed:
+            raise DataError(
+                f"the header of {path} says {name} = {header.get(name)!r}: expected one of "
+                f"{list(allowed)}; the file is damaged, pack the pictures again"
+            )
+    names = header.get("class_names")
+    if names is not None and not (
+        isinstance(names, list)
+        and len(names) == header["label_dim"]
+        and all(isinstance(name, str) for name in names)
+    ):
+        raise DataError(f"the header of {path} does not name its {header['label_dim']} classes")
+    if not isinstance(header.get("digest"), str):
+        raise DataError(f"the header of {path} has no digest: pack the pictures again")

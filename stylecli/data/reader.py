@@ -1,0 +1,205 @@
+"""Read a dataset: opened on first use, safe to pickle and to fork, quick to read in batches."""
+
+import contextlib
+import json
+import operator
+import os
+import weakref
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import numpy as np
+import numpy.typing as npt
+
+from stylecli.data import layout
+from stylecli.data.codec import decode
+from stylecli.data.pyramid import Pixels, box_mean, count_levels
+from stylecli.errors import DataError, UsageError
+
+Shape = tuple[int, int, int]
+Labels = npt.NDArray[np.int64] | npt.NDArray[np.float32]
+
+
+def open_dataset(path: Path | str) -> "Dataset":
+    """Open a dataset made by ``stylecli pack``.
+
+    Raises DataError when it is missing, unfinished, of another version or damaged.
+    """
+    return Dataset(path)
+
+
+class Dataset:
+    """Pictures with labels: ``len()``, ``[i]`` -> (uint8 [C, H, W], label), batches by ``read``."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._environment: _Environment | None = None
+        self._labels: Labels | None = None
+        self.info = layout.parse_header(self.path, self._get(layout.META_KEY))
+        if self._get(layout.digest_key(len(self) - 1)) is None:
+            raise DataError(
+                f"{self.path} holds fewer than the {len(self)} pictures its header says: "
+                "the file is damaged, pack the pictures again"
+            )
+
+    def __len__(self) -> int:
+        return int(self.info["count"])
+
+    def __getitem__(self, index: int) -> tuple[npt.NDArray[np.uint8], int | Any | None]:
+        """Return (pixels uint8 [C, H, W], label): an int, a float32 array [L], or None."""
+        index = operator.index(index)
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"{self.path} has {len(self)} pictures, number {index} is not there")
+        index %= len(self)
+        pixels = self.read([index])[0]
+        if self.labels is None:
+            return pixels, None
+        label = self.labels[index]
+        return pixels, int(label) if label.ndim == 0 else label
+
+    @property
+    def resolution(self) -> int:
+        """Side of the pictures, in pixels."""
+        return int(self.info["resolution"])
+
+    @property
+    def channels(self) -> int:
+        """1 grey, 3 RGB, 4 RGBA."""
+        return int(self.info["channels"])
+
+    @property
+    def label_dim(self) -> int:
+        """Classes, or length of the label vectors; 0 when unlabelled."""
+        return int(self.info["label_dim"])
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """Names of the classes, if they have any."""
+        names: list[str] | None = self.info.get("class_names")
+        return names
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the pictures' own digests, in order: what the pixels are known by."""
+        return str(self.info["digest"])
+
+    @property
+    def labels(self) -> Labels | None:
+        """All labels: int64 [N], float32 [N, L], or None."""
+        if self._labels is None and self.label_dim:
+            is_class = self.info["label_kind"] == "class"
+            shape = (len(self),) if is_class else (len(self), self.label_dim)
+            stored = self._get(layout.LABELS_KEY)
+            dtype = np.dtype("<i8" if is_class else "<f4")
+            if stored is None or len(stored) != int(np.prod(shape)) * dtype.itemsize:
+                raise DataError(f"the labels of {self.path} are damaged: pack the pictures again")
+            labels: Labels = np.frombuffer(stored, dtype).reshape(shape)
+            if is_class and not (labels.min() >= 0 and labels.max() < self.label_dim):
+                raise DataError(f"the labels of {self.path} exceed its {self.label_dim} classes")
+            self._labels = labels.astype(dtype.newbyteorder("="))
+        return self._labels
+
+    def read(self, indices: Sequence[int] | npt.NDArray[Any], level: int = 0) -> Pixels:
+        """Read a batch: uint8 [B, C, R >> level, R >> level].
+
+        A level is the float box mean of the full picture, rounded once. Raises UsageError for a
+        level or an index that does not exist and DataError for damaged pixels.
+        """
+        if not 0 <= level < count_levels(self.resolution):
+            raise UsageError(f"level {level} does not exist in {self.resolution} px pictures")
+        stored_level = level if self.info["levels"] > level else 0
+        side = self.resolution >> stored_level
+        shape = (self.channels, side, side)
+        batch = np.empty((len(indices), *shape), np.uint8)
+        with self._begin() as transaction:
+            for row, index in enumerate(map(int, indices)):
+                batch[row] = self._pixels(transaction, index, stored_level, shape)
+        return box_mean(batch, level - stored_level)
+
+    def metadata(self, index: int) -> dict[str, Any]:
+        """Return what is known of a picture: author, licence, source, attributes; may be empty."""
+        stored = self._get(layout.metadata_key(operator.index(index)))
+        known: dict[str, Any] = json.loads(stored) if stored else {}
+        return known
+
+    def item_digest(self, index: int) -> bytes:
+        """Return the stored SHA-256 of a picture's pixels (32 bytes)."""
+        stored = self._get(layout.digest_key(operator.index(index)))
+        if stored is None or len(stored) != layout.DIGEST_BYTES:
+            raise DataError(f"picture {index} of {self.path} has no digest: pack it again")
+        return stored
+
+    def close(self) -> None:
+        """Let go of the file; the next read opens it again."""
+        self._environment = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_environment": None}
+
+    def _get(self, key: bytes) -> bytes | None:
+        with self._begin() as transaction:
+            value = transaction.get(key)
+            return None if value is None else bytes(value)
+
+    def _pixels(
+        self, transaction: "lmdb.Transaction[memoryview[int]]", index: int, level: int, shape: Shape
+    ) -> npt.NDArray[np.uint8]:
+        if not 0 <= index < len(self):
+            raise UsageError(f"picture {index} is not one of the {len(self)} in {self.path}")
+        data = transaction.get(layout.image_key(index, level))
+        if data is None:
+            raise DataError(f"picture {index} of {self.path} is missing: pack the pictures again")
+        try:
+            return decode(data, self.info["codec"], shape)
+        except DataError as error:
+            raise DataError(f"picture {index} of {self.path}: {error}") from None
+
+    @contextlib.contextmanager
+    def _begin(self) -> "Iterator[lmdb.Transaction[memoryview[int]]]":
+        """Begin a read; its values are views that end with it."""
+        if self._environment is None or self._environment.process != os.getpid():
+            self._environment = _open_environment(self.path)
+        with self._environment.lmdb.begin(buffers=True) as transaction:
+            yield transaction
+
+
+class _Environment:
+    """One open LMDB file of one process; LMDB forbids opening a file twice in a process."""
+
+    def __init__(self, path: Path) -> None:
+        self.process = os.getpid()
+        self.lmdb: lmdb.Environment = lmdb.open(
+            str(path), readonly=True, lock=False, readahead=False, meminit=False, create=False
+        )
+
+    def __del__(self) -> None:
+        if hasattr(self, "lmdb"):
+            self.lmdb.close()
+
+
+# By file, so that all Datasets of one file share it until the last lets go.
+_shared: weakref.WeakValueDictionary[tuple[int, int], _Environment] = weakref.WeakValueDictionary()
+
+
+def _open_environment(path: Path) -> _Environment:
+    try:
+        status = (path / layout.DATA_FILE).stat()
+    except OSError:
+        if path.exists():
+            raise DataError(
+                f"{path} is not a dataset: pack its pictures with stylecli pack {path}"
+            ) from None
+        raise DataError(f"dataset {path} does not exist: make one with stylecli pack") from None
+    key = (status.st_dev, status.st_ino)
+    environment = _shared.get(key)
+    if environment is not None and environment.process == os.getpid():
+        return environment
+    if environment is not None:
+        environment.lmdb.close()  # a parent's, inherited by fork: drop our copy of it, open anew
+    try:
+        environment = _shared[key] = _Environment(path)
+    except lmdb.Error as error:
+        raise DataError(f"{path} is not a readable dataset: {error}") from None
+    return environment

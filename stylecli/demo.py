@@ -1,0 +1,211 @@
+"""The whole tool in one command: faces, dataset, training, pictures, numbers, a page.
+
+``demo/`` afterwards holds ``dataset.lmdb``, ``run/``, ``fakes.png``, ``mix.png``,
+``truncation.png``, ``interpolation.mp4``, ``metrics.json`` and ``report.html``. Every step that
+is done is kept, so that the same command goes on after an interruption.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stylecli import __version__, atomic
+from stylecli.checkpoint import load_network, network_digest
+from stylecli.data.demo_faces import make_demo_dataset
+from stylecli.data.reader import open_dataset
+from stylecli.errors import UsageError
+from stylecli.figures.fakes import draw_fakes
+from stylecli.figures.mixing import draw_mixing_sheet
+from stylecli.figures.truncation import draw_truncation_sweep
+from stylecli.figures.walking import draw_walk
+from stylecli.images import save_png
+from stylecli.metrics.evaluation import evaluate
+from stylecli.networks.bundle import Bundle
+from stylecli.progress import Progress
+from stylecli.styles import style_bands
+from stylecli.training.calibration import measure_stages
+from stylecli.training.launch import rank_processes
+from stylecli.training.loop import TrainingLoop
+from stylecli.training.presets import SMALL_PHASE_SHARE, TrainingPlan, plan_training
+from stylecli.training.run_folder import RunSettings, create_run, is_finished
+from stylecli.video import write_video
+from stylecli.workspace import RUN_FILE, newest_snapshot
+
+RESOLUTION = 32
+FACES = 2000
+PSI = 0.7
+NOISE_MODE = "none"  # after minutes of training noise is still rougher than helpful
+KID_PICTURES = 500
+PPL_PAIRS = 200
+METRICS = {"kid": KID_PICTURES, "diversity": KID_PICTURES, "ppl_wfull": PPL_PAIRS}
+# A session may run over its calibrated time by this much before it is cut short.
+PATIENCE = 1.10
+
+ProgressFactory = Callable[[str, str], AbstractContextManager[Progress]]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo left behind."""
+
+    folder: Path
+    network: Path
+    report: Path
+    metrics: list[dict[str, Any]]
+    finished: bool  # whether the schedule was trained to its end
+    seconds: float
+
+
+def run_demo(
+    folder: Path,
+    *,
+    minutes: float,
+    seed: int,
+    ranks: int,
+    progress: ProgressFactory,
+    say: Say,
+) -> DemoResult:
+    """Make the demo in ``folder`` with ``minutes`` of training; continue what is there.
+
+    Raises UsageError when the folder holds a demo of another length or seed, DataError when the
+    ``demo`` extra is missing, Interrupted on Ctrl-C, with everything saved.
+    """
+    started = time.monotonic()
+    _claim(folder, minutes, seed)
+    with progress("drawing faces", "faces") as report:
+        dataset = make_demo_dataset(
+            folder / "dataset.lmdb", count=FACES, resolution=RESOLUTION, progress=report
+        )
+    run = folder / "run"
+    if not (run / RUN_FILE).exists():
+        say("calibrating: a few seconds of training at every stage")
+        plan = _calibrated_plan(folder, dataset, minutes, seed, ranks)
+        create_run(run, _settings(plan, dataset))
+        say(
+            f"schedule: {plan.training.total_kimg:.1f} kimg (thousand images) through 8, 16 and "
+            f"{RESOLUTION} px in about {minutes:g} minutes"
+        )
+    finished = is_finished(run)
+    if not finished:
+        with rank_processes(run, ranks) as group, progress("training", "kimg") as report:
+            finished = TrainingLoop(run, group).train(
+                progress=report, deadline_seconds=minutes * 60 * PATIENCE
+            )
+        if not finished:
+            say("this machine slowed down: training stopped early, the same command goes on")
+    network = newest_snapshot(run)
+    assert network is not None
+    net = load_network(network)
+    with progress("drawing pictures", "steps") as report:
+        draw_pictures(folder, net, network, report)
+    with progress("measuring", "steps") as report:
+        results = measure(folder, net, network, dataset, report)
+    from stylecli.demo_page import write_demo_page
+
+    page = write_demo_page(folder, minutes, results)
+    return DemoResult(folder, network, page, results, finished, time.monotonic() - started)
+
+
+def _claim(folder: Path, minutes: float, seed: int) -> None:
+    """Note what the folder is for; refuse one that was started otherwise."""
+    wanted = {"minutes": minutes, "seed": seed}
+    path = folder / "demo.json"
+    if path.exists():
+        found = json.loads(path.read_text())
+        if {key: found.get(key) for key in wanted} != wanted:
+            raise UsageError(
+                f"{folder} holds a demo of {found.get('minutes'):g} minutes with seed "
+                f"{found.get('seed')}: give another --out, or --force to start over"
+            )
+        return
+    if folder.exists() and any(folder.iterdir()):
+        raise UsageError(f"{folder} holds other files: give another --out, or --force to start over")
+    atomic.write_json(path, {**wanted, "stylecli": __version__})
+
+
+def _settings(plan: TrainingPlan, dataset: Path) -> RunSettings:
+    digest = open_dataset(dataset).digest
+    return RunSettings(plan.network, plan.training, dataset, digest, plan.ranks, "cpu")
+
+
+def _plan(kimg: float, seed: int, ranks: int) -> TrainingPlan:
+    return plan_training(
+        "small", resolution=RESOLUTION, ranks=ranks, training={"total_kimg": kimg, "seed": seed}
+    )
+
+
+def _calibrated_plan(
+    folder: Path, dataset: Path, minutes: float, seed: int, ranks: int
+) -> TrainingPlan:
+    """Measure a step at every stage; return the plan whose schedule fills the minutes."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix=".calibration-", dir=folder) as scratch:
+        trial = Path(scratch) / "run"
+        create_run(trial, _settings(_plan(1.0, seed, ranks), dataset))
+        with rank_processes(trial, ranks, calibrate=True) as group:
+            seconds = measure_stages(trial, group)
+    *early, last = seconds.values()
+    mean = SMALL_PHASE_SHARE * sum(early) + (1 - SMALL_PHASE_SHARE * len(early)) * last
+    # Sheets, checkpoints and reports take about three hundredths beside the steps themselves.
+    kimg = minutes * 60 * 0.97 / mean / 1000
+    return _plan(max(round(kimg, 2), 0.5), seed, ranks)
+
+
+def draw_pictures(folder: Path, net: Bundle, network: Path, progress: Progress) -> None:
+    """Write fakes.png, mix.png, truncation.png and interpolation.mp4."""
+    G = net.generator
+    made = {"network": network_digest(network), "psi": PSI, "noise_mode": NOISE_MODE,
+            "stylecli": __version__}  # fmt: skip
+    options: dict[str, Any] = {"psi": PSI, "noise_mode": NOISE_MODE}
+    steps = 4
+    progress(0, steps, "fakes.png")
+    fakes = draw_fakes(net, range(64), 8, scale=3, **options)
+    save_png(folder / "fakes.png", fakes, {**made, "figure": "fakes", "seeds": "0-63"})
+    progress(1, steps, "mix.png")
+    sheets = [
+        draw_mixing_sheet(G, range(100, 104), range(200, 206), layers, scale=3, **options)
+        for layers in style_bands(G.config.resolution).values()
+    ]
+    gap = np.full((12, *sheets[0].shape[1:]), 255, np.uint8)
+    mix = np.concatenate([part for sheet in sheets for part in (sheet, gap)][:-1])
+    save_png(folder / "mix.png", mix, {**made, "figure": "style mixing: coarse, middle, fine"})
+    progress(2, steps, "truncation.png")
+    sweep = draw_truncation_sweep(G, range(4), scale=3, noise_mode=NOISE_MODE)
+    save_png(folder / "truncation.png", sweep, {**made, "figure": "truncation sweep"})
+    progress(3, steps, "interpolation.mp4")
+    frames = 8 * 24
+    walk = draw_walk(G, range(24), frames, grid=(4, 2), scale=4, **options)
+    write_video(folder / "interpolation.mp4", walk, 24, total=frames,
+                provenance={**made, "figure": "interpolation"})  # fmt: skip
+    progress(4, steps)
+
+
+def measure(
+    folder: Path, net: Bundle, network: Path, dataset: Path, progress: Progress
+) -> list[dict[str, Any]]:
+    """Measure the network, write metrics.json; numbers already there for it are kept."""
+    path = folder / "metrics.json"
+    digest = network_digest(network)
+    if path.exists():
+        found = json.loads(path.read_text())
+        if found.get("network") == digest and found.get("stylecli") == __version__:
+            results: list[dict[str, Any]] = found["results"]
+            progress(1, 1)
+            return results
+    measured = evaluate(
+        list(METRICS), net, open_dataset(dataset), samples=METRICS, device="cpu",
+        network_digest=digest, progress=progress,
+    )  # fmt: skip
+    results = [result.to_dict() for result in measured]
+    atomic.write_json(
+        path, {"network": digest, "stylecli": __version__, "results": results}
+    )
+    return results

@@ -1,0 +1,227 @@
+"""The demo's page: what was trained, how it went, what came out, and what to make of it."""
+
+from pathlib import Path
+from typing import Any
+
+from stylecli import __version__
+from stylecli.checkpoint import load_network
+from stylecli.data.demo_faces import AUTHOR, LICENCE
+from stylecli.report.content import (
+    Chart,
+    Clip,
+    Commands,
+    Line,
+    Number,
+    Numbers,
+    Picture,
+    Report,
+    Section,
+    Slides,
+    Stage,
+)
+from stylecli.report.page import write_report
+from stylecli.training.calibration import growth_stages
+from stylecli.training.run_folder import load_settings, read_statistics
+
+MEANINGS = {
+    "kid": "Distance between fakes and dataset as an ImageNet network sees them: 0 is best. "
+    "A stand-in for the paper's FID, not comparable with any FID.",
+    "diversity": "How different the fakes are from each other: 1 means as varied as the dataset, "
+    "0 means all alike.",
+    "ppl": "Perceptual path length: how much a picture changes per small step in w. Lower is "
+    "smoother; compare it only between networks of one resolution.",
+}
+
+
+def write_demo_page(folder: Path, minutes: float, results: list[dict[str, Any]]) -> Path:
+    """Write report.html from what lies in the demo folder; return its path."""
+    run = folder / "run"
+    settings, rows = load_settings(run), read_statistics(run)
+    net = load_network(max(run.glob("network-snapshot-*.safetensors")))
+    parameters = sum(p.numel() for p in net.generator.parameters())
+    kimg, seconds = rows[-1]["kimg"], rows[-1]["seconds"]
+    report = Report(
+        title="A StyleGAN, grown here",
+        lead=f"This computer drew faces, learned from them for {_duration(seconds)} and now makes "
+        "faces of its own. Nothing was downloaded; every picture below is its work.",
+        hero=Picture(
+            folder / "fakes.png",
+            "Grid of 64 generated cartoon faces",
+            f"64 faces of seeds 0 to 63, uncurated, psi {0.7:g}, {settings.network.resolution} px.",
+        ),
+        facts=[
+            ("training", _duration(seconds)),
+            ("images shown", f"{kimg * 1000:,.0f}"),
+            ("generator", f"{parameters:,} parameters"),
+            ("resolution", f"{settings.network.resolution} px"),
+            ("processes", str(settings.ranks)),
+        ],
+        sections=[
+            _honesty(minutes, seconds),
+            _growth(run, settings, rows),
+            _mixing(folder),
+            _space(folder),
+            _numbers(results),
+            _next(folder),
+        ],
+        footer=f"Made by stylecli {__version__}. Training faces: Toon Head by {AUTHOR}, {LICENCE}, "
+        "drawn with DiceBear. Method: Karras, Laine, Aila, “A Style-Based Generator Architecture "
+        "for Generative Adversarial Networks”, 2018.",
+    )
+    path = folder / "report.html"
+    write_report(path, report)
+    return path
+
+
+def _honesty(minutes: float, seconds: float) -> Section:
+    if seconds < 20 * 60:
+        text = (
+            f"{_duration(seconds)} on a processor is a sketch. The paper trained for a week on "
+            "eight graphics cards. Expect the shape of heads, hair and skin in many colours, two "
+            "eyes and a hint of a mouth; do not expect sharp features, every hairstyle or beards."
+        )
+    else:
+        text = (
+            f"{_duration(seconds)} on a processor is still little beside the paper's week on "
+            "eight graphics cards, but these faces are small and simple: eyes, mouths, hairstyles "
+            "and beards should be there, and differ from face to face."
+        )
+    more = f"`stylecli demo --minutes {max(60, round(minutes * 12))} --out longer` shows what patience brings."
+    return Section("What this is, and what it is not", [text, more])
+
+
+def _growth(run: Path, settings: Any, rows: list[dict[str, Any]]) -> Section:
+    kimg = [row["kimg"] for row in rows]
+    stages = _stages(settings, kimg[-1])
+    shift = max(1, len(rows) // 20)
+    losses = Chart(
+        "Losses",
+        [
+            Line("generator", kimg, [row["loss_G"] for row in rows], smoothing=shift),
+            Line("discriminator", kimg, [row["loss_D"] for row in rows], smoothing=shift),
+        ],
+        x_label="kimg (thousand images shown)",
+        stages=stages,
+        caption="The two networks play against each other, so neither loss falls to zero: what "
+        "counts is that both stay finite and the pictures improve. Shaded: the resolution being "
+        "trained; lighter while it fades in.",
+    )
+    logits = Chart(
+        "What the discriminator thinks",
+        [
+            Line("of real pictures", kimg, [row["real_logits"] for row in rows], smoothing=shift),
+            Line("of fakes", kimg, [row["fake_logits"] for row in rows], smoothing=shift),
+        ],
+        x_label="kimg",
+        y_label="logit",
+        stages=stages,
+        caption="Above zero it says real. The closer the two, the better it is fooled.",
+    )
+    sheets = sorted(run.glob("fakes*.png"))
+    slides = Slides(
+        [f"{int(path.stem[5:]) / 1000:.1f} kimg" for path in sheets],
+        sheets,
+        "Sample sheet of the same 64 seeds at this moment of training",
+        "The same 64 seeds all along. Move the slider: first colours at 8 × 8 pixels, then heads, "
+        "then faces.",
+    )
+    text = (
+        "Training starts with 8 × 8 pixels and fades in 16 × 16 and 32 × 32 as it goes "
+        "(progressive growing). Big shapes come first, details later."
+    )
+    return Section("How it grew", [text], [slides, losses, logits])
+
+
+def _stages(settings: Any, last_kimg: float) -> list[Stage]:
+    training = settings.training
+    stages, at = [], 0.0
+    order = growth_stages(settings.network.resolution, training.initial_resolution)
+    for index, (side, fading) in enumerate(order):
+        length = training.fade_kimg if fading else training.hold_kimg
+        end = training.total_kimg if index == len(order) - 1 else at + length
+        if at < last_kimg:
+            label = "" if fading else f"{side} px"
+            stages.append(Stage(at, min(end, last_kimg), label, fading))
+        at = end
+    return stages
+
+
+def _mixing(folder: Path) -> Section:
+    text = (
+        "Every picture is made of styles, one per layer. In each block below the faces at the left "
+        "keep everything except some layers' styles, which come from the faces on top: the coarse "
+        "layers (4–8 px) in the first block, the middle ones (16 px) in the second, the fine ones "
+        "(32 px) in the third. Coarse styles carry the shape of head and hair, fine ones colours; "
+        "how cleanly they part grows with training."
+    )
+    picture = Picture(
+        folder / "mix.png",
+        "Three grids of faces: rows mixed with columns in coarse, middle and fine layers",
+        "Style mixing, from top to bottom: coarse, middle, fine.",
+    )
+    return Section("Style mixing", [text], [picture])
+
+
+def _space(folder: Path) -> Section:
+    return Section(
+        "Between the faces",
+        [
+            "Every point between two faces is a face too. The video walks a closed loop through "
+            "eight groups of seeds.",
+            "Truncation trades variety for safety: psi 1 is the full range, psi 0 the average "
+            "face, negative psi the opposite of a face.",
+        ],
+        [
+            Clip(folder / "interpolation.mp4", "Faces turning into one another", "Interpolation in w."),
+            Picture(
+                folder / "truncation.png",
+                "Rows: seeds; columns: psi from 1 to -1",
+                "Truncation sweep: psi 1, 0.7, 0.5, 0, -0.5, -1.",
+            ),
+        ],
+    )  # fmt: skip
+
+
+def _numbers(results: list[dict[str, Any]]) -> Section:
+    numbers, skipped = [], []
+    for result in results:
+        meaning = next(text for key, text in MEANINGS.items() if result["name"].startswith(key))
+        if result["value"] is None:
+            skipped.append(f"{result['name']} was skipped: {result['skipped']}")
+            continue
+        value = f"{result['value']:.4g}"
+        if result["std"] is not None:
+            value += f" ± {result['std']:.2g}"
+        count = result["definition"].get("fakes") or result["definition"].get("samples")
+        detail = f"{count} samples" if count else ""
+        numbers.append(Number(result["name"], value, meaning, detail))
+    return Section(
+        "Numbers",
+        ["Measured on few samples, so that it takes a minute: good for comparing two of your own "
+         "runs, not for publication.", *skipped],
+        [Numbers(numbers)] if numbers else [],
+    )  # fmt: skip
+
+
+def _next(folder: Path) -> Section:
+    lines = [
+        "stylecli generate --seeds 0-15 --grid",
+        "stylecli mix --rows 5",
+        "stylecli interpolate",
+        "stylecli metrics fid ppl",
+        "stylecli train photos/ --resolution 64",
+    ]
+    return Section(
+        "Try it yourself",
+        ["These commands find the network you just trained, as long as you stay in this folder; "
+         "the last one starts on pictures of your own."],
+        [Commands(lines)],
+    )  # fmt: skip
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds / 3600:.1f} hours"

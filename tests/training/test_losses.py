@@ -1,0 +1,103 @@
+"""Losses, penalties and one optimizer equal the official values."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from stylecli.checkpoint import load_network
+from stylecli.training.adam import Adam
+from stylecli.training.flat_parameters import FlatParameters
+from stylecli.training.losses import D_loss, G_loss, gradient_penalty, squared_gradient
+from tests.conftest import FIXTURES
+
+OFFICIAL = FIXTURES / "official"
+TORCH_NAMES = {"4x4/Conv/weight": "head.conv.weight", "16x16/Conv1_down/weight":
+               "blocks.1.conv1_down.weight", "FromRGB_lod0/weight": "from_rgb.2.weight",
+               "16x16/Conv0/bias": "blocks.1.conv0.bias", "4x4/Dense0/bias": "head.dense0.bias",
+               "4x4/Dense1/weight": "head.dense1.weight"}  # fmt: skip
+
+
+@pytest.fixture
+def case() -> tuple[Any, dict[str, torch.Tensor]]:
+    D = load_network(OFFICIAL / "stylegan1_labels_G_D_Gs.pkl").D
+    with np.load(OFFICIAL / "stylegan1_labels_D_io.npz") as file:
+        io = {key: torch.from_numpy(file[key]) for key in file}
+    return lambda x: D(x, io["labels8"]), {**io, "D": D}
+
+
+def test_losses_without_penalties(case: Any) -> None:
+    D, io = case
+    real, fake = D(io["d_images"]).detach(), D(io["loss_fakes"]).detach()
+    names = {"logistic_nonsaturating": "logistic", "logistic_saturating": "logistic-saturating",
+             "wgan": "wgan-gp"}  # fmt: skip
+    for official, ours in names.items():
+        wanted = io[f"loss_G_{official}"].mean()
+        assert torch.isclose(G_loss(ours, fake).mean(), wanted, rtol=1e-5)
+    for official, ours in {"logistic": "logistic", "wgan": "wgan-gp", "hinge": "hinge"}.items():
+        wanted = io[f"loss_D_{official}"].mean()
+        assert torch.isclose(D_loss(ours, real, fake).mean(), wanted, rtol=1e-5)
+
+
+def test_r1_and_r2(case: Any) -> None:
+    D, io = case
+    reals, fakes = (io[name].requires_grad_() for name in ("d_images", "loss_fakes"))
+    real_logits, fake_logits = D(reals), D(fakes)
+    r1, r2 = squared_gradient(real_logits, reals), squared_gradient(fake_logits, fakes)
+    assert torch.allclose(r1, io["r1_penalty_per_sample"], rtol=1e-4)
+    total = (D_loss("logistic", real_logits, fake_logits) + 5 / 2 * r1 + 3 / 2 * r2).mean()
+    assert torch.isclose(total, io["loss_D_logistic_r1_5_r2_3"].mean(), rtol=1e-4)
+
+
+def test_gradient_penalties(case: Any) -> None:
+    D, io = case
+    reals, fakes = io["d_images"], io["loss_fakes"]
+    penalty = gradient_penalty(D, reals, fakes, io["loss_wgan_mixing"])
+    for official, ours in (("wgan_gp", "wgan-gp"), ("hinge_gp", "hinge-gp")):
+        total = (D_loss(ours, D(reals), D(fakes)) + penalty).mean()
+        assert torch.isclose(total, io[f"loss_D_{official}"].mean(), rtol=1e-4)
+
+
+def test_weight_gradients_through_r1(case: Any) -> None:
+    D, io = case
+    reals = io["d_images"].requires_grad_()
+    logits = D(reals)
+    penalty = squared_gradient(logits, reals).mean()
+    (D_loss("logistic", logits, D(io["loss_fakes"])).mean() + 5 * penalty).backward()
+    parameters = dict(io["D"].named_parameters())
+    checked = [key for key in io if key.startswith("gradD_r1_gamma10:")]
+    assert len(checked) >= 4
+    for key in checked:
+        wanted = io[key]
+        wanted = wanted.permute({4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[wanted.ndim])
+        found = parameters[TORCH_NAMES[key.split(":")[1]]].grad
+        assert (found - wanted).abs().max() <= 1e-3 * wanted.abs().max(), key
+
+
+def test_three_official_adam_steps(case: Any) -> None:
+    D, io = case
+    network = io["D"]
+    flat = FlatParameters(network)
+    adam = Adam(flat.data, beta1=0.0, beta2=0.99, epsilon=1e-8)
+    history = []
+    for _ in range(4):
+        flat.grad.zero_()
+        reals = io["d_images"].detach().requires_grad_()
+        logits = D(reals)
+        penalty = squared_gradient(logits, reals).mean()
+        loss = D_loss("logistic", logits, D(io["loss_fakes"])).mean() + 5 * penalty
+        history.append(loss.detach())
+        if len(history) <= 3:
+            loss.backward()
+            adam.step(flat.data, flat.grad, 0.0015)
+    assert torch.allclose(torch.stack(history), io["adam_D_loss_history"].float(), rtol=1e-3)
+    wanted = io["adam_D_after3:4x4/Conv/weight"].permute(3, 2, 0, 1)
+    assert torch.allclose(network.head.conv.weight, wanted, atol=1e-3)
+
+
+def test_penalty_on_small_images_is_that_of_the_upscaled_ones(tiny_network: Any) -> None:
+    small = torch.randn(4, 3, 8, 8, requires_grad=True)
+    full = torch.nn.functional.interpolate(small.detach(), scale_factor=2).requires_grad_()
+    ours = squared_gradient(tiny_network.D(small, lod=1), small, 4)
+    assert torch.allclose(ours, squared_gradient(tiny_network.D(full, lod=1), full), rtol=1e-3)
