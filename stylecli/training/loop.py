@@ -119,6 +119,8 @@ class TrainingLoop:
 
     def _train_batch(self, stage: Stage) -> None:
         images, labels = self.loader.next(stage.batch, stage.level)
+        if not self.settings.network.label_dim:
+            labels = None  # a labelled dataset can train an unconditional network
         self.step(images, labels, stage, self.counters.step)
         self.counters.nimg += stage.batch
         self.counters.step += 1

@@ -1,0 +1,122 @@
+"""One training step: averages, copies, skipped steps, and equality over ranks."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from stylecli.checkpoint import load_network
+from stylecli.networks.bundle import new_network
+from stylecli.training.config import TrainingConfig
+from stylecli.training.reals import process_reals
+from stylecli.training.schedule import Stage
+from stylecli.training.step import TrainingStep
+from tests.conftest import FIXTURES
+
+OFFICIAL = FIXTURES / "official"
+STAGE = Stage(lod=0.5, resolution=16, batch=8, lr=0.003, tick_kimg=1)
+
+
+@pytest.fixture
+def io() -> dict[str, torch.Tensor]:
+    with np.load(OFFICIAL / "stylegan1_labels_G_io.npz") as file:
+        return {key: torch.from_numpy(file[key]) for key in file}
+
+
+def make_step(fields: dict[str, Any], **settings: Any) -> TrainingStep:
+    bundle = new_network(seed=0, **fields)
+    return TrainingStep(bundle, TrainingConfig(**{"r1_gamma": 1.0, **settings}))
+
+
+def reals(seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8, generator=generator)
+
+
+def test_official_processing_of_reals(io: dict[str, torch.Tensor]) -> None:
+    for key in [key for key in io if key.startswith("reals_in_lod")]:
+        lod = float(key.removeprefix("reals_in_lod").replace("p", "."))
+        found = process_reals(io[key], lod % 1, 2 ** int(lod))
+        assert torch.allclose(found, io[key.replace("_in_", "_out_")], atol=1e-5)
+
+
+def test_official_w_avg_update(io: dict[str, torch.Tensor]) -> None:
+    G = load_network(OFFICIAL / "stylegan1_labels_G_D_Gs.pkl").G
+    assert torch.allclose(G.mapping.w_avg, io["wavg_before"])
+    G.train().mapping(io["z"], io["labels"])
+    assert torch.allclose(G.mapping.w_avg, io["wavg_after_beta0p995"], rtol=1e-4, atol=1e-6)
+
+
+def test_official_moving_average(io: dict[str, torch.Tensor]) -> None:
+    step = TrainingStep(load_network(OFFICIAL / "stylegan1_labels_G_D_Gs.pkl"), TrainingConfig())
+    assert float(io["ema_beta"]) == pytest.approx(0.5 ** (32 / 10_000))
+    step._update_ema(Stage(lod=0, resolution=16, batch=32, lr=0.001, tick_kimg=1))
+    state = step.G_ema.state_dict()
+    names = {"dlatent_avg": "mapping.w_avg", "G_synthesis/noise0": "synthesis.layers.0.noise_const",
+             "G_mapping/Dense0/bias": "mapping.layers.0.bias"}  # fmt: skip
+    for official, ours in names.items():
+        wanted = io[f"ema_after:{official}"]
+        assert torch.allclose(state[ours], wanted, rtol=1e-4, atol=1e-6), official
+
+
+def test_same_seed_same_step(tiny_config_fields: Any) -> None:
+    steps = [make_step(tiny_config_fields) for _ in range(2)]
+    for step in steps:
+        step.set_stage(STAGE, reset=False)
+        step(reals(), None, STAGE, 0)
+    assert torch.equal(steps[0].flat_G.data, steps[1].flat_G.data)
+    assert torch.equal(steps[0].flat_D.data, steps[1].flat_D.data)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"loss": "wgan-gp"}, {"loss": "hinge-gp"}, {"r2_gamma": 1.0}, {"share_fakes": True},
+     {"loss": "hinge"}, {"loss": "logistic-saturating"}],
+    ids=str,
+)  # fmt: skip
+def test_every_loss_moves_both_networks(
+    settings: dict[str, Any], tiny_config_fields: Any
+) -> None:
+    step = make_step(tiny_config_fields, **settings)
+    before = step.flat_G.data.clone(), step.flat_D.data.clone()
+    step.set_stage(STAGE, reset=False)
+    step(reals(), None, STAGE, 0)
+    assert not torch.equal(before[0], step.flat_G.data)
+    assert not torch.equal(before[1], step.flat_D.data)
+    assert torch.isfinite(step.flat_G.data).all()
+
+
+def test_layers_above_the_current_resolution_stay(tiny_config_fields: Any) -> None:
+    step = make_step(tiny_config_fields)
+    stage = Stage(lod=1.0, resolution=8, batch=8, lr=0.003, tick_kimg=1)
+    before = step.flat_G.named(step.flat_G.data.clone())
+    step.set_stage(stage, reset=False)
+    small = torch.randint(0, 256, (8, 3, 8, 8), dtype=torch.uint8)
+    step(small, None, stage, 0)
+    after = step.flat_G.named(step.flat_G.data)
+    assert torch.equal(before["synthesis.layers.4.conv.weight"],
+                       after["synthesis.layers.4.conv.weight"])  # fmt: skip
+    assert not torch.equal(before["synthesis.layers.3.conv.weight"],
+                           after["synthesis.layers.3.conv.weight"])  # fmt: skip
+
+
+def test_gradients_that_are_not_finite_are_not_applied(tiny_config_fields: Any) -> None:
+    step = make_step(tiny_config_fields)
+    step.set_stage(STAGE, reset=False)
+    with torch.no_grad():
+        step.D.head.dense1.bias.fill_(float("nan"))
+    before = step.flat_G.data.clone()
+    step(reals(), None, STAGE, 0)
+    assert torch.equal(before, step.flat_G.data)
+    assert step.take_statistics()["skipped_steps"] == 2
+
+
+def test_labels_reach_both_networks(tiny_config_fields: Any) -> None:
+    bundle = new_network(label_dim=3, **tiny_config_fields)
+    labels = torch.eye(3)[torch.arange(8) % 3]
+    step = TrainingStep(bundle, TrainingConfig(), label_table=torch.eye(3))
+    step.set_stage(STAGE, reset=False)
+    step(reals(), labels, STAGE, 0)
+    assert bundle.G.mapping.label_embedding.grad.abs().sum() > 0
+    assert (bundle.D.head.dense1.bias.grad != 0).all()
