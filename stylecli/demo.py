@@ -28,6 +28,7 @@ from stylecli.images import save_png
 from stylecli.metrics.evaluation import evaluate
 from stylecli.networks.bundle import Bundle
 from stylecli.progress import Progress
+from stylecli.provenance import make_provenance
 from stylecli.styles import style_bands
 from stylecli.training.calibration import measure_stages
 from stylecli.training.launch import rank_processes
@@ -41,11 +42,13 @@ RESOLUTION = 32
 FACES = 2000
 PSI = 0.7
 NOISE_MODE = "none"  # after minutes of training noise is still rougher than helpful
+SCALE = 3
+VIDEO_SECONDS, VIDEO_FPS = 8, 20
 KID_PICTURES = 500
 PPL_PAIRS = 200
 METRICS = {"kid": KID_PICTURES, "diversity": KID_PICTURES, "ppl_wfull": PPL_PAIRS}
-# A session may run over its calibrated time by this much before it is cut short.
-PATIENCE = 1.10
+# Training may run over its calibrated time by this much before it is cut short.
+PATIENCE, GRACE_SECONDS = 1.10, 15.0
 
 ProgressFactory = Callable[[str, str], AbstractContextManager[Progress]]
 Say = Callable[[str], None]
@@ -96,7 +99,7 @@ def run_demo(
     if not finished:
         with rank_processes(run, ranks) as group, progress("training", "kimg") as report:
             finished = TrainingLoop(run, group).train(
-                progress=report, deadline_seconds=minutes * 60 * PATIENCE
+                progress=report, deadline_seconds=minutes * 60 * PATIENCE + GRACE_SECONDS
             )
         if not finished:
             say("this machine slowed down: training stopped early, the same command goes on")
@@ -162,29 +165,38 @@ def _calibrated_plan(
 def draw_pictures(folder: Path, net: Bundle, network: Path, progress: Progress) -> None:
     """Write fakes.png, mix.png, truncation.png and interpolation.mp4."""
     G = net.generator
-    made = {"network": network_digest(network), "psi": PSI, "noise_mode": NOISE_MODE,
-            "stylecli": __version__}  # fmt: skip
+    digest = network_digest(network)
+
+    def made(command: str, **settings: Any) -> dict[str, Any]:
+        """Say how a file was made; `stylecli info` prints the command that makes it again."""
+        shared = {"psi": PSI, "noise_mode": NOISE_MODE, "scale": SCALE, "device": "cpu"}
+        return make_provenance(command, network, digest, {**shared, **settings})
+
     options: dict[str, Any] = {"psi": PSI, "noise_mode": NOISE_MODE}
     steps = 4
     progress(0, steps, "fakes.png")
-    fakes = draw_fakes(net, range(64), 8, scale=3, **options)
-    save_png(folder / "fakes.png", fakes, {**made, "figure": "fakes", "seeds": "0-63"})
+    fakes = draw_fakes(net, range(64), 8, scale=SCALE, **options)
+    save_png(folder / "fakes.png", fakes, made("generate", seeds="0-63", grid=True, columns=8))
     progress(1, steps, "mix.png")
     sheets = [
-        draw_mixing_sheet(G, range(100, 104), range(200, 206), layers, scale=3, **options)
+        draw_mixing_sheet(G, range(100, 104), range(200, 206), layers, scale=SCALE, **options)
         for layers in style_bands(G.config.resolution).values()
+        if layers
     ]
-    gap = np.full((12, *sheets[0].shape[1:]), 255, np.uint8)
+    gap = np.full((4 * SCALE, *sheets[0].shape[1:]), 255, np.uint8)
     mix = np.concatenate([part for sheet in sheets for part in (sheet, gap)][:-1])
-    save_png(folder / "mix.png", mix, {**made, "figure": "style mixing: coarse, middle, fine"})
+    save_png(folder / "mix.png", mix, made("mix", row_seeds="100-103", col_seeds="200-205"))
     progress(2, steps, "truncation.png")
-    sweep = draw_truncation_sweep(G, range(4), scale=3, noise_mode=NOISE_MODE)
-    save_png(folder / "truncation.png", sweep, {**made, "figure": "truncation sweep"})
+    sweep = draw_truncation_sweep(G, range(4), scale=SCALE, noise_mode=NOISE_MODE)
+    save_png(folder / "truncation.png", sweep, {"tool": f"stylecli {__version__}",
+             "network": {"file": network.name, "sha256": digest}, "figure": "truncation"})  # fmt: skip
     progress(3, steps, "interpolation.mp4")
-    frames = 8 * 24
-    walk = draw_walk(G, range(24), frames, grid=(4, 2), scale=4, **options)
-    write_video(folder / "interpolation.mp4", walk, 24, total=frames,
-                provenance={**made, "figure": "interpolation"})  # fmt: skip
+    columns, rows, keys = 3, 2, 3  # six cells, each a closed walk through three seeds
+    seeds, frames = range(columns * rows * keys), VIDEO_SECONDS * VIDEO_FPS
+    walk = draw_walk(G, seeds, frames, grid=(columns, rows), scale=SCALE + 1, **options)
+    how = made("interpolate", seeds=f"0-{len(seeds) - 1}", grid=f"{columns}x{rows}",
+               seconds=VIDEO_SECONDS, fps=VIDEO_FPS, scale=SCALE + 1)  # fmt: skip
+    write_video(folder / "interpolation.mp4", walk, VIDEO_FPS, total=frames, provenance=how)
     progress(4, steps)
 
 

@@ -10,7 +10,7 @@ from stylecli.cli.options import ForceOption, JsonOption, OutOption, QuietOption
 from stylecli.cli.output import Output
 
 if TYPE_CHECKING:
-    from stylecli.data.packing import PackReport
+    from stylecli.data.packing import PackReport, PackSettings
 
 SHOWN_CLASSES = 12
 SHOWN_SKIPPED = 10  # skipped pictures named on stderr; --json lists all
@@ -63,8 +63,7 @@ def command(
     Each picture is cut to its central square and resized. Unusable pictures are skipped and
     listed. Writes datasets/<name of SRC>.lmdb; the same command again finds it done.
     """
-    from stylecli.data.packing import PackSettings, pack
-    from stylecli.data.sources import find_source
+    from stylecli.data.packing import PackSettings
 
     output = Output(json=json, quiet=quiet)
     settings = PackSettings(
@@ -76,6 +75,36 @@ def command(
         labels=not no_labels,
         max_images=max_images,
     )
+    report = _pack(source, out, settings, output, strict=strict, force=force)
+    output.result({**asdict(report), "path": str(report.path)}, _lines(report))
+
+
+def pack_to_default(source: Path, resolution: int | None, output: Output) -> Path:
+    """Pack pictures as the bare command does, telling it on stderr only; return the dataset.
+
+    Raises DataError when there is nothing to pack or when a dataset of other pictures or settings
+    is in the way.
+    """
+    from stylecli.data.packing import PackSettings
+
+    report = _pack(source, None, PackSettings(resolution=resolution), output)
+    output.note(f"{report.path}: {', '.join(_lines(report)[1:])}")
+    return report.path
+
+
+def _pack(
+    source: Path,
+    out: Path | None,
+    settings: "PackSettings",
+    output: Output,
+    *,
+    strict: bool = False,
+    force: bool = False,
+) -> "PackReport":
+    """Pack with progress and notes on stderr."""
+    from stylecli.data.packing import pack
+    from stylecli.data.sources import find_source
+
     pictures = find_source(source)
     out = out or Path("datasets") / f"{pictures.name}.lmdb"
     with output.progress("packing", "pictures") as progress:
@@ -92,7 +121,7 @@ def command(
         output.note(
             f"{report.enlarged} pictures are smaller than {report.resolution} px and were enlarged"
         )
-    output.result({**asdict(report), "path": str(report.path)}, _lines(report))
+    return report
 
 
 def _lines(report: "PackReport") -> list[str]:

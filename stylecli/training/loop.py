@@ -52,6 +52,7 @@ class TrainingLoop:
         )
         self.counters = saving.Counters()
         self.stage: Stage | None = None
+        self._note = ""  # the last tick's figures, for live progress
         self._resume()
 
     def _resume(self) -> None:
@@ -99,7 +100,8 @@ class TrainingLoop:
                 ended = counters.nimg >= total or any(stop)
                 tick = counters.nimg >= counters.tick_start_nimg + now.tick_kimg * 1000
                 if self.ranks.is_main:
-                    progress(min(counters.nimg, total) / 1000, total / 1000, _describe(now))
+                    note = ", ".join(filter(None, (_describe(now), self._note)))
+                    progress(min(counters.nimg, total) / 1000, total / 1000, note)
                 if not (tick or ended):
                     continue
                 self._end_tick(now, time.monotonic() - tick_started, counters.nimg - tick_nimg)
@@ -147,6 +149,10 @@ class TrainingLoop:
             **statistics,
         }
         run_folder.append_statistics(self.run, row)
+        self._note = (
+            f"{row['sec_per_kimg']:.1f} sec/kimg, loss G {row['loss_G']:.2f} "
+            f"D {row['loss_D']:.2f}, {row['memory_mib']:.0f} MiB"
+        )
 
     def _snapshot(self) -> None:
         """Write checkpoint, network and sample sheet (main rank)."""
