@@ -1,4 +1,4 @@
-"""stylecli: train, run and measure StyleGAN. Names resolve on first use, so this import is cheap."""
+"""stylecli: train, run and measure StyleGAN. Names resolve on first use: importing is cheap."""
 
 from typing import TYPE_CHECKING
 

@@ -58,7 +58,9 @@ def load_network(path: Path | str) -> Bundle:
     return _build(path, config, tensors, header.get("lods", {}), header.get("info", {}))
 
 
-def save_network(path: Path | str, bundle: Bundle, *, extra: Mapping[str, Any] | None = None) -> None:
+def save_network(
+    path: Path | str, bundle: Bundle, *, extra: Mapping[str, Any] | None = None
+) -> None:
     """Write a bundle's networks to one .safetensors file, atomically.
 
     ``extra`` is added to ``info``. Networks that are None are left out.
@@ -101,7 +103,7 @@ def read_tensors(path: Path | str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read a file of write_tensors; raise NetworkError when it is another kind of file."""
     header = read_header(path)
     with safe_open(path, framework="pt") as file:
-        return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return header, {name: file.get_tensor(name) for name in file.keys()}
 
 
 def read_header(path: Path | str) -> dict[str, Any]:
@@ -131,13 +133,19 @@ def network_digest(path: Path | str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load_state(path: Path | str, name: str, network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Fill a network from tensors under its name; raise NetworkError with a table if they differ."""
+def load_state(
+    path: Path | str, name: str, network: nn.Module, tensors: Mapping[str, Tensor]
+) -> None:
+    """Fill a network from tensors under its name; raise NetworkError listing differences."""
     prefix = f"{name}."
     found = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
     wanted = network.state_dict()
-    lines = [f"missing     {prefix}{key} {list(wanted[key].shape)}" for key in wanted.keys() - found]
-    lines += [f"unexpected  {prefix}{key} {list(found[key].shape)}" for key in found.keys() - wanted]
+    lines = [
+        f"missing     {prefix}{key} {list(wanted[key].shape)}" for key in wanted.keys() - found
+    ]
+    lines += [
+        f"unexpected  {prefix}{key} {list(found[key].shape)}" for key in found.keys() - wanted
+    ]
     lines += [
         f"shape       {prefix}{key}: the file has {list(found[key].shape)}, "
         f"the configuration {list(wanted[key].shape)}"

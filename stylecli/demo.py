@@ -29,6 +29,7 @@ from stylecli.metrics.evaluation import evaluate
 from stylecli.networks.bundle import Bundle
 from stylecli.progress import Progress
 from stylecli.provenance import make_provenance
+from stylecli.sampling import NoiseMode
 from stylecli.styles import style_bands
 from stylecli.training.calibration import measure_stages
 from stylecli.training.launch import rank_processes
@@ -41,7 +42,7 @@ from stylecli.workspace import RUN_FILE, newest_snapshot
 RESOLUTION = 32
 FACES = 2000
 PSI = 0.7
-NOISE_MODE = "none"  # after minutes of training noise is still rougher than helpful
+NOISE_MODE: NoiseMode = "none"  # after minutes of training noise is still rougher than helpful
 SCALE = 3
 VIDEO_SECONDS, VIDEO_FPS = 8, 20
 KID_PICTURES = 500
@@ -129,7 +130,9 @@ def _claim(folder: Path, minutes: float, seed: int) -> None:
             )
         return
     if folder.exists() and any(folder.iterdir()):
-        raise UsageError(f"{folder} holds other files: give another --out, or --force to start over")
+        raise UsageError(
+            f"{folder} holds other files: give another --out, or --force to start over"
+        )
     atomic.write_json(path, {**wanted, "stylecli": __version__})
 
 
@@ -188,8 +191,9 @@ def draw_pictures(folder: Path, net: Bundle, network: Path, progress: Progress) 
     save_png(folder / "mix.png", mix, made("mix", row_seeds="100-103", col_seeds="200-205"))
     progress(2, steps, "truncation.png")
     sweep = draw_truncation_sweep(G, range(4), scale=SCALE, noise_mode=NOISE_MODE)
-    save_png(folder / "truncation.png", sweep, {"tool": f"stylecli {__version__}",
-             "network": {"file": network.name, "sha256": digest}, "figure": "truncation"})  # fmt: skip
+    how: dict[str, Any] = {"tool": f"stylecli {__version__}", "figure": "truncation sweep"}
+    how["network"] = {"file": network.name, "sha256": digest}
+    save_png(folder / "truncation.png", sweep, how)
     progress(3, steps, "interpolation.mp4")
     columns, rows, keys = 3, 2, 3  # six cells, each a closed walk through three seeds
     seeds, frames = range(columns * rows * keys), VIDEO_SECONDS * VIDEO_FPS
@@ -217,7 +221,5 @@ def measure(
         network_digest=digest, progress=progress,
     )  # fmt: skip
     results = [result.to_dict() for result in measured]
-    atomic.write_json(
-        path, {"network": digest, "stylecli": __version__, "results": results}
-    )
+    atomic.write_json(path, {"network": digest, "stylecli": __version__, "results": results})
     return results

@@ -86,7 +86,8 @@ def _honesty(minutes: float, seconds: float) -> Section:
             "eight graphics cards, but these faces are small and simple: eyes, mouths, hairstyles "
             "and beards should be there, and differ from face to face."
         )
-    more = f"`stylecli demo --minutes {max(60, round(minutes * 12))} --out longer` shows what patience brings."
+    longer = max(60, round(minutes * 12))
+    more = f"`stylecli demo --minutes {longer} --out longer` shows what patience brings."
     return Section("What this is, and what it is not", [text, more])
 
 
@@ -166,13 +167,17 @@ def _space(folder: Path) -> Section:
     return Section(
         "Between the faces",
         [
-            "Every point between two faces is a face too. The video walks a closed loop through "
-            "eight groups of seeds.",
+            "Every point between two faces is a face too. In the video each cell walks a "
+            "closed loop through three of them.",
             "Truncation trades variety for safety: psi 1 is the full range, psi 0 the average "
             "face, negative psi the opposite of a face.",
         ],
         [
-            Clip(folder / "interpolation.mp4", "Faces turning into one another", "Interpolation in w."),
+            Clip(
+                folder / "interpolation.mp4",
+                "Faces turning into one another",
+                "Interpolation in w: a periodic spline through the seeds' styles.",
+            ),
             Picture(
                 folder / "truncation.png",
                 "Rows: seeds; columns: psi from 1 to -1",

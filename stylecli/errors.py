@@ -55,7 +55,7 @@ class WeightsError(StyleCLIError):
     exit_code = ExitCode.UNUSABLE
 
 
-class Interrupted(StyleCLIError):
+class Interrupted(StyleCLIError):  # noqa: N818  # no error: the user asked for it
     """The user stopped the command; what was done is saved."""
 
     exit_code = ExitCode.INTERRUPTED

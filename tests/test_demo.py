@@ -48,7 +48,7 @@ def test_everything_is_made_and_kept(tmp_path: Path) -> None:
     assert "Johan Melin" in page
     digest = result.network.read_bytes()
     assert run(folder).network.read_bytes() == digest
-    with pytest.raises(UsageError, match="holds a demo of 0.02 minutes"):
+    with pytest.raises(UsageError, match=r"holds a demo of 0\.02 minutes"):
         run(folder, minutes=1)
 
 

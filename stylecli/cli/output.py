@@ -104,7 +104,7 @@ def _live_bar(title: str, unit: str) -> Iterator[Progress]:
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.completed:g}/{task.total:g} " + unit),
+        TextColumn("{task.fields[amount]}"),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[note]}"),
@@ -112,14 +112,20 @@ def _live_bar(title: str, unit: str) -> Iterator[Progress]:
         transient=False,
     )
     with bar:
-        task = bar.add_task(title, total=None, rate="", note="")
+        task = bar.add_task(title, total=None, amount="", rate="", note="")
         started = time.monotonic()
         first: list[float] = []
 
         def report(done: float, total: float, note: str = "") -> None:
             first[:] = first or [done]
             rate = (done - first[0]) / max(time.monotonic() - started, 1e-9)
-            text = f"{rate:.1f} {unit}/s" if rate else ""
-            bar.update(task, completed=done, total=total, rate=text, note=note)
+            bar.update(
+                task,
+                completed=done,
+                total=total,
+                amount=f"{done:g}/{total:g} {unit}".rstrip(),
+                rate=f"{rate:.1f} {unit}/s" if rate else "",
+                note=note,
+            )
 
         yield report

@@ -39,15 +39,15 @@ def command(
     gamma: Annotated[float | None, typer.Option("--gamma", help="Weight of R1.")] = None,
     loss: Annotated[
         str | None,
-        typer.Option(
-            "--loss", help="logistic, logistic-saturating, wgan-gp, hinge or hinge-gp."
-        ),
+        typer.Option("--loss", help="logistic, logistic-saturating, wgan-gp, hinge or hinge-gp."),
     ] = None,
     mixing: Annotated[
         float | None, typer.Option("--mixing", help="Probability of style mixing.")
     ] = None,
     mirror: Annotated[bool, typer.Option("--mirror", help="Flip half of the pictures.")] = False,
-    labels: Annotated[bool, typer.Option("--labels", help="Train on the dataset's classes.")] = False,
+    labels: Annotated[
+        bool, typer.Option("--labels", help="Train on the dataset's classes.")
+    ] = False,
     fmap_base: Annotated[
         int | None, typer.Option("--fmap-base", help="Feature maps: base / 2^stage, up to max.")
     ] = None,
@@ -185,7 +185,7 @@ def _start_or_continue(
     out: Path | None,
     output: Output,
 ) -> Path:
-    """Return the run to train: the newest with equal settings that is unfinished, else a new one."""
+    """Return the run to train: the newest with equal settings, else a new one."""
     from stylecli.training.loop import check_batches
     from stylecli.training.run_folder import (
         RunSettings,

@@ -62,7 +62,7 @@ class _DType:
 
     @property
     def numpy(self) -> np.dtype[Any]:
-        return np.dtype(self.code).newbyteorder(self.order)  # type: ignore[call-overload]
+        return np.dtype(self.code).newbyteorder(self.order)  # type: ignore[arg-type]  # one of four
 
 
 _NUMERIC = frozenset(

@@ -88,7 +88,9 @@ class Discriminator(nn.Module):
         )  # blocks[i] takes resolution 2^(i + 3)
         self.head = DiscriminatorHead(config, outputs)
 
-    def forward(self, images: Tensor, c: Tensor | None = None, *, lod: float | None = None) -> Tensor:
+    def forward(
+        self, images: Tensor, c: Tensor | None = None, *, lod: float | None = None
+    ) -> Tensor:
         """Score images [N, C, R, R] (or already at R / 2^floor(lod)): logits [N, 1].
 
         ``c`` is one-hot [N, label_dim]; ``lod=None`` is the stored one. Raises UsageError for

@@ -29,7 +29,7 @@ class EqualLinear(nn.Module):
         self.lrmul = lrmul
 
     def forward(self, x: Tensor) -> Tensor:
-        bias = self.bias
+        bias: Tensor | None = self.bias
         if bias is not None and self.lrmul != 1.0:
             bias = bias * self.lrmul
         return F.linear(x, self.weight * self.scale, bias)

@@ -1,6 +1,7 @@
 """The generator of StyleGAN (Karras, Laine, Aila 2018) and, by switches, of Progressive GAN."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -206,10 +207,11 @@ class SynthesisNetwork(nn.Module):
     ) -> Tensor:
         """Draw images [N, C, R, R], about -1 to 1, from ws [N, num_ws, w_dim].
 
-        ``noise_mode``: const (stored maps), random (from ``generator``), none. ``noise`` is a list
-        of one [N or 1, 1, h, w] map (None: no noise) per layer that overrides it; ``noise_scale`` multiplies it, a
-        number or one per layer. ``lod=None`` is the stored one. ``native`` leaves out the final
-        upscaling: the image has side R / 2^floor(lod). Raises UsageError for bad arguments.
+        ``noise_mode``: const (stored maps), random (from ``generator``), none. ``noise`` overrides
+        it with a list of one [N or 1, 1, h, w] map (None: no noise) per layer; ``noise_scale``
+        multiplies it, a number or one per layer. ``lod=None`` is the stored one. ``native`` leaves
+        out the final upscaling: the image has side R / 2^floor(lod). Raises UsageError for bad
+        arguments.
         """
         self._check(ws, noise_mode, noise)
         scales = self._noise_scales(noise_scale)
@@ -275,7 +277,7 @@ class SynthesisNetwork(nn.Module):
                 return None
             plane = given.to(like)
         elif mode == "const":
-            plane = self.layers[index].noise_const
+            plane = cast(Tensor, self.layers[index].noise_const)
         else:
             side = 2 ** (index // 2 + 2)
             plane = torch.randn(
@@ -316,9 +318,7 @@ class Generator(nn.Module):
         lod: float | None = None,
     ) -> Tensor:
         """Draw images [N, C, R, R] from z [N, z_dim]: synthesis of mapping, arguments of both."""
-        ws = self.mapping(
-            z, c, truncation_psi=truncation_psi, truncation_cutoff=truncation_cutoff
-        )
+        ws = self.mapping(z, c, truncation_psi=truncation_psi, truncation_cutoff=truncation_cutoff)
         return self.synthesis(  # type: ignore[no-any-return]
             ws, noise_mode=noise_mode, noise=noise, noise_scale=noise_scale, lod=lod
         )

@@ -30,7 +30,7 @@ class FlatParameters:
 
     def split(self, vector: Tensor) -> list[Tensor]:
         """Return a [P] vector as views of the parameters' shapes."""
-        pieces = vector.split(self.sizes)
+        pieces = vector.split(self.sizes)  # type: ignore[no-untyped-call]
         return [piece.view(shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
 
     def named(self, vector: Tensor) -> dict[str, Tensor]:

@@ -72,9 +72,7 @@ class TrainingLoop:
     def _schedule(self, nimg: int) -> Stage:
         return schedule_at(self.config, self.settings.network.resolution, nimg)
 
-    def train(
-        self, *, progress: Progress = silent, deadline_seconds: float | None = None
-    ) -> bool:
+    def train(self, *, progress: Progress = silent, deadline_seconds: float | None = None) -> bool:
         """Train to the end of the schedule; return whether it was reached.
 
         Saves and raises Interrupted when the user stops it. ``deadline_seconds`` ends a session
@@ -254,4 +252,3 @@ def _peak_memory_mib() -> float:
     """Return the most memory this process has held, in MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
-

@@ -113,8 +113,9 @@ def _small(resolution: int, given: Mapping[str, Any]) -> tuple[dict[str, Any], d
     training = {
         "total_kimg": total, "hold_kimg": SMALL_PHASE_SHARE * total,
         "fade_kimg": SMALL_PHASE_SHARE * total, "batch": {}, "batch_base": SMALL_BATCH,
-        "lr": {}, "lr_base": 0.003, "r1_gamma": 1.0, "r1_interval": 4, "ema_kimg": min(max(total / 30, 0.05), 10.0),
-        "share_fakes": True, "tick_kimg": max(total / 60, 0.05), "snapshot_ticks": 6,
+        "lr": {}, "lr_base": 0.003, "r1_gamma": 1.0, "r1_interval": 4,
+        "ema_kimg": min(max(total / 30, 0.05), 10.0), "share_fakes": True,
+        "tick_kimg": max(total / 60, 0.05), "snapshot_ticks": 6,
         "sample_psi": 0.7, "sample_noise": "none",
     }  # fmt: skip
     return network, training

@@ -104,9 +104,7 @@ class TrainingStep:
         if config.label_dim and labels is None:
             labels = self._draw_labels(stage.batch, position)[mine]
         with torch.set_grad_enabled(draw == 1 or self.config.share_fakes):
-            w = self.G.mapping.embed(
-                normal((stage.batch, config.z_dim), Purpose.LATENTS), labels
-            )
+            w = self.G.mapping.embed(normal((stage.batch, config.z_dim), Purpose.LATENTS), labels)
             self.G.mapping.update_w_avg(w)
             ws = self.G.mapping.broadcast(w)
             if config.has_w and config.style_mixing_prob:

@@ -75,9 +75,7 @@ def test_same_seed_same_step(tiny_config_fields: Any) -> None:
      {"loss": "hinge"}, {"loss": "logistic-saturating"}],
     ids=str,
 )  # fmt: skip
-def test_every_loss_moves_both_networks(
-    settings: dict[str, Any], tiny_config_fields: Any
-) -> None:
+def test_every_loss_moves_both_networks(settings: dict[str, Any], tiny_config_fields: Any) -> None:
     step = make_step(tiny_config_fields, **settings)
     before = step.flat_G.data.clone(), step.flat_D.data.clone()
     step.set_stage(STAGE, reset=False)
