@@ -2,6 +2,7 @@
 
 import datetime
 import os
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -49,7 +50,7 @@ def join(rank: int, count: int, init_method: str, backend: str = "gloo") -> Rank
         return Ranks()
     import torch.distributed as dist
 
-    if backend == "gloo":
+    if backend == "gloo" and sys.platform == "linux":
         # All ranks are on this machine: keep the traffic on the loopback interface.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     dist.init_process_group(

@@ -1,6 +1,5 @@
 """The training loop: batches in, a growing network out, a run folder filled along the way."""
 
-import resource
 import sys
 import time
 from pathlib import Path
@@ -249,6 +248,10 @@ def _describe(stage: Stage) -> str:
 
 
 def _peak_memory_mib() -> float:
-    """Return the most memory this process has held, in MiB."""
+    """Return the most memory this process has held, in MiB; 0 where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return 0.0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)

@@ -68,9 +68,11 @@ def plan_training(
     reasons = _REASONS[preset]
     for fields, given in ((network_fields, given_network), (training_fields, given_training)):
         for name, value in fields.items():
-            if name not in given:
+            if name not in given and value != {}:  # an empty table only clears the paper's
                 derived.append(Derived(name, _shown(value), reasons.get(name, reasons["*"])))
     ranks_given = ranks is not None
+    if device != "cpu" and (ranks or 1) > 1:
+        raise UsageError(f"{ranks} processes share a batch on CPUs only: give --ranks 1")
     if ranks is None:
         ranks = min(2, cpus) if device == "cpu" else 1
     if not ranks_given:
@@ -130,10 +132,8 @@ _REASONS: dict[str, dict[str, str]] = {
         "total_kimg": "a first result overnight or sooner; set it with --kimg",
         "hold_kimg": "9 % of the schedule per stage, so that most time is at full resolution",
         "fade_kimg": "9 % of the schedule per fade",
-        "batch": "one size for all resolutions",
-        "batch_base": "8 per process on two cores; larger batches take fewer, costlier steps",
-        "lr": "one rate for all resolutions",
-        "lr_base": "three times the paper's: fewer steps, smaller network",
+        "batch_base": "at every resolution; 8 per process on two cores",
+        "lr_base": "at every resolution; three times the paper's: fewer steps, smaller network",
         "r1_gamma": "small pictures need less than the paper's 10",
         "r1_interval": "the penalty is a third of a step's cost; every 4th step is enough",
         "ema_kimg": "half-life of a thirtieth of the schedule, at most the paper's 10",
@@ -148,5 +148,5 @@ _REASONS: dict[str, dict[str, str]] = {
 
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} px: {item}" for key, item in value.items()) or "the same for all"
+        return ", ".join(f"{key} px: {item}" for key, item in value.items())
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -27,7 +27,7 @@ def test_a_run_is_made_and_the_same_command_knows_it(here: Path, tiny_lmdb: Path
     first = train(str(tiny_lmdb), *SMALL)
     assert first.exit_code == 0, first.stderr
     assert first.stdout.startswith("runs/00000-tiny-f16/network-snapshot-")
-    assert "lr_base 0.003: three times the paper's" in first.stderr
+    assert "lr_base 0.003: at every resolution; three times the paper's" in first.stderr
     again = train(str(tiny_lmdb), *SMALL)
     assert again.stdout == first.stdout
     assert "is finished with these settings" in again.stderr

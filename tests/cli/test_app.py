@@ -1,0 +1,120 @@
+"""The command as a whole: version, help, errors as one sentence each, exit codes."""
+
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import stylecli
+from stylecli import errors
+from stylecli.cli import app as application
+
+ERRORS = [
+    (errors.StyleCLIError, 1),
+    (errors.UsageError, 2),
+    (errors.DataError, 3),
+    (errors.NetworkError, 3),
+    (errors.WeightsError, 3),
+    (errors.DeviceError, 4),
+    (errors.Interrupted, 130),
+]
+
+
+def raising(error: BaseException) -> Any:
+    def find(*_: Any) -> None:
+        raise error
+
+    return find
+
+
+def test_the_version_is_printed_alone() -> None:
+    result = CliRunner().invoke(application.app, ["--version"])
+
+    assert (result.exit_code, result.stdout) == (0, f"stylecli {stylecli.__version__}\n")
+
+
+def test_a_module_call_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "stylecli", "--version"], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout == f"stylecli {stylecli.__version__}\n"
+
+
+def test_the_console_script_is_this_command() -> None:
+    scripts = [entry for entry in entry_points(group="console_scripts") if entry.name == "stylecli"]
+    if not scripts:
+        pytest.skip("the package is not installed in this environment")
+
+    assert scripts[0].load() is application.main
+
+
+def test_without_a_word_the_help_is_shown() -> None:
+    result = CliRunner().invoke(application.app, [])
+
+    assert "Example: stylecli demo" in result.output
+    assert "interpolate" in result.output
+
+
+@pytest.mark.parametrize(("kind", "code"), ERRORS)
+def test_an_error_is_one_line_on_stderr_and_its_exit_code(
+    kind: type[errors.StyleCLIError], code: int, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("stylecli.cli.measure.find_network", raising(kind("what - expected - run")))
+
+    result = CliRunner().invoke(application.app, ["metrics"])
+
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert result.stderr == "stylecli: what - expected - run\n"
+
+
+def test_every_kind_of_error_has_an_exit_code_here() -> None:
+    kinds = {
+        value
+        for value in vars(errors).values()
+        if isinstance(value, type) and issubclass(value, errors.StyleCLIError)
+    }
+
+    assert kinds == {kind for kind, _ in ERRORS}
+
+
+def test_an_interruption_says_how_to_go_on(monkeypatch: Any) -> None:
+    monkeypatch.setattr("stylecli.cli.measure.find_network", raising(KeyboardInterrupt()))
+
+    result = CliRunner().invoke(application.app, ["metrics"])
+
+    assert result.exit_code == 130
+    assert result.stderr == "stylecli: interrupted: the same command goes on\n"
+
+
+def test_debugging_brings_the_traceback_back(monkeypatch: Any) -> None:
+    monkeypatch.setenv("STYLECLI_DEBUG", "1")
+    monkeypatch.setattr("stylecli.cli.measure.find_network", raising(errors.DataError("x")))
+
+    result = CliRunner().invoke(application.app, ["metrics"])
+
+    assert isinstance(result.exception, errors.DataError)
+
+
+@pytest.mark.parametrize("words", [["paint"], ["mix", "--rows"], ["metrics", "--samples", "one"]])
+def test_a_wrong_command_line_is_a_usage_error(words: list[str]) -> None:
+    result = CliRunner().invoke(application.app, words)
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "Error" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["generate", "mix", "interpolate", "metrics", "train", "info"])
+def test_an_empty_folder_gets_one_sentence(command: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    result = CliRunner().invoke(application.app, [command])
+
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert result.stderr.startswith("stylecli: ")
+    assert result.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
