@@ -47,7 +47,11 @@ SCALE = 3
 VIDEO_SECONDS, VIDEO_FPS = 8, 20
 KID_PICTURES = 500
 PPL_PAIRS = 200
-METRICS = {"kid": KID_PICTURES, "diversity": KID_PICTURES, "ppl_wfull": PPL_PAIRS}
+METRICS = {
+    "kid@efficientnet-lite0": KID_PICTURES,
+    "diversity": KID_PICTURES,
+    "ppl_wfull": PPL_PAIRS,
+}
 # Training may run over its calibrated time by this much before it is cut short.
 PATIENCE, GRACE_SECONDS = 1.10, 15.0
 

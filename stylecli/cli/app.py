@@ -43,6 +43,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"max_content_width": 100},
     help="""Train, run and measure StyleGAN (Karras, Laine, Aila 2018).
 
     Example: stylecli demo

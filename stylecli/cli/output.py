@@ -87,13 +87,17 @@ class _PlainProgress:
         rate = (done - self.first) / max(now - self.started, 1e-9)
         parts = [f"{self.title}: {done:g}/{total:g} {self.unit}".rstrip()]
         if rate > 0:
-            parts.append(f"{rate:.1f} {self.unit}/s")
+            parts.append(_rate(rate, self.unit))
             parts.append(
                 f"took {format_seconds(now - self.started)}"
                 if complete
                 else f"{format_seconds((total - done) / rate)} left"
             )
         print(", ".join([*parts, note] if note else parts), file=sys.stderr, flush=True)
+
+
+def _rate(per_second: float, unit: str) -> str:
+    return f"{per_second:.1f} {unit}".rstrip() + "/s"
 
 
 @contextlib.contextmanager
@@ -124,7 +128,7 @@ def _live_bar(title: str, unit: str) -> Iterator[Progress]:
                 completed=done,
                 total=total,
                 amount=f"{done:g}/{total:g} {unit}".rstrip(),
-                rate=f"{rate:.1f} {unit}/s" if rate else "",
+                rate=_rate(rate, unit) if rate else "",
                 note=note,
             )
 

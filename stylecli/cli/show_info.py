@@ -145,14 +145,15 @@ def _describe_network(path: Path) -> Facts:
 def _describe_run(run: Path) -> Facts:
     newest = newest_snapshot(run)
     dataset = run_dataset(run)
+    settings = read_run(run)
     facts: Facts = {
         "what": "run", "folder": str(run),
         "networks": len(list(run.glob(SNAPSHOT_PATTERN))),
         "newest network": str(newest) if newest else None,
-        "can go on": (run / CHECKPOINT_FILE).is_file(),
+        "can go on": (run / CHECKPOINT_FILE).is_file() and not settings.get("finished"),
         "dataset": str(dataset) if dataset else None,
     }  # fmt: skip
-    return facts | {"settings": read_run(run), "last tick": _last_line(run / STATS_FILE)}
+    return facts | {"settings": settings, "last tick": _last_line(run / STATS_FILE)}
 
 
 def _describe_dataset(path: Path) -> Facts:

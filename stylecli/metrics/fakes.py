@@ -1,0 +1,94 @@
+"""Pictures for measuring: drawn one by one from (seed, number), so that batches cannot matter."""
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stylecli.errors import UsageError
+from stylecli.images import to_uint8
+from stylecli.networks.stylegan1 import Generator
+
+Pictures = NDArray[np.uint8]
+LabelSource = Callable[[np.random.Generator, int], Tensor]
+_FIRST_STREAM = 1 << 32  # picture i draws from Philox(seed, _FIRST_STREAM + i)
+
+
+class PictureSet(Protocol):
+    """What metrics need of a dataset; ``stylecli.data.reader.Dataset`` is one."""
+
+    def __len__(self) -> int: ...
+    @property
+    def resolution(self) -> int: ...
+    @property
+    def label_dim(self) -> int: ...
+    @property
+    def labels(self) -> NDArray[np.int64] | NDArray[np.float32] | None: ...
+    @property
+    def digest(self) -> str: ...
+    def read(self, indices: NDArray[np.int64], level: int = 0) -> Pictures: ...
+
+
+def draw_fakes(
+    G: Generator, count: int, *, seed: int, batch: int, labels: LabelSource | None
+) -> Iterator[Pictures]:
+    """Yield ``count`` generated pictures as uint8 [B, 3, R, R], quantised as saved pictures are.
+
+    No truncation; latent, label and noise maps of picture i come from (seed, i) alone.
+    """
+    device = next(G.parameters()).device
+    for start in range(0, count, batch):
+        numbers = range(start, min(start + batch, count))
+        randoms = [
+            np.random.Generator(np.random.Philox(key=[seed, _FIRST_STREAM + number]))
+            for number in numbers
+        ]
+        z = np.stack([random.standard_normal(G.config.z_dim, np.float32) for random in randoms])
+        given = [labels(random, 1) for random in randoms] if labels else []
+        noise = [
+            torch.from_numpy(
+                np.stack([random.standard_normal(shape[1:], np.float32) for random in randoms])
+            ).to(device)
+            for shape in G.synthesis.noise_shapes()
+            if G.config.use_noise
+        ]
+        with torch.inference_mode():
+            c = torch.cat(given).to(device) if given else None
+            images = G(torch.from_numpy(z).to(device), c, noise=noise or None)
+        yield as_colour(to_uint8(images).transpose(0, 3, 1, 2))
+
+
+def as_colour(pictures: Pictures) -> Pictures:
+    """Return [N, 3, H, W]: grey repeated to three channels, alpha dropped."""
+    if pictures.shape[1] == 1:
+        return np.repeat(pictures, 3, axis=1)
+    return pictures[:, :3]
+
+
+def label_source(G: Generator, dataset: PictureSet | None) -> LabelSource | None:
+    """Return a function drawing one-hot labels [count, label_dim] from the dataset's own labels.
+
+    None for a network without labels. Raises UsageError when the dataset cannot give them.
+    """
+    wanted = G.config.label_dim
+    if not wanted:
+        return None
+    labels = None if dataset is None else dataset.labels
+    if dataset is None or labels is None or dataset.label_dim != wanted:
+        has = "no labels" if labels is None or dataset is None else f"{dataset.label_dim} classes"
+        raise UsageError(
+            f"the network was trained with {wanted} classes and the dataset has {has}: "
+            "give the dataset it was trained on with --data"
+        )
+    table = labels
+
+    def draw(random: np.random.Generator, count: int) -> Tensor:
+        chosen = table[random.integers(len(table), size=count)]
+        if chosen.ndim == 2:
+            return torch.from_numpy(np.asarray(chosen, np.float32))
+        return torch.nn.functional.one_hot(torch.from_numpy(chosen), wanted).float()
+
+    return draw

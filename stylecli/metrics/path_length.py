@@ -1,0 +1,159 @@
+"""Perceptual path length: how far the picture moves when the latent moves a little.
+
+PPL = E[d(G(x(t)), G(x(t + ε))) / ε²] with ε = 1e-4 and d the squared perceptual distance (LPIPS);
+StyleGAN (Karras, Laine, Aila 2018), section 4.1, Eqs. 2-3.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stylecli.errors import UsageError
+from stylecli.metrics.fakes import LabelSource
+from stylecli.networks.stylegan1 import Generator
+from stylecli.progress import Progress, silent
+
+Distance = Callable[[Tensor, Tensor], Tensor]
+
+EPSILON = 1e-4
+MAX_SIDE = 256  # larger pictures are shrunk before the distance
+_TRIM = (1.0, 99.0)  # percentiles; what lies outside is dropped
+
+
+@dataclass(frozen=True)
+class PathSetting:
+    """Which paths are walked: the latent space, from where, and what of the picture is seen."""
+
+    space: Literal["z", "w"] = "w"
+    sampling: Literal["full", "end"] = "full"  # t ~ U(0, 1), or t = 0
+    crop: bool = False  # the face's place in an FFHQ picture only
+    epsilon: float = EPSILON
+
+    @property
+    def name(self) -> str:
+        """The metric's name: ppl_wfull, ppl_zend-crop, ..."""
+        return f"ppl_{self.space}{self.sampling}" + "-crop" * self.crop
+
+
+def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+    """Return the point at ``t`` on the great circle through a and b [N, d]; unit length.
+
+    ``t`` [N, 1]. Inputs are normalised first; parallel ones give a. Shoemake 1985.
+    """
+    a, b = _normalised(a), _normalised(b)
+    cosine = (a * b).sum(dim=1, keepdim=True).clamp(-1.0, 1.0)
+    angle = t * torch.acos(cosine)
+    across = _normalised(b - cosine * a)
+    return _normalised(a * torch.cos(angle) + across * torch.sin(angle))
+
+
+def ppl_trim(distances: Any) -> float:
+    """Return the mean of the distances [N] between their 1st and 99th percentile, inclusive.
+
+    The lower bound is the order statistic below the percentile, the upper the one above, as in
+    the official metric. Raises UsageError for no values, another shape, or NaN.
+    """
+    values = np.asarray(distances, np.float64)
+    if values.ndim != 1 or not values.size or np.isnan(values).any():
+        raise UsageError(f"distances have shape {list(values.shape)}: expected numbers [N], N > 0")
+    low = np.percentile(values, _TRIM[0], method="lower")
+    high = np.percentile(values, _TRIM[1], method="higher")
+    return float(values[(values >= low) & (values <= high)].mean())
+
+
+def measure_path_distances(
+    G: Generator,
+    distance: Distance,
+    setting: PathSetting,
+    *,
+    samples: int,
+    batch: int = 8,
+    seed: int = 0,
+    labels: LabelSource | None = None,
+    progress: Progress = silent,
+) -> NDArray[np.float64]:
+    """Return d/ε² of ``samples`` random pairs, untrimmed, float64 [samples].
+
+    ``distance`` takes two batches of images [N, 3, H, W] about [-1, 1] and returns [N]. No
+    truncation; noise maps and labels are drawn anew for each pair and shared by both ends.
+    Everything random comes from ``seed``; the global random states are neither read nor changed,
+    and ``batch`` (pairs at a time) changes nothing but speed. Raises UsageError for a W path in a
+    network that has no w.
+    """
+    if setting.space == "w" and not G.config.has_w:
+        raise UsageError(
+            f"{setting.name} needs an intermediate latent space, which configuration "
+            f"{G.config.preset!r} does not have: measure ppl_z{setting.sampling}"
+        )
+    device = next(G.parameters()).device
+    distances: list[Tensor] = []
+    with torch.inference_mode():
+        for start in range(0, samples, batch):
+            pairs = range(start, min(start + batch, samples))
+            ws, noise = _endpoints(G, setting, pairs, seed, labels, device)
+            images = G.synthesis(ws, noise=noise)  # [2 pairs, C, R, R]: both ends in one batch
+            a, b = _seen(images, setting.crop).chunk(2)
+            distances.append((distance(a, b).double() / setting.epsilon**2).cpu())
+            progress(pairs.stop, samples)
+    return torch.cat(distances).numpy()
+
+
+def _endpoints(
+    G: Generator,
+    setting: PathSetting,
+    pairs: range,
+    seed: int,
+    labels: LabelSource | None,
+    device: torch.device,
+) -> tuple[Tensor, list[Tensor] | None]:
+    """Return (ws [2 pairs, num_ws, w_dim], noise maps) of these pairs: all starts, then all ends.
+
+    Pair i draws everything from (seed, i), so that no number depends on the batch.
+    """
+    randoms = [np.random.Generator(np.random.Philox(key=[seed, pair])) for pair in pairs]
+    z = torch.from_numpy(np.stack([r.standard_normal((2, G.config.z_dim)) for r in randoms]))
+    t = torch.from_numpy(np.stack([r.random(1) for r in randoms]))  # [pairs, 1], float64
+    t = t if setting.sampling == "full" else torch.zeros_like(t)
+    c = torch.cat([labels(r, 1) for r in randoms]).to(device) if labels else None
+    c = torch.cat([c, c]) if c is not None else None
+    z0, z1 = z[:, 0], z[:, 1]
+    if setting.space == "z":
+        # In float64: a float32 step of 1e-4 along the sphere would lose four digits.
+        steps = torch.cat([slerp(z0, z1, t), slerp(z0, z1, t + setting.epsilon)])
+        ws = G.mapping(steps.float().to(device), c)
+    else:
+        w0, w1 = G.mapping(torch.cat([z0, z1]).float().to(device), c).chunk(2)
+        t = t.float().to(device)[:, :, None]  # [pairs, 1, 1]: the same t in every layer
+        ws = torch.cat([torch.lerp(w0, w1, t), torch.lerp(w0, w1, t + setting.epsilon)])
+    if not G.config.use_noise:
+        return ws, None
+    noise = []
+    for shape in G.synthesis.noise_shapes():
+        maps = np.stack([r.standard_normal(shape[1:], np.float32) for r in randoms])
+        noise.append(torch.from_numpy(np.concatenate([maps, maps])).to(device))
+    return ws, noise
+
+
+def _seen(images: Tensor, crop: bool) -> Tensor:
+    """Return what the distance looks at: [N, 3, h, w], cropped, at most 256 px, in colour.
+
+    The crop is rows 3/8 to 7/8 and columns 2/8 to 6/8. Smaller pictures stay as they are.
+    """
+    if images.shape[1] != 3:
+        images = images[:, :3] if images.shape[1] == 4 else images.expand(-1, 3, -1, -1)
+    if crop:
+        eighth = images.shape[2] // 8
+        images = images[:, :, 3 * eighth : 7 * eighth, 2 * eighth : 6 * eighth]
+    factor = images.shape[2] // MAX_SIDE
+    return F.avg_pool2d(images, factor) if factor > 1 else images
+
+
+def _normalised(x: Tensor) -> Tensor:
+    unit: Tensor = x / torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min(1e-30)
+    return unit

