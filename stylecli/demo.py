@@ -179,6 +179,11 @@ def draw_pictures(folder: Path, net: Bundle, network: Path, progress: Progress) 
         shared = {"psi": PSI, "noise_mode": NOISE_MODE, "scale": SCALE, "device": "cpu"}
         return make_provenance(command, network, digest, {**shared, **settings})
 
+    def figure(name: str) -> dict[str, Any]:
+        """Say what a sheet is that no single command makes."""
+        source = {"file": network.name, "sha256": digest}
+        return {"tool": f"stylecli {__version__}", "network": source, "figure": name}
+
     options: dict[str, Any] = {"psi": PSI, "noise_mode": NOISE_MODE}
     steps = 4
     progress(0, steps, "fakes.png")
@@ -192,12 +197,10 @@ def draw_pictures(folder: Path, net: Bundle, network: Path, progress: Progress) 
     ]
     gap = np.full((4 * SCALE, *sheets[0].shape[1:]), 255, np.uint8)
     mix = np.concatenate([part for sheet in sheets for part in (sheet, gap)][:-1])
-    save_png(folder / "mix.png", mix, made("mix", row_seeds="100-103", col_seeds="200-205"))
+    save_png(folder / "mix.png", mix, figure("style mixing: coarse, middle, fine"))
     progress(2, steps, "truncation.png")
     sweep = draw_truncation_sweep(G, range(4), scale=SCALE, noise_mode=NOISE_MODE)
-    how: dict[str, Any] = {"tool": f"stylecli {__version__}", "figure": "truncation sweep"}
-    how["network"] = {"file": network.name, "sha256": digest}
-    save_png(folder / "truncation.png", sweep, how)
+    save_png(folder / "truncation.png", sweep, figure("truncation sweep"))
     progress(3, steps, "interpolation.mp4")
     columns, rows, keys = 3, 2, 3  # six cells, each a closed walk through three seeds
     seeds, frames = range(columns * rows * keys), VIDEO_SECONDS * VIDEO_FPS

@@ -45,8 +45,9 @@ def command(
     output = Output(json=json)
     target = path if path is not None else find_run()
     facts = _describe(target)
-    width = max(len(name) for name in facts)
-    lines = [f"{name.ljust(width)}  {_shown(value)}" for name, value in facts.items()]
+    flat = _flat(facts)
+    width = max(len(name) for name in flat)
+    lines = [f"{name.ljust(width)}  {_shown(value)}" for name, value in flat.items()]
     output.result(facts, lines)
 
 
@@ -178,15 +179,23 @@ def _last_line(path: Path) -> Any:
         return None
 
 
+def _flat(facts: Mapping[str, Any], prefix: str = "") -> Facts:
+    """Spread nested settings over lines of their own, named by their path."""
+    flat: Facts = {}
+    for name, value in facts.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
 def _shown(value: Any) -> str:
-    """Write a fact on one line: - for none, nested settings as name=value."""
-    if value is None:
+    """Write a fact on one line: - for none."""
+    if value is None or value == {}:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, Mapping):
-        text = ", ".join(f"{name}={_shown(inner)}" for name, inner in value.items())
-        return text or "-"
     if isinstance(value, list):
         text = ", ".join(map(str, value))
         return text if len(text) <= _LONG else f"{text[:_LONG]}… ({len(value)})"
