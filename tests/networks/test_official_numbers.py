@@ -7,11 +7,22 @@ import pytest
 import torch
 
 from stylecli.checkpoint import load_network
+from stylecli.images import to_uint8
 from stylecli.networks.bundle import Bundle
 from tests.conftest import FIXTURES
 
 OFFICIAL = FIXTURES / "official"
 PSI, CUTOFF, MIX_LAYER = 0.6, 3, 2  # of the labels case
+GRADIENT_NAMES = {
+    "G_mapping/Dense0/weight": "mapping.layers.0.weight",
+    "G_mapping/Dense2/bias": "mapping.layers.2.bias",
+    "G_mapping/LabelConcat/weight": "mapping.label_embedding",
+    "G_synthesis/4x4/Const/const": "synthesis.layers.0.const",
+    "G_synthesis/4x4/Conv/StyleMod/weight": "synthesis.layers.1.style.weight",
+    "G_synthesis/16x16/Conv0_up/weight": "synthesis.layers.4.conv.weight",
+    "G_synthesis/16x16/Conv1/Noise/weight": "synthesis.layers.5.noise_strength",
+    "G_synthesis/ToRGB_lod0/weight": "synthesis.to_rgb.2.weight",
+}
 
 
 def official(name: str) -> tuple[Bundle, dict[str, torch.Tensor]]:
@@ -111,3 +122,32 @@ def test_progressive_gan(repository: str) -> None:
             assert_close(net.G_ema(io["z"], lod=lod_of(key)), io[key])
         if key.startswith("d_scores_lod"):
             assert_close(net.D(io["d_images"], lod=lod_of(key)), io[key])
+
+
+def test_uint8_pictures(labels: Any) -> None:
+    net, io = labels
+    with torch.no_grad():
+        found = to_uint8(net.G_ema(io["z"], io["labels"])).astype(int)
+    difference = np.abs(found - io["img_uint8"].numpy().astype(int))
+    # A float that lies on a rounding edge may fall to the other side: one grey level, rarely.
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 0.01
+
+
+def test_generator_gradients(labels: Any) -> None:
+    """d mean(softplus(-D(G(z)))) / d(raw variable), to 1e-3 of each variable's largest."""
+    net, io = labels
+    c = io["labels"]
+    loss = torch.nn.functional.softplus(-net.D(net.G_ema(io["z"], c), c))
+    assert_close(loss[:, 0], io["loss_G_logistic_nonsaturating_on_Gs_images"].flatten())
+    net.G_ema.zero_grad()
+    loss.mean().backward()
+    found = {name: parameter.grad for name, parameter in net.G_ema.named_parameters()}
+    checked = 0
+    for key in [key for key in io if key.startswith("gradG_nonsat:")]:
+        wanted = io[key]
+        if key.endswith("weight") and "LabelConcat" not in key:
+            wanted = wanted.permute({4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[wanted.ndim])
+        assert_close(found[GRADIENT_NAMES[key.split(":")[1]]], wanted, 1e-3)
+        checked += 1
+    assert checked >= 4
