@@ -35,7 +35,7 @@ from stylecli.training.calibration import measure_stages
 from stylecli.training.launch import rank_processes
 from stylecli.training.loop import TrainingLoop
 from stylecli.training.presets import SMALL_PHASE_SHARE, TrainingPlan, plan_training
-from stylecli.training.run_folder import RunSettings, create_run, is_finished
+from stylecli.training.run_folder import RunSettings, create_run, is_finished, load_settings
 from stylecli.video import write_video
 from stylecli.workspace import RUN_FILE, newest_snapshot
 
@@ -102,7 +102,9 @@ def run_demo(
         )
     finished = is_finished(run)
     if not finished:
-        with rank_processes(run, ranks) as group, progress("training", "kimg") as report:
+        # Its own number of processes: another one would round differently.
+        stored = load_settings(run).ranks
+        with rank_processes(run, stored) as group, progress("training", "kimg") as report:
             finished = TrainingLoop(run, group).train(
                 progress=report, deadline_seconds=minutes * 60 * PATIENCE + GRACE_SECONDS
             )

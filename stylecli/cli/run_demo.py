@@ -26,9 +26,11 @@ def command(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Draw faces, train a StyleGAN on them, make pictures, numbers and a page; CPU only.
+    """Train a StyleGAN on drawn faces and show it all on one page.
 
     Example: stylecli demo --minutes 5
+
+    Needs no data and no GPU. The same command goes on after an interruption.
     """
     output = Output(json=json, quiet=quiet)
     if force and out.exists():

@@ -86,9 +86,11 @@ def command(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Train a StyleGAN by progressive growing; the same command goes on with an unfinished run.
+    """Grow a StyleGAN on a dataset, or go on with a run.
 
     Example: stylecli train datasets/faces.lmdb --kimg 500
+
+    The same command continues the newest unfinished run with these settings. Ctrl-C saves.
     """
     output = Output(json=json, quiet=quiet)
     dataset_path = _dataset(data, resolution, output)
@@ -114,7 +116,7 @@ def command(
         _print_plan(plan, output)
         return
     run = _start_or_continue(plan, dataset, dataset_path, device_name, out, output)
-    network = _train(run, plan.ranks, output)
+    network = _train(run, ranks, output)
     output.result({"run": str(run), "network": str(network)}, [str(network)])
 
 
@@ -219,13 +221,15 @@ def _start_or_continue(
     return run
 
 
-def _train(run: Path, ranks: int, output: Output) -> Path:
+def _train(run: Path, ranks: int | None, output: Output) -> Path:
+    """Train a run to its end, with its own number of processes unless another is asked for."""
     from stylecli.training.launch import rank_processes
     from stylecli.training.loop import TrainingLoop
-    from stylecli.training.run_folder import is_finished
+    from stylecli.training.run_folder import is_finished, load_settings
 
     if not is_finished(run):
-        with rank_processes(run, ranks) as group, output.progress("training", "kimg") as report:
+        count = ranks or load_settings(run).ranks
+        with rank_processes(run, count) as group, output.progress("training", "kimg") as report:
             TrainingLoop(run, group).train(progress=report)
     network = newest_snapshot(run)
     assert network is not None

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stylecli.errors import UsageError
-from stylecli.ops.style_epilogue import EPSILON, LEAKY_SLOPE
+from stylecli.ops.epilogue import EPSILON, LEAKY_SLOPE
 
 SQRT2 = math.sqrt(2.0)
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from stylecli.errors import UsageError
 from stylecli.networks.config import StyleGAN1Config
 from stylecli.networks.layers import SQRT2, EqualLinear, check_labels, leaky_relu, lerp
-from stylecli.ops.style_epilogue import pixel_norm
+from stylecli.ops.epilogue import pixel_norm
 
 
 class MappingNetwork(nn.Module):

@@ -18,8 +18,8 @@ from stylecli.networks.layers import (
 )
 from stylecli.networks.mapping import MappingNetwork
 from stylecli.ops.blurring import blur2d
+from stylecli.ops.epilogue import style_epilogue
 from stylecli.ops.resampled_conv import upsample_conv2d
-from stylecli.ops.style_epilogue import style_epilogue
 
 NOISE_MODES = ("const", "random", "none")
 

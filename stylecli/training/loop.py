@@ -74,8 +74,8 @@ class TrainingLoop:
     def train(self, *, progress: Progress = silent, deadline_seconds: float | None = None) -> bool:
         """Train to the end of the schedule; return whether it was reached.
 
-        Saves and raises Interrupted when the user stops it. ``deadline_seconds`` ends a session
-        early, saved, by returning False.
+        Saves and raises Interrupted when the user stops it. ``deadline_seconds`` ends this
+        session early, saved, by returning False.
         """
         total = round(self.config.total_kimg * 1000)
         counters = self.counters
@@ -91,8 +91,9 @@ class TrainingLoop:
                 self.stage = now
                 for _ in range(self.config.minibatch_repeats):
                     self._train_batch(now)
-                counters.seconds = base_seconds + time.monotonic() - started
-                late = deadline_seconds is not None and counters.seconds > deadline_seconds
+                session_seconds = time.monotonic() - started
+                counters.seconds = base_seconds + session_seconds
+                late = deadline_seconds is not None and session_seconds > deadline_seconds
                 stop = self.ranks.any(asked()), self.ranks.any(late)
                 ended = counters.nimg >= total or any(stop)
                 tick = counters.nimg >= counters.tick_start_nimg + now.tick_kimg * 1000

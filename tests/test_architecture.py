@@ -1,0 +1,254 @@
+"""The house rules, read from the source: who may import whom, what a file may be."""
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "stylecli"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# A row imports only rows above it, nothing beside it; docs/architecture.md says what each is for.
+ROWS = (
+    ("errors", "lazy", "progress", "atomic"),
+    ("seeds", "workspace", "weights", "distributed", "devices", "provenance"),
+    ("styles", "images"),
+    ("ops",),
+    ("networks",),
+    ("interop",),
+    ("checkpoint",),
+    ("data",),
+    ("sampling", "video"),
+    ("interpolation",),
+    ("figures",),
+    ("training", "metrics"),
+    ("report",),
+    ("demo_page",),
+    ("demo",),
+    ("cli",),
+    ("__main__",),
+)
+HEIGHT = {unit: height for height, row in enumerate(ROWS) for unit in row}
+ONLY_IN = {"typer": "cli", "rich": "cli", "lmdb": "data"}
+TORCH_FREE_MODULES = (
+    "stylecli.networks.config",
+    "stylecli.training.config",
+    "stylecli.training.presets",
+)
+DRAWERS = {"utils", "util", "misc", "helpers", "helper", "common"}
+MAX_FILE_LINES = 320
+MAX_FUNCTION_LINES = 70
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in FILES}
+
+
+def imported_names(node: ast.AST) -> Iterator[str]:
+    """Yield what is imported at any depth, ``a.b.c`` for ``from a.b import c``.
+
+    Imports inside functions count too; those for the type checker alone do not.
+    """
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
+            for alternative in child.orelse:
+                yield from imported_names(alternative)
+        elif isinstance(child, ast.Import):
+            yield from (alias.name for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            yield from (f"{child.module}.{alias.name}" for alias in child.names)
+        else:
+            yield from imported_names(child)
+
+
+def own_imports(path: Path) -> set[str]:
+    """Return the modules of the package that a file imports."""
+    found = set()
+    for name in imported_names(tree_of(path)):
+        if name == "stylecli" or name.startswith("stylecli."):
+            found.add(name if name in MODULES else name.rpartition(".")[0])
+    return found
+
+
+def unit_of(module: str) -> str:
+    """Return the row entry a module belongs to; the root itself (``__version__``) is ''."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def shown(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def test_every_module_has_its_place_in_the_table() -> None:
+    units = {unit_of(module) for module in MODULES} - {""}
+
+    assert units == set(HEIGHT)
+
+
+def test_a_module_imports_only_from_rows_above_its_own() -> None:
+    wrong = [
+        f"{shown(path)} imports {target}"
+        for path in FILES
+        for target in own_imports(path)
+        if (unit := unit_of(module_name(path)))
+        and (other := unit_of(target)) not in ("", unit)
+        and HEIGHT[other] >= HEIGHT[unit]
+    ]
+
+    assert wrong == []
+
+
+def test_the_root_takes_nothing_but_lazy_names() -> None:
+    assert own_imports(PACKAGE / "__init__.py") == {"stylecli.lazy"}
+
+
+def test_nothing_is_imported_by_way_of_a_lazy_public_name() -> None:
+    wrong = [
+        f"{shown(path)}: {name}"
+        for path in FILES
+        for name in imported_names(tree_of(path))
+        if name == "stylecli"
+        or (
+            name.startswith("stylecli.")
+            and name.count(".") == 1
+            and name not in MODULES
+            and name != "stylecli.__version__"
+        )
+    ]
+
+    assert wrong == []
+
+
+def test_imports_have_no_cycle() -> None:
+    graph = {name: own_imports(path) - {name, "stylecli"} for name, path in MODULES.items()}
+    graph.pop("stylecli")
+    while leaves := {name for name, targets in graph.items() if not targets}:
+        graph = {name: targets - leaves for name, targets in graph.items() if name not in leaves}
+
+    assert sorted(graph) == []  # what is left lies on a cycle or imports one
+
+
+def test_imports_are_absolute() -> None:
+    relative = [
+        shown(path)
+        for path in FILES
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.ImportFrom) and node.level
+    ]
+
+    assert relative == []
+
+
+@pytest.mark.parametrize(("library", "home"), ONLY_IN.items())
+def test_a_library_stays_in_its_package(library: str, home: str) -> None:
+    users = [
+        shown(path)
+        for path in FILES
+        if any(name.split(".")[0] == library for name in imported_names(tree_of(path)))
+    ]
+
+    assert users
+    assert [user for user in users if not user.startswith(f"stylecli/{home}/")] == []
+
+
+@pytest.mark.parametrize("module", TORCH_FREE_MODULES)
+def test_a_configuration_module_needs_the_standard_library_only(module: str) -> None:
+    todo, seen = [module], set()
+    while todo:
+        name = todo.pop()
+        seen.add(name)
+        todo += own_imports(MODULES[name]) - seen
+    foreign = {
+        imported
+        for name in seen
+        for imported in imported_names(tree_of(MODULES[name]))
+        if imported.split(".")[0] not in sys.stdlib_module_names | {"stylecli"}
+    }
+
+    assert foreign == set()
+
+
+def test_every_module_says_its_job_first() -> None:
+    everything = [*FILES, *(ROOT / "tests").rglob("*.py")]
+
+    assert [shown(path) for path in everything if not ast.get_docstring(tree_of(path))] == []
+
+
+def test_no_module_bears_the_name_of_what_it_exports() -> None:
+    definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    wrong = [
+        shown(path)
+        for path in FILES
+        for node in tree_of(path).body
+        if isinstance(node, definitions) and node.name == path.stem
+    ]
+
+    assert wrong == []
+
+
+def test_there_is_no_drawer_for_odds_and_ends() -> None:
+    assert [shown(path) for path in FILES if DRAWERS & set(path.with_suffix("").parts)] == []
+
+
+def test_files_stay_short() -> None:
+    lengths = {shown(path): len(path.read_text("utf-8").splitlines()) for path in FILES}
+
+    assert {name: count for name, count in lengths.items() if count > MAX_FILE_LINES} == {}
+
+
+def test_functions_stay_short() -> None:
+    """The signature of a command is its list of options, so in cli/ only the body counts."""
+    long = {}
+    for path in FILES:
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                first = node.body[0].lineno if path.parent.name == "cli" else node.lineno
+                length = (node.end_lineno or first) - first + 1
+                if length > MAX_FUNCTION_LINES:
+                    long[f"{shown(path)}:{node.name}"] = length
+
+    assert long == {}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import stylecli",
+        "from stylecli import metrics, ops",
+        "import sys; sys.argv = ['stylecli', '--help']; from stylecli.cli.app import main; main()",
+        "import sys; sys.argv = ['stylecli', 'train', '--help']; "
+        "from stylecli.cli.app import main; main()",
+    ],
+    ids=["import", "packages", "help", "train-help"],
+)
+def test_what_only_talks_loads_neither_torch_nor_numpy(statement: str) -> None:
+    report = (
+        "import atexit, sys\n"
+        "heavy = {'torch', 'numpy', 'PIL', 'lmdb', 'imageio', 'safetensors'}\n"
+        "atexit.register(lambda: print(sorted(heavy & set(sys.modules)), file=sys.stderr))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", report + statement],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=True,
+    )
+
+    assert done.stderr == "[]\n"

@@ -1,0 +1,52 @@
+"""Devices: names people give, and what this machine has."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from stylecli.devices import resolve_device
+from stylecli.errors import DeviceError, UsageError
+
+
+@pytest.fixture
+def machine(monkeypatch: Any) -> Any:
+    """Return a function that pretends which devices there are."""
+
+    def pretend(*, gpus: int, mps: bool) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("gpus", "mps", "expected"), [(1, True, "cuda"), (0, True, "mps"), (0, False, "cpu")]
+)
+def test_auto_takes_the_fastest_that_is_there(
+    machine: Any, gpus: int, mps: bool, expected: str
+) -> None:
+    machine(gpus=gpus, mps=mps)
+
+    assert resolve_device("auto") == torch.device(expected)
+
+
+def test_a_numbered_gpu_can_be_asked_for(machine: Any) -> None:
+    machine(gpus=2, mps=False)
+
+    assert resolve_device("cuda:1") == torch.device("cuda:1")
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:2", "mps"])
+def test_a_device_this_machine_lacks_ends_with_the_way_out(machine: Any, name: str) -> None:
+    machine(gpus=2 if name == "cuda:2" else 0, mps=False)
+
+    with pytest.raises(DeviceError, match=f"device '{name}' is not available.*--device cpu"):
+        resolve_device(name)
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:x", "cpu:0", ""])
+def test_an_unknown_name_is_a_usage_error(name: str) -> None:
+    with pytest.raises(UsageError, match="expected one of auto, cpu, cuda, mps"):
+        resolve_device(name)

@@ -1,0 +1,105 @@
+"""The documentation: complete, equal to what the commands say, without dead links."""
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import stylecli
+from tests.update_help import BLOCK, DOCS, commands, help_block, help_text
+
+ROOT = DOCS.parent
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "CHANGELOG.md", ROOT / "NOTICE", *sorted(DOCS.glob("**/*.md"))]
+COMMANDS = commands()
+ALL_CALLS = [
+    (name, *child)
+    for name, command in COMMANDS.items()
+    for child in [(), *((sub,) for sub in getattr(command, "commands", {}))]
+]
+LINK = re.compile(r"\]\(([^)\s]+)\)|src=\"([^\"]+)\"")
+# Folders of somebody's machine; /dev/null, /path/to and the like may be written about.
+MACHINE_PATH = re.compile(r"(?<![\w.~])/(?:home|root|Users|work|tmp|opt|mnt|usr/local)/\S*")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_a_page_with_its_help(name: str) -> None:
+    text = (DOCS / f"{name}.md").read_text(encoding="utf-8")
+
+    assert text.startswith(f"# stylecli {name}\n")
+    assert BLOCK.findall(text) == [help_block(name)], "run python tests/update_help.py"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_in_the_table_of_commands(name: str) -> None:
+    row = f"| [`{name}`](docs/{name}.md) |"
+
+    assert row in README.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("words", ALL_CALLS, ids=" ".join)
+def test_help_opens_with_a_sentence_and_an_example(words: tuple[str, ...]) -> None:
+    paragraphs = help_text(*words).split("\n\n")
+
+    assert paragraphs[1].rstrip().endswith(".")
+    assert paragraphs[2].startswith(f"  Example: stylecli {' '.join(words)}")
+
+
+def test_pages_show_what_a_terminal_of_100_columns_shows() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "stylecli", "metrics", "--help"],
+        env={**os.environ, "COLUMNS": "100"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout.replace("python -m stylecli", "stylecli") == help_text("metrics")
+
+
+def test_the_version_stands_in_three_places_alike() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+    assert project["version"] == stylecli.__version__
+    assert re.search(
+        r"^## \[Unreleased\]|^## \[" + re.escape(stylecli.__version__), changelog, re.M
+    )
+
+
+def test_the_readme_is_read_in_one_sitting() -> None:
+    assert len(README.read_text(encoding="utf-8").splitlines()) < 150
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files_that_exist(page: Path) -> None:
+    links = ["".join(found) for found in LINK.findall(page.read_text(encoding="utf-8"))]
+    local = [link.split("#")[0] for link in links if not re.match(r"[a-z]+:|#", link)]
+
+    assert [link for link in local if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_page_names_a_folder_of_the_machine_it_was_written_on(page: Path) -> None:
+    assert MACHINE_PATH.findall(page.read_text(encoding="utf-8")) == []
+
+
+def test_the_readmes_python_example_runs(
+    tmp_path: Path, tiny_network_file: Path, tiny_lmdb: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    (dataset,) = re.findall(r"open_dataset\(\"(\S+?)\"\)", example)
+    network = "demo/run/network-snapshot-000000000.safetensors"
+    (tmp_path / network).parent.mkdir(parents=True)
+    (tmp_path / network).symlink_to(tiny_network_file)
+    (tmp_path / dataset).symlink_to(tiny_lmdb)
+
+    exec(compile(example, "README.md", "exec"), {})
+
+    assert list(tmp_path.glob("*.png"))

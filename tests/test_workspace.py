@@ -1,0 +1,157 @@
+"""The working directory: which run, network and dataset a bare command takes."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from stylecli.errors import DataError, NetworkError
+from stylecli.workspace import (
+    find_dataset,
+    find_network,
+    find_run,
+    list_runs,
+    newest_snapshot,
+    next_run,
+    read_run,
+    run_dataset,
+)
+
+
+def make_run(run: Path, *kimg: int, age: float = 0.0, dataset: str | None = None) -> Path:
+    """Make a run folder with empty snapshots, ``age`` seconds old."""
+    run.mkdir(parents=True)
+    settings = {"dataset": {"path": dataset}} if dataset else {}
+    (run / "run.json").write_text(json.dumps(settings))
+    for thousands in kimg:
+        snapshot = run / f"network-snapshot-{thousands * 1000:09d}.safetensors"
+        snapshot.touch()
+        os.utime(snapshot, (1e9 - age, 1e9 - age))
+    return run
+
+
+def make_dataset(path: Path) -> Path:
+    path.mkdir(parents=True)
+    return path
+
+
+def test_a_given_file_is_taken_without_a_word(tmp_path: Path) -> None:
+    network = tmp_path / "mine.safetensors"
+    network.touch()
+
+    found = find_network(network, root=tmp_path)
+
+    assert (found.path, found.why) == (network, "")
+
+
+def test_a_given_run_means_its_newest_network(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "elsewhere", 20, 100, 3)
+
+    found = find_network(run)
+
+    assert found.path.name == "network-snapshot-000100000.safetensors"
+    assert str(run) in found.why
+
+
+def test_without_a_word_the_run_with_the_newest_network_is_taken(tmp_path: Path) -> None:
+    newest = make_run(tmp_path / "runs" / "00000-faces", 1, age=5)
+    make_run(tmp_path / "runs" / "00001-cats", 9, age=50)
+    make_run(tmp_path / "runs" / "00002-empty")
+    make_run(tmp_path / "demo" / "run", 9, age=0)
+
+    assert find_run(tmp_path) == newest
+
+
+def test_the_demo_is_used_where_there_are_no_runs(tmp_path: Path) -> None:
+    make_run(tmp_path / "runs" / "00000-empty")
+    demo = make_run(tmp_path / "demo" / "run", 9)
+
+    assert find_network(root=tmp_path).path.parent == demo
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (None, "run stylecli demo or stylecli train, or give --network FILE"),
+        ("gone.safetensors", "gone.safetensors does not exist"),
+        ("runs/00000-empty", "holds no network yet"),
+    ],
+)
+def test_no_network_is_told_with_the_way_to_one(
+    tmp_path: Path, network: str | None, message: str
+) -> None:
+    make_run(tmp_path / "runs" / "00000-empty")
+
+    with pytest.raises(NetworkError, match=message):
+        find_network(tmp_path / network if network else None, root=tmp_path)
+
+
+def test_a_run_brings_its_own_dataset_wherever_the_workspace_was_moved(tmp_path: Path) -> None:
+    make_dataset(tmp_path / "before" / "datasets" / "faces.lmdb")
+    make_dataset(tmp_path / "before" / "datasets" / "cats.lmdb")
+    make_run(tmp_path / "before" / "runs" / "00000-x", dataset="../../datasets/faces.lmdb")
+    moved = (tmp_path / "before").rename(tmp_path / "after")
+
+    found = find_dataset(root=moved, run=moved / "runs" / "00000-x")
+
+    assert found.path == moved / "datasets" / "faces.lmdb"
+    assert "the dataset of" in found.why
+
+
+def test_the_only_dataset_is_taken(tmp_path: Path) -> None:
+    only = make_dataset(tmp_path / "datasets" / "faces.lmdb")
+    make_dataset(tmp_path / "demo" / "dataset.lmdb")
+
+    assert find_dataset(root=tmp_path).path == only
+
+
+def test_of_several_datasets_none_is_guessed(tmp_path: Path) -> None:
+    make_dataset(tmp_path / "datasets" / "cats.lmdb")
+    make_dataset(tmp_path / "datasets" / "faces.lmdb")
+
+    with pytest.raises(DataError, match=r"2 datasets \(.*cats.*faces.*\): choose one with --data"):
+        find_dataset(root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"), [(None, "there is no dataset"), ("gone.lmdb", "gone.lmdb does not exist")]
+)
+def test_no_dataset_is_told_with_the_way_to_one(
+    tmp_path: Path, data: str | None, message: str
+) -> None:
+    with pytest.raises(DataError, match=f"{message}.*stylecli pack"):
+        find_dataset(tmp_path / data if data else None, root=tmp_path)
+
+
+def test_a_dataset_that_has_gone_is_not_the_runs(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "runs" / "00000-x", dataset="../../datasets/gone.lmdb")
+
+    assert run_dataset(run) is None
+
+
+def test_runs_are_numbered_on_and_other_folders_ignored(tmp_path: Path) -> None:
+    for name in ("00007-cats", "00002", "notes", "123-short"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+
+    assert [run.name for run in list_runs(tmp_path)] == ["00002", "00007-cats"]
+    assert next_run("faces", tmp_path) == tmp_path / "runs" / "00008-faces"
+    assert next_run("faces", tmp_path / "empty").name == "00000-faces"
+
+
+def test_a_run_without_snapshots_has_none(tmp_path: Path) -> None:
+    assert newest_snapshot(make_run(tmp_path / "run")) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(None, "is not a run"), ("{", "is not readable"), ("[1]", "is not a run's settings")],
+)
+def test_a_damaged_run_is_told_in_a_sentence(
+    tmp_path: Path, text: str | None, message: str
+) -> None:
+    if text is not None:
+        (tmp_path / "run.json").write_text(text)
+
+    with pytest.raises(NetworkError, match=message):
+        read_run(tmp_path)
