@@ -6,16 +6,13 @@ own by exact name, refuses all others, and never looks at the source text (docs:
 format in ``docs/formats.md``).
 """
 
-import math
 import pickle
 import pickletools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from stylecli.errors import NetworkError
+from stylecli.interop.pickled_arrays import NUMPY_NAMES, GlobalName, PickledArray, RefusedError
 
 MAX_FILE_BYTES = 4 << 30
 MAX_DEPTH = 64
@@ -24,76 +21,17 @@ MAX_DEPTH = 64
 class TFNetwork:
     """Stand-in for ``dnnlib.tflib.network.Network``: keeps the state and does nothing."""
 
-    def __init__(self) -> None:
-        self.state: dict[str, Any] = {}
+    state: dict[str, Any] | None = None  # set by __setstate__; pickle calls no __init__
 
     def __setstate__(self, state: object) -> None:
         if not isinstance(state, dict):
-            raise NetworkError("the pickle holds a Network without a state")
+            raise RefusedError("it holds a Network without a state")
         self.state = state
-
-
-class _Array:
-    """Stand-in for a numpy array under construction; becomes real through ``value``."""
-
-    def __init__(self) -> None:
-        self.array: np.ndarray | None = None
-
-    def __setstate__(self, state: object) -> None:
-        match state:
-            case (int(), tuple() as shape, _DType() as dtype, bool() as fortran, bytes() as raw):
-                self.array = _build_array(shape, dtype, fortran, raw)
-            case _:
-                raise NetworkError("the pickle holds an array of an unknown layout")
-
-
-class _DType:
-    """Stand-in for a numpy dtype, limited to plain numbers."""
-
-    def __init__(self, code: object, *_: object) -> None:
-        if not isinstance(code, str) or code not in _NUMERIC:
-            raise NetworkError(f"the pickle holds data of type {code!r}: only numbers are read")
-        self.code = code
-        self.order = "<"
-
-    def __setstate__(self, state: object) -> None:
-        if isinstance(state, tuple) and len(state) > 1 and state[1] in ("<", ">", "|", "="):
-            self.order = state[1]
-
-    @property
-    def numpy(self) -> np.dtype[Any]:
-        return np.dtype(self.code).newbyteorder(self.order)  # type: ignore[arg-type]  # one of four
-
-
-_NUMERIC = frozenset(
-    ["b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"]
-)  # fmt: skip
-
-
-def _build_array(shape: tuple[Any, ...], dtype: _DType, fortran: bool, raw: bytes) -> np.ndarray:
-    sizes = [size for size in shape if isinstance(size, int) and size >= 0]
-    if len(sizes) != len(shape) or len(sizes) > 32:
-        raise NetworkError("the pickle holds an array of an impossible shape")
-    # Python integers do not overflow, so a shape of 2^40 cannot slip past this comparison.
-    if math.prod(sizes) * dtype.numpy.itemsize != len(raw):
-        raise NetworkError("the pickle holds an array whose size and data disagree")
-    array = np.frombuffer(raw, dtype=dtype.numpy).reshape(sizes, order="F" if fortran else "C")
-    return array.astype(array.dtype.newbyteorder("="))
-
-
-def _reconstruct(*_: object) -> _Array:
-    return _Array()
-
-
-def _scalar(dtype: object, raw: object) -> np.ndarray:
-    if not isinstance(dtype, _DType) or not isinstance(raw, bytes | str):
-        raise NetworkError("the pickle holds a number of an unknown layout")
-    return _build_array((), dtype, False, raw.encode("latin1") if isinstance(raw, str) else raw)
 
 
 def _encode(text: object, encoding: object = "latin1") -> bytes:
     if not isinstance(text, str) or encoding != "latin1":
-        raise NetworkError("the pickle encodes text in an unexpected way")
+        raise RefusedError("it encodes text in an unexpected way")
     return text.encode("latin1")
 
 
@@ -105,27 +43,16 @@ class _EasyDict(dict[str, Any]):
             self.update(state)
 
 
-class _NDArrayType:
-    """Stand-in for the class numpy.ndarray, which is only ever passed to ``_reconstruct``."""
-
-    def __init__(self, *_: object) -> None:
-        raise NetworkError("the pickle builds an array in an unexpected way")
-
-
-_ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
+# The two classes are real ones, as the NEWOBJ opcode demands; a BUILD on them fails, because their
+# __setstate__ wants an instance.
+_ALLOWED: dict[tuple[str, str], GlobalName | type] = {
     ("dnnlib.tflib.network", "Network"): TFNetwork,
     ("tfutil", "Network"): TFNetwork,
     ("network", "Network"): TFNetwork,
     ("dnnlib.util", "EasyDict"): _EasyDict,
-    ("collections", "OrderedDict"): dict,
-    ("numpy", "ndarray"): _NDArrayType,
-    ("numpy", "dtype"): _DType,
-    ("_codecs", "encode"): _encode,
-    **{
-        (f"numpy.{core}.multiarray", name): function
-        for core in ("core", "_core")
-        for name, function in (("_reconstruct", _reconstruct), ("scalar", _scalar))
-    },
+    ("collections", "OrderedDict"): GlobalName(dict),
+    ("_codecs", "encode"): GlobalName(_encode),
+    **NUMPY_NAMES,
 }
 
 
@@ -134,12 +61,12 @@ class _Unpickler(pickle.Unpickler):
         try:
             return _ALLOWED[module, name]
         except KeyError:
-            raise NetworkError(
-                f"the pickle asks for {module}.{name}, which no network needs: it was not run"
+            raise RefusedError(
+                f"it asks for {module}.{name}, which no network needs and which was not run"
             ) from None
 
     def persistent_load(self, pid: object) -> Any:
-        raise NetworkError("the pickle refers to data outside itself")
+        raise RefusedError("it refers to data outside itself")
 
 
 def read_tf_pickle(path: Path) -> object:
@@ -154,8 +81,8 @@ def read_tf_pickle(path: Path) -> object:
         with open(path, "rb") as file:
             content = _Unpickler(file, encoding="latin1").load()
         return _resolve(content, 0)
-    except NetworkError as error:
-        raise NetworkError(f"{path} cannot be read: {error}") from None
+    except RefusedError as refusal:
+        raise NetworkError(f"{path} is not a network pickle: {refusal}") from None
     except Exception as error:  # damaged pickles raise almost anything
         raise NetworkError(f"{path} is not a readable pickle: {error}") from None
 
@@ -165,18 +92,18 @@ def _refuse_extensions(path: Path) -> None:
     with open(path, "rb") as file:
         for opcode, _, _ in pickletools.genops(file):
             if opcode.name.startswith("EXT"):
-                raise NetworkError("the pickle uses extension codes")
+                raise RefusedError("it uses extension codes")
 
 
 def _resolve(value: Any, depth: int) -> Any:
     """Replace array stand-ins by arrays throughout."""
     if depth > MAX_DEPTH:
-        raise NetworkError("the pickle is nested too deeply")
+        raise RefusedError("it is nested too deeply")
     match value:
-        case _Array():
-            if value.array is None:
-                raise NetworkError("the pickle holds an array without data")
-            return value.array
+        case PickledArray():
+            if value.value is None:
+                raise RefusedError("it holds an array without data")
+            return value.value
         case TFNetwork():
             value.state = _resolve(value.state, depth + 1)
         case dict():

@@ -67,7 +67,7 @@ class _Source:
     """One TF network: settings and variables, components flattened under their short names."""
 
     def __init__(self, network: TFNetwork) -> None:
-        state = network.state
+        state = network.state or {}
         self.version = state.get("version")
         self.build = str(state.get("build_func_name"))
         self.settings: dict[str, Any] = dict(state.get("static_kwargs") or {})
@@ -76,8 +76,9 @@ class _Source:
         for part in [network, *components.values()]:
             if not isinstance(part, TFNetwork):
                 raise NetworkError("a component of the network is not a network")
-            self.settings = {**part.state.get("static_kwargs", {}), **self.settings}
-            for name, array in part.state.get("variables", []):
+            content = part.state or {}
+            self.settings = {**content.get("static_kwargs", {}), **self.settings}
+            for name, array in content.get("variables", []):
                 self.variables.setdefault(str(name), np.asarray(array))
 
     def array(self, name: str) -> np.ndarray:
