@@ -33,6 +33,14 @@ class _Group(TyperGroup):
                 raise
             print(f"stylecli: {error}", file=sys.stderr)
             raise typer.Exit(error.exit_code) from None
+        except BrokenPipeError:  # the reader of a pipe has left: nothing more to say
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(ExitCode.FAILED) from None
+        except OSError as error:  # a full disk, a folder that cannot be written, ...
+            if os.environ.get("STYLECLI_DEBUG") == "1":
+                raise
+            print(f"stylecli: {error}: nothing half-written was kept", file=sys.stderr)
+            raise typer.Exit(ExitCode.FAILED) from None
         except KeyboardInterrupt:
             print("stylecli: interrupted: the same command goes on", file=sys.stderr)
             raise typer.Exit(ExitCode.INTERRUPTED) from None

@@ -9,10 +9,12 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from stylecli.distributed import Ranks, join, leave
+from stylecli.errors import StyleCLIError
 
 
 @contextlib.contextmanager
@@ -40,12 +42,26 @@ def rank_processes(run: Path, count: int, *, calibrate: bool = False) -> Iterato
             ranks = join(0, count, meet)
             try:
                 yield ranks
+            except RuntimeError as error:
+                _explain(workers, error)
+                raise
             finally:
                 leave(ranks)
         finally:
             torch.set_num_threads(threads_before)
             for worker in workers:
                 _end(worker)
+
+
+def _explain(workers: "list[subprocess.Popen[bytes]]", error: RuntimeError) -> None:
+    """Raise a clear error when a reduction failed because a worker had ended."""
+    time.sleep(1.0)  # the broken connection is noticed before the process is gone
+    for rank, worker in enumerate(workers, start=1):
+        if worker.poll():
+            raise StyleCLIError(
+                f"training process {rank} ended with exit code {worker.returncode}: "
+                "its own message stands above; the same command goes on from the last save"
+            ) from error
 
 
 def _end(worker: "subprocess.Popen[bytes]") -> None:

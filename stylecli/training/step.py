@@ -55,7 +55,8 @@ class TrainingStep:
         self.adam_D = Adam(self.flat_D.data, **adam)
         self.streams = Streams(config.seed, self.device)
         self.label_table = None if label_table is None else label_table.to(self.device)
-        self.totals = torch.zeros(len(STATISTICS) + 1, dtype=torch.float64, device=self.device)
+        precision = torch.float32 if self.device.type == "mps" else torch.float64  # MPS has none
+        self.totals = torch.zeros(len(STATISTICS) + 1, dtype=precision, device=self.device)
 
     def set_stage(self, stage: Stage, *, reset: bool) -> None:
         """Grow all networks to a stage; ``reset`` makes both optimizers start afresh."""

@@ -118,3 +118,13 @@ def test_an_empty_folder_gets_one_sentence(command: str, tmp_path: Path, monkeyp
     assert result.stderr.startswith("stylecli: ")
     assert result.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_system_error_is_one_sentence(tmp_path: Path, tiny_network_file: Path) -> None:
+    (tmp_path / "blocked").write_text("a file where a folder is wanted")
+    out = str(tmp_path / "blocked" / "pictures")
+    arguments = ["generate", "--network", str(tiny_network_file), "--seeds", "1", "--out", out]
+    result = CliRunner().invoke(application.app, [*arguments, "--quiet"])
+    assert result.exit_code == 1
+    assert "blocked" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1

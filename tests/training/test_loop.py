@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from stylecli.data.reader import open_dataset
-from stylecli.errors import DataError, Interrupted, UsageError
+from stylecli.errors import DataError, Interrupted, StyleCLIError, UsageError
 from stylecli.networks.config import make_config
 from stylecli.training.config import TrainingConfig
 from stylecli.training.launch import rank_processes
@@ -130,3 +131,18 @@ def test_batches_must_divide(tmp_path: Path, tiny_lmdb: Path, tiny_config_fields
     run = start(tmp_path / "run", tiny_lmdb, tiny_config_fields, ranks=3)
     with pytest.raises(UsageError, match="batch 8 at 8 px does not divide into 3"):
         check_batches(load_settings(run))
+
+
+def test_a_dead_process_is_named(
+    tmp_path: Path, tiny_lmdb: Path, tiny_config_fields: Any, capfd: Any
+) -> None:
+    run = start(tmp_path / "run", tiny_lmdb, tiny_config_fields, ranks=2)
+
+    def kill_the_other(done: float, total: float, note: str = "") -> None:
+        subprocess.run(["pkill", "-KILL", "-f", f"stylecli.training.worker {run}"], check=True)
+
+    with (
+        pytest.raises(StyleCLIError, match="process 1 ended with exit code -9"),
+        rank_processes(run, 2) as ranks,
+    ):
+        TrainingLoop(run, ranks).train(progress=kill_the_other)
