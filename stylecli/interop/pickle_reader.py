@@ -58,12 +58,13 @@ _ALLOWED: dict[tuple[str, str], GlobalName | type] = {
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _ALLOWED[module, name]
-        except KeyError:
+        if module == "torch_utils.persistence":
+            raise RefusedError("it is StyleGAN2-ADA's or StyleGAN3's, which are not run yet")
+        if (module, name) not in _ALLOWED:
             raise RefusedError(
                 f"it asks for {module}.{name}, which no network needs and which was not run"
-            ) from None
+            )
+        return _ALLOWED[module, name]
 
     def persistent_load(self, pid: object) -> Any:
         raise RefusedError("it refers to data outside itself")
@@ -82,7 +83,7 @@ def read_tf_pickle(path: Path) -> object:
             content = _Unpickler(file, encoding="latin1").load()
         return _resolve(content, 0)
     except RefusedError as refusal:
-        raise NetworkError(f"{path} is not a network pickle: {refusal}") from None
+        raise NetworkError(f"{path} is not a network this can read: {refusal}") from None
     except Exception as error:  # damaged pickles raise almost anything
         raise NetworkError(f"{path} is not a readable pickle: {error}") from None
 

@@ -40,6 +40,7 @@ class _Executes:
     ("content", "words"),
     [
         (pickle.dumps(_Executes()), "system"),
+        (b"ctorch_utils.persistence\n_reconstruct_persistent_obj\n.", "StyleGAN2-ADA's or"),
         (pickle.dumps(np.array([{}], dtype=object)), "only numbers are read"),
         (b"\x80\x02\x82\x01.", "extension codes"),
         (b"\x80\x04", "not a readable pickle"),
