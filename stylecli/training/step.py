@@ -106,7 +106,10 @@ class TrainingStep:
             labels = self._draw_labels(stage.batch, position)[mine]
         with torch.set_grad_enabled(draw == 1 or self.config.share_fakes):
             w = self.G.mapping.embed(normal((stage.batch, config.z_dim), Purpose.LATENTS), labels)
-            self.G.mapping.update_w_avg(w)
+            # All ranks move w_avg by the mean of the whole batch, so that they stay equal.
+            mean = w.detach().mean(dim=0, keepdim=True)
+            self.ranks.mean_(mean)
+            self.G.mapping.update_w_avg(mean)
             ws = self.G.mapping.broadcast(w)
             if config.has_w and config.style_mixing_prob:
                 layers = config.num_layers - 2 * stage.level
@@ -206,7 +209,6 @@ class TrainingStep:
     def _update_ema(self, stage: Stage) -> None:
         """Move G_ema towards G with half-life ema_kimg; copy what is not trained."""
         beta = 0.5 ** (stage.batch / (self.config.ema_kimg * 1000))
-        self.ranks.mean_(self.G.mapping.w_avg)  # each rank moved it by its own share of the batch
         self.flat_ema.data.lerp_(self.flat_G.data, 1 - beta)
         for averaged, current in zip(self.G_ema.buffers(), self.G.buffers(), strict=True):
             averaged.copy_(current)

@@ -59,17 +59,27 @@ def stop_after(images: int) -> Any:
     return report
 
 
+def session(run: Path, count: int, **options: Any) -> bool:
+    with rank_processes(run, count) as ranks:
+        return TrainingLoop(run, ranks).train(**options)
+
+
+@pytest.mark.parametrize(
+    ("count", "stops"),
+    [(1, (48, 112, 144)), (2, (112,))],  # at 8 px, within the fade, after it
+    ids=["one process", "two processes"],
+)
 def test_a_stopped_run_goes_on_bit_for_bit(
-    tmp_path: Path, tiny_lmdb: Path, tiny_config_fields: Any
+    count: int, stops: tuple[int, ...], tmp_path: Path, tiny_lmdb: Path, tiny_config_fields: Any
 ) -> None:
-    whole = start(tmp_path / "whole", tiny_lmdb, tiny_config_fields)
-    assert TrainingLoop(whole).train()
-    parts = start(tmp_path / "parts", tiny_lmdb, tiny_config_fields)
-    for images in (48, 112, 144):  # at 8 px, within the fade, after it
+    whole = start(tmp_path / "whole", tiny_lmdb, tiny_config_fields, count)
+    assert session(whole, count)
+    parts = start(tmp_path / "parts", tiny_lmdb, tiny_config_fields, count)
+    for images in stops:
         with pytest.raises(Interrupted, match="the same command goes on"):
-            TrainingLoop(parts).train(progress=stop_after(images))
+            session(parts, count, progress=stop_after(images))
         assert not is_finished(parts)
-    assert TrainingLoop(parts).train()
+    assert session(parts, count)
     assert is_finished(parts)
     wanted, found = weights(whole), weights(parts)
     assert wanted.keys() == found.keys()
