@@ -136,9 +136,7 @@ def _claim(folder: Path, minutes: float, seed: int) -> None:
             )
         return
     if folder.exists() and any(folder.iterdir()):
-        raise UsageError(
-            f"{folder} holds other files: give another --out, or --force to start over"
-        )
+        raise UsageError(f"{folder} holds other files and no demo: give another --out")
     atomic.write_json(path, {**wanted, "stylecli": __version__})
 
 

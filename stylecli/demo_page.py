@@ -88,8 +88,9 @@ def _honesty(minutes: float, seconds: float) -> Section:
     else:
         text = (
             f"{_duration(seconds)} on a processor is still little beside the paper's week on "
-            "eight graphics cards, but these faces are small and simple: eyes, mouths, hairstyles "
-            "and beards should be there, and differ from face to face."
+            "eight graphics cards, but these faces are small and simple: eyes, mouths and "
+            "hairstyles should be there, and differ from face to face. Beards, which few of the "
+            "training faces wear, come last."
         )
     longer = max(60, round(minutes * 12))
     more = f"`stylecli demo --minutes {longer} --out longer` shows what patience brings."

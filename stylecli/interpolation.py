@@ -18,7 +18,6 @@ from stylecli.sampling import map_latents, map_seeds, seed_labels, seed_latents
 Space = Literal["w", "z"]
 Method = Literal["spline", "lerp", "slerp"]
 SPACES: tuple[Space, ...] = ("w", "z")
-METHODS: tuple[Method, ...] = ("spline", "lerp", "slerp")
 Points = npt.NDArray[np.floating[Any]]  # [K, ...]
 _AT_ONCE = 16  # frames whose latents are held in memory
 

@@ -39,7 +39,7 @@ class _Group(TyperGroup):
         except OSError as error:  # a full disk, a folder that cannot be written, ...
             if os.environ.get("STYLECLI_DEBUG") == "1":
                 raise
-            print(f"stylecli: {error}: nothing half-written was kept", file=sys.stderr)
+            print(f"stylecli: {error}", file=sys.stderr)
             raise typer.Exit(ExitCode.FAILED) from None
         except KeyboardInterrupt:
             print("stylecli: interrupted: the same command goes on", file=sys.stderr)

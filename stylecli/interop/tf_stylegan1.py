@@ -6,7 +6,6 @@ up-convolutions as [kh, kw, out, in].
 """
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -120,7 +119,7 @@ def _config(G: _Source, D: _Source) -> StyleGAN1Config:
     if preset == "a":
         if fields.get("z_dim") is None:
             fields["z_dim"] = make_config("a", **{**fields, "z_dim": 1}).fmaps(0)
-        fields["D_label_mode"] = "ignore" if _swapped_up(G) is False else "auxiliary"
+        fields["D_label_mode"] = "auxiliary" if _swapped_up(G) else "ignore"
     try:
         return make_config(preset, **{key: _plain(value) for key, value in fields.items()})
     except ValueError as error:
@@ -209,8 +208,3 @@ def _image_layers(
             arrays[f"{ours}.{index}.weight"] = _conv(source.array(f"{theirs}_lod{lod}/weight"))
             arrays[f"{ours}.{index}.bias"] = source.array(f"{theirs}_lod{lod}/bias")
     return arrays
-
-
-def shape_table(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
-    """Return every array's shape by name, for messages and ``info``."""
-    return {name: tuple(array.shape) for name, array in arrays.items()}

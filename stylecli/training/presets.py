@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stylecli.errors import UsageError
-from stylecli.networks.config import StyleGAN1Config, make_config
+from stylecli.networks.config import PRESETS, StyleGAN1Config, make_config
 from stylecli.training.config import PAPER_BATCH, PAPER_LR, TrainingConfig
 
 PRESET_TEXTS = {
@@ -61,9 +61,11 @@ def plan_training(
     if preset not in PRESET_TEXTS:
         raise UsageError(f"preset {preset!r} is unknown: expected one of {list(PRESET_TEXTS)}")
     given_network, given_training = dict(network or {}), dict(training or {})
+    if batch is not None:
+        given_training |= {"batch": {}, "batch_base": batch}
     derived = [Derived("preset", preset, PRESET_TEXTS[preset])]
     network_fields, training_fields = (
-        _small(resolution, given_training) if preset == "small" else _paper(preset)
+        _small(config, resolution, given_training) if preset == "small" else _paper(preset)
     )
     reasons = _REASONS[preset]
     for fields, given in ((network_fields, given_network), (training_fields, given_training)):
@@ -78,8 +80,6 @@ def plan_training(
     if not ranks_given:
         reason = "one-thread processes: small convolutions gain little from threads"
         derived.append(Derived("ranks", str(ranks), reason if device == "cpu" else "one GPU"))
-    if batch is not None:
-        training_fields.update(batch={}, batch_base=batch)
     settings = TrainingConfig(**{**training_fields, **given_training})
     start = min(settings.initial_resolution, resolution)
     return TrainingPlan(
@@ -106,12 +106,16 @@ def _paper(preset: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return {}, {"batch": dict(PAPER_BATCH), "lr": capped, "loss": "wgan-gp", "r1_gamma": 0.0}
 
 
-def _small(resolution: int, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _small(
+    config: str, resolution: int, given: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     total = float(given.get("total_kimg", SMALL_KIMG))
     network = {
-        "z_dim": 64, "w_dim": 64, "mapping_fmaps": 64, "mapping_layers": 4,
+        "z_dim": 64, "w_dim": 64, "mapping_fmaps": 64,
         "fmap_base": max(256, 8 * resolution), "fmap_max": 64,
     }  # fmt: skip
+    if "mapping_layers" not in PRESETS.get(config.lower(), {}):
+        network["mapping_layers"] = 4  # elsewhere the depth is what the configuration is about
     training = {
         "total_kimg": total, "hold_kimg": SMALL_PHASE_SHARE * total,
         "fade_kimg": SMALL_PHASE_SHARE * total, "batch": {}, "batch_base": SMALL_BATCH,

@@ -12,6 +12,7 @@ import torch
 from stylecli.data.reader import open_dataset
 from stylecli.errors import DataError, Interrupted, StyleCLIError, UsageError
 from stylecli.networks.config import make_config
+from stylecli.training import launch
 from stylecli.training.config import TrainingConfig
 from stylecli.training.launch import rank_processes
 from stylecli.training.loop import TrainingLoop, check_batches
@@ -144,12 +145,20 @@ def test_batches_must_divide(tmp_path: Path, tiny_lmdb: Path, tiny_config_fields
 
 
 def test_a_dead_process_is_named(
-    tmp_path: Path, tiny_lmdb: Path, tiny_config_fields: Any, capfd: Any
+    tmp_path: Path, tiny_lmdb: Path, tiny_config_fields: Any, monkeypatch: Any
 ) -> None:
     run = start(tmp_path / "run", tiny_lmdb, tiny_config_fields, ranks=2)
+    workers: list[subprocess.Popen[bytes]] = []
+    popen = subprocess.Popen
+
+    def remembered(*arguments: Any, **options: Any) -> Any:
+        workers.append(popen(*arguments, **options))
+        return workers[-1]
+
+    monkeypatch.setattr(launch.subprocess, "Popen", remembered)
 
     def kill_the_other(done: float, total: float, note: str = "") -> None:
-        subprocess.run(["pkill", "-KILL", "-f", f"stylecli.training.worker {run}"], check=True)
+        workers[0].kill()
 
     with (
         pytest.raises(StyleCLIError, match="process 1 ended with exit code -9"),
