@@ -17,6 +17,7 @@ from stylecli.sampling import map_latents, map_seeds, seed_labels, seed_latents
 
 Space = Literal["w", "z"]
 Method = Literal["spline", "lerp", "slerp"]
+METHODS: tuple[Method, ...] = ("spline", "lerp", "slerp")
 SPACES: tuple[Space, ...] = ("w", "z")
 Points = npt.NDArray[np.floating[Any]]  # [K, ...]
 _AT_ONCE = 16  # frames whose latents are held in memory
