@@ -29,7 +29,7 @@ from stylecli.metrics.evaluation import evaluate
 from stylecli.networks.bundle import Bundle
 from stylecli.progress import Progress
 from stylecli.provenance import make_provenance
-from stylecli.sampling import NoiseMode
+from stylecli.rendering import NoiseMode
 from stylecli.styles import style_bands
 from stylecli.training.calibration import measure_stages
 from stylecli.training.launch import rank_processes

@@ -8,6 +8,13 @@ MAX_SEED = 2**32 - 1  # numpy.random.RandomState accepts no more
 MAX_COUNT = 1_000_000
 
 
+def check_seed(seed: int) -> int:
+    """Return the seed as an int; raise UsageError when RandomState cannot take it."""
+    if not 0 <= seed <= MAX_SEED:
+        raise UsageError(f"seed {seed} is out of range: seeds go from 0 to {MAX_SEED}")
+    return int(seed)
+
+
 def parse_seeds(text: str) -> list[int]:
     """Turn ``"0,3,5-9"`` into a list; ranges are inclusive, order and repeats are kept.
 

@@ -8,7 +8,7 @@ import torch
 
 import stylecli
 from stylecli.errors import UsageError
-from stylecli.sampling import map_seeds, mix_ws, one_hot, render, seed_latents, seed_noise
+from stylecli.sampling import map_seeds, mix_ws, one_hot, seed_latents
 
 
 @pytest.fixture
@@ -24,29 +24,6 @@ def test_a_seed_is_the_latent_of_the_official_tools() -> None:
     expected = np.random.RandomState(7).randn(1, 8).astype(np.float32)
 
     np.testing.assert_array_equal(seed_latents([3, 7], 8)[1:].numpy(), expected)
-
-
-def test_noise_has_one_map_per_layer_and_leaves_the_global_state_alone(tiny_network: Any) -> None:
-    before = torch.get_rng_state()
-
-    first, second = seed_noise(tiny_network.G_ema, 4), seed_noise(tiny_network.G_ema, 4)
-
-    assert [tuple(m.shape[2:]) for m in first] == [(4, 4)] * 2 + [(8, 8)] * 2 + [(16, 16)] * 2
-    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-    assert torch.equal(before, torch.get_rng_state())
-
-
-@pytest.mark.parametrize("noise_mode", ["const", "random", "none"])
-def test_a_picture_does_not_depend_on_its_company(tiny_network: Any, noise_mode: Any) -> None:
-    seeds = list(range(9))
-    together = _draw(tiny_network, seeds, psi=0.7, noise_mode=noise_mode)
-
-    for batch in (1, 3, 8):
-        others = _draw(tiny_network, seeds, psi=0.7, noise_mode=noise_mode, batch=batch)
-        np.testing.assert_array_equal(others, together)
-    for seed in (4, 5):  # each place in a pair
-        alone = _draw(tiny_network, [seed], psi=0.7, noise_mode=noise_mode)
-        np.testing.assert_array_equal(alone[0], together[seed])
 
 
 def test_pictures_are_those_of_the_generator(tiny_network: Any) -> None:
@@ -107,17 +84,3 @@ def test_mixed_styles_come_from_both(tiny_network: Any) -> None:
 
     assert torch.equal(mixed[:, :2], columns[:, :2])
     assert torch.equal(mixed[:, 2:], rows[:, 2:])
-
-
-def test_rendering_reads_styles_as_pictures_are_taken(tiny_network: Any) -> None:
-    ws = map_seeds(tiny_network.G_ema, [0])[0]
-    read = []
-
-    def endless() -> Any:
-        while True:
-            read.append(1)
-            yield ws
-
-    next(render(tiny_network.G_ema, endless(), batch=1))
-
-    assert len(read) == 2  # one chunk

@@ -28,6 +28,10 @@ LodOption = Annotated[
     float | None,
     typer.Option("--lod", min=0, help="Halve the resolution this often. Default: the network's."),
 ]
+PrecisionOption = Annotated[
+    str | None,
+    typer.Option("--precision", help="float32 or bf16: quicker, less exact. Default float32."),
+]
 ScaleOption = Annotated[
     int | None, typer.Option("--scale", min=1, help="Enlarge every picture by whole pixels.")
 ]

@@ -9,6 +9,7 @@ from stylecli.cli.drawing import (
     LabelOption,
     LodOption,
     NoiseModeOption,
+    PrecisionOption,
     ScaleOption,
     Source,
     is_done,
@@ -52,6 +53,7 @@ def command(
     out: OutOption = None,
     batch: BatchOption = None,
     device: DeviceOption = "auto",
+    precision: PrecisionOption = None,
     json: JsonOption = False,
     force: ForceOption = False,
     quiet: QuietOption = False,
@@ -71,8 +73,10 @@ def command(
     options: dict[str, Any] = {
         "label": label, "noise_mode": mode, "noise_seed": noise_seed, "lod": lod,
     }  # fmt: skip
-    settings = {**truncation_settings(strength, cutoff), **options, "device": source.device}
-    draw = {"psi": strength, "psi_cutoff": cutoff, "batch": batch, **options}
+    settings = {**truncation_settings(strength, cutoff), **options, "device": source.device,
+                "precision": precision}  # fmt: skip
+    draw = {"psi": strength, "psi_cutoff": cutoff, "batch": batch,
+            "precision": precision or "float32", **options}  # fmt: skip
     if grid:
         settings |= {"grid": True, "columns": columns, "scale": scale}
         path = _sheet_path(out, source)

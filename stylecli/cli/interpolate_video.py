@@ -10,6 +10,7 @@ from stylecli.cli.drawing import (
     LabelOption,
     LodOption,
     NoiseModeOption,
+    PrecisionOption,
     ScaleOption,
     Source,
     is_done,
@@ -69,6 +70,7 @@ def command(
     out: OutOption = None,
     batch: BatchOption = None,
     device: DeviceOption = "auto",
+    precision: PrecisionOption = None,
     json: JsonOption = False,
     force: ForceOption = False,
     quiet: QuietOption = False,
@@ -94,10 +96,11 @@ def command(
     settings = {
         "seeds": format_seeds(chosen), "seconds": seconds, "fps": fps, "grid": grid, **options,
         **truncation_settings(strength, cutoff), "noise_seed": noise_seed, "device": source.device,
+        "precision": precision,
     }  # fmt: skip
     draw = {
         "grid": cells, "psi": strength, "psi_cutoff": cutoff, "noise_seed": noise_seed or 0,
-        "batch": batch, **options,
+        "batch": batch, "precision": precision or "float32", **options,
     }  # fmt: skip
     path = _video_path(out, source)
     _write(source, chosen, frames, path, settings, draw, force, output)

@@ -9,6 +9,7 @@ from stylecli.cli.drawing import (
     LabelOption,
     LodOption,
     NoiseModeOption,
+    PrecisionOption,
     ScaleOption,
     Source,
     is_done,
@@ -66,6 +67,7 @@ def command(
     out: OutOption = None,
     batch: BatchOption = None,
     device: DeviceOption = "auto",
+    precision: PrecisionOption = None,
     json: JsonOption = False,
     force: ForceOption = False,
     quiet: QuietOption = False,
@@ -90,11 +92,11 @@ def command(
     settings = {
         "row_seeds": format_seeds(row_list), "col_seeds": format_seeds(column_list),
         **truncation_settings(strength, cutoff), **options,
-        "noise_seed": noise_seed, "device": source.device,
+        "noise_seed": noise_seed, "device": source.device, "precision": precision,
     }  # fmt: skip
     draw = {
         "psi": strength, "psi_cutoff": cutoff, "batch": batch, "noise_seed": noise_seed or 0,
-        **options,
+        "precision": precision or "float32", **options,
     }  # fmt: skip
     paths = [
         _write_sheet(

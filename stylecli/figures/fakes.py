@@ -12,7 +12,8 @@ from stylecli.images import Pictures, make_grid, to_pillow, visible_scale
 from stylecli.networks.bundle import Bundle
 from stylecli.networks.stylegan1 import Generator
 from stylecli.progress import Progress, silent
-from stylecli.sampling import NoiseMode, generate, map_latents, render, seed_labels
+from stylecli.rendering import NoiseMode, Precision, render
+from stylecli.sampling import generate, map_latents, seed_labels
 
 PAPER_LODS = (0, 1, 2, 2, 3, 3)  # Figure 2: how often each column is halved
 
@@ -31,6 +32,7 @@ def draw_fakes(
     scale: int | None = None,
     padding: int = 0,
     batch: int | None = None,
+    precision: Precision = "float32",
     progress: Progress = silent,
 ) -> Pictures:
     """Draw the pictures of seeds in rows of ``columns`` (default: about square), [H, W, C].
@@ -40,7 +42,7 @@ def draw_fakes(
     pictures: list[Pictures] = []
     for _, picture in generate(
         net, seeds, psi, psi_cutoff=psi_cutoff, label=label, noise_mode=noise_mode,
-        noise_seed=noise_seed, lod=lod, batch=batch,
+        noise_seed=noise_seed, lod=lod, batch=batch, precision=precision,
     ):  # fmt: skip
         pictures.append(picture)
         progress(len(pictures), len(seeds))
@@ -60,6 +62,7 @@ def draw_uncurated(
     psi_cutoff: int | None = 8,
     scale: int | None = None,
     batch: int | None = None,
+    precision: Precision = "float32",
     progress: Progress = silent,
 ) -> Pictures:
     """Draw the uncurated sheet of Figure 2: column i holds rows · 2^lod pictures, shrunk by 2^lod.
@@ -75,7 +78,9 @@ def draw_uncurated(
     z = torch.from_numpy(np.random.RandomState(seed).randn(total, G.config.z_dim)).float()
     labels = seed_labels(G.config, range(total))
     ws = map_latents(G, z, labels, psi=psi, psi_cutoff=psi_cutoff)
-    pictures = render(G, ws, noise_mode="random", noise_seeds=range(total), batch=batch)
+    pictures = render(
+        G, ws, noise_mode="random", noise_seeds=range(total), batch=batch, precision=precision
+    )
     columns, done = [], 0
     for lod in lods:
         column = []

@@ -9,7 +9,8 @@ from stylecli.errors import UsageError
 from stylecli.images import Pictures, make_grid, visible_scale
 from stylecli.networks.stylegan1 import Generator
 from stylecli.progress import Progress, silent
-from stylecli.sampling import NoiseMode, map_seeds, mix_ws, render
+from stylecli.rendering import NoiseMode, Precision, render
+from stylecli.sampling import map_seeds, mix_ws
 
 
 def draw_mixing_sheet(
@@ -27,6 +28,7 @@ def draw_mixing_sheet(
     scale: int | None = None,
     padding: int | None = None,
     batch: int | None = None,
+    precision: Precision = "float32",
     progress: Progress = silent,
 ) -> Pictures:
     """Draw every row's picture with the styles of ``layers`` taken from every column.
@@ -47,7 +49,10 @@ def draw_mixing_sheet(
     mixed = (mix_ws(row.expand_as(column_ws), column_ws, layers) for row in row_ws)
     ws = torch.cat([column_ws, *(torch.cat([row_ws[i : i + 1], m]) for i, m in enumerate(mixed))])
     cells: list[Pictures] = []
-    pictures = render(G, ws, noise_mode=noise_mode, noise_seeds=noise_seed, lod=lod, batch=batch)
+    pictures = render(
+        G, ws, noise_mode=noise_mode, noise_seeds=noise_seed, lod=lod, batch=batch,
+        precision=precision,
+    )  # fmt: skip
     for picture in pictures:
         cells.append(picture)
         progress(len(cells), len(ws))

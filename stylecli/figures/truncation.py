@@ -7,7 +7,8 @@ import torch
 from stylecli.images import Pictures, make_grid, visible_scale
 from stylecli.networks.stylegan1 import Generator
 from stylecli.progress import Progress, silent
-from stylecli.sampling import NoiseMode, map_seeds, render
+from stylecli.rendering import NoiseMode, render
+from stylecli.sampling import map_seeds
 
 PAPER_PSIS = (1.0, 0.7, 0.5, 0.0, -0.5, -1.0)
 

@@ -7,7 +7,7 @@ from stylecli.errors import UsageError
 from stylecli.images import Pictures, make_grid, visible_scale
 from stylecli.interpolation import Method, Space, interpolate_ws
 from stylecli.networks.stylegan1 import Generator
-from stylecli.sampling import NoiseMode, render
+from stylecli.rendering import NoiseMode, Precision, render
 
 SCREEN = 512  # a video of small pictures is enlarged to about this many pixels
 
@@ -29,6 +29,7 @@ def draw_walk(
     lod: float | None = None,
     scale: int | None = None,
     batch: int | None = None,
+    precision: Precision = "float32",
 ) -> Iterator[Pictures]:
     """Yield the frames [H, W, C] of a walk through the seeds' latents, the noise held still.
 
@@ -52,7 +53,10 @@ def draw_walk(
         for cell in range(cells)
     ]
     ws = (row for moment in zip(*walks, strict=True) for row in moment)
-    pictures = render(G, ws, noise_mode=noise_mode, noise_seeds=noise_seed, lod=lod, batch=batch)
+    pictures = render(
+        G, ws, noise_mode=noise_mode, noise_seeds=noise_seed, lod=lod, batch=batch,
+        precision=precision,
+    )  # fmt: skip
     factor = scale or visible_scale(G.config.resolution * max(grid), at_least=SCREEN)
     for first in pictures:
         moment = [first, *(next(pictures) for _ in range(cells - 1))]

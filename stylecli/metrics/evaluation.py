@@ -29,7 +29,7 @@ from stylecli.metrics.results import MetricResult
 from stylecli.networks.bundle import Bundle
 from stylecli.networks.stylegan1 import Generator
 from stylecli.progress import Progress, silent
-from stylecli.sampling import exact_kernels
+from stylecli.rendering import exact_kernels
 
 KID_SUBSETS = 100
 KID_SUBSET_SIZE = 1000

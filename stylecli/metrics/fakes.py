@@ -11,6 +11,7 @@ from torch import Tensor
 from stylecli.errors import UsageError
 from stylecli.images import to_uint8
 from stylecli.networks.stylegan1 import Generator
+from stylecli.rendering import device_of, prepare_synthesis
 
 Pictures = NDArray[np.uint8]
 LabelSource = Callable[[np.random.Generator, int], Tensor]
@@ -39,7 +40,7 @@ def draw_fakes(
 
     No truncation; latent, label and noise maps of picture i come from (seed, i) alone.
     """
-    device = next(G.parameters()).device
+    device, synthesis = device_of(G), prepare_synthesis(G)
     for start in range(0, count, batch):
         numbers = range(start, min(start + batch, count))
         randoms = [
@@ -57,7 +58,8 @@ def draw_fakes(
         ]
         with torch.inference_mode():
             c = torch.cat(given).to(device) if given else None
-            images = G(torch.from_numpy(z).to(device), c, noise=noise or None)
+            ws = G.mapping(torch.from_numpy(z).to(device), c)
+            images = synthesis(ws, noise=noise or None)
         yield as_colour(to_uint8(images).transpose(0, 3, 1, 2))
 
 

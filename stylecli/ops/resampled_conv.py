@@ -23,8 +23,12 @@ def upsample_conv2d(x: Tensor, weight: Tensor, *, fused: bool = False) -> Tensor
     padded 3×3 correlation. ``fused`` is the official transposed convolution, which is the same
     with the kernel turned by 180 degrees; published networks use it from 128 px on.
     """
-    kernel = _spread(weight if fused else weight.flip(2, 3))
-    return F.conv_transpose2d(x, kernel.transpose(0, 1), stride=2, padding=1)
+    return F.conv_transpose2d(x, upsampling_kernel(weight, fused=fused), stride=2, padding=1)
+
+
+def upsampling_kernel(weight: Tensor, *, fused: bool = False) -> Tensor:
+    """Return the [I, O, 4, 4] kernel of the transposed convolution in ``upsample_conv2d``."""
+    return _spread(weight if fused else weight.flip(2, 3)).transpose(0, 1)
 
 
 def conv2d_downsample(x: Tensor, weight: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 
 from stylecli.distributed import join, leave
 from stylecli.errors import Interrupted
+from stylecli.host_memory import keep_large_blocks
 
 
 def main() -> int:
@@ -26,6 +27,7 @@ def main() -> int:
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main rank decides and tells
     torch.set_num_threads(arguments.threads)
+    keep_large_blocks()
     ranks = join(arguments.rank, arguments.count, arguments.meet)
     try:
         if arguments.calibrate:

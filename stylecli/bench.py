@@ -1,0 +1,169 @@
+"""How fast this machine draws and trains: medians and spreads, and how near its own ceiling.
+
+On shared machines wall time says little, so every case also reports CPU-seconds (user + system
+of this process, over all threads). Cases take turns within a round, so that what else the machine
+does meanwhile falls on all alike.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch.nn import functional as F
+
+from stylecli.errors import UsageError
+from stylecli.networks.bundle import Bundle
+from stylecli.networks.config import StyleGAN1Config
+from stylecli.progress import Progress, silent
+from stylecli.rendering import Precision, exact_kernels, prepare_synthesis
+from stylecli.training.config import TrainingConfig
+from stylecli.training.schedule import schedule_at
+from stylecli.training.step import TrainingStep
+
+WARM_UP = 2  # rounds that do not count
+CEILING_SIDE = 64  # px of the convolution that stands for the ceiling
+CEILING_MAPS = 512
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing to time: ``run`` does the work of ``count`` units once."""
+
+    name: str
+    unit: str  # image, step
+    count: int
+    run: Callable[[], object]
+    flops: float = 0.0  # of one unit, where they are known
+    precision: Precision = "float32"
+
+
+@dataclass
+class Timing:
+    """What a case took, per unit, over the rounds."""
+
+    case: Case
+    wall: list[float] = field(default_factory=list)  # seconds per unit
+    cpu: list[float] = field(default_factory=list)  # CPU-seconds per unit
+
+    @property
+    def per_cpu_second(self) -> float:
+        """Floating-point operations per CPU-second, 0 where they are not known."""
+        cpu = statistics.median(self.cpu)
+        return self.case.flops / cpu if cpu else 0.0
+
+
+def measure(
+    cases: Sequence[Case],
+    repeats: int,
+    *,
+    device: torch.device | None = None,
+    progress: Progress = silent,
+) -> list[Timing]:
+    """Time all cases in turn, ``repeats`` rounds after a warm-up."""
+    if repeats < 1:
+        raise UsageError(f"{repeats} repeats measure nothing: give 1 or more")
+    timings = [Timing(case) for case in cases]
+    rounds = WARM_UP + repeats
+    for turn in range(rounds):
+        for place, timing in enumerate(timings):
+            progress(turn * len(cases) + place, rounds * len(cases), timing.case.name)
+            wall, cpu = _clock(timing.case.run, device)
+            if turn >= WARM_UP:
+                timing.wall.append(wall / timing.case.count)
+                timing.cpu.append(cpu / timing.case.count)
+    progress(rounds * len(cases), rounds * len(cases))
+    return timings
+
+
+def drawing_cases(
+    net: Bundle,
+    batches: Sequence[int],
+    precisions: Sequence[Precision],
+    device: torch.device,
+) -> list[Case]:
+    """Return cases that draw images [B, C, R, R] from latents, the network being on ``device``."""
+    G, config = net.generator.to(device), net.config
+    cases = []
+    for precision in precisions:
+        synthesis = prepare_synthesis(G, precision)
+        for batch in batches:
+            z = torch.randn(batch, config.z_dim, device=device)
+
+            def draw(z: torch.Tensor = z, synthesis: Callable[..., object] = synthesis) -> None:
+                with torch.inference_mode(), exact_kernels(device):
+                    synthesis(G.mapping(z, truncation_psi=0.7 if config.has_w else 1.0))
+
+            cases.append(
+                Case(
+                    f"draw {config.resolution} px, batch {batch}, {precision}",
+                    "image", batch, draw, drawing_flops(config), precision,
+                )
+            )  # fmt: skip
+    return cases
+
+
+def training_case(net: Bundle, batch: int, device: torch.device) -> Case:
+    """Return the case of one training step (D with R1 every step, EMA, G) at full resolution.
+
+    The network is trained by it. Raises UsageError where labels would be needed.
+    """
+    config = net.config
+    if config.label_dim:
+        raise UsageError("a network with classes is not timed in training: leave --train out")
+    training = TrainingConfig(batch={}, batch_base=batch, lr={}, hold_kimg=0, fade_kimg=1e-3)
+    step = TrainingStep(net, training, device=device)
+    stage = schedule_at(training, config.resolution, 10**9)
+    step.set_stage(stage, reset=True)
+    size = (batch, config.channels, config.resolution, config.resolution)
+    reals = torch.randint(0, 256, size, dtype=torch.uint8)
+    number = iter(range(10**9))
+    name = f"train {config.resolution} px, batch {batch}, float32"
+    return Case(name, "step", 1, lambda: step(reals, None, stage, next(number)))
+
+
+def ceiling_case(device: torch.device, precision: Precision) -> Case:
+    """Return one 3×3 convolution of 512 feature maps at 64 px: the most this machine does."""
+    dtype = torch.float32 if precision == "float32" else torch.bfloat16
+    x = torch.randn(1, CEILING_MAPS, CEILING_SIDE, CEILING_SIDE, device=device, dtype=dtype)
+    w = torch.randn(CEILING_MAPS, CEILING_MAPS, 3, 3, device=device, dtype=dtype)
+    x = x.contiguous(memory_format=torch.channels_last)
+    w = w.contiguous(memory_format=torch.channels_last)
+
+    def convolve() -> None:
+        with torch.inference_mode(), exact_kernels(device):
+            F.conv2d(x, w, padding=1)
+
+    flops = 2.0 * 9 * CEILING_MAPS**2 * CEILING_SIDE**2
+    name = f"ceiling: 3x3 convolution, {precision}"
+    return Case(name, "convolution", 1, convolve, flops, precision)
+
+
+def drawing_flops(config: StyleGAN1Config) -> float:
+    """Return the multiplications and additions of one image's convolutions, as done here.
+
+    Upsampling convolutions count four taps of an input pixel's sixteen per output pixel.
+    """
+    total = 2.0 * 9 * config.fmaps(1) ** 2 * 16  # the one convolution at 4×4
+    for r in range(3, config.resolution_log2 + 1):
+        before, maps, pixels = config.fmaps(r - 2), config.fmaps(r - 1), 4**r
+        total += 2.0 * pixels * (4 * before * maps + 9 * maps**2)
+    last = config.resolution_log2
+    return total + 2.0 * (1 << 2 * last) * config.fmaps(last - 1) * config.channels
+
+
+def _clock(run: Callable[[], object], device: torch.device | None) -> tuple[float, float]:
+    """Return (wall, CPU) seconds of one call, with an accelerator's queue emptied."""
+    _wait(device)
+    wall, cpu = time.perf_counter(), time.process_time()
+    run()
+    _wait(device)
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def _wait(device: torch.device | None) -> None:
+    if device is not None and device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device is not None and device.type == "mps":
+        torch.mps.synchronize()

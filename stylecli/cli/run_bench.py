@@ -1,0 +1,157 @@
+"""``stylecli bench``: how fast this machine draws and trains, in CPU-seconds and in wall time."""
+
+import statistics
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stylecli.cli.options import DeviceOption, JsonOption, QuietOption
+from stylecli.cli.output import Output
+from stylecli.errors import UsageError
+from stylecli.networks.config import StyleGAN1Config
+
+if TYPE_CHECKING:
+    from stylecli.bench import Case, Timing
+
+MAX_RESOLUTION = 1024
+
+
+def command(
+    config: Annotated[
+        str, typer.Option("--config", help="Paper configuration: a b c d e f, ...")
+    ] = "f",
+    resolutions: Annotated[
+        str, typer.Option("--resolutions", help="Sides in pixels, such as 64,256.")
+    ] = "64,256",
+    batches: Annotated[str, typer.Option("--batches", help="Images at a time, such as 1,8.")] = "1",
+    precisions: Annotated[
+        str, typer.Option("--precisions", help="float32, bf16, or both.")
+    ] = "float32,bf16",
+    train: Annotated[bool, typer.Option("--train", help="Time training steps as well.")] = False,
+    small: Annotated[
+        bool, typer.Option("--small", help="The network of --preset small, not the paper's.")
+    ] = False,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Rounds that count.")] = 7,
+    device: DeviceOption = "auto",
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Measure how fast this machine draws and trains.
+
+    Example: stylecli bench --resolutions 64,256 --repeats 9
+
+    Fresh networks; all cases take turns. Prints medians with the smallest and largest value, and
+    the share of what one large convolution reaches here. CPU-seconds hardly depend on other work.
+    """
+    from stylecli.bench import measure
+    from stylecli.devices import resolve_device
+
+    output = Output(json=json, quiet=quiet)
+    chosen = resolve_device(device)
+    networks = [_config(config, side, small) for side in _numbers(resolutions, "--resolutions")]
+    kinds = [word.strip() for word in precisions.split(",")]
+    cases = _cases(networks, _numbers(batches, "--batches"), kinds, train, chosen)
+    with output.progress("bench", "runs") as progress:
+        timings = measure(cases, repeats, device=chosen, progress=progress)
+    output.result(_document(timings, str(chosen)), output.table(*_table(timings)))
+
+
+def _config(preset: str, resolution: int, small: bool) -> StyleGAN1Config:
+    from stylecli.networks.config import make_config
+    from stylecli.training.presets import plan_training
+
+    if not 8 <= resolution <= MAX_RESOLUTION or resolution & (resolution - 1):
+        raise UsageError(
+            f"resolution {resolution} is not a power of two from 8 to {MAX_RESOLUTION}"
+        )
+    if small:
+        return plan_training("small", config=preset, resolution=resolution).network
+    return make_config(preset, resolution=resolution)
+
+
+def _cases(
+    networks: list[StyleGAN1Config], batches: list[int], precisions: list[str], train: bool,
+    device: Any,
+) -> "list[Case]":  # fmt: skip
+    from dataclasses import asdict
+
+    from stylecli.bench import ceiling_case, drawing_cases, training_case
+    from stylecli.networks.bundle import new_network
+    from stylecli.rendering import check_precision
+
+    for precision in precisions:
+        check_precision(precision)
+    cases = [ceiling_case(device, precision) for precision in precisions]  # type: ignore[arg-type]
+    for network in networks:
+        fields = asdict(network)
+        net = new_network(fields.pop("preset"), **fields)
+        cases += drawing_cases(net, batches, precisions, device)  # type: ignore[arg-type]
+        if train:
+            fresh = new_network(network.preset, **fields)
+            cases += [training_case(fresh, max(batch, 4), device) for batch in batches[-1:]]
+    return cases
+
+
+def _numbers(text: str, option: str) -> list[int]:
+    words = text.split(",")
+    if not all(word.strip().isdecimal() and int(word) for word in words):
+        raise UsageError(f"{option} {text!r} is not readable: give numbers such as 64,256")
+    return [int(word) for word in words]
+
+
+def _ceilings(timings: "list[Timing]") -> dict[str, float]:
+    """Return the most operations per CPU-second that any case of a precision reached."""
+    best: dict[str, float] = {}
+    for timing in timings:
+        precision = timing.case.precision
+        best[precision] = max(best.get(precision, 0.0), timing.per_cpu_second)
+    return best
+
+
+def _document(timings: "list[Timing]", device: str) -> dict[str, Any]:
+    import platform
+
+    import torch
+
+    ceilings = _ceilings(timings)
+    return {
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "cases": [
+            {
+                "name": timing.case.name,
+                "unit": timing.case.unit,
+                "repeats": len(timing.wall),
+                "cpu_seconds": _spread(timing.cpu),
+                "wall_seconds": _spread(timing.wall),
+                "gflops_per_cpu_second": timing.per_cpu_second / 1e9 or None,
+                "share_of_ceiling": timing.per_cpu_second / ceilings[timing.case.precision] or None,
+            }
+            for timing in timings
+        ],
+    }  # fmt: skip
+
+
+def _table(timings: "list[Timing]") -> tuple[list[str], list[list[str]]]:
+    ceilings = _ceilings(timings)
+    rows = []
+    for timing in timings:
+        share = timing.per_cpu_second / (ceilings[timing.case.precision] or 1.0)
+        rows.append([
+            timing.case.name,
+            _shown(_spread(timing.cpu)),
+            _shown(_spread(timing.wall)),
+            f"{1 / statistics.median(timing.wall):.3g}",
+            f"{share:.0%}" if timing.case.flops else "-",
+        ])  # fmt: skip
+    return ["case", "CPU-s each (min-max)", "wall s each (min-max)", "per s", "of ceiling"], rows
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def _shown(spread: dict[str, float]) -> str:
+    return f"{spread['median']:.4g} ({spread['min']:.3g}-{spread['max']:.3g})"

@@ -1,0 +1,32 @@
+"""``stylecli bench``: the table and the document, and what it refuses."""
+
+import json
+
+from typer.testing import CliRunner
+
+from stylecli.cli.app import app
+
+QUICK = ["bench", "--small", "--resolutions", "8", "--repeats", "1", "--quiet"]
+
+
+def test_every_case_has_a_row_and_a_record() -> None:
+    done = CliRunner().invoke(app, [*QUICK, "--train", "--batches", "4", "--json"])
+
+    document = json.loads(done.stdout)
+    names = [case["name"] for case in document["cases"]]
+    assert done.exit_code == 0
+    assert names[2:] == [
+        "draw 8 px, batch 4, float32",
+        "draw 8 px, batch 4, bf16",
+        "train 8 px, batch 4, float32",
+    ]
+    assert all(0 < case["cpu_seconds"]["median"] for case in document["cases"])
+    assert 0 < document["cases"][2]["share_of_ceiling"] <= 1
+
+
+def test_numbers_that_are_none_are_refused() -> None:
+    for wrong in (["--resolutions", "48"], ["--batches", "0"], ["--precisions", "half"]):
+        done = CliRunner().invoke(app, [*QUICK, *wrong])
+
+        assert done.exit_code == 2
+        assert wrong[1] in done.stderr
