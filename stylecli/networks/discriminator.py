@@ -32,12 +32,11 @@ class DiscriminatorBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [N, I, 2h, 2w] -> [N, O, h, w]."""
-        x = leaky_relu(self.conv0(x))
+        x = self.conv0.activated(x)
         if self.blur:
             x = blur2d(x)
         x = conv2d_downsample(x, self.conv1_down.scaled_weight)
-        assert self.conv1_down.bias is not None
-        return leaky_relu(x + self.conv1_down.bias.view(1, -1, 1, 1))
+        return leaky_relu(x, self.conv1_down.bias)
 
 
 class DiscriminatorHead(nn.Module):
@@ -55,7 +54,7 @@ class DiscriminatorHead(nn.Module):
         """x [N, C, 4, 4] -> [N, outputs]."""
         if self.group_size > 1:
             x = minibatch_stddev(x, self.group_size)
-        x = leaky_relu(self.conv(x))
+        x = self.conv.activated(x)
         x = leaky_relu(self.dense0(x.flatten(1)))
         return self.dense1(x)  # type: ignore[no-any-return]
 
@@ -110,13 +109,18 @@ class Discriminator(nn.Module):
         if images.is_cpu:  # blurs ten times faster there; all features keep the layout
             images = images.contiguous(memory_format=torch.channels_last)
         depth = self.config.resolution_log2 - 2 - level  # blocks to run
-        x = leaky_relu(self.from_rgb[depth](images))
+        x = self._features(images, depth)
         for index in range(depth - 1, -1, -1):
             x = self.blocks[index](x)
             if fade and index == depth - 1:
-                coarse = leaky_relu(self.from_rgb[depth - 1](F.avg_pool2d(images, 2)))
+                coarse = self._features(F.avg_pool2d(images, 2), depth - 1)
                 x = lerp(x, coarse, fade)
         return self.head(x)  # type: ignore[no-any-return]
+
+    def _features(self, images: Tensor, depth: int) -> Tensor:
+        layer = self.from_rgb[depth]
+        assert isinstance(layer, EqualConv2d)
+        return layer.activated(images)
 
     def _at_level(self, images: Tensor, level: int) -> Tensor:
         """Box-average full-size images to the level's size; take those of that size as they are."""

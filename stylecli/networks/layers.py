@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stylecli.errors import UsageError
+from stylecli.ops.biased_activation import bias_act
+from stylecli.ops.dispatch import Route, route
 from stylecli.ops.epilogue import EPSILON, LEAKY_SLOPE
 
 SQRT2 = math.sqrt(2.0)
@@ -63,9 +65,21 @@ class EqualConv2d(nn.Module):
             return y.permute(0, 3, 1, 2)
         return F.conv2d(x, weight, self.bias, padding=weight.shape[-1] // 2)
 
+    def activated(self, x: Tensor) -> Tensor:
+        """Convolve, add the bias and apply leaky ReLU: on a GPU the last two are one kernel."""
+        if self.bias is None or route("bias_act", x) is Route.REFERENCE:
+            return leaky_relu(self(x))
+        weight = self.scaled_weight
+        y = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+        return leaky_relu(y, self.bias)
 
-def leaky_relu(x: Tensor) -> Tensor:
-    """Leaky ReLU of slope 0.2, without an output gain (the √2 sits in the weights)."""
+
+def leaky_relu(x: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Leaky ReLU of slope 0.2 of x + bias [C], without a gain (the √2 sits in the weights)."""
+    if route("bias_act", x) is not Route.REFERENCE:
+        return bias_act(x, bias, act="lrelu", alpha=LEAKY_SLOPE, gain=1.0)
+    if bias is not None:
+        x = x + bias.view(1, -1, 1, 1)
     return F.leaky_relu(x, LEAKY_SLOPE)
 
 

@@ -10,19 +10,29 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-LEAKY_SLOPE = 0.2
-EPSILON = 1e-8
+from stylecli.errors import DeviceError
+from stylecli.ops.cuda.availability import give_up
+from stylecli.ops.dispatch import Route, route
+from stylecli.ops.epilogue_reference import (
+    EPSILON,
+    LEAKY_SLOPE,
+    instance_norm,
+    pixel_norm,
+    split_style,
+    style_epilogue_ref,
+)
+from stylecli.ops.fused_epilogue import fused_style_epilogue
+from stylecli.ops.partial_derivatives import partial_gradients
+from stylecli.ops.registered_epilogue import style_epilogue_op
 
-
-def pixel_norm(x: Tensor) -> Tensor:
-    """Divide by the root mean square over channels: x / sqrt(mean_C(x²) + 1e-8)."""
-    return x * (x.square().mean(dim=1, keepdim=True) + EPSILON).rsqrt()
-
-
-def instance_norm(x: Tensor) -> Tensor:
-    """Bring every feature map [H, W] to zero mean and unit (biased) variance."""
-    x = x - x.mean(dim=(2, 3), keepdim=True)
-    return x * (x.square().mean(dim=(2, 3), keepdim=True) + EPSILON).rsqrt()
+__all__ = [
+    "EPSILON",
+    "LEAKY_SLOPE",
+    "instance_norm",
+    "pixel_norm",
+    "style_epilogue",
+    "style_epilogue_ref",
+]
 
 
 def style_epilogue(
@@ -44,41 +54,20 @@ def style_epilogue(
     if style is not None and use_instance_norm and not use_pixel_norm:
         if noise is None or noise_strength is None:
             noise = noise_strength = None
+        way = route("style_epilogue", x, bias, noise, noise_strength, style)
+        if way is Route.EAGER:
+            try:
+                return fused_style_epilogue(x, bias, noise, noise_strength, style)
+            except DeviceError as error:
+                give_up("style_epilogue", x, error)
+        if way is Route.COMPILED:
+            return style_epilogue_op(x, bias, noise, noise_strength, style)
         return _StyleEpilogue.apply(  # type: ignore[no-any-return, no-untyped-call]
             x, bias, noise, noise_strength, style
         )
     return style_epilogue_ref(
         x, bias, noise, noise_strength, style, use_pixel_norm, use_instance_norm
     )
-
-
-def style_epilogue_ref(
-    x: Tensor,
-    bias: Tensor,
-    noise: Tensor | None = None,
-    noise_strength: Tensor | None = None,
-    style: Tensor | None = None,
-    use_pixel_norm: bool = False,
-    use_instance_norm: bool = True,
-) -> Tensor:
-    """Do what style_epilogue does in plain steps: the definition, and its second derivative."""
-    if noise is not None and noise_strength is not None:
-        x = x + noise * noise_strength.view(1, -1, 1, 1)
-    x = F.leaky_relu(x + bias.view(1, -1, 1, 1), LEAKY_SLOPE)
-    if use_pixel_norm:
-        x = pixel_norm(x)
-    if use_instance_norm:
-        x = instance_norm(x)
-    if style is not None:
-        scale, shift = _split(style, x)
-        x = x * scale + shift
-    return x
-
-
-def _split(style: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Split a style [N, 2C] into the factor (scale + 1) and the shift, each [N, C, 1, 1]."""
-    scale, shift = style.view(like.shape[0], 2, like.shape[1], 1, 1).unbind(1)
-    return scale + 1, shift
 
 
 class _StyleEpilogue(torch.autograd.Function):
@@ -104,7 +93,7 @@ class _StyleEpilogue(torch.autograd.Function):
         # Two passes on purpose: E[a²] - E[a]² cancels badly on nearly constant planes.
         inverse = (centred.square().mean(dim=(2, 3), keepdim=True) + EPSILON).rsqrt()
         h = centred.mul_(inverse)
-        factor, shift = _split(style, x)
+        factor, shift = split_style(style, x)
         ctx.save_for_backward(x, bias, noise, strength, style, a, h, inverse)
         return torch.addcmul(shift, h, factor)
 
@@ -116,8 +105,12 @@ class _StyleEpilogue(torch.autograd.Function):
             return None, None, None, None, None
         inputs = (x, bias, noise, strength, style)
         if torch.is_grad_enabled():  # a second derivative is wanted
-            return _reference_gradients(inputs, ctx.needs_input_grad, grad)
-        factor, _ = _split(style, x)
+            return tuple(
+                partial_gradients(
+                    lambda *own: (style_epilogue_ref(*own),), inputs, ctx.needs_input_grad, (grad,)
+                )
+            )
+        factor, _ = split_style(style, x)
         mean_grad = grad.mean(dim=(2, 3), keepdim=True)
         mean_grad_h = (grad * h).mean(dim=(2, 3), keepdim=True)
         pixels = x.shape[2] * x.shape[3]
@@ -134,15 +127,3 @@ class _StyleEpilogue(torch.autograd.Function):
                 grad_noise = (grad_x * strength.view(1, -1, 1, 1)).sum(dim=1, keepdim=True)
                 grad_noise = grad_noise.sum_to_size(noise.shape)
         return grad_x, grad_bias, grad_noise, grad_strength, grad_style
-
-
-def _reference_gradients(
-    inputs: tuple[Tensor | None, ...], needed: tuple[bool, ...], grad: Tensor
-) -> tuple[Tensor | None, ...]:
-    """Return differentiable gradients through the plain definition."""
-    x, bias, noise, strength, style = inputs
-    assert x is not None and bias is not None
-    y = style_epilogue_ref(x, bias, noise, strength, style)
-    wanted = [tensor for tensor, need in zip(inputs, needed, strict=True) if need]
-    found = iter(torch.autograd.grad(y, wanted, grad, create_graph=True))  # type: ignore[arg-type]
-    return tuple(next(found) if need else None for need in needed)

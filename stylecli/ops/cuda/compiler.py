@@ -1,0 +1,166 @@
+"""Kernel source to machine code by NVRTC, the compiler library that CUDA builds of torch bring.
+
+NVRTC is reached through NVIDIA's ``cuda-core`` and ``cuda-bindings`` (extra ``cuda``). Their
+``cuda-pathfinder`` finds the library under whatever name it has: ``libnvrtc.so.13`` in the wheels
+beside torch, in conda or in a toolkit, ``nvrtc64_130_0.dll`` on Windows, and its companion
+``nvrtc-builtins`` before it. No driver, GPU, header or host compiler takes part, so the tests
+compile for every architecture. Importing this module compiles and loads nothing.
+"""
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
+
+from stylecli.errors import DeviceError
+
+INSTALL = "pip install 'stylecli[cuda]'"
+
+OPTIONS: dict[str, str] = {"std": "c++17", "ptxas_options": "-v"}
+"""What NVRTC is told besides the architecture; -v makes ptxas log registers and spills."""
+
+PROGRAM_NAME = "stylecli.cu"
+
+_ENTRY = re.compile(r"Compiling entry function '([^']+)'")
+_MEMORY = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
+_USED = re.compile(r"Used (\d+) registers")
+_SHARED = re.compile(r"(\d+) bytes smem")
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one kernel takes of a multiprocessor, from the log of ptxas."""
+
+    registers: int  # per thread
+    stack_bytes: int  # local memory per thread
+    spill_bytes: int  # stores and loads
+    shared_bytes: int  # static, per block
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """Machine code of some kernels for one architecture."""
+
+    architecture: str  # "sm_90"
+    cubin: bytes
+    symbols: dict[str, str]  # template-id -> name in the cubin
+    resources: dict[str, Resources]  # by template-id
+
+
+def nvrtc_problem() -> str | None:
+    """Return why NVRTC cannot be used and what to do, or None when it can."""
+    for module, package in (("cuda.bindings", "cuda-bindings"), ("cuda.core", "cuda-core")):
+        try:
+            found = find_spec(module)
+        except (ImportError, ValueError):
+            found = None
+        if found is None:
+            return f"the package {package} is not installed, run: {INSTALL}"
+    try:
+        nvrtc_version()
+    except Exception as error:  # a missing library, one of another CUDA, a broken install, ...
+        return f"NVRTC cannot be loaded ({_first_line(error)}), run: pip install {_nvrtc_package()}"
+    return None
+
+
+def _nvrtc_package() -> str:
+    """Return the package that brings the NVRTC which cuda-bindings looks for: one of its major."""
+    major = version("cuda-bindings").partition(".")[0]
+    return "nvidia-cuda-nvrtc-cu12" if major == "12" else f"'nvidia-cuda-nvrtc=={major}.*'"
+
+
+@cache
+def nvrtc_version() -> str:
+    """Return NVRTC's version as "13.0"; raise what its binding raises when it is not there."""
+    from cuda.bindings import nvrtc
+
+    error, major, minor = nvrtc.nvrtcVersion()
+    if error != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+        raise DeviceError(f"NVRTC does not tell its version: {error}")
+    return f"{major}.{minor}"
+
+
+@cache
+def nvrtc_architectures() -> tuple[int, ...]:
+    """Return the architectures that this NVRTC compiles for, rising: 75, 80, 86, ..."""
+    from cuda.bindings import nvrtc
+
+    error, found = nvrtc.nvrtcGetSupportedArchs()
+    if error != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+        raise DeviceError(f"NVRTC does not tell its architectures: {error}")
+    return tuple(sorted(found))
+
+
+def architecture_for(capability: tuple[int, int], supported: Sequence[int] | None = None) -> str:
+    """Return the architecture to compile for on a GPU of this compute capability: "sm_90".
+
+    Code for a lower minor version of the same major one runs too, so a card newer than NVRTC may
+    still be served. Raises DeviceError when nothing fits.
+    """
+    supported = nvrtc_architectures() if supported is None else supported
+    major, minor = capability
+    fitting = [one for one in supported if one // 10 == major and one % 10 <= minor]
+    if not fitting:
+        raise DeviceError(
+            f"the NVRTC here compiles for {', '.join(f'sm_{one}' for one in supported)}: "
+            f"the GPU is sm_{major}{minor}"
+        )
+    return f"sm_{max(fitting)}"
+
+
+def compile_kernels(source: str, template_ids: Sequence[str], architecture: str) -> Compiled:
+    """Compile the named instances of templates in one program; return the code.
+
+    0.1 s and about 0.2 s for each kernel. Raises DeviceError with the beginning of NVRTC's log.
+    """
+    problem = nvrtc_problem()
+    if problem:
+        raise DeviceError(problem)
+    from cuda.core import Program, ProgramOptions
+
+    log = io.StringIO()
+    try:
+        options = ProgramOptions(name=PROGRAM_NAME, arch=architecture, **OPTIONS)
+        program = Program(source, "c++", options)
+        code = program.compile("cubin", name_expressions=tuple(template_ids), logs=log)
+        mangled = {name: lowered.decode() for name, lowered in code.symbol_mapping.items()}
+        symbols = {name: mangled[name] for name in template_ids}
+        cubin = bytes(code.code)
+        program.close()
+    except Exception as error:
+        raise DeviceError(
+            f"NVRTC {nvrtc_version()} refused the kernels for {architecture}: {_complaint(error)}"
+        ) from error
+    by_symbol = parse_log(log.getvalue())
+    resources = {name: by_symbol[symbol] for name, symbol in symbols.items() if symbol in by_symbol}
+    return Compiled(architecture, cubin, symbols, resources)
+
+
+def parse_log(log: str) -> dict[str, Resources]:
+    """Read the verbose log of ptxas; return the resources by symbol."""
+    found = {}
+    for block in re.split(r"(?=Compiling entry function)", log)[1:]:
+        entry, memory = _ENTRY.search(block), _MEMORY.search(block)
+        used, shared = _USED.search(block), _SHARED.search(block)
+        if entry and memory and used:
+            found[entry[1]] = Resources(
+                registers=int(used[1]),
+                stack_bytes=int(memory[1]),
+                spill_bytes=int(memory[2]) + int(memory[3]),
+                shared_bytes=int(shared[1]) if shared else 0,
+            )
+    return found
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def _complaint(error: BaseException) -> str:
+    """Return the first line of a compilation log that says ``error``, else the first line."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return next((line for line in lines if "error:" in line), _first_line(error))

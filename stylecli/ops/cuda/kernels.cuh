@@ -1,0 +1,7 @@
+// All kernels. NVRTC and g++ instantiate the templates named in kernel_names.py from this one text.
+#pragma once
+
+#include "activation.cuh"
+#include "epilogue.cuh"
+#include "epilogue_gradient.cuh"
+#include "fir.cuh"

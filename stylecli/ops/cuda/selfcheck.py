@@ -1,0 +1,172 @@
+"""Every kernel against plain PyTorch in float64, on the device itself, when it is first used.
+
+A card, a driver or a compiler that nobody here has tried may get a kernel wrong. So the first use
+of an operator on a device, in a dtype, runs small cases that reach each of its kernels, forward
+and backward, and compares. The reference starts from the inputs as the kernel sees them, rounded
+to its dtype. Nothing of the user's is touched: no random state, no gradient, no autocast.
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from stylecli.errors import DeviceError
+from stylecli.ops.activation_reference import Additions, bias_act_ref
+from stylecli.ops.activations import resolved_activation
+from stylecli.ops.cuda.activation_calls import bias_act_forward, bias_act_gradient
+from stylecli.ops.cuda.cuda_runtime import ready_backend
+from stylecli.ops.cuda.epilogue_calls import epilogue_forward, epilogue_gradient
+from stylecli.ops.cuda.fir_calls import upfirdn2d_forward
+from stylecli.ops.cuda.kernel_names import variants
+from stylecli.ops.cuda.launch import DTYPE_NAMES
+from stylecli.ops.epilogue_reference import style_epilogue_ref
+from stylecli.ops.fir_reference import Resampling, upfirdn2d_ref
+
+TOLERANCES = {
+    torch.float64: 1e-10,
+    torch.float32: 1e-4,
+    torch.float16: 5e-3,
+    torch.bfloat16: 4e-2,
+}
+"""Largest error let pass, as a part of the largest value (at least one): ten times or more what the
+host build of the same source shows."""
+
+Outcome = tuple[str, Tensor, Tensor]  # what, the kernel's value, the reference's
+
+
+def check_operator(name: str, device: torch.device, dtype: torch.dtype) -> dict[str, float]:
+    """Compile, load and check the kernels of operator ``name``; return the error of each result.
+
+    Errors are relative to the largest reference value, at least one. Raises DeviceError when the
+    kernels cannot be had or a result differs by more than TOLERANCES[dtype].
+    """
+    if dtype not in DTYPE_NAMES:
+        raise DeviceError(f"there are no kernels for {dtype}")
+    ready_backend(device).prepare(variants((DTYPE_NAMES[dtype],))[name], device)
+    errors: dict[str, float] = {}
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast(device.type, enabled=False),
+    ):
+        for what, found, expected in _CHECKS[name](_Inputs(device, dtype)):
+            error = relative_error(found, expected)
+            errors[what] = max(error, errors.get(what, 0.0))
+            if not error <= TOLERANCES[dtype]:  # so that "not a number" fails
+                raise DeviceError(
+                    f"the self-check failed: {what} differs from plain PyTorch by {error:.1e}, "
+                    f"more than {TOLERANCES[dtype]:.0e}"
+                )
+    return errors
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    """Return max |found - expected| / max(1, max |expected|); not a number counts as infinite."""
+    expected = expected.detach().double()
+    error = (found.detach().double() - expected).abs().max() / expected.abs().max().clamp(min=1)
+    return float(error.nan_to_num(nan=torch.inf))
+
+
+class _Inputs:
+    """Draws inputs on the CPU from a seed of its own, rounded to the kernel's dtype."""
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self._device, self._dtype = device, dtype
+        self._random = torch.Generator("cpu").manual_seed(20181212)
+
+    def __call__(self, *shape: int, about: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Return the same normal numbers in the kernel's dtype and as a float64 leaf."""
+        drawn = torch.randn(shape, generator=self._random, dtype=torch.float64, device="cpu")
+        drawn += about
+        mine = drawn.to(self._dtype).to(self._device)
+        return mine, mine.to(torch.float64, copy=True).requires_grad_()
+
+
+def _check_bias_act(inputs: _Inputs) -> Iterator[Outcome]:
+    # Every addition, a clamp, planes that fill 128-bit accesses; then smooth, without, odd planes;
+    # then from the output, which keeps neither the input nor a clamp's edge to round onto.
+    for act, shape, layer, clamp in (
+        ("lrelu", (2, 3, 16, 24), True, 2.3),
+        ("swish", (2, 3, 5, 7), False, 1.1),
+        ("lrelu", (3, 5, 12, 8), False, None),
+    ):
+        activation = resolved_activation(act, clamp=clamp)
+        x, x64 = inputs(*shape)
+        b, b64 = inputs(shape[1])
+        mine, exact = Additions(b), Additions(b64)
+        if layer:
+            scale, scale64 = inputs(*shape[:2], about=1.0)
+            noise, noise64 = inputs(shape[0], 1, *shape[2:])
+            strength, strength64 = inputs(shape[1])
+            mine = Additions(b, scale, noise, strength)
+            exact = Additions(b64, scale64, noise64, strength64)
+        y = bias_act_forward(x, mine, 1, activation)
+        y64 = bias_act_ref(x64, exact, 1, activation)
+        yield f"{act} y", y, y64
+        dy, dy64 = inputs(*shape)
+        from_output = clamp is None
+        read = y if from_output else x
+        dx, sums = bias_act_gradient(
+            dy, read, mine, 1, activation, from_output=from_output, want_sums=True
+        )
+        dx64, db64 = torch.autograd.grad(y64, (x64, b64), dy64)
+        yield f"{act} dx", dx, dx64
+        assert sums is not None
+        yield f"{act} db", sums[:, 0].view(-1, shape[1]).sum(0), db64
+
+
+def _check_upfirdn2d(inputs: _Inputs) -> Iterator[Outcome]:
+    # Planes of 33 px and more with filters of 4 taps go by tiles, the others one by one.
+    for what, height, width, up, down, taps in (
+        ("blur", 35, 40, 1, 1, (4, 4)),
+        ("up 2", 18, 21, 2, 1, (4, 3)),
+        ("down 2", 70, 66, 1, 2, (2, 4)),
+        ("up 3 down 2", 9, 7, 3, 2, (5, 6)),
+    ):
+        how = Resampling((up, up), (down, down), (2, 1, 1, 3), gain=1.5)
+        x, x64 = inputs(2, 3, height, width)
+        f = inputs(*taps)[0].float()
+        y = upfirdn2d_forward(x, f, how)
+        y64 = upfirdn2d_ref(x64, f.double(), how)
+        yield f"{what} y", y, y64
+        dy, dy64 = inputs(*y.shape)
+        back = how.transposed(height, width, y.shape[2], y.shape[3], *taps)
+        (dx64,) = torch.autograd.grad(y64, x64, dy64)
+        yield f"{what} dx", upfirdn2d_forward(dy, f, back), dx64
+
+
+def _check_style_epilogue(inputs: _Inputs) -> Iterator[Outcome]:
+    # One plane a block in every size that there is, and one that is cut into chunks; the odd width
+    # keeps one of them from 128-bit accesses.
+    for what, size, with_noise in (
+        ("8 px", (8, 8), True),
+        ("48 px", (48, 51), True),
+        ("128 px", (128, 128), False),
+        ("144 px", (144, 136), True),
+    ):
+        x, x64 = inputs(2, 2, *size)
+        b, b64 = inputs(2)
+        style, style64 = inputs(2, 4)
+        noise, noise64 = inputs(2, 1, *size) if with_noise else (None, None)
+        strength, strength64 = inputs(2) if with_noise else (None, None)
+        y, statistics = epilogue_forward(x, b, noise, strength, style)
+        y64 = style_epilogue_ref(x64, b64, noise64, strength64, style64)
+        yield f"{what} y", y, y64
+        dy, dy64 = inputs(2, 2, *size)
+        dx, sums = epilogue_gradient(dy, x, b, noise, strength, style, statistics)
+        wanted = [x64, b64, style64] if strength64 is None else [x64, b64, style64, strength64]
+        dx64, db64, dstyle64, *dstrength64 = torch.autograd.grad(y64, wanted, dy64)
+        yield f"{what} dx", dx, dx64
+        planes = sums.view(2, 2, 4)
+        yield f"{what} dstyle", planes[..., :2].transpose(1, 2).flatten(1), dstyle64
+        yield f"{what} db", planes[..., 2].sum(0), db64
+        if dstrength64:
+            yield f"{what} dstrength", planes[..., 3].sum(0), dstrength64[0]
+
+
+_CHECKS: dict[str, Callable[[_Inputs], Iterator[Outcome]]] = {
+    "bias_act": _check_bias_act,
+    "upfirdn2d": _check_upfirdn2d,
+    "style_epilogue": _check_style_epilogue,
+}

@@ -1,0 +1,145 @@
+"""Pad, upsample, filter and downsample pictures or features in one operator."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stylecli.errors import DeviceError, UsageError
+from stylecli.ops.cuda.availability import give_up
+from stylecli.ops.cuda.fir_calls import upfirdn2d_forward
+from stylecli.ops.dispatch import Route, kernels_usable, refuse_forward_mode, route
+from stylecli.ops.fir_reference import (
+    Resampling,
+    checked_output_size,
+    filter_size,
+    upfirdn2d_ref,
+)
+
+NAME = "upfirdn2d"
+
+
+def upfirdn2d(
+    x: Tensor,
+    f: Tensor | None,
+    *,
+    up: int | Sequence[int] = 1,
+    down: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    flip_filter: bool = False,
+    gain: float = 1,
+) -> Tensor:
+    """Insert zeros, pad, filter and keep every n-th pixel (StyleGAN2, Karras et al. 2019).
+
+    x [N, C, H, W]; f [h, w], [n] for n×n by two passes, or None for no filter. In order: ``up``
+    - 1 zeros follow every pixel; ``padding`` is added around (negative: cropped); f is convolved
+    with it (``flip_filter``: correlated) and multiplied by ``gain``; every ``down``-th pixel stays.
+    ``up`` and ``down`` are a number or (x, y); ``padding`` is a number, (x, y) or (left, right,
+    top, bottom). Returns [N, C, (H·up + top + bottom - h)//down + 1, ...] in x's dtype;
+    differentiable to any order. Raises UsageError for arguments that make no sense or leave no
+    pixel.
+    """
+    if x.ndim != 4:
+        raise UsageError(f"upfirdn2d needs x [N, C, H, W]: x has shape {list(x.shape)}")
+    if f is None:
+        f = torch.ones(1, 1, dtype=torch.float32, device=x.device)
+    if f.ndim not in (1, 2) or not f.numel():
+        raise UsageError(f"a filter has shape [h, w] or [n]: this one has {list(f.shape)}")
+    how = Resampling(
+        up=_pair(up, "up"),
+        down=_pair(down, "down"),
+        padding=_padding(padding),
+        flip=flip_filter,
+        gain=float(gain),
+    )
+    checked_output_size(x, f, how)
+    # The kernels have no gradient for the filter, which nobody trains.
+    way = Route.REFERENCE if f.requires_grad else route(NAME, x, f)
+    if way is Route.REFERENCE:
+        return upfirdn2d_ref(x, f, how)
+    if way is Route.COMPILED:
+        y: Tensor = upfirdn2d_op(x, f, how.up, how.down, how.padding, how.flip, how.gain)
+        return y
+    try:
+        return _UpFirDn.apply(x, f, how)  # type: ignore[no-any-return, no-untyped-call]
+    except DeviceError as error:
+        give_up(NAME, x, error)
+        return upfirdn2d_ref(x, f, how)
+
+
+def _pair(factor: int | Sequence[int], name: str) -> tuple[int, int]:
+    x, y = (factor, factor) if isinstance(factor, int) else (int(one) for one in factor)
+    if x < 1 or y < 1:
+        raise UsageError(f"{name} is {factor}: expected whole numbers of at least 1")
+    return x, y
+
+
+def _padding(padding: int | Sequence[int]) -> tuple[int, int, int, int]:
+    values = [padding] if isinstance(padding, int) else [int(one) for one in padding]
+    match values:
+        case [every]:
+            return every, every, every, every
+        case [x, y]:
+            return x, x, y, y
+        case [left, right, top, bottom]:
+            return left, right, top, bottom
+    raise UsageError(f"padding has {len(values)} numbers: expected 1, 2 or 4")
+
+
+class _UpFirDn(torch.autograd.Function):
+    """Its gradient is itself with up and down exchanged and the filter turned."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, f: Tensor, how: Resampling) -> Tensor:
+        y = upfirdn2d_forward(x, f, how)
+        ctx.save_for_backward(f)
+        ctx.back = how.transposed(*x.shape[2:], *y.shape[2:], *filter_size(f))
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (f,) = ctx.saved_tensors
+        return _UpFirDn.apply(grads[0], f, ctx.back), None, None  # type: ignore[no-untyped-call]
+
+
+# ---- the registered op, for torch.compile
+
+
+@torch.library.custom_op("stylecli::upfirdn2d", mutates_args=())
+def upfirdn2d_op(
+    x: Tensor, f: Tensor, up: Sequence[int], down: Sequence[int], padding: Sequence[int],
+    flip: bool, gain: float,
+) -> Tensor:  # fmt: skip
+    """Resample as upfirdn2d does; opaque to torch.compile."""
+    refuse_forward_mode(NAME)
+    how = _resampling(up, down, padding, flip, gain)
+    if kernels_usable(NAME, x):
+        return upfirdn2d_forward(x, f, how)
+    return upfirdn2d_ref(x, f, how).contiguous()
+
+
+def _resampling(up: Any, down: Any, padding: Any, flip: bool, gain: float) -> Resampling:
+    return Resampling(tuple(up), tuple(down), tuple(padding), flip, gain)
+
+
+@upfirdn2d_op.register_fake
+def _(x: Tensor, f: Tensor, up: Any, down: Any, padding: Any, flip: bool, gain: float) -> Tensor:
+    how = _resampling(up, down, padding, flip, gain)
+    return x.new_empty(*x.shape[:2], *how.output_size(*x.shape[2:], *filter_size(f)))
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, f = inputs[:2]
+    ctx.save_for_backward(f)
+    ctx.back = _resampling(*inputs[2:]).transposed(*x.shape[2:], *output.shape[2:], *filter_size(f))
+
+
+def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    (f,) = ctx.saved_tensors
+    back = ctx.back
+    dx = upfirdn2d_op(dy, f, back.up, back.down, back.padding, back.flip, back.gain)
+    return dx, *[None] * 6
+
+
+upfirdn2d_op.register_autograd(_backward, setup_context=_keep)

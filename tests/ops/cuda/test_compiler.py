@@ -1,0 +1,151 @@
+"""What NVRTC makes of every kernel for every architecture; its log is read, its errors told."""
+
+from importlib.util import find_spec
+
+import pytest
+
+from stylecli.errors import DeviceError
+from stylecli.ops.cuda import compiler
+from stylecli.ops.cuda.compiler import architecture_for, compile_kernels, parse_log
+from tests.ops.cuda import compile_gate
+
+needs_nvrtc = pytest.mark.skipif(
+    find_spec("cuda") is None or compiler.nvrtc_problem() is not None,
+    reason="KERNELS NOT COMPILED: no NVRTC on this machine. pip install 'stylecli[dev]' runs these",
+)
+needs_disassembler = pytest.mark.skipif(
+    compile_gate.disassembler() is None,
+    reason="MACHINE CODE NOT READ: no nvdisasm on this machine. pip install 'stylecli[dev]'",
+)
+
+SMALL = "template <typename T> __global__ void twice(T* x) { x[threadIdx.x] *= T(2); }"
+
+
+@pytest.fixture(scope="session")
+def compiled():
+    """Return every kernel for every architecture: a minute on two cores, for the gate below."""
+    return compile_gate.compile_all()
+
+
+@needs_nvrtc
+@pytest.mark.slow
+def test_no_kernel_spills_or_uses_local_memory_on_any_architecture(compiled):
+    wrong = [
+        f"{one.architecture} {name}: {taken}"
+        for one in compiled
+        for name, taken in one.resources.items()
+        if taken.spill_bytes or taken.stack_bytes
+    ]
+    assert wrong == []
+    assert all(set(one.resources) == set(compile_gate.EVERY_KERNEL) for one in compiled)
+
+
+@needs_nvrtc
+@pytest.mark.slow
+def test_every_kernel_keeps_its_limit_of_registers(compiled):
+    wrong = [
+        f"{one.architecture} {name}: {taken.registers}"
+        for one in compiled
+        for name, taken in one.resources.items()
+        if taken.registers > compile_gate.register_limit(name)
+    ]
+    assert wrong == []
+
+
+@needs_nvrtc
+@pytest.mark.slow
+def test_static_shared_memory_fits_every_gpu(compiled):
+    most = max(taken.shared_bytes for one in compiled for taken in one.resources.values())
+    assert most <= 48 * 1024
+
+
+@needs_nvrtc
+@needs_disassembler
+@pytest.mark.slow
+def test_kernels_move_128_bits_at_a_time_where_promised(compiled):
+    ampere = compiled[compile_gate.ARCHITECTURES.index("sm_80")]
+    counts = compile_gate.memory_instructions(ampere, compile_gate.disassembler())
+    assert [
+        name
+        for name in counts
+        if compile_gate.promises_wide_loads(name) != ("LDG.128" in counts[name])
+    ] == []
+    assert [
+        name
+        for name in counts
+        if compile_gate.promises_wide_stores(name) and not counts[name]["STG.128"]
+    ] == []
+    assert sum(count["LDL"] + count["STL"] for count in counts.values()) == 0
+
+
+@needs_nvrtc
+def test_compiles_a_template_and_tells_what_it_takes():
+    found = compile_kernels(SMALL, ["twice<float>", "twice<int>"], "sm_80")
+    assert found.architecture == "sm_80" and found.cubin[:4] == b"\x7fELF"
+    assert set(found.symbols) == set(found.resources) == {"twice<float>", "twice<int>"}
+    assert found.symbols["twice<float>"].encode() in found.cubin
+    assert 1 < found.resources["twice<float>"].registers < 30
+
+
+@needs_nvrtc
+def test_a_source_that_does_not_compile_is_one_sentence():
+    with pytest.raises(DeviceError, match=r"refused the kernels for sm_80: .*error: .*undefined"):
+        compile_kernels(SMALL.replace("T(2)", "two"), ["twice<float>"], "sm_80")
+
+
+@needs_nvrtc
+def test_an_architecture_that_nvrtc_does_not_know_is_refused():
+    with pytest.raises(DeviceError, match=r"refused the kernels for sm_10: .*gpu-architecture"):
+        compile_kernels(SMALL, ["twice<float>"], "sm_10")
+
+
+def test_reads_registers_spills_and_shared_memory_from_the_log():
+    log = """
+ptxas info    : Compiling entry function '_Z1aPf' for 'sm_90'
+ptxas info    : Function properties for _Z1aPf
+ptxas         .     8 bytes stack frame, 4 bytes spill stores, 12 bytes spill loads
+ptxas info    : Used 33 registers, used 1 barriers, 8 bytes cumulative stack size, 512 bytes smem
+ptxas info    : Compiling entry function '_Z1bPf' for 'sm_90'
+ptxas         .     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 9 registers, used 0 barriers
+"""
+    assert parse_log(log) == {
+        "_Z1aPf": compiler.Resources(33, 8, 16, 512),
+        "_Z1bPf": compiler.Resources(9, 0, 0, 0),
+    }
+
+
+@pytest.mark.parametrize(
+    ("capability", "architecture"),
+    [((8, 0), "sm_80"), ((8, 9), "sm_89"), ((8, 8), "sm_86"), ((12, 1), "sm_120")],
+)
+def test_takes_the_newest_architecture_that_the_gpu_runs(capability, architecture):
+    assert architecture_for(capability, (75, 80, 86, 89, 90, 120)) == architecture
+
+
+@pytest.mark.parametrize("capability", [(7, 0), (10, 0)])
+def test_a_gpu_that_nvrtc_does_not_serve_is_told(capability):
+    with pytest.raises(DeviceError, match="compiles for sm_75, sm_80, sm_90: the GPU is sm_"):
+        architecture_for(capability, (75, 80, 90))
+
+
+def test_a_missing_library_is_named_with_the_package_that_brings_it(monkeypatch):
+    def missing():
+        raise RuntimeError("Failure finding libnvrtc.so.13\nmore")
+
+    monkeypatch.setattr(compiler, "find_spec", lambda name: True)
+    monkeypatch.setattr(compiler, "nvrtc_version", missing)
+    for bindings, package in (
+        ("13.5.0", "'nvidia-cuda-nvrtc==13.*'"),
+        ("12.9.4", "nvidia-cuda-nvrtc-cu12"),
+    ):
+        monkeypatch.setattr(compiler, "version", lambda name, bindings=bindings: bindings)
+        assert compiler.nvrtc_problem() == (
+            f"NVRTC cannot be loaded (Failure finding libnvrtc.so.13), run: pip install {package}"
+        )
+
+
+def test_a_missing_package_is_named_with_the_command_that_brings_it(monkeypatch):
+    monkeypatch.setattr(compiler, "find_spec", lambda name: None)
+    with pytest.raises(DeviceError, match=r"cuda-bindings is not installed, run: pip install 's"):
+        compile_kernels(SMALL, ["twice<float>"], "sm_80")
