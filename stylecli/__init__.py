@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from stylecli import ops as ops
     from stylecli.checkpoint import load_network as load_network
     from stylecli.checkpoint import save_network as save_network
+    from stylecli.data.alignment.geometry import align_face as align_face
     from stylecli.data.reader import open_dataset as open_dataset
     from stylecli.errors import StyleCLIError as StyleCLIError
     from stylecli.networks.bundle import new_network as new_network
@@ -18,6 +19,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "StyleCLIError": "stylecli.errors",
+    "align_face": "stylecli.data.alignment.geometry",
     "generate": "stylecli.sampling",
     "load_network": "stylecli.checkpoint",
     "metrics": "",
@@ -26,8 +28,8 @@ _PUBLIC = {
     "ops": "",
     "save_network": "stylecli.checkpoint",
 }
-__all__ = ["StyleCLIError", "__version__", "generate", "load_network", "metrics", "new_network",
-           "open_dataset", "ops", "save_network"]  # fmt: skip
+__all__ = ["StyleCLIError", "__version__", "align_face", "generate", "load_network", "metrics",
+           "new_network", "open_dataset", "ops", "save_network"]  # fmt: skip
 
 __getattr__ = lazy_attributes(__name__, _PUBLIC)
 

@@ -29,7 +29,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -56,8 +56,8 @@ def _umask() -> int:
     return mask
 
 
-def _sync_directory(folder: Path) -> None:
-    """Make the rename itself durable; systems that cannot open folders do without."""
+def sync_directory(folder: Path) -> None:
+    """Make a rename in ``folder`` durable; systems that cannot open folders do without."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

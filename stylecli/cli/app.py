@@ -9,12 +9,16 @@ from typer.core import TyperGroup
 
 from stylecli import __version__
 from stylecli.cli import (
+    check_data,
     generate_images,
     interpolate_video,
     measure,
     mix_styles,
     pack_pictures,
+    prepare_ffhq,
+    run_bench,
     run_demo,
+    show_health,
     show_info,
     train_network,
     weights_cache,
@@ -75,7 +79,9 @@ def _root(
 
 
 app.command("demo")(run_demo.command)
+app.command("prepare-ffhq")(prepare_ffhq.command)
 app.command("pack")(pack_pictures.command)
+app.command("check")(check_data.command)
 app.command("train")(train_network.command)
 app.command("generate")(generate_images.command)
 app.command("mix")(mix_styles.command)
@@ -83,6 +89,8 @@ app.command("interpolate")(interpolate_video.command)
 app.command("metrics")(measure.command)
 app.add_typer(weights_cache.app, name="weights")
 app.command("info")(show_info.command)
+app.command("bench")(run_bench.command)
+app.command("doctor")(show_health.command)
 
 
 def main() -> None:

@@ -2,15 +2,18 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stylecli.cli.options import ForceOption, JsonOption, OutOption, QuietOption
+from stylecli.cli.options import ForceOption, JsonOption, QuietOption
 from stylecli.cli.output import Output
+from stylecli.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from stylecli.data.packing import PackReport, PackSettings
+    from stylecli.data.pack_report import PackReport
+    from stylecli.data.pack_settings import PackSettings
+    from stylecli.data.packing import Plan
 
 SHOWN_CLASSES = 12
 SHOWN_SKIPPED = 10  # skipped pictures named on stderr; --json lists all
@@ -21,33 +24,79 @@ def command(
         Path,
         typer.Argument(
             metavar="SRC",
-            help="Folder of pictures (sub-folders become classes), or MNIST-style idx files.",
+            help="Folder or zip of pictures (sub-folders become classes), a set such as MNIST or "
+            "CIFAR, TFRecords, another tool's LMDB; with --out X.zip a dataset, too.",
         ),
     ],
-    out: OutOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where to write. Default: datasets/<name of SRC>.lmdb. "
+            "A name that ends in .zip gives the format of NVIDIA's tools.",
+        ),
+    ] = None,
     resolution: Annotated[
         int | None,
         typer.Option(
             help="Side in pixels, a power of two. "
-            "Default: the largest within the median picture, at most 1024.",
+            "Default: the largest that 95 % of the pictures reach, at most 1024.",
         ),
     ] = None,
     channels: Annotated[
         int | None,
         typer.Option(help="1 grey, 3 RGB, 4 RGBA. Default: 1 if all are grey, else 3."),
     ] = None,
+    transform: Annotated[
+        str,
+        typer.Option(
+            help="What of a picture is taken: center-crop, wide, tall, letterbox, pad, stretch "
+            "or celeba."
+        ),
+    ] = "center-crop",
+    width: Annotated[
+        int | None, typer.Option(help="Width in pixels with tall. Default: three quarters.")
+    ] = None,
+    height: Annotated[
+        int | None, typer.Option(help="Height in pixels with wide. Default: three quarters.")
+    ] = None,
     resample: Annotated[
         str, typer.Option("--filter", help="Resizing filter: lanczos, box or bicubic.")
     ] = "lanczos",
+    enlarge: Annotated[
+        bool, typer.Option("--enlarge", help="Use pictures that are too small, too.")
+    ] = False,
+    upright: Annotated[
+        bool, typer.Option("--upright", help="Turn photographs as their EXIF tag says.")
+    ] = False,
+    icc: Annotated[
+        str, typer.Option(help="Colour profiles: convert (to sRGB) or ignore.")
+    ] = "convert",
+    background: Annotated[
+        str, typer.Option(help="Colour under transparent pictures: a name or #rrggbb.")
+    ] = "white",
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="File of labels: dataset.json, CSV, or one-hot .npy. Default: SRC's."),
+    ] = None,
+    no_labels: Annotated[bool, typer.Option("--no-labels", help="Leave labels out.")] = False,
+    max_images: Annotated[
+        int | None, typer.Option(help="Take only so many, spread evenly over the source.")
+    ] = None,
+    keep_duplicates: Annotated[
+        bool, typer.Option("--keep-duplicates", help="Store pictures of equal pixels, too.")
+    ] = False,
     codec: Annotated[
         str, typer.Option(help="How pixels are stored, always lossless: raw, png or webp.")
     ] = "raw",
     pyramid: Annotated[
         bool, typer.Option("--pyramid", help="Store lower resolutions too: a third more space.")
     ] = False,
-    no_labels: Annotated[bool, typer.Option("--no-labels", help="Leave classes out.")] = False,
-    max_images: Annotated[
-        int | None, typer.Option(help="Take only so many, spread evenly over the source.")
+    append: Annotated[
+        bool, typer.Option("--append", help="Add the pictures to the dataset at --out.")
+    ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes that prepare pictures. Default: one per CPU, up to 8."),
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first unusable picture.")
@@ -60,22 +109,34 @@ def command(
 
     Example: stylecli pack photos/ --resolution 256
 
-    Each picture is cut to its central square and resized. Unusable pictures are skipped and
-    listed. Writes datasets/<name of SRC>.lmdb; the same command again finds it done.
+    Each picture is cut to its central square and resized. Unusable pictures are skipped and listed.
+    The same command goes on where it was interrupted, and finds a dataset done.
     """
-    from stylecli.data.packing import PackSettings
+    from stylecli.data.pack_settings import PackSettings
 
     output = Output(json=json, quiet=quiet)
     settings = PackSettings(
         resolution=resolution,
         channels=channels,
         filter=resample,  # type: ignore[arg-type]  # checked by PackSettings
+        transform=transform,  # type: ignore[arg-type]
+        width=width,
+        height=height,
+        exif=upright,
+        icc=icc,  # type: ignore[arg-type]
+        background=_colour(background),
+        enlarge=enlarge,
         codec=codec,  # type: ignore[arg-type]
         pyramid=pyramid,
         labels=not no_labels,
         max_images=max_images,
+        keep_duplicates=keep_duplicates,
     )
-    report = _pack(source, out, settings, output, strict=strict, force=force)
+    choices = {"strict": strict, "force": force, "append": append, "workers": workers}
+    if out is not None and out.suffix.lower() == ".zip":
+        _pack_zip(source, labels, out, settings, output, choices)
+        return
+    report = _pack(source, labels, out, settings, output, **choices)
     output.result({**asdict(report), "path": str(report.path)}, _lines(report))
 
 
@@ -85,51 +146,136 @@ def pack_to_default(source: Path, resolution: int | None, output: Output) -> Pat
     Raises DataError when there is nothing to pack or when a dataset of other pictures or settings
     is in the way.
     """
-    from stylecli.data.packing import PackSettings
+    from stylecli.data.pack_settings import PackSettings
 
-    report = _pack(source, None, PackSettings(resolution=resolution), output)
+    report = _pack(source, None, None, PackSettings(resolution=resolution), output)
     output.note(f"{report.path}: {', '.join(_lines(report)[1:])}")
     return report.path
 
 
 def _pack(
     source: Path,
+    labels: Path | None,
     out: Path | None,
     settings: "PackSettings",
     output: Output,
-    *,
-    strict: bool = False,
-    force: bool = False,
+    **choices: Any,
 ) -> "PackReport":
     """Pack with progress and notes on stderr."""
     from stylecli.data.packing import pack
-    from stylecli.data.sources import find_source
+    from stylecli.data.sources.recognition import find_source
 
-    pictures = find_source(source)
+    if choices.get("append") and out is None:
+        raise UsageError("--append needs the dataset to add to: name it with --out")
+    pictures = find_source(source, labels=labels)
     out = out or Path("datasets") / f"{pictures.name}.lmdb"
+    for note in pictures.notes:
+        output.note(f"{source}: {note}")
     with output.progress("packing", "pictures") as progress:
-        report = pack(pictures, out, settings, strict=strict, force=force, progress=progress)
+        report = pack(
+            pictures,
+            out,
+            settings,
+            progress=progress,
+            announce=lambda plan: _announce(plan, output),
+            **choices,
+        )
     if report.was_there:
         output.note(f"{report.path} is there already, made from the same pictures")
-    if report.skipped:
-        output.warn(f"{len(report.skipped)} pictures were skipped")
-        for skipped in report.skipped[:SHOWN_SKIPPED]:
-            output.note(f"  {skipped.name} {skipped.cause}")
-        if len(report.skipped) > SHOWN_SKIPPED:
-            output.note(f"  and {len(report.skipped) - SHOWN_SKIPPED} more (--json lists all)")
+    _tell_skipped(report, output)
     if report.enlarged:
         output.note(
-            f"{report.enlarged} pictures are smaller than {report.resolution} px and were enlarged"
+            f"{report.enlarged:,} pictures are smaller than {report.resolution} px "
+            "and were enlarged"
         )
     return report
 
 
+def _pack_zip(
+    source: Path,
+    labels: Path | None,
+    out: Path,
+    settings: "PackSettings",
+    output: Output,
+    choices: dict[str, Any],
+) -> None:
+    """Write NVIDIA's format, from a dataset as it is, else by way of a temporary one."""
+    import shutil
+
+    from stylecli.data.exporting import export_nvidia
+    from stylecli.data.pack_settings import PackSettings
+    from stylecli.data.reader import open_dataset
+    from stylecli.data.sources.packed import PackedSource
+    from stylecli.data.sources.recognition import find_source
+
+    if choices["append"]:
+        raise UsageError(f"--append adds to a dataset, and {out} is a zip: give --out X.lmdb")
+    if out.exists() and not choices["force"]:
+        raise DataError(f"{out} exists: give another --out, or --force to replace it")
+    temporary: Path | None = None
+    as_it_is = labels is None and settings == PackSettings()
+    if not (as_it_is and isinstance(find_source(source), PackedSource)):
+        temporary = out.with_name(out.name + ".lmdb")
+        _pack(source, labels, temporary, settings, output, **{**choices, "force": False})
+    with output.progress("exporting", "pictures") as progress:
+        report = export_nvidia(
+            open_dataset(temporary or source), out, force=choices["force"], progress=progress
+        )
+    if temporary is not None:
+        shutil.rmtree(temporary)
+    output.result(
+        {**asdict(report), "path": str(report.path)},
+        [str(report.path), f"{report.count:,} pictures, {report.resolution} px"],
+    )
+
+
+def _announce(plan: "Plan", output: Output) -> None:
+    from stylecli.data.estimating import format_bytes
+
+    if plan.position:
+        output.note(f"going on after picture {plan.position:,} of {plan.count:,}")
+    output.note(
+        f"{plan.path}: {plan.count:,} pictures of {plan.resolution} px take about "
+        f"{format_bytes(plan.needed_bytes)}, {format_bytes(plan.free_bytes)} are free"
+    )
+
+
+def _tell_skipped(report: "PackReport", output: Output) -> None:
+    """Say how many pictures were left out, for which causes, and name the first."""
+    if not report.skipped:
+        return
+    output.warn(f"{len(report.skipped):,} pictures were skipped")
+    if len(report.skipped) > SHOWN_SKIPPED:
+        for cause, count in report.causes.items():
+            output.note(f"  {count:,} x {cause}")
+    for skipped in report.skipped[:SHOWN_SKIPPED]:
+        output.note(f"  {skipped.name} {skipped.cause}")
+    if len(report.skipped) > SHOWN_SKIPPED:
+        output.note(f"  and {len(report.skipped) - SHOWN_SKIPPED:,} more (--json lists all)")
+
+
 def _lines(report: "PackReport") -> list[str]:
     colours = {1: "grey", 3: "RGB", 4: "RGBA"}[report.channels]
-    lines = [str(report.path), f"{report.count:,} pictures, {report.resolution} px, {colours}"]
+    added = f" ({report.added:,} of them added)" if report.added < report.count else ""
+    lines = [
+        str(report.path),
+        f"{report.count:,} pictures{added}, {report.resolution} px, {colours}",
+    ]
     if report.classes:
         shown = list(report.classes.items())[:SHOWN_CLASSES]
         named = ", ".join(f"{name} ({count:,})" for name, count in shown)
         more = ", ..." if len(report.classes) > SHOWN_CLASSES else ""
         lines.append(f"{len(report.classes)} classes: {named}{more}")
     return lines
+
+
+def _colour(text: str) -> tuple[int, int, int]:
+    from PIL import ImageColor
+
+    try:
+        red, green, blue, *_ = ImageColor.getrgb(text)
+    except ValueError:
+        raise UsageError(
+            f"background {text!r} is not a colour: give a name such as white, or #rrggbb"
+        ) from None
+    return red, green, blue

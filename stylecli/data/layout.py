@@ -5,10 +5,13 @@
     l/ + index          its label: one int64, or float32 [L]; little-endian
     m/ + index          what is known of it, as JSON: author, licence, source, attributes
     d/ + index          SHA-256 of its raw pixels (uint8 [C, H, W] in C order)
+    s/ + number         a picture that was left out, as JSON: name, cause
     _labels             all labels as one array: int64 [N] or float32 [N, L], little-endian
     _meta               the header, as JSON; written last, with "complete": true
+    _state              while something is being written: how far it is, as JSON (journal.py)
 
-An index is 8 bytes, big-endian, so that the order of the keys is the order of the pictures.
+An index is 8 bytes, big-endian, so that the order of the keys is the order of the pictures. What
+stands beyond the header's count belongs to an addition that has not been finished.
 """
 
 import hashlib
@@ -24,6 +27,7 @@ FORMAT = "stylecli-dataset"
 VERSION = 1
 META_KEY = b"_meta"
 LABELS_KEY = b"_labels"
+STATE_KEY = b"_state"
 DATA_FILE = "data.mdb"  # the file LMDB makes inside a dataset's folder
 DIGEST_BYTES = 32
 MIN_RESOLUTION, MAX_RESOLUTION = 4, 4096
@@ -54,6 +58,11 @@ def metadata_key(index: int) -> bytes:
 def digest_key(index: int) -> bytes:
     """Return the key of a picture's digest."""
     return b"d/" + struct.pack(">Q", index)
+
+
+def skipped_key(number: int) -> bytes:
+    """Return the key of what is known of a picture that was left out."""
+    return b"s/" + struct.pack(">Q", number)
 
 
 def pixel_digest(pixels: bytes) -> bytes:

@@ -1,80 +1,76 @@
 """Pack a source of pictures into a dataset: choose the size, convert, write, report."""
 
-import statistics
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+import contextlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from stylecli.data.layout import CODECS, MIN_RESOLUTION, Codec
+from stylecli.data import decoding
+from stylecli.data.adding import merge_classes, settings_of
+from stylecli.data.colours import GREY_MODES
+from stylecli.data.estimating import check_room, picture_bytes
+from stylecli.data.journal import differences
+from stylecli.data.layout import DATA_FILE
+from stylecli.data.pack_report import PackReport, make_report
+from stylecli.data.pack_settings import MAX_PACKED_RESOLUTION, PackSettings
+from stylecli.data.preparation import Prepared, Recipe, Skipped, prepare_all
+from stylecli.data.pyramid import count_levels
 from stylecli.data.reader import Dataset, open_dataset
-from stylecli.data.sources import Item, Source, spread
-from stylecli.data.transforms import FILTERS, GREY_MODES, Filter, square_pixels
+from stylecli.data.sources.protocol import Item, Label, Source, spread
+from stylecli.data.transforms import choose_resolution
 from stylecli.data.writer import DatasetWriter
-from stylecli.errors import DataError, UsageError
+from stylecli.errors import DataError, Interrupted
 from stylecli.progress import Progress, silent
 
-MAX_PACKED_RESOLUTION = 1024  # what networks go up to
 PROBED = 1000  # pictures whose headers are read to choose size and channels
 
-
-@dataclass(frozen=True)
-class PackSettings:
-    """How pictures become a dataset."""
-
-    resolution: int | None = None  # px; None: the largest power of two within the median side
-    channels: int | None = None  # 1, 3, 4; None: 1 when all pictures are grey, else 3
-    filter: Filter = "lanczos"
-    codec: Codec = "raw"
-    pyramid: bool = False  # store lower resolutions too: a third more bytes, quicker reads
-    labels: bool = True
-    max_images: int | None = None  # take so many, spread evenly over the source
-
-    def __post_init__(self) -> None:
-        """Check every field; raise UsageError naming the one at fault."""
-        r = self.resolution
-        if r is not None and (not MIN_RESOLUTION <= r <= MAX_PACKED_RESOLUTION or r & (r - 1)):
-            raise UsageError(
-                f"resolution {r} is not a power of two from {MIN_RESOLUTION} to "
-                f"{MAX_PACKED_RESOLUTION}"
-            )
-        if self.channels not in (None, 1, 3, 4):
-            raise UsageError(f"channels {self.channels} is not 1 (grey), 3 (RGB) or 4 (RGBA)")
-        if self.filter not in FILTERS:
-            raise UsageError(f"filter {self.filter!r} is not one of {', '.join(FILTERS)}")
-        if self.codec not in CODECS:
-            raise UsageError(f"codec {self.codec!r} is not one of {', '.join(CODECS)}")
-        if self.max_images is not None and self.max_images < 1:
-            raise UsageError(
-                f"max images {self.max_images} is no number of pictures: give 1 or more"
-            )
+# Causes of leaving out pictures that are in the dataset already; the first one's name follows.
+DUPLICATE = "has the same pixels as an earlier one"
+AMBIGUOUS = "has the same pixels and another label than an earlier one"
+PRESENT = "is in the dataset already"
 
 
 @dataclass(frozen=True)
-class Skipped:
-    """A picture that was left out, and why."""
-
-    name: str
-    cause: str
-
-
-@dataclass(frozen=True)
-class PackReport:
-    """What ``pack`` did. ``skipped`` is empty for a dataset that was there already."""
+class Plan:
+    """What is about to be done, told before the work starts."""
 
     path: Path
-    count: int
+    count: int  # pictures of the source that are looked at
+    position: int  # of these, dealt with by an earlier run
     resolution: int
     channels: int
-    classes: dict[str, int]  # name -> pictures
-    digest: str
-    skipped: list[Skipped]
-    enlarged: int  # pictures smaller than the resolution
-    was_there: bool
+    needed_bytes: int  # for all of them; exact for raw pixels if none is skipped
+    free_bytes: int
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A source, how its pictures are prepared, and where they go."""
+
+    source: Source
+    indices: Sequence[int]
+    settings: PackSettings
+    recipe: Recipe
+    identity: dict[str, Any]  # what the work is known by when it goes on
+    class_names: list[str] | None
+    info: dict[str, Any]  # for the header
+    base: Dataset | None = None  # what the pictures are added to
+    labels: list[int] = field(default_factory=list)  # the source's classes -> the dataset's
+
+    @property
+    def bases(self) -> tuple[int, int]:
+        """How many pictures, and how many left out, were there before."""
+        return (len(self.base), self.base.info.get("skipped", 0)) if self.base else (0, 0)
+
+    def label(self, item: Item) -> Label | None:
+        """Return the label under which an item is stored."""
+        if not self.settings.labels or item.label is None:
+            return None
+        if self.labels and isinstance(item.label, int):
+            return self.labels[item.label]
+        return item.label
 
 
 def pack(
@@ -84,132 +80,210 @@ def pack(
     *,
     strict: bool = False,
     force: bool = False,
+    append: bool = False,
+    workers: int | None = None,
     progress: Progress = silent,
+    announce: Callable[[Plan], None] = lambda plan: None,
 ) -> PackReport:
     """Write the pictures of ``source`` into a dataset at ``out`` and report.
 
-    A dataset of the same pictures and settings is left as it is. Pictures that cannot be used are
-    skipped and listed; with ``strict`` the first one raises DataError. DataError also when other
-    data stands at ``out`` (unless ``force``), or when no picture is usable.
+    A dataset of the same pictures and settings is left as it is, an unfinished one is gone on with.
+    Pictures that cannot be used, and those of equal pixels, are skipped and listed; with ``strict``
+    the first that cannot be used raises DataError. With ``append`` they are added to the complete
+    dataset at ``out``. ``announce`` is called once the work is known. Raises DataError when other
+    data stands at ``out`` (unless ``force``), no picture is usable, or the disk is too small;
+    Interrupted on Ctrl-C, with everything kept.
     """
     out, settings = Path(out), settings or PackSettings()
+    if append:
+        job = _plan_addition(source, open_dataset(out), settings)
+    else:
+        job = _plan_dataset(source, settings)
+    if (report := _done_before(job, out, strict=strict, force=force)) is not None:
+        return report
+    count, (base_count, base_skipped) = len(job.indices), job.bases
+    needed, free = _check_room(job, out)
+    if job.base is not None:
+        job.base.close()  # LMDB opens a file once per process
+    position = 0
+    try:
+        with _open_writer(job, out, force=force) as writer:
+            position = writer.position
+            recipe = job.recipe
+            announce(Plan(out, count, position, recipe.resolution, recipe.channels, needed, free))
+            _store_all(job, writer, strict=strict, workers=workers, progress=progress)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"stopped at picture {writer.position:,} of {count:,}, all of which are kept: "
+            "the same command goes on"
+        ) from None
+    return make_report(open_dataset(out), base_count=base_count, base_skipped=base_skipped)
+
+
+def choose_recipe(source: Source, indices: Sequence[int], settings: PackSettings) -> Recipe:
+    """Return how pictures are prepared: the settings' own size, else what most pictures suggest."""
+    if settings.resolution is not None and settings.channels is not None:
+        return settings.recipe(settings.resolution, settings.channels)
+    step = max(1, len(indices) // PROBED)
+    sizes, grey = [], True
+    for item in (source[index] for index in indices[::step]):
+        # What is wrong with a picture is counted and listed when its turn comes.
+        with contextlib.suppress(Exception), decoding.quiet(), item.open() as picture:
+            sizes.append(picture.size)
+            grey = grey and picture.mode in GREY_MODES
+        if settings.resolution and not grey:
+            return settings.recipe(settings.resolution, 3)  # nothing is left to find out
+    transform = settings.recipe(256, 3).transform
+    resolution = choose_resolution(sizes, transform, MAX_PACKED_RESOLUTION)
+    return settings.recipe(resolution, 1 if grey else 3)
+
+
+def _plan_dataset(source: Source, settings: PackSettings) -> _Job:
     indices = spread(source, settings.max_images)
-    resolution, channels = choose_size(source, indices, settings)
-    recorded = {
+    recipe = choose_recipe(source, indices, settings)
+    identity = _identity(source, settings, recipe)
+    names = source.class_names if settings.labels else None
+    info = {"settings": identity, "source": source.name, "transform": recipe.transform}
+    return _Job(source, indices, settings, recipe, identity, names, info)
+
+
+def _plan_addition(source: Source, base: Dataset, settings: PackSettings) -> _Job:
+    settings = settings_of(base, settings)
+    indices = spread(source, settings.max_images)
+    recipe = choose_recipe(source, indices, settings)
+    identity = _identity(source, settings, recipe)
+    names, labels = merge_classes(base, source, settings, source[indices[0]].label)
+    entry = {"first": len(base), "skipped": base.info.get("skipped", 0), "settings": identity}
+    info = {"additions": [*base.info.get("additions", []), entry]}
+    return _Job(source, indices, settings, recipe, identity, names, info, base, labels or [])
+
+
+def _identity(source: Source, settings: PackSettings, recipe: Recipe) -> dict[str, Any]:
+    """Return what the work is known by: the pictures and all that decides what becomes of them."""
+    return {
         "kind": "pack",
         "source": source.name,
         "fingerprint": source.fingerprint(),
-        "resolution": resolution,
-        "channels": channels,
-        "filter": settings.filter,
-        "codec": settings.codec,
-        "pyramid": settings.pyramid,
-        "labels": settings.labels,
-        "max_images": settings.max_images,
+        **settings.recorded(recipe),
     }
-    if out.exists() and not force:
-        return _report(_existing(out, recorded, strict=strict), was_there=True)
-    class_names = source.class_names if settings.labels else None
-    skipped: list[Skipped] = []
-    enlarged = 0
-    with DatasetWriter(
-        out,
-        resolution=resolution,
-        channels=channels,
-        codec=settings.codec,
-        pyramid=settings.pyramid,
-        class_names=class_names,
-        info={"settings": recorded, "source": source.name, "transform": "centre crop, resize"},
-        force=force,
-    ) as writer:
-        for done, item in enumerate((source[index] for index in indices), 1):
-            try:
-                pixels, side = _prepare(item, resolution, channels, settings.filter)
-            except DataError as error:
-                if strict:
-                    raise DataError(
-                        f"{item.name} {error}: mend or remove it, or pack without --strict"
-                    ) from None
-                skipped.append(Skipped(item.name, str(error)))
-            else:
-                enlarged += side < resolution
-                writer.add(pixels, item.label if class_names else None, item.metadata)
-            progress(done, len(indices), f"{len(skipped)} skipped" if skipped else "")
-        writer.info["skipped"] = len(skipped)
-        if writer.count == 0:
-            first = skipped[0]
-            raise DataError(f"no picture of {source.name} can be used: {first.name} {first.cause}")
-    return _report(open_dataset(out), skipped=skipped, enlarged=enlarged)
 
 
-def choose_size(source: Source, indices: Sequence[int], settings: PackSettings) -> tuple[int, int]:
-    """Return (resolution, channels): the settings' own, else what most pictures suggest."""
-    if settings.resolution is not None and settings.channels is not None:
-        return settings.resolution, settings.channels
-    step = max(1, len(indices) // PROBED)
-    sides, grey = [], True
-    for item in (source[index] for index in indices[::step]):
-        try:
-            with item.open() as picture:
-                sides.append(min(picture.size))
-                grey = grey and picture.mode in GREY_MODES
-        except DataError:
-            continue  # it is counted and listed when its turn comes
-    # Without a single readable header nothing will be packed, and that is said then.
-    median = int(statistics.median(sides)) if sides else MIN_RESOLUTION
-    fitting = 1 << (max(median, MIN_RESOLUTION).bit_length() - 1)
-    resolution = settings.resolution or min(fitting, MAX_PACKED_RESOLUTION)
-    return resolution, settings.channels or (1 if grey else 3)
+def _done_before(job: _Job, out: Path, *, strict: bool, force: bool) -> PackReport | None:
+    """Return the report of what is there if the same work was done before, else None.
 
-
-def _prepare(
-    item: Item, resolution: int, channels: int, resample: Filter
-) -> tuple[npt.NDArray[np.uint8], int]:
-    """Return (pixels uint8 [C, R, R], the picture's shorter side before)."""
-    with item.open() as picture:
-        side = min(picture.size)
-        try:
-            return square_pixels(picture, resolution, channels, resample), side
-        except DataError:
-            raise
-        except Exception as error:  # decoding happens here; plugins raise anything when damaged
-            raise DataError(f"cannot be decoded: {error}") from None
-
-
-def _existing(out: Path, recorded: dict[str, Any], *, strict: bool) -> Dataset:
-    """Return the dataset at ``out`` if packing again would make the same one."""
+    Raises DataError when a dataset of other work stands there.
+    """
+    if job.base is not None:
+        info = job.base.info
+        for entry in info.get("additions", []):
+            if entry["settings"] == job.identity:
+                return make_report(
+                    job.base,
+                    base_count=entry["first"],
+                    base_skipped=entry["skipped"],
+                    was_there=True,
+                )
+        is_same = info.get("settings") == job.identity
+        return make_report(job.base, was_there=True) if is_same else None
+    if not out.exists() or force:
+        return None
     dataset = open_dataset(out)
     before = dataset.info.get("settings")
-    if not isinstance(before, dict):
-        before = {}
-    if before != recorded:
-        differing = [key for key in recorded if before.get(key) != recorded[key]]
+    if before != job.identity:
         raise DataError(
-            f"{out} exists and was made with another {', '.join(differing)}: "
-            "give another --out, or --force to replace it"
+            f"{out} exists and was made with another {differences(before, job.identity)}: give "
+            "another --out, --append to add to it, or --force to replace it"
         )
-    if strict and (left_out := dataset.info.get("skipped")):
-        raise DataError(f"{out} lacks {left_out} unusable pictures: add --force to see the first")
-    return dataset
+    later = dataset.info.get("additions", [])
+    last = later[0]["skipped"] if later else None
+    report = make_report(dataset, last_skipped=last, was_there=True)
+    if strict and any(map(_is_fault, report.skipped)):
+        raise DataError(
+            f"{out} lacks {sum(map(_is_fault, report.skipped))} unusable pictures: "
+            "add --force to see the first"
+        )
+    return report
 
 
-def _report(
-    dataset: Dataset,
-    *,
-    skipped: list[Skipped] | None = None,
-    enlarged: int = 0,
-    was_there: bool = False,
-) -> PackReport:
-    names, labels = dataset.class_names, dataset.labels
-    counts = Counter(labels.tolist()) if names and labels is not None else Counter()
-    return PackReport(
-        path=dataset.path,
-        count=len(dataset),
-        resolution=dataset.resolution,
-        channels=dataset.channels,
-        classes={name: counts[label] for label, name in enumerate(names or [])},
-        digest=dataset.digest,
-        skipped=skipped or [],
-        enlarged=enlarged,
-        was_there=was_there,
+def _check_room(job: _Job, out: Path) -> tuple[int, int]:
+    """Return (bytes the pictures need, bytes free). Raises DataError when they cannot fit."""
+    recipe, codec = job.recipe, job.settings.codec
+    levels = count_levels(recipe.resolution) if job.settings.pyramid else 1
+    needed = len(job.indices) * picture_bytes(recipe.channels, recipe.resolution, codec, levels)
+    unfinished = out.with_name(out.name + ".part") / DATA_FILE
+    have = unfinished.stat().st_size if unfinished.exists() else 0
+    return needed, check_room(out.parent, needed - have, is_exact=codec == "raw")
+
+
+def _open_writer(job: _Job, out: Path, *, force: bool) -> DatasetWriter:
+    return DatasetWriter(
+        out,
+        resolution=job.recipe.resolution,
+        channels=job.recipe.channels,
+        codec=job.settings.codec,
+        pyramid=job.settings.pyramid,
+        class_names=job.class_names,
+        info=job.info,
+        force=force,
+        identity=job.identity,
+        append=job.base is not None,
+        expected=len(job.indices),
     )
+
+
+def _store_all(
+    job: _Job, writer: DatasetWriter, *, strict: bool, workers: int | None, progress: Progress
+) -> None:
+    """Prepare and store what an earlier run has not."""
+    total, done = len(job.indices), writer.position
+    rest = job.indices[done:]
+    progress(done, total)
+    first_fault: Skipped | None = None
+    prepared = prepare_all(job.source, rest, job.recipe, workers=workers)
+    with contextlib.closing(prepared):  # type: ignore[type-var]  # a generator
+        for index, result in zip(rest, prepared, strict=True):
+            item = job.source[index]
+            if isinstance(result, Skipped):
+                if strict:
+                    writer.forget()
+                    raise DataError(
+                        f"{item.name} {result.cause}: mend or remove it, or pack without --strict"
+                    )
+                first_fault = first_fault or result
+                writer.skip(item.name, result.cause)
+            else:
+                _store(job, writer, item, result)
+            done += 1
+            progress(done, total, f"{writer.left_out:,} skipped" if writer.left_out else "")
+    if writer.count == 0:
+        writer.forget()
+        told = f": {first_fault.name} {first_fault.cause}" if first_fault else ""
+        raise DataError(f"no picture of {job.source.name} can be used{told}")
+
+
+def _store(job: _Job, writer: DatasetWriter, item: Item, picture: Prepared) -> None:
+    """Store one picture, unless one of equal pixels is there."""
+    label = job.label(item)
+    first = None if job.settings.keep_duplicates else writer.find(picture.digest)
+    if first is not None:
+        name = json.loads(writer.metadata(first) or b"{}").get("source", f"picture {first}")
+        kind = DUPLICATE
+        if first < job.bases[0]:
+            kind = PRESENT
+        elif not writer.has_label(first, label):
+            kind = AMBIGUOUS
+        writer.skip(item.name, f"{kind}: {name}")
+        return
+    writer.add(
+        picture.pixels,
+        label,
+        {"source": item.name, **item.metadata},
+        digest=picture.digest,
+        stored=picture.stored,
+        counted=("enlarged",) if picture.enlarged else (),
+    )
+
+
+def _is_fault(skipped: Skipped) -> bool:
+    """Tell pictures that cannot be used from those that are there already."""
+    return not skipped.cause.startswith((DUPLICATE, AMBIGUOUS, PRESENT))

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from stylecli.data import layout
 from stylecli.data.codec import decode
+from stylecli.data.database_file import check_whole
 from stylecli.data.pyramid import Pixels, box_mean, count_levels
 from stylecli.errors import DataError, UsageError
 
@@ -31,7 +32,10 @@ def open_dataset(path: Path | str) -> "Dataset":
 
 
 class Dataset:
-    """Pictures with labels: ``len()``, ``[i]`` -> (uint8 [C, H, W], label), batches by ``read``."""
+    """Pictures with labels: ``len()``, ``[i]`` -> (uint8 [C, H, W], label), batches by ``read``.
+
+    Pictures that are added to the file later are not seen until it is opened again.
+    """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
@@ -93,7 +97,10 @@ class Dataset:
             shape = (len(self),) if is_class else (len(self), self.label_dim)
             stored = self._get(layout.LABELS_KEY)
             dtype = np.dtype("<i8" if is_class else "<f4")
-            if stored is None or len(stored) != int(np.prod(shape)) * dtype.itemsize:
+            size = int(np.prod(shape)) * dtype.itemsize
+            if stored is not None and len(stored) > size and self._has_grown():
+                stored = stored[:size]  # ours come first
+            if stored is None or len(stored) != size:
                 raise DataError(f"the labels of {self.path} are damaged: pack the pictures again")
             labels: Labels = np.frombuffer(stored, dtype).reshape(shape)
             if is_class and not (labels.min() >= 0 and labels.max() < self.label_dim):
@@ -131,6 +138,20 @@ class Dataset:
             raise DataError(f"picture {index} of {self.path} has no digest: pack it again")
         return stored
 
+    def item_label(self, index: int) -> bytes | None:
+        """Return a picture's own label as it is stored: one int64 or float32 [L], or None."""
+        return self._get(layout.label_key(operator.index(index)))
+
+    def skipped(self) -> list[tuple[str, str]]:
+        """Return (name, cause) of every picture that packing left out."""
+        found = []
+        with self._begin() as transaction:
+            for number in range(int(self.info.get("skipped") or 0)):
+                if (text := transaction.get(layout.skipped_key(number))) is not None:
+                    entry = json.loads(bytes(text))
+                    found.append((str(entry["name"]), str(entry["cause"])))
+        return found
+
     def close(self) -> None:
         """Let go of the file; the next read opens it again."""
         self._environment = None
@@ -142,6 +163,11 @@ class Dataset:
         with self._begin() as transaction:
             value = transaction.get(key)
             return None if value is None else bytes(value)
+
+    def _has_grown(self) -> bool:
+        """Tell whether pictures were added since this was opened."""
+        header = layout.parse_header(self.path, self._get(layout.META_KEY))
+        return int(header["count"]) > len(self)
 
     def _pixels(
         self, transaction: "lmdb.Transaction[memoryview[int]]", index: int, level: int, shape: Shape
@@ -161,8 +187,19 @@ class Dataset:
         """Begin a read; its values are views that end with it."""
         if self._environment is None or self._environment.process != os.getpid():
             self._environment = _open_environment(self.path)
-        with self._environment.lmdb.begin(buffers=True) as transaction:
-            yield transaction
+        environment = self._environment.lmdb
+        try:
+            try:
+                transaction = environment.begin(buffers=True)
+            except lmdb.MapResizedError:  # another process has added more than was mapped
+                environment.set_mapsize(0)
+                transaction = environment.begin(buffers=True)
+            with transaction:
+                yield transaction
+        except lmdb.Error as error:
+            raise DataError(
+                f"{self.path} is damaged: {error}; copy it again, or pack the pictures again"
+            ) from None
 
 
 class _Environment:
@@ -184,8 +221,9 @@ _shared: weakref.WeakValueDictionary[tuple[int, int], _Environment] = weakref.We
 
 
 def _open_environment(path: Path) -> _Environment:
+    file = path / layout.DATA_FILE
     try:
-        status = (path / layout.DATA_FILE).stat()
+        status = file.stat()
     except OSError:
         if path.exists():
             raise DataError(
@@ -198,6 +236,7 @@ def _open_environment(path: Path) -> _Environment:
         return environment
     if environment is not None:
         environment.lmdb.close()  # a parent's, inherited by fork: drop our copy of it, open anew
+    check_whole(file)
     try:
         environment = _shared[key] = _Environment(path)
     except lmdb.Error as error:

@@ -1,30 +1,31 @@
-"""Write a dataset: batched transactions, a map that grows on demand, the header last."""
+"""Write a dataset, a transaction at a time, so that nothing is lost whatever ends the process."""
 
 import json
-import os
 import shutil
-import tempfile
-from datetime import UTC, datetime
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import lmdb
 import numpy as np
 import numpy.typing as npt
 
-from stylecli import __version__
 from stylecli.data import layout
+from stylecli.data.batching import Batch, Entry
 from stylecli.data.codec import encode
-from stylecli.data.layout import Codec, LabelKind
+from stylecli.data.database import Database, StorageError, free_bytes
+from stylecli.data.duplicates import SeenDigests
+from stylecli.data.estimating import format_bytes, picture_bytes
+from stylecli.data.header import check_settings, header_fields, to_json
+from stylecli.data.journal import State
+from stylecli.data.labelling import Label, LabelRows
+from stylecli.data.layout import Codec
+from stylecli.data.ownership import OwnerLock
+from stylecli.data.publishing import check_target, publish, wipe
 from stylecli.data.pyramid import box_mean, count_levels
-from stylecli.errors import DataError, UsageError
-
-Label = int | npt.NDArray[np.float32]
-
-FIRST_MAP_BYTES = 16 << 20
-BATCH_BYTES = 32 << 20  # a transaction holds its dirty pages in memory, so it is kept small
-BATCH_ITEMS = 1000
+from stylecli.data.unfinished import Stored, drop_addition, read_complete, read_part
+from stylecli.errors import DataError
 
 
 class DatasetWriter:
@@ -33,9 +34,14 @@ class DatasetWriter:
         with DatasetWriter(path, resolution=32, channels=3) as writer:
             writer.add(pixels, label=2, metadata={"author": "..."})
 
-    Either every picture has a label (an int class, or a float32 vector) or none has. ``info``
-    is merged into the header. When the block fails, nothing is left behind and what stood at
-    ``path`` stays. Raises DataError when ``path`` exists and ``force`` is off.
+    Either every picture has a label (an int class, or a float32 vector) or none has. ``info`` is
+    merged into the header. When the block fails, nothing is left behind and what stood at ``path``
+    stays. Not so with an ``identity``, which says what the work is, in JSON's terms, and equals
+    ``info["settings"]``: then ``<path>.part`` is kept, the next writer of the same identity goes on
+    from ``position``, and one of another raises DataError (unless ``force``). With ``append`` the
+    pictures are added to the complete dataset at ``path``, which can be read all the while and has
+    them once the block ends. ``expected`` pictures in all are only spoken of when the disk is full.
+    Raises DataError when ``path`` exists and ``force`` is off, or when another process writes it.
     """
 
     def __init__(
@@ -49,63 +55,109 @@ class DatasetWriter:
         class_names: list[str] | None = None,
         info: dict[str, Any] | None = None,
         force: bool = False,
+        identity: dict[str, Any] | None = None,
+        append: bool = False,
+        expected: int = 0,
     ) -> None:
         self.path = Path(path)
-        _check_settings(resolution, channels, codec)
-        if self.path.exists() and not force:
-            raise DataError(f"{self.path} exists: give another --out, or --force to replace it")
-        if self.path.exists() and not _is_database(self.path):
-            raise DataError(f"{self.path} is not a dataset and is not replaced: give another --out")
+        check_settings(resolution, channels, codec)
+        if not append:
+            check_target(self.path, force=force)
         self.shape = (channels, resolution, resolution)
         self.codec: Codec = codec
         self.levels = count_levels(resolution) if pyramid else 1
         self.class_names = class_names
         self.info = dict(info or {})
-        self.count = 0
-        self._labels: list[Label] = []
-        self._digests: list[bytes] = []
-        self._batch: list[tuple[bytes, bytes]] = []
-        self._batch_bytes = 0
+        self.expected = expected
+        self._identity, self._append = identity, append
+        self._resumable = identity is not None
+        self._batch = Batch()
         self._part = self.path.with_name(self.path.name + ".part")
-        shutil.rmtree(self._part, ignore_errors=True)  # what an interrupted command left
+        self._folder = self.path if append else self._part
         try:
-            self._part.mkdir(parents=True)
-            self._env: lmdb.Environment = lmdb.open(
-                str(self._part), map_size=FIRST_MAP_BYTES, sync=False, lock=False, meminit=False
-            )
-        except (OSError, lmdb.Error) as error:
-            raise DataError(f"{self._part} cannot be written: {error}") from None
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"{self._folder} cannot be written: {error}") from None
+        self._owner = OwnerLock(self._folder)
+        try:
+            self._database, stored = self._open(force)
+        except BaseException:
+            self._owner.release()
+            raise
+        self._state, self._before = stored.state, stored.header
+        self._seen = SeenDigests(stored.digests)
+        self.count = stored.state.count  # pictures stored, those of earlier runs included
+        self._labels = LabelRows(stored.labels, self.count, stored.label_kind)
+
+    @property
+    def position(self) -> int:
+        """How many pictures of the source are dealt with, in earlier runs too."""
+        return self._state.position + len(self._batch.entries)
+
+    @property
+    def left_out(self) -> int:
+        """How many pictures of the source were left out, in earlier runs too."""
+        return self.position - (self.count - self._state.base_count)
 
     def add(
         self,
         pixels: npt.NDArray[np.uint8],
         label: Label | None = None,
         metadata: dict[str, Any] | None = None,
+        *,
+        digest: bytes | None = None,
+        stored: bytes | None = None,
+        counted: tuple[str, ...] = (),
     ) -> None:
         """Append one picture: uint8 [C, H, W].
 
-        Raises DataError when its shape or the kind of its label differs from the others'.
+        ``digest`` and ``stored`` (the pixels in the dataset's codec) spare computing them;
+        ``counted`` names what the tally counts it for. Raises DataError when its shape or the kind
+        of its label differs from the others'.
         """
         if pixels.shape != self.shape or pixels.dtype != np.uint8:
             raise DataError(
                 f"picture {self.count} is {pixels.dtype} {list(pixels.shape)}: "
                 f"expected uint8 {list(self.shape)}"
             )
-        index = self.count
-        digest = layout.pixel_digest(pixels.tobytes())
-        self._put(layout.digest_key(index), digest)
-        for level in range(self.levels):
-            self._put(layout.image_key(index, level), encode(box_mean(pixels, level), self.codec))
-        if metadata:
-            self._put(layout.metadata_key(index), _to_json(metadata))
-        if label is not None:
-            label = _check_label(label, self._labels, index)
-            self._labels.append(label)
-            self._put(layout.label_key(index), _label_bytes(label))
-        self._digests.append(digest)
+        entry = Entry(
+            [
+                stored if stored and not level else encode(box_mean(pixels, level), self.codec)
+                for level in range(self.levels)
+            ],
+            digest or layout.pixel_digest(pixels.tobytes()),
+            self._labels.check(label, self.count),
+            to_json(metadata) if metadata else b"",
+            counted=counted,
+        )
+        self._seen.append(entry.digest)
+        self._labels.content += entry.label
         self.count += 1
-        if self._batch_bytes >= BATCH_BYTES or len(self._batch) >= BATCH_ITEMS:
-            self._commit()
+        self._take_in(entry)
+
+    def skip(self, name: str, cause: str, *, counted: tuple[str, ...] = ()) -> None:
+        """Note that a picture of the source is left out, and why."""
+        text = to_json({"name": name, "cause": cause})
+        self._take_in(Entry(left_out=text, counted=counted))
+
+    def find(self, digest: bytes) -> int | None:
+        """Return the first picture of this digest, or None."""
+        return self._seen.find(digest)
+
+    def has_label(self, index: int, label: Label | None) -> bool:
+        """Tell whether a picture has this label."""
+        return self._labels.check(label, self.count) == self._labels.row(index)
+
+    def metadata(self, index: int) -> bytes:
+        """Return the metadata of a picture as JSON; empty when nothing is known."""
+        if index >= self._state.count:
+            pictures = [entry for entry in self._batch.entries if entry.images]
+            return pictures[index - self._state.count].metadata
+        return self._database.get(layout.metadata_key(index)) or b""
+
+    def forget(self) -> None:
+        """Leave nothing behind if the block fails, as without an identity."""
+        self._resumable = False
 
     def __enter__(self) -> Self:
         return self
@@ -116,135 +168,115 @@ class DatasetWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        done = False
         try:
             if kind is None:
                 self._finish()
+                done = True
+            elif self._resumable and not isinstance(error, StorageError):
+                self._commit()  # so that Ctrl-C costs nothing
         finally:
-            self._env.close()
-            if kind is not None or not self._replace():
-                shutil.rmtree(self._part, ignore_errors=True)
+            self._end(done)
+
+    def _open(self, force: bool) -> tuple[Database, Stored]:
+        """Open the database that is written, and read what it holds already."""
+        if self._identity is None:
+            wipe(self._folder)  # what an interrupted command left
+            return Database(self._folder, durable=False), Stored(State({}))
+        identity = json.loads(to_json(self._identity))
+        try:
+            return self._take_up(identity, drop=force)
+        except StorageError:
+            raise
+        except DataError:
+            if self._append or not force:
+                raise
+        wipe(self._folder)
+        return self._take_up(identity)
+
+    def _take_up(self, identity: dict[str, Any], *, drop: bool = False) -> tuple[Database, Stored]:
+        database = Database(self._folder, shared=self._append)
+        try:
+            if self._append:
+                return database, read_complete(database, identity, drop=drop)
+            return database, read_part(database, identity)
+        except BaseException:
+            database.close()
+            raise
+
+    def _take_in(self, entry: Entry) -> None:
+        self._batch.append(entry)
+        if self._batch.is_full:
+            self._commit()
+
+    def _commit(self, *last: tuple[bytes, bytes]) -> None:
+        """Store the batch and how far it reaches in one transaction, with ``last`` at its end."""
+        state, rows = self._batch.after(self._state)
+        state = replace(state, label_kind=self._labels.kind)
+        if self._resumable and not last:
+            rows.append((layout.STATE_KEY, state.to_json()))
+        try:
+            self._database.commit([*rows, *last])
+        except StorageError as error:
+            raise StorageError(f"{error}{self._what_is_missing()}") from None
+        self._state, self._batch = state, Batch()
 
     def _finish(self) -> None:
+        """Write the header, in one transaction with the last pictures and all labels."""
+        if self._before is not None and not self._append:
+            return  # only the name was missing
         if self.count == 0:
+            self.forget()
             raise DataError(f"{self.path} would hold no picture: nothing was written")
-        kind, label_dim = self._label_kind()
-        if kind is not None:
-            self._put(layout.LABELS_KEY, b"".join(map(_label_bytes, self._labels)))
-        self._commit()
-        self._env.sync(True)
+        state, _ = self._batch.after(self._state)
+        tally = Counter((self._before or {}).get("tally", {}))
+        tally.update(state.tally)
+        kind, label_dim = self._labels.describe(self.class_names)
         header = {
+            **(self._before or {}),
             **self.info,
-            "format": layout.FORMAT,
-            "version": layout.VERSION,
-            "tool": f"stylecli {__version__}",
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "count": self.count,
-            "channels": self.shape[0],
-            "height": self.shape[1],
-            "width": self.shape[2],
-            "resolution": self.shape[1],
-            "codec": self.codec,
-            "levels": self.levels,
-            "colour_space": "sRGB",
+            **header_fields(self.shape, self.codec, self.levels),
+            "count": state.count,
+            "skipped": state.skipped,
             "label_kind": kind,
             "label_dim": label_dim,
             "class_names": self.class_names if kind == "class" else None,
-            "digest": layout.dataset_digest(self._digests),
+            "digest": layout.dataset_digest([bytes(self._seen.content)]),
+            "tally": dict(tally),
             "complete": True,
         }
-        layout.parse_header(self.path, _to_json(header))  # never write what we would refuse
-        self._put(layout.META_KEY, _to_json(header))
-        self._commit()
-        self._env.sync(True)
+        layout.parse_header(self.path, to_json(header))  # never write what we would refuse
+        last = [(layout.META_KEY, to_json(header))]
+        if kind is not None:
+            last.append((layout.LABELS_KEY, bytes(self._labels.content)))
+        if self._resumable:
+            # Emptied, not deleted: a deletion may give back pages that were never written.
+            last.append((layout.STATE_KEY, b""))
+        self._commit(*last)
 
-    def _label_kind(self) -> tuple[LabelKind | None, int]:
-        if not self._labels:
-            return None, 0
-        if len(self._labels) != self.count:
-            raise DataError(
-                f"{self.count - len(self._labels)} of {self.count} pictures have no label: "
-                "label all or none"
-            )
-        first = self._labels[0]
-        if not isinstance(first, int):
-            return "vector", len(first)
-        highest = max(label for label in self._labels if isinstance(label, int))
-        if self.class_names is not None and highest >= len(self.class_names):
-            raise DataError(f"label {highest} has no name: {len(self.class_names)} classes named")
-        return "class", len(self.class_names) if self.class_names else highest + 1
+    def _end(self, done: bool) -> None:
+        """Close everything; give the finished folder its name, or leave what is to be left."""
+        try:
+            if self._append and not done and not self._resumable:
+                drop_addition(self._database, self._before or {})
+            self._database.close()
+            if done and not self._append:
+                publish(self._part, self.path, self._owner)
+            elif not (done or self._resumable or self._append):
+                shutil.rmtree(self._folder, ignore_errors=True)
+        finally:
+            self._owner.release()
 
-    def _put(self, key: bytes, value: bytes) -> None:
-        self._batch.append((key, value))
-        self._batch_bytes += len(value)
-
-    def _commit(self) -> None:
-        """Write the batch in one transaction, doubling the map until it fits."""
-        while True:
-            try:
-                with self._env.begin(write=True) as transaction:
-                    for key, value in self._batch:
-                        transaction.put(key, value)
-                break
-            except lmdb.MapFullError:
-                self._env.set_mapsize(2 * self._env.info()["map_size"])
-            except lmdb.Error as error:  # a full disk, mostly
-                raise DataError(f"{self._part} cannot be written: {error}") from None
-        self._batch, self._batch_bytes = [], 0
-
-    def _replace(self) -> bool:
-        """Give the finished folder its name; keep what stood there until then."""
-        if not (self._part / layout.DATA_FILE).exists():
-            return False
-        if self.path.exists():
-            with tempfile.TemporaryDirectory(dir=self.path.parent) as aside:
-                os.replace(self.path, Path(aside) / "old")
-                os.replace(self._part, self.path)
-        else:
-            os.replace(self._part, self.path)
-        return True
-
-
-def _is_database(path: Path) -> bool:
-    """Tell whether a path holds an LMDB and nothing else, so that no one's photos are replaced."""
-    return path.is_dir() and {entry.name for entry in path.iterdir()} in (
-        {layout.DATA_FILE},
-        {layout.DATA_FILE, "lock.mdb"},
-    )
-
-
-def _check_settings(resolution: int, channels: int, codec: str) -> None:
-    low, high = layout.MIN_RESOLUTION, layout.MAX_RESOLUTION
-    if not low <= resolution <= high or resolution & (resolution - 1):
-        raise UsageError(f"resolution {resolution} is not a power of two from {low} to {high}")
-    if channels not in (1, 3, 4):
-        raise UsageError(f"channels {channels} is not 1 (grey), 3 (RGB) or 4 (RGBA)")
-    if codec not in layout.CODECS:
-        raise UsageError(
-            f"codec {codec!r} is unknown: expected one of {', '.join(layout.CODECS)}; "
-            "lossy ones would spoil FID"
+    def _what_is_missing(self) -> str:
+        """Say how much room there is and how much the rest needs, after a failed transaction."""
+        free = free_bytes(self._folder)
+        if not self.expected:
+            return f"; {format_bytes(free)} are free there"
+        channels, side, _ = self.shape
+        rest = (self.expected - self._state.position) * picture_bytes(
+            channels, side, self.codec, self.levels
         )
-
-
-def _check_label(label: Any, others: list[Label], index: int) -> Label:
-    if len(others) != index:
-        raise DataError(f"picture {index} has a label, earlier ones have not: label all or none")
-    checked: Label
-    if isinstance(label, int | np.integer):
-        checked = int(label)
-        if not 0 <= checked < layout.MAX_LABEL_DIM:
-            raise DataError(f"label {label} of picture {index} is not a class number")
-    else:
-        checked = np.asarray(label, np.float32)
-        if checked.ndim != 1:
-            raise DataError(f"label of picture {index} has shape {checked.shape}, expected [L]")
-    if others and np.shape(checked) != np.shape(others[0]):
-        raise DataError(f"the label of picture {index} is of another kind than the first one's")
-    return checked
-
-
-def _label_bytes(label: Label) -> bytes:
-    return np.asarray(label, "<i8" if isinstance(label, int) else "<f4").tobytes()
-
-
-def _to_json(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+        return (
+            f"; about {format_bytes(rest)} more are needed and {format_bytes(free)} are free "
+            f"there: make room, then the same command goes on from picture {self._state.position:,}"
+        )

@@ -21,7 +21,7 @@ MAX_FILE_BYTES = 1 << 30
 _MAX_OPCODES = 200_000
 _MAX_ARRAYS = 10_000
 _MAX_DEPTH = 8
-_OPCODES = frozenset(
+ARRAY_OPCODES = frozenset(
     "PROTO FRAME STOP MARK POP POP_MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 "
     "BINUNICODE SHORT_BINUNICODE BINBYTES SHORT_BINBYTES BINBYTES8 "
     "EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_DICT DICT SETITEM SETITEMS "
@@ -43,7 +43,7 @@ def read_array_pickle(path: Path) -> dict[str, NDArray[Any]]:
     except OSError as error:
         raise WeightsError(f"{path} is not readable: {error}") from None
     try:
-        _scan(content)
+        scan_opcodes(content, ARRAY_OPCODES, _MAX_OPCODES)
         tree = _ArrayUnpickler(io.BytesIO(content)).load()
         return _flatten(tree)
     except RefusedError as refusal:
@@ -54,14 +54,17 @@ def read_array_pickle(path: Path) -> dict[str, NDArray[Any]]:
         raise WeightsError(f"{path} is damaged or not a pickle: {error}") from None
 
 
-def _scan(content: bytes) -> None:
-    """Refuse foreign opcodes, and memo numbers that would make the unpickler allocate at will."""
+def scan_opcodes(content: bytes, allowed: frozenset[str], most: int) -> None:
+    """Refuse foreign opcodes, and memo numbers that would make the unpickler allocate at will.
+
+    Raises RefusedError at the first one, and when there are over ``most`` opcodes.
+    """
     for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
-        if count >= _MAX_OPCODES:
-            raise RefusedError(f"it has over {_MAX_OPCODES:,} opcodes")
-        if opcode.name not in _OPCODES:
+        if count >= most:
+            raise RefusedError(f"it has over {most:,} opcodes")
+        if opcode.name not in allowed:
             raise RefusedError(f"it uses the opcode {opcode.name}")
-        if opcode.name in ("BINPUT", "LONG_BINPUT") and (argument or 0) > _MAX_OPCODES:
+        if opcode.name in ("BINPUT", "LONG_BINPUT") and (argument or 0) > most:
             raise RefusedError(f"it uses the memo number {argument:,}")
 
 

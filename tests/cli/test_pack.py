@@ -1,6 +1,7 @@
 """``stylecli pack``: what it prints, where, and how it ends."""
 
 import json
+import zipfile
 
 import pytest
 import typer
@@ -8,16 +9,17 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from stylecli.cli import pack_pictures
-from stylecli.errors import DataError
+from stylecli.data import packing
+from stylecli.errors import DataError, Interrupted
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """Run ``pack`` in an empty folder that holds ``photos`` with two classes."""
     monkeypatch.chdir(tmp_path)
-    for name in ("cat/1.png", "dog/1.png", "dog/2.png"):
+    for grey, name in enumerate(("cat/1.png", "dog/1.png", "dog/2.png")):
         (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (16, 16)).save(tmp_path / "photos" / name)
+        Image.new("RGB", (16, 16), (grey,) * 3).save(tmp_path / "photos" / name)
     app = typer.Typer()
     app.command()(pack_pictures.command)
     return lambda *arguments: CliRunner().invoke(app, list(arguments))
@@ -29,7 +31,9 @@ def test_prints_path_count_and_classes(run):
     assert result.stdout == (
         "datasets/photos.lmdb\n3 pictures, 16 px, RGB\n2 classes: cat (1), dog (2)\n"
     )
-    assert result.stderr.startswith("packing: 3/3 pictures")
+    first, second = result.stderr.splitlines()
+    assert first.startswith("datasets/photos.lmdb: 3 pictures of 16 px take about 6 kB, ")
+    assert second.startswith("packing: 3/3 pictures")
 
 
 def test_the_same_command_again_finds_it_done(run):
@@ -68,3 +72,78 @@ def test_refuses_a_missing_source(run):
     refused = run("nothing")
     assert isinstance(refused.exception, DataError)
     assert str(refused.exception).startswith("nothing does not exist")
+
+
+def test_says_what_was_skipped_by_cause_when_it_is_much(run, tmp_path):
+    for number in range(11):
+        (tmp_path / "photos" / "cat" / f"bad{number:02}.png").write_text("no picture")
+    Image.new("RGB", (16, 16), (1, 1, 1)).save(tmp_path / "photos" / "dog" / "again.png")
+    told = run("photos").stderr
+    assert "  11 x is not a picture of a known kind\n" in told
+    assert "  1 x has the same pixels as an earlier one\n" in told
+
+
+def test_duplicates_are_named_with_the_first_or_kept(run, tmp_path):
+    Image.new("RGB", (16, 16), (1, 1, 1)).save(tmp_path / "photos" / "cat" / "like_dog.png")
+    told = run("photos").stderr
+    assert "dog/1.png has the same pixels and another label than an earlier one: cat/like" in told
+    kept = run("photos", "--keep-duplicates", "--out", "all.lmdb")
+    assert "4 pictures" in kept.stdout and "skipped" not in kept.stderr
+
+
+def test_adds_to_a_dataset(run, tmp_path):
+    run("photos")
+    (tmp_path / "new" / "cow").mkdir(parents=True)
+    (tmp_path / "new" / "dog").mkdir()
+    Image.new("RGB", (16, 16), "red").save(tmp_path / "new" / "cow" / "1.png")
+    Image.new("RGB", (16, 16), "blue").save(tmp_path / "new" / "dog" / "9.png")
+    result = run("new", "--append", "--out", "datasets/photos.lmdb")
+    assert result.stdout == (
+        "datasets/photos.lmdb\n5 pictures (2 of them added), 16 px, RGB\n"
+        "3 classes: cat (1), dog (3), cow (1)\n"
+    )
+
+
+def test_adding_needs_to_know_to_what(run):
+    assert "name it with --out" in str(run("photos", "--append").exception)
+
+
+def test_goes_on_after_ctrl_c_and_says_from_where(run, tmp_path, monkeypatch):
+    store = packing._store
+
+    def interrupted(job, writer, item, picture):
+        if item.name == "dog/2.png":
+            raise KeyboardInterrupt
+        store(job, writer, item, picture)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(packing, "_store", interrupted)
+        stopped = run("photos")
+    assert isinstance(stopped.exception, Interrupted)
+    assert str(stopped.exception).startswith("stopped at picture 2 of 3, all of which are kept")
+    result = run("photos")
+    assert result.stderr.startswith("going on after picture 2 of 3\n")
+    assert "3 pictures" in result.stdout
+
+
+@pytest.mark.parametrize("source", ["photos", "datasets/photos.lmdb"])
+def test_writes_nvidias_zip_from_pictures_or_a_dataset(run, tmp_path, source):
+    run("photos")
+    result = run(source, "--out", "photos.zip")
+    assert result.exit_code == 0 and result.stdout == "photos.zip\n3 pictures, 16 px\n"
+    with zipfile.ZipFile(tmp_path / "photos.zip") as archive:
+        assert len(json.loads(archive.read("dataset.json"))["labels"]) == 3
+    assert not (tmp_path / "photos.zip.lmdb").exists()
+    assert "photos.zip exists" in str(run(source, "--out", "photos.zip").exception)
+
+
+def test_tells_of_labels_that_are_not_used(run, tmp_path):
+    (tmp_path / "photos" / "3.png").write_bytes((tmp_path / "photos/cat/1.png").read_bytes())
+    assert "photos: " in run("photos").stderr.splitlines()[0]
+
+
+def test_a_background_must_be_a_colour(run):
+    assert "background 'nice' is not a colour" in str(
+        run("photos", "--background", "nice").exception
+    )
+    assert run("photos", "--background", "#102030").exit_code == 0

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stylecli.data.image_folder import ImageFolder
-from stylecli.data.packing import PackSettings, Skipped, pack
+from stylecli.data.pack_settings import PackSettings
+from stylecli.data.packing import pack
+from stylecli.data.preparation import Skipped
 from stylecli.data.reader import open_dataset
+from stylecli.data.sources.folder import ImageFolder
 from stylecli.errors import DataError, UsageError
 
 
@@ -74,7 +76,14 @@ def test_oversized_pictures_are_skipped(photos, out, monkeypatch):
 
 
 def test_counts_enlarged_pictures(photos, out):
-    assert pack(ImageFolder(photos), out, PackSettings(resolution=32)).enlarged == 2
+    report = pack(ImageFolder(photos), out, PackSettings(resolution=32, enlarge=True))
+    assert (report.enlarged, report.skipped) == (2, [])
+
+
+def test_pictures_that_are_too_small_are_skipped(photos, out):
+    report = pack(ImageFolder(photos), out, PackSettings(resolution=32))
+    assert report.count == 1
+    assert report.causes == {"is too small": 2}
 
 
 def test_the_same_again_does_nothing_and_other_settings_need_force(photos, out):
@@ -89,7 +98,7 @@ def test_the_same_again_does_nothing_and_other_settings_need_force(photos, out):
 def test_new_pictures_are_noticed(photos, out):
     pack(ImageFolder(photos), out)
     Image.new("RGB", (20, 20)).save(photos / "dog" / "4.png")
-    with pytest.raises(DataError, match="another fingerprint"):
+    with pytest.raises(DataError, match="another set of pictures"):
         pack(ImageFolder(photos), out)
 
 
@@ -114,7 +123,7 @@ def test_refuses_a_source_without_a_usable_picture(tmp_path, out):
 def test_reports_progress_to_the_end(photos, out):
     seen = []
     pack(ImageFolder(photos), out, progress=lambda done, total, note="": seen.append((done, total)))
-    assert seen == [(1, 3), (2, 3), (3, 3)]
+    assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import lmdb
 import numpy as np
 import pytest
 
-from stylecli.data import writer as writer_module
+from stylecli.data import database
 from stylecli.data.reader import open_dataset
 from stylecli.data.writer import DatasetWriter
 from stylecli.errors import DataError, UsageError
@@ -52,7 +52,7 @@ def test_a_stored_pyramid_reads_like_a_computed_one(tmp_path):
 
 
 def test_the_map_grows_until_everything_fits(tmp_path, monkeypatch):
-    monkeypatch.setattr(writer_module, "FIRST_MAP_BYTES", 1 << 16)
+    monkeypatch.setattr(database, "FIRST_MAP_BYTES", 1 << 16)
     pictures = random_pictures(40, resolution=32)
     assert np.array_equal(write(tmp_path / "a.lmdb", pictures).read(range(40)), pictures)
 

@@ -1,16 +1,16 @@
-"""Where pictures come from: anything that lists items which decode themselves when asked.
+"""What a source is: anything that lists items which decode themselves when asked.
 
-A new kind of source is one file with a class of this shape and a line in ``find_source``. Items
-are small and can be pickled, so that decoding may happen in other processes.
+A new kind of source is one file with a class of this shape and a row in ``recognition.py``. Items
+are small and can be pickled (a path and an offset, never an open file), so that decoding may
+happen in other processes.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 from PIL import Image
 
-from stylecli.errors import DataError
+Label = int | tuple[float, ...]  # a class, or a vector: one value per attribute
 
 
 class Item(Protocol):
@@ -22,8 +22,8 @@ class Item(Protocol):
         ...
 
     @property
-    def label(self) -> int | None:
-        """Its class, if the source has classes."""
+    def label(self) -> Label | None:
+        """Its class or its vector, if the source is labelled."""
         ...
 
     @property
@@ -49,6 +49,11 @@ class Source(Protocol):
         """Names of the classes that labels count through, or None when there are none."""
         ...
 
+    @property
+    def notes(self) -> list[str]:
+        """Sentences the user should read before packing: labels left out, lossy pictures."""
+        ...
+
     def fingerprint(self) -> str:
         """Return a digest of what the source holds, by names and sizes, without decoding it."""
         ...
@@ -56,29 +61,6 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Item: ...
-
-
-def find_source(path: Path) -> Source:
-    """Recognise what lies at ``path``: idx files (MNIST), else a folder of pictures.
-
-    Raises DataError when it is missing or nothing known.
-    """
-    from stylecli.data.idx_files import IdxSource, find_idx_files
-    from stylecli.data.image_folder import ImageFolder
-    from stylecli.data.layout import DATA_FILE
-
-    if not path.exists():
-        raise DataError(f"{path} does not exist: give a folder of pictures or an idx file")
-    if (path / DATA_FILE).exists():
-        raise DataError(f"{path} is a database already: use it with --data {path}")
-    if files := find_idx_files(path):
-        return IdxSource(path, files)
-    if path.is_dir():
-        return ImageFolder(path)
-    raise DataError(
-        f"{path} is no source of pictures: expected a folder, or an idx file such as "
-        "train-images-idx3-ubyte.gz"
-    )
 
 
 def spread(source: Source, count: int | None) -> Sequence[int]:

@@ -6,7 +6,7 @@ import struct
 import numpy as np
 import pytest
 
-from stylecli.data.sources import find_source
+from stylecli.data.sources.recognition import find_source
 from stylecli.errors import DataError
 
 

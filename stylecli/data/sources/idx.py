@@ -81,6 +81,11 @@ class IdxSource:
             return None
         return [str(label) for label in range(1 + max(int(part.max()) for part in self._labels))]
 
+    @property
+    def notes(self) -> list[str]:
+        """Say nothing: what is there is used."""
+        return []
+
     def fingerprint(self) -> str:
         """Return a digest over the files' names and sizes."""
         parts = [f"{file.name} {file.stat().st_size}" for file in self._files]

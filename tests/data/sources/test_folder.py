@@ -5,7 +5,7 @@ import os
 import pytest
 from PIL import Image
 
-from stylecli.data.image_folder import ImageFolder
+from stylecli.data.sources.folder import ImageFolder
 from stylecli.errors import DataError
 
 
@@ -68,3 +68,38 @@ def test_names_that_are_not_utf8_can_be_told(tmp_path):
 def test_refuses_a_folder_without_pictures(tmp_path):
     with pytest.raises(DataError, match="holds no picture"):
         ImageFolder(tmp_path)
+
+
+def test_a_single_folder_around_the_classes_counts_for_nothing(tmp_path):
+    source = fill(tmp_path, "data/photos/cat/1.png", "data/photos/dog/1.png")
+    assert source.class_names == ["cat", "dog"] and source[0].name == "data/photos/cat/1.png"
+
+
+def test_of_splits_the_training_set_is_taken_and_the_rest_is_told(tmp_path):
+    names = [f"{split}/{kind}/1.png" for split in ("train", "val") for kind in ("cat", "wild")]
+    source = fill(tmp_path, *names)  # as AFHQ comes
+    assert listed(source) == [("train/cat/1.png", 0), ("train/wild/1.png", 1)]
+    assert source.notes == ["2 pictures in val are left out: name that folder to take them"]
+
+
+def test_pictures_outside_the_classes_are_told(tmp_path):
+    (note,) = fill(tmp_path, "a.png", "cat/1.png", "dog/1.png").notes
+    assert note.startswith("1 pictures lie outside the 2 sub-folders (a.png), so these are not")
+
+
+def test_linked_folders_are_followed_and_circles_end(tmp_path):
+    fill(tmp_path / "elsewhere", "1.png")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "photos")
+    assert listed(ImageFolder(tmp_path / "photos")) == [("linked/1.png", None)]
+
+
+def test_pipes_and_dangling_links_are_refused_with_a_cause(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to("gone.png")
+    pipe, link = ImageFolder(tmp_path)
+    with pytest.raises(DataError, match="is not a regular file"):
+        pipe.open()
+    with pytest.raises(DataError, match="No such file"):
+        link.open()

@@ -1,0 +1,96 @@
+"""``stylecli check``: look through pictures or a dataset before training on them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stylecli.cli.options import JsonOption, OutOption, QuietOption
+from stylecli.cli.output import Output
+from stylecli.errors import ExitCode, Interrupted
+from stylecli.workspace import find_dataset
+
+if TYPE_CHECKING:
+    from stylecli.data.checking.report import CheckReport, Problem
+
+NAMES_SHOWN = 3  # of the pictures a problem is about; --json lists more
+
+
+def command(
+    source: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="SRC",
+            help="Pictures of any kind that pack takes, or a dataset. "
+            "Default: the only one in datasets/.",
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option("--labels", help="File of labels that goes with the pictures.")
+    ] = None,
+    out: OutOption = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Look at 500 pictures; no search for near duplicates.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Processes. Default: one per CPU.")
+    ] = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Look through pictures or a dataset before training on them.
+
+    Example: stylecli check photos/
+
+    Every picture is decoded, every digest of a dataset is verified. Lists what is wrong and the
+    command that mends it; exit code 3 when something is damaged or would stop training. Writes
+    mean.png, samples.png, near-duplicates.png and check.json into check/<name>/.
+    """
+    output = Output(json=json, quiet=quiet)
+    path = source
+    if path is None:
+        found = find_dataset()
+        path = found.path
+        output.note(f"using {path}, {found.why}")
+    from stylecli.data.checking.inspection import Inspection
+
+    with Inspection(path, labels=labels, quick=quick) as inspection:
+        folder = out or Path("check") / inspection.subject.name
+        stopped = False
+        try:
+            with output.progress("checking", "pictures") as progress:
+                inspection.scan(workers=workers, progress=progress)
+            with output.progress("comparing") as progress:
+                inspection.compare(progress=progress)
+        except KeyboardInterrupt:
+            stopped = True
+        report = inspection.report(None if stopped else folder)
+        _show(report, output)
+        if stopped:
+            raise Interrupted(
+                f"stopped after {inspection.tally.looked_at:,} of {inspection.tally.count:,} "
+                "pictures, what was found is above: the same command looks at all of them"
+            )
+    if not report.usable:
+        raise typer.Exit(ExitCode.UNUSABLE)
+
+
+def _show(report: "CheckReport", output: Output) -> None:
+    lines = output.table(("what", "value"), report.rows)
+    lines.append("")
+    for problem in report.problems:
+        lines += _problem_lines(problem)
+    if not report.problems:
+        lines.append("nothing to complain about" if report.complete else "nothing found so far")
+    output.result(report.to_dict(), lines)
+    for file in report.files:
+        output.note(file)
+
+
+def _problem_lines(problem: "Problem") -> list[str]:
+    lines = [str(problem)]
+    if problem.names and problem.severity != "note":
+        lines += [f"    {name}" for name in problem.names[:NAMES_SHOWN]]
+        if (more := max(problem.count, len(problem.names)) - NAMES_SHOWN) > 0:
+            lines.append(f"    and {more:,} more")
+    return lines

@@ -1,0 +1,233 @@
+"""Lists of faces: as a source that aligns each when it is opened, as a folder of pictures."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from stylecli import atomic
+from stylecli.data.alignment.aligned_folder import (
+    SETTINGS_FILE,
+    images_folder,
+    picture_path,
+    read_settings,
+    thumbnails_folder,
+)
+
+# The whole interface in one place: these two are part of it.
+from stylecli.data.alignment.aligned_folder import AlignedFolder as AlignedFolder
+from stylecli.data.alignment.cropping import AlignSettings
+from stylecli.data.alignment.cropping import Face as Face
+from stylecli.data.alignment.geometry import OUTPUT_SIZE
+from stylecli.data.alignment.making import Task, give_up, make_picture
+from stylecli.data.alignment.records import Records
+from stylecli.data.alignment.worker_memory import bytes_needed, fitting_workers
+from stylecli.data.preparation import Skipped
+from stylecli.data.workers import ordered_map
+from stylecli.errors import DataError, UsageError
+from stylecli.progress import Progress, silent
+
+
+@dataclass(frozen=True)
+class FaceItem:
+    """A face as a picture of a source: aligned when it is opened."""
+
+    face: Face
+    settings: AlignSettings
+    label: None = None
+
+    @property
+    def name(self) -> str:
+        """The face's name."""
+        return self.face.name
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What is known of the photograph, and its name."""
+        return {"source": self.face.name, **self.face.metadata}
+
+    def open(self) -> Image.Image:
+        """Align the face. Raises DataError with the cause."""
+        return self.settings.align(self.face)
+
+
+class AlignedFaces:
+    """A source of faces, each cut out of its photograph when its item is opened."""
+
+    class_names: list[str] | None = None
+
+    def __init__(
+        self,
+        faces: Sequence[Face],
+        size: int = OUTPUT_SIZE,
+        *,
+        transform_size: int | None = None,
+        padding: bool = True,
+        rotate: bool = True,
+        name: str = "faces",
+        notes: Sequence[str] = (),
+    ) -> None:
+        """Take the faces; raise UsageError for sizes that are none, DataError for no faces."""
+        self.settings = AlignSettings(size, transform_size, padding, rotate)
+        if not faces:
+            raise DataError("there is no face to align")
+        self.name = name
+        self.notes = list(notes)
+        self._faces = faces
+
+    def fingerprint(self) -> str:
+        """Return a digest of photographs' names and sizes, landmarks and settings."""
+        digest = hashlib.sha256()
+        for face in self._faces:
+            digest.update(os.fsencode(face.name) + b"\0" + self.settings.recipe(face).encode())
+        return digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._faces)
+
+    def __getitem__(self, index: int) -> FaceItem:
+        return FaceItem(self._faces[index], self.settings)
+
+
+@dataclass(frozen=True)
+class AlignReport:
+    """What ``write_aligned`` did."""
+
+    folder: Path
+    written: int
+    kept: int  # pictures of an earlier run that are as they should be
+    removed: int  # pictures of an earlier run whose faces are no longer asked for
+    skipped: list[Skipped]
+
+    @property
+    def count(self) -> int:
+        """How many pictures the folder holds now."""
+        return self.written + self.kept
+
+
+def write_aligned(
+    faces: Sequence[Face],
+    folder: Path | str,
+    size: int = OUTPUT_SIZE,
+    *,
+    transform_size: int | None = None,
+    padding: bool = True,
+    rotate: bool = True,
+    thumbnails: bool = True,
+    source: str = "",
+    force: bool = False,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> AlignReport:
+    """Align all faces into a folder of PNG files in FFHQ's layout (see aligned_folder.py).
+
+    Stopped at any moment, the same call goes on: pictures whose face, settings and MD5 are as
+    recorded are kept. Pictures of an earlier run whose faces are not in the list any more are
+    removed. Faces that cannot be aligned are skipped and listed. ``source`` names where the faces
+    come from; a folder of another source or other settings is refused unless ``force``. ``workers``
+    None takes as many processes as CPUs and memory allow. Raises DataError when there is no face,
+    when none can be used, or when the folder cannot be written.
+    """
+    folder = Path(folder)
+    settings = AlignSettings(size, transform_size, padding, rotate)
+    numbers = _numbers(faces)
+    claim_folder(folder, settings, source, force=force)
+    if workers is None:
+        workers = fitting_workers(len(faces), max(bytes_needed(face, settings) for face in faces))
+    done: list[int] = []
+    skipped: list[Skipped] = []
+    written = 0
+    with Records(folder) as records:
+        tasks = _Tasks(faces, numbers, folder, settings, thumbnails, records)
+        results = ordered_map(make_picture, tasks, workers=workers, on_death=give_up)
+        for position, result in enumerate(results):
+            if isinstance(result, Skipped):
+                skipped.append(result)
+            else:
+                done.append(numbers[position])
+                if result is not None:
+                    records.add(result)
+                    written += 1
+            note = f"{len(skipped)} skipped" if skipped else ""
+            progress(position + 1, len(faces), note)
+        if not done:
+            raise DataError(
+                f"no face of {len(faces)} can be used: {skipped[0].name} {skipped[0].cause}"
+            )
+        stale = records.entries.keys() - set(done)
+        records.finish(sorted(done))
+    _sweep(folder, settings, stale)
+    return AlignReport(folder, written, len(done) - written, len(stale), skipped)
+
+
+@dataclass(frozen=True)
+class _Tasks:
+    """The tasks of all faces, made as they are taken."""
+
+    faces: Sequence[Face]
+    numbers: Sequence[int]
+    folder: Path
+    settings: AlignSettings
+    thumbnails: bool
+    records: Records = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.faces)
+
+    def __iter__(self) -> Iterator[Task]:
+        for face, number in zip(self.faces, self.numbers, strict=True):
+            entry = self.records.entries.get(number)
+            earlier = (entry.recipe, entry.file_md5) if entry else None
+            yield Task(face, number, self.folder, self.settings, self.thumbnails, earlier)
+
+
+def _sweep(folder: Path, settings: AlignSettings, stale: Iterable[int]) -> None:
+    """Remove pictures that are no longer asked for, and what processes left that were killed."""
+    kinds = (images_folder(settings.size), thumbnails_folder())
+    torn = [path for kind in kinds for path in (folder / kind).glob("*/.*.part.png")]
+    torn += [*folder.glob(".*.part.json"), *folder.glob(".*.part.jsonl")]
+    old = [folder / kind / picture_path(number) for kind in kinds for number in stale]
+    for path in [*torn, *old]:
+        path.unlink(missing_ok=True)
+
+
+def _numbers(faces: Sequence[Face]) -> list[int]:
+    """Return every face's number. Raises DataError for no faces and for numbers used twice."""
+    if not faces:
+        raise DataError("there is no face to align")
+    numbers = [place if face.number is None else face.number for place, face in enumerate(faces)]
+    if len(set(numbers)) < len(numbers) or min(numbers) < 0:
+        raise UsageError("two faces have the same number, or one a negative number")
+    return numbers
+
+
+def claim_folder(folder: Path, settings: AlignSettings, source: str, *, force: bool) -> None:
+    """Write down whose folder it is; raise DataError when it is another's."""
+    described = {
+        "size": settings.size,
+        "transform_size": settings.sampled_size,
+        "padding": settings.padding,
+        "rotate": settings.rotate,
+        "source": source,
+    }
+    before = read_settings(folder)
+    if before is None and not force and (folder / images_folder(settings.size)).exists():
+        raise DataError(
+            f"{folder / images_folder(settings.size)} was not made by this program and is not "
+            "replaced: give another --out"
+        )
+    if before and not force:
+        differing = [key for key, value in described.items() if before.get(key) != value]
+        if differing:
+            raise DataError(
+                f"{folder} holds faces made with another {', '.join(differing)}: give another "
+                "--out, or --force to replace them"
+            )
+    try:
+        atomic.write_json(folder / SETTINGS_FILE, described)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be written: {error.strerror}") from None

@@ -1,0 +1,274 @@
+"""FFHQ as it is published: its metadata, its folders of pictures, its split and its licences.
+
+ffhq-dataset-v2.json
+in-the-wild-images/00000/00042.png   the photographs, to be aligned
+images1024x1024/00000/00042.png      or the pictures that are aligned already
+thumbnails128x128/00000/00042.png
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from stylecli.data.alignment import credits
+from stylecli.data.alignment.aligned_folder import AlignedPicture, AlignedPictures, picture_path
+from stylecli.data.alignment.exclusion import Exclusions
+from stylecli.data.alignment.faces import Face
+from stylecli.data.alignment.ffhq_records import (
+    OFFICIAL_COUNT,
+    FfhqRecord,
+    FfhqRecords,
+    Kind,
+    read_ffhq_records,
+)
+from stylecli.data.alignment.unaligned import RANDOM_SHIFT, Shift, random_shifts, shifted
+from stylecli.data.alignment.verification import Check, Level, check_level, verify
+from stylecli.data.preparation import Skipped
+from stylecli.errors import DataError, UsageError
+from stylecli.progress import Progress, silent
+
+METADATA_FILE = "ffhq-dataset-v2.json"
+Pictures = Literal["in-the-wild-images", "images1024x1024", "thumbnails128x128"]
+KINDS: dict[Pictures, Kind] = {
+    "in-the-wild-images": "in_the_wild",
+    "images1024x1024": "image",
+    "thumbnails128x128": "thumbnail",
+}
+SUFFIXES = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG", ".webp")
+SPLITS = ("all", "training", "validation")
+MAX_SEARCHED = 1000  # sub-folders looked into for the metadata
+
+
+@dataclass(frozen=True)
+class FfhqLayout:
+    """Where FFHQ lies: its metadata and those of its folders that are there."""
+
+    root: Path
+    metadata_file: Path
+    folders: dict[Pictures, Path]
+
+
+@dataclass(frozen=True)
+class FfhqOptions:
+    """Which pictures are taken, and how closely their files are looked at."""
+
+    split: str = "all"  # or training (60,000), validation (10,000); StyleGAN used all
+    exclude: Exclusions = field(default_factory=lambda: Exclusions([]))
+    verify: Level = "size"  # or none, file, pixels
+    workers: int | None = None  # processes for verification
+
+    def __post_init__(self) -> None:
+        """Check every field; raise UsageError naming the one at fault."""
+        check_level(self.verify)
+        if self.split not in SPLITS:
+            raise UsageError(f"split {self.split!r} is not one of {', '.join(SPLITS)}")
+
+
+@dataclass
+class FfhqReport:
+    """What was taken and what was not."""
+
+    records: int  # in the metadata
+    official: bool  # the metadata is the published file, by MD5
+    taken: int = 0
+    excluded: list[str] = field(default_factory=list)  # names of pictures
+    missing: list[str] = field(default_factory=list)  # files that are not there
+    failed: list[Skipped] = field(default_factory=list)  # files other than published
+    rejected: list[Skipped] = field(default_factory=list)  # no landmarks, or no square that fits
+    notes: list[str] = field(default_factory=list)  # sentences for the user
+
+
+def find_ffhq(root: Path) -> FfhqLayout | None:
+    """Return FFHQ's layout in a folder, in a folder just below it, or around a picture folder.
+
+    None unless the metadata and at least one folder of pictures are there.
+    """
+    for folder in _candidates(root):
+        if (folder / METADATA_FILE).is_file():
+            folders = {name: folder / name for name in KINDS if (folder / name).is_dir()}
+            if folders:
+                return FfhqLayout(folder, folder / METADATA_FILE, folders)
+    return None
+
+
+def what_is_missing(root: Path) -> str:
+    """Say in one sentence what a folder lacks to be FFHQ, for when ``find_ffhq`` finds nothing."""
+    have = [name for name in (METADATA_FILE, *KINDS) if (root / name).exists()]
+    wanted = f"{METADATA_FILE} and in-the-wild-images/ (or images1024x1024/)"
+    where = "this folder" if root == Path() else str(root)
+    if not have:
+        return f"{where} holds no FFHQ: put {wanted} there, or give a folder of photographs"
+    if METADATA_FILE in have:
+        return f"{where} holds {METADATA_FILE} but no pictures: put in-the-wild-images/ beside it"
+    return f"{where} holds {have[0]}/ without its metadata: put {METADATA_FILE} beside it"
+
+
+def ffhq_faces(
+    layout: FfhqLayout,
+    options: FfhqOptions | None = None,
+    *,
+    unaligned: bool = False,
+    random_shift: float = RANDOM_SHIFT,
+    progress: Progress = silent,
+) -> tuple[list[Face], FfhqReport]:
+    """Return the faces of the in-the-wild photographs, and what was left out.
+
+    Missing, excluded and damaged pictures are listed, not fatal. With ``unaligned`` every face has
+    the upright, randomly moved square of FFHQ-U (see unaligned.py; align these without padding);
+    the random numbers count all records, so that what is left out changes no other square.
+    Raises DataError when there is no such folder or the metadata cannot be used.
+    """
+    pictures: Pictures = "in-the-wild-images"
+    options = options or FfhqOptions()
+    found, report = _read(layout, pictures, progress)
+    shifts = _shifts(found.records, random_shift) if unaligned else {}
+    if unaligned and len(found.records) != OFFICIAL_COUNT:
+        report.notes.append(
+            f"the metadata holds {len(found.records):,} records, not FFHQ's {OFFICIAL_COUNT:,}: "
+            "the random squares are others than FFHQ-U's"
+        )
+    faces = []
+    for record, path in _select(found.records, layout.folders[pictures], options, report, progress):
+        name = f"{pictures}/{picture_path(record.number)}"
+        if record.landmarks is None:
+            report.rejected.append(Skipped(name, "has no landmarks in the metadata"))
+            continue
+        face = Face(path, name, record.landmarks, record.box, record.metadata, number=record.number)
+        if unaligned:
+            shift = shifts[record.number]
+            if shift is None:
+                report.rejected.append(Skipped(name, "has no random square within the photograph"))
+                continue
+            face = shifted(face, shift)
+        faces.append(face)
+    report.taken = len(faces)
+    return faces, report
+
+
+def ffhq_pictures(
+    layout: FfhqLayout,
+    pictures: Pictures = "images1024x1024",
+    options: FfhqOptions | None = None,
+    *,
+    progress: Progress = silent,
+) -> tuple[AlignedPictures, FfhqReport]:
+    """Return the pictures that are aligned already as a source with metadata, and what was left
+    out. Raises DataError when there is no such folder, no picture, or no usable metadata.
+    """
+    options = options or FfhqOptions()
+    found, report = _read(layout, pictures, progress)
+    taken = [
+        AlignedPicture(
+            path,
+            f"{pictures}/{picture_path(record.number)}",
+            {"source": f"{pictures}/{picture_path(record.number)}", **record.metadata},
+        )
+        for record, path in _select(
+            found.records, layout.folders[pictures], options, report, progress
+        )
+    ]
+    report.taken = len(taken)
+    if not taken:
+        raise DataError(
+            f"{layout.folders[pictures]} holds no usable picture: {len(report.missing):,} are "
+            f"missing, {len(report.failed):,} not as published, {len(report.excluded):,} excluded"
+        )
+    name = "ffhq" if options.split == "all" else f"ffhq-{options.split}"
+    return AlignedPictures(name, taken, report.notes), report
+
+
+def _candidates(root: Path) -> Iterator[Path]:
+    yield root
+    try:
+        below = sorted(path for path in root.iterdir() if path.is_dir())
+    except OSError:
+        below = []
+    yield from below[:MAX_SEARCHED]
+    if root.name in KINDS:
+        yield root.parent
+
+
+def _read(
+    layout: FfhqLayout, pictures: Pictures, progress: Progress
+) -> tuple[FfhqRecords, FfhqReport]:
+    if pictures not in layout.folders:
+        raise DataError(f"{layout.root} holds no {pictures}/: put FFHQ's folder there")
+    found = read_ffhq_records(layout.metadata_file, KINDS[pictures], progress)
+    report = FfhqReport(len(found.records), found.official)
+    if not found.official:
+        report.notes.append(
+            f"{layout.metadata_file} is not the published file (its MD5 differs): "
+            f"its {len(found.records):,} records are taken as they are"
+        )
+    return found, report
+
+
+def _shifts(records: list[FfhqRecord], random_shift: float) -> dict[int, Shift | None]:
+    """Return every face's shift by number, over all records that can have one."""
+    usable = [record for record in records if record.landmarks and record.published.pixel_size]
+    shifts = random_shifts(
+        [record.landmarks or [] for record in usable],
+        [record.published.pixel_size or (0, 0) for record in usable],
+        random_shift=random_shift,
+    )
+    return dict.fromkeys(record.number for record in records) | {
+        record.number: shift for record, shift in zip(usable, shifts, strict=True)
+    }
+
+
+def _select(
+    records: list[FfhqRecord],
+    folder: Path,
+    options: FfhqOptions,
+    report: FfhqReport,
+    progress: Progress,
+) -> list[tuple[FfhqRecord, Path]]:
+    """Return the records of the split with their files; note in the report what is left out."""
+    chosen: list[tuple[FfhqRecord, Path]] = []
+    for record in records:
+        url = str(record.metadata.get(credits.SOURCE_URL, ""))
+        name = f"{folder.name}/{picture_path(record.number)}"
+        # asked first, so that an entry for the other half of the split counts as used
+        if options.exclude.excludes(number=record.number, name=name, url=url):
+            report.excluded.append(name)
+        elif options.split in ("all", record.category):
+            path = _find_file(folder, record.number)
+            if path is None:
+                report.missing.append(name)
+            else:
+                chosen.append((record, path))
+    if unused := options.exclude.unused():
+        report.notes.append(
+            f"{len(unused):,} entries of the exclude list name no picture: {', '.join(unused[:5])}"
+        )
+    if others := sum(path.suffix.lower() != ".png" for _, path in chosen):
+        report.notes.append(
+            f"{others:,} pictures are not the published PNG files and are used unverified"
+        )
+    checks = [
+        Check(
+            path,
+            path.name,
+            record.published,
+            options.verify if path.suffix.lower() == ".png" else "none",
+        )
+        for record, path in chosen
+    ]
+    good = []
+    faults = verify(checks, workers=options.workers, progress=progress)
+    for (record, path), fault in zip(chosen, faults, strict=True):
+        if fault:
+            report.failed.append(Skipped(f"{folder.name}/{picture_path(record.number)}", fault))
+        else:
+            good.append((record, path))
+    return good
+
+
+def _find_file(folder: Path, number: int) -> Path | None:
+    """Return a picture's file whatever its suffix; None when it is not there."""
+    stem = folder / picture_path(number).removesuffix(".png")
+    for suffix in SUFFIXES:
+        if (path := stem.with_suffix(suffix)).is_file():
+            return path
+    return None

@@ -1,0 +1,214 @@
+"""Anyone's photographs: list them, search each for faces, choose which faces are wanted.
+
+What a search found is written to a journal at once (journal of detections, ``found_faces.py``), so
+that the same call goes on after it was stopped, and another choice of faces needs no new search.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import ExifTags, Image
+
+from stylecli.data.alignment.aligned_folder import SETTINGS_FILE, is_aligned_folder
+from stylecli.data.alignment.credits import AUTHOR, LICENCE
+from stylecli.data.alignment.cropping import Face
+from stylecli.data.alignment.detectors import load_detector
+from stylecli.data.alignment.found_faces import FOUND_FILE, FoundFaces, Journal
+from stylecli.data.alignment.geometry import face_square
+from stylecli.data.alignment.searching import search_faces
+from stylecli.data.alignment.worker_memory import fitting_workers
+from stylecli.data.colours import finish, simplify
+from stylecli.data.decoding import name_cause, quiet
+from stylecli.data.layout import DATA_FILE
+from stylecli.data.preparation import Skipped
+from stylecli.data.sources.naming import is_picture
+from stylecli.data.workers import ordered_map
+from stylecli.errors import DataError, UsageError
+from stylecli.progress import Progress, silent
+
+# Photographs that Pillow does not read: listed with their cause, not passed over in silence.
+FOREIGN = frozenset(".heic .heif .dng .cr2 .cr3 .nef .arw .orf .rw2 .raf".split())
+BYTES_EACH = 800 << 20  # of memory: a photograph of 24 megapixels in a few copies, and the models
+PHOTOS_EACH = 4  # fewer are not worth another process, which loads the models anew
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A file that may hold faces; ``name`` is its path below its folder, fit for JSON."""
+
+    path: Path
+    name: str
+
+    @property
+    def stamp(self) -> tuple[int, int]:
+        """Size in bytes and date: another stamp is another photograph."""
+        try:
+            stat = os.stat(self.path)
+        except OSError:
+            return -1, -1  # it is skipped with its cause when it is opened
+        return stat.st_size, stat.st_mtime_ns
+
+
+@dataclass(frozen=True)
+class Search:
+    """Search one photograph; picklable, so that worker processes can do it."""
+
+    detector: str  # dlib or mtcnn
+    min_crop: float  # px: side of the smallest crop that is wanted
+
+    def __call__(self, photo: Photograph) -> FoundFaces:
+        """Return the faces of a photograph, or why there are none. Never raises for a picture."""
+        stamp = photo.stamp
+        if photo.path.suffix.lower() in FOREIGN:
+            cause = f"is of a kind that is not read ({photo.path.suffix}): convert it to JPEG"
+            return FoundFaces(photo.name, stamp, cause=cause)
+        try:
+            with Face(photo.path, photo.name, (), upright=True).open_photo() as picture, quiet():
+                profile = picture.info.get("icc_profile")
+                credited = _credits(picture)
+                image = finish(simplify(picture), 3, profile=profile)[0]
+        except Exception as error:  # decoders raise anything on damaged files
+            return FoundFaces(photo.name, stamp, cause=name_cause(error))
+        faces = search_faces(load_detector(self.detector), image, min_crop=self.min_crop)
+        return FoundFaces(photo.name, stamp, image.size, tuple(faces), credited)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which of the faces that were found are wanted."""
+
+    min_crop: float  # px: smaller squares are left out
+    largest: bool = False  # only the largest face of each photograph
+
+
+def list_photographs(path: Path) -> list[Photograph]:
+    """Return the photographs below a folder in order of their paths' bytes, or the one file.
+
+    Hidden files, folders that this program made, and files that are no pictures by their suffix
+    are left out. Raises DataError when there is none.
+    """
+    if path.is_file():
+        return [Photograph(path, _printable(path.name))]
+    if is_aligned_folder(path):
+        raise DataError(f"{path} holds aligned faces already: run stylecli pack {path}")
+    if not path.is_dir():
+        raise DataError(f"{path} does not exist: give a folder of photographs or FFHQ's folder")
+    names = sorted(_names_below(path), key=os.fsencode)
+    if not names:
+        raise DataError(
+            f"{path} holds no photograph: expected files such as .jpg, .png or .webp in it or in "
+            "its sub-folders"
+        )
+    return [Photograph(path / name, _printable(name)) for name in names]
+
+
+def find_faces(
+    photos: Sequence[Photograph],
+    folder: Path,
+    search: Search,
+    *,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> list[FoundFaces]:
+    """Search all photographs, in order, and keep a journal in ``folder``.
+
+    Photographs that the journal of an earlier call holds, unchanged and searched the same way, are
+    not searched again. Raises DataError when the journal cannot be written.
+    """
+    found: dict[str, FoundFaces] = {}
+    with Journal(folder, {"detector": search.detector, "min_crop": search.min_crop}) as journal:
+        todo = []
+        for photo in photos:
+            earlier = journal.entries.get(photo.name)
+            if earlier is not None and earlier.stamp == photo.stamp:
+                found[photo.name] = earlier
+            else:
+                todo.append(photo)
+        if workers is None:
+            workers = fitting_workers(max(1, len(todo) // PHOTOS_EACH), BYTES_EACH)
+        faces = sum(len(each.faces) for each in found.values())
+        results = ordered_map(search, todo, workers=workers, on_death=_give_up)
+        for result in results:
+            journal.add(result)
+            found[result.photo] = result
+            faces += len(result.faces)
+            progress(len(found), len(photos), f"{faces} faces")
+    return [found[photo.name] for photo in photos]
+
+
+def choose_faces(
+    photos: Sequence[Photograph], found: Sequence[FoundFaces], choice: Choice
+) -> tuple[list[Face], list[Skipped]]:
+    """Return the wanted faces, photograph by photograph and left to right, and what was left out.
+
+    A face is named as its photograph, with ``#2`` and so on where there are several.
+    """
+    faces: list[Face] = []
+    skipped: list[Skipped] = []
+    for photo, result in zip(photos, found, strict=True):
+        if result.cause or not result.faces:
+            skipped.append(Skipped(photo.name, result.cause or "shows no face that was found"))
+            continue
+        sides = [_side(face.landmarks) for face in result.faces]
+        for place, (face, side) in enumerate(zip(result.faces, sides, strict=True)):
+            name = photo.name if len(sides) == 1 else f"{photo.name}#{place + 1}"
+            if choice.largest and place != sides.index(max(sides)):
+                skipped.append(Skipped(name, "is not the largest face of its photograph"))
+            elif side < choice.min_crop:
+                cause = (
+                    f"is too small: its square has {side:.0f} px, wanted are {choice.min_crop:g}"
+                )
+                skipped.append(Skipped(name, cause))
+            else:
+                faces.append(
+                    Face(photo.path, name, face.landmarks, face.box, result.credits, upright=True)
+                )
+    return faces, skipped
+
+
+def _credits(picture: Image.Image) -> dict[str, str]:
+    """Return author and licence as the photograph's EXIF has them."""
+    exif = picture.getexif()
+    known = {AUTHOR: exif.get(ExifTags.Base.Artist), LICENCE: exif.get(ExifTags.Base.Copyright)}
+    cleaned = {
+        key: " ".join(str(value or "").replace("\0", " ").split()) for key, value in known.items()
+    }
+    return {key: value[:500] for key, value in cleaned.items() if value}
+
+
+def _side(landmarks: Sequence[tuple[float, float]]) -> float:
+    """Return the side of FFHQ's square around a face, in pixels; 0 where there is none."""
+    try:
+        return face_square(landmarks).side
+    except (DataError, UsageError):
+        return 0.0
+
+
+def _give_up(photo: Photograph, cause: str) -> FoundFaces:
+    """Return what stands for a photograph whose process ended."""
+    return FoundFaces(photo.name, photo.stamp, cause=f"ended its process: {cause}")
+
+
+def _printable(name: str) -> str:
+    """Make a file name that is not UTF-8 fit for JSON; different names stay different."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _names_below(path: Path) -> list[str]:
+    names = []
+    for folder, folders, files in os.walk(path):
+        if not {FOUND_FILE, SETTINGS_FILE, DATA_FILE}.isdisjoint(files):
+            folders.clear()  # ours: aligned faces, a dataset
+            continue
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        below = os.path.relpath(folder, path).replace(os.sep, "/")
+        prefix = "" if below == "." else below + "/"
+        names += [
+            prefix + name
+            for name in files
+            if is_picture(name)
+            or (os.path.splitext(name)[1].lower() in FOREIGN and not name.startswith("."))
+        ]
+    return names

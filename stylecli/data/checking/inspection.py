@@ -1,0 +1,185 @@
+"""One check from end to end: recognise what lies there, look through it, judge, write pictures.
+
+``Inspection.scan``, which may be interrupted, then ``compare``, then ``report``, which speaks of
+what was looked at until then.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from stylecli import __version__
+from stylecli.atomic import write_json
+from stylecli.data.checking import sheets
+from stylecli.data.checking.judgement import Case, Duplicates, judge, suggest_resolution
+from stylecli.data.checking.measuring import Findings
+from stylecli.data.checking.near_duplicates import find_near_duplicates, group_pairs
+from stylecli.data.checking.perceptual_hash import THUMBNAIL_SIDE, shrink
+from stylecli.data.checking.report import MAX_NAMES, CheckReport, Problem, worst_first
+from stylecli.data.checking.subjects import open_subject
+from stylecli.data.checking.tally import Tally
+from stylecli.data.checking.wording import collect_facts, describe
+from stylecli.data.database import free_bytes
+from stylecli.progress import Progress, silent
+
+QUICK_SAMPLE = 500  # pictures
+_SPARE_BYTES = 1 << 30  # for a run's snapshots
+_WITH_BORDERS = ("letterbox", "pad", "wide", "tall")  # transforms that make them
+
+
+class Inspection:
+    """A check of a dataset or a source. ``quick`` looks at 500 pictures, spread evenly."""
+
+    def __init__(
+        self, path: Path, *, labels: Path | str | None = None, quick: bool = False
+    ) -> None:
+        self.subject = open_subject(path, labels)
+        count = len(self.subject)
+        self.indices: Sequence[int] = range(count)
+        if quick and count > QUICK_SAMPLE:
+            self.indices = [place * count // QUICK_SAMPLE for place in range(QUICK_SAMPLE)]
+        self.tally = Tally(count)
+        self._duplicates: Duplicates | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.tally.close()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every picture was looked at."""
+        return self.tally.looked_at == self.tally.count
+
+    @property
+    def duplicates(self) -> Duplicates:
+        """What was found to be double; equal pictures are found without ``compare``."""
+        if self._duplicates is None:
+            self._duplicates = Duplicates(self.tally.exact_groups(), [], searched=False)
+        return self._duplicates
+
+    def scan(self, *, workers: int | None = None, progress: Progress = silent) -> None:
+        """Look at every picture, in ``workers`` processes."""
+        scan = self.subject.scan(self.indices, workers)
+        try:
+            for findings in scan:
+                self._add(findings, progress)
+        finally:
+            scan.close()
+
+    def _add(self, findings: Findings, progress: Progress) -> None:
+        self.tally.add(findings)
+        bad = self.tally.faults.total()
+        note = f"{bad} damaged or unusable" if bad else ""
+        progress(self.tally.looked_at, len(self.indices), note)
+
+    def compare(self, *, progress: Progress = silent) -> None:
+        """Look for duplicates among what was scanned; for near ones only when that was all."""
+        exact = self.duplicates.exact
+        if self.complete:
+            pairs = find_near_duplicates(
+                self.tally.thumbnails(),
+                self.tally.comparable(exact),
+                lambda indices: shrink(self.subject.fetch(indices, THUMBNAIL_SIDE)),
+                progress,
+            )
+            self._duplicates = Duplicates(exact, group_pairs(pairs))
+
+    def report(self, out: Path | None = None) -> CheckReport:
+        """Judge what was found; with ``out``, write mean.png, samples.png, check.json and, where
+        there are some, near-duplicates.png into that folder.
+        """
+        files = self._write_pictures(out) if out is not None and self.tally.usable else []
+        near = next((file for file in files if file.endswith("near-duplicates.png")), "")
+        problems = [
+            *self.subject.problems(self.complete),
+            *judge(self._case(near), self.duplicates),
+            *self._judge_disk(),
+        ]
+        report = CheckReport(
+            path=str(self.subject.path),
+            kind=self.subject.kind,
+            name=self.subject.name,
+            complete=self.complete,
+            rows=describe(self.subject, self.tally, self.duplicates),
+            facts=collect_facts(self.subject, self.tally, self.duplicates),
+            problems=worst_first([self._with_names(problem) for problem in problems]),
+            files=[*files, str(out / "check.json")] if out is not None else [],
+        )
+        if out is not None:
+            write_json(out / "check.json", {"tool": f"stylecli {__version__}", **report.to_dict()})
+        return report
+
+    def _case(self, sheet: str) -> Case:
+        info = self.subject.facts().get("header", {})
+        settings = info.get("settings") or {}
+        return Case(
+            tally=self.tally,
+            kind=self.subject.kind,
+            path=self.subject.path,
+            count=len(self.subject),
+            class_names=self.subject.class_names,
+            keeps_duplicates=bool(settings.get("keep_duplicates")),
+            padded=settings.get("transform") in _WITH_BORDERS,
+            sheet=sheet,
+        )
+
+    def _with_names(self, problem: Problem) -> Problem:
+        """Name the pictures concerned, with the cause where each has its own."""
+        group = {"duplicates": self.duplicates.exact, "near-duplicates": self.duplicates.near}
+        indices = [index for group in group.get(problem.kind, []) for index in group]
+        indices = indices or self.tally.examples.get(problem.kind.removeprefix("damaged-"), [])
+        names = []
+        for index in indices[:MAX_NAMES]:
+            cause = self.tally.causes.get(index, "") if problem.severity != "note" else ""
+            names.append(f"{self.subject.name_of(index)} {cause}".rstrip())
+        return replace(problem, names=names)
+
+    def _judge_disk(self) -> list[Problem]:
+        """Say when there is no room for what comes next: packing, or the snapshots of a run."""
+        free = free_bytes(Path.cwd())
+        if self.subject.kind == "dataset":
+            if free >= _SPARE_BYTES:
+                return []
+            text = f"{free / 2**20:,.0f} MiB are free here, little for a run and its networks"
+            return [Problem("warning", "disk", text, "stylecli train --out RUN on another disk")]
+        resolution = suggest_resolution(self.tally)
+        needed = len(self.subject) * 3 * resolution**2
+        if free >= needed:
+            return []
+        text = (
+            f"packing {len(self.subject):,} pictures at {resolution} px takes "
+            f"{needed / 2**30:,.1f} GiB, and {free / 2**30:,.1f} GiB are free here"
+        )
+        fix = f"stylecli pack {self.subject.path} --resolution {resolution // 2}, or --max-images"
+        return [Problem("error", "disk", text, fix)]
+
+    def _write_pictures(self, out: Path) -> list[str]:
+        out.mkdir(parents=True, exist_ok=True)
+        files = []
+        if (mean := self.tally.mean()) is not None:
+            sheets.save_mean(out / "mean.png", mean)
+            files.append("mean.png")
+        sample = sheets.choose_sample(len(self.subject))
+        pictures = self.subject.fetch(sample, sheets.SHOWN_SIDE)
+        sheets.save_sample(out / "samples.png", pictures)
+        files.append("samples.png")
+        near = out / "near-duplicates.png"
+        if self.duplicates.near:
+            sheets.save_groups(near, self.duplicates.near, self._fetch_to_show)
+            files.append(near.name)
+        elif self.duplicates.searched:
+            near.unlink(missing_ok=True)  # of an earlier check: it would be taken for this one's
+        return [os.fspath(out / file) for file in files]
+
+    def _fetch_to_show(self, indices: Sequence[int]) -> Any:
+        return self.subject.fetch(indices, sheets.SHOWN_SIDE)

@@ -1,0 +1,279 @@
+"""From sums to sentences: which findings are problems, how bad, and what mends them.
+
+Every problem ends with the command or flag that helps. What is asked for often comes from the
+complaints people have about other tools: see docs/from-pictures-to-training.md.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from stylecli.data.checking.report import Problem, Severity
+from stylecli.data.checking.tally import Tally
+from stylecli.data.layout import MIN_RESOLUTION
+from stylecli.networks.config import MAX_RESOLUTION
+
+FEW_PICTURES = 1000
+IMBALANCE = 10  # largest class : smallest class
+SMALL_CLASS = 50  # pictures
+_MANY_NEAR = 0.01  # of the pictures; fewer hardly weigh
+_MOST = 0.5  # a trait of so many of the pictures is a matter of the whole set
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Groups of equal and of nearly equal pictures, by index."""
+
+    exact: list[list[int]]
+    near: list[list[int]]
+    searched: bool = True  # for nearly equal ones
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is judged: the sums, and the words for the commands that help."""
+
+    tally: Tally
+    kind: str  # "dataset" or "source"
+    path: Path
+    count: int
+    class_names: list[str] | None
+    keeps_duplicates: bool  # a dataset packed to keep them
+    padded: bool  # a dataset packed with borders on purpose
+    sheet: str = ""  # where near duplicates can be looked at
+
+    @property
+    def pack(self) -> str:
+        """The command that packs the pictures, again or for the first time."""
+        if self.kind == "source":
+            return f"stylecli pack {self.path}"
+        return f"stylecli pack SRC --out {self.path} --force"
+
+    @property
+    def train(self) -> str:
+        """The command that trains on them."""
+        return f"stylecli train {self.path}"
+
+
+def judge(case: Case, duplicates: Duplicates) -> list[Problem]:
+    """Return the problems of a set of pictures, without names."""
+    return [
+        *_judge_faults(case),
+        *_judge_amount(case),
+        *_judge_labels(case),
+        *_judge_duplicates(case, duplicates),
+        *_judge_traits(case),
+    ]
+
+
+def _judge_faults(case: Case) -> Iterator[Problem]:
+    faults, again = case.tally.faults, case.pack
+    words: dict[str, tuple[Severity, str]] = {
+        "pixels": ("error", "are damaged: their pixels are not what was packed"),
+        "level": ("error", "have smaller levels that are not made from their pixels"),
+        "label": ("error", "have a label of their own that differs from the list of all labels"),
+        "metadata": ("warning", "have unreadable metadata (author, licence, source)"),
+    }
+    for kind, (severity, text) in words.items():
+        if count := faults[kind]:
+            yield Problem(severity, f"damaged-{kind}", _some(case, count, text), again, count)
+    if unusable := faults["unusable"]:
+        if unusable == case.tally.looked_at:
+            text = "no picture can be used"
+            yield Problem("error", "unusable", text, f"mend them, then {again} --strict", unusable)
+        else:
+            yield Problem(
+                "warning",
+                "unusable",
+                _some(case, unusable, "cannot be used and will be left out"),
+                f"mend or remove them, then {again} --strict stops at any that remain",
+                unusable,
+            )
+
+
+def _judge_amount(case: Case) -> Iterator[Problem]:
+    side = max(case.tally.sides, default=0)
+    if case.kind == "dataset" and side > MAX_RESOLUTION:
+        text = f"the pictures have {side} px, and networks go up to {MAX_RESOLUTION}"
+        fix = f"{case.pack} --resolution {MAX_RESOLUTION}"
+        yield Problem("error", "too-large", text, fix, case.count)
+    usable = case.count - case.tally.faults["unusable"]
+    if 0 < usable < FEW_PICTURES:
+        yield Problem(
+            "warning",
+            "few-pictures",
+            f"{usable:,} pictures are few: a network learns them by heart below about "
+            f"{FEW_PICTURES:,}, and adaptive augmentation is not part of stylecli yet",
+            f"add pictures, or double them by {case.train} --mirror",
+            usable,
+        )
+
+
+def _judge_labels(case: Case) -> Iterator[Problem]:
+    names, classes = case.class_names, case.tally.classes
+    if not names or not classes:
+        return
+    if missing := case.tally.unlabelled:
+        yield Problem(
+            "error" if case.kind == "dataset" else "warning",
+            "unlabelled",
+            _some(case, missing, "have no label"),
+            f"{case.pack} --labels FILE, or --no-labels",
+            missing,
+        )
+    sizes = {name: classes[label] for label, name in enumerate(names)}
+    empty = [name for name, size in sizes.items() if not size]
+    if empty and case.tally.looked_at == case.count:
+        yield Problem(
+            "warning",
+            "empty-classes",
+            f"{len(empty)} of {len(names)} classes have no picture ({_list(empty)}): a network "
+            "cannot learn them",
+            f"remove them and {case.pack}, or train without --labels",
+            len(empty),
+        )
+    filled = {name: size for name, size in sizes.items() if size}
+    smallest, largest = (pick(filled, key=lambda name: filled[name]) for pick in (min, max))
+    ratio = filled[largest] / filled[smallest]
+    if ratio >= IMBALANCE:
+        yield Problem(
+            "warning",
+            "imbalance",
+            f"the classes are uneven: {largest} has {filled[largest]:,} pictures, {smallest} "
+            f"{filled[smallest]:,}, {ratio:.0f} times fewer",
+            "add pictures to the small ones, or train without --labels",
+            filled[smallest],
+        )
+    elif filled[smallest] < SMALL_CLASS and len(filled) > 1:
+        yield Problem(
+            "note",
+            "small-classes",
+            f"class {smallest} has {filled[smallest]} pictures, few to learn it from",
+            "add pictures, or train without --labels",
+            filled[smallest],
+        )
+
+
+def _judge_duplicates(case: Case, duplicates: Duplicates) -> Iterator[Problem]:
+    if extra := sum(len(group) - 1 for group in duplicates.exact):
+        text = _some(case, extra, "repeat another one exactly")
+        if case.kind == "source":
+            yield Problem(
+                "note",
+                "duplicates",
+                f"{text} and will be left out",
+                f"to keep them: {case.pack} --keep-duplicates",
+                extra,
+            )
+        elif not case.keeps_duplicates:
+            yield Problem("warning", "duplicates", text, case.pack, extra)
+    if duplicates.near:
+        pictures = sum(map(len, duplicates.near))
+        look = f"look at {case.sheet}, " if case.sheet else ""
+        yield Problem(
+            "warning" if pictures >= _MANY_NEAR * case.count else "note",
+            "near-duplicates",
+            f"{_some(case, pictures, 'are nearly the same')} as another one "
+            f"({count_groups(duplicates.near)})",
+            f"{look}remove what is too much, then {case.pack}",
+            pictures,
+        )
+
+
+def _judge_traits(case: Case) -> Iterator[Problem]:
+    traits, usable, again = case.tally.traits, max(1, case.tally.usable), case.pack
+    remove = f"remove what should not be learned, then {again}"
+    for trait, text in (
+        ("blank", "are of one plain colour"),
+        ("dark", "are almost black"),
+    ):
+        if count := traits[trait]:
+            yield Problem("warning", trait, _some(case, count, text), remove, count)
+    if (count := traits["bars"]) and not case.padded:
+        text = _some(case, count, "have plain bars on two opposite sides, which a network learns")
+        yield Problem("warning", "bars", text, f"crop them, then {again}", count)
+    colour = usable - sum(case.tally.modes[mode] for mode in ("grey", "L", "1", "I;16", "LA"))
+    if traits["grey"] and traits["grey"] == colour == usable:
+        text = "all pictures are grey but stored in colour, three times the work"
+        yield Problem("warning", "grey-as-colour", text, f"{again} --channels 1", traits["grey"])
+    if traits["opaque"] and traits["opaque"] == usable:
+        text = "the alpha channel is opaque in all pictures"
+        yield Problem("warning", "opaque-alpha", text, f"{again} --channels 3", usable)
+    if case.kind == "source":
+        yield from _judge_choices(case, usable)
+
+
+def _judge_choices(case: Case, usable: int) -> Iterator[Problem]:
+    """Judge what packing decides by its options."""
+    traits, again = case.tally.traits, case.pack
+    for trait, text, fix in (
+        ("rotated", "lie on their side or head, says their EXIF tag", f"{again} --upright"),
+        (
+            "profile",
+            "have a colour profile, which is converted to sRGB",
+            f"to leave colours as stored: {again} --icc ignore",
+        ),
+        (
+            "transparent",
+            "are transparent, which becomes white",
+            f"{again} --background COLOUR, or --channels 4 to keep it",
+        ),
+    ):
+        if count := traits[trait]:
+            yield Problem("note", trait, _some(case, count, text), fix, count)
+    wide = case.tally.aspects["wide"] / usable
+    tall = case.tally.aspects["tall"] / usable
+    for name, share in (("wide", wide), ("tall", tall)):
+        if share >= _MOST:
+            text = f"{share:.0%} of the pictures are {name}, and the central square cuts much off"
+            fix = f"{again} --transform {name}, or letterbox"
+            yield Problem("note", f"mostly-{name}", text, fix, round(share * usable))
+    resolution = suggest_resolution(case.tally)
+    small = sum(count for side, count in case.tally.sides.items() if side < resolution)
+    if small:
+        text = _some(case, small, f"are smaller than {resolution} px and will be left out")
+        yield Problem(
+            "warning",
+            "too-small",
+            text,
+            f"{again} --resolution {resolution // 2}, or --enlarge",
+            small,
+        )
+    elif resolution < MIN_RESOLUTION * 2:
+        yield Problem(
+            "error",
+            "too-small",
+            f"most pictures are smaller than {MIN_RESOLUTION * 2} px",
+            f"{again} --resolution 32 --enlarge",
+            usable,
+        )
+
+
+def suggest_resolution(tally: Tally) -> int:
+    """Return the resolution that packing chooses for central squares.
+
+    The rule of ``transforms.choose_resolution``, from counts of sides instead of all sizes.
+    """
+    resolution = MIN_RESOLUTION
+    while resolution < MAX_RESOLUTION:
+        larger = 2 * resolution
+        reaching = sum(count for side, count in tally.sides.items() if side >= larger)
+        if reaching < 0.95 * tally.usable:
+            break
+        resolution = larger
+    return resolution
+
+
+def count_groups(groups: list[list[int]]) -> str:
+    """Say "1 group" or "2 groups"."""
+    return f"{len(groups):,} group{'' if len(groups) == 1 else 's'}"
+
+
+def _some(case: Case, count: int, what: str) -> str:
+    """Say "12 of 2,000 pictures are ..."; only numbers that were looked at."""
+    return f"{count:,} of {case.tally.looked_at:,} pictures {what}"
+
+
+def _list(names: list[str]) -> str:
+    shown = ", ".join(names[:5])
+    return f"{shown}, ..." if len(names) > 5 else shown

@@ -1,0 +1,50 @@
+"""Open LMDB folders for reading: each once per process, never taken over from a parent."""
+
+import os
+import weakref
+from pathlib import Path
+
+import lmdb
+
+from stylecli.data.layout import DATA_FILE
+from stylecli.errors import DataError
+
+
+class SharedEnvironment:
+    """One open LMDB folder of one process; LMDB forbids opening a file twice in a process."""
+
+    def __init__(self, path: Path) -> None:
+        self.process = os.getpid()
+        self.lmdb: lmdb.Environment = lmdb.open(
+            str(path), readonly=True, lock=False, readahead=False, meminit=False, create=False
+        )
+
+    def __del__(self) -> None:
+        if hasattr(self, "lmdb"):
+            self.lmdb.close()
+
+
+# By file, so that all its readers share it until the last lets go.
+_shared: weakref.WeakValueDictionary[tuple[int, int], SharedEnvironment] = (
+    weakref.WeakValueDictionary()
+)
+
+
+def open_environment(path: Path) -> SharedEnvironment:
+    """Open the LMDB in the folder ``path``; keep the result as long as it is read.
+
+    LMDB trusts what it maps, so check the file with ``database_file`` first. Raises OSError when
+    there is no such file and DataError when it is no LMDB.
+    """
+    status = (path / DATA_FILE).stat()
+    key = (status.st_dev, status.st_ino)
+    environment = _shared.get(key)
+    if environment is not None and environment.process == os.getpid():
+        return environment
+    if environment is not None:
+        environment.lmdb.close()  # a parent's, inherited by fork: drop our copy of it, open anew
+    try:
+        environment = _shared[key] = SharedEnvironment(path)
+    except lmdb.Error as error:
+        raise DataError(f"{path} is not a readable dataset: {error}") from None
+    return environment

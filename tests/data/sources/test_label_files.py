@@ -1,0 +1,132 @@
+"""Label files: CSV in its many forms, npy, JSON; every picture gets its own or none does."""
+
+import numpy as np
+import pytest
+
+from stylecli.data.sources.recognition import find_source
+from stylecli.errors import DataError
+from tests.data.sources.formats import picture_bytes
+
+NAMES = ["a/1.png", "a/2.png", "b/3.png"]
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    """A function: file name and content of labels -> the source with these labels."""
+    for name in NAMES:
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).write_bytes(picture_bytes())
+
+    def label(name, content):
+        path = tmp_path / name
+        if isinstance(content, np.ndarray):
+            np.save(path, content)
+        else:
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return find_source(tmp_path / "photos", labels=path)
+
+    return label
+
+
+def labels_of(source):
+    return [item.label for item in source]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "a/1.png,2\na/2.png,0\nb/3.png,1\n",
+        "name,label\nb/3.png,1\na/1.png,2\na/2.png,0\n",  # a header, another order
+        "\ufeffname;label\r\n1.png;2\r\n2.png;0\r\n3.png;1\r\n",  # a spreadsheet's, file names
+        "file\tclass\n./a\\1.png\t2\na\\2.png\t0\nb\\3.png\t1\nnot/here.png\t7\n",
+        "2\n0\n1\n",  # in the pictures' order
+    ],
+)
+def test_integers_in_a_csv_are_classes(labelled, content):
+    source = labelled("labels.csv", content)
+    assert labels_of(source) == [2, 0, 1]
+    assert "the source's own are not used" in source.notes[-1]  # its folders were classes
+
+
+def test_words_in_a_csv_are_class_names(labelled):
+    source = labelled("labels.csv", "name,label\n1.png,cat\n2.png,dog\n3.png,cat\n")
+    assert source.class_names == ["cat", "dog"] and labels_of(source) == [0, 1, 0]
+
+
+def test_rows_with_a_single_1_are_classes_and_the_header_names_them(labelled):
+    source = labelled("x.csv", "name,cat,dog\n1.png,0,1\n2.png,1,0\n3.png,0,1\n")
+    assert source.class_names == ["cat", "dog"] and labels_of(source) == [1, 0, 1]
+    assert "every row has a single 1" in source.notes[0]
+
+
+def test_other_rows_are_vectors(labelled):
+    source = labelled("x.csv", "name,smile,hat\n1.png,1,1\n2.png,0.5,0\n3.png,0,1\n")
+    assert source.class_names is None
+    assert labels_of(source) == [(1.0, 1.0), (0.5, 0.0), (0.0, 1.0)]
+    assert "vectors of 2 values (smile, hat)" in source.notes[0]
+
+
+def test_one_hot_arrays_are_classes_in_the_pictures_order(labelled):
+    assert labels_of(labelled("x.npy", np.eye(3)[[2, 0, 1]])) == [2, 0, 1]
+    assert labels_of(labelled("x.npy", np.array([[5], [0], [1]]))) == [5, 0, 1]
+    assert labels_of(labelled("x.npy", np.full((3, 2), 0.5, np.float32))) == [(0.5, 0.5)] * 3
+
+
+def test_a_dataset_json_elsewhere_serves_too(labelled):
+    text = '{"labels": [["a/1.png", 1], ["a/2.png", 0], ["b/3.png", 1]]}'
+    assert labels_of(labelled("labels.json", text)) == [1, 0, 1]
+
+
+def test_pictures_without_a_label_are_counted_and_named(labelled):
+    with pytest.raises(DataError, match=r"no label for 2 of 3 pictures \(a/2.png, b/3.png\)"):
+        labelled("x.csv", "name,label\n1.png,0\nother.png,1\n")
+
+
+def test_file_names_that_occur_twice_need_their_path(labelled, tmp_path):
+    (tmp_path / "photos" / "b" / "1.png").write_bytes(picture_bytes())
+    with pytest.raises(DataError, match="no label for 2 of 4"):
+        labelled("x.csv", "1.png,0\n2.png,1\n3.png,1\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "cause"),
+    [
+        ("x.csv", "", "no labels"),
+        ("x.csv", "name,label\n", "a header and no labels"),
+        ("x.csv", "1.png,0\n2.png\n3.png,0\n", "row 2"),
+        ("x.csv", "1.png,0\n2.png,\n3.png,0\n", "row 2"),
+        ("x.csv", "1.png,0,cat\n2.png,1,dog\n3.png,1,dog\n", "have to be numbers"),
+        ("x.csv", "1.png,nan,0\n2.png,1,0\n3.png,1,0\n", "not finite"),
+        ("x.csv", "1.png,-3\n2.png,1\n3.png,1\n", "label -3"),
+        ("x.csv", "1.png,99999999999\n2.png,1\n3.png,1\n", "expected classes from 0 to 99,999"),
+        ("x.csv", "1.png,0\n1.png,1\n2.png,1\n3.png,1\n", "two different labels"),
+        ("x.csv", b"1.png,0\n" + b"x" * 200_000 + b",1\n", "not readable CSV"),
+        ("x.csv", b"\0\0\0,\0\n\0,\0", "no label for 3 of 3"),
+        ("x.npy", b"\x93NUMPY garbage", "not a readable npy"),
+        ("x.npy", np.zeros((2, 4)), "2 labels without names"),
+        ("x.npy", np.array([{}]), "expected numbers"),
+        ("x.npy", np.zeros((3, 2, 2)), r"shape \[3, 2, 2\]"),
+        ("x.json", "[]", 'has no "labels"'),
+        ("x.txt", "1.png one two\n", "not a list of pictures"),
+    ],
+)
+def test_malformed_files_are_refused_with_a_cause(labelled, name, content, cause):
+    with pytest.raises(DataError, match=cause):
+        labelled(name, content)
+
+
+def test_an_array_that_lies_about_its_size_takes_no_memory(labelled, tmp_path):
+    labelled("x.npy", np.zeros((3, 4)))
+    content = (tmp_path / "x.npy").read_bytes().replace(b"(3, 4), }     ", b"(3, 40000000), }")
+    with pytest.raises(DataError, match="says it holds 960,000,000 bytes"):
+        labelled("x.npy", content)
+
+
+def test_a_missing_file_is_named(tmp_path, labelled):
+    with pytest.raises(DataError, match=r"labels .*none.csv cannot be read"):
+        find_source(tmp_path / "photos", labels=tmp_path / "none.csv")
+
+
+def test_the_fingerprint_follows_the_labels(labelled):
+    first = labelled("x.csv", "1.png,0\n2.png,1\n3.png,1\n").fingerprint()
+    assert labelled("x.csv", "1.png,1\n2.png,1\n3.png,1\n").fingerprint() != first

@@ -1,0 +1,92 @@
+"""rosinality's and LSUN's LMDBs: order, sizes, categories, damage."""
+
+import pickle
+
+import pytest
+
+from stylecli.data.sources.lmdb_pictures import RosinalityLmdb
+from stylecli.data.sources.recognition import find_source
+from stylecli.errors import DataError
+from tests.data.sources.formats import (
+    picture_bytes,
+    write_lmdb,
+    write_lsun,
+    write_rosinality,
+)
+
+
+def reds(source):
+    """Return about how red each picture is: its number."""
+    return [source[index].open().convert("RGB").getpixel((0, 0))[0] for index in range(len(source))]
+
+
+def test_rosinality_gives_the_largest_size_in_order(tmp_path):
+    write_rosinality(tmp_path / "ffhq.lmdb", 40)
+    source = find_source(tmp_path / "ffhq.lmdb")
+    assert source.name == "ffhq" and source[3].name == "16-00003"
+    assert source[3].open().size == (16, 16)
+    assert all(abs(red - index) < 4 for index, red in enumerate(reds(source)))
+    assert "lossy" in source.notes[0]
+
+
+def test_rosinality_gives_another_size_when_told(tmp_path):
+    write_rosinality(tmp_path, 2)
+    assert RosinalityLmdb(tmp_path, size=8)[0].open().size == (8, 8)
+    with pytest.raises(DataError, match=r"has no 32 px pictures: it has \[8, 16\]"):
+        RosinalityLmdb(tmp_path, size=32)
+
+
+def test_rosinality_counts_on_where_keys_grow_longer(tmp_path):
+    numbers = (99_999, 100_000, 100_001)  # as keys, the first one comes last
+    write_lmdb(tmp_path, {f"8-{number:05d}".encode(): picture_bytes() for number in numbers})
+    names = [item.name for item in RosinalityLmdb(tmp_path)]
+    assert names == ["8-99999", "8-100000", "8-100001"]
+
+
+@pytest.mark.parametrize("length", [5, ""])
+def test_rosinality_says_when_its_length_is_wrong(tmp_path, length):
+    write_rosinality(tmp_path, 2, length=length)
+    source = find_source(tmp_path)
+    assert len(source) == 2 and "2 are there" in source.notes[1]
+
+
+def test_lsun_decodes_by_content(tmp_path):
+    write_lsun(tmp_path / "church_outdoor_train_lmdb", 30)
+    source = find_source(tmp_path / "church_outdoor_train_lmdb")
+    assert source.name == "church_outdoor" and source.class_names is None
+    assert source[1].name == f"{1:040x}"
+    assert [source[index].open().format for index in (0, 1)] == ["WEBP", "JPEG"]
+    assert source[0].open().size == (9, 8)
+
+
+def test_several_lsun_categories_are_classes(tmp_path):
+    write_lsun(tmp_path / "cat_lmdb", 2)
+    write_lsun(tmp_path / "bedroom_train_lmdb", 3)
+    write_lsun(tmp_path / "bedroom_val_lmdb", 1)
+    source = find_source(tmp_path)
+    assert source.class_names == ["bedroom", "cat"]
+    assert [source[index].label for index in range(5)] == [0, 0, 0, 1, 1]
+    assert source[3].name == f"cat/{0:040x}"
+    assert "bedroom_val_lmdb left out" in source.notes[1]
+
+
+def test_items_travel_to_other_processes(tmp_path):
+    write_lsun(tmp_path, 1)
+    item = pickle.loads(pickle.dumps(find_source(tmp_path)[0]))
+    assert item.open().size == (9, 8)
+
+
+def test_a_database_cut_short_is_found_out(tmp_path):
+    write_rosinality(tmp_path, 60, sizes=(64,))
+    content = (tmp_path / "data.mdb").read_bytes()
+    for share in (0.9, 0.5, 0.1, 0.01):
+        (tmp_path / "data.mdb").write_bytes(content[: int(len(content) * share)])
+        with pytest.raises(DataError, match=r"cut short|damaged"):
+            find_source(tmp_path)
+
+
+@pytest.mark.parametrize("entries", [{}, {b"some key": b"some value"}])
+def test_other_lmdbs_are_refused(tmp_path, entries):
+    write_lmdb(tmp_path, entries)
+    with pytest.raises(DataError, match="LMDB of an unknown kind"):
+        find_source(tmp_path)

@@ -1,0 +1,118 @@
+"""StyleGAN's TFRecords: pixels, levels, labels, and every kind of damage found."""
+
+import numpy as np
+import pytest
+
+from stylecli.data.sources.recognition import find_source
+from stylecli.errors import DataError
+from tests.data.sources.formats import example, record, write_tfrecords
+
+
+@pytest.fixture
+def pictures():
+    """Three RGB pictures of 8 px."""
+    return np.random.default_rng(0).integers(0, 256, (3, 3, 8, 8), dtype=np.uint8)
+
+
+@pytest.fixture
+def pyramid(tmp_path, pictures):
+    """A folder with levels of 4 and 8 px."""
+    write_tfrecords(tmp_path / "faces" / "faces-r02.tfrecords", pictures[:, :, :4, :4])
+    write_tfrecords(tmp_path / "faces" / "faces-r03.tfrecords", pictures)
+    return tmp_path / "faces"
+
+
+def opened(source):
+    return np.stack([np.asarray(source[index].open()) for index in range(len(source))])
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_folder_gives_its_highest_level(pyramid, pictures, packed):
+    write_tfrecords(pyramid / "faces-r03.tfrecords", pictures, packed)
+    source = find_source(pyramid)
+    assert source.name == "faces" and source[1].name == "faces-r03.tfrecords#1"
+    assert np.array_equal(opened(source), pictures.transpose(0, 2, 3, 1))
+
+
+def test_a_file_gives_its_own_level(pyramid):
+    assert find_source(pyramid / "faces-r02.tfrecords")[0].open().size == (4, 4)
+
+
+def test_grey_pictures_stay_grey(tmp_path, pictures):
+    write_tfrecords(tmp_path / "mnist.tfrecords", pictures[:, :1])
+    assert find_source(tmp_path / "mnist.tfrecords")[0].open().mode == "L"
+
+
+def test_one_hot_labels_are_classes(pyramid):
+    with open(pyramid / "faces-rxx.labels", "wb") as file:
+        np.save(file, np.eye(4, dtype=np.float32)[[3, 0, 1]])
+    source = find_source(pyramid)
+    assert [source[index].label for index in range(3)] == [3, 0, 1]
+    assert source.class_names == ["0", "1", "2", "3"] and "4 classes" in source.notes[0]
+
+
+def test_other_labels_are_vectors(pyramid):
+    with open(pyramid / "faces-rxx.labels", "wb") as file:
+        np.save(file, np.array([[0.5, 1], [1, 1], [0, 0]], np.float32))
+    assert find_source(pyramid)[0].label == (0.5, 1.0)
+
+
+def test_labels_without_columns_are_none(pyramid):
+    with open(pyramid / "faces-rxx.labels", "wb") as file:
+        np.save(file, np.zeros((3, 0), np.float32))
+    assert find_source(pyramid)[0].label is None
+
+
+def test_refuses_labels_of_another_number(pyramid):
+    with open(pyramid / "faces-rxx.labels", "wb") as file:
+        np.save(file, np.zeros((2, 5), np.float32))
+    with pytest.raises(DataError, match="2 labels for 3 pictures"):
+        find_source(pyramid)
+
+
+def test_a_changed_pixel_is_found_out(pyramid):
+    path = pyramid / "faces-r03.tfrecords"
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.write_bytes(content)
+    source = find_source(pyramid)
+    with pytest.raises(DataError, match="checksum is wrong"):
+        source[0].open()
+    assert source[1].open().size == (8, 8)
+
+
+def test_a_changed_length_is_found_out(pyramid):
+    path = pyramid / "faces-r03.tfrecords"
+    content = path.read_bytes()
+    second = len(content) // 3
+    path.write_bytes(content[:second] + b"\xff" * 4 + content[second + 4 :])
+    with pytest.raises(DataError, match=r"length of record 1 .* does not fit its checksum"):
+        find_source(pyramid)
+
+
+def test_a_file_cut_short_is_found_out(pyramid):
+    path = pyramid / "faces-r03.tfrecords"
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(DataError, match="ends within record 2"):
+        find_source(pyramid)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        example(np.zeros((2, 4, 4), np.uint8)),  # neither grey nor RGB
+        example(np.zeros((3, 4, 4), np.uint8)).replace(b"shape", b"shade"),
+        example(np.zeros((3, 4, 4), np.uint8))[:-1] + b"\x09",  # not as many bytes as that
+        b"\xff" * 30,
+    ],
+)
+def test_other_records_are_refused_with_a_cause(tmp_path, data):
+    (tmp_path / "a.tfrecords").write_bytes(record(data))
+    with pytest.raises(DataError, match="record"):
+        find_source(tmp_path / "a.tfrecords")[0].open()
+
+
+def test_several_pyramids_in_a_folder_are_told_apart(pyramid, pictures):
+    write_tfrecords(pyramid / "cats-r03.tfrecords", pictures)
+    with pytest.raises(DataError, match=r"several pyramids \(cats, faces\)"):
+        find_source(pyramid)

@@ -1,0 +1,263 @@
+"""One picture through the whole recipe, and pictures that were made to break it."""
+
+import functools
+import io
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageCms, ImageOps
+
+from stylecli.data.codec import decode
+from stylecli.data.colours import BROKEN_PROFILE
+from stylecli.data.layout import pixel_digest
+from stylecli.data.preparation import Prepared, Recipe, Skipped, prepare, prepare_all
+from stylecli.errors import DataError, UsageError
+
+
+@dataclass(frozen=True)
+class Held:
+    """An item whose file is held in memory."""
+
+    content: bytes
+    name: str = "held"
+    label: None = None
+    metadata: None = None
+
+    def open(self):
+        """Open what is held."""
+        return Image.open(io.BytesIO(self.content))
+
+
+@dataclass(frozen=True)
+class Failing(Held):
+    """An item that raises."""
+
+    error: Exception | None = None
+
+    def open(self):
+        """Fail."""
+        raise self.error
+
+
+def held(picture, kind="png", **options):
+    """Return an item of a picture stored in a file format."""
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return Held(file.getvalue())
+
+
+def noise(width, height, channels=3):
+    """Return random pixels as a picture."""
+    shape = (height, width, channels) if channels > 1 else (height, width)
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
+
+
+def pixels(item, recipe):
+    """Prepare an item that must not be skipped."""
+    prepared = prepare(item, recipe)
+    assert isinstance(prepared, Prepared), prepared
+    return prepared.pixels
+
+
+def planes(picture):
+    """Return a picture as [C, H, W]."""
+    array = np.asarray(picture)
+    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+
+
+@pytest.mark.parametrize("name", ["lanczos", "box", "bicubic"])
+@pytest.mark.parametrize("size", [(64, 64), (50, 37), (16, 16)])
+def test_equals_pillows_crop_and_resize(name, size):
+    picture = noise(*size)
+    side = min(size)
+    left, top = (size[0] - side) // 2, (size[1] - side) // 2
+    square = picture.crop((left, top, left + side, top + side))
+    expected = square.resize((16, 16), Image.Resampling[name.upper()])
+    assert (pixels(held(picture), Recipe(16, filter=name)) == planes(expected)).all()
+
+
+def test_box_filter_takes_plain_means_of_a_jpeg_too():
+    item = held(noise(64, 64), "jpeg", quality=95)
+    means = planes(item.open()).reshape(3, 4, 16, 4, 16).mean((2, 4))
+    assert np.abs(pixels(item, Recipe(4, filter="box")) - means).max() <= 1
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("codec", ["raw", "png", "webp"])
+def test_stores_what_decodes_to_its_pixels(channels, codec):
+    prepared = prepare(held(noise(16, 16, 4)), Recipe(16, channels, codec=codec))
+    assert prepared.pixels.shape == (channels, 16, 16) and prepared.side == 16
+    assert (decode(prepared.stored, codec, prepared.shape) == prepared.pixels).all()
+    assert prepared.digest == pixel_digest(prepared.pixels.tobytes())
+
+
+def test_the_canvas_is_black_and_clear():
+    white = held(Image.new("RGBA", (16, 8), "white"))
+    wide = pixels(white, Recipe(16, 3, transform="wide", height=8))
+    assert (wide[:, :4] == 0).all() and (wide[:, 4:12] == 255).all() and (wide[:, 12:] == 0).all()
+    padded = pixels(held(Image.new("RGBA", (16, 7), "white")), Recipe(16, 4, transform="pad"))
+    assert (padded[3].sum(1) == [0] * 4 + [255 * 16] * 7 + [0] * 5).all()
+
+
+def test_celeba_takes_the_known_rows_and_columns():
+    picture = noise(178, 218)
+    expected = planes(picture)[:, 57:185, 25:153]
+    assert (pixels(held(picture), Recipe(128, transform="celeba")) == expected).all()
+
+
+def test_small_pictures_are_skipped_unless_enlarged():
+    skipped = prepare(held(noise(20, 12)), Recipe(16))
+    assert skipped.cause.startswith("is too small: 20 x 12 px for 16 x 16; ")
+    enlarged = prepare(held(noise(20, 12)), Recipe(16, enlarge=True))
+    assert enlarged.side == 12 and enlarged.enlarged and enlarged.pixels.shape == (3, 16, 16)
+    assert not prepare(held(noise(20, 12)), Recipe(16, transform="letterbox")).enlarged
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "tiff", "webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_turned_upright_only_when_asked(kind, orientation):
+    picture = Image.new("RGB", (24, 48), "black")
+    picture.paste("red", (0, 0, 24, 12))
+    exif = Image.Exif()
+    exif[274] = orientation
+    item = held(picture, kind, exif=exif)
+    recipe = Recipe(16, transform="letterbox", exif=True)
+    upright = ImageOps.exif_transpose(picture_with(picture, exif))
+    expected = pixels(held(upright), Recipe(16, transform="letterbox"))
+    assert np.abs(pixels(item, recipe).astype(int) - expected).max() < 25  # JPEG and WebP lose
+    if kind != "tiff":  # which Pillow itself turns
+        stored = pixels(held(picture), Recipe(16, transform="letterbox"))
+        as_stored = pixels(item, Recipe(16, transform="letterbox"))
+        assert np.abs(as_stored.astype(int) - stored).max() < 25
+
+
+def picture_with(picture, exif):
+    """Return a picture that carries EXIF."""
+    copy = picture.copy()
+    copy.getexif().update(exif)
+    return copy
+
+
+def test_an_upright_jpeg_is_drafted_as_well():
+    exif = Image.Exif()
+    exif[274] = 6
+    smooth = Image.linear_gradient("L").resize((320, 200)).convert("RGB")
+    item = held(smooth, "jpeg", quality=95, exif=exif)
+    turned = held(ImageOps.exif_transpose(item.open()))
+    recipe = Recipe(32, exif=True)
+    assert np.abs(pixels(item, recipe).astype(int) - pixels(turned, Recipe(32))).max() <= 3
+
+
+def test_profiles_are_converted_unless_ignored():
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    picture = noise(16, 16)
+    odd = held(picture, icc_profile=lab)
+    assert prepare(odd, Recipe(16)).note == BROKEN_PROFILE
+    assert prepare(odd, Recipe(16, icc="ignore")).note == ""
+    assert (pixels(odd, Recipe(16)) == planes(picture)).all()
+
+
+@pytest.mark.parametrize(
+    ("item", "cause"),
+    [
+        (Held(b"no picture"), "is not a picture of a known kind"),
+        (Held(held(noise(64, 64)).content[:-3000]), "cannot be decoded: image file is truncated"),
+        (Failing(b"", error=DataError("has no face")), "has no face"),
+        (Failing(b"", error=MemoryError()), "does not fit into memory"),
+        (Failing(b"", error=RecursionError("too deep")), "cannot be decoded: too deep"),
+        (held(Image.new("F", (16, 16)), "tiff"), "has F pixels: expected 8 or 16 bits a channel"),
+    ],
+)
+def test_bad_pictures_are_skipped_with_their_cause(item, cause):
+    skipped = prepare(item, Recipe(16))
+    assert isinstance(skipped, Skipped) and skipped.cause.startswith(cause)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"resolution": 0}, {"channels": 2}, {"filter": "nearest"}, {"codec": "jpeg"},
+     {"transform": "squeeze"}, {"icc": "maybe"}, {"background": (0, 0, 300)}],
+)  # fmt: skip
+def test_refuses_settings_by_name(wrong):
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        Recipe(**{"resolution": 16, **wrong})
+
+
+def test_the_record_survives_json_and_names_what_decides():
+    recipe = Recipe(64, transform="center-crop-wide", background=[1, 2, 3], codec="png")
+    record = json.loads(json.dumps(recipe.recorded()))
+    assert record["transform"] == "wide" and record["height"] == 48 and "codec" not in record
+    assert Recipe(**record).recorded() == recipe.recorded()
+
+
+def test_several_processes_prepare_the_same_pictures(tmp_path):
+    from stylecli.data.sources.folder import ImageFolder
+
+    for number in range(6):
+        noise(20 + number, 20).save(tmp_path / f"{number}.png")
+    (tmp_path / "3.png").write_bytes(b"no picture")
+    source, recipe = ImageFolder(tmp_path), Recipe(16)
+    here, there = (list(prepare_all(source, range(6), recipe, workers=n)) for n in (1, 2))
+    assert [type(result) for result in here] == [type(result) for result in there]
+    assert here[3] == there[3] == Skipped("3.png", "is not a picture of a known kind")
+    assert [r.digest for r in here if r != here[3]] == [r.digest for r in there if r != here[3]]
+
+
+FORMATS = ["png", "jpeg", "gif", "webp", "tiff", "bmp", "ico", "ppm", "tga", "avif", "jpeg2000",
+           "dds", "sgi", "pcx", "icns", "qoi"]  # fmt: skip
+
+
+@functools.cache
+def sample(kind, mode):
+    """Return a small file of a format, or of PNG where the format lacks the mode."""
+    picture = noise(24, 20).convert(mode)
+    exif = Image.Exif()
+    exif[274] = 6
+    for options in ({"exif": exif}, {}):
+        try:
+            return held(picture, kind, **options).content
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return held(picture.convert("L")).content
+
+
+@st.composite
+def hostile_files(draw):
+    """Draw a real file, then damage it: bytes changed, a piece lost, doubled or left out."""
+    kind = draw(st.sampled_from(FORMATS))
+    content = bytearray(sample(kind, draw(st.sampled_from(["L", "RGB", "RGBA", "P", "1", "CMYK"]))))
+    for _ in range(draw(st.integers(0, 6))):
+        place = draw(st.integers(0, len(content) - 1) | st.integers(0, min(60, len(content) - 1)))
+        content[place] = draw(st.sampled_from([0, 1, 127, 128, 255]) | st.integers(0, 255))
+    start = draw(st.integers(0, len(content)))
+    end = min(len(content), start + draw(st.integers(0, 64)))
+    match draw(st.sampled_from(["keep", "cut", "lose", "double"])):
+        case "cut":
+            del content[start:]
+        case "lose":
+            del content[start:end]
+        case "double":
+            content[end:end] = content[start:end]
+    return bytes(content)
+
+
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
+@given(
+    hostile_files(),
+    st.sampled_from([1, 3, 4]),
+    st.sampled_from(["center-crop", "letterbox", "wide", "pad", "stretch"]),
+    st.booleans(),
+)
+def test_hostile_files_are_used_or_skipped(content, channels, transform, upright):
+    recipe = Recipe(16, channels, transform=transform, exif=upright, enlarge=upright)
+    result = prepare(Held(content), recipe)
+    if isinstance(result, Prepared):
+        assert result.pixels.shape == (channels, 16, 16)
+    else:
+        assert result.cause and "\n" not in result.cause and len(result.cause) < 250
