@@ -104,7 +104,9 @@ def drawing_cases(
     return cases
 
 
-def training_case(net: Bundle, batch: int, device: torch.device) -> Case:
+def training_case(
+    net: Bundle, batch: int, device: torch.device, precision: Precision = "float32"
+) -> Case:
     """Return the case of one training step (D with R1 every step, EMA, G) at full resolution.
 
     The network is trained by it. Raises UsageError where labels would be needed.
@@ -112,15 +114,18 @@ def training_case(net: Bundle, batch: int, device: torch.device) -> Case:
     config = net.config
     if config.label_dim:
         raise UsageError("a network with classes is not timed in training: leave --train out")
-    training = TrainingConfig(batch={}, batch_base=batch, lr={}, hold_kimg=0, fade_kimg=1e-3)
+    training = TrainingConfig(batch={}, batch_base=batch, lr={}, hold_kimg=0, fade_kimg=1e-3,
+                              precision=precision)  # fmt: skip
     step = TrainingStep(net, training, device=device)
     stage = schedule_at(training, config.resolution, 10**9)
     step.set_stage(stage, reset=True)
     size = (batch, config.channels, config.resolution, config.resolution)
     reals = torch.randint(0, 256, size, dtype=torch.uint8)
     number = iter(range(10**9))
-    name = f"train {config.resolution} px, batch {batch}, float32"
-    return Case(name, "step", 1, lambda: step(reals, None, stage, next(number)))
+    name = f"train {config.resolution} px, batch {batch}, {precision}"
+    return Case(
+        name, "step", 1, lambda: step(reals, None, stage, next(number)), precision=precision
+    )
 
 
 def ceiling_case(device: torch.device, precision: Precision) -> Case:

@@ -87,8 +87,9 @@ def _cases(
         net = new_network(fields.pop("preset"), **fields)
         cases += drawing_cases(net, batches, precisions, device)  # type: ignore[arg-type]
         if train:
-            fresh = new_network(network.preset, **fields)
-            cases += [training_case(fresh, max(batch, 4), device) for batch in batches[-1:]]
+            for precision in precisions:
+                fresh = new_network(network.preset, **fields)
+                cases.append(training_case(fresh, max(*batches, 4), device, precision))  # type: ignore[arg-type]
     return cases
 
 

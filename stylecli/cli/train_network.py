@@ -37,6 +37,15 @@ def command(
     ] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Learning rate, everywhere.")] = None,
     gamma: Annotated[float | None, typer.Option("--gamma", help="Weight of R1.")] = None,
+    r1: Annotated[
+        str | None, typer.Option("--r1", help="exact, or fd: finite differences. Default exact.")
+    ] = None,
+    r1_interval: Annotated[
+        int | None, typer.Option("--r1-interval", min=1, help="R1 every so many steps.")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option("--precision", help="float32 or bf16. Default float32.")
+    ] = None,
     loss: Annotated[
         str | None,
         typer.Option("--loss", help="logistic, logistic-saturating, wgan-gp, hinge or hinge-gp."),
@@ -107,6 +116,7 @@ def command(
         network={"fmap_base": fmap_base, "fmap_max": fmap_max, "z_dim": z_dim, "w_dim": w_dim,
                  "mapping_layers": mapping_layers, "style_mixing_prob": mixing},
         training={"total_kimg": kimg, "r1_gamma": gamma, "loss": loss,
+                  "r1_method": r1, "r1_interval": r1_interval, "precision": precision,
                   "mirror": mirror or None, "initial_resolution": initial_resolution,
                   "hold_kimg": hold_kimg, "fade_kimg": fade_kimg, "tick_kimg": tick_kimg,
                   "snapshot_ticks": snapshot_ticks, "seed": seed,

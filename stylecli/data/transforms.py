@@ -128,7 +128,9 @@ def choose_resolution(sizes: Sequence[Size], transform: Transform, limit: int) -
     powers = [1 << k for k in range(MIN_RESOLUTION.bit_length() - 1, limit.bit_length())]
     needed = _SHARE * len(sizes)
     if transform == "pad":
-        fitting = [r for r in powers if sum(n for size, n in counts.items() if max(size) <= r) >= needed]
+        fitting = [
+            r for r in powers if sum(n for size, n in counts.items() if max(size) <= r) >= needed
+        ]
         return fitting[0] if fitting else limit
     if transform == "celeba":
         return CELEBA_BOX[2] - CELEBA_BOX[0]

@@ -16,6 +16,7 @@ from stylecli.networks.layers import (
     lerp,
     minibatch_stddev,
     split_lod,
+    whole_precision,
 )
 from stylecli.ops.blurring import blur2d
 from stylecli.ops.resampled_conv import conv2d_downsample
@@ -115,7 +116,8 @@ class Discriminator(nn.Module):
             if fade and index == depth - 1:
                 coarse = self._features(F.avg_pool2d(images, 2), depth - 1)
                 x = lerp(x, coarse, fade)
-        return self.head(x)  # type: ignore[no-any-return]
+        with torch.autocast(x.device.type, enabled=False):  # deviations and logits need all bits
+            return self.head(whole_precision(x))  # type: ignore[no-any-return]
 
     def _features(self, images: Tensor, depth: int) -> Tensor:
         layer = self.from_rgb[depth]

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from stylecli.errors import UsageError
 from stylecli.ops.biased_activation import bias_act
+from stylecli.ops.convolution import convolve
 from stylecli.ops.dispatch import Route, route
 from stylecli.ops.epilogue import EPSILON, LEAKY_SLOPE
 
@@ -63,7 +64,7 @@ class EqualConv2d(nn.Module):
             # channels-last memory both permutations are free.
             y = F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), self.bias)
             return y.permute(0, 3, 1, 2)
-        return F.conv2d(x, weight, self.bias, padding=weight.shape[-1] // 2)
+        return convolve(x, weight, self.bias, padding=weight.shape[-1] // 2)
 
     def activated(self, x: Tensor) -> Tensor:
         """Convolve, add the bias and apply leaky ReLU: on a GPU the last two are one kernel."""
@@ -79,8 +80,13 @@ def leaky_relu(x: Tensor, bias: Tensor | None = None) -> Tensor:
     if route("bias_act", x) is not Route.REFERENCE:
         return bias_act(x, bias, act="lrelu", alpha=LEAKY_SLOPE, gain=1.0)
     if bias is not None:
-        x = x + bias.view(1, -1, 1, 1)
+        x = x + bias.to(x.dtype).view(1, -1, 1, 1)
     return F.leaky_relu(x, LEAKY_SLOPE)
+
+
+def whole_precision(x: Tensor) -> Tensor:
+    """Return half precision numbers as float32; others as they are."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def upscale_nearest(images: Tensor, factor: int) -> Tensor:

@@ -138,9 +138,10 @@ class SynthesisNetwork(nn.Module):
             layer = self.layers[index]
             layer_noise = self._noise(index, len(ws), noise_mode, noise, scales, generator, ws)
             x = layer(x, ws[:, min(index, ws.shape[1] - 1)], layer_noise)
-        image: Tensor = self.to_rgb[depth - 1](x)
-        if fade and before is not None:
-            image = lerp(image, upscale_nearest(self.to_rgb[depth - 2](before), 2), fade)
+        with torch.autocast(ws.device.type, enabled=False):  # colours need all their bits
+            image: Tensor = self.to_rgb[depth - 1](x)
+            if fade and before is not None:
+                image = lerp(image, upscale_nearest(self.to_rgb[depth - 2](before), 2), fade)
         return image if native else upscale_nearest(image, 2**level)
 
     def _check(self, ws: Tensor, noise_mode: str, noise: Sequence[Tensor | None] | None) -> None:

@@ -9,14 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stylecli.errors import DeviceError, UsageError
+from stylecli.errors import UsageError
 from stylecli.ops.activation_derivatives import backward, remember, second_backward
 from stylecli.ops.activation_reference import Additions, bias_act_ref
 from stylecli.ops.activations import resolved_activation
-from stylecli.ops.cuda import activation_calls
-from stylecli.ops.cuda.availability import give_up
 from stylecli.ops.dispatch import Route, route
-from stylecli.ops.registered_activation import NAME, bias_act_op
+from stylecli.ops.registered_activation import NAME, activated, activation_gradient, bias_act_op
 
 
 def bias_act(
@@ -63,11 +61,7 @@ def bias_act(
         numbers = (act, activation.alpha, activation.gain, activation.clamp)
         y: Tensor = bias_act_op(x, *more, dim, *numbers)
         return y
-    try:
-        return _BiasAct.apply(x, *more, dim, activation)  # type: ignore[no-any-return, no-untyped-call]
-    except DeviceError as error:
-        give_up(NAME, x, error)
-        return bias_act_ref(x, Additions(*more), dim, activation)
+    return _BiasAct.apply(x, *more, dim, activation)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _checked_layer(
@@ -98,8 +92,7 @@ class _BiasAct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
         x, bias, scale, noise, strength, dim, activation = inputs
-        more = Additions(bias, scale, noise, strength)
-        y = activation_calls.bias_act_forward(x, more, dim, activation)
+        y = activated(x, Additions(bias, scale, noise, strength), dim, activation)
         remember(ctx, inputs, activation, y)
         return y
 
@@ -115,10 +108,8 @@ class _BiasActGradient(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.dim, ctx.activation, ctx.from_output = dim, activation, from_output
         ctx.save_for_backward(None if from_output else dy, reference, bias, scale, noise, strength)
-        return activation_calls.bias_act_gradient(
-            dy, reference, Additions(bias, scale, noise, strength), dim, activation,
-            from_output=from_output, want_sums=sums,
-        )  # fmt: skip
+        more = Additions(bias, scale, noise, strength)
+        return activation_gradient(dy, reference, more, dim, activation, from_output, sums)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:

@@ -1,6 +1,8 @@
 """Which way a call of an operator goes: plain PyTorch, kernels in eager mode, or an opaque op."""
 
+from collections.abc import Callable
 from enum import Enum
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -9,6 +11,8 @@ from torch.autograd import forward_ad
 from stylecli.errors import DeviceError
 from stylecli.ops.cuda import availability
 from stylecli.ops.cuda.launch import DTYPE_NAMES, backend_for
+
+Result = TypeVar("Result")
 
 
 class Route(Enum):
@@ -25,9 +29,26 @@ def kernels_usable(name: str, x: Tensor) -> bool:
     On CUDA the first question compiles the kernels and checks them against plain PyTorch. On
     other devices only a test's host build says yes.
     """
-    if x.is_cuda:
-        return x.dtype in DTYPE_NAMES and availability.usable(name, x)
-    return backend_for(x.device) is not None and x.dtype in DTYPE_NAMES
+    return x.dtype in DTYPE_NAMES and availability.usable(name, x)
+
+
+def run_fused(
+    name: str, x: Tensor, kernel: Callable[[], Result], plain: Callable[[], Result]
+) -> Result:
+    """Return ``kernel()``; where kernels are not usable or a launch fails, ``plain()``.
+
+    The one place from which operators launch: forward and backward, eager and compiled. A
+    failed launch is told once, and operator ``name`` stays with plain PyTorch from then on. Raises
+    DeviceError instead under STYLECLI_KERNELS=require. Autocast is off in ``plain``: a kernel's
+    results have x's dtype.
+    """
+    if kernels_usable(name, x):
+        try:
+            return kernel()
+        except DeviceError as error:
+            availability.give_up(name, x, error)
+    with torch.autocast(x.device.type, enabled=False):
+        return plain()
 
 
 def route(name: str, x: Tensor, *others: Tensor | None) -> Route:

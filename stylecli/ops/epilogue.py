@@ -10,8 +10,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stylecli.errors import DeviceError
-from stylecli.ops.cuda.availability import give_up
 from stylecli.ops.dispatch import Route, route
 from stylecli.ops.epilogue_reference import (
     EPSILON,
@@ -21,7 +19,7 @@ from stylecli.ops.epilogue_reference import (
     split_style,
     style_epilogue_ref,
 )
-from stylecli.ops.fused_epilogue import fused_style_epilogue
+from stylecli.ops.fused_epilogue import NAME, fused_style_epilogue
 from stylecli.ops.partial_derivatives import partial_gradients
 from stylecli.ops.registered_epilogue import style_epilogue_op
 
@@ -54,12 +52,9 @@ def style_epilogue(
     if style is not None and use_instance_norm and not use_pixel_norm:
         if noise is None or noise_strength is None:
             noise = noise_strength = None
-        way = route("style_epilogue", x, bias, noise, noise_strength, style)
+        way = route(NAME, x, bias, noise, noise_strength, style)
         if way is Route.EAGER:
-            try:
-                return fused_style_epilogue(x, bias, noise, noise_strength, style)
-            except DeviceError as error:
-                give_up("style_epilogue", x, error)
+            return fused_style_epilogue(x, bias, noise, noise_strength, style)
         if way is Route.COMPILED:
             return style_epilogue_op(x, bias, noise, noise_strength, style)
         return _StyleEpilogue.apply(  # type: ignore[no-any-return, no-untyped-call]

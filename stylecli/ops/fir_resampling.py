@@ -6,10 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stylecli.errors import DeviceError, UsageError
-from stylecli.ops.cuda.availability import give_up
+from stylecli.errors import UsageError
 from stylecli.ops.cuda.fir_calls import upfirdn2d_forward
-from stylecli.ops.dispatch import Route, kernels_usable, refuse_forward_mode, route
+from stylecli.ops.dispatch import Route, refuse_forward_mode, route, run_fused
 from stylecli.ops.fir_reference import (
     Resampling,
     checked_output_size,
@@ -61,11 +60,7 @@ def upfirdn2d(
     if way is Route.COMPILED:
         y: Tensor = upfirdn2d_op(x, f, how.up, how.down, how.padding, how.flip, how.gain)
         return y
-    try:
-        return _UpFirDn.apply(x, f, how)  # type: ignore[no-any-return, no-untyped-call]
-    except DeviceError as error:
-        give_up(NAME, x, error)
-        return upfirdn2d_ref(x, f, how)
+    return _UpFirDn.apply(x, f, how)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _pair(factor: int | Sequence[int], name: str) -> tuple[int, int]:
@@ -87,12 +82,21 @@ def _padding(padding: int | Sequence[int]) -> tuple[int, int, int, int]:
     raise UsageError(f"padding has {len(values)} numbers: expected 1, 2 or 4")
 
 
+def _resampled(x: Tensor, f: Tensor, how: Resampling) -> Tensor:
+    return run_fused(
+        NAME,
+        x,
+        lambda: upfirdn2d_forward(x, f, how),
+        lambda: upfirdn2d_ref(x, f, how).contiguous(),
+    )
+
+
 class _UpFirDn(torch.autograd.Function):
     """Its gradient is itself with up and down exchanged and the filter turned."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, f: Tensor, how: Resampling) -> Tensor:
-        y = upfirdn2d_forward(x, f, how)
+        y = _resampled(x, f, how)
         ctx.save_for_backward(f)
         ctx.back = how.transposed(*x.shape[2:], *y.shape[2:], *filter_size(f))
         return y
@@ -113,10 +117,7 @@ def upfirdn2d_op(
 ) -> Tensor:  # fmt: skip
     """Resample as upfirdn2d does; opaque to torch.compile."""
     refuse_forward_mode(NAME)
-    how = _resampling(up, down, padding, flip, gain)
-    if kernels_usable(NAME, x):
-        return upfirdn2d_forward(x, f, how)
-    return upfirdn2d_ref(x, f, how).contiguous()
+    return _resampled(x, f, _resampling(up, down, padding, flip, gain))
 
 
 def _resampling(up: Any, down: Any, padding: Any, flip: bool, gain: float) -> Resampling:

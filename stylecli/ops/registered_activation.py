@@ -1,7 +1,7 @@
-"""bias_act as registered ops, which torch.compile keeps whole and differentiates.
+"""bias_act by kernels or plain PyTorch, and as registered ops, which torch.compile keeps whole.
 
 In eager mode they would cost three times the call of an autograd.Function, so only compiled code
-comes here.
+comes to the ops.
 """
 
 from typing import Any
@@ -18,9 +18,38 @@ from stylecli.ops.activation_derivatives import (
 from stylecli.ops.activation_reference import Additions, bias_act_ref
 from stylecli.ops.activations import Activation, resolved_activation
 from stylecli.ops.cuda import activation_calls
-from stylecli.ops.dispatch import kernels_usable, refuse_forward_mode
+from stylecli.ops.dispatch import refuse_forward_mode, run_fused
 
 NAME = "bias_act"
+
+
+def activated(x: Tensor, more: Additions, dim: int, activation: Activation) -> Tensor:
+    """Return clamp(act(x·scale + noise·strength + bias)·gain) in memory of its own."""
+
+    def plain() -> Tensor:
+        return activation_calls.laid_out(bias_act_ref(x, more, dim, activation), x, dim, more)
+
+    return run_fused(
+        NAME, x, lambda: activation_calls.bias_act_forward(x, more, dim, activation), plain
+    )
+
+
+def activation_gradient(
+    dy: Tensor, reference: Tensor, more: Additions, dim: int, activation: Activation,
+    from_output: bool, want_sums: bool,
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    """Return what activation_calls.bias_act_gradient does: dx and, if wanted, sums."""
+
+    def kernel() -> tuple[Tensor, Tensor | None]:
+        return activation_calls.bias_act_gradient(
+            dy, reference, more, dim, activation, from_output=from_output, want_sums=want_sums
+        )
+
+    def plain() -> tuple[Tensor, Tensor | None]:
+        dx, sums = gradient_in_steps(dy, reference, more, dim, activation, from_output, want_sums)
+        return activation_calls.laid_out(dx, reference, dim, more), sums
+
+    return run_fused(NAME, reference, kernel, plain)
 
 
 @torch.library.custom_op("stylecli::bias_act", mutates_args=())
@@ -29,11 +58,8 @@ def bias_act_op(
     strength: Tensor | None, dim: int, act: str, alpha: float, gain: float, clamp: float,
 ) -> Tensor:  # fmt: skip
     refuse_forward_mode(NAME)
-    more = Additions(bias, scale, noise, strength)
     activation = resolved_activation(act, alpha, gain, clamp)
-    if kernels_usable(NAME, x):
-        return activation_calls.bias_act_forward(x, more, dim, activation)
-    return activation_calls.laid_out(bias_act_ref(x, more, dim, activation), x, dim, more)
+    return activated(x, Additions(bias, scale, noise, strength), dim, activation)
 
 
 @bias_act_op.register_fake
@@ -49,13 +75,7 @@ def bias_act_gradient_op(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     more = Additions(bias, scale, noise, strength)
     activation = resolved_activation(act, alpha, gain, clamp)
-    if kernels_usable(NAME, dy):
-        dx, sums = activation_calls.bias_act_gradient(
-            dy, reference, more, dim, activation, from_output=from_output, want_sums=want_sums
-        )
-    else:
-        dx, sums = gradient_in_steps(dy, reference, more, dim, activation, from_output, want_sums)
-        dx = activation_calls.laid_out(dx, reference, dim, more)
+    dx, sums = activation_gradient(dy, reference, more, dim, activation, from_output, want_sums)
     return dx, dx.new_empty(0) if sums is None else sums
 
 

@@ -5,18 +5,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stylecli.ops.cuda import epilogue_calls
-from stylecli.ops.dispatch import kernels_usable, refuse_forward_mode
+from stylecli.ops.dispatch import refuse_forward_mode
 from stylecli.ops.epilogue_derivatives import backward, second_backward
-from stylecli.ops.epilogue_reference import (
-    EPSILON,
-    LEAKY_SLOPE,
-    style_epilogue_gradient_ref,
-    style_epilogue_ref,
+from stylecli.ops.fused_epilogue import (
+    NAME,
+    epilogue_gradient,
+    epilogue_with_statistics,
+    in_kernel_form,
 )
-from stylecli.ops.fused_epilogue import in_kernel_form
-
-NAME = "style_epilogue"
 
 
 @torch.library.custom_op("stylecli::style_epilogue_with_statistics", mutates_args=())
@@ -25,10 +21,7 @@ def with_statistics_op(
 ) -> tuple[Tensor, Tensor]:
     """Return the output and the planes' statistics, as epilogue_calls.epilogue_forward does."""
     refuse_forward_mode(NAME)
-    if kernels_usable(NAME, x):
-        return epilogue_calls.epilogue_forward(x, bias, noise, strength, style)
-    y = style_epilogue_ref(x, bias, noise, strength, style).contiguous()
-    return y, _statistics(x, bias, noise, strength)
+    return epilogue_with_statistics(x, bias, noise, strength, style)
 
 
 def style_epilogue_op(
@@ -39,16 +32,6 @@ def style_epilogue_op(
         noise = strength = None
     y: Tensor = with_statistics_op(*in_kernel_form(x, bias, noise, strength, style))[0]
     return y
-
-
-def _statistics(x: Tensor, bias: Tensor, noise: Tensor | None, strength: Tensor | None) -> Tensor:
-    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-    u = x.to(wide) + bias.to(wide).view(1, -1, 1, 1)
-    if noise is not None and strength is not None:
-        u = u + noise.to(wide) * strength.to(wide).view(1, -1, 1, 1)
-    a = torch.nn.functional.leaky_relu(u, LEAKY_SLOPE).flatten(2).flatten(0, 1)
-    variance, mean = torch.var_mean(a, dim=1, correction=0)
-    return torch.stack([mean, (variance + EPSILON).rsqrt()], dim=1)
 
 
 @with_statistics_op.register_fake
@@ -63,10 +46,7 @@ def gradient_op(
     style: Tensor, statistics: Tensor,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Return dx and the sums of epilogue_calls.epilogue_gradient."""
-    if kernels_usable(NAME, x):
-        return epilogue_calls.epilogue_gradient(dy, x, bias, noise, strength, style, statistics)
-    dx, sums = style_epilogue_gradient_ref(dy, x, bias, noise, strength, style)
-    return dx.contiguous(), sums
+    return epilogue_gradient(dy, x, bias, noise, strength, style, statistics)
 
 
 @gradient_op.register_fake

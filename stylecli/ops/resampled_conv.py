@@ -8,6 +8,8 @@ Halving is the mirror image: convolution followed by a 2×2 mean is one 4×4 con
 from torch import Tensor
 from torch.nn import functional as F
 
+from stylecli.ops.convolution import convolve
+
 
 def _spread(weight: Tensor) -> Tensor:
     """Sum a [.., 3, 3] kernel over its four one-pixel shifts into [.., 4, 4]."""
@@ -23,7 +25,8 @@ def upsample_conv2d(x: Tensor, weight: Tensor, *, fused: bool = False) -> Tensor
     padded 3×3 correlation. ``fused`` is the official transposed convolution, which is the same
     with the kernel turned by 180 degrees; published networks use it from 128 px on.
     """
-    return F.conv_transpose2d(x, upsampling_kernel(weight, fused=fused), stride=2, padding=1)
+    kernel = upsampling_kernel(weight, fused=fused)
+    return convolve(x, kernel, stride=2, transposed=True)
 
 
 def upsampling_kernel(weight: Tensor, *, fused: bool = False) -> Tensor:
@@ -37,4 +40,4 @@ def conv2d_downsample(x: Tensor, weight: Tensor) -> Tensor:
     x [N, I, 2H, 2W]; weight [O, I, 3, 3]; returns [N, O, H, W]. The official fused and unfused
     forms are equal here.
     """
-    return F.conv2d(x, _spread(weight) * 0.25, stride=2, padding=1)
+    return convolve(x, _spread(weight) * 0.25, stride=2)

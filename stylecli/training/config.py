@@ -7,6 +7,8 @@ from typing import Any
 from stylecli.errors import UsageError
 
 LOSSES = ("logistic", "logistic-saturating", "wgan-gp", "hinge", "hinge-gp")
+R1_METHODS = ("exact", "fd")
+PRECISIONS = ("float32", "bf16")
 
 # StyleGAN's values for one GPU: image batch by resolution, and learning rates from 128 px on.
 PAPER_BATCH = {4: 128, 8: 128, 16: 128, 32: 64, 64: 32, 128: 16, 256: 8, 512: 4}
@@ -34,10 +36,12 @@ class TrainingConfig:
     loss: str = "logistic"  # one of LOSSES; logistic = non-saturating
     r1_gamma: float = 10.0  # weight of the gradient penalty on real images
     r2_gamma: float = 0.0  # the same on fakes
+    r1_method: str = "exact"  # or fd: a finite difference along one random direction a sample
     r1_interval: int = 1  # penalty every so many steps, weighted up by as much
     ema_kimg: float = 10.0  # half-life of the averaged generator
     mirror: bool = False  # flip half of the real images
     minibatch_repeats: int = 4  # steps between looks at the schedule
+    precision: str = "float32"  # or bf16: convolutions in bfloat16, all else in float32
     share_fakes: bool = False  # train D and G on the same fakes: one generator pass less
     seed: int = 0  # of everything random in the run
     tick_kimg: float | None = None  # reporting interval; None: the paper's, by resolution
@@ -72,6 +76,18 @@ class TrainingConfig:
                 raise UsageError(f"{name} {getattr(self, name)!r} is not within 0 to 1")
         if self.loss not in LOSSES:
             raise UsageError(f"loss {self.loss!r} is unknown: expected one of {', '.join(LOSSES)}")
+        if self.precision not in PRECISIONS:
+            raise UsageError(
+                f"precision {self.precision!r} is unknown: expected one of {', '.join(PRECISIONS)}"
+            )
+        if self.r1_method not in R1_METHODS:
+            raise UsageError(
+                f"R1 {self.r1_method!r} is unknown: expected {' or '.join(R1_METHODS)}"
+            )
+        if self.r1_method == "fd" and self.precision != "float32":
+            raise UsageError(
+                "finite-difference R1 drowns in the rounding of bf16: use --r1 exact, or float32"
+            )
         r = self.initial_resolution
         if r < 4 or r & (r - 1):
             raise UsageError(f"initial_resolution {r} is not a power of two from 4 on")

@@ -1,5 +1,6 @@
 """One step of training: update D, then the moving average, then G."""
 
+import contextlib
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,13 @@ from stylecli.networks.bundle import Bundle
 from stylecli.training.adam import Adam
 from stylecli.training.config import TrainingConfig
 from stylecli.training.flat_parameters import FlatParameters
-from stylecli.training.losses import D_loss, G_loss, gradient_penalty, squared_gradient
+from stylecli.training.losses import (
+    D_loss,
+    G_loss,
+    gradient_penalty,
+    sampled_squared_gradient,
+    squared_gradient,
+)
 from stylecli.training.reals import process_reals
 from stylecli.training.schedule import Stage
 from stylecli.training.streams import Purpose, Streams
@@ -128,7 +135,8 @@ class TrainingStep:
                     else None
                     for index, shape in enumerate(shapes)
                 ]
-            images = self.G.synthesis(ws, noise=noise, lod=stage.lod, native=True)
+            with self._reduced():
+                images = self.G.synthesis(ws, noise=noise, lod=stage.lod, native=True)
         return _Fakes(images, labels)
 
     def _crossover(self, layers: int, position: int) -> int:
@@ -158,18 +166,30 @@ class TrainingStep:
         penalise = step % config.r1_interval == 0
         r1 = config.r1_gamma if penalise and config.loss.startswith("logistic") else 0.0
         r2 = config.r2_gamma if penalise and config.loss.startswith("logistic") else 0.0
-        if r1:
+        exact = config.r1_method == "exact"
+        if r1 and exact:
             reals = reals.detach().requires_grad_(True)
-        if r2:
+        if r2 and exact:
             fake_images = fake_images.requires_grad_(True)
-        real_logits = self.D(reals, labels, lod=stage.lod)
-        fake_logits = self.D(fake_images, fakes.labels, lod=stage.lod)
+        real_logits = self._score(reals, labels, stage)
+        fake_logits = self._score(fake_images, fakes.labels, stage)
         loss = D_loss(config.loss, real_logits, fake_logits).mean()
         total = loss
         penalty = torch.zeros((), device=self.device)
-        for gamma, logits, images in ((r1, real_logits, reals), (r2, fake_logits, fake_images)):
+        penalised = (
+            (r1, real_logits, reals, labels),
+            (r2, fake_logits, fake_images, fakes.labels),
+        )
+        for place, (gamma, logits, images, given) in enumerate(penalised):
             if gamma:
-                squared = squared_gradient(logits, images, pixels).mean()
+                if exact:
+                    squared = squared_gradient(logits, images, pixels).mean()
+                else:
+                    v = self._directions(images, stage, 2 * step + place)
+                    squared = sampled_squared_gradient(
+                        lambda x, c=given: self._score(x, c, stage),  # type: ignore[misc]
+                        logits, images, v, pixels,
+                    ).mean()  # fmt: skip
                 total = total + squared * (gamma / 2 * config.r1_interval)
                 penalty = penalty + squared.detach()
         if config.loss.endswith("gp") and penalise:
@@ -177,7 +197,7 @@ class TrainingStep:
             mixing = torch.rand((stage.batch, 1, 1, 1), generator=generator, device=self.device)
             mixing = mixing[self.ranks.rank :: self.ranks.count]
             squared = gradient_penalty(
-                lambda x: self.D(x, labels, lod=stage.lod), reals, fake_images, mixing, pixels
+                lambda x: self._score(x, labels, stage), reals, fake_images, mixing, pixels
             ).mean()
             total = total + squared * config.r1_interval
             penalty = penalty + squared.detach()
@@ -190,12 +210,29 @@ class TrainingStep:
     def _update_G(self, fakes: _Fakes, stage: Stage) -> None:
         self.flat_G.grad.zero_()
         self.D.requires_grad_(False)
-        logits = self.D(fakes.images, fakes.labels, lod=stage.lod)
+        logits = self._score(fakes.images, fakes.labels, stage)
         loss = G_loss(self.config.loss, logits).mean()
         loss.backward()  # type: ignore[no-untyped-call]
         self.D.requires_grad_(True)
         skipped = self._apply(self.flat_G, self.adam_G, stage.lr)
         self._count(loss_G=loss, skipped_steps=skipped, steps=1)
+
+    def _directions(self, images: Tensor, stage: Stage, position: int) -> Tensor:
+        """Return this rank's share of standard normal directions in picture space."""
+        generator = self.streams.at(Purpose.DIRECTIONS, position)
+        shape = (stage.batch, *images.shape[1:])
+        whole = torch.randn(shape, generator=generator, device=self.device)
+        return whole[self.ranks.rank :: self.ranks.count]
+
+    def _score(self, images: Tensor, labels: Tensor | None, stage: Stage) -> Tensor:
+        with self._reduced():
+            return self.D(images, labels, lod=stage.lod)  # type: ignore[no-any-return]
+
+    def _reduced(self) -> contextlib.AbstractContextManager[object]:
+        """Return the context in which convolutions take the configured precision."""
+        if self.config.precision == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
 
     def _apply(self, flat: FlatParameters, adam: Adam, lr: float) -> int:
         """Average gradients over ranks and step; a gradient that is not finite is not applied."""

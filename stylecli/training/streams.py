@@ -18,6 +18,7 @@ class Purpose(IntEnum):
     MIXING = 3
     LABELS = 4
     INTERPOLATES = 5
+    DIRECTIONS = 6
 
 
 def stream_seed(seed: int, purpose: Purpose, step: int) -> int:

@@ -84,8 +84,8 @@ def measure(
         for key in rows[0]:
             values = [row[key] for row in rows]
             print(
-                f"{name:12} {key:12} {statistics.median(values):9.2f} "
-                f"({min(values):.2f}-{max(values):.2f})"
+                f"{name:12} {key:12} {statistics.median(values):9.3f} "
+                f"({min(values):.3f}-{max(values):.3f})"
             )
 
 

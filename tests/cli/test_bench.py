@@ -19,6 +19,7 @@ def test_every_case_has_a_row_and_a_record() -> None:
         "draw 8 px, batch 4, float32",
         "draw 8 px, batch 4, bf16",
         "train 8 px, batch 4, float32",
+        "train 8 px, batch 4, bf16",
     ]
     assert all(0 < case["cpu_seconds"]["median"] for case in document["cases"])
     assert 0 < document["cases"][2]["share_of_ceiling"] <= 1

@@ -33,10 +33,11 @@ SETTINGS = {
 }  # fmt: skip
 
 
-def start(run: Path, data: Path, fields: dict[str, Any], ranks: int = 1) -> Path:
+def start(run: Path, data: Path, fields: dict[str, Any], ranks: int = 1, **settings: Any) -> Path:
     dataset = open_dataset(data)
     config = make_config("f", **fields)
-    create_run(run, RunSettings(config, TrainingConfig(**SETTINGS), data, dataset.digest, ranks))
+    training = TrainingConfig(**{**SETTINGS, **settings})
+    create_run(run, RunSettings(config, training, data, dataset.digest, ranks))
     return run
 
 
@@ -66,16 +67,23 @@ def session(run: Path, count: int, **options: Any) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("count", "stops"),
-    [(1, (48, 112, 144)), (2, (112,))],  # at 8 px, within the fade, after it
-    ids=["one process", "two processes"],
+    ("count", "stops", "precision"),
+    # at 8 px, within the fade, after it
+    [(1, (48, 112, 144), "float32"), (2, (112,), "float32"), (1, (112,), "bf16")],
+    ids=["one process", "two processes", "bf16"],
 )
 def test_a_stopped_run_goes_on_bit_for_bit(
-    count: int, stops: tuple[int, ...], tmp_path: Path, tiny_lmdb: Path, tiny_config_fields: Any
+    count: int,
+    stops: tuple[int, ...],
+    precision: str,
+    tmp_path: Path,
+    tiny_lmdb: Path,
+    tiny_config_fields: Any,
 ) -> None:
-    whole = start(tmp_path / "whole", tiny_lmdb, tiny_config_fields, count)
+    settings = {"precision": precision}
+    whole = start(tmp_path / "whole", tiny_lmdb, tiny_config_fields, count, **settings)
     assert session(whole, count)
-    parts = start(tmp_path / "parts", tiny_lmdb, tiny_config_fields, count)
+    parts = start(tmp_path / "parts", tiny_lmdb, tiny_config_fields, count, **settings)
     for images in stops:
         with pytest.raises(Interrupted, match="the same command goes on"):
             session(parts, count, progress=stop_after(images))

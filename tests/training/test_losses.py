@@ -9,7 +9,13 @@ import torch
 from stylecli.checkpoint import load_network
 from stylecli.training.adam import Adam
 from stylecli.training.flat_parameters import FlatParameters
-from stylecli.training.losses import D_loss, G_loss, gradient_penalty, squared_gradient
+from stylecli.training.losses import (
+    D_loss,
+    G_loss,
+    gradient_penalty,
+    sampled_squared_gradient,
+    squared_gradient,
+)
 from tests.conftest import FIXTURES
 
 OFFICIAL = FIXTURES / "official"
@@ -101,3 +107,19 @@ def test_penalty_on_small_images_is_that_of_the_upscaled_ones(tiny_network: Any)
     full = torch.nn.functional.interpolate(small.detach(), scale_factor=2).requires_grad_()
     ours = squared_gradient(tiny_network.D(small, lod=1), small, 4)
     assert torch.allclose(ours, squared_gradient(tiny_network.D(full, lod=1), full), rtol=1e-3)
+
+
+def test_finite_differences_estimate_the_squared_gradient() -> None:
+    """For a linear D each estimate is (v·g)², so that the mean over many v is ‖g‖²."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(12, generator=generator, dtype=torch.float64)
+    images = torch.zeros(4000, 3, 2, 2, dtype=torch.float64)
+    directions = torch.randn(images.shape, generator=generator, dtype=torch.float64)
+
+    def score(x: torch.Tensor) -> torch.Tensor:
+        return (x.flatten(1) @ weight)[:, None]
+
+    found = sampled_squared_gradient(score, score(images), images, directions, 4)
+
+    torch.testing.assert_close(found, (directions.flatten(1) @ weight).square() / 4)
+    assert float(found.mean()) == pytest.approx(float(weight.square().sum()) / 4, rel=0.1)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from stylecli.checkpoint import load_network
+from stylecli.errors import UsageError
 from stylecli.networks.bundle import new_network
 from stylecli.training.config import TrainingConfig
 from stylecli.training.reals import process_reals
@@ -118,3 +119,24 @@ def test_labels_reach_both_networks(tiny_config_fields: Any) -> None:
     step(reals(), labels, STAGE, 0)
     assert bundle.G.mapping.label_embedding.grad.abs().sum() > 0
     assert (bundle.D.head.dense1.bias.grad != 0).all()
+
+
+@pytest.mark.parametrize("settings", [{"precision": "bf16"}, {"r1_method": "fd"}])
+def test_cheaper_steps_go_nearly_the_same_way(
+    tiny_config_fields: dict[str, Any], settings: dict[str, Any]
+) -> None:
+    """The same first step; only the penalty is an estimate, or the convolutions are rounded."""
+    exact, cheap = make_step(tiny_config_fields), make_step(tiny_config_fields, **settings)
+    before = exact.flat_D.data.clone()
+    for step in (exact, cheap):
+        step(reals(), None, STAGE, 0)
+
+    moved = exact.flat_D.data - before
+    difference = (cheap.flat_D.data - exact.flat_D.data).norm() / moved.norm()
+    assert 0 < float(difference) < 0.5
+    assert cheap.flat_D.data.dtype == torch.float32
+
+
+def test_finite_differences_in_bf16_are_refused() -> None:
+    with pytest.raises(UsageError, match="drowns in the rounding of bf16"):
+        TrainingConfig(precision="bf16", r1_method="fd")

@@ -11,6 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from stylecli.errors import DeviceError
+
 INT_MAX = 2**31 - 1
 
 DTYPE_NAMES = {
@@ -75,14 +77,17 @@ def backend_for(device: torch.device) -> Backend | None:
 
 
 def hand_over(record: Launch) -> None:
-    """Check a launch against the limits that every device has and hand it to its backend."""
+    """Check a launch against the limits that every device has and hand it to its backend.
+
+    Raises DeviceError for a launch that is over them, which plain PyTorch may still carry out.
+    """
     backend = backend_for(record.device)
     if backend is None:
         raise LookupError(f"no kernel backend is installed for {record.device.type} devices")
     x, y, z = record.grid
     if not (1 <= x <= INT_MAX and 1 <= y <= 65535 and 1 <= z <= 65535):
-        raise ValueError(f"{record.kernel}: grid {record.grid} is out of range")
+        raise DeviceError(f"{record.kernel}: grid {record.grid} is out of range")
     for argument in record.arguments:
         if isinstance(argument, int) and not -INT_MAX <= argument <= INT_MAX:
-            raise ValueError(f"{record.kernel}: {argument} does not fit 32 bits, use Int64")
+            raise DeviceError(f"{record.kernel}: {argument} does not fit 32 bits, use Int64")
     backend.launch(record)

@@ -1,10 +1,21 @@
 """The kernels as host code, built once for all tests of this folder."""
 
+from collections.abc import Iterator
+
 import pytest
 
+from stylecli.ops.cuda import availability
 from tests.ops.cuda.host_build import HostBackend
 
 
 @pytest.fixture(scope="session")
 def host() -> HostBackend:
     return HostBackend()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_asked_yet() -> Iterator[None]:
+    """Let no test inherit what another found out about the kernels."""
+    availability.forget()
+    yield
+    availability.forget()

@@ -57,7 +57,7 @@ def test_cuda_core_lays_the_arguments_out_as_the_kernel_reads_them():
 
 
 def test_an_int_that_does_not_fit_is_refused_before_anything_runs(cuda):
-    with pytest.raises((DeviceError, ValueError), match="does not fit 32 bits"):
+    with pytest.raises(DeviceError, match="does not fit 32 bits"):
         hand_over(record(arguments=(2**31,)))
     with pytest.raises(DeviceError, match="does not fit 32 bits"):
         cuda.backend.launch(record(arguments=(2**31,)))
@@ -66,7 +66,7 @@ def test_an_int_that_does_not_fit_is_refused_before_anything_runs(cuda):
 
 @pytest.mark.parametrize("grid", [(0, 1, 1), (2**31, 1, 1), (1, 65536, 1), (1, 1, 65536)])
 def test_a_grid_that_no_gpu_takes_is_refused(cuda, grid):
-    with pytest.raises(ValueError, match="out of range"):
+    with pytest.raises(DeviceError, match="out of range"):
         hand_over(record(grid=grid))
     assert cuda.runtime.launches == []
 

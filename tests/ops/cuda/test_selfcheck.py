@@ -38,13 +38,6 @@ def zeros(record):
             argument.zero_()
 
 
-@pytest.fixture(autouse=True)
-def _nothing_asked_yet():
-    availability.forget()
-    yield
-    availability.forget()
-
-
 @pytest.fixture
 def cuda():
     """Install a recording CUDA for CPU tensors, so that the check has a device to run on."""

@@ -1,0 +1,60 @@
+"""Convolutions whose derivatives are convolutions: equal to PyTorch's own, to second order."""
+
+import pytest
+import torch
+from torch.autograd import gradcheck, gradgradcheck
+from torch.nn import functional as F
+
+from stylecli.ops.convolution import (
+    convolve,
+    convolve_in_terms_of_itself,
+    input_gradients_only,
+)
+
+WAYS = [(1, False, 3), (2, False, 4), (2, True, 4), (1, True, 3)]  # stride, transposed, taps
+
+
+def _operands(transposed: bool, taps: int) -> list[torch.Tensor]:
+    torch.manual_seed(0)
+    shapes = [(2, 3, 6, 6), (3, 2, taps, taps) if transposed else (2, 3, taps, taps), (2,)]
+    return [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+
+
+@pytest.mark.parametrize(("stride", "transposed", "taps"), WAYS)
+def test_both_derivatives_are_right(stride: int, transposed: bool, taps: int) -> None:
+    operands = _operands(transposed, taps)
+
+    def function(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        return convolve_in_terms_of_itself(x, weight, bias, stride, 1, transposed)
+
+    plain = F.conv_transpose2d if transposed else F.conv2d
+    expected = plain(*operands, stride=stride, padding=1)  # type: ignore[operator]
+    torch.testing.assert_close(function(*operands), expected)
+    assert gradcheck(function, operands)
+    assert gradgradcheck(function, operands)
+
+
+def test_a_penalty_can_leave_out_weights_and_their_second_derivative_stays() -> None:
+    x, weight, bias = _operands(False, 3)
+    y = convolve_in_terms_of_itself(x, weight, bias, 1, 1, False).square().sum()
+
+    with input_gradients_only():
+        (gradient,) = torch.autograd.grad(y, x, create_graph=True)
+    gradient.square().sum().backward()
+    found = weight.grad.clone()  # type: ignore[union-attr]
+
+    weight.grad = None
+    y = F.conv2d(x, weight, bias, padding=1).square().sum()
+    (gradient,) = torch.autograd.grad(y, x, create_graph=True)
+    gradient.square().sum().backward()
+    torch.testing.assert_close(found, weight.grad)
+
+
+def test_reduced_precision_is_what_autocast_asks_for() -> None:
+    x, weight, bias = (tensor.float().detach() for tensor in _operands(False, 3))
+
+    with torch.autocast("cpu", torch.bfloat16):
+        reduced = convolve(x, weight, bias)
+
+    assert reduced.dtype == torch.bfloat16
+    torch.testing.assert_close(reduced.float(), convolve(x, weight, bias), rtol=0.05, atol=0.1)
