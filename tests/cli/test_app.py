@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 import stylecli
+from stylecli import __main__ as command_line
 from stylecli import errors
 from stylecli.cli import app as application
 
@@ -50,7 +51,19 @@ def test_the_console_script_is_this_command() -> None:
     if not scripts:
         pytest.skip("the package is not installed in this environment")
 
-    assert scripts[0].load() is application.main
+    assert scripts[0].load() is command_line.main
+
+
+def test_ctrl_c_while_modules_load_leaves_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(application, "main", raising(KeyboardInterrupt()))
+
+    with pytest.raises(SystemExit) as ended:
+        command_line.main()
+
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "stylecli: interrupted: the same command goes on\n"
 
 
 def test_without_a_word_the_help_is_shown() -> None:
