@@ -6,6 +6,7 @@ from pathlib import Path
 
 import lmdb
 
+from stylecli.data.database_file import check_whole
 from stylecli.data.layout import DATA_FILE
 from stylecli.errors import DataError
 
@@ -33,16 +34,18 @@ _shared: weakref.WeakValueDictionary[tuple[int, int], SharedEnvironment] = (
 def open_environment(path: Path) -> SharedEnvironment:
     """Open the LMDB in the folder ``path``; keep the result as long as it is read.
 
-    LMDB trusts what it maps, so check the file with ``database_file`` first. Raises OSError when
-    there is no such file and DataError when it is no LMDB.
+    LMDB trusts what it maps, so the file's size is checked first. Raises OSError when there is no
+    such file and DataError when it is no LMDB or was cut short.
     """
-    status = (path / DATA_FILE).stat()
+    file = path / DATA_FILE
+    status = file.stat()
     key = (status.st_dev, status.st_ino)
     environment = _shared.get(key)
     if environment is not None and environment.process == os.getpid():
         return environment
     if environment is not None:
         environment.lmdb.close()  # a parent's, inherited by fork: drop our copy of it, open anew
+    check_whole(file)
     try:
         environment = _shared[key] = SharedEnvironment(path)
     except lmdb.Error as error:

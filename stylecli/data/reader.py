@@ -4,7 +4,6 @@ import contextlib
 import json
 import operator
 import os
-import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import numpy.typing as npt
 
 from stylecli.data import layout
 from stylecli.data.codec import decode
-from stylecli.data.database_file import check_whole
+from stylecli.data.environments import SharedEnvironment, open_environment
 from stylecli.data.pyramid import Pixels, box_mean, count_levels
 from stylecli.errors import DataError, UsageError
 
@@ -39,7 +38,7 @@ class Dataset:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self._environment: _Environment | None = None
+        self._environment: SharedEnvironment | None = None
         self._labels: Labels | None = None
         self.info = layout.parse_header(self.path, self._get(layout.META_KEY))
         if self._get(layout.digest_key(len(self) - 1)) is None:
@@ -186,7 +185,7 @@ class Dataset:
     def _begin(self) -> "Iterator[lmdb.Transaction[memoryview[int]]]":
         """Begin a read; its values are views that end with it."""
         if self._environment is None or self._environment.process != os.getpid():
-            self._environment = _open_environment(self.path)
+            self._environment = _open(self.path)
         environment = self._environment.lmdb
         try:
             try:
@@ -202,43 +201,10 @@ class Dataset:
             ) from None
 
 
-class _Environment:
-    """One open LMDB file of one process; LMDB forbids opening a file twice in a process."""
-
-    def __init__(self, path: Path) -> None:
-        self.process = os.getpid()
-        self.lmdb: lmdb.Environment = lmdb.open(
-            str(path), readonly=True, lock=False, readahead=False, meminit=False, create=False
-        )
-
-    def __del__(self) -> None:
-        if hasattr(self, "lmdb"):
-            self.lmdb.close()
-
-
-# By file, so that all Datasets of one file share it until the last lets go.
-_shared: weakref.WeakValueDictionary[tuple[int, int], _Environment] = weakref.WeakValueDictionary()
-
-
-def _open_environment(path: Path) -> _Environment:
+def _open(path: Path) -> SharedEnvironment:
     file = path / layout.DATA_FILE
-    try:
-        status = file.stat()
-    except OSError:
+    if not file.exists():
         if path.exists():
-            raise DataError(
-                f"{path} is not a dataset: pack its pictures with stylecli pack {path}"
-            ) from None
-        raise DataError(f"dataset {path} does not exist: make one with stylecli pack") from None
-    key = (status.st_dev, status.st_ino)
-    environment = _shared.get(key)
-    if environment is not None and environment.process == os.getpid():
-        return environment
-    if environment is not None:
-        environment.lmdb.close()  # a parent's, inherited by fork: drop our copy of it, open anew
-    check_whole(file)
-    try:
-        environment = _shared[key] = _Environment(path)
-    except lmdb.Error as error:
-        raise DataError(f"{path} is not a readable dataset: {error}") from None
-    return environment
+            raise DataError(f"{path} is not a dataset: pack its pictures with stylecli pack {path}")
+        raise DataError(f"dataset {path} does not exist: make one with stylecli pack")
+    return open_environment(path)
