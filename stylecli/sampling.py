@@ -130,8 +130,9 @@ def generate(
     ``psi`` pulls styles towards the average face in the first ``psi_cutoff`` layers (None: all).
     ``label`` is a class number; without it a labelled network shows its classes in turn.
     ``noise_mode`` "random" draws noise from the picture's own seed, or from ``noise_seed``.
-    ``device`` moves the generator first; ``precision`` "bf16" is quicker and a little less exact.
-    Raises UsageError for settings the network cannot follow.
+    Leave the network unchanged while pictures are being taken. ``device`` moves the generator
+    first; ``precision`` "bf16" is quicker and a little less exact. Raises UsageError for settings
+    the network cannot follow.
     """
     chosen = [check_seed(seed) for seed in seeds]
     G = net.generator

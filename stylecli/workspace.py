@@ -68,7 +68,10 @@ def find_dataset(data: Path | None = None, root: Path = Path(), run: Path | None
     """
     if data is not None:
         if not data.exists():
-            raise DataError(f"dataset {data} does not exist: make one with stylecli pack")
+            raise DataError(
+                describe_unfinished(data)
+                or f"dataset {data} does not exist: make one with stylecli pack"
+            )
         return Found(data)
     if run is not None and (own := run_dataset(run)) is not None:
         return Found(own, f"the dataset of {run}")
@@ -77,13 +80,27 @@ def find_dataset(data: Path | None = None, root: Path = Path(), run: Path | None
         return Found(here[0], "the only dataset in datasets/")
     if len(here) > 1:
         names = ", ".join(str(path) for path in here[:5])
-        raise DataError(f"there are {len(here)} datasets ({names}): choose one with --data")
+        raise DataError(
+            f"there are {len(here)} datasets ({names}): choose one by its path, with "
+            "--data where a command has it"
+        )
     demo = root / "demo" / "dataset.lmdb"
     if demo.exists():
         return Found(demo, "the demo's dataset")
     raise DataError(
         f"there is no dataset in {_shown(root)}: make one with stylecli pack PICTURES/, "
         "or give --data PATH"
+    )
+
+
+def describe_unfinished(dataset: Path) -> str:
+    """Say what to do where only the unfinished part of a dataset lies; empty where none does."""
+    part = dataset.with_name(dataset.name + ".part")
+    if not (part / "data.mdb").is_file():
+        return ""
+    return (
+        f"{dataset} is unfinished ({part.name} is there): run the stylecli pack command that began "
+        "it again, and it goes on"
     )
 
 

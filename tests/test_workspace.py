@@ -110,7 +110,9 @@ def test_of_several_datasets_none_is_guessed(tmp_path: Path) -> None:
     make_dataset(tmp_path / "datasets" / "cats.lmdb")
     make_dataset(tmp_path / "datasets" / "faces.lmdb")
 
-    with pytest.raises(DataError, match=r"2 datasets \(.*cats.*faces.*\): choose one with --data"):
+    with pytest.raises(
+        DataError, match=r"2 datasets \(.*cats.*faces.*\): choose one by its path, with --data"
+    ):
         find_dataset(root=tmp_path)
 
 
@@ -122,6 +124,14 @@ def test_no_dataset_is_told_with_the_way_to_one(
 ) -> None:
     with pytest.raises(DataError, match=f"{message}.*stylecli pack"):
         find_dataset(tmp_path / data if data else None, root=tmp_path)
+
+
+def test_an_unfinished_dataset_is_told_how_to_finish(tmp_path: Path) -> None:
+    make_dataset(tmp_path / "cats.lmdb.part")
+    (tmp_path / "cats.lmdb.part" / "data.mdb").touch()
+
+    with pytest.raises(DataError, match=r"cats.lmdb is unfinished .*: run the stylecli pack"):
+        find_dataset(tmp_path / "cats.lmdb")
 
 
 def test_a_dataset_that_has_gone_is_not_the_runs(tmp_path: Path) -> None:

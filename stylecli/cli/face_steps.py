@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from stylecli.cli.output import Output
-from stylecli.errors import UsageError
+from stylecli.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from stylecli.data.alignment.cropping import Face
@@ -83,6 +83,50 @@ def claim(request: Request) -> None:
     if request.pictures:
         settings = AlignSettings(request.size, padding=request.padding, rotate=request.rotate)
         claim_folder(request.folder, settings, request.origin, force=request.force)
+
+
+def check_dataset(faces: "Sequence[Face]", request: Request) -> None:
+    """Refuse a dataset of other faces before the pictures of its own are replaced."""
+    from stylecli.data.alignment.aligned_folder import AlignedFolder
+    from stylecli.data.alignment.cropping import AlignSettings
+    from stylecli.data.alignment.records import RECORDS_FILE, read_records
+    from stylecli.data.reader import open_dataset
+
+    out, folder = request.dataset, request.folder
+    if out is None or not out.exists() or request.force or not request.pictures:
+        return
+    dataset = open_dataset(out)
+    before = dataset.info.get("settings") or {}
+    dataset.close()
+    is_same = before.get("source") == folder.resolve().name
+    if is_same and (folder / RECORDS_FILE).is_file():
+        settings = AlignSettings(request.size, padding=request.padding, rotate=request.rotate)
+        there = {
+            each["number"]: each.get("recipe") for _, each in read_records(folder / RECORDS_FILE)
+        }
+        unusable = _skipped_before(folder)
+        wanted = {
+            place if face.number is None else face.number: settings.recipe(face)
+            for place, face in enumerate(faces)
+            if face.name not in unusable
+        }
+        is_same = wanted == there and (
+            before.get("fingerprint") == AlignedFolder(folder).fingerprint()
+        )
+    if not is_same:
+        raise DataError(
+            f"{out} exists and was made from another set of faces: give another --out, or --force "
+            "to replace it"
+        )
+
+
+def _skipped_before(folder: Path) -> set[str]:
+    """Return the names of the faces and photographs that an earlier run could not use."""
+    try:
+        lines = (folder / SKIPPED_FILE).read_text("utf-8").splitlines()
+        return {str(json.loads(line)["name"]) for line in lines}
+    except (OSError, ValueError, TypeError, KeyError):
+        return set()
 
 
 def find_faces(
@@ -173,8 +217,8 @@ def pack_faces(
         outcome.notes.append(note)
     with output.progress("packing", "faces") as progress:
         report = pack(
-            source, request.dataset, settings, force=request.force, workers=request.workers,
-            progress=progress,
+            source, request.dataset, settings, force=request.force, offers_append=False,
+            workers=request.workers, progress=progress,
         )  # fmt: skip
     if report.was_there:
         output.note(f"{report.path} is there already, made from the same faces")

@@ -210,8 +210,11 @@ def _pack_zip(
 
     if choices["append"]:
         raise UsageError(f"--append adds to a dataset, and {out} is a zip: give --out X.lmdb")
-    if out.exists() and not choices["force"]:
-        raise DataError(f"{out} exists: give another --out, or --force to replace it")
+    if settings.channels == 4:
+        raise UsageError(
+            f"{out} would lose transparency, which NVIDIA's format has not: give 1 or 3"
+        )
+    _check_zip(source, out, force=choices["force"])
     temporary: Path | None = None
     as_it_is = labels is None and settings == PackSettings()
     if not (as_it_is and isinstance(find_source(source), PackedSource)):
@@ -227,6 +230,26 @@ def _pack_zip(
         {**asdict(report), "path": str(report.path)},
         [str(report.path), f"{report.count:,} pictures, {report.resolution} px"],
     )
+
+
+def _check_zip(source: Path, out: Path, *, force: bool) -> None:
+    """Raise unless ``out`` may be written: never over the source, nor over what is no export."""
+    import zipfile
+
+    if not out.exists():
+        return
+    if source.exists() and out.samefile(source):
+        raise UsageError(f"--out {out} is the source itself: give another --out")
+    if not force:
+        raise DataError(f"{out} exists: give another --out, or --force to replace it")
+    exported = False
+    if out.is_file() and zipfile.is_zipfile(out):
+        with zipfile.ZipFile(out) as archive:
+            exported = "dataset.json" in archive.namelist()
+    if not exported:
+        raise DataError(
+            f"{out} is not a dataset of NVIDIA's format and is not replaced: give another --out"
+        )
 
 
 def _announce(plan: "Plan", output: Output) -> None:

@@ -177,6 +177,7 @@ def _prepare_official(
             f"{len(report.excluded):,} excluded"
         )
     faces = list(face_steps.limited(faces, request.limit))
+    face_steps.check_dataset(faces, request)
     face_steps.make_pictures(faces, name, request, outcome, output)
 
 
@@ -228,6 +229,8 @@ def _prepare_photographs(name: str, request: Request, outcome: Outcome, output: 
     min_crop = request.size / 2 if request.min_size is None else request.min_size
     found = face_steps.find_faces(photos, min_crop, request, output)
     faces, skipped = choose_faces(photos, found, Choice(min_crop, request.largest))
+    if faces:
+        face_steps.check_dataset(faces, request)
     outcome.photographs = len(photos)
     face_steps.record_skipped(left_out + skipped, outcome)
     if request.pictures:

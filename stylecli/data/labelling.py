@@ -53,6 +53,20 @@ class LabelRows:
         """Return the row of picture ``index``; empty when there are no labels."""
         return bytes(self.content[index * self._row_bytes : (index + 1) * self._row_bytes])
 
+    def drop_unused(self, names: list[str], kept: int) -> tuple[list[str], dict[int, bytes]]:
+        """Drop classes without pictures that come after the first ``kept``, and close the gaps.
+
+        Return the names that stay and the rows that changed, by picture.
+        """
+        classes = np.frombuffer(bytes(self.content), "<i8")
+        used = set(np.unique(classes).tolist())
+        stay = [number for number in range(len(names)) if number < kept or number in used]
+        numbers = np.zeros(len(names), "<i8")
+        numbers[stay] = np.arange(len(stay))
+        changed = np.flatnonzero(numbers[classes] != classes).tolist()
+        self.content = bytearray(numbers[classes].tobytes())
+        return [names[number] for number in stay], {index: self.row(index) for index in changed}
+
     def describe(self, class_names: list[str] | None) -> tuple[LabelKind | None, int]:
         """Return the kind of the labels and how many classes, or how long vectors, there are."""
         if self.kind is None:

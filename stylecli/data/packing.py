@@ -81,6 +81,7 @@ def pack(
     strict: bool = False,
     force: bool = False,
     append: bool = False,
+    offers_append: bool = True,
     workers: int | None = None,
     progress: Progress = silent,
     announce: Callable[[Plan], None] = lambda plan: None,
@@ -90,7 +91,8 @@ def pack(
     A dataset of the same pictures and settings is left as it is, an unfinished one is gone on with.
     Pictures that cannot be used, and those of equal pixels, are skipped and listed; with ``strict``
     the first that cannot be used raises DataError. With ``append`` they are added to the complete
-    dataset at ``out``. ``announce`` is called once the work is known. Raises DataError when other
+    dataset at ``out``; ``offers_append`` says whether the caller's user can ask for that.
+    ``announce`` is called once the work is known. Raises DataError when other
     data stands at ``out`` (unless ``force``), no picture is usable, or the disk is too small;
     Interrupted on Ctrl-C, with everything kept.
     """
@@ -99,7 +101,7 @@ def pack(
         job = _plan_addition(source, open_dataset(out), settings)
     else:
         job = _plan_dataset(source, settings)
-    if (report := _done_before(job, out, strict=strict, force=force)) is not None:
+    if (report := _done_before(job, out, offers_append, strict=strict, force=force)) is not None:
         return report
     count, (base_count, base_skipped) = len(job.indices), job.bases
     needed, free = _check_room(job, out)
@@ -168,7 +170,9 @@ def _identity(source: Source, settings: PackSettings, recipe: Recipe) -> dict[st
     }
 
 
-def _done_before(job: _Job, out: Path, *, strict: bool, force: bool) -> PackReport | None:
+def _done_before(
+    job: _Job, out: Path, offers_append: bool, *, strict: bool, force: bool
+) -> PackReport | None:
     """Return the report of what is there if the same work was done before, else None.
 
     Raises DataError when a dataset of other work stands there.
@@ -190,9 +194,10 @@ def _done_before(job: _Job, out: Path, *, strict: bool, force: bool) -> PackRepo
     dataset = open_dataset(out)
     before = dataset.info.get("settings")
     if before != job.identity:
+        adding = " --append to add to it," if offers_append else ""
         raise DataError(
             f"{out} exists and was made with another {differences(before, job.identity)}: give "
-            "another --out, --append to add to it, or --force to replace it"
+            f"another --out,{adding} or --force to replace it"
         )
     later = dataset.info.get("additions", [])
     last = later[0]["skipped"] if later else None
@@ -267,10 +272,8 @@ def _store(job: _Job, writer: DatasetWriter, item: Item, picture: Prepared) -> N
     first = None if job.settings.keep_duplicates else writer.find(picture.digest)
     if first is not None:
         name = json.loads(writer.metadata(first) or b"{}").get("source", f"picture {first}")
-        kind = DUPLICATE
-        if first < job.bases[0]:
-            kind = PRESENT
-        elif not writer.has_label(first, label):
+        kind = PRESENT if first < job.bases[0] else DUPLICATE
+        if not writer.has_label(first, label):
             kind = AMBIGUOUS
         writer.skip(item.name, f"{kind}: {name}")
         return

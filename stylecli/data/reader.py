@@ -17,6 +17,7 @@ from stylecli.data.codec import decode
 from stylecli.data.environments import SharedEnvironment, open_environment
 from stylecli.data.pyramid import Pixels, box_mean, count_levels
 from stylecli.errors import DataError, UsageError
+from stylecli.workspace import describe_unfinished
 
 Shape = tuple[int, int, int]
 Labels = npt.NDArray[np.int64] | npt.NDArray[np.float32]
@@ -206,5 +207,8 @@ def _open(path: Path) -> SharedEnvironment:
     if not file.exists():
         if path.exists():
             raise DataError(f"{path} is not a dataset: pack its pictures with stylecli pack {path}")
-        raise DataError(f"dataset {path} does not exist: make one with stylecli pack")
+        raise DataError(
+            describe_unfinished(path)
+            or f"dataset {path} does not exist: make one with stylecli pack"
+        )
     return open_environment(path)

@@ -117,16 +117,21 @@ def place(transform: Transform, picture: Size, resolution: int, target: Size) ->
     return Placement(box, target, offset)
 
 
+def most_of(count: int) -> float:
+    """Return how many pictures of a set decide about its size: 95 %, or all but one of a few."""
+    return min(_SHARE * count, max(count - 1, 1))
+
+
 def choose_resolution(sizes: Sequence[Size], transform: Transform, limit: int) -> int:
     """Return the resolution for pictures of these sizes when none was asked for.
 
-    The largest power of two, at most ``limit``, that 95 % of the pictures reach without being
-    enlarged; with ``pad``, the smallest that 95 % fit into. The rest is skipped or enlarged, as
-    the recipe says. Without any size, the smallest there is.
+    The largest power of two, at most ``limit``, that enough pictures (``most_of``) reach without
+    being enlarged; with ``pad``, the smallest that as many fit into. The rest is skipped or
+    enlarged, as the recipe says. Without any size, the smallest there is.
     """
     counts = Counter(sizes)  # most sets have few
     powers = [1 << k for k in range(MIN_RESOLUTION.bit_length() - 1, limit.bit_length())]
-    needed = _SHARE * len(sizes)
+    needed = most_of(len(sizes))
     if transform == "pad":
         fitting = [
             r for r in powers if sum(n for size, n in counts.items() if max(size) <= r) >= needed

@@ -40,7 +40,8 @@ class DatasetWriter:
     ``info["settings"]``: then ``<path>.part`` is kept, the next writer of the same identity goes on
     from ``position``, and one of another raises DataError (unless ``force``). With ``append`` the
     pictures are added to the complete dataset at ``path``, which can be read all the while and has
-    them once the block ends. ``expected`` pictures in all are only spoken of when the disk is full.
+    them once the block ends, less new classes without a picture.
+    ``expected`` pictures in all are only spoken of when the disk is full.
     Raises DataError when ``path`` exists and ``force`` is off, or when another process writes it.
     """
 
@@ -231,6 +232,7 @@ class DatasetWriter:
         state, _ = self._batch.after(self._state)
         tally = Counter((self._before or {}).get("tally", {}))
         tally.update(state.tally)
+        rows = self._drop_new_classes()
         kind, label_dim = self._labels.describe(self.class_names)
         header = {
             **(self._before or {}),
@@ -246,13 +248,21 @@ class DatasetWriter:
             "complete": True,
         }
         layout.parse_header(self.path, to_json(header))  # never write what we would refuse
-        last = [(layout.META_KEY, to_json(header))]
+        last = [*rows, (layout.META_KEY, to_json(header))]
         if kind is not None:
             last.append((layout.LABELS_KEY, bytes(self._labels.content)))
         if self._resumable:
             # Emptied, not deleted: a deletion may give back pages that were never written.
             last.append((layout.STATE_KEY, b""))
         self._commit(*last)
+
+    def _drop_new_classes(self) -> list[tuple[bytes, bytes]]:
+        """Drop what an addition would add of classes without a picture; return changed rows."""
+        known = (self._before or {}).get("class_names")
+        if not known or not self.class_names or self._labels.kind != "class":
+            return []
+        self.class_names, rows = self._labels.drop_unused(self.class_names, len(known))
+        return [(layout.label_key(index), row) for index, row in rows.items()]
 
     def _end(self, done: bool) -> None:
         """Close everything; give the finished folder its name, or leave what is to be left."""

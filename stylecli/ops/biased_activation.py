@@ -40,6 +40,8 @@ def bias_act(
     Returns x's shape and dtype; differentiable to any order. Raises UsageError for an unknown
     activation or a shape that does not fit.
     """
+    if not x.is_floating_point():
+        raise UsageError(f"bias_act needs floating-point x: this one is {x.dtype}")
     activation = resolved_activation(act, alpha, gain, clamp)
     if not -x.ndim <= dim < x.ndim:
         raise UsageError(f"dim {dim} is out of range: x has {x.ndim} dimensions")
@@ -77,7 +79,7 @@ def _checked_layer(
         raise UsageError(f"scale has shape {list(scale.shape)}: expected [{count}, {channels}]")
     if noise is None:
         return None
-    if noise.shape[0] not in (1, count) or noise.shape[1:] != (1, height, width):
+    if noise.ndim != 4 or noise.shape[0] not in (1, count) or noise.shape[1:] != (1, height, width):
         raise UsageError(
             f"noise has shape {list(noise.shape)}: expected [{count} or 1, 1, {height}, {width}]"
         )

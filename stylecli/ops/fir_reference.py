@@ -102,9 +102,8 @@ def _one_pass(x: Tensor, f: Tensor, how: Resampling) -> Tensor:
         kernel = f if how.flip else f.flip(0, 1)
         kernel = kernel.expand(channels, 1, *f.shape)
         stride = (how.down[1], how.down[0])
-        return F.conv2d(
-            F.pad(x, [left, right, top, bottom]), kernel, stride=stride, groups=channels
-        )
+        x = _padded(x, (left, right, top, bottom))
+        return F.conv2d(x, kernel, stride=stride, groups=channels)
     # A transposed convolution skips the inserted zeros (2.6 times faster than filtering them on a
     # CPU). Its output begins where a padding of size - 1 would.
     kernel = (f.flip(0, 1) if how.flip else f).expand(channels, 1, *f.shape)
@@ -112,5 +111,13 @@ def _one_pass(x: Tensor, f: Tensor, how: Resampling) -> Tensor:
     before_y, before_x = top - (f.shape[0] - 1), left - (f.shape[1] - 1)
     rows, columns = (out_h - 1) * how.down[1] + 1, (out_w - 1) * how.down[0] + 1
     after_y, after_x = rows - y.shape[2] - before_y, columns - y.shape[3] - before_x
-    y = F.pad(y, [before_x, after_x, before_y, after_y])
+    y = _padded(y, (before_x, after_x, before_y, after_y))
     return y[:, :, :: how.down[1], :: how.down[0]].contiguous()
+
+
+def _padded(x: Tensor, sides: tuple[int, int, int, int]) -> Tensor:
+    """Pad with zeros, then crop where a side is negative: a crop may reach into the padding."""
+    left, right, top, bottom = sides
+    x = F.pad(x, [max(side, 0) for side in sides])
+    rows, columns = x.shape[2] + min(bottom, 0), x.shape[3] + min(right, 0)
+    return x[:, :, max(-top, 0) : rows, max(-left, 0) : columns]

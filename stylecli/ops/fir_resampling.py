@@ -1,5 +1,6 @@
 """Pad, upsample, filter and downsample pictures or features in one operator."""
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,8 +40,10 @@ def upfirdn2d(
     differentiable to any order. Raises UsageError for arguments that make no sense or leave no
     pixel.
     """
-    if x.ndim != 4:
+    if x.ndim != 4 or not x.shape[1]:
         raise UsageError(f"upfirdn2d needs x [N, C, H, W]: x has shape {list(x.shape)}")
+    if not x.is_floating_point():
+        raise UsageError(f"upfirdn2d needs floating-point x: this one is {x.dtype}")
     if f is None:
         f = torch.ones(1, 1, dtype=torch.float32, device=x.device)
     if f.ndim not in (1, 2) or not f.numel():
@@ -64,14 +67,14 @@ def upfirdn2d(
 
 
 def _pair(factor: int | Sequence[int], name: str) -> tuple[int, int]:
-    x, y = (factor, factor) if isinstance(factor, int) else (int(one) for one in factor)
-    if x < 1 or y < 1:
-        raise UsageError(f"{name} is {factor}: expected whole numbers of at least 1")
-    return x, y
+    values = _whole_numbers(factor, name)
+    if len(values) not in (1, 2) or min(values) < 1:
+        raise UsageError(f"{name} is {factor}: expected one or two whole numbers of at least 1")
+    return values[0], values[-1]
 
 
 def _padding(padding: int | Sequence[int]) -> tuple[int, int, int, int]:
-    values = [padding] if isinstance(padding, int) else [int(one) for one in padding]
+    values = _whole_numbers(padding, "padding")
     match values:
         case [every]:
             return every, every, every, every
@@ -80,6 +83,14 @@ def _padding(padding: int | Sequence[int]) -> tuple[int, int, int, int]:
         case [left, right, top, bottom]:
             return left, right, top, bottom
     raise UsageError(f"padding has {len(values)} numbers: expected 1, 2 or 4")
+
+
+def _whole_numbers(given: Any, name: str) -> list[int]:
+    """Return one number or several as a list of ints; 1.5 is refused, numpy's ints are taken."""
+    try:
+        return [operator.index(one) for one in (given if isinstance(given, Sequence) else [given])]
+    except TypeError:
+        raise UsageError(f"{name} is {given}: expected whole numbers") from None
 
 
 def _resampled(x: Tensor, f: Tensor, how: Resampling) -> Tensor:

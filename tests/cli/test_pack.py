@@ -147,3 +147,17 @@ def test_a_background_must_be_a_colour(run):
         run("photos", "--background", "nice").exception
     )
     assert run("photos", "--background", "#102030").exit_code == 0
+
+
+def test_a_zip_is_never_written_over_its_source_or_over_a_stranger(run, tmp_path):
+    run("photos", "--out", "own.zip")
+    before = (tmp_path / "own.zip").read_bytes()
+    (tmp_path / "notes.zip").write_text("hello")
+
+    over_itself = run("own.zip", "--resolution", "8", "--out", "own.zip", "--force")
+    over_notes = run("photos", "--out", "notes.zip", "--force")
+
+    assert "is the source itself" in str(over_itself.exception)
+    assert "is not replaced" in str(over_notes.exception)
+    assert (tmp_path / "own.zip").read_bytes() == before
+    assert (tmp_path / "notes.zip").read_text() == "hello"

@@ -90,6 +90,25 @@ def test_faces_of_another_source_are_not_replaced(run: Run, photos: Path) -> Non
     assert "faces holds faces made with another source" in str(refused.exception)
 
 
+def test_a_dataset_of_other_faces_is_refused_before_pictures_are_replaced(
+    run: Run, photos: Path
+) -> None:
+    arguments = ("photos", "--landmarks", "points.json", "--size", "32")
+    run(*arguments)
+    records = Path("aligned/photos-32/faces.jsonl").read_bytes()
+    (photos / "astronaut.jpg").unlink()
+    refused = run(*arguments)
+    assert isinstance(refused.exception, DataError)
+    assert str(refused.exception) == (
+        "datasets/photos-32.lmdb exists and was made from another set of faces: "
+        "give another --out, or --force to replace it"
+    )
+    assert Path("aligned/photos-32/faces.jsonl").read_bytes() == records
+    assert len(list(Path("aligned/photos-32/images32x32").glob("*/*.png"))) == 2
+    assert run(*arguments, "--force").exit_code == 0
+    assert len(open_dataset(Path("datasets/photos-32.lmdb"))) == 1
+
+
 def test_a_trial_and_an_exclude_list_take_fewer(run: Run, photos: Path) -> None:
     Path("list.txt").write_text("broken.jpg\ngradient.png\n")
     arguments = ("photos", "--landmarks", "points.json", "--size", "32", "--exclude", "list.txt")

@@ -68,6 +68,29 @@ def test_a_source_that_has_grown_gives_its_new_pictures_only(tmp_path, out):
     assert values(out) == [1, 2, 3, 9]
 
 
+def test_new_classes_without_a_picture_are_dropped(tmp_path, out):
+    again = make(tmp_path / "again", {"cow/1.png": 1, "elk/2.png": 2})
+    before = open_dataset(out).info
+    report = pack(again, out, append=True)
+    assert (report.added, report.classes) == (0, {"cat": 2, "dog": 1})
+    for field in ("count", "class_names", "label_dim", "digest"):
+        assert open_dataset(out).info[field] == before[field]
+    assert pack(again, out, append=True).was_there
+    mixed = make(tmp_path / "mixed", {"cow/1.png": 1, "elk/7.png": 7, "fox/2.png": 2})
+    assert pack(mixed, out, append=True).classes == {"cat": 2, "dog": 1, "elk": 1}
+    dataset = open_dataset(out)
+    assert dataset.labels.tolist() == [0, 0, 1, 2]
+    assert dataset.item_label(3) == (2).to_bytes(8, "little")
+
+
+def test_a_known_picture_under_another_label_is_called_so(tmp_path, out):
+    relabelled = make(tmp_path / "relabelled", {"cat/3.png": 3, "dog/8.png": 8})
+    (left_out,) = pack(relabelled, out, append=True).skipped
+    assert left_out.cause == (
+        "has the same pixels and another label than an earlier one: dog/3.png"
+    )
+
+
 def test_an_interrupted_addition_leaves_the_dataset_as_it_was_and_goes_on(out, more, monkeypatch):
     monkeypatch.setattr(batching, "BATCH_ITEMS", 1)
     digest = open_dataset(out).digest

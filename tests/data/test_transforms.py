@@ -98,3 +98,8 @@ def test_nvidias_names_are_known():
 )
 def test_chooses_what_nearly_all_pictures_reach(transform, sizes, expected):
     assert choose_resolution(sizes, transform, 1024) == expected
+
+
+def test_one_small_picture_among_a_few_does_not_decide() -> None:
+    assert choose_resolution([(700, 700)] * 10 + [(5, 5)], "center-crop", 1024) == 512
+    assert choose_resolution([(64, 64)], "center-crop", 1024) == 64

@@ -94,3 +94,8 @@ def test_the_closed_form_is_the_gradient(act: str, from_output: bool) -> None:
 def test_what_does_not_fit_is_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         ops.bias_act(torch.zeros(2, 3, 4, 5), **settings)
+
+
+def test_whole_numbers_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"needs floating-point x: this one is torch\.int32"):
+        ops.bias_act(torch.zeros(1, 2, dtype=torch.int32), torch.tensor([0.9, 1.9]))

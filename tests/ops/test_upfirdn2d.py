@@ -118,3 +118,28 @@ def test_the_filter_itself_can_be_trained() -> None:
 def test_what_makes_no_sense_is_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         ops.upfirdn2d(**({"x": torch.zeros(1, 1, 4, 4), "f": None} | settings))
+
+
+def test_a_crop_may_reach_into_the_padding() -> None:
+    """Five zeros to the left of one pixel, then three columns off at the right, as in the order."""
+    x = torch.ones(1, 1, 2, 1)
+
+    y = ops.upfirdn2d(x, torch.tensor([1.0]), padding=[5, -3, 0, 0])
+
+    assert y.tolist() == [[[[0.0] * 3] * 2]]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"up": [1, 2, 3]}, {"up": 1.5}, {"down": [1.5, 2]}, {"padding": 1.0}, {"padding": [0.5, 0.5]}],
+    ids=str,
+)
+def test_numbers_that_are_not_whole_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"expected (one or two )?whole numbers"):
+        ops.upfirdn2d(torch.ones(1, 1, 4, 4), None, **wrong)
+
+
+def test_whole_numbers_of_numpy_are_numbers_and_pixels_must_be_floating() -> None:
+    assert ops.upfirdn2d(torch.ones(1, 1, 2, 2), None, up=np.int64(2)).shape == (1, 1, 4, 4)
+    with pytest.raises(UsageError, match="needs floating-point x"):
+        ops.upfirdn2d(torch.ones(1, 1, 4, 4, dtype=torch.uint8), None)

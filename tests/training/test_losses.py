@@ -123,3 +123,24 @@ def test_finite_differences_estimate_the_squared_gradient() -> None:
 
     torch.testing.assert_close(found, (directions.flatten(1) @ weight).square() / 4)
     assert float(found.mean()) == pytest.approx(float(weight.square().sum()) / 4, rel=0.1)
+
+
+def test_finite_differences_have_the_gradient_of_the_penalty_on_average() -> None:
+    """A smooth D on one picture, 20,000 directions: their mean gradient is the exact one."""
+    torch.manual_seed(0)
+    D = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(12, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1)
+    )
+    picture = torch.randn(1, 3, 2, 2)
+    images = picture.expand(20_000, -1, -1, -1)
+    exact_images = picture.clone().requires_grad_(True)
+    parameters = list(D.parameters())[:2]
+
+    estimate = sampled_squared_gradient(D, D(images), images, torch.randn_like(images)).mean()
+    exact = squared_gradient(D(exact_images), exact_images).mean()
+    found, wanted = (
+        torch.cat([g.flatten() for g in torch.autograd.grad(value, parameters)])
+        for value in (estimate, exact)
+    )
+
+    assert float((found - wanted).norm() / wanted.norm()) < 0.1

@@ -123,6 +123,8 @@ def check_landmarks(landmarks: Any) -> Float64:
 
     Raises UsageError for another shape or kind, DataError for values that are no coordinates.
     """
+    if hasattr(landmarks, "detach"):  # a tensor, perhaps on a device, of a dtype numpy lacks
+        landmarks = landmarks.detach().cpu().double()
     try:
         points = np.asarray(landmarks)
         if points.dtype.kind not in "iuf":

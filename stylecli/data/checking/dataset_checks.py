@@ -4,6 +4,7 @@ import functools
 import hashlib
 from collections.abc import Generator, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -111,7 +112,7 @@ class DatasetSubject:
 
     def problems(self, complete: bool) -> list[Problem]:
         """Return what is wrong with the dataset as a whole."""
-        again = f"stylecli pack SRC --out {self.path} --force"
+        again = f"stylecli pack SRC --out {quote(str(self.path))} --force"
         problems = []
         if self._labels_fault:
             sentence = self._labels_fault.partition(": ")[0]

@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from types import TracebackType
 from typing import Any, Self
 
@@ -160,7 +161,8 @@ class Inspection:
             f"packing {len(self.subject):,} pictures at {resolution} px takes "
             f"{needed / 2**30:,.1f} GiB, and {free / 2**30:,.1f} GiB are free here"
         )
-        fix = f"stylecli pack {self.subject.path} --resolution {resolution // 2}, or --max-images"
+        pack = f"stylecli pack {quote(str(self.subject.path))}"
+        fix = f"{pack} --resolution {resolution // 2}, or --max-images"
         return [Problem("error", "disk", text, fix)]
 
     def _write_pictures(self, out: Path) -> list[str]:

@@ -7,10 +7,12 @@ complaints people have about other tools: see docs/from-pictures-to-training.md.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from stylecli.data.checking.report import Problem, Severity
 from stylecli.data.checking.tally import Tally
 from stylecli.data.layout import MIN_RESOLUTION
+from stylecli.data.transforms import most_of
 from stylecli.networks.config import MAX_RESOLUTION
 
 FEW_PICTURES = 1000
@@ -46,13 +48,13 @@ class Case:
     def pack(self) -> str:
         """The command that packs the pictures, again or for the first time."""
         if self.kind == "source":
-            return f"stylecli pack {self.path}"
-        return f"stylecli pack SRC --out {self.path} --force"
+            return f"stylecli pack {quote(str(self.path))}"
+        return f"stylecli pack SRC --out {quote(str(self.path))} --force"
 
     @property
     def train(self) -> str:
         """The command that trains on them."""
-        return f"stylecli train {self.path}"
+        return f"stylecli train {quote(str(self.path))}"
 
 
 def judge(case: Case, duplicates: Duplicates) -> list[Problem]:
@@ -240,12 +242,15 @@ def _judge_choices(case: Case, usable: int) -> Iterator[Problem]:
             small,
         )
     elif resolution < MIN_RESOLUTION * 2:
+        tiny = sum(count for side, count in case.tally.sides.items() if side < 2 * MIN_RESOLUTION)
+        middle = sorted(case.tally.sides.elements())[usable // 2]
+        larger = 1 << (min(middle, MAX_RESOLUTION).bit_length() - 1)
         yield Problem(
             "error",
             "too-small",
-            f"most pictures are smaller than {MIN_RESOLUTION * 2} px",
-            f"{again} --resolution 32 --enlarge",
-            usable,
+            _some(case, tiny, f"are smaller than {MIN_RESOLUTION * 2} px, too many to decide by"),
+            f"{again} --resolution {larger if larger >= 8 else '32 --enlarge'}",
+            tiny,
         )
 
 
@@ -258,7 +263,7 @@ def suggest_resolution(tally: Tally) -> int:
     while resolution < MAX_RESOLUTION:
         larger = 2 * resolution
         reaching = sum(count for side, count in tally.sides.items() if side >= larger)
-        if reaching < 0.95 * tally.usable:
+        if reaching < most_of(tally.usable):
             break
         resolution = larger
     return resolution

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,6 @@ class SourceSubject:
     def problems(self, complete: bool) -> list[Problem]:
         """Return what the source itself has to say."""
         return [
-            Problem("note", "source", note.rstrip("."), f"stylecli pack {self.path}")
+            Problem("note", "source", note.rstrip("."), f"stylecli pack {quote(str(self.path))}")
             for note in self.source.notes
         ]

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from stylecli.data.alignment.aligned_folder import AlignedFolder, is_aligned_folder
 from stylecli.data.alignment.published import open_published
+from stylecli.data.database_file import read_meta
+from stylecli.data.layout import DATA_FILE
 from stylecli.data.sources import nvidia
 from stylecli.data.sources.celeba import find_celeba, open_celeba
 from stylecli.data.sources.cifar import CifarSource, is_cifar
@@ -20,6 +22,7 @@ from stylecli.data.sources.packed import PackedSource
 from stylecli.data.sources.protocol import Source
 from stylecli.data.sources.tfrecords import TFRecordPyramid, find_tfrecords, is_tfrecords
 from stylecli.errors import DataError
+from stylecli.workspace import describe_unfinished
 
 KNOWN = (
     "a folder or zip of pictures (NVIDIA's with dataset.json too), StyleGAN TFRecords, an LMDB of "
@@ -62,12 +65,17 @@ def _open_folder(path: Path) -> Source:
     databases, notes = find_lsun_databases(path)
     if databases:
         return LsunLmdbs(path, databases, notes)
-    return ImageFolder(path)
+    try:
+        return ImageFolder(path)
+    except DataError:
+        if (path / DATA_FILE).is_file():
+            read_meta(path / DATA_FILE)  # says that it is damaged
+        raise
 
 
 def _open_file(path: Path) -> Source:
     if not path.exists():
-        raise DataError(f"{path} does not exist: expected {KNOWN}")
+        raise DataError(describe_unfinished(path) or f"{path} does not exist: expected {KNOWN}")
     if path.is_file():
         if zipfile.is_zipfile(path) or _begins(path, b"PK\x03\x04"):
             return nvidia.open_zip(path)

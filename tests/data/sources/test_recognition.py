@@ -33,3 +33,16 @@ def test_tfrecords_with_a_broken_start_are_named_as_such(tmp_path):
     write_tfrecords(tmp_path / "a-r02.tfrecords", [])
     with pytest.raises(DataError, match="damaged, or no TFRecord file"):
         find_source(tmp_path / "a-r02.tfrecords")
+
+
+def test_only_an_unfinished_dataset_is_there(tmp_path):
+    (tmp_path / "a.lmdb.part").mkdir()
+    (tmp_path / "a.lmdb.part" / "data.mdb").touch()
+    with pytest.raises(DataError, match=r"a.lmdb is unfinished .* it goes on"):
+        find_source(tmp_path / "a.lmdb")
+
+
+def test_an_empty_data_file_is_a_damaged_dataset(tmp_path):
+    (tmp_path / "data.mdb").touch()
+    with pytest.raises(DataError, match="first pages are damaged"):
+        find_source(tmp_path)
