@@ -28,11 +28,11 @@ _LARGE_FEATURES = 1 << 16
 
 
 class FrozenSynthesis(SynthesisNetwork):
-    """Draws what ``source`` draws, on a CPU and without gradients, to about 1e-4 of the range.
+    """Draws what ``source`` draws, on a CPU and without gradients, to some 1e-4 of the range.
 
     A copy: later changes of ``source`` do not show, except that it begins with its ``lod``.
-    ``dtype`` bfloat16 computes the layers above 8×8 in it, which moves pictures visibly little
-    (the documentation states how much); images are float32 all the same.
+    ``dtype`` bfloat16 computes the layers above 8×8 in it, which moves pictures a little
+    (docs/bench.md states how much); images are float32 all the same.
     """
 
     def __init__(self, source: SynthesisNetwork, dtype: torch.dtype = torch.float32) -> None:
@@ -125,7 +125,7 @@ class FrozenLayer(nn.Module):
 
 
 class _FrozenPointwise(nn.Module):
-    """A 1×1 convolution [N, I, h, w] -> [N, O, h, w] in float32, as a matrix product."""
+    """A 1×1 convolution [N, I, h, w] -> float32 [N, O, h, w], as a matrix product in x's dtype."""
 
     def __init__(self, conv: EqualConv2d) -> None:
         super().__init__()
