@@ -1,4 +1,4 @@
-"""Files <-> bundles: one safetensors file that explains itself, and official pickles on the way in.
+"""Files <-> bundles: one safetensors file that explains itself, and foreign files on the way in.
 
 The header's ``stylecli`` entry is JSON: format version, configuration, each network's lod, and
 ``info`` (counters, tool version, data digest, licence of a converted source). Tensors are named
@@ -18,8 +18,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from stylecli import __version__, atomic
-from stylecli.errors import NetworkError, UsageError
-from stylecli.interop.tf_stylegan1 import read_official_pickle
+from stylecli.disk_space import room_for
+from stylecli.errors import NetworkError
+from stylecli.interop.foreign_networks import read_foreign_networks
 from stylecli.networks.bundle import Bundle
 from stylecli.networks.config import StyleGAN1Config, config_from_dict
 from stylecli.networks.discriminator import Discriminator
@@ -31,7 +32,7 @@ _MAX_LISTED = 12
 
 
 def load_network(path: Path | str) -> Bundle:
-    """Read networks from our .safetensors or an official StyleGAN / Progressive GAN pickle.
+    """Read networks from our .safetensors or a foreign file: official pickles, torch checkpoints.
 
     Returns a Bundle in eval mode, on the CPU, in float32; networks the file lacks are None.
     Nothing in the file is executed. Raises NetworkError, with a table of differences when tensors
@@ -40,10 +41,8 @@ def load_network(path: Path | str) -> Bundle:
     path = Path(path)
     if not path.is_file():
         raise NetworkError(f"network {path} does not exist")
-    with open(path, "rb") as file:
-        start = file.read(16)
-    if start[:1] == b"\x80":  # the opcode every binary pickle begins with
-        foreign = read_official_pickle(path)
+    if is_foreign(path):
+        foreign = read_foreign_networks(path)
         tensors = {
             f"{name}.{key}": torch.from_numpy(array)
             for name, arrays in foreign.networks.items()
@@ -53,9 +52,19 @@ def load_network(path: Path | str) -> Bundle:
     header, tensors = read_tensors(path)
     try:
         config = config_from_dict(header["config"])
-    except (KeyError, TypeError, UsageError) as error:
+    except (KeyError, TypeError, ValueError) as error:  # UsageError is a ValueError
         raise NetworkError(f"{path} has no usable network configuration: {error}") from None
-    return _build(path, config, tensors, header.get("lods", {}), header.get("info", {}))
+    lods, info = header.get("lods", {}), header.get("info", {})
+    if not isinstance(lods, dict) or not isinstance(info, dict):
+        raise NetworkError(f"{path} has a damaged stylecli header")
+    return _build(path, config, tensors, lods, info)
+
+
+def is_foreign(path: Path | str) -> bool:
+    """Tell by its first bytes whether a file is a pickle or a torch zip, and so not one of ours."""
+    with open(path, "rb") as file:
+        start = file.read(4)
+    return start[:1] == b"\x80" or start == b"PK\3\4"
 
 
 def save_network(
@@ -67,6 +76,30 @@ def save_network(
     """
     info = {**bundle.info, **(extra or {}), "stylecli": __version__}
     write_tensors(path, network_tensors(bundle), network_header(bundle, info))
+
+
+def convert_network(source: Path | str, target: Path | str) -> Bundle:
+    """Read a foreign network file and write it as one of ours, then read that back and compare.
+
+    ``info`` of the written file holds the source's name, family, licence and SHA-256. Raises
+    NetworkError for a file that is ours already, for what ``load_network`` refuses, and, leaving no
+    file behind, when what was written is not what was read.
+    """
+    if Path(source).is_file() and not is_foreign(source):
+        read_header(source)  # says what is wrong with a file that is neither
+        raise NetworkError(f"{source} is a network of stylecli already: nothing to convert")
+    bundle = load_network(source)
+    bundle.info["source_sha256"] = network_digest(source)
+    save_network(target, bundle)
+    again = load_network(target)
+    wanted, found = network_tensors(bundle), network_tensors(again)
+    same = wanted.keys() == found.keys() and all(
+        torch.equal(wanted[key], found[key]) for key in wanted
+    )
+    if not same or network_header(again, {}) != network_header(bundle, {}):
+        Path(target).unlink()
+        raise NetworkError(f"{target} did not read back as it was written: check the disk")
+    return again
 
 
 def network_tensors(bundle: Bundle) -> dict[str, Tensor]:
@@ -92,18 +125,25 @@ def network_header(bundle: Bundle, info: Mapping[str, Any]) -> dict[str, Any]:
 def write_tensors(
     path: Path | str, tensors: Mapping[str, Tensor], header: Mapping[str, Any]
 ) -> None:
-    """Write tensors and a JSON header as safetensors: temporary name, fsync, rename."""
+    """Write tensors and a JSON header as safetensors: temporary name, fsync, rename.
+
+    Raises StyleCLIError, with the file as it was, when the disk is full.
+    """
     plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     metadata = {"stylecli": json.dumps({"format": FORMAT, **header})}
-    with atomic.replacing(path) as temporary:
+    size = sum(tensor.nbytes for tensor in plain.values()) + len(str(metadata)) + (64 << 10)
+    with room_for(Path(path), size), atomic.replacing(path) as temporary:
         save_file(plain, temporary, metadata=metadata)
 
 
 def read_tensors(path: Path | str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read a file of write_tensors; raise NetworkError when it is another kind of file."""
     header = read_header(path)
-    with safe_open(path, framework="pt") as file:
-        return header, {name: file.get_tensor(name) for name in file.keys()}
+    try:
+        with safe_open(path, framework="pt") as file:
+            return header, {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise NetworkError(f"{path} is not a readable safetensors file: {error}") from None
 
 
 def read_header(path: Path | str) -> dict[str, Any]:
@@ -152,6 +192,7 @@ def load_state(
         for key in wanted.keys() & found
         if found[key].shape != wanted[key].shape
     ]
+    lines += [f"type        {prefix}{key}: complex" for key in found if found[key].is_complex()]
     if lines:
         shown = sorted(lines)[:_MAX_LISTED]
         rest = [f"… and {len(lines) - len(shown)} more"] if len(lines) > len(shown) else []
@@ -171,12 +212,22 @@ def _build(
     for name in NETWORK_NAMES:
         if not any(key.startswith(f"{name}.") for key in tensors):
             continue
+        # A few bytes can claim any size, so what is there is counted before memory is taken.
+        here = sum(value.numel() for key, value in tensors.items() if key.startswith(f"{name}."))
+        if here < (needed := config.count_weights(name)):
+            raise NetworkError(
+                f"{path} holds {here:,} numbers of {name}: its configuration needs at least "
+                f"{needed:,}"
+            )
         with torch.random.fork_rng(devices=[]):  # initial values are drawn and overwritten
             network: Generator | Discriminator = (
                 Discriminator(config) if name == "D" else Generator(config)
             )
         load_state(path, name, network, tensors)
-        network.lod = float(lods.get(name, 0.0))
+        try:
+            network.lod = float(lods.get(name, 0.0))
+        except (TypeError, ValueError) as error:
+            raise NetworkError(f"{path} has an unusable level of detail: {error}") from None
         network.eval()
         setattr(bundle, name, network)
     if bundle.G_ema is None and bundle.G is None and bundle.D is None:

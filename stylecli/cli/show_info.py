@@ -1,4 +1,4 @@
-"""`stylecli info`: what a picture, video, network, run or dataset is, and how it was made."""
+"""`stylecli info`: what any file the toolkit makes or reads is, and how it was made."""
 
 import json as json_module
 from collections.abc import Mapping
@@ -7,31 +7,35 @@ from typing import Annotated, Any
 
 import typer
 
+from stylecli import shipped
 from stylecli.cli.options import JsonOption
 from stylecli.cli.output import Output
-from stylecli.errors import DataError
-from stylecli.networks.config import PRESET_TEXTS
-from stylecli.provenance import remake_command
+from stylecli.errors import DataError, NetworkError
 from stylecli.workspace import (
     CHECKPOINT_FILE,
     RUN_FILE,
     SNAPSHOT_PATTERN,
     STATS_FILE,
+    find_network,
     find_run,
-    list_runs,
     newest_snapshot,
     read_run,
     run_dataset,
 )
 
 Facts = dict[str, Any]  # what --json prints; the lines are drawn from it
+_WEIGHTS = (".safetensors", ".pkl", ".pt", ".pth", ".model", ".ckpt")
+_DEMO_FILE = "demo.json"
 _LONG = 100  # characters of a value that are printed
 
 
 def command(
     path: Annotated[
         Path | None,
-        typer.Argument(help="Picture, video, network, run or dataset. Default: the newest run."),
+        typer.Argument(
+            help="Picture, video, styles, network of any program, weights, run, demo or dataset. "
+            "Default: the newest run."
+        ),
     ] = None,
     json: JsonOption = False,
 ) -> None:
@@ -41,14 +45,25 @@ def command(
 
     Pictures and videos made here name their network by its SHA-256; info says whether that network
     is still there. The printed command makes the same bytes again on the same kind of device.
+    Of other programs' networks it tells family, sizes, settings, licence; nothing in them is run.
     """
     output = Output(json=json)
-    target = path if path is not None else find_run()
+    target = path if path is not None else _newest()
+    if target == Path(shipped.NAME) and not target.exists():
+        target = find_network(target).path
     facts = _describe(target)
     flat = _flat(facts)
     width = max(len(name) for name in flat)
     lines = [f"{name.ljust(width)}  {_shown(value)}" for name, value in flat.items()]
     output.result(facts, lines)
+
+
+def _newest() -> Path:
+    """Return the newest run here, else the network that comes with the package."""
+    try:
+        return find_run()
+    except NetworkError:
+        return find_network().path
 
 
 def _describe(path: Path) -> Facts:
@@ -59,88 +74,30 @@ def _describe(path: Path) -> Facts:
             return _describe_run(path)
         if (path / "data.mdb").is_file():
             return _describe_dataset(path)
+        if (path / _DEMO_FILE).is_file():
+            return _describe_demo(path)
         raise DataError(
             f"{path} is neither a run (it has no {RUN_FILE}) nor a dataset (no data.mdb): "
             "give a file or one of these"
         )
-    suffix = path.suffix.lower()
-    if suffix in (".safetensors", ".pkl", ".pt"):
-        return _describe_network(path)
-    if suffix == ".mdb":
+    if path.name == RUN_FILE:
+        return _describe_run(path.parent)
+    if path.suffix.lower() == ".mdb":
         return _describe_dataset(path.parent)
-    return _describe_picture(path, video=suffix in (".mp4", ".webm", ".mov"))
+    return _describe_file(path)
 
 
-def _describe_picture(path: Path, *, video: bool) -> Facts:
-    facts: Facts = {"what": "video" if video else "picture", "file": str(path)}
-    if video:
-        from stylecli.video import read_video_provenance
+def _describe_file(path: Path) -> Facts:
+    from stylecli.cli.made_facts import describe_made
+    from stylecli.cli.network_facts import describe_weights
 
-        provenance = read_video_provenance(path)
-    else:
-        from PIL import Image
-
-        from stylecli.images import read_provenance
-
-        provenance = read_provenance(path)
-        with Image.open(path) as image:
-            facts["size"] = f"{image.width} x {image.height} {image.mode}"
-    if provenance is None:
-        return {**facts, "made by": "unknown: the file carries no record of stylecli"}
-    tool = provenance.get("tool") or f"stylecli {provenance.get('stylecli', '')}".strip()
-    facts["made by"] = f"{tool}, a generated {facts['what']}"
-    network = provenance.get("network")
-    if isinstance(network, str):  # the demo's pictures name their network by its hash alone
-        network = {"file": None, "sha256": network}
-    if isinstance(network, Mapping):
-        facts["network"], facts["sha256"] = network.get("file"), network.get("sha256")
-        facts["network is"] = _whereabouts(network.get("file"), network.get("sha256"))
-    told = {"tool", "stylecli", "command", "network", "settings"}
-    facts |= {name: value for name, value in provenance.items() if name not in told}
-    facts |= dict(provenance.get("settings", {}))
-    if (again := remake_command(provenance)) is not None:
-        facts["again"] = again
-    return facts
-
-
-def _whereabouts(file: str | None, digest: str | None) -> str:
-    """Say whether the network that made a picture is here, by its hash."""
-    from stylecli.checkpoint import network_digest
-
-    if file and Path(file).is_file():
-        if network_digest(file) == digest:
-            return "here, unchanged"
-        return "another one now: the file has changed since"
-    for run in [*list_runs(), Path("demo") / "run"]:
-        for snapshot in run.glob(SNAPSHOT_PATTERN):
-            if network_digest(snapshot) == digest:
-                return f"here, as {snapshot}: give that to --network"
-    return "not here: give the file with this sha256 to --network"
-
-
-def _describe_network(path: Path) -> Facts:
-    from stylecli.checkpoint import load_network, network_digest
-
-    bundle = load_network(path)
-    config = bundle.config
-    facts: Facts = {
-        "what": "network", "file": str(path), "bytes": path.stat().st_size,
-        "sha256": network_digest(path),
-        "configuration": f"{config.preset}: {PRESET_TEXTS.get(config.preset, 'its own')}",
-        "resolution": config.resolution, "channels": config.channels,
-        "classes": config.label_dim, "z_dim": config.z_dim,
-        "w_dim": config.w_dim if config.has_w else None,
-        "mapping_layers": config.mapping_layers, "layers": config.num_layers,
-    }  # fmt: skip
-    for name in ("G_ema", "G", "D"):
-        module = getattr(bundle, name)
-        if module is not None:
-            facts[f"{name} parameters"] = sum(p.numel() for p in module.parameters())
-    if bundle.G_ema is not None or bundle.G is not None:
-        facts["lod"] = bundle.generator.lod
-        facts["psi"] = config.truncation_psi if config.has_w else None
-        facts["psi_cutoff"] = config.truncation_cutoff
-    return facts | {name: value for name, value in bundle.info.items() if name not in facts}
+    with open(path, "rb") as file:
+        start = file.read(4)
+    # A .npz is a zip like torch's files, so the suffix decides between the two.
+    zipped = start == b"PK\3\4" and path.suffix.lower() != ".npz"
+    if zipped or start[:1] == b"\x80" or path.suffix.lower() in _WEIGHTS:
+        return describe_weights(path)
+    return describe_made(path)
 
 
 def _describe_run(run: Path) -> Facts:
@@ -155,6 +112,18 @@ def _describe_run(run: Path) -> Facts:
         "dataset": str(dataset) if dataset else None,
     }  # fmt: skip
     return facts | {"settings": settings, "last tick": _last_line(run / STATS_FILE)}
+
+
+def _describe_demo(folder: Path) -> Facts:
+    try:
+        told = json_module.loads((folder / _DEMO_FILE).read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder / _DEMO_FILE} is not readable: {error}") from None
+    facts: Facts = {"what": "demo", "folder": str(folder)}
+    facts |= told if isinstance(told, dict) else {}
+    if (folder / "run" / RUN_FILE).is_file():
+        facts["run"] = _describe_run(folder / "run")
+    return facts
 
 
 def _describe_dataset(path: Path) -> Facts:

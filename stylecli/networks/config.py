@@ -3,8 +3,10 @@
 Stdlib only, so that the command line reads defaults without loading torch.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import pairwise
 from typing import Any, Literal
 
 from stylecli.errors import UsageError
@@ -41,6 +43,10 @@ class StyleGAN1Config:
     truncation_psi: float = 0.7  # what pictures use when nothing is asked for
     truncation_cutoff: int | None = 8  # layers it acts on, None = all
     w_avg_beta: float = 0.995  # decay of the moving average of w
+    # Deviations of reimplementations, so that their networks draw here what they draw there.
+    norm_epsilon: float = 1e-8  # added to the variance in instance norm
+    bias_before_blur: bool = False  # in up-convolutions; zero padding makes it differ at edges
+    from_rgb_activation: bool = True  # leaky ReLU behind the discriminator's colour layers
 
     def __post_init__(self) -> None:
         """Check every field; raise UsageError naming the one at fault."""
@@ -67,6 +73,11 @@ class StyleGAN1Config:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise UsageError(f"{name} {getattr(self, name)!r} is not one of {allowed}")
+        if not 1e-12 <= self.norm_epsilon <= 1e-2:
+            raise UsageError(f"norm_epsilon {self.norm_epsilon!r} is not within 1e-12 to 1e-2")
+        adaptive = self.use_styles and self.instance_norm and not self.pixel_norm
+        if not adaptive and (self.norm_epsilon != 1e-8 or self.bias_before_blur):
+            raise UsageError("norm_epsilon and bias_before_blur need styles and instance norm")
         if self.const_input and not self.use_styles:
             raise UsageError("a constant input needs use_styles: nothing else would carry z")
 
@@ -94,6 +105,14 @@ class StyleGAN1Config:
         return self.z_dim + (labels if self.label_dim else 0)
 
     @property
+    def feature_scale(self) -> float:
+        """What features are multiplied by before instance norm, whose operator adds 1e-8.
+
+        (k·x - k·μ) / √(k²·σ² + 1e-8) = (x - μ) / √(σ² + 1e-8/k²), and leaky ReLU commutes with k.
+        """
+        return math.sqrt(1e-8 / self.norm_epsilon)
+
+    @property
     def has_w(self) -> bool:
         """Whether there is an intermediate latent space to mix and truncate in."""
         return self.use_styles
@@ -101,6 +120,25 @@ class StyleGAN1Config:
     def fmaps(self, stage: int) -> int:
         """Feature maps nf(stage); the block at resolution 2^r uses nf(r - 1)."""
         return max(1, min(int(self.fmap_base / 2**stage), self.fmap_max))
+
+    def count_weights(self, network: str) -> int:
+        """Return the size of the weight matrices and kernels of D, or of the generator.
+
+        Biases, noise and colour layers are left out: a lower bound without building the network.
+        """
+        f = self.fmaps
+        blocks = range(3, self.resolution_log2 + 1)
+        kernels = 9 * f(1) ** 2 + sum(9 * f(r - 1) * (f(r - 1) + f(r - 2)) for r in blocks)
+        if network == "D":
+            outputs = self.label_dim if self.D_label_mode != "ignore" else 0
+            return kernels + f(0) * (16 * f(1) + outputs)
+        widths = [self.z_dim, *[self.mapping_fmaps] * (self.mapping_layers - 1), self.w_dim]
+        mapping = sum(a * b for a, b in pairwise(widths)) if self.mapping_layers else 0
+        if self.label_dim and self.label_mode == "embed":
+            mapping += self.label_dim * self.z_dim
+        styles = sum(f(index // 2 + 1) for index in range(self.num_layers)) * self.use_styles
+        dense = 0 if self.const_input else 16 * f(1)
+        return kernels + mapping + self.w_out_dim * (2 * styles + dense)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values, readable by from_dict."""
@@ -167,4 +205,9 @@ def config_from_dict(values: Mapping[str, Any]) -> StyleGAN1Config:
     known = {field.name for field in fields(StyleGAN1Config)}
     if unknown := sorted(set(values) - known):
         raise UsageError(f"network configuration has unknown fields: {', '.join(unknown)}")
+    for field in fields(StyleGAN1Config):
+        kinds = (int, float) if type(field.default) is float else type(field.default)
+        value = values.get(field.name, field.default)
+        if field.name not in ("fused_scale", "truncation_cutoff") and not isinstance(value, kinds):
+            raise UsageError(f"network configuration has {field.name} {str(value)[:40]!r}")
     return StyleGAN1Config(**values)

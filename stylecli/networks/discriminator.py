@@ -122,6 +122,8 @@ class Discriminator(nn.Module):
     def _features(self, images: Tensor, depth: int) -> Tensor:
         layer = self.from_rgb[depth]
         assert isinstance(layer, EqualConv2d)
+        if not self.config.from_rgb_activation:
+            return layer(images)  # type: ignore[no-any-return]
         return layer.activated(images)
 
     def _at_level(self, images: Tensor, level: int) -> Tensor:

@@ -60,10 +60,11 @@ class FrozenLayer(nn.Module):
         self.dtype = dtype
         self.pixel_norm, self.instance_norm = config.pixel_norm, config.instance_norm
         self.adaptive = config.use_styles and config.instance_norm and not config.pixel_norm
-        self.const = _copied(layer.const)
+        self.const = None if layer.const is None else layer.scaled(layer.const).detach().clone()
         self.dense = None if layer.dense is None else layer.dense.weight * layer.dense.scale
-        self.bias = layer.bias.detach().clone()
-        self.strength = _copied(layer.noise_strength)
+        self.bias = layer.scaled(layer.bias).detach().clone()
+        strength = layer.noise_strength
+        self.strength = None if strength is None else layer.scaled(strength).detach().clone()
         if config.use_noise:
             self.noise_const = layer.noise_const.clone()
         self.style_weight = None if layer.style is None else layer.style.weight * layer.style.scale
@@ -82,8 +83,9 @@ class FrozenLayer(nn.Module):
             return (fixed_conv2d(kernel, bias, side=side, transposed=True),)
         channels = len(self.bias)
         taps = blur_taps(channels, self.dtype, self.bias.device)
-        blur = fixed_conv2d(taps, bias, side=layer.resolution, groups=channels)
-        return fixed_conv2d(kernel, side=side, transposed=True), blur
+        early, late = (bias, None) if layer.early_bias else (None, bias)
+        blur = fixed_conv2d(taps, late, side=layer.resolution, groups=channels)
+        return fixed_conv2d(kernel, early, side=side, transposed=True), blur
 
     def forward(self, x: Tensor | None, w: Tensor, noise: Tensor | None) -> Tensor:
         """x [N, I, h, w] or None at the input, w [N, w_dim] -> [N, O, res, res]."""

@@ -39,12 +39,15 @@ class SynthesisLayer(nn.Module):
         self.dense: EqualLinear | None = None
         self.conv: EqualConv2d | None = None
         if index > 0:
-            self.conv = EqualConv2d(fan_in, fan_out, 3, gain=SQRT2, bias=False)
+            self.conv = EqualConv2d(
+                fan_in, fan_out, 3, gain=SQRT2 * config.feature_scale, bias=False
+            )
         elif config.const_input:
             self.const = nn.Parameter(torch.ones(1, fan_out, 4, 4))
         else:
             # Gain √2/4 balances the sixteen-fold reshape (Progressive GAN).
-            self.dense = EqualLinear(config.w_out_dim, fan_out * 16, gain=SQRT2 / 4, bias=False)
+            gain = SQRT2 / 4 * config.feature_scale
+            self.dense = EqualLinear(config.w_out_dim, fan_out * 16, gain=gain, bias=False)
         self.bias = nn.Parameter(torch.zeros(fan_out))
         self.noise_strength: nn.Parameter | None = None
         if config.use_noise:
@@ -63,22 +66,35 @@ class SynthesisLayer(nn.Module):
         if not self.upsamples:
             return self.conv(x)  # type: ignore[no-any-return]
         x = upsample_conv2d(x, self.conv.scaled_weight, fused=self.fused)
+        if self.early_bias:
+            x = x + self.scaled(self.bias).to(x.dtype).view(1, -1, 1, 1)
         return blur2d(x) if self.config.blur else x
+
+    @property
+    def early_bias(self) -> bool:
+        """Whether the bias is added before the blur."""
+        return self.upsamples and self.config.bias_before_blur
+
+    def scaled(self, parameter: Tensor) -> Tensor:
+        """Return what is added to features, at the scale that features have here."""
+        scale = self.config.feature_scale
+        return parameter if scale == 1 else parameter * scale
 
     def _input(self, w: Tensor) -> Tensor:
         """Return the 4×4 input [N, C, 4, 4]: learned constant, or a dense layer of w."""
         if self.const is not None:
-            return self.const.expand(len(w), -1, -1, -1)
+            return self.scaled(self.const).expand(len(w), -1, -1, -1)
         assert self.dense is not None
         return self.dense(w).view(len(w), -1, 4, 4)  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor | None, w: Tensor, noise: Tensor | None) -> Tensor:
         """x [N, I, h, w] or None at the input, w [N, w_dim] -> [N, O, res, res]."""
+        strength = self.noise_strength
         return style_epilogue(
             self._transform(x, w),
-            self.bias,
+            torch.zeros_like(self.bias) if self.early_bias else self.scaled(self.bias),
             noise=noise,
-            noise_strength=self.noise_strength,
+            noise_strength=None if strength is None else self.scaled(strength),
             style=None if self.style is None else self.style(w),
             use_pixel_norm=self.config.pixel_norm,
             use_instance_norm=self.config.instance_norm,

@@ -7,12 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner, Result
 
+from stylecli.checkpoint import read_tensors, write_tensors
 from stylecli.cli import generate_images, interpolate_video, mix_styles, show_info
-from stylecli.errors import DataError
+from stylecli.errors import DataError, StyleCLIError
 from stylecli.images import save_png
+from stylecli.saved_ws import save_ws
+from tests.conftest import FIXTURES
+from tests.interop.foreign_files import ada_snapshot, torch_file
 
 Run = Callable[..., Result]
 
@@ -105,3 +110,78 @@ def test_foreign_things_are_said_to_be_foreign(run: Run) -> None:
     for path, message in (("nowhere", "does not exist"), (".", "neither a run")):
         result = run("info", path)
         assert isinstance(result.exception, DataError) and message in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("file", "what", "facts"),
+    [
+        ("stylegan1_labels_G_D_Gs.pkl", "network of another program",
+         {"family": "StyleGAN (NVIDIA, TensorFlow)", "classes": 4, "G_ema parameters": 14_833}),
+        ("progan_original_repo_G_D_Gs.pkl", "network of another program",
+         {"family": "Progressive GAN (NVIDIA, TensorFlow)", "resolution": 32}),
+    ],
+)  # fmt: skip
+def test_official_networks_are_explained(
+    run: Run, file: str, what: str, facts: dict[str, object]
+) -> None:
+    told = json.loads(run("info", str(FIXTURES / "official" / file), "--json").stdout)
+
+    assert told["what"] == what and told["source_licence"].startswith("CC BY-NC 4.0")
+    assert {name: told[name] for name in facts} == facts
+    assert told["settings"]["D"]["num_channels"] == 3
+
+
+def test_networks_that_are_not_drawn_yet_are_explained(run: Run) -> None:
+    Path("later.pkl").write_bytes(ada_snapshot())
+
+    told = json.loads(run("info", "later.pkl", "--json").stdout)
+
+    assert (told["family"], told["resolution"]) == ("StyleGAN2 (stylegan2-ada-pytorch)", 4)
+    assert told["drawn by this version"] is False and told["settings"]["D"]
+
+
+def test_saved_styles_are_explained(run: Run) -> None:
+    save_ws("faces.npz", torch.zeros(2, 6, 8), provenance={"tool": "stylecli 9", "command": "x"})
+
+    told = json.loads(run("info", "faces.npz", "--json").stdout)
+
+    assert (told["what"], told["faces"], told["layers"], told["w_dim"]) == ("styles", 2, 6, 8)
+    assert told["made by"] == "stylecli 9, styles"
+
+
+def test_a_training_checkpoint_is_explained(run: Run) -> None:
+    header, tensors = read_tensors("tiny.safetensors")
+    write_tensors("checkpoint.safetensors", tensors, {**header, "training": {"nimg": 400}})
+
+    told = json.loads(run("info", "checkpoint.safetensors", "--json").stdout)
+
+    assert (told["what"], told["training"]) == ("training checkpoint", {"nimg": 400})
+
+
+def test_feature_weights_are_explained(run: Run) -> None:
+    names = {"_conv_stem.weight": (2, 3, 3, 3), "_conv_head.weight": (1280, 320, 1, 1)}
+    arrays = {name: np.zeros(shape, np.float32) for name, shape in names.items()}
+    Path("eff.pth").write_bytes(torch_file(arrays))
+
+    told = json.loads(run("info", "eff.pth", "--json").stdout)
+
+    assert (told["what"], told["network"]) == ("weights of a feature network", "efficientnet-lite0")
+    assert told["published"] is False
+
+
+def test_a_demo_is_explained(run: Run) -> None:
+    Path("demo").mkdir()
+    Path("demo/demo.json").write_text('{"minutes": 5}')
+
+    told = json.loads(run("info", "demo", "--json").stdout)
+
+    assert (told["what"], told["minutes"]) == ("demo", 5)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "notes.mp4", "notes.safetensors", "notes.npz"])
+def test_what_is_nothing_ends_in_one_sentence(run: Run, name: str) -> None:
+    Path(name).write_text("shopping list")
+
+    error = run("info", name).exception
+
+    assert isinstance(error, StyleCLIError) and name in str(error)

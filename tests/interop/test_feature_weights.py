@@ -1,6 +1,7 @@
 """Weight files are recognised by what they hold, stored once, and refused with a reason."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -8,13 +9,39 @@ import torch
 
 from stylecli import weights
 from stylecli.errors import WeightsError
+from stylecli.interop import feature_weights
 from stylecli.interop.feature_weights import add, obtain, read_feature_weights
+from stylecli.interop.nvidia_features import _inception_layers
+from stylecli.interop.refusal import RefusedError
+from stylecli.interop.stand_ins import PlainObject
+from stylecli.interop.torchscript_names import named_tensors
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv(weights.CACHE_VARIABLE, str(tmp_path / "cache"))
     monkeypatch.setattr(weights, "_package_file", lambda network: None)
+
+
+def save_program(module, path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript itself
+        torch.jit.script(module).save(str(path))
+    return path
+
+
+def tree_of_modules(shapes):
+    """A module whose tensors lie at the dotted names of ``shapes``, filled with 0, 1, 2, ..."""
+    root = torch.nn.Module()
+    for value, (name, shape) in enumerate(shapes.items()):
+        *places, last = name.split(".")
+        module = root
+        for place in places:
+            if not hasattr(module, place):
+                module.add_module(place, torch.nn.Module())
+            module = getattr(module, place)
+        module.register_buffer(last, torch.full(shape, float(value)))
+    return root
 
 
 @pytest.fixture
@@ -90,18 +117,13 @@ def test_an_inception_of_1000_classes_is_not_the_fid_one(tmp_path):
 def test_a_torch_file_that_would_run_code_is_not_loaded(tmp_path):
     path = tmp_path / "evil.pth"
     torch.save({"a": print}, path)
-    with pytest.raises(WeightsError, match="holds more than arrays, so it was not loaded"):
+    with pytest.raises(WeightsError, match=r"it names \w+\.print; nothing in it was run"):
         add(path)
 
 
-def test_a_torchscript_program_is_named(tmp_path):
-    path = tmp_path / "inception.pt"
-    import zipfile
-
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("inception/code/x.py", "")
-    with pytest.raises(WeightsError, match="TorchScript program, which is not run"):
-        add(path)
+def test_a_torchscript_program_of_something_else_is_told_what_is_known(tmp_path):
+    with pytest.raises(WeightsError, match=r"begins with weight, bias\): expected weights of"):
+        add(save_program(torch.nn.Linear(2, 2), tmp_path / "linear.pt"))
 
 
 def test_something_else_is_told_what_is_known(tmp_path):
@@ -112,3 +134,111 @@ def test_something_else_is_told_what_is_known(tmp_path):
     path.write_text("a text")
     with pytest.raises(WeightsError, match="is no weight file"):
         add(path)
+
+
+def test_reads_the_tensors_of_nvidias_inception_without_running_it(tmp_path):
+    layers = set(_inception_layers().values())
+    shapes = {
+        f"layers.{layer}.{part}": (2,)
+        for layer in layers
+        for part in ("weight", "beta", "mean", "var")
+    }
+    shapes |= {"output.weight": (1008, 1), "output.bias": (1008,)}
+    path = save_program(tree_of_modules(shapes), tmp_path / "any.pt")
+    name, arrays = read_feature_weights(path)
+    place = {theirs: float(i) for i, theirs in enumerate(shapes)}
+    assert name == "inception-2015-12-05" and len(arrays) == 94 * 5 + 2
+    found = arrays["Mixed_7c.branch3x3dbl_3a.bn.running_var"][0]
+    assert found == place["layers.mixed_10.tower_1_mixed_conv.var"]
+    assert (
+        arrays["Mixed_5b.branch_pool.conv.weight"][0] == place["layers.mixed.tower_2.conv.weight"]
+    )
+    assert arrays["Mixed_6e.branch7x7dbl_5.bn.weight"].tolist() == [1, 1]  # the graph has no scale
+
+
+def test_a_program_that_lacks_a_tensor_is_refused(tmp_path):
+    shapes = {"layers.mixed_10.conv.weight": (1,)}
+    path = save_program(tree_of_modules(shapes), tmp_path / "half.pt")
+    with pytest.raises(WeightsError, match=r"laid out in an unknown way: 'layers\.conv\.weight'"):
+        add(path)
+
+
+def test_modules_shared_again_and_again_are_refused(tmp_path):
+    shared = PlainObject("m")
+    for _ in range(60):  # 2^60 paths
+        above = PlainObject("m")
+        above.set_state({"a": shared, "b": shared})
+        shared = above
+    with pytest.raises(RefusedError, match="more parts than any network"):
+        named_tensors(shared)
+
+
+def vgg16_state():
+    """torchvision's names, with one number each."""
+    state = {}
+    for place in (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28):
+        state[f"features.{place}.weight"] = torch.full((1, 1, 1, 1), float(place))
+        state[f"features.{place}.bias"] = torch.zeros(1)
+    for place in (0, 3, 6):
+        state[f"classifier.{place}.weight"] = torch.full((1, 1), float(place))
+        state[f"classifier.{place}.bias"] = torch.zeros(1)
+    return state
+
+
+def test_keeps_vgg16_of_torchvision_without_its_class_scores(tmp_path):
+    torch.save(vgg16_state(), tmp_path / "vgg.pth")
+    name, arrays = read_feature_weights(tmp_path / "vgg.pth")
+    assert name == "vgg16" and len(arrays) == 2 * (13 + 2)
+    assert not any(name.startswith("classifier.6") for name in arrays)
+
+
+def test_another_vgg_is_not_vgg16(tmp_path):
+    torch.save(vgg16_state() | {"features.34.weight": torch.zeros(1, 1, 1, 1)}, tmp_path / "v.pth")
+    with pytest.raises(WeightsError, match="is another VGG"):
+        add(tmp_path / "v.pth")
+
+
+def test_heads_of_the_lpips_library_complete_the_vgg16_that_is_here(tmp_path):
+    heads = tmp_path / "vgg.pth"
+    widths = (64, 128, 256, 512, 512)
+    torch.save(
+        {f"lin{i}.model.1.weight": torch.full((1, c, 1, 1), 0.5) for i, c in enumerate(widths)},
+        heads,
+    )
+    with pytest.raises(WeightsError, match=r"first run: stylecli weights add vgg16-397923af\.pth"):
+        add(heads)
+    torch.save(vgg16_state(), tmp_path / "vgg16.pth")
+    add(tmp_path / "vgg16.pth")
+    assert add(heads).name == "vgg16-lpips"
+    arrays, _ = obtain("vgg16-lpips")
+    assert arrays["head4.weight"].shape == (512,) and arrays["conv12.weight"].item() == 28
+
+
+def test_heads_of_another_network_are_refused(tmp_path):
+    widths = (64, 192, 384, 256, 256)
+    torch.save(
+        {f"lin{i}.model.1.weight": torch.ones(1, c, 1, 1) for i, c in enumerate(widths)},
+        tmp_path / "alex.pth",
+    )
+    with pytest.raises(WeightsError, match=r"heads of \[64, 192, 384, 256, 256\] channels"):
+        add(tmp_path / "alex.pth")
+
+
+def test_fetch_takes_what_is_needed_first_and_leaves_only_the_cache(tmp_path, monkeypatch):
+    widths = (64, 128, 256, 512, 512)
+    heads = {f"lin{i}.model.1.weight": torch.ones(1, c, 1, 1) for i, c in enumerate(widths)}
+    asked = []
+
+    def arrive(url, path, *, sha256, progress):
+        asked.append((url, sha256[:8]))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(vgg16_state() if "397923af" in url else heads, path)
+        return path
+
+    monkeypatch.setattr(feature_weights, "download", arrive)
+    record = feature_weights.fetch("vgg16-lpips")
+    assert record.name == "vgg16-lpips" and record.source == asked[1][0]
+    assert [digits for _, digits in asked] == ["397923af", "a78928a0"]
+    assert sorted(path.name for path in weights.cache_folder().iterdir()) == ["weights"]
+    with pytest.raises(WeightsError, match=r"example\.org/397923af holds vgg16: expected incep"):
+        feature_weights.fetch("inception-2015-12-05", url="https://example.org/397923af")

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from stylecli.errors import UsageError
+from stylecli.networks.bundle import new_network
 from stylecli.networks.config import PRESETS, config_from_dict, make_config
 
 
@@ -35,3 +36,24 @@ def test_unknown_names_are_refused() -> None:
         make_config("g")
     with pytest.raises(UsageError, match="family 'stylegan9'"):
         config_from_dict({"family": "stylegan9"})
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_weights_counted_without_building_are_a_close_lower_bound(preset: str) -> None:
+    sizes = {"fmap_base": 128, "fmap_max": 16, "z_dim": 12}
+    net = new_network(preset, resolution=32, label_dim=3, **sizes)
+    for name in ("G", "D"):
+        whole = sum(p.numel() for p in getattr(net, name).parameters() if p.ndim > 1)
+        assert 0.9 * whole < net.config.count_weights(name) <= whole
+
+
+def test_switches_of_other_programs_need_adaptive_normalisation() -> None:
+    with pytest.raises(UsageError, match="need styles and instance norm"):
+        make_config("b", norm_epsilon=1e-5)
+    with pytest.raises(UsageError, match="norm_epsilon"):
+        make_config("f", norm_epsilon=0.0)
+
+
+def test_a_field_of_another_type_is_refused() -> None:
+    with pytest.raises(UsageError, match="mapping_lrmul 'x'"):
+        config_from_dict({"family": "stylegan1", "mapping_lrmul": "x"})

@@ -76,3 +76,10 @@ def test_the_source_is_left_as_it_was() -> None:
 
     assert all(torch.equal(value, before[name]) for name, value in G.state_dict().items())
     assert all(parameter.requires_grad for parameter in G.parameters())
+
+
+@pytest.mark.parametrize("blur", [True, False])
+def test_deviations_of_other_programs_draw_the_same(blur: bool) -> None:
+    switches = {"norm_epsilon": 1e-3, "bias_before_blur": True, "blur": blur}
+
+    assert _deviation(_generator("f", resolution=16, **switches, **SMALL)) < 2e-5

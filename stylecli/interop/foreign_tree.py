@@ -1,0 +1,203 @@
+"""Any foreign network file -> plain values, arrays and named objects without behaviour.
+
+One allow-list serves the whole family: TensorFlow pickles of Progressive GAN, StyleGAN and
+StyleGAN2, persistent modules of StyleGAN2-ADA and StyleGAN3, plain modules of R3GAN, and what
+``torch.save`` writes. Source text inside a file is dropped unread.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from stylecli.errors import NetworkError
+from stylecli.interop.pickle_machine import load_pickle
+from stylecli.interop.pickled_arrays import PickledArray, numpy_names
+from stylecli.interop.refusal import Budget, DamagedError, RefusedError, shown
+from stylecli.interop.stand_ins import Buildable, GlobalName, PlainDict, PlainObject
+from stylecli.interop.torch_files import (
+    MAGIC_PICKLE,
+    read_nested_storage,
+    read_torch_stream,
+    read_torch_zip,
+)
+from stylecli.interop.torch_tensors import PickledTensor, Storage, StorageKind, torch_names
+from stylecli.interop.torchscript_names import script_names
+
+MAX_FILE_BYTES = 4 << 30
+MAX_DEPTH = 100
+SOURCE_TEXTS = frozenset(("build_module_src", "module_src"))
+_R3GAN = {
+    "training.networks": ("Generator", "Discriminator"),
+    "R3GAN.Networks": (
+        "Generator", "GeneratorStage", "GenerativeBasis", "UpsampleLayer", "Discriminator",
+        "DiscriminatorStage", "DiscriminativeBasis", "DownsampleLayer", "ResidualBlock",
+        "Convolution", "MultichannelLinear",
+    ),
+    "R3GAN.FusedOperators": ("BiasedActivation", "BiasedActivationCUDA",
+                             "BiasedActivationReference"),
+    "R3GAN.Resamplers": tuple(
+        f"Interpolative{way}sampler{kind}"
+        for way in ("Up", "Down") for kind in ("", "CUDA", "Reference")
+    ),
+    "torch.nn.modules.container": ("ModuleList", "Sequential"),
+    "torch.nn.modules.conv": ("Conv2d",),
+    "torch.nn.modules.linear": ("Linear",),
+}  # fmt: skip
+
+
+class TFNetwork(Buildable):
+    """Stands for the ``Network`` of NVIDIA's TensorFlow programs."""
+
+    def __init__(self, *_: Any) -> None:
+        self.state: dict[str, Any] = {}
+
+    def set_state(self, state: Any) -> None:
+        """Take the state."""
+        if not isinstance(state, dict):
+            raise RefusedError("it holds a Network without a state")
+        self.state = state
+
+
+class PersistentModule:
+    """Stands for a module of StyleGAN2-ADA or StyleGAN3: its class by name, and its attributes."""
+
+    def __init__(self, meta: Any) -> None:
+        if not isinstance(meta, dict) or not isinstance(meta.get("state"), dict):
+            raise RefusedError("it holds a module in an unknown form")
+        self.name = shown(meta.get("class_name"))
+        self.version = meta.get("version")
+        self.state: dict[str, Any] = meta["state"]
+
+
+def read_foreign_tree(path: Path, *, torchscript: bool = False) -> Any:
+    """Return what a foreign file holds: dicts, lists, tuples, numpy arrays, numbers and text.
+
+    Objects become TFNetwork, PersistentModule or PlainObject; with ``torchscript`` so do the
+    modules of a TorchScript program, whose text is not looked at. Needs at most about three times
+    the file's size of memory plus 100 MB. Raises NetworkError for anything a network file does not
+    need; no code in the file is run.
+    """
+    try:
+        size = path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise NetworkError(f"{path} has {size:,} bytes: over 4 GiB no network is read")
+        content = path.read_bytes()
+    except OSError as error:
+        raise NetworkError(f"{path} is not readable: {error}") from None
+    return parse_foreign(content, path, torchscript=torchscript)
+
+
+def parse_foreign(content: bytes, path: Path, *, torchscript: bool = False) -> Any:
+    """Return what the bytes of a file hold, as ``read_foreign_tree`` does."""
+    budget = Budget.of(len(content))
+    try:
+        return _Resolver(budget).resolve(_load(memoryview(content), budget, torchscript), 0)
+    except RefusedError as refusal:
+        raise NetworkError(f"{path} is not read: {refusal}; nothing in it was run") from None
+    except DamagedError as damage:
+        raise NetworkError(f"{path} is damaged or no network file: {damage}") from None
+
+
+def _load(content: memoryview, budget: Budget, torchscript: bool) -> Any:
+    if bytes(content[:4]) == b"PK\3\4":
+        names = _network_names(budget)
+        if torchscript:
+            return read_torch_zip(content, script_names(names), budget, torchscript=True)
+        return read_torch_zip(content, names, budget)
+    if bytes(content[: len(MAGIC_PICKLE)]) == MAGIC_PICKLE:
+        return read_torch_stream(content, _network_names(budget), budget)
+    return load_pickle(content, _network_names(budget), budget)[0]
+
+
+def _network_names(budget: Budget) -> dict[tuple[str, str], Any]:
+    inner = torch_names()  # a storage inside a storage has no place
+
+    def load_bytes(content: Any) -> Storage:
+        return read_nested_storage(content, inner, budget)
+
+    def as_object(name: str) -> GlobalName:
+        return GlobalName(lambda *_: PlainObject(name))
+
+    def dictionary(*items: Any) -> PlainDict:
+        if items and items[0] not in ((), []):
+            raise RefusedError("it fills a dict in an unexpected way")
+        return PlainDict()
+
+    def as_set(items: Any = ()) -> tuple[Any, ...]:
+        budget.spend_opcodes(len(items) if isinstance(items, list | tuple) else 1)
+        return tuple(items) if isinstance(items, list | tuple) else ()
+
+    return {
+        **numpy_names(budget),
+        **torch_names(load_bytes),
+        ("dnnlib.tflib.network", "Network"): GlobalName(TFNetwork),
+        ("tfutil", "Network"): GlobalName(TFNetwork),
+        ("network", "Network"): GlobalName(TFNetwork),
+        ("torch_utils.persistence", "_reconstruct_persistent_obj"): GlobalName(PersistentModule),
+        ("dnnlib.util", "EasyDict"): GlobalName(dictionary),
+        ("collections", "OrderedDict"): GlobalName(dictionary),
+        ("builtins", "set"): GlobalName(as_set),
+        ("__builtin__", "set"): GlobalName(as_set),
+        ("argparse", "Namespace"): as_object("argparse.Namespace"),
+        ("torch", "float32"): "float32",
+        ("torch", "float16"): "float16",
+        ("torch", "bfloat16"): "bfloat16",
+        **{
+            (module, name): as_object(f"{module}.{name}")
+            for module, classes in _R3GAN.items()
+            for name in classes
+        },
+    }
+
+
+class _Resolver:
+    """Replaces stand-ins of arrays by arrays throughout; every shared value is visited once."""
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self.done: dict[int, Any] = {}
+        self.kept: list[Any] = []  # what has an id in ``done`` must stay alive
+        self.open: set[int] = set()
+
+    def resolve(self, value: Any, depth: int) -> Any:
+        if value is None or isinstance(value, str | bytes | int | float):
+            return value
+        if isinstance(value, memoryview):  # a long text or byte string: source code, as a rule
+            return None
+        key = id(value)
+        if key in self.done:
+            return self.done[key]
+        if depth > MAX_DEPTH or key in self.open:
+            raise RefusedError("it is nested too deeply or holds itself")
+        self.open.add(key)
+        result = self._resolve(value, depth + 1)
+        self.open.discard(key)
+        self.done[key] = result
+        self.kept.append(value)
+        return result
+
+    def _resolve(self, value: Any, depth: int) -> Any:
+        match value:
+            case PickledArray():
+                if value.value is None:
+                    raise RefusedError("it holds an array without data")
+                return value.value
+            case PickledTensor():
+                return value.array(self.budget)
+            case TFNetwork() | PersistentModule() | PlainObject():
+                value.state = self._entries(value.state, depth)
+                return value
+            case dict():
+                return self._entries(value, depth)
+            case tuple() | list():
+                return type(value)(self.resolve(item, depth) for item in value)
+            case set():
+                return tuple(sorted(value, key=repr))
+            case Storage() | StorageKind() | GlobalName():
+                return None  # torch keeps the class of a storage beside some tensors
+        return value
+
+    def _entries(self, items: dict[Any, Any], depth: int) -> dict[Any, Any]:
+        return {
+            key: None if key in SOURCE_TEXTS else self.resolve(item, depth)
+            for key, item in items.items()
+        }

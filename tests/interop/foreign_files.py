@@ -1,0 +1,245 @@
+"""Tiny files in other programs' formats, made by code: what readers take, and what they refuse.
+
+Classes with the names of the originals exist only while a file is pickled.
+"""
+
+import contextlib
+import io
+import pickle
+import sys
+import types
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+FEATURES = 2
+
+
+@contextlib.contextmanager
+def named_class(module: str, name: str) -> Iterator[type]:
+    """Yield a class that pickles under a foreign name."""
+    parts = module.split(".")
+    paths = [".".join(parts[: depth + 1]) for depth in range(len(parts))]
+    before = {path: sys.modules.get(path) for path in paths}
+    for path in paths:
+        sys.modules[path] = types.ModuleType(path)
+    kind = type(name, (), {"__module__": module})
+    setattr(sys.modules[module], name, kind)
+    try:
+        yield kind
+    finally:
+        for path, was in before.items():
+            sys.modules.pop(path)
+            if was is not None:
+                sys.modules[path] = was
+
+
+def random_arrays(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str, Any]:
+    rng = np.random.RandomState(seed)
+    return {name: np.asarray(rng.randn(*shape), np.float32) for name, shape in shapes.items()}
+
+
+def tf_variables() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Return variables of mapping, synthesis and discriminator of a 4 px StyleGAN."""
+    c = FEATURES
+    layer = {"bias": (c,), "Noise/weight": (c,), "StyleMod/weight": (c, 2 * c),
+             "StyleMod/bias": (2 * c,)}  # fmt: skip
+    synthesis: dict[str, tuple[int, ...]] = {
+        "noise0": (1, 1, 4, 4), "noise1": (1, 1, 4, 4), "4x4/Const/const": (1, c, 4, 4),
+        "4x4/Conv/weight": (3, 3, c, c), "ToRGB_lod0/weight": (1, 1, c, 3), "ToRGB_lod0/bias": (3,),
+        **{f"4x4/{name}/{part}": shape for name in ("Const", "Conv") for part, shape in
+           layer.items()},
+    }  # fmt: skip
+    critic: dict[str, tuple[int, ...]] = {
+        "FromRGB_lod0/weight": (1, 1, 3, c), "FromRGB_lod0/bias": (c,),
+        "4x4/Conv/weight": (3, 3, c + 1, c), "4x4/Conv/bias": (c,),
+        "4x4/Dense0/weight": (16 * c, c), "4x4/Dense0/bias": (c,),
+        "4x4/Dense1/weight": (c, 1), "4x4/Dense1/bias": (1,),
+    }  # fmt: skip
+    mapping: dict[str, tuple[int, ...]] = {"Dense0/weight": (c, c), "Dense0/bias": (c,)}
+    return random_arrays(mapping), random_arrays(synthesis), random_arrays(critic)
+
+
+def tf_triple(protocol: int = 4, **settings: Any) -> bytes:
+    """Return a pickled (G, D, Gs) of a 4 px StyleGAN in NVIDIA's TensorFlow layout."""
+    mapping, synthesis, critic = tf_variables()
+    given = {"num_channels": 3, "resolution": 4, "label_size": 0, "fmap_base": 2 * FEATURES,
+             "fmap_max": FEATURES}  # fmt: skip
+    style = {"latent_size": FEATURES, "dlatent_size": FEATURES, "mapping_fmaps": FEATURES,
+             "mapping_layers": 1}  # fmt: skip
+    with named_class("dnnlib.tflib.network", "Network") as Network:  # noqa: N806
+
+        def network(build: str, kwargs: dict[str, Any], variables: Any, parts: Any = None) -> Any:
+            made: Any = Network()
+            made.__dict__ = {
+                "version": 3, "name": "G", "static_kwargs": kwargs, "components": parts or {},
+                "build_module_src": "raise SystemExit('ran')", "build_func_name": build,
+                "variables": list(variables.items()),
+            }  # fmt: skip
+            return made
+
+        def generator() -> Any:
+            own = {"lod": np.float32(0), "dlatent_avg": np.zeros(FEATURES, np.float32)}
+            parts = {"synthesis": network("G_synthesis", {**given, **style}, synthesis),
+                     "mapping": network("G_mapping", {**given, **style}, mapping)}  # fmt: skip
+            return network("G_style", {**given, **style, **settings}, own, parts)
+
+        triple = (generator(), network("D_basic", given, critic), generator())
+        return pickle.dumps(triple, protocol)
+
+
+def ada_snapshot() -> bytes:
+    """Return a snapshot of persistent modules; its storages are nested torch streams."""
+    import torch
+
+    with named_class("torch_utils.persistence", "_reconstruct_persistent_obj") as rebuild:
+
+        class Module:
+            def __init__(self, name: str, children: Any = None, **state: Any) -> None:
+                weight = torch.nn.Parameter(torch.arange(4.0).view(2, 2).t())
+                self.meta = {
+                    "type": "class", "version": 6, "module_src": "raise SystemExit('ran')",
+                    "class_name": name,
+                    "state": {"_parameters": OrderedDict(weight=weight, bias=None),
+                              "_buffers": OrderedDict(w_avg=torch.zeros(2, dtype=torch.float16)),
+                              "_modules": OrderedDict(children or {}), "cutoff": np.float64(0.5),
+                              "_non_persistent_buffers_set": set(), **state},
+                }  # fmt: skip
+
+            def __reduce__(self) -> Any:
+                return rebuild, (self.meta,)
+
+        parts = {"synthesis": Module("SynthesisNetwork", {"b4": Module("SynthesisBlock")}),
+                 "mapping": Module("MappingNetwork")}  # fmt: skip
+        G = Module("Generator", parts, img_resolution=4, img_channels=3, z_dim=2, c_dim=0, w_dim=2,
+                   num_ws=2, _init_kwargs={"z_dim": 2, "img_resolution": 4})  # fmt: skip
+        D = Module("Discriminator", _init_kwargs={"img_resolution": 4})
+        data = {"class_name": "training.dataset.ImageFolderDataset", "resolution": 4}
+        return pickle.dumps({"G": G, "D": D, "G_ema": G, "training_set_kwargs": data}, 4)
+
+
+def rosinality_arrays() -> dict[str, dict[str, Any]]:
+    """Return state dicts of rosinality's StyleGAN: 8 px, with an untrained block of 16 px."""
+    c = FEATURES
+    shapes: dict[str, tuple[int, ...]] = {}
+    for block in range(3):
+        name = f"generator.progression.{block}"
+        if block:
+            shapes[f"{name}.conv1.1.conv.weight_orig"] = (c, c, 3, 3)
+            shapes[f"{name}.conv1.1.conv.bias"] = (c,)
+            shapes[f"{name}.conv1.2.weight"] = shapes[f"{name}.conv1.2.weight_flip"] = (c, 1, 3, 3)
+        else:
+            shapes[f"{name}.conv1.input"] = (1, c, 4, 4)
+        shapes[f"{name}.conv2.conv.weight_orig"] = (c, c, 3, 3)
+        shapes[f"{name}.conv2.conv.bias"] = (c,)
+        for half in (1, 2):
+            shapes[f"{name}.noise{half}.weight_orig"] = (1, c, 1, 1)
+            shapes[f"{name}.adain{half}.style.linear.weight_orig"] = (2 * c, c)
+            shapes[f"{name}.adain{half}.style.linear.bias"] = (2 * c,)
+        shapes[f"generator.to_rgb.{block}.conv.weight_orig"] = (3, c, 1, 1)
+        shapes[f"generator.to_rgb.{block}.conv.bias"] = (3,)
+    shapes |= {"style.1.linear.weight_orig": (c, c), "style.1.linear.bias": (c,)}
+    generator = random_arrays(shapes)
+    generator["generator.to_rgb.2.conv.bias"][:] = 0
+    critic: dict[str, tuple[int, ...]] = {"linear.linear.weight_orig": (1, c),
+                                          "linear.linear.bias": (1,)}  # fmt: skip
+    for index in range(3):
+        last = index == 2
+        name = f"progression.{index}"
+        first, second = f"{name}.conv1.0.conv", f"{name}.conv2.{0 if last else 1}.conv"
+        critic |= {
+            f"from_rgb.{index}.0.conv.weight_orig": (c, 3, 1, 1),
+            f"from_rgb.{index}.0.conv.bias": (c,),
+            f"{first}.weight_orig": (c, c + last, 3, 3), f"{first}.bias": (c,),
+            f"{second}.weight_orig": (c, c, 4, 4) if last else (c, c, 3, 3), f"{second}.bias": (c,),
+        }  # fmt: skip
+    return {"g_running": generator, "generator": generator, "discriminator": random_arrays(critic)}
+
+
+def huangzh13_generator(classes: int = 0) -> dict[str, Any]:
+    """Return the state dict of huangzh13's generator at 8 px."""
+    c = FEATURES
+    shapes: dict[str, tuple[int, ...]] = {
+        "g_mapping.map.dense0.weight": (c, 2 * c if classes else c), "g_mapping.map.dense0.bias":
+        (c,), "truncation.avg_latent": (c,), "g_synthesis.init_block.const": (1, c, 4, 4),
+        "g_synthesis.init_block.bias": (c,), "g_synthesis.init_block.conv.weight": (c, c, 3, 3),
+        "g_synthesis.init_block.conv.bias": (c,),
+    }  # fmt: skip
+    if classes:
+        shapes["class_embedding.weight"] = (classes, c)
+    for block in ("init_block", "blocks.0"):
+        for half in (1, 2):
+            name = f"g_synthesis.{block}.epi{half}"
+            shapes[f"{name}.top_epi.noise.weight"] = (c,)
+            shapes[f"{name}.style_mod.lin.weight"] = (2 * c, c)
+            shapes[f"{name}.style_mod.lin.bias"] = (2 * c,)
+    for conv in ("conv0_up", "conv1"):
+        shapes[f"g_synthesis.blocks.0.{conv}.weight"] = (c, c, 3, 3)
+        shapes[f"g_synthesis.blocks.0.{conv}.bias"] = (c,)
+    for index in range(2):
+        shapes[f"g_synthesis.to_rgb.{index}.weight"] = (3, c, 1, 1)
+        shapes[f"g_synthesis.to_rgb.{index}.bias"] = (3,)
+    kernel = np.outer([1, 2, 1], [1, 2, 1]).astype(np.float32)[None, None] / 16
+    return {**random_arrays(shapes), "g_synthesis.blocks.0.conv0_up.intermediate.kernel": kernel}
+
+
+def huangzh13_discriminator() -> dict[str, Any]:
+    """Return the state dict of huangzh13's discriminator at 8 px."""
+    c = FEATURES
+    shapes: dict[str, tuple[int, ...]] = {
+        "final_block.conv.weight": (c, c + 1, 3, 3), "final_block.conv.bias": (c,),
+        "final_block.dense0.weight": (c, 16 * c), "final_block.dense0.bias": (c,),
+        "final_block.dense1.weight": (1, c), "final_block.dense1.bias": (1,),
+    }  # fmt: skip
+    for conv in ("conv0", "conv1_down"):
+        shapes |= {f"blocks.0.{conv}.weight": (c, c, 3, 3), f"blocks.0.{conv}.bias": (c,)}
+    for index in range(2):
+        shapes |= {f"from_rgb.{index}.weight": (c, 3, 1, 1), f"from_rgb.{index}.bias": (c,)}
+    kernel = np.outer([1, 2, 1], [1, 2, 1]).astype(np.float32)[None, None] / 16
+    mean = np.full((1, 1, 2, 2), 0.25, np.float32)
+    return {**random_arrays(shapes), "blocks.0.blur.kernel": kernel,
+            "blocks.0.conv1_down.downscale.blur.kernel": mean}  # fmt: skip
+
+
+def torch_file(arrays: Any, *, zipped: bool = True) -> bytes:
+    """Return what torch.save writes for nested dicts of arrays."""
+    import torch
+
+    def tensors(value: Any) -> Any:
+        if isinstance(value, dict):
+            return OrderedDict((key, tensors(item)) for key, item in value.items())
+        return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+
+    buffer = io.BytesIO()
+    torch.save(tensors(arrays), buffer, _use_new_zipfile_serialization=zipped)
+    return buffer.getvalue()
+
+
+def own_network() -> bytes:
+    """Return a network file of ours: G_ema at 4 px."""
+    from pathlib import Path
+    from tempfile import TemporaryDirectory
+
+    from stylecli.checkpoint import save_network
+    from stylecli.networks.bundle import new_network
+
+    sizes = {"fmap_base": 4, "fmap_max": 2, "z_dim": 2, "w_dim": 2, "mapping_layers": 1}
+    network = new_network("f", resolution=4, mapping_fmaps=2, **sizes)
+    network.G = network.D = None
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "network.safetensors"
+        save_network(path, network)
+        return path.read_bytes()
+
+
+def all_kinds() -> dict[str, bytes]:
+    """Return one small file of every kind by name."""
+    return {
+        "tf-2": tf_triple(2), "tf-4": tf_triple(4), "ada": ada_snapshot(),
+        "rosinality-zip": torch_file(rosinality_arrays()),
+        "rosinality-stream": torch_file(rosinality_arrays()["g_running"], zipped=False),
+        "huangzh13-zip": torch_file(huangzh13_generator(3)),
+        "huangzh13-stream": torch_file(huangzh13_discriminator(), zipped=False),
+    }  # fmt: skip

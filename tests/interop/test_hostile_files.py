@@ -1,0 +1,131 @@
+"""Hostile and damaged files end in one sentence: nothing runs and nothing grows."""
+
+import ast
+import contextlib
+import os
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stylecli.checkpoint import load_network
+from stylecli.errors import NetworkError, StyleCLIError
+from stylecli.interop import converted
+from stylecli.interop.refusal import Budget
+from tests.interop import foreign_files, hostile_files
+from tests.interop.reader_checks import check_arrays, check_batch, check_network, watch
+
+CORPUS = Path(__file__).parent / "corpus"
+HOSTILE = {**hostile_files.pickles(), **hostile_files.torch_files(), **hostile_files.own_files()}
+MAX_BYTES = 100 << 20  # what a reader may take beside three times the file (foreign_tree.py)
+READERS = {"tf": "tf-4", "ada": "ada", "stream": "huangzh13-stream"}
+
+
+@pytest.fixture(scope="module")
+def kinds() -> dict[str, bytes]:
+    found = foreign_files.all_kinds()
+    for content in found.values():  # imports what is imported late
+        check_network(content)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _quick_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(converted, "_AVERAGED", 10)
+    monkeypatch.setattr(converted, "_CHUNK", 10)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_is_refused_in_one_sentence(
+    kinds: Any,
+    tiny_network_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    content, words = HOSTILE[name]
+    if name.endswith("-bomb"):  # a million steps take seconds
+        monkeypatch.setattr(Budget, "of", lambda size: Budget(opcodes=20_000))
+    path = tmp_path / "hostile.pkl"
+    path.write_bytes(content)
+    load_network(tiny_network_file)  # imports what is imported late
+    tracemalloc.start()
+    try:
+        with watch(), pytest.raises(NetworkError, match=words) as told:
+            load_network(path)
+        assert tracemalloc.get_traced_memory()[1] < MAX_BYTES + 3 * len(content)
+    finally:
+        tracemalloc.stop()
+    assert "\n" not in str(told.value) and len(str(told.value)) < 400 + len(str(path))
+    assert not os.path.exists(hostile_files.RAN)
+
+
+def test_the_payload_would_run_in_the_usual_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pickle
+
+    calls = []
+    monkeypatch.setattr("posix.system", calls.append)
+    pickle.loads(hostile_files.EVIL)
+    assert calls == [hostile_files.COMMAND.decode()]
+
+
+# Pipes between our own processes; a detector whose file's SHA-256 is checked first.
+TRUSTED = {"workers.py", "mtcnn.py"}
+
+
+def test_nothing_in_the_package_runs_a_pickle_or_text() -> None:
+    forbidden = {"torch.load", "pickle.load", "pickle.loads", "pickle.Unpickler", "eval", "exec",
+                 "torch.jit.load", "marshal.loads"}  # fmt: skip
+    found = [
+        f"{path}: {ast.unparse(node.func)}"
+        for path in (Path(__file__).parents[2] / "stylecli").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call)
+        and path.name not in TRUSTED
+        and (
+            ast.unparse(node.func) in forbidden
+            or any(word.arg == "allow_pickle" and ast.unparse(word.value) != "False"
+                   for word in node.keywords)
+        )
+    ]  # fmt: skip
+    assert found == []
+
+
+def test_the_watch_sees_what_code_does() -> None:
+    for does in (lambda: os.system("true"), lambda: exec("1"), lambda: exit()):
+        with pytest.raises(BaseException, match=r"os\.system|exec|ended"), watch():
+            does()
+
+
+@pytest.mark.parametrize("kind", READERS.values())
+def test_a_file_cut_anywhere_is_refused(kinds: Any, kind: str) -> None:
+    content = kinds[kind]
+    with watch():
+        for length in range(0, len(content) - 1, 1 if kind == "tf-4" else 11):
+            assert check_network(content[:length]).startswith("file ")  # an error, not a family
+
+
+@pytest.mark.parametrize("kind", ["tf-2", "ada", "huangzh13-zip", "huangzh13-stream"])
+def test_a_flipped_bit_is_a_number_or_a_sentence(kinds: Any, kind: str) -> None:
+    content = kinds[kind]
+    with watch():
+        for place in range(0, len(content), 7 if kind.startswith("tf") else 31):
+            flipped = bytearray(content)
+            flipped[place] ^= 1 << place % 8
+            assert check_network(bytes(flipped))
+
+
+def test_what_the_fuzzer_found_stays_harmless(kinds: Any, tiny_network_file: Path) -> None:
+    """One small file for each outcome that fuzzing met."""
+    files = sorted(CORPUS.iterdir())
+    assert files and sum(path.stat().st_size for path in files) < 100_000
+    load_network(tiny_network_file)
+    with watch():
+        for path in files:
+            content = path.read_bytes()
+            assert check_network(content)
+            check_batch(content)
+            check_arrays(path)
+            with contextlib.suppress(StyleCLIError):
+                load_network(path)
