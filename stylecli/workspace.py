@@ -4,9 +4,10 @@
     runs/00000-<description>/        what `stylecli train` writes
     demo/dataset.lmdb, demo/run/     what `stylecli demo` writes
 
-A run holds ``run.json`` (settings; names its dataset), ``stats.jsonl``, ``checkpoint.safetensors``
-(to go on from), and by number of images shown ``network-snapshot-NNNNNNNNN.safetensors`` and
-sample sheets ``fakesNNNNNNNNN.png``.
+A run holds ``run.json`` (settings; names its dataset), ``stats.jsonl``, ``events.jsonl``,
+``checkpoint.safetensors`` (to go on from), and by number of images shown
+``network-snapshot-NNNNNNNNN.safetensors`` and sample sheets ``fakesNNNNNNNNN.png``. Where training
+was measured, ``best.json`` and ``checkpoint-best.safetensors`` are the best snapshot so far.
 """
 
 import json
@@ -16,11 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stylecli import shipped
 from stylecli.errors import DataError, NetworkError
 
 RUN_FILE = "run.json"
 CHECKPOINT_FILE = "checkpoint.safetensors"
+BEST_CHECKPOINT_FILE = "checkpoint-best.safetensors"  # full state at the best snapshot
+BEST_FILE = "best.json"  # which snapshot that is, and by what
+INITIAL_FILE = "initial.safetensors"  # where a run of --resume began
+EVENTS_FILE = "events.jsonl"
 STATS_FILE = "stats.jsonl"
+BEST_NAME = "best"  # --network RUN/best
 SNAPSHOT_PATTERN = "network-snapshot-*.safetensors"
 _RUN_NAME = re.compile(r"^(\d{5})(-.*)?$")
 
@@ -36,15 +43,27 @@ class Found:
 def find_network(network: Path | None = None, root: Path = Path()) -> Found:
     """Return the network file to use: the given file or run, else the newest run's newest network.
 
-    Looks into ``runs/``, then ``demo/``. Raises NetworkError when there is none.
+    A run's newest network is taken, of ``RUN/best`` the one that measured best. Looks into
+    ``runs/``, then ``demo/``; where nothing is trained, takes the network that comes with the
+    package, which ``shipped`` names. Raises NetworkError when there is none.
     """
     if network is not None:
+        if network == Path(shipped.NAME) and not network.exists():
+            return _shipped_network("the network that comes with stylecli")
         if network.is_dir():
             return Found(_run_network(network), f"the newest network of {network}")
+        if network.name == BEST_NAME and network.parent.is_dir():
+            return Found(best_snapshot(network.parent), f"the best network of {network.parent}")
         if not network.is_file():
             raise NetworkError(f"network {network} does not exist: give a file or a run folder")
         return Found(network)
-    run = find_run(root)
+    try:
+        run = find_run(root)
+    except NetworkError:
+        return _shipped_network(
+            f"the network that comes with stylecli, as {_shown(root)} has none of its own; "
+            "stylecli demo and stylecli train make one"
+        )
     return Found(_run_network(run), f"the newest network of {run}")
 
 
@@ -89,7 +108,7 @@ def find_dataset(data: Path | None = None, root: Path = Path(), run: Path | None
         return Found(demo, "the demo's dataset")
     raise DataError(
         f"there is no dataset in {_shown(root)}: make one with stylecli pack PICTURES/, "
-        "or give --data PATH"
+        "draw the demo's faces with stylecli demo, or give --data PATH"
     )
 
 
@@ -118,9 +137,41 @@ def next_run(description: str, root: Path = Path()) -> Path:
     return root / "runs" / f"{max(taken, default=-1) + 1:05d}-{description}"
 
 
+def newest_run(root: Path = Path()) -> Path:
+    """Return the run that was written to last, in ``runs/`` or ``demo/run``; NetworkError for none.
+
+    Unlike ``find_run`` it takes one that has no network yet.
+    """
+    runs = [run for run in (*list_runs(root), root / "demo" / "run") if (run / RUN_FILE).exists()]
+    if not runs:
+        raise NetworkError(
+            f"there is no run in {_shown(root)}: run stylecli train or stylecli demo, or give RUN"
+        )
+    written = {run: max(path.stat().st_mtime for path in _books(run)) for run in runs}
+    return max(runs, key=lambda run: written[run])
+
+
+def _books(run: Path) -> list[Path]:
+    return [path for name in (RUN_FILE, STATS_FILE) if (path := run / name).exists()]
+
+
 def newest_snapshot(run: Path) -> Path | None:
     """Return the network snapshot of a run with the most training, if it has one."""
     return max(run.glob(SNAPSHOT_PATTERN), default=None, key=lambda path: path.name)
+
+
+def best_snapshot(run: Path) -> Path:
+    """Return the snapshot that measured best while it trained; raise NetworkError for none."""
+    try:
+        snapshot = run / str(json.loads((run / BEST_FILE).read_text())["network"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise NetworkError(
+            f"{run} has no best network: none was measured while it trained; the newest is "
+            f"--network {run}"
+        ) from None
+    if not snapshot.is_file():
+        raise NetworkError(f"the best network of {run}, {snapshot.name}, is gone")
+    return snapshot
 
 
 def read_run(run: Path) -> dict[str, Any]:
@@ -149,6 +200,16 @@ def run_dataset(run: Path) -> Path | None:
         return None
     path = Path(os.path.normpath(run / stored))
     return path if path.exists() else None
+
+
+def _shipped_network(why: str) -> Found:
+    path = shipped.shipped_network()
+    if path is None:
+        raise NetworkError(
+            "there is no trained network here, and this copy of stylecli comes without one: run "
+            "stylecli demo or stylecli train, or give --network FILE"
+        )
+    return Found(path, why)
 
 
 def _run_network(run: Path) -> Path:

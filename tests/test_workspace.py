@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from stylecli import shipped
 from stylecli.errors import DataError, NetworkError
 from stylecli.workspace import (
     find_dataset,
@@ -73,18 +74,42 @@ def test_the_demo_is_used_where_there_are_no_runs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (None, "run stylecli demo or stylecli train, or give --network FILE"),
         ("gone.safetensors", "gone.safetensors does not exist"),
         ("runs/00000-empty", "holds no network yet"),
     ],
 )
-def test_no_network_is_told_with_the_way_to_one(
-    tmp_path: Path, network: str | None, message: str
-) -> None:
+def test_no_network_is_told_with_the_way_to_one(tmp_path: Path, network: str, message: str) -> None:
     make_run(tmp_path / "runs" / "00000-empty")
 
     with pytest.raises(NetworkError, match=message):
-        find_network(tmp_path / network if network else None, root=tmp_path)
+        find_network(tmp_path / network, root=tmp_path)
+
+
+def test_where_nothing_is_trained_the_shipped_network_is_taken(tmp_path: Path) -> None:
+    make_run(tmp_path / "runs" / "00000-empty")
+
+    found = find_network(root=tmp_path)
+
+    assert found.path == shipped.shipped_network()
+    assert "the network that comes with stylecli" in found.why
+
+
+def test_the_shipped_network_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_run(tmp_path / "runs" / "00000-faces", 9)
+    assert find_network(Path("shipped")).path == shipped.shipped_network()
+
+    Path("shipped").touch()  # a file of that name comes first
+    assert find_network(Path("shipped")).path == Path("shipped")
+
+
+def test_a_copy_without_a_shipped_network_says_how_to_make_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shipped, "shipped_network", lambda: None)
+
+    with pytest.raises(NetworkError, match="run stylecli demo or stylecli train, or give"):
+        find_network(root=tmp_path)
 
 
 def test_a_run_brings_its_own_dataset_wherever_the_workspace_was_moved(tmp_path: Path) -> None:

@@ -4,10 +4,12 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from stylecli.progress import Progress, silent
+
+SecondsLeft = Callable[[float], float | None]  # from what is done
 
 
 def format_seconds(seconds: float) -> str:
@@ -56,22 +58,34 @@ class Output:
         print(f"warning: {text}", file=sys.stderr, flush=True)
 
     @contextlib.contextmanager
-    def progress(self, title: str, unit: str = "") -> Iterator[Progress]:
-        """Yield a progress callback: a live bar on a terminal, a line now and then elsewhere."""
+    def progress(
+        self, title: str, unit: str = "", seconds_left: SecondsLeft | None = None
+    ) -> Iterator[Progress]:
+        """Yield a progress callback: a live bar on a terminal, a line now and then elsewhere.
+
+        ``seconds_left`` estimates the time left where the rate so far does not tell it.
+        """
         if self.quiet:
             yield silent
         elif sys.stderr.isatty():
-            with _live_bar(title, unit) as report:
+            with _live_bar(title, unit, seconds_left) as report:
                 yield report
         else:
-            yield _PlainProgress(title, unit)
+            yield _PlainProgress(title, unit, seconds_left)
 
 
 class _PlainProgress:
     """Progress for logs and pipes: a line at most every ten seconds, and one at the end."""
 
-    def __init__(self, title: str, unit: str, every_seconds: float = 10.0) -> None:
+    def __init__(
+        self,
+        title: str,
+        unit: str,
+        seconds_left: SecondsLeft | None = None,
+        every_seconds: float = 10.0,
+    ) -> None:
         self.title, self.unit, self.every_seconds = title, unit, every_seconds
+        self.seconds_left = seconds_left
         self.started = self.last = time.monotonic()
         self.first: float | None = None
         self.finished = False
@@ -81,6 +95,7 @@ class _PlainProgress:
         if self.first is None:
             self.first = done
         complete = done >= total
+        estimate = self.seconds_left(done) if self.seconds_left else None
         if self.finished or (not complete and now - self.last < self.every_seconds):
             return
         self.last, self.finished = now, complete
@@ -88,11 +103,12 @@ class _PlainProgress:
         parts = [f"{self.title}: {done:g}/{total:g} {self.unit}".rstrip()]
         if rate > 0:
             parts.append(_rate(rate, self.unit))
-            parts.append(
-                f"took {format_seconds(now - self.started)}"
-                if complete
-                else f"{format_seconds((total - done) / rate)} left"
-            )
+            if complete:
+                parts.append(f"took {format_seconds(now - self.started)}")
+            elif self.seconds_left is None:
+                parts.append(f"{format_seconds((total - done) / rate)} left")
+            elif estimate is not None:
+                parts.append(f"about {format_seconds(estimate)} left")
         print(", ".join([*parts, note] if note else parts), file=sys.stderr, flush=True)
 
 
@@ -101,30 +117,34 @@ def _rate(per_second: float, unit: str) -> str:
 
 
 @contextlib.contextmanager
-def _live_bar(title: str, unit: str) -> Iterator[Progress]:
+def _live_bar(title: str, unit: str, seconds_left: SecondsLeft | None = None) -> Iterator[Progress]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    left = TextColumn("{task.fields[left]}") if seconds_left else TimeRemainingColumn(compact=True)
 
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.fields[amount]}"),
         TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(compact=True),
+        left,
         TextColumn("{task.fields[note]}"),
         console=Console(stderr=True),
         transient=False,
     )
     with bar:
-        task = bar.add_task(title, total=None, amount="", rate="", note="")
+        task = bar.add_task(title, total=None, amount="", rate="", note="", left="")
         started = time.monotonic()
         first: list[float] = []
 
         def report(done: float, total: float, note: str = "") -> None:
             first[:] = first or [done]
             rate = (done - first[0]) / max(time.monotonic() - started, 1e-9)
+            estimate = seconds_left(done) if seconds_left else None
             bar.update(
                 task,
+                left="" if estimate is None else f"about {format_seconds(estimate)} left",
                 completed=done,
                 total=total,
                 amount=f"{done:g}/{total:g} {unit}".rstrip(),

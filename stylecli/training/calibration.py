@@ -1,22 +1,52 @@
-"""Measure how long a step takes at every stage of growth, on this machine, now."""
+"""Measure what a step takes at every stage of growth, on this machine, now: time and memory."""
 
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from stylecli.distributed import Ranks
+from stylecli.progress import Progress, silent
 from stylecli.training import run_folder
-from stylecli.training.loop import build_networks
+from stylecli.training.passes import count_passes
+from stylecli.training.peak_memory import PeakMemory, available_mib
 from stylecli.training.schedule import Stage, schedule_at
-from stylecli.training.step import TrainingStep
+from stylecli.training.session import Session
+from stylecli.training.setup import build_networks
+from stylecli.training.step import TrainingStep, allow_tf32
+from stylecli.training.time_left import StageKey
 
 SECONDS_PER_STAGE = 1.5
-WARM_UP_STEPS = 4
+WARM_UP_STEPS, WARM_UP_SECONDS = 4, 3.0  # whichever ends first
+_LARGEST_BATCH = 4096
+_SLOPE_BATCHES = (8, 24)  # the two batches a CPU's memory per image is taken from
 
 
-def growth_stages(resolution: int, initial_resolution: int) -> list[tuple[int, bool]]:
+@dataclass(frozen=True)
+class StageCost:
+    """What training costs at one stage of growth."""
+
+    resolution: int
+    fading: bool
+    batch: int  # over all ranks
+    passes: int  # of every rank
+    seconds_per_image: float
+    memory_mib: float  # the peak of one rank; what kind of memory, PeakMemory.kind says
+
+
+@dataclass(frozen=True)
+class LargestBatch:
+    """The most images of one pass that fit at full resolution."""
+
+    images: int
+    memory_mib: float  # that one process may take
+    mib_per_image: float
+    estimated: bool  # from the growth with the batch, not tried
+
+
+def growth_stages(resolution: int, initial_resolution: int) -> list[StageKey]:
     """Return (resolution, fading) in the order of growth: 8, 16 fading, 16, 32 fading, 32."""
     stages = [(initial_resolution, False)]
     side = initial_resolution
@@ -26,57 +56,155 @@ def growth_stages(resolution: int, initial_resolution: int) -> list[tuple[int, b
     return stages
 
 
-def measure_stages(run: Path, ranks: Ranks | None = None) -> dict[tuple[int, bool], float]:
-    """Return seconds per image at every stage of a run's growth; the run itself is not touched.
+def measure_stages(
+    run: Path,
+    ranks: Ranks | None = None,
+    *,
+    session: Session | None = None,
+    only: Callable[[StageKey], bool] = lambda stage: True,
+    progress: Progress = silent,
+) -> dict[StageKey, StageCost]:
+    """Return the cost of every stage of a run's growth; the run itself is not touched.
 
-    All ranks take the same number of steps, on random pictures.
+    All ranks take the same number of steps, on random pictures; ``only`` rank 0 chooses the stages.
     """
-    ranks = ranks or Ranks()
-    settings = run_folder.load_settings(run)
-    config, network = settings.training, settings.network
-    device = torch.device(settings.device)
-    labels = torch.eye(network.label_dim) if network.label_dim else None
-    step = TrainingStep(
-        build_networks(settings), config, ranks=ranks, device=device, label_table=labels
-    )
-    r_max = network.resolution_log2
-    seconds: dict[tuple[int, bool], float] = {}
-    for side, fading in growth_stages(network.resolution, config.initial_resolution):
-        lod = r_max - (side.bit_length() - 1) + (0.5 if fading else 0.0)
-        stage = replace(_stage_of(settings, side), lod=lod)
-        seconds[side, fading] = _time_stage(step, stage, network.channels, labels, ranks)
-    return seconds
+    meter = _Meter(run, ranks or Ranks(), session or Session())
+    stages = growth_stages(meter.settings.network.resolution, meter.config.initial_resolution)
+    stages = [tuple(stage) for stage in meter.ranks.from_main([s for s in stages if only(s)])]
+    costs: dict[StageKey, StageCost] = {}
+    for number, stage in enumerate(stages):
+        progress(number, len(stages), describe(stage))
+        costs[stage] = meter.cost(stage)
+    progress(len(stages), len(stages))
+    return costs
 
 
-def _stage_of(settings: run_folder.RunSettings, side: int) -> Stage:
-    stage = schedule_at(settings.training, settings.network.resolution, 0)
-    config = settings.training
-    return replace(
-        stage,
-        resolution=side,
-        batch=config.batch.get(side, config.batch_base),
-        lr=config.lr.get(side, config.lr_base),
-    )
+def describe(stage: StageKey) -> str:
+    """Return ``16 px fading in``."""
+    return f"{stage[0]} px{' fading in' if stage[1] else ''}"
 
 
-def _time_stage(
-    step: TrainingStep, stage: Stage, channels: int, labels: torch.Tensor | None, ranks: Ranks
-) -> float:
-    share = stage.batch // ranks.count
-    images = torch.randint(
-        0, 256, (share, channels, stage.resolution, stage.resolution), dtype=torch.uint8
-    )
-    picked = None if labels is None else labels[torch.arange(share) % len(labels)]
-    step.set_stage(stage, reset=True)
-    count, started = 0, time.monotonic()
-    interval = step.config.r1_interval
-    while True:
-        step(images, picked, stage, count)
-        count += 1
-        if count == WARM_UP_STEPS:
-            started = time.monotonic()
-        if count > WARM_UP_STEPS and (count - WARM_UP_STEPS) % interval == 0:
-            enough = time.monotonic() - started > SECONDS_PER_STAGE
-            if ranks.any(ranks.is_main and enough):
-                break
-    return (time.monotonic() - started) / ((count - WARM_UP_STEPS) * stage.batch)
+def measure_largest_batch(
+    run: Path, session: Session | None = None, *, processes: int = 1
+) -> LargestBatch | None:
+    """Return the most images of a pass at full resolution that this device has memory for.
+
+    On CUDA they are tried, a training step with its penalties each, until one runs out of memory.
+    On CPUs two batches say how memory grows by the image, and what is available is shared by so
+    many ``processes``. None where the system does not tell.
+    """
+    meter = _Meter(run, Ranks(), replace(session or Session(), batch_gpu=None))
+    group = max(1, meter.settings.network.mbstd_group_size)
+    limit = available_mib(meter.step.device)
+    if limit is None:
+        return None
+    if meter.step.device.type == "cuda":
+        images = largest_fitting(meter.fits, group, _LARGEST_BATCH)
+        used = meter.peak_of(images)
+        return LargestBatch(images, limit, used / max(images, 1), estimated=False)
+    few, more = (-(-count // group) * group for count in _SLOPE_BATCHES)
+    first, second = meter.peak_of(few), meter.peak_of(more)
+    slope = max((second - first) / (more - few), 1e-3)
+    share = limit / processes
+    images = few + int((share - (first - meter.idle_mib)) / slope)
+    return LargestBatch(max(images // group * group, 0), share, slope, estimated=True)
+
+
+def largest_fitting(fits: Callable[[int], bool], group: int, limit: int) -> int:
+    """Return the largest multiple of ``group`` up to ``limit`` that fits: doubling, then halving.
+
+    0 where not even one group fits.
+    """
+    good, bad = 0, group
+    while bad <= limit and fits(bad):
+        good, bad = bad, bad * 2
+    bad = min(bad, limit + group)
+    while bad - good > group:
+        middle = (good + bad) // 2 // group * group
+        good, bad = (middle, bad) if fits(middle) else (good, middle)
+    return good
+
+
+class _Meter:
+    """A training step on random pictures."""
+
+    def __init__(self, run: Path, ranks: Ranks, session: Session) -> None:
+        self.settings = run_folder.load_settings(run)
+        self.config, self.session, self.ranks = self.settings.training, session, ranks
+        allow_tf32(session.tf32)
+        device = torch.device(self.settings.device)
+        label_dim = self.settings.network.label_dim
+        self.labels = torch.eye(label_dim) if label_dim else None
+        self.step = TrainingStep(
+            build_networks(self.settings), self.config, ranks=ranks, device=device,
+            label_table=self.labels, batch_gpu=session.batch_gpu,
+        )  # fmt: skip
+        self.memory = PeakMemory(device)
+        self.memory.start()
+        self.idle_mib = self.memory.mib()
+
+    def cost(self, key: StageKey) -> StageCost:
+        """Measure one stage."""
+        stage = self._stage(*key)
+        share = stage.batch // self.ranks.count
+        passes = count_passes(share, self.session.batch_gpu, self.settings.network.mbstd_group_size)
+        self.memory.start()
+        seconds = self._time(stage, share)
+        return StageCost(*key, stage.batch, passes, seconds, self.memory.mib())
+
+    def fits(self, batch: int) -> bool:
+        """Whether a step of so many images at full resolution has the memory it needs."""
+        try:
+            self.peak_of(batch)
+        except torch.OutOfMemoryError:
+            return False
+        return True
+
+    def peak_of(self, batch: int) -> float:
+        """Return the peak of memory in MiB in a step of so many images at full resolution."""
+        stage = replace(self._stage(self.settings.network.resolution, False), batch=batch)
+        self.memory.start()
+        self.step.set_stage(stage, reset=True)
+        self.step(*self._pictures(stage, batch), stage, 0)  # step 0 has the penalty
+        return self.memory.mib()
+
+    def _stage(self, side: int, fading: bool) -> Stage:
+        resolution = self.settings.network.resolution
+        lod = resolution.bit_length() - side.bit_length() + (0.5 if fading else 0.0)
+        stage = schedule_at(self.config, resolution, 0)
+        return replace(
+            stage,
+            lod=lod,
+            resolution=side,
+            batch=self.config.batch.get(side, self.config.batch_base),
+            lr=self.config.lr.get(side, self.config.lr_base),
+        )
+
+    def _pictures(self, stage: Stage, share: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        size = (share, self.settings.network.channels, stage.resolution, stage.resolution)
+        images = torch.randint(0, 256, size, dtype=torch.uint8)
+        labels = self.labels
+        return images, None if labels is None else labels[torch.arange(share) % len(labels)]
+
+    def _time(self, stage: Stage, share: int) -> float:
+        images, labels = self._pictures(stage, share)
+        self.step.set_stage(stage, reset=True)
+        begun = started = time.monotonic()
+        count = warm = 0  # steps in all, and of them not counted
+        while True:
+            self.step(images, labels, stage, count)
+            count += 1
+            now = self._now()
+            if not warm:
+                enough = count == WARM_UP_STEPS or now - begun > WARM_UP_SECONDS
+                if self.ranks.any(self.ranks.is_main and enough):
+                    warm, started = count, self._now()
+            elif (count - warm) % self.config.r1_interval == 0:
+                enough = now - started > SECONDS_PER_STAGE
+                if self.ranks.any(self.ranks.is_main and enough):
+                    return (self._now() - started) / ((count - warm) * stage.batch)
+
+    def _now(self) -> float:
+        if self.step.device.type == "cuda":
+            torch.cuda.synchronize(self.step.device)
+        return time.monotonic()

@@ -5,45 +5,45 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from stylecli.errors import UsageError
+from stylecli.training.published import BATCH_BASES, BATCHES, GAMMA, LR, LR_BASE
 
 LOSSES = ("logistic", "logistic-saturating", "wgan-gp", "hinge", "hinge-gp")
 R1_METHODS = ("exact", "fd")
-PRECISIONS = ("float32", "bf16")
-
-# StyleGAN's values for one GPU: image batch by resolution, and learning rates from 128 px on.
-PAPER_BATCH = {4: 128, 8: 128, 16: 128, 32: 64, 64: 32, 128: 16, 256: 8, 512: 4}
-PAPER_BATCH_BASE = 4
-PAPER_LR = {128: 0.0015, 256: 0.002, 512: 0.003, 1024: 0.003}
-PAPER_LR_BASE = 0.001
-PAPER_TICK_KIMG = {4: 160, 8: 140, 16: 120, 32: 100, 64: 80, 128: 60, 256: 40, 512: 30, 1024: 20}
+PRECISIONS = ("float32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
     """How to train. Defaults are the paper's for FFHQ (Karras et al. 2018) on one GPU."""
 
+    # Schedule
     total_kimg: float = 25_000.0  # thousands of real images shown in all
     initial_resolution: int = 8  # growth starts here
     hold_kimg: float = 600.0  # time at each resolution once it is faded in
     fade_kimg: float = 600.0  # time to fade the next resolution in
-    batch: Mapping[int, int] = field(default_factory=lambda: dict(PAPER_BATCH))  # by resolution
-    batch_base: int = PAPER_BATCH_BASE  # for resolutions not listed in batch
-    lr: Mapping[int, float] = field(default_factory=lambda: dict(PAPER_LR))  # by resolution
-    lr_base: float = PAPER_LR_BASE  # for resolutions not listed in lr
+    batch: Mapping[int, int] = field(default_factory=lambda: dict(BATCHES[1]))  # by resolution
+    batch_base: int = BATCH_BASES[1]  # for resolutions not listed in batch
+    minibatch_repeats: int = 4  # steps between looks at the schedule
+    # Optimizers
+    lr: Mapping[int, float] = field(default_factory=lambda: dict(LR))  # by resolution
+    lr_base: float = LR_BASE  # for resolutions not listed in lr
     adam_beta1: float = 0.0
     adam_beta2: float = 0.99
     adam_epsilon: float = 1e-8
+    ema_kimg: float = 10.0  # half-life of the averaged generator
+    # Losses
     loss: str = "logistic"  # one of LOSSES; logistic = non-saturating
-    r1_gamma: float = 10.0  # weight of the gradient penalty on real images
+    r1_gamma: float = GAMMA  # weight of the gradient penalty on real images
     r2_gamma: float = 0.0  # the same on fakes
     r1_method: str = "exact"  # or fd: a finite difference along one random direction a sample
     r1_interval: int = 1  # penalty every so many steps, weighted up by as much
-    ema_kimg: float = 10.0  # half-life of the averaged generator
-    mirror: bool = False  # flip half of the real images
-    minibatch_repeats: int = 4  # steps between looks at the schedule
-    precision: str = "float32"  # or bf16: convolutions in bfloat16, all else in float32
     share_fakes: bool = False  # train D and G on the same fakes: one generator pass less
+    freeze_d: int = 0  # layers of D, from the picture on, that keep the weights they began with
+    # Pictures and numbers
+    mirror: bool = False  # flip half of the real images
+    precision: str = "float32"  # of convolutions: one of PRECISIONS; all else stays in float32
     seed: int = 0  # of everything random in the run
+    # Reports
     tick_kimg: float | None = None  # reporting interval; None: the paper's, by resolution
     snapshot_ticks: int = 10  # network, checkpoint and sample sheet every so many ticks
     sample_psi: float = 1.0  # truncation of the sample sheets
@@ -68,7 +68,7 @@ class TrainingConfig:
         for name, value in positive.items():
             if not value > 0:
                 raise UsageError(f"{name} {value!r} is not above zero")
-        for name in ("r1_gamma", "r2_gamma", "hold_kimg", "seed"):
+        for name in ("r1_gamma", "r2_gamma", "hold_kimg", "seed", "freeze_d"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name} {getattr(self, name)!r} is negative")
         for name in ("adam_beta1", "adam_beta2"):
@@ -86,7 +86,8 @@ class TrainingConfig:
             )
         if self.r1_method == "fd" and self.precision != "float32":
             raise UsageError(
-                "finite-difference R1 drowns in the rounding of bf16: use --r1 exact, or float32"
+                f"finite-difference R1 drowns in the rounding of {self.precision}: use --r1 exact, "
+                "or float32"
             )
         r = self.initial_resolution
         if r < 4 or r & (r - 1):

@@ -4,6 +4,8 @@ Optimizer, moving average and the reduction over ranks are then a few operations
 vector instead of thousands on short ones, which on small networks is most of their cost.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -27,6 +29,17 @@ class FlatParameters:
         ):
             parameter.data = data
             parameter.grad = grad
+        self._frozen: list[Tensor] = []  # gradients of what keeps its values
+
+    def freeze(self, names: Iterable[str]) -> None:
+        """Keep these parameters from now on as they are; raise KeyError for unknown names."""
+        grads = self.named(self.grad)
+        self._frozen = [grads[name] for name in names]
+
+    def clear_frozen(self) -> None:
+        """Clear the gradients of what is frozen: with fresh moments nothing then moves."""
+        for grad in self._frozen:
+            grad.zero_()
 
     def split(self, vector: Tensor) -> list[Tensor]:
         """Return a [P] vector as views of the parameters' shapes."""

@@ -40,15 +40,23 @@ def D_loss(loss: str, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     return fake - real + WGAN_DRIFT * real.square()
 
 
-def squared_gradient(logits: Tensor, images: Tensor, pixels_per_value: int = 1) -> Tensor:
+def squared_gradient(
+    logits: Tensor, images: Tensor, pixels_per_value: int = 1, scale: float = 1.0
+) -> Tensor:
     """Return ‖∇_images ΣD‖² per sample [N], differentiable once more.
 
     ``images`` [N, C, h, w] must require grad. Where they stand for pictures upscaled by f they
     hold one value for f² = ``pixels_per_value`` pixels; the squared norm over the full-size
-    picture is then 1/f² of the one over these values.
+    picture is then 1/f² of the one over these values. The logits are multiplied by ``scale`` on the
+    way and the gradient divided by it, which keeps float16 from losing small gradients.
     """
+    total = logits.sum()
     with input_gradients_only():
-        (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+        (gradient,) = torch.autograd.grad(
+            total if scale == 1 else total * scale, images, create_graph=True
+        )
+    if scale != 1:
+        gradient = gradient.float() / scale
     return gradient.square().sum(dim=(1, 2, 3)) / pixels_per_value
 
 
@@ -77,11 +85,13 @@ def gradient_penalty(
     fake_images: Tensor,
     mixing: Tensor,
     pixels_per_value: int = 1,
+    scale: float = 1.0,
 ) -> Tensor:
     """Return 10·(‖∇_x̂ D(x̂)‖ - 1)² per sample, x̂ = lerp(real, fake, mixing).
 
-    mixing [N, 1, 1, 1] is uniform in 0..1: WGAN-GP and hinge-GP.
+    mixing [N, 1, 1, 1] is uniform in 0..1: WGAN-GP and hinge-GP. ``scale`` as in
+    ``squared_gradient``.
     """
     mixed = torch.lerp(real_images, fake_images, mixing).detach().requires_grad_(True)
-    norm = squared_gradient(D(mixed), mixed, pixels_per_value).sqrt()
+    norm = squared_gradient(D(mixed), mixed, pixels_per_value, scale).sqrt()
     return GP_WEIGHT * (norm - GP_TARGET).square()

@@ -6,17 +6,28 @@ from typing import Any
 
 from stylecli.errors import UsageError
 from stylecli.networks.config import PRESETS, StyleGAN1Config, make_config
-from stylecli.training.config import PAPER_BATCH, PAPER_LR, TrainingConfig
+from stylecli.training.by_resolution import ByResolution
+from stylecli.training.config import TrainingConfig
+from stylecli.training.preset_reasons import PRESET_TEXTS, derived_reason
+from stylecli.training.published import (
+    LR,
+    LR_BASE,
+    SETS,
+    WGAN_GP_KIMG,
+    WGAN_GP_MAX_LR,
+    batches_for,
+)
 
-PRESET_TEXTS = {
-    "paper": "the paper's FFHQ settings for one GPU (the default with CUDA)",
-    "celebahq": "the paper's CelebA-HQ settings: WGAN-GP, learning rates up to 0.002",
-    "small": "a small network and a short schedule, for CPUs (the default without CUDA)",
-}
+ALIASES = {"ffhq": "paper", "bedroom": "lsun-bedroom", "car": "lsun-car", "cat": "lsun-cat"}
+FEW_PICTURES = 10_000  # on a GPU, fewer than this take the preset for photographs
+
 # Shares of a short schedule: 8 px and each fade or hold below full size take 9 %.
 SMALL_PHASE_SHARE = 0.09
 SMALL_KIMG = 200.0
 SMALL_BATCH = 16
+PHOTOS_KIMG = 5000.0
+PHOTOS_PHASE_SHARE = 0.06
+PHOTOS_MIN_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,25 @@ class TrainingPlan:
     training: TrainingConfig
     ranks: int
     derived: tuple[Derived, ...]
+    preset: str = "paper"
+    given: frozenset[str] = frozenset()  # names of the settings that were asked for
+
+
+def name_preset(name: str) -> str:
+    """Return a preset's own name for one of its names. Raises UsageError for an unknown one."""
+    own = ALIASES.get(name.lower(), name.lower())
+    if own not in PRESET_TEXTS:
+        raise UsageError(f"preset {name!r} is unknown: expected one of {', '.join(PRESET_TEXTS)}")
+    return own
+
+
+def choose_preset(device: str, pictures: int | None) -> tuple[str, str]:
+    """Return the preset for a device and a number of pictures when none is asked for, and why."""
+    if device == "cpu":
+        return "small", "the default without a GPU"
+    if pictures is not None and pictures < FEW_PICTURES:
+        return "photos", f"the default on a GPU under {FEW_PICTURES:,} pictures"
+    return "paper", "the default on a GPU"
 
 
 def plan_training(
@@ -48,62 +78,120 @@ def plan_training(
     device: str = "cpu",
     cpus: int = 1,
     ranks: int | None = None,
-    batch: int | None = None,
+    pictures: int | None = None,
+    batch: int | ByResolution | None = None,
+    lr: ByResolution | None = None,
     network: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
 ) -> TrainingPlan:
     """Return the settings of a run; what is given in ``network`` and ``training`` is kept.
 
-    ``config`` is the paper configuration (a to f), ``device`` cpu or cuda. Raises UsageError for
+    ``config`` is the paper configuration (a to f), ``device`` cpu, cuda or mps, ``ranks`` the
+    processes that share a batch (on CUDA the GPUs), ``pictures`` the size of the dataset where it
+    is known. ``batch`` and ``lr`` take the place of the preset's tables. Raises UsageError for
     unknown names, fields and values.
     """
-    preset = preset or ("small" if device == "cpu" else "paper")
-    if preset not in PRESET_TEXTS:
-        raise UsageError(f"preset {preset!r} is unknown: expected one of {list(PRESET_TEXTS)}")
+    if preset is None:
+        name, why = choose_preset(device, pictures)
+    else:
+        name, why = name_preset(preset), "asked for"
     given_network, given_training = dict(network or {}), dict(training or {})
-    if batch is not None:
-        given_training |= {"batch": {}, "batch_base": batch}
-    derived = [Derived("preset", preset, PRESET_TEXTS[preset])]
-    network_fields, training_fields = (
-        _small(config, resolution, given_training) if preset == "small" else _paper(preset)
-    )
-    reasons = _REASONS[preset]
-    for fields, given in ((network_fields, given_network), (training_fields, given_training)):
-        for name, value in fields.items():
-            if name not in given and value != {}:  # an empty table only clears the paper's
-                derived.append(Derived(name, _shown(value), reasons.get(name, reasons["*"])))
-    ranks_given = ranks is not None
-    if device != "cpu" and (ranks or 1) > 1:
-        raise UsageError(f"{ranks} processes share a batch on CPUs only: give --ranks 1")
+    derived = [Derived("preset", name, f"{PRESET_TEXTS[name]} ({why})")]
+    chosen_ranks, ranks_reason = _choose_ranks(device, cpus, ranks)
     if ranks is None:
-        ranks = min(2, cpus) if device == "cpu" else 1
-    if not ranks_given:
-        reason = "one-thread processes: small convolutions gain little from threads"
-        derived.append(Derived("ranks", str(ranks), reason if device == "cpu" else "one GPU"))
+        derived.append(Derived("ranks", str(chosen_ranks), ranks_reason))
+    config = config.lower()
+    gpus = chosen_ranks if device == "cuda" else 1  # further processes share one GPU's batch
+    network_fields, training_fields = _preset_fields(name, config, resolution, gpus, given_training)
+    given_training |= _tables(training_fields, batch, lr)
+    for fields, given in ((network_fields, given_network), (training_fields, given_training)):
+        for key, value in fields.items():
+            if key not in given and value != {}:  # an empty table only clears the paper's
+                reason = derived_reason(name, config, key, gpus)
+                derived.append(Derived(key, show_value(value), reason))
     settings = TrainingConfig(**{**training_fields, **given_training})
-    start = min(settings.initial_resolution, resolution)
-    return TrainingPlan(
-        make_config(
-            config,
-            **{
-                "resolution": resolution,
-                "channels": channels,
-                "label_dim": label_dim,
-                **network_fields,
-                **given_network,
-            },
-        ),
-        replace(settings, initial_resolution=start),
-        ranks,
-        tuple(derived),
-    )
+    if settings.initial_resolution > resolution:
+        reason = f"growth cannot begin above the {resolution} px of the pictures"
+        derived.append(Derived("initial_resolution", str(resolution), reason))
+        settings = replace(settings, initial_resolution=resolution)
+    own = {"resolution": resolution, "channels": channels, "label_dim": label_dim}
+    made = make_config(config, **{**own, **network_fields, **given_network})
+    names = frozenset(given_network) | frozenset(given_training) | {
+        key for key, value in (("preset", preset), ("ranks", ranks)) if value is not None
+    }  # fmt: skip
+    return TrainingPlan(made, settings, chosen_ranks, tuple(derived), name, names)
 
 
-def _paper(preset: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    if preset == "paper":
-        return {}, {"batch": dict(PAPER_BATCH), "lr": dict(PAPER_LR)}
-    capped = {side: min(rate, 0.002) for side, rate in PAPER_LR.items()}
-    return {}, {"batch": dict(PAPER_BATCH), "lr": capped, "loss": "wgan-gp", "r1_gamma": 0.0}
+def _choose_ranks(device: str, cpus: int, ranks: int | None) -> tuple[int, str]:
+    if device not in ("cpu", "cuda") and (ranks or 1) > 1:
+        raise UsageError(f"{ranks} processes share a batch on CPUs or CUDA GPUs: give --ranks 1")
+    if device == "cpu":
+        return ranks or min(2, cpus), (
+            "one-thread processes: small convolutions gain little from threads"
+        )
+    return ranks or 1, "one GPU"
+
+
+def _tables(
+    fields: Mapping[str, Any], batch: int | ByResolution | None, lr: ByResolution | None
+) -> dict[str, Any]:
+    """Return the batch and learning-rate settings that were asked for, over the preset's."""
+    found: dict[str, Any] = {}
+    if batch is not None:
+        asked = ByResolution(batch) if isinstance(batch, int) else batch
+        table, base = asked.over(fields["batch"], fields["batch_base"])
+        found |= {"batch": {side: int(n) for side, n in table.items()}, "batch_base": int(base)}
+    if lr is not None:
+        table, base = lr.over(fields["lr"], fields["lr_base"])
+        found |= {"lr": table, "lr_base": base}
+    return found
+
+
+def _preset_fields(
+    name: str, config: str, resolution: int, gpus: int, given: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a preset's network fields and training fields."""
+    if name == "small":
+        network, training = _small(config, resolution, given)
+    elif name == "photos":
+        network, training = _photos(gpus, given)
+    else:
+        return {}, _published(name, config, gpus)
+    if config == "a":  # the paper trains its baseline with the older loss on every data set
+        training |= {"loss": "wgan-gp", "r1_gamma": 0.0, "r1_interval": 1}
+        training["lr_base"] = min(training["lr_base"], WGAN_GP_MAX_LR)
+        training["lr"] = {side: min(lr, WGAN_GP_MAX_LR) for side, lr in training["lr"].items()}
+    return network, training
+
+
+def _published(name: str, config: str, gpus: int) -> dict[str, Any]:
+    published = SETS[name]
+    table, base, _ = batches_for(gpus)
+    fields: dict[str, Any] = {
+        "total_kimg": published.kimg, "batch": table, "batch_base": base,
+        "lr": dict(LR), "lr_base": LR_BASE, "loss": published.loss, "mirror": published.mirror,
+    }  # fmt: skip
+    if config == "a":  # the paper trains its baseline with the older loss on FFHQ too
+        fields |= {"loss": "wgan-gp", "total_kimg": min(published.kimg, WGAN_GP_KIMG)}
+    if fields["loss"] == "wgan-gp":
+        fields |= {
+            "lr": {side: min(rate, WGAN_GP_MAX_LR) for side, rate in LR.items()},
+            "r1_gamma": 0.0,
+        }
+    return fields
+
+
+def _photos(gpus: int, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    total = float(given.get("total_kimg", PHOTOS_KIMG))
+    table, base, _ = batches_for(gpus)
+    training = {
+        "total_kimg": total, "hold_kimg": PHOTOS_PHASE_SHARE * total,
+        "fade_kimg": PHOTOS_PHASE_SHARE * total,
+        "batch": {side: max(batch, PHOTOS_MIN_BATCH) for side, batch in table.items()},
+        "batch_base": max(base, PHOTOS_MIN_BATCH), "lr": dict(LR), "lr_base": LR_BASE,
+        "mirror": True, "r1_gamma": 20.0,
+    }  # fmt: skip
+    return {"fmap_base": 4096}, training
 
 
 def _small(
@@ -114,7 +202,7 @@ def _small(
         "z_dim": 64, "w_dim": 64, "mapping_fmaps": 64,
         "fmap_base": max(256, 8 * resolution), "fmap_max": 64,
     }  # fmt: skip
-    if "mapping_layers" not in PRESETS.get(config.lower(), {}):
+    if "mapping_layers" not in PRESETS.get(config, {}):
         network["mapping_layers"] = 4  # elsewhere the depth is what the configuration is about
     training = {
         "total_kimg": total, "hold_kimg": SMALL_PHASE_SHARE * total,
@@ -127,30 +215,10 @@ def _small(
     return network, training
 
 
-_REASONS: dict[str, dict[str, str]] = {
-    "paper": {"*": "the paper's value for one GPU"},
-    "celebahq": {"*": "the paper's value for CelebA-HQ"},
-    "small": {
-        "*": "small networks learn a small set of pictures in minutes",
-        "fmap_base": "16 feature maps at the full resolution of 32 px, the cost of a step",
-        "total_kimg": "a first result overnight or sooner; set it with --kimg",
-        "hold_kimg": "9 % of the schedule per stage, so that most time is at full resolution",
-        "fade_kimg": "9 % of the schedule per fade",
-        "batch_base": "at every resolution; 8 per process on two cores",
-        "lr_base": "at every resolution; three times the paper's: fewer steps, smaller network",
-        "r1_gamma": "small pictures need less than the paper's 10",
-        "r1_interval": "the penalty is a third of a step's cost; every 4th step is enough",
-        "ema_kimg": "half-life of a thirtieth of the schedule, at most the paper's 10",
-        "share_fakes": "saves one generator pass per step",
-        "tick_kimg": "60 reports over the run",
-        "snapshot_ticks": "10 networks and sample sheets over the run",
-        "sample_psi": "sheets show what the tool shows by default",
-        "sample_noise": "noise is still rough early in training",
-    },
-}
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} px: {item}" for key, item in value.items())
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def show_value(value: Any) -> str:
+    """Write a setting's value for people."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} px: {show_value(item)}" for key, item in value.items()) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) and abs(value) < 1e5 else str(value)

@@ -1,21 +1,46 @@
-"""A run on disk: its settings, its statistics, its sample sheets."""
+"""A run on disk: its settings, its statistics, its events.
 
+Rows of JSON (``stats.jsonl``, ``events.jsonl``, ``metric-NAME.jsonl``) are appended and made
+durable one by one. A row torn by a crash is cut off before the next one is written, so that every
+line of these files is whole.
+"""
+
+import contextlib
 import json
 import os
 import platform
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from stylecli import __version__, atomic
+from stylecli.data.ownership import OwnerLock
+from stylecli.disk_space import room_for
 from stylecli.errors import NetworkError, UsageError
 from stylecli.networks.config import StyleGAN1Config, config_from_dict
 from stylecli.training.config import TrainingConfig, training_from_dict
-from stylecli.workspace import RUN_FILE, STATS_FILE, read_run
+from stylecli.workspace import EVENTS_FILE, RUN_FILE, STATS_FILE, read_run
 
 RUN_FORMAT = 1
+_ROW_BYTES = 4096  # a row of JSON is shorter
+# Temporary names: of stylecli.atomic for the files that training writes, and of safetensors.
+_LEFTOVER = re.compile(
+    r"\.(checkpoint|checkpoint-best|initial|network-snapshot-\d+|fakes\d+|reals|run|best|stats"
+    r"|metric-.+)-[a-z0-9_]{8}\.part\.[a-z]+|\.tmp[A-Za-z0-9]{6}"
+)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The file that a run of ``--resume`` began with; it lies in the run as initial.safetensors."""
+
+    source: str  # the path that was given
+    digest: str  # SHA-256 of the file it led to
+    continued: bool  # goes on with its full state; else only weights were taken over
+    resolution: int  # side in pixels that the weights taken over are grown to
 
 
 @dataclass(frozen=True)
@@ -28,6 +53,7 @@ class RunSettings:
     dataset_digest: str
     ranks: int = 1  # processes that share the batch
     device: str = "cpu"
+    origin: Origin | None = None  # None: fresh weights
 
     def same_run(self, other: "RunSettings") -> bool:
         """Whether training one goes on with the other: all that decides the result is equal."""
@@ -35,7 +61,13 @@ class RunSettings:
             self.network == other.network
             and self.training == other.training
             and self.dataset_digest == other.dataset_digest
+            and _identity(self.origin) == _identity(other.origin)
         )
+
+
+def _identity(origin: Origin | None) -> tuple[str, bool] | None:
+    """Return what decides the result: a file may be given by another path."""
+    return None if origin is None else (origin.digest, origin.continued)
 
 
 def create_run(run: Path, settings: RunSettings) -> None:
@@ -46,9 +78,29 @@ def create_run(run: Path, settings: RunSettings) -> None:
     _write(run, settings, finished=False)
 
 
-def mark_finished(run: Path) -> None:
-    """Note in ``run.json`` that the whole schedule was trained."""
-    atomic.write_json(run / RUN_FILE, {**read_run(run), "finished": True})
+def mark_finished(run: Path, nimg: int) -> None:
+    """Note in ``run.json`` that the whole schedule was trained, ``nimg`` images in all."""
+    if not is_finished(run):
+        append_event(run, {"nimg": nimg, "event": "finished"})
+        with room_for(run / RUN_FILE, _ROW_BYTES):
+            atomic.write_json(run / RUN_FILE, {**read_run(run), "finished": True})
+
+
+@contextlib.contextmanager
+def held(run: Path) -> Iterator[None]:
+    """Own a run folder: no second training can write it, whatever became of an earlier one.
+
+    Unfinished files that a crash left behind are removed. Raises DataError when another process
+    trains this run.
+    """
+    lock = OwnerLock(run)
+    try:
+        for path in run.iterdir():
+            if _LEFTOVER.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+        yield
+    finally:
+        lock.release()
 
 
 def is_finished(run: Path) -> bool:
@@ -71,6 +123,7 @@ def load_settings(run: Path) -> RunSettings:
             dataset_digest=values["dataset"]["digest"],
             ranks=values["ranks"],
             device=values["device"],
+            origin=Origin(**values["origin"]) if values.get("origin") else None,
         )
     except (KeyError, TypeError, UsageError) as error:
         raise NetworkError(f"{run / RUN_FILE} is not readable: {error}") from None
@@ -78,33 +131,80 @@ def load_settings(run: Path) -> RunSettings:
 
 def append_statistics(run: Path, row: dict[str, Any]) -> None:
     """Add one line to ``stats.jsonl`` and make it durable."""
-    with open(run / STATS_FILE, "a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    append_row(run / STATS_FILE, row)
 
 
 def read_statistics(run: Path) -> list[dict[str, Any]]:
-    """Return the rows of ``stats.jsonl``; a torn last line is left out."""
-    return list(_rows(run / STATS_FILE))
+    """Return the rows of ``stats.jsonl``; a torn line is left out."""
+    return [row for _, row in _rows(run / STATS_FILE)]
 
 
 def rewind_statistics(run: Path, nimg: int) -> None:
     """Drop rows written after the checkpoint that training goes on from."""
     path = run / STATS_FILE
-    if path.exists():
-        kept = [row for row in _rows(path) if row["nimg"] <= nimg]
-        atomic.write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
     if not path.exists():
         return
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            yield json.loads(line)
-        except ValueError:
-            return
+    kept = [line + "\n" for line, row in _rows(path) if row["nimg"] <= nimg]
+    text = "".join(kept)
+    if text.encode() != path.read_bytes():
+        with room_for(path, len(text)):
+            atomic.write_text(path, text)
+
+
+def append_event(run: Path, row: dict[str, Any]) -> None:
+    """Add one line to ``events.jsonl``: {"nimg", "kimg", "event", "text", "time"}.
+
+    ``event`` is started, resumed, saved, warning, rollback, stopped, finished or evaluation-failed;
+    kimg and time are filled in. Events survive the rewinding of statistics.
+    """
+    filled = {
+        "nimg": row["nimg"],
+        "kimg": row["nimg"] / 1000,
+        "event": row["event"],
+        "text": row.get("text", ""),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    append_row(run / EVENTS_FILE, {**filled, **row})
+
+
+def read_events(run: Path) -> list[dict[str, Any]]:
+    """Return the rows of ``events.jsonl``, oldest first; a torn line is left out."""
+    return [row for _, row in _rows(run / EVENTS_FILE)]
+
+
+def append_row(path: Path, row: Mapping[str, Any]) -> None:
+    """Add one line of JSON to a file and make it durable; cut off a line torn by a crash first.
+
+    Raises StyleCLIError when the disk is full.
+    """
+    line = json.dumps(row) + "\n"
+    with room_for(path, max(len(line), _ROW_BYTES)), open(path, "ab+") as file:
+        _cut_torn_line(file)
+        file.write(line.encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _cut_torn_line(file: BinaryIO) -> None:
+    """Cut a file back to its last newline; a whole file is only looked at."""
+    end = file.seek(0, os.SEEK_END)
+    if not end:
+        return
+    file.seek(end - 1)
+    if file.read(1) != b"\n":
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+
+
+def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield every whole line of a file of rows, as text and as values."""
+    if not path.exists():
+        return
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+        with contextlib.suppress(ValueError):
+            row = json.loads(line)
+            if isinstance(row, dict):
+                yield line, row
 
 
 def _write(run: Path, settings: RunSettings, *, finished: bool) -> None:
@@ -123,6 +223,7 @@ def _write(run: Path, settings: RunSettings, *, finished: bool) -> None:
             },
             "ranks": settings.ranks,
             "device": settings.device,
+            "origin": None if settings.origin is None else asdict(settings.origin),
             "environment": {
                 "python": platform.python_version(),
                 "torch": torch.__version__,

@@ -3,7 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from stylecli.training.config import PAPER_TICK_KIMG, TrainingConfig
+from stylecli.training.config import TrainingConfig
+from stylecli.training.published import TICK_KIMG
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def schedule_at(config: TrainingConfig, resolution: int, nimg: int) -> Stage:
     lod = r_max - r_initial - passed - max(into - config.hold_kimg, 0.0) / config.fade_kimg
     lod = max(lod, 0.0)
     current = 2 ** (r_max - math.floor(lod))
-    tick = PAPER_TICK_KIMG[current] if config.tick_kimg is None else config.tick_kimg
+    tick = TICK_KIMG[current] if config.tick_kimg is None else config.tick_kimg
     return Stage(
         lod=lod,
         resolution=current,

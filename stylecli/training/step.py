@@ -1,4 +1,8 @@
-"""One step of training: update D, then the moving average, then G."""
+"""One step of training: update D, then the moving average, then G.
+
+A rank's share of the batch can be worked off in several passes, whose gradients add up to those of
+the whole (``passes``).
+"""
 
 import contextlib
 from dataclasses import dataclass
@@ -10,7 +14,9 @@ from stylecli.distributed import Ranks
 from stylecli.networks.bundle import Bundle
 from stylecli.training.adam import Adam
 from stylecli.training.config import TrainingConfig
+from stylecli.training.draws import Draws, DrawSource
 from stylecli.training.flat_parameters import FlatParameters
+from stylecli.training.loss_scaling import LossScaler
 from stylecli.training.losses import (
     D_loss,
     G_loss,
@@ -18,19 +24,29 @@ from stylecli.training.losses import (
     sampled_squared_gradient,
     squared_gradient,
 )
+from stylecli.training.passes import count_passes
 from stylecli.training.reals import process_reals
 from stylecli.training.schedule import Stage
-from stylecli.training.streams import Purpose, Streams
+from stylecli.training.streams import Streams
 
 STATISTICS = ("loss_G", "loss_D", "r1_penalty", "real_logits", "fake_logits", "skipped_steps")
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass
-class _Fakes:
-    """A batch of fakes of this rank: images [n, C, h, w] and the labels they were made for."""
+class _Pass:
+    """The samples of one pass through D: of n reals and n fakes."""
 
-    images: Tensor
-    labels: Tensor | None
+    reals: Tensor  # [n, C, h, w], -1..1
+    labels: Tensor | None  # of the reals, [n, label_dim]
+    fakes: Tensor  # [n, C, h, w]
+    fake_labels: Tensor | None
+    index: int  # of this pass
+    count: int  # of passes
+
+    def mine(self, share: Tensor) -> Tensor:
+        """Return this pass's part of the rank's share [n · count, ...]."""
+        return share[self.index :: self.count]
 
 
 class TrainingStep:
@@ -44,10 +60,15 @@ class TrainingStep:
         ranks: Ranks | None = None,
         device: torch.device | None = None,
         label_table: Tensor | None = None,
+        batch_gpu: int | None = None,
     ) -> None:
-        """``label_table`` [N, label_dim] holds the dataset's labels, which G draws from."""
+        """``label_table`` [N, label_dim] holds the dataset's labels, which G draws from.
+
+        ``batch_gpu`` is the most samples of a pass, None the rank's whole share of a batch.
+        """
         assert bundle.G is not None and bundle.D is not None and bundle.G_ema is not None
         self.config = config
+        self.batch_gpu = batch_gpu
         self.ranks = ranks or Ranks()
         self.device = device or torch.device("cpu")
         self.G = bundle.G.to(self.device).train()
@@ -60,8 +81,11 @@ class TrainingStep:
                 "epsilon": config.adam_epsilon}  # fmt: skip
         self.adam_G = Adam(self.flat_G.data, **adam)
         self.adam_D = Adam(self.flat_D.data, **adam)
+        self.scaler_G = LossScaler.for_precision(config.precision)
+        self.scaler_D = LossScaler.for_precision(config.precision)
         self.streams = Streams(config.seed, self.device)
-        self.label_table = None if label_table is None else label_table.to(self.device)
+        table = None if label_table is None else label_table.to(self.device)
+        self.draws = DrawSource(self.G.config, self.streams, self.ranks, table)
         precision = torch.float32 if self.device.type == "mps" else torch.float64  # MPS has none
         self.totals = torch.zeros(len(STATISTICS) + 1, dtype=precision, device=self.device)
 
@@ -76,16 +100,25 @@ class TrainingStep:
     def __call__(
         self, real_images: Tensor, real_labels: Tensor | None, stage: Stage, step: int
     ) -> None:
-        """Train on this rank's share of a batch: uint8 [n, C, h, w] at the stage's size."""
+        """Train on this rank's share of a batch: uint8 [n, C, h, w] at the stage's size.
+
+        Raises UsageError when the share does not divide into passes.
+        """
+        passes = count_passes(len(real_images), self.batch_gpu, self.G.config.mbstd_group_size)
         reals = process_reals(real_images.to(self.device, non_blocking=True), stage.fade)
         labels = None if real_labels is None else real_labels.to(self.device)
-        fakes = self._fakes(stage, step, labels if not self.config.share_fakes else None)
-        self._update_D(reals, labels, fakes, stage, step)
+        shapes = self.G.synthesis.noise_shapes()
+        share = self.config.share_fakes
+        # A step has two draws: even stream positions belong to D, odd ones to G.
+        draws = self.draws.fakes(stage, 2 * step, shapes, None if share else labels)
+        # One pass hands its fakes on to G with their history; several would have to keep all of
+        # it, so G draws the same fakes again.
+        keep = share and passes == 1
+        kept = self._update_D(reals, labels, draws, stage, step, passes, keep=keep)
         self._update_ema(stage)
-        if not self.config.share_fakes:
-            # A step has two draws: even stream positions belong to D, odd ones to G.
-            fakes = self._fakes(stage, step, None, draw=1)
-        self._update_G(fakes, stage)
+        if not share:
+            draws = self.draws.fakes(stage, 2 * step + 1, shapes)
+        self._update_G(draws, kept if keep else None, stage, passes, counts=not share)
 
     def take_statistics(self) -> dict[str, float]:
         """Return means over the steps since the last call, of this rank's samples."""
@@ -96,133 +129,121 @@ class TrainingStep:
 
     # -- parts ------------------------------------------------------------------------------
 
-    def _fakes(self, stage: Stage, step: int, labels: Tensor | None, draw: int = 0) -> _Fakes:
-        """Draw latents for the whole batch, keep this rank's (i mod ranks) and run G on them.
+    def _fakes(self, draws: Draws, stage: Stage) -> tuple[Tensor, Tensor]:
+        """Return fakes [n, C, h, w] and the mean of their first latents w [1, w_dim]."""
+        w = self.G.mapping.embed(draws.z, draws.labels)
+        ws = self.G.mapping.broadcast(w)
+        if draws.second_z is not None:
+            w2 = self.G.mapping.broadcast(self.G.mapping.embed(draws.second_z, draws.labels))
+            ws = torch.cat([ws[:, : draws.crossover], w2[:, draws.crossover :]], dim=1)
+        with self._reduced():
+            images = self.G.synthesis(ws, noise=draws.noise, lod=stage.lod, native=True)
+        return images, w.detach().mean(dim=0, keepdim=True)
 
-        D's fakes reuse the labels of the reals; G's are drawn from the dataset.
-        """
-        config = self.G.config
-        position = 2 * step + draw
-        mine = slice(self.ranks.rank, stage.batch, self.ranks.count)
-
-        def normal(shape: tuple[int, ...], purpose: Purpose, index: int = 0) -> Tensor:
-            generator = self.streams.at(purpose, position * 64 + index)
-            return torch.randn(shape, generator=generator, device=self.device)[mine]
-
-        if config.label_dim and labels is None:
-            labels = self._draw_labels(stage.batch, position)[mine]
-        with torch.set_grad_enabled(draw == 1 or self.config.share_fakes):
-            w = self.G.mapping.embed(normal((stage.batch, config.z_dim), Purpose.LATENTS), labels)
-            # All ranks move w_avg by the mean of the whole batch, so that they stay equal.
-            mean = w.detach().mean(dim=0, keepdim=True)
-            self.ranks.mean_(mean)
-            self.G.mapping.update_w_avg(mean)
-            ws = self.G.mapping.broadcast(w)
-            if config.has_w and config.style_mixing_prob:
-                layers = config.num_layers - 2 * stage.level
-                crossover = self._crossover(layers, position)
-                if crossover < layers:
-                    z2 = normal((stage.batch, config.z_dim), Purpose.LATENTS, 1)
-                    w2 = self.G.mapping.broadcast(self.G.mapping.embed(z2, labels))
-                    ws = torch.cat([ws[:, :crossover], w2[:, crossover:]], dim=1)
-            noise: list[Tensor | None] | None = None
-            if config.use_noise:
-                shapes = self.G.synthesis.noise_shapes()
-                active = len(shapes) - 2 * stage.level
-                noise = [
-                    normal((stage.batch, *shape[1:]), Purpose.NOISE, index)
-                    if index < active
-                    else None
-                    for index, shape in enumerate(shapes)
-                ]
-            with self._reduced():
-                images = self.G.synthesis(ws, noise=noise, lod=stage.lod, native=True)
-        return _Fakes(images, labels)
-
-    def _crossover(self, layers: int, position: int) -> int:
-        """Return the first layer that takes the second latent: one draw per batch."""
-        generator = torch.Generator().manual_seed(
-            self.streams.at(Purpose.MIXING, position).initial_seed()
-        )
-        chance = float(torch.rand((), generator=generator))
-        crossover = int(torch.randint(1, max(layers, 2), (), generator=generator))
-        return crossover if chance < self.G.config.style_mixing_prob else layers
-
-    def _draw_labels(self, count: int, position: int) -> Tensor:
-        assert self.label_table is not None
-        generator = self.streams.at(Purpose.LABELS, position)
-        picks = torch.randint(
-            len(self.label_table), (count,), generator=generator, device=self.device
-        )
-        return self.label_table[picks]
+    def _move_w_avg(self, means: list[Tensor]) -> None:
+        """Move w_avg by the mean of the whole batch, on all ranks alike."""
+        mean = torch.stack(means).mean(dim=0)
+        self.ranks.mean_(mean)
+        self.G.mapping.update_w_avg(mean)
 
     def _update_D(
-        self, reals: Tensor, labels: Tensor | None, fakes: _Fakes, stage: Stage, step: int
-    ) -> None:
-        config = self.config
+        self,
+        reals: Tensor,
+        labels: Tensor | None,
+        draws: Draws,
+        stage: Stage,
+        step: int,
+        passes: int,
+        *,
+        keep: bool,
+    ) -> Tensor:
+        """Update D; return the last pass's fakes, which with ``keep`` know how G made them."""
         self.flat_D.grad.zero_()
-        fake_images = fakes.images.detach()
-        pixels = 4**stage.level
+        means = []
+        for index in range(passes):
+            part = draws.part(index, passes)
+            with torch.set_grad_enabled(keep):
+                fakes, mean = self._fakes(part, stage)
+            means.append(mean)
+            own_labels = None if labels is None else labels[index::passes]
+            self._differentiate_D(
+                _Pass(reals[index::passes], own_labels, fakes.detach(), part.labels, index, passes),
+                stage,
+                step,
+            )
+        self._move_w_avg(means)
+        skipped = self._apply(self.flat_D, self.adam_D, self.scaler_D, stage.lr)
+        self._count(skipped_steps=skipped)
+        return fakes
+
+    def _differentiate_D(self, part: _Pass, stage: Stage, step: int) -> None:
+        """Add a pass's share of the gradient to D's."""
+        config = self.config
         penalise = step % config.r1_interval == 0
+        reals, fakes = part.reals, part.fakes
         r1 = config.r1_gamma if penalise and config.loss.startswith("logistic") else 0.0
         r2 = config.r2_gamma if penalise and config.loss.startswith("logistic") else 0.0
         exact = config.r1_method == "exact"
         if r1 and exact:
             reals = reals.detach().requires_grad_(True)
         if r2 and exact:
-            fake_images = fake_images.requires_grad_(True)
-        real_logits = self._score(reals, labels, stage)
-        fake_logits = self._score(fake_images, fakes.labels, stage)
+            fakes = fakes.requires_grad_(True)
+        real_logits = self._score(reals, part.labels, stage)
+        fake_logits = self._score(fakes, part.fake_labels, stage)
         loss = D_loss(config.loss, real_logits, fake_logits).mean()
         total = loss
         penalty = torch.zeros((), device=self.device)
         penalised = (
-            (r1, real_logits, reals, labels),
-            (r2, fake_logits, fake_images, fakes.labels),
+            (r1, real_logits, reals, part.labels),
+            (r2, fake_logits, fakes, part.fake_labels),
         )
+        pixels, scale = 4**stage.level, self.scaler_D.scale
         for place, (gamma, logits, images, given) in enumerate(penalised):
             if gamma:
                 if exact:
-                    squared = squared_gradient(logits, images, pixels).mean()
+                    squared = squared_gradient(logits, images, pixels, scale).mean()
                 else:
-                    v = self._directions(images, stage, 2 * step + place)
+                    v = self.draws.directions(stage, 2 * step + place, images.shape[1:])
                     squared = sampled_squared_gradient(
                         lambda x, c=given: self._score(x, c, stage),  # type: ignore[misc]
-                        logits, images, v, pixels,
+                        logits, images, part.mine(v), pixels,
                     ).mean()  # fmt: skip
                 total = total + squared * (gamma / 2 * config.r1_interval)
                 penalty = penalty + squared.detach()
         if config.loss.endswith("gp") and penalise:
-            generator = self.streams.at(Purpose.INTERPOLATES, step)
-            mixing = torch.rand((stage.batch, 1, 1, 1), generator=generator, device=self.device)
-            mixing = mixing[self.ranks.rank :: self.ranks.count]
             squared = gradient_penalty(
-                lambda x: self._score(x, labels, stage), reals, fake_images, mixing, pixels
-            ).mean()
+                lambda x: self._score(x, part.labels, stage),
+                reals, fakes, part.mine(self.draws.interpolation(stage, step)), pixels, scale,
+            ).mean()  # fmt: skip
             total = total + squared * config.r1_interval
             penalty = penalty + squared.detach()
-        total.backward()  # type: ignore[no-untyped-call]
-        skipped = self._apply(self.flat_D, self.adam_D, stage.lr)
-        self._count(loss_D=loss, r1_penalty=penalty * config.r1_interval if penalise else penalty,
-                    real_logits=real_logits.mean(), fake_logits=fake_logits.mean(),
-                    skipped_steps=skipped)  # fmt: skip
+        self._backward(total, part.count, self.scaler_D)
+        self._count(part.count, loss_D=loss, real_logits=real_logits.mean(),
+                    fake_logits=fake_logits.mean(),
+                    r1_penalty=penalty * config.r1_interval if penalise else penalty)  # fmt: skip
 
-    def _update_G(self, fakes: _Fakes, stage: Stage) -> None:
+    def _update_G(
+        self, draws: Draws, kept: Tensor | None, stage: Stage, passes: int, *, counts: bool
+    ) -> None:
+        """Update G on new fakes, or on those ``kept`` from D; ``counts``: they move w_avg."""
         self.flat_G.grad.zero_()
         self.D.requires_grad_(False)
-        logits = self._score(fakes.images, fakes.labels, stage)
-        loss = G_loss(self.config.loss, logits).mean()
-        loss.backward()  # type: ignore[no-untyped-call]
+        means = []
+        for index in range(passes):
+            part = draws.part(index, passes)
+            if kept is None:
+                fakes, mean = self._fakes(part, stage)
+                means.append(mean)
+            else:
+                fakes = kept
+            loss = G_loss(self.config.loss, self._score(fakes, part.labels, stage)).mean()
+            self._backward(loss, passes, self.scaler_G)
+            self._count(passes, loss_G=loss)
         self.D.requires_grad_(True)
-        skipped = self._apply(self.flat_G, self.adam_G, stage.lr)
-        self._count(loss_G=loss, skipped_steps=skipped, steps=1)
-
-    def _directions(self, images: Tensor, stage: Stage, position: int) -> Tensor:
-        """Return this rank's share of standard normal directions in picture space."""
-        generator = self.streams.at(Purpose.DIRECTIONS, position)
-        shape = (stage.batch, *images.shape[1:])
-        whole = torch.randn(shape, generator=generator, device=self.device)
-        return whole[self.ranks.rank :: self.ranks.count]
+        if counts:
+            self._move_w_avg(means)
+        skipped = self._apply(self.flat_G, self.adam_G, self.scaler_G, stage.lr)
+        self._count(skipped_steps=skipped, steps=1)
 
     def _score(self, images: Tensor, labels: Tensor | None, stage: Stage) -> Tensor:
         with self._reduced():
@@ -230,17 +251,27 @@ class TrainingStep:
 
     def _reduced(self) -> contextlib.AbstractContextManager[object]:
         """Return the context in which convolutions take the configured precision."""
-        if self.config.precision == "float32":
+        dtype = _AUTOCAST.get(self.config.precision)
+        if dtype is None:
             return contextlib.nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
+        return torch.autocast(self.device.type, dtype, cache_enabled=False)
 
-    def _apply(self, flat: FlatParameters, adam: Adam, lr: float) -> int:
+    def _backward(self, loss: Tensor, passes: int, scaler: LossScaler) -> None:
+        """Add the gradient of one of ``passes`` equal parts of the loss, scaled."""
+        weight = scaler.scale / passes
+        (loss if weight == 1 else loss * weight).backward()  # type: ignore[no-untyped-call]
+
+    def _apply(self, flat: FlatParameters, adam: Adam, scaler: LossScaler, lr: float) -> int:
         """Average gradients over ranks and step; a gradient that is not finite is not applied."""
+        flat.clear_frozen()
         self.ranks.mean_(flat.grad)
-        if not bool(torch.isfinite(flat.grad).all()):
-            return 1
-        adam.step(flat.data, flat.grad, lr)
-        return 0
+        finite = bool(torch.isfinite(flat.grad).all())
+        if finite:
+            if scaler.scale != 1:
+                flat.grad.div_(scaler.scale)
+            adam.step(flat.data, flat.grad, lr)
+        scaler.update(finite=finite)
+        return 0 if finite else 1
 
     @torch.no_grad()
     def _update_ema(self, stage: Stage) -> None:
@@ -251,9 +282,18 @@ class TrainingStep:
             averaged.copy_(current)
 
     @torch.no_grad()
-    def _count(self, steps: int = 0, **values: Tensor | float) -> None:
+    def _count(self, passes: int = 1, steps: int = 0, **values: Tensor | float) -> None:
         for name, value in values.items():
-            self.totals[STATISTICS.index(name)] += value.detach() if isinstance(
-                value, Tensor
-            ) else value  # fmt: skip
+            self.totals[STATISTICS.index(name)] += (
+                value.detach() if isinstance(value, Tensor) else value
+            ) / passes
         self.totals[-1] += steps
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Let CUDA round factors of float32 products to 10 bits of mantissa in this process, or not.
+
+    torch by itself does so in convolutions.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed

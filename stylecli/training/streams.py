@@ -27,6 +27,14 @@ def stream_seed(seed: int, purpose: Purpose, step: int) -> int:
     return int(words[0] >> np.uint64(1))
 
 
+def seed_after(seed: int, rollbacks: int) -> int:
+    """Return the seed that streams and data order follow after so many rollbacks.
+
+    A run that went wrong and is rolled back would otherwise go wrong again in the same way.
+    """
+    return seed + (rollbacks << 32)
+
+
 class Streams:
     """One torch generator on the device, re-seeded for every draw."""
 

@@ -43,13 +43,72 @@ def test_labels_and_configurations_reach_the_network(here: Path, tiny_lmdb: Path
     assert settings["network"]["use_styles"] is False
 
 
-def test_dry_run_prints_every_derived_value_and_trains_nothing(here: Path, tiny_lmdb: Path) -> None:
+def test_dry_run_prints_every_value_and_trains_nothing(here: Path, tiny_lmdb: Path) -> None:
     result = train(str(tiny_lmdb), "--dry-run", "--preset", "paper", "--json")
     assert result.exit_code == 0, result.stderr
     plan = json.loads(result.stdout)
     assert plan["network"]["fmap_base"] == 8192
     assert plan["training"]["total_kimg"] == 25_000
+    assert plan["run"] == {"path": "runs/00000-tiny-f16", "state": "begin"}
+    assert plan["parameters"] == {"G": 17_068_553, "D": 16_005_121}
+    assert [(s["resolution"], s["fading"]) for s in plan["stages"]] == [
+        (8, False), (16, True), (16, False)
+    ]  # fmt: skip
+    assert set(plan["reasons"]["training"]) == set(plan["training"])
+    assert set(plan["reasons"]["network"]) == set(plan["network"]) - {"family"}
+    assert all(plan["reasons"]["training"].values())
     assert not (here / "runs").exists()
+
+
+def test_every_option_reaches_its_setting(here: Path, tiny_lmdb: Path) -> None:
+    typed = (
+        "--gamma-fake 2 --beta1 0.5 --beta2 0.9 --ema-kimg 3 --minibatch-repeats 2 --mbstd-group 0 "
+        "--fused-scale on --mirror --own-fakes --lr 0.001,16:0.002 --batch 8:16,16:8 --kimg 9 "
+        "--initial-resolution 4 --mapping-fmaps 9 --mixing 0.25 --hold-kimg 1 --fade-kimg 2"
+    )
+    result = train(str(tiny_lmdb), "--dry-run", "--json", "--ranks", "1", *typed.split())
+    assert result.exit_code == 0, result.stderr
+    plan = json.loads(result.stdout)
+    training, network = plan["training"], plan["network"]
+    wanted = {
+        "r2_gamma": 2, "adam_beta1": 0.5, "adam_beta2": 0.9, "ema_kimg": 3, "mirror": True,
+        "minibatch_repeats": 2, "share_fakes": False, "lr": {"16": 0.002}, "lr_base": 0.001,
+        "batch": {"8": 16, "16": 8}, "batch_base": 16, "initial_resolution": 4, "total_kimg": 9,
+        "hold_kimg": 1, "fade_kimg": 2,
+    }  # fmt: skip
+    assert {name: training[name] for name in wanted} == wanted
+    assert (network["mbstd_group_size"], network["fused_scale"]) == (0, True)
+    assert (network["mapping_fmaps"], network["style_mixing_prob"]) == (9, 0.25)
+    assert {plan["reasons"]["training"][name] for name in wanted} == {"asked for"}
+
+
+def test_dry_run_says_what_would_go_on(here: Path, tiny_lmdb: Path) -> None:
+    train(str(tiny_lmdb), *SMALL)
+    result = train(str(tiny_lmdb), *SMALL, "--dry-run")
+    assert "runs/00000-tiny-f16" in result.stdout.splitlines()[1]
+    assert "is finished" in result.stdout.splitlines()[1]
+    rows = [line.split(maxsplit=2) for line in result.stdout.splitlines()]
+    assert ["total_kimg", "0.048", "asked for"] in rows
+
+
+def test_a_dry_run_does_not_pack(here: Path) -> None:
+    (here / "photos").mkdir()
+    result = train("photos", "--dry-run", "--preset", "lsun-car")
+    assert result.exit_code == 2
+    assert "run stylecli pack photos --resolution 512 --transform wide" in result.stderr
+
+
+def test_advice_is_a_warning_and_no_error(here: Path, tiny_lmdb: Path) -> None:
+    result = train(str(tiny_lmdb), *SMALL, "--loss", "wgan-gp", "--gamma", "5", "--dry-run")
+    assert result.exit_code == 0
+    assert "warning: --gamma 5 has no effect" in result.stderr
+
+
+def test_the_help_has_headings(here: Path) -> None:
+    lines = train("--help").stdout.splitlines()
+    headings = [line for line in lines if line and not line.startswith(" ")]
+    assert headings[1] == "Arguments:"
+    assert headings.index("Network:") < headings.index("Losses:") < headings.index("Options:")
 
 
 @pytest.mark.parametrize(
@@ -59,6 +118,9 @@ def test_dry_run_prints_every_derived_value_and_trains_nothing(here: Path, tiny_
         (["--resolution", "32"], 2, "holds 16 px"),
         (["--batch", "6"], 2, "does not divide into"),
         (["--loss", "mse"], 2, "loss 'mse' is unknown"),
+        (["--preset", "big"], 2, "preset 'big' is unknown"),
+        (["--lr", "12:1"], 2, "--lr '12:1' is not understood"),
+        (["--fused-scale", "yes"], 2, "--fused-scale 'yes' is unknown"),
         (["--device", "tpu"], 2, "device 'tpu' is unknown"),
     ],
 )

@@ -15,7 +15,7 @@ from stylecli.networks.config import make_config
 from stylecli.training import launch
 from stylecli.training.config import TrainingConfig
 from stylecli.training.launch import rank_processes
-from stylecli.training.loop import TrainingLoop, check_batches
+from stylecli.training.loop import TrainingLoop
 from stylecli.training.run_folder import (
     RunSettings,
     create_run,
@@ -23,6 +23,7 @@ from stylecli.training.run_folder import (
     load_settings,
     read_statistics,
 )
+from stylecli.training.setup import check_batches
 from stylecli.workspace import newest_snapshot
 
 # 8 px, fade, 16 px: two optimizer resets within 0.192 kimg.

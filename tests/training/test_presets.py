@@ -4,6 +4,7 @@ import pytest
 
 from stylecli.errors import UsageError
 from stylecli.networks.config import PRESETS, make_config
+from stylecli.training.by_resolution import parse_by_resolution
 from stylecli.training.presets import plan_training
 
 
@@ -24,6 +25,60 @@ def test_given_values_win_and_are_not_called_derived() -> None:
     assert all(item.reason for item in plan.derived)
 
 
-def test_several_processes_are_for_processors() -> None:
-    with pytest.raises(UsageError, match="CPUs only"):
-        plan_training(resolution=32, device="cuda", ranks=2)
+def test_gpus_take_the_papers_table_for_their_number() -> None:
+    eight = plan_training("paper", resolution=1024, device="cuda", ranks=8).training
+    assert (eight.batch[8], eight.batch[64], eight.batch_base) == (256, 32, 32)
+    three = plan_training("paper", resolution=1024, device="cuda", ranks=3)
+    sizes = {*three.training.batch.values(), three.training.batch_base}
+    assert all(size % (3 * 4) == 0 for size in sizes)
+    assert any("our own for 3 GPUs" in item.reason for item in three.derived)
+    processes = plan_training("paper", resolution=1024, device="cpu", ranks=2)
+    assert processes.training.batch[8] == 128  # they share what one GPU has
+
+
+@pytest.mark.parametrize(
+    ("preset", "config", "kimg", "mirror", "loss", "gamma", "top_lr"),
+    [
+        ("ffhq", "f", 25_000, True, "logistic", 10, 0.003),
+        ("paper", "a", 12_000, True, "wgan-gp", 0, 0.002),
+        ("celebahq", "f", 12_000, True, "wgan-gp", 0, 0.002),
+        ("lsun-bedroom", "f", 70_000, False, "logistic", 10, 0.003),
+        ("lsun-car", "f", 46_000, False, "logistic", 10, 0.003),
+        ("lsun-cat", "f", 70_000, False, "logistic", 10, 0.003),
+    ],
+)
+def test_published_sets_have_their_published_values(
+    preset: str, config: str, kimg: float, mirror: bool, loss: str, gamma: float, top_lr: float
+) -> None:
+    training = plan_training(preset, config=config, resolution=1024, device="cuda").training
+    assert (training.total_kimg, training.mirror, training.loss) == (kimg, mirror, loss)
+    assert (training.r1_gamma, training.lr[1024], training.lr_base) == (gamma, top_lr, 0.001)
+    assert (training.hold_kimg, training.fade_kimg, training.initial_resolution) == (600, 600, 8)
+
+
+def test_the_default_preset_follows_device_and_pictures() -> None:
+    chosen = [
+        plan_training(resolution=128, device=device, pictures=pictures).preset
+        for device, pictures in (("cpu", 70_000), ("cuda", 70_000), ("cuda", 800), ("cuda", None))
+    ]
+    assert chosen == ["small", "paper", "photos", "paper"]
+
+
+def test_numbers_by_resolution_go_over_the_presets_table() -> None:
+    plan = plan_training(
+        "paper",
+        resolution=256,
+        batch=parse_by_resolution("8:64,16:32", "--batch", whole=True),
+        lr=parse_by_resolution("0.0005,256:0.001", "--lr"),
+    )
+    assert (plan.training.batch[8], plan.training.batch[16], plan.training.batch[32]) == (
+        64,
+        32,
+        64,
+    )
+    assert (plan.training.lr, plan.training.lr_base) == ({256: 0.001}, 0.0005)
+
+
+def test_processes_do_not_share_a_batch_on_mps() -> None:
+    with pytest.raises(UsageError, match="CPUs or CUDA GPUs"):
+        plan_training(resolution=32, device="mps", ranks=2)

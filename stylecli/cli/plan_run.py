@@ -1,0 +1,225 @@
+"""``stylecli plan``: what a training run will cost on this machine, measured."""
+
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stylecli.cli import training_options as options
+from stylecli.cli.options import DeviceOption, JsonOption, QuietOption
+from stylecli.cli.output import Output, format_seconds
+from stylecli.cli.training_ranks import count_ranks
+from stylecli.errors import Interrupted, UsageError
+from stylecli.workspace import find_dataset
+
+if TYPE_CHECKING:
+    from stylecli.progress import Progress
+    from stylecli.training.calibration import LargestBatch
+    from stylecli.training.run_folder import RunSettings
+    from stylecli.training.session import Session
+    from stylecli.training.stage_budget import StageBudget
+
+DatasetArgument = Annotated[
+    Path | None,
+    typer.Argument(metavar="data", help="Dataset. Default: the one in datasets/."),
+]
+ResolutionOption = Annotated[
+    int | None,
+    typer.Option(
+        "--resolution",
+        help="Pixels on a side, instead of a dataset.",
+        rich_help_panel=options.PICTURES,
+    ),
+]
+
+
+def command(
+    data: DatasetArgument = None,
+    config: options.ConfigOption = "f",
+    fmap_base: options.FmapBaseOption = None,
+    fmap_max: options.FmapMaxOption = None,
+    z_dim: options.ZDimOption = None,
+    w_dim: options.WDimOption = None,
+    mapping_layers: options.MappingLayersOption = None,
+    preset: options.PresetOption = None,
+    kimg: options.KimgOption = None,
+    initial_resolution: options.InitialResolutionOption = None,
+    hold_kimg: options.HoldKimgOption = None,
+    fade_kimg: options.FadeKimgOption = None,
+    batch: options.BatchOption = None,
+    loss: options.LossOption = None,
+    r1: options.R1Option = None,
+    r1_interval: options.R1IntervalOption = None,
+    share_fakes: options.ShareFakesOption = None,
+    resolution: ResolutionOption = None,
+    ranks: options.RanksOption = None,
+    gpus: options.GpusOption = None,
+    batch_gpu: options.BatchGpuOption = None,
+    precision: options.PrecisionOption = None,
+    tf32: options.Tf32Option = False,
+    device: DeviceOption = "auto",
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Measure what training will cost: time, memory, the largest batch.
+
+    Example: stylecli plan --resolution 256 --preset paper
+
+    Takes the options of train that decide cost, and --resolution instead of a dataset. Writes
+    nothing.
+    """
+    output = Output(json=json, quiet=quiet)
+    from stylecli.training.session import Session
+
+    session = Session(batch_gpu=batch_gpu, tf32=tf32)
+    settings = _settings(
+        data, resolution, output,
+        config=config, preset=preset, device=device, batch=batch, batch_gpu=batch_gpu,
+        ranks=count_ranks(ranks, gpus, device),
+        network={"fmap_base": fmap_base, "fmap_max": fmap_max, "z_dim": z_dim, "w_dim": w_dim,
+                 "mapping_layers": mapping_layers},
+        training={"total_kimg": kimg, "initial_resolution": initial_resolution,
+                  "hold_kimg": hold_kimg, "fade_kimg": fade_kimg, "loss": loss, "r1_method": r1,
+                  "r1_interval": r1_interval, "share_fakes": share_fakes, "precision": precision},
+    )  # fmt: skip
+    try:
+        with output.progress("measuring", "stages") as report:
+            budgets, kind, largest = _measure(settings, session, report)
+    except KeyboardInterrupt:
+        raise Interrupted("stopped measuring; the same command measures anew") from None
+    _print(settings, budgets, kind, largest, output)
+
+
+def _settings(
+    data: Path | None,
+    resolution: int | None,
+    output: Output,
+    *,
+    config: str,
+    preset: str | None,
+    device: str,
+    batch: str | None,
+    batch_gpu: int | None,
+    ranks: int | None,
+    network: dict[str, Any],
+    training: dict[str, Any],
+) -> "RunSettings":
+    """Return the settings that train would have with the same options."""
+    import os
+
+    from stylecli.devices import resolve_device
+    from stylecli.training.by_resolution import parse_by_resolution
+    from stylecli.training.presets import plan_training
+    from stylecli.training.run_folder import RunSettings
+    from stylecli.training.setup import check_batches, check_precision
+
+    channels, pictures = 3, None
+    if data is not None or resolution is None:
+        from stylecli.data.reader import open_dataset
+
+        found = find_dataset(data)
+        if found.why:
+            output.note(f"using {found.path}, {found.why}")
+        dataset = open_dataset(found.path)
+        channels, pictures = dataset.channels, len(dataset)
+        if resolution not in (None, dataset.resolution):
+            raise UsageError(
+                f"--resolution {resolution} differs from {found.path}, which holds "
+                f"{dataset.resolution} px: leave one of them out"
+            )
+        resolution = dataset.resolution
+    assert resolution is not None
+    name = resolve_device(device).type
+    plan = plan_training(
+        preset,
+        config=config,
+        resolution=resolution,
+        channels=channels,
+        device=name,
+        cpus=os.cpu_count() or 1,
+        ranks=ranks,
+        pictures=pictures,
+        batch=parse_by_resolution(batch, "--batch", whole=True) if batch else None,
+        network={key: value for key, value in network.items() if value is not None},
+        training={key: value for key, value in training.items() if value is not None},
+    )
+    settings = RunSettings(plan.network, plan.training, Path(), "", plan.ranks, name)
+    check_batches(settings, batch_gpu)
+    check_precision(settings)
+    return settings
+
+
+def _measure(
+    settings: "RunSettings", session: "Session", report: "Progress"
+) -> tuple[list["StageBudget"], str, "LargestBatch | None"]:
+    """Return what every stage takes, what memory was measured, and the largest batch."""
+    import torch
+
+    from stylecli.training.calibration import measure_largest_batch, measure_stages
+    from stylecli.training.launch import rank_processes
+    from stylecli.training.peak_memory import PeakMemory
+    from stylecli.training.run_folder import create_run
+    from stylecli.training.stage_budget import budget_stages
+    from stylecli.training.time_left import growth_spans
+
+    trained = {key for key, _, _ in growth_spans(settings.training, settings.network.resolution)}
+    with tempfile.TemporaryDirectory(prefix="stylecli-plan-") as folder:
+        trial = Path(folder) / "run"
+        create_run(trial, settings)
+        with rank_processes(trial, settings.ranks, session=session, calibrate=True) as group:
+            costs = measure_stages(
+                trial, group, session=session, only=trained.__contains__, progress=report
+            )
+        largest = measure_largest_batch(trial, session, processes=settings.ranks)
+    kind = PeakMemory(torch.device(settings.device)).kind
+    return budget_stages(settings, costs), kind, largest
+
+
+def _print(
+    settings: "RunSettings",
+    budgets: list["StageBudget"],
+    kind: str,
+    largest: "LargestBatch | None",
+    output: Output,
+) -> None:
+    total = sum(budget.seconds for budget in budgets)
+    document = {
+        "device": settings.device,
+        "processes": settings.ranks,
+        "precision": settings.training.precision,
+        "memory": kind,
+        "stages": [asdict(budget) for budget in budgets],
+        "kimg": settings.training.total_kimg,
+        "seconds": total,
+        "largest_batch": None if largest is None else asdict(largest),
+    }
+    header = ("stage", "batch", "passes", "memory", "sec/kimg", "kimg", "time")
+    rows = [
+        (
+            budget.name, str(budget.batch), str(budget.passes), f"{budget.memory_mib:,.0f} MiB",
+            f"{budget.sec_per_kimg:.2f}", f"{budget.kimg:g}", format_seconds(budget.seconds),
+        )
+        for budget in budgets
+    ]  # fmt: skip
+    each = f" of each of {settings.ranks} processes" if settings.ranks > 1 else ""
+    lines = [
+        *output.table(header, rows),
+        f"whole schedule: {settings.training.total_kimg:g} kimg in {format_seconds(total)} "
+        "(steps alone: saving and measuring come on top)",
+        f"memory: {kind}{each}",
+    ]
+    if largest is not None:
+        lines.append(_describe(largest, settings))
+    output.result(document, lines)
+
+
+def _describe(largest: "LargestBatch", settings: "RunSettings") -> str:
+    side = settings.network.resolution
+    where = f"{largest.memory_mib:,.0f} MiB free" + (" each" if settings.ranks > 1 else "")
+    how = "an estimate: " if largest.estimated else ""
+    return (
+        f"largest batch of a pass at {side} px: {largest.images:,} images ({how}"
+        f"{largest.mib_per_image:.1f} MiB an image, {where})"
+    )

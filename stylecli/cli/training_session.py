@@ -1,0 +1,224 @@
+"""What ``stylecli train`` does between its options and the training loop."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from stylecli.cli.output import Output
+from stylecli.cli.training_start import plan_run
+from stylecli.errors import UsageError
+from stylecli.workspace import find_dataset, list_runs, newest_snapshot, next_run
+
+if TYPE_CHECKING:
+    from stylecli.data.reader import Dataset
+    from stylecli.training.measuring import Evaluate
+    from stylecli.training.presets import TrainingPlan
+    from stylecli.training.run_folder import RunSettings
+    from stylecli.training.session import Session
+    from stylecli.training.starting import Source
+
+
+@dataclass(frozen=True)
+class RunChoice:
+    """The run that settings lead to, and whether it is begun, gone on with or finished."""
+
+    run: Path
+    state: str  # begin | continue | finished
+
+
+def prepare_dataset(
+    data: Path | None,
+    resolution: int | None,
+    preset: str | None,
+    output: Output,
+    *,
+    pack: bool,
+    run: Path | None = None,
+) -> "Dataset":
+    """Return the dataset to train on; pictures are packed into datasets/ first.
+
+    Without ``data`` it is the one that ``run`` was trained on, where there is such a run. They are
+    packed as the preset's own set was, where it has one. Without ``pack`` raises
+    UsageError for pictures, with the command that packs them.
+    """
+    from stylecli.data.reader import open_dataset
+    from stylecli.training.presets import name_preset
+    from stylecli.training.published import SETS
+
+    found = find_dataset(data, run=run)
+    if found.why:
+        output.note(f"using {found.path}, {found.why}")
+    path = found.path
+    if not (path / "data.mdb").is_file():
+        published = SETS.get(name_preset(preset)) if preset else None
+        transform: Literal["center-crop", "wide"] = (
+            published.transform if published else "center-crop"
+        )
+        side = resolution or (published.resolutions[0] if published and preset != "paper" else None)
+        if not pack:
+            raise UsageError(
+                f"{path} is not packed yet, which --dry-run does not do: run stylecli pack {path}"
+                + (f" --resolution {side}" if side else "")
+                + (f" --transform {transform}" if transform != "center-crop" else "")
+            )
+        from stylecli.cli.pack_pictures import pack_to_default
+
+        path = pack_to_default(path, side, output, transform=transform)
+    dataset = open_dataset(path)
+    if resolution is not None and resolution != dataset.resolution:
+        raise UsageError(
+            f"--resolution {resolution} differs from {path}, which holds "
+            f"{dataset.resolution} px: pack the pictures again with --resolution {resolution}"
+        )
+    return dataset
+
+
+def make_settings(
+    dataset: "Dataset",
+    source: "Source | None",
+    config: str,
+    preset: str | None,
+    device: str,
+    ranks: int | None,
+    batch: str | None,
+    lr: str | None,
+    labels: bool | None,
+    *,
+    network: dict[str, Any],
+    training: dict[str, Any],
+    batch_gpu: int | None = None,
+) -> tuple["RunSettings", "TrainingPlan"]:
+    """Return the settings of a run, and the plan they come from; None means not given."""
+    import os
+
+    from stylecli.devices import resolve_device
+    from stylecli.training.by_resolution import parse_by_resolution
+    from stylecli.training.run_folder import RunSettings
+    from stylecli.training.setup import check_batches, check_precision, frozen_in
+
+    name = resolve_device(device).type
+    plan, origin = plan_run(
+        source,
+        preset,
+        config,
+        dataset=dataset,
+        labels=labels,
+        device=name,
+        cpus=os.cpu_count() or 1,
+        ranks=ranks,
+        batch=parse_by_resolution(batch, "--batch", whole=True) if batch else None,
+        lr=parse_by_resolution(lr, "--lr") if lr else None,
+        network={key: value for key, value in network.items() if value is not None},
+        training={key: value for key, value in training.items() if value is not None},
+    )
+    settings = RunSettings(
+        plan.network, plan.training, dataset.path, dataset.digest, plan.ranks, name, origin
+    )
+    check_batches(settings, batch_gpu)
+    check_precision(settings)
+    frozen_in(settings)  # raises for layers that D has not
+    return settings, plan
+
+
+def tell_advice(plan: "TrainingPlan", dataset: "Dataset", output: Output) -> None:
+    """Warn on stderr of what looks wrong, under --quiet too."""
+    for sentence in find_advice(plan, dataset):
+        output.warn(sentence)
+
+
+def find_advice(plan: "TrainingPlan", dataset: "Dataset") -> list[str]:
+    """Return what looks wrong about training this plan on this dataset."""
+    from stylecli.training.advice import advise
+
+    return advise(
+        plan,
+        pictures=len(dataset),
+        classes=dataset.label_dim,
+        transform=str(dataset.info.get("transform", "")),
+    )
+
+
+def choose_run(settings: "RunSettings", out: Path | None) -> RunChoice:
+    """Return the run to train: the newest with equal settings, else a new one.
+
+    Raises UsageError when ``out`` is a run with other settings.
+    """
+    from stylecli.training.run_folder import is_finished, load_settings
+
+    candidates = [out] if out is not None else list(reversed(list_runs()))
+    for run in candidates:
+        if not (run / "run.json").exists():
+            continue
+        if load_settings(run).same_run(settings):
+            return RunChoice(run, "finished" if is_finished(run) else "continue")
+        if out is not None:
+            raise UsageError(f"{run} was started with other settings: give another --out")
+    network = settings.network
+    name = f"{settings.dataset.stem}-{network.preset}{network.resolution}"
+    return RunChoice(out or next_run(name), "begin")
+
+
+def start_or_continue(
+    choice: RunChoice,
+    settings: "RunSettings",
+    plan: "TrainingPlan",
+    source: "Source | None",
+    output: Output,
+) -> Path:
+    """Make the run where it is new, say on stderr what happens, and return its folder."""
+    from stylecli.training.run_folder import create_run
+
+    run = choice.run
+    if choice.state == "finished":
+        output.note(f"{run} is finished with these settings; change --kimg or --seed for more")
+    elif choice.state == "continue":
+        output.note(f"going on with {run}")
+    else:
+        if source is None:
+            create_run(run, settings)
+        else:
+            from stylecli.training.starting import begin_run
+
+            begin_run(run, settings, source)
+        output.note(f"training in {run}")
+        for item in plan.derived:
+            output.note(f"  {item.name} {item.value}: {item.reason}")
+    return run
+
+
+def make_session(**settings: Any) -> "Session":
+    """Return how this session is driven; raise UsageError for what cannot be done here."""
+    from stylecli.training.session import Session
+    from stylecli.training.tensorboard import require_tensorboard
+
+    session = Session(**settings)
+    if session.tensorboard:
+        require_tensorboard()
+    return session
+
+
+def train_run(
+    run: Path,
+    ranks: int | None,
+    output: Output,
+    session: "Session",
+    evaluate: "Evaluate | None" = None,
+) -> Path:
+    """Train a run to its end, with its own number of processes unless another is asked for."""
+    from stylecli.training.launch import rank_processes
+    from stylecli.training.loop import TrainingLoop
+    from stylecli.training.run_folder import is_finished, load_settings
+    from stylecli.training.time_left import TimeLeft
+
+    if not is_finished(run):
+        settings = load_settings(run)
+        count = ranks or settings.ranks
+        left = TimeLeft(settings.training, settings.network)
+        with (
+            rank_processes(run, count, session=session) as group,
+            output.progress("training", "kimg", left) as report,
+        ):
+            TrainingLoop(run, group, session, evaluate).train(progress=report, notice=output.warn)
+    network = newest_snapshot(run)
+    assert network is not None
+    return network

@@ -1,0 +1,227 @@
+"""Where a run begins when not from nothing: ``--resume`` opens a file, plans and prepares a run.
+
+A training checkpoint whose architecture and dataset are those of the new run goes on with its full
+state. From anything else weights are transferred, and training begins at its first image.
+"""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from stylecli import atomic
+from stylecli.checkpoint import load_network, network_digest, read_header, save_network
+from stylecli.data.reader import Dataset
+from stylecli.disk_space import room_for
+from stylecli.errors import NetworkError, UsageError
+from stylecli.networks.bundle import Bundle
+from stylecli.networks.config import make_config
+from stylecli.training.by_resolution import ByResolution
+from stylecli.training.config import TrainingConfig, training_from_dict
+from stylecli.training.presets import Derived, TrainingPlan, plan_training, show_value
+from stylecli.training.run_folder import Origin, RunSettings, create_run, load_settings
+from stylecli.training.saving import inherited_info
+from stylecli.training.transfer import grown_resolution, same_architecture, transfer_networks
+from stylecli.training.transfer_table import Row, describe_transfer
+from stylecli.workspace import (
+    BEST_CHECKPOINT_FILE,
+    BEST_NAME,
+    CHECKPOINT_FILE,
+    INITIAL_FILE,
+    RUN_FILE,
+    best_snapshot,
+    newest_snapshot,
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What ``--resume`` was given, read."""
+
+    given: Path
+    path: Path  # the file it led to
+    digest: str  # its SHA-256
+    net: Bundle
+    nimg: int  # images it was trained on, 0 if not known
+    data_digest: str | None  # of the dataset it was trained on
+    training: TrainingConfig | None  # its settings, where the file holds the full state
+
+    @property
+    def resolution(self) -> int:
+        """Side in pixels up to which its networks are grown."""
+        return grown_resolution(self.net)
+
+
+def open_source(given: Path) -> Source:
+    """Open a run (its newest checkpoint), RUN/best, a training checkpoint or a network file.
+
+    Raises NetworkError when there is nothing to read, or it cannot be read.
+    """
+    path = _find_file(given)
+    digest = network_digest(path)
+    net = load_network(path)
+    if net.G_ema is None and net.G is None:
+        raise NetworkError(f"{path} holds no generator to begin with: give another --resume")
+    training = _read_training(path)
+    nimg = round(float(net.info.get("kimg") or 0) * 1000)
+    return Source(given, path, digest, net, nimg, net.info.get("data_digest"), training)
+
+
+def plan_resumed(
+    source: Source,
+    preset: str | None,
+    *,
+    dataset: Dataset,
+    labels: bool | None,
+    network: Mapping[str, Any],
+    training: Mapping[str, Any],
+    batch: ByResolution | None = None,
+    lr: ByResolution | None = None,
+    **machine: Any,
+) -> tuple[TrainingPlan, Origin]:
+    """Return the plan of a run that begins with ``source`` on ``dataset``, and its origin.
+
+    The architecture is the source's where ``network`` does not say otherwise. ``labels`` None
+    keeps classes where source and dataset have as many. A continued run keeps the settings it had
+    but for what ``training``, ``batch`` and ``lr`` say; another one has the preset's, and grows
+    from the resolution that the source is grown to. ``machine`` goes to ``plan_training``.
+    """
+    config = source.net.config
+    if labels is None:
+        labels = bool(config.label_dim) and config.label_dim == dataset.label_dim
+    own = config.to_dict()
+    name = own.pop("preset")
+    for field in ("family", "resolution", "channels", "label_dim"):
+        own.pop(field)
+    start = min(source.resolution, dataset.resolution)
+    plan = plan_training(
+        preset, config=name, resolution=dataset.resolution, channels=dataset.channels,
+        label_dim=dataset.label_dim if labels else 0, pictures=len(dataset), batch=batch, lr=lr,
+        network={**own, **network}, training={"initial_resolution": start, **training}, **machine,
+    )  # fmt: skip
+    taken = set(own) - set(network) | {"initial_resolution"} - set(training)
+    plan = replace(plan, given=plan.given - taken)
+    continued = (
+        source.training is not None
+        and source.data_digest == dataset.digest
+        and same_architecture(config, plan.network)
+    )
+    if continued:
+        assert source.training is not None
+        kept = _with_tables(source.training, batch, lr)
+        plan = replace(plan, training=replace(kept, **training))
+        if source.nimg >= plan.training.total_kimg * 1000:
+            raise UsageError(
+                f"{source.path} was trained on {source.nimg / 1000:g} kimg already, of "
+                f"{plan.training.total_kimg:g}: give more with --kimg"
+            )
+    plan = replace(plan, derived=_reasons(plan, source, continued=continued, start=start))
+    return plan, Origin(str(source.given), source.digest, continued, start)
+
+
+def describe_start(source: Source, settings: RunSettings) -> list[Row]:
+    """Return what will become of every part of the source; no row when it goes on as it is."""
+    assert settings.origin is not None
+    if settings.origin.continued:
+        return []
+    config = settings.network
+    outcomes = transfer_networks(source.net, config, seed=settings.training.seed).outcomes
+    return describe_transfer(outcomes, source.net.config, config)
+
+
+def begin_run(run: Path, settings: RunSettings, source: Source) -> None:
+    """Make the run with ``initial.safetensors`` in it, which every session and rank begins with.
+
+    Raises NetworkError when the source changed since it was opened, UsageError when ``run`` is a
+    run already, StyleCLIError when the disk is full.
+    """
+    if (run / RUN_FILE).exists():
+        raise UsageError(f"{run} is a run already: choose another folder")
+    assert settings.origin is not None
+    initial = run / INITIAL_FILE
+    if settings.origin.continued:
+        with room_for(initial, source.path.stat().st_size), atomic.replacing(initial) as temporary:
+            shutil.copyfile(source.path, temporary)
+            if network_digest(temporary) != source.digest:
+                raise NetworkError(f"{source.path} changed while it was read: run this again")
+    else:
+        moved = transfer_networks(source.net, settings.network, seed=settings.training.seed)
+        moved.bundle.info = inherited_info(source.net.info)
+        save_network(initial, moved.bundle)
+    create_run(run, settings)  # last: a folder without run.json is no run
+
+
+def _find_file(given: Path) -> Path:
+    if given.is_dir():
+        found = given / CHECKPOINT_FILE
+        newest = found if found.exists() else newest_snapshot(given)
+        if newest is None:
+            raise NetworkError(f"{given} holds no checkpoint and no network: give a file")
+        return newest
+    if given.name == BEST_NAME and given.parent.is_dir() and not given.exists():
+        found = given.parent / BEST_CHECKPOINT_FILE
+        return found if found.exists() else best_snapshot(given.parent)
+    if not given.is_file():
+        raise NetworkError(
+            f"--resume {given} does not exist: give a run, a checkpoint or a network"
+        )
+    return given
+
+
+def _read_training(path: Path) -> TrainingConfig | None:
+    """Return the settings of a training checkpoint; None for a file without the full state.
+
+    Checkpoints of earlier versions do not carry them: there the run that they lie in knows.
+    """
+    try:
+        state = read_header(path).get("training")
+        if not isinstance(state, dict):
+            return None
+        if "settings" in state:
+            return training_from_dict(state["settings"])
+        return load_settings(path.parent).training
+    except (NetworkError, UsageError, TypeError):
+        return None
+
+
+def _reasons(
+    plan: TrainingPlan, source: Source, *, continued: bool, start: int
+) -> tuple[Derived, ...]:
+    """Return what was chosen by the source instead of by a preset."""
+    as_there = "as in the source"
+    usual = make_config(plan.network.preset)
+    configs: list[tuple[Any, Any]] = [(plan.network, usual)]
+    if continued:
+        configs.append((plan.training, TrainingConfig()))
+        chosen = [item for item in plan.derived if item.name == "ranks"]
+        chosen.insert(0, Derived("preset", "none", f"all settings {as_there}"))
+    else:
+        of_network = {field.name for field in fields(plan.network)} - {"preset"}
+        chosen = [item for item in plan.derived if item.name not in of_network]
+        if plan.training.initial_resolution == start and "initial_resolution" not in plan.given:
+            why = f"the source is grown to {source.resolution} px"
+            chosen.append(Derived("initial_resolution", str(start), why))
+    for config, default in configs:
+        chosen += [
+            Derived(field.name, show_value(getattr(config, field.name)), as_there)
+            for field in fields(config)
+            if field.name not in {*plan.given, "preset", "resolution", "channels", "label_dim"}
+            and getattr(config, field.name) != getattr(default, field.name)
+            and getattr(config, field.name) != {}
+        ]
+    return tuple(chosen)
+
+
+def _with_tables(
+    training: TrainingConfig, batch: ByResolution | None, lr: ByResolution | None
+) -> TrainingConfig:
+    """Return settings with other batches and learning rates."""
+    if batch is not None:
+        table, base = batch.over(training.batch, training.batch_base)
+        sizes = {side: int(size) for side, size in table.items()}
+        training = replace(training, batch=sizes, batch_base=int(base))
+    if lr is not None:
+        rates, rate = lr.over(training.lr, training.lr_base)
+        training = replace(training, lr=rates, lr_base=rate)
+    return training

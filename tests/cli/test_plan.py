@@ -1,0 +1,78 @@
+"""`stylecli plan` as typed: a table, a document, refusals; nothing is left behind."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from stylecli.cli.app import app
+from stylecli.training import calibration
+
+SMALL = ["--fmap-base", "64", "--fmap-max", "8", "--z-dim", "8", "--w-dim", "8",
+         "--mapping-layers", "1", "--device", "cpu", "--ranks", "1"]  # fmt: skip
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: Any) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(calibration, "SECONDS_PER_STAGE", 0.0)
+    return tmp_path
+
+
+def plan(*arguments: str) -> Any:
+    return CliRunner().invoke(app, ["plan", *arguments])
+
+
+def test_a_resolution_alone_is_planned(here: Path) -> None:
+    result = plan("--resolution", "16", *SMALL, "--kimg", "10")
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0].split() == ["stage", "batch", "passes", "memory", "sec/kimg", "kimg", "time"]
+    assert [line.split("  ")[0] for line in lines[1:4]] == ["8 px", "16 px fading in", "16 px"]
+    assert lines[4].startswith("whole schedule: 10 kimg in ")
+    assert list(here.iterdir()) == []
+
+
+def test_a_dataset_gives_its_size_and_a_batch_its_passes(here: Path, tiny_lmdb: Path) -> None:
+    result = plan(str(tiny_lmdb), *SMALL, "--batch", "16", "--batch-gpu", "8", "--json", "--quiet")
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert [stage["resolution"] for stage in document["stages"]] == [8, 16, 16]
+    assert {stage["passes"] for stage in document["stages"]} == {2}
+    total = sum(stage["seconds"] for stage in document["stages"])
+    assert document["seconds"] == pytest.approx(total)
+
+
+def test_a_schedule_that_ends_early_is_measured_only_so_far(here: Path) -> None:
+    result = plan("--resolution", "64", *SMALL, "--kimg", "10", "--hold-kimg", "20", "--json")
+    assert [stage["name"] for stage in json.loads(result.stdout)["stages"]] == ["8 px"]
+
+
+def test_ctrl_c_says_so(here: Path, monkeypatch: Any) -> None:
+    def interrupt(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(calibration, "measure_stages", interrupt)
+    result = plan("--resolution", "16", *SMALL, "--quiet")
+    assert result.exit_code == 130
+    assert result.stderr == ("stylecli: stopped measuring; the same command measures anew\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ([], 3, "there is no dataset in this folder"),
+        (["--resolution", "24"], 2, "resolution 24 is not a power of two"),
+        (["--resolution", "16", "--batch-gpu", "2"], 2, "give --batch-gpu 4 or more"),
+        (["--resolution", "16", "--precision", "fp16"], 2, "--precision fp16 is for CUDA"),
+        (["--resolution", "16", "--gpus", "2"], 4, "more CUDA GPUs than the 0"),
+    ],
+)
+def test_mistakes_are_one_sentence(here: Path, arguments: list[str], code: int, words: str) -> None:
+    options = [*SMALL] if "--gpus" not in arguments else SMALL[:-2]
+    result = plan(*arguments, *options)
+    assert result.exit_code == code, result.stderr
+    assert words in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1

@@ -1,0 +1,279 @@
+"""A watched run: rolled back or stopped when it goes wrong, measured without being changed."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from stylecli.checkpoint import read_tensors
+from stylecli.data.reader import Dataset, open_dataset
+from stylecli.errors import StyleCLIError
+from stylecli.networks.bundle import Bundle
+from stylecli.networks.config import make_config
+from stylecli.training import watchdog
+from stylecli.training.config import TrainingConfig
+from stylecli.training.launch import rank_processes
+from stylecli.training.loop import TrainingLoop
+from stylecli.training.run_folder import (
+    RunSettings,
+    create_run,
+    is_finished,
+    read_events,
+    read_statistics,
+)
+from stylecli.training.session import Session
+from stylecli.training.watchdog import Finding
+
+# Ticks of 16 images, a snapshot every second one, a fade in between.
+SETTINGS = {
+    "total_kimg": 0.128, "hold_kimg": 0.048, "fade_kimg": 0.032, "batch": {}, "batch_base": 8,
+    "lr": {}, "lr_base": 0.003, "minibatch_repeats": 2, "tick_kimg": 0.016, "snapshot_ticks": 2,
+}  # fmt: skip
+
+
+@pytest.fixture
+def start(tmp_path: Path, tiny_lmdb: Path, tiny_config_fields: Any) -> Callable[..., Path]:
+    def make(name: str = "run", **settings: Any) -> Path:
+        config = make_config("f", **tiny_config_fields)
+        training = TrainingConfig(**{**SETTINGS, **settings})
+        digest = open_dataset(tiny_lmdb).digest
+        create_run(tmp_path / name, RunSettings(config, training, tiny_lmdb, digest))
+        return tmp_path / name
+
+    return make
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return read_tensors(run / "checkpoint.safetensors")[1]
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def named(run: Path, event: str) -> list[str]:
+    return [row["text"] for row in read_events(run) if row["event"] == event]
+
+
+def goes_wrong_at(nimg: int, times: int, monkeypatch: Any) -> None:
+    """Make the watchdog find a collapse in the tick at ``nimg``, so many times."""
+    left = [times]
+
+    def find(rows: Sequence[Mapping[str, Any]], config: TrainingConfig) -> Finding | None:
+        if rows[-1]["nimg"] != nimg or not left[0]:
+            return None
+        left[0] -= 1
+        return Finding("collapse", "the pictures collapse", "try a lower --lr")
+
+    monkeypatch.setattr(watchdog, "find_collapse", find)
+
+
+def test_a_rollback_goes_back_to_the_checkpoint_and_on_with_other_numbers(
+    start: Callable[..., Path], monkeypatch: Any
+) -> None:
+    straight, back = start("straight"), start("back")
+    TrainingLoop(straight).train()
+    goes_wrong_at(80, 1, monkeypatch)
+    heard: list[str] = []
+    assert TrainingLoop(back, session=Session(watch="rollback")).train(notice=heard.append)
+
+    assert is_finished(back)
+    assert [row["nimg"] for row in read_statistics(back)] == list(range(16, 129, 16))
+    assert heard == [
+        "the pictures collapse: try a lower --lr",
+        "rolled back from 0.08 to 0.064 kimg, going on with other random numbers "
+        "(rollback 1 of at most 3)",
+    ]
+    assert named(back, "warning") + named(back, "rollback") == heard
+    assert not equal(weights(straight), weights(back))
+    before, after = ([row["loss_D"] for row in read_statistics(run)] for run in (straight, back))
+    assert before[:4] == after[:4]  # up to the checkpoint nothing is different
+    assert before[4] != after[4]
+
+
+def test_a_rolled_back_run_resumes_bit_for_bit(
+    start: Callable[..., Path], monkeypatch: Any
+) -> None:
+    whole, parts = start("whole"), start("parts")
+    for run in (whole, parts):
+        goes_wrong_at(80, 1, monkeypatch)
+        loop = TrainingLoop(run, session=Session(watch="rollback"))
+        if run == parts:
+            # Killed right after the rollback: nothing more is saved.
+            monkeypatch.setattr(loop.oversight, "rolled_back", _die)
+            with pytest.raises(_KilledError):
+                loop.train()
+            loop = TrainingLoop(run, session=Session(watch="rollback"))
+            assert (loop.counters.nimg, loop.counters.rollbacks) == (64, 1)
+        assert loop.train()
+
+    assert equal(weights(whole), weights(parts))
+
+
+class _KilledError(Exception):
+    pass
+
+
+def _die(*anything: Any) -> None:
+    raise _KilledError
+
+
+def test_rollbacks_come_to_an_end(start: Callable[..., Path], monkeypatch: Any) -> None:
+    run = start()
+    goes_wrong_at(80, 99, monkeypatch)
+    with pytest.raises(StyleCLIError, match="saved by the watchdog after 3 rollbacks") as caught:
+        TrainingLoop(run, session=Session(watch="rollback")).train()
+
+    assert caught.value.exit_code == 1
+    assert len(named(run, "rollback")) == 3
+    assert not is_finished(run)
+
+
+def test_a_run_without_a_checkpoint_is_stopped_instead(
+    start: Callable[..., Path], monkeypatch: Any
+) -> None:
+    run = start()
+    goes_wrong_at(16, 1, monkeypatch)
+    with pytest.raises(StyleCLIError, match="stopped and saved by the watchdog: the pictures"):
+        TrainingLoop(run, session=Session(watch="rollback")).train()
+
+    assert (run / "checkpoint.safetensors").exists()
+
+
+@pytest.mark.parametrize(("watch", "warnings"), [("warn", 1), ("off", 0)])
+def test_a_run_that_is_not_to_be_stopped_goes_on(
+    watch: str, warnings: int, start: Callable[..., Path], monkeypatch: Any
+) -> None:
+    run = start()
+    goes_wrong_at(80, 99, monkeypatch)
+
+    assert TrainingLoop(run, session=Session(watch=watch)).train()
+    assert len(named(run, "warning")) == warnings
+
+
+def test_a_real_divergence_is_stopped_and_saved(start: Callable[..., Path]) -> None:
+    run = start(lr_base=100.0)
+    with pytest.raises(StyleCLIError, match=r"diverges|not finite|D is winning"):
+        TrainingLoop(run, session=Session(watch="stop")).train()
+
+    assert (run / "checkpoint.safetensors").exists()
+    [sentence] = named(run, "warning")
+    assert "try a lower --lr (now 100)" in sentence
+
+
+def test_all_processes_are_taken_back(start: Callable[..., Path], monkeypatch: Any) -> None:
+    run = start()
+    goes_wrong_at(80, 1, monkeypatch)
+    with rank_processes(run, 2) as ranks:
+        assert TrainingLoop(run, ranks, Session(watch="rollback")).train()
+
+    assert len(named(run, "rollback")) == 1
+    assert [row["nimg"] for row in read_statistics(run)] == list(range(16, 129, 16))
+
+
+def intrusive(bundle: Bundle, dataset: Dataset) -> list[dict[str, Any]]:
+    """Measure something, and disturb all that a careless metric could."""
+    torch.manual_seed(1)
+    torch.randn(7)
+    assert bundle.G_ema is not None
+    with torch.no_grad():
+        for parameter in bundle.G_ema.parameters():
+            parameter.zero_()
+    bundle.G_ema.lod = 0.0
+    return [{"name": "kid", "value": 0.5, "std": 0.1}, {"name": "ppl", "value": None}]
+
+
+def test_measuring_changes_nothing_that_is_trained(start: Callable[..., Path]) -> None:
+    plain, measured = start("plain"), start("measured")
+    TrainingLoop(plain).train()
+    TrainingLoop(measured, evaluate=intrusive).train()
+
+    assert equal(weights(plain), weights(measured))
+    rows = [json.loads(line) for line in (measured / "metric-kid.jsonl").read_text().splitlines()]
+    assert [row["kimg"] for row in rows] == [0.032, 0.064, 0.096, 0.128]
+    assert rows[0]["snapshot"] == "network-snapshot-000000032.safetensors"
+    assert rows[0]["results"] == {"kid": 0.5, "kid_std": 0.1}
+    assert not (measured / "metric-ppl.jsonl").exists()
+    assert named(measured, "evaluation-failed") == ["ppl is not measured: it has no value"]
+
+
+@pytest.mark.parametrize(
+    ("every", "measured"),
+    [(1, [32, 64, 96, 128]), (4, [64, 128]), (3, [64, 96, 128]), (100, [128])],
+)
+def test_measuring_has_its_own_rhythm_and_never_misses_the_end(
+    every: int, measured: list[int], start: Callable[..., Path]
+) -> None:
+    seen = []
+
+    def note(bundle: Bundle, dataset: Dataset) -> list[dict[str, Any]]:
+        seen.append(loop.counters.nimg)
+        return []
+
+    loop = TrainingLoop(start(), session=Session(evaluate_ticks=every), evaluate=note)
+    loop.train()
+    assert seen == measured
+
+
+@pytest.mark.parametrize(
+    "error",
+    [StyleCLIError("Inception's weights\nare missing"), MemoryError(), ZeroDivisionError("by 0")],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_failing_metric_does_not_end_a_run(error: Exception, start: Callable[..., Path]) -> None:
+    def fail(bundle: Bundle, dataset: Dataset) -> list[dict[str, Any]]:
+        raise error
+
+    run = start()
+    assert TrainingLoop(run, session=Session(evaluate_ticks=100), evaluate=fail).train()
+    [sentence] = named(run, "evaluation-failed")
+    assert "\n" not in sentence
+    assert type(error).__name__ in sentence
+
+
+def test_a_metric_of_the_wrong_shape_does_not_end_a_run(start: Callable[..., Path]) -> None:
+    run = start()
+    assert TrainingLoop(run, evaluate=lambda bundle, dataset: [{"kid": 1.0}]).train()
+
+    assert "KeyError: 'name'" in named(run, "evaluation-failed")[0]
+
+
+def test_a_rising_metric_rolls_back_to_the_best(start: Callable[..., Path]) -> None:
+    values = iter([0.1, 0.5, 0.6, 0.7, *[0.05] * 9])
+    run = start(snapshot_ticks=1)
+    assert TrainingLoop(
+        run,
+        session=Session(watch="rollback"),
+        evaluate=lambda bundle, dataset: [{"name": "kid", "value": next(values)}],
+    ).train()
+
+    [sentence] = named(run, "rollback")
+    assert sentence.startswith("rolled back from 0.064 to 0.016 kimg")
+    rows = [json.loads(line) for line in (run / "metric-kid.jsonl").read_text().splitlines()]
+    assert [row["nimg"] for row in rows] == list(range(16, 129, 16))
+    assert [row["value"] for row in rows] == [0.1, *[0.05] * 7]
+
+
+def test_tensorboard_reads_what_was_written(start: Callable[..., Path]) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run = start()
+    TrainingLoop(run, session=Session(tensorboard=True), evaluate=intrusive).train()
+    events = accumulator.EventAccumulator(str(run), size_guidance={"images": 0})
+    events.Reload()
+
+    wanted = [(row["nimg"], row["loss_G"]) for row in read_statistics(run)]
+    found = [(item.step, item.value) for item in events.Scalars("training/loss_G")]
+    assert found == [(nimg, pytest.approx(loss)) for nimg, loss in wanted]
+    assert [item.value for item in events.Scalars("metrics/kid")] == [0.5] * 4
+    assert [item.step for item in events.Images("fakes")] == [0, 32, 64, 96, 128]
+
+
+def test_tensorboard_that_is_not_there_is_one_sentence(
+    start: Callable[..., Path], monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(StyleCLIError, match=r"run pip install 'stylecli\[tensorboard\]'"):
+        TrainingLoop(start(), session=Session(tensorboard=True)).train()

@@ -1,0 +1,117 @@
+"""What stays of a run's snapshots: the newest, the best, and what training did not write."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stylecli.checkpoint import read_header
+from stylecli.data.reader import open_dataset
+from stylecli.errors import NetworkError
+from stylecli.networks.config import make_config
+from stylecli.training.config import TrainingConfig
+from stylecli.training.loop import TrainingLoop
+from stylecli.training.retention import keep_best, mend_best, read_best, remove_old_snapshots
+from stylecli.training.run_folder import RunSettings, append_event, create_run
+from stylecli.training.session import Session
+from stylecli.workspace import find_network
+
+TRAINING: dict[str, Any] = {
+    "total_kimg": 0.08, "batch": {}, "batch_base": 8, "lr": {}, "lr_base": 0.003,
+    "minibatch_repeats": 2, "tick_kimg": 0.016, "snapshot_ticks": 1, "initial_resolution": 16,
+    "r1_interval": 4,
+}  # fmt: skip
+
+
+def snapshot(run: Path, nimg: int) -> None:
+    """Pretend that training saved."""
+    names = [f"network-snapshot-{nimg:09d}.safetensors", f"fakes{nimg:09d}.png"]
+    for name in names:
+        (run / name).write_text(str(nimg))
+    (run / "checkpoint.safetensors").unlink(missing_ok=True)
+    (run / "checkpoint.safetensors").write_text(str(nimg))
+    append_event(run, {"nimg": nimg, "event": "saved", "files": names})
+
+
+def networks(run: Path) -> list[int]:
+    return sorted(int(path.stem[-9:]) for path in run.glob("network-snapshot-*"))
+
+
+def test_training_keeps_the_last_and_the_best_with_its_full_state(
+    tmp_path: Path, tiny_lmdb: Path, tiny_config_fields: dict[str, Any]
+) -> None:
+    run = tmp_path / "run"
+    config = make_config("f", **tiny_config_fields)
+    digest = open_dataset(tiny_lmdb).digest
+    create_run(run, RunSettings(config, TrainingConfig(**TRAINING), tiny_lmdb, digest))
+    values = iter([5.0, 2.0, 3.0, 4.0, 4.5])
+    loop = TrainingLoop(
+        run, session=Session(keep=2), evaluate=lambda net, data: [
+            {"name": "kid", "value": next(values)}
+        ]
+    )  # fmt: skip
+    loop.train()
+    assert networks(run) == [32, 64, 80]
+    assert sorted(path.stem for path in run.glob("fakes*.png")) == [
+        "fakes000000000", "fakes000000032", "fakes000000064", "fakes000000080"
+    ]  # fmt: skip
+    best = read_header(run / "checkpoint-best.safetensors")
+    assert best["training"]["counters"]["nimg"] == 32
+    assert find_network(run / "best").path == run / "network-snapshot-000000032.safetensors"
+    assert find_network(run).path == run / "network-snapshot-000000080.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("row", "best"),
+    [
+        ({"name": "fid50k"}, 100),
+        ({"name": "diversity@1000"}, 200),
+        ({"name": "mine", "higher_is_better": True}, 200),
+    ],
+    ids=["a distance", "known by name", "said by the metric"],
+)
+def test_which_way_is_better(row: dict[str, Any], best: int, tmp_path: Path) -> None:
+    for nimg, value in ((100, 1.0), (200, 2.0), (300, 1.5)):
+        snapshot(tmp_path, nimg)
+        keep_best(tmp_path, nimg, {**row, "value": value})
+    assert read_best(tmp_path)["nimg"] == best  # type: ignore[index]
+    assert (tmp_path / "checkpoint-best.safetensors").read_text() == str(best)
+
+
+@pytest.mark.parametrize("value", [None, float("nan")])
+def test_what_was_not_measured_is_not_best(value: float | None, tmp_path: Path) -> None:
+    snapshot(tmp_path, 100)
+    assert not keep_best(tmp_path, 100, {"name": "fid", "value": value})
+    with pytest.raises(NetworkError, match="none was measured while it trained"):
+        find_network(tmp_path / "best")
+
+
+def test_only_what_training_wrote_is_removed(tmp_path: Path) -> None:
+    foreign = ["network-snapshot-000000050.safetensors", "fakes000000100 copy.png", "notes.txt"]
+    for name in foreign:
+        (tmp_path / name).write_text("mine")
+    append_event(tmp_path, {"nimg": 60, "event": "saved", "files": ["notes.txt", "../escape"]})
+    for nimg in (100, 200, 300):
+        snapshot(tmp_path, nimg)
+    removed = remove_old_snapshots(tmp_path, 1)
+    assert sorted(path.name for path in removed) == [
+        "fakes000000100.png", "fakes000000200.png",
+        "network-snapshot-000000100.safetensors", "network-snapshot-000000200.safetensors",
+    ]  # fmt: skip
+    assert all((tmp_path / name).exists() for name in foreign)
+    assert networks(tmp_path) == [50, 300]
+
+
+def test_everything_stays_where_nothing_is_asked_for(tmp_path: Path) -> None:
+    for nimg in (100, 200):
+        snapshot(tmp_path, nimg)
+    assert remove_old_snapshots(tmp_path, None) == []
+    assert networks(tmp_path) == [100, 200]
+
+
+def test_a_best_checkpoint_that_a_crash_left_out_is_made(tmp_path: Path) -> None:
+    snapshot(tmp_path, 100)
+    keep_best(tmp_path, 100, {"name": "fid", "value": 3.0})
+    (tmp_path / "checkpoint-best.safetensors").unlink()
+    mend_best(tmp_path, 100)
+    assert (tmp_path / "checkpoint-best.safetensors").read_text() == "100"
