@@ -161,8 +161,8 @@ def _calibrated_plan(
         trial = Path(scratch) / "run"
         create_run(trial, _settings(_plan(1.0, seed, ranks), dataset))
         with rank_processes(trial, ranks, calibrate=True) as group:
-            seconds = measure_stages(trial, group)
-    *early, last = seconds.values()
+            costs = measure_stages(trial, group)
+    *early, last = (cost.seconds_per_image for cost in costs.values())
     mean = SMALL_PHASE_SHARE * sum(early) + (1 - SMALL_PHASE_SHARE * len(early)) * last
     # Sheets, checkpoints and reports take about three hundredths beside the steps themselves.
     kimg = minutes * 60 * 0.97 / mean / 1000

@@ -6,6 +6,7 @@ from typing import Any
 from stylecli import __version__
 from stylecli.checkpoint import load_network
 from stylecli.data.demo_faces import AUTHOR, LICENCE
+from stylecli.demo_comparison import compare_with_shipped, format_duration
 from stylecli.report.content import (
     Chart,
     Clip,
@@ -40,17 +41,19 @@ def write_demo_page(folder: Path, minutes: float, results: list[dict[str, Any]])
     net = load_network(max(run.glob("network-snapshot-*.safetensors")))
     parameters = sum(p.numel() for p in net.generator.parameters())
     kimg, seconds = rows[-1]["kimg"], rows[-1]["seconds"]
+    spent = format_duration(seconds)
     report = Report(
         title="A StyleGAN, grown here",
-        lead=f"This computer drew faces, learned from them for {_duration(seconds)} and now makes "
-        "faces of its own. Nothing was downloaded; every picture below is its work.",
+        lead=f"This computer drew faces, learned from them for {spent} and now makes faces of its "
+        "own. Nothing was downloaded; every picture below is its work, but for one sheet that a "
+        "network trained for hours drew for comparison.",
         hero=Picture(
             folder / "fakes.png",
             "Grid of 64 generated cartoon faces",
             f"64 faces of seeds 0 to 63, uncurated, psi {0.7:g}, {settings.network.resolution} px.",
         ),
         facts=[
-            ("training", _duration(seconds)),
+            ("training", spent),
             ("images shown", f"{kimg * 1000:,.0f}"),
             ("generator", f"{parameters:,} parameters"),
             ("resolution", f"{settings.network.resolution} px"),
@@ -58,6 +61,7 @@ def write_demo_page(folder: Path, minutes: float, results: list[dict[str, Any]])
         ],
         sections=[
             _honesty(minutes, seconds),
+            *compare_with_shipped(net, kimg, seconds, results),
             _growth(run, settings, rows),
             _mixing(folder),
             _space(folder),
@@ -74,20 +78,21 @@ def write_demo_page(folder: Path, minutes: float, results: list[dict[str, Any]])
 
 
 def _honesty(minutes: float, seconds: float) -> Section:
+    spent = format_duration(seconds)
     if seconds < 120:
         text = (
-            f"{_duration(seconds)} only show that everything works: expect patches of colour, "
+            f"{spent} only show that everything works: expect patches of colour, "
             "not faces. Five minutes bring faces with eyes."
         )
     elif seconds < 20 * 60:
         text = (
-            f"{_duration(seconds)} on a processor is a sketch. The paper trained for a week on "
+            f"{spent} on a processor is a sketch. The paper trained for a week on "
             "eight graphics cards. Expect the shape of heads, hair and skin in many colours, two "
             "eyes and a hint of a mouth; do not expect sharp features, every hairstyle or beards."
         )
     else:
         text = (
-            f"{_duration(seconds)} on a processor is still little beside the paper's week on "
+            f"{spent} on a processor is still little beside the paper's week on "
             "eight graphics cards, but these faces are small and simple: eyes, mouths and "
             "hairstyles should be there, and differ from face to face. Beards, which few of the "
             "training faces wear, come last."
@@ -228,11 +233,3 @@ def _next(folder: Path) -> Section:
          "the last one starts on pictures of your own."],
         [Commands(lines)],
     )  # fmt: skip
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} seconds"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} minutes"
-    return f"{seconds / 3600:.1f} hours"

@@ -46,6 +46,7 @@ def test_everything_is_made_and_kept(tmp_path: Path) -> None:
     page = result.report.read_text()
     assert "How it grew" in page
     assert "Johan Melin" in page
+    assert "Your minutes, and hours" in page
     digest = result.network.read_bytes()
     assert run(folder).network.read_bytes() == digest
     with pytest.raises(UsageError, match=r"holds a demo of 0\.02 minutes"):

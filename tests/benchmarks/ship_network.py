@@ -1,0 +1,132 @@
+"""Make the network that ships with the package, and its record, from a run on the demo's faces.
+
+    python tests/benchmarks/ship_network.py RUN [--snapshot FILE] [--data DATASET] \
+        --command "stylecli train faces.lmdb --preset small --kimg 4000"
+
+Writes ``stylecli/shipped/demo.safetensors``, the averaged generator of the snapshot (the newest
+unless given), with the discriminator where the file stays within 4 MB, and ``demo.json``, what the
+run was: its command, length, dataset, numbers, versions, and whose drawings it learned from. The
+numbers are measured here, on the dataset, unless ``--no-metrics``.
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from stylecli import __version__, atomic, shipped
+from stylecli.checkpoint import load_network, network_digest, save_network
+from stylecli.data.demo_faces import ARTWORK, AUTHOR, LICENCE, LICENCE_URL, SOURCE_URL
+from stylecli.data.reader import Dataset, open_dataset
+from stylecli.metrics.evaluation import evaluate
+from stylecli.networks.bundle import Bundle
+from stylecli.training.run_folder import load_settings, read_statistics
+from stylecli.workspace import newest_snapshot, read_run
+
+LIMIT_BYTES = 4_000_000
+KID_PICTURES = 5000
+PPL_PAIRS = 1000
+METRICS = {
+    "kid@efficientnet-lite0": KID_PICTURES,
+    "diversity": KID_PICTURES,
+    "ppl_wfull": PPL_PAIRS,
+}
+FOLDER = Path(shipped.__file__).parent
+
+
+def main() -> None:
+    """Write both files and print what they say."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("--snapshot", type=Path, help="network of the run; default: the newest")
+    parser.add_argument("--data", type=Path, help="dataset, where it has moved")
+    parser.add_argument("--command", required=True, help="the command that trained it")
+    parser.add_argument("--no-metrics", action="store_true", help="leave the numbers out")
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder to write to")
+    arguments = parser.parse_args()
+    snapshot = arguments.snapshot or newest_snapshot(arguments.run)
+    if snapshot is None:
+        parser.error(f"{arguments.run} holds no network")
+    dataset = open_dataset(arguments.data or load_settings(arguments.run).dataset)
+    source = load_network(snapshot)
+    record = describe_run(arguments.run, source, dataset, arguments.command)
+    if not arguments.no_metrics:
+        record["metrics"] = measure(source, dataset, network_digest(snapshot))
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    path = arguments.out / "demo.safetensors"
+    write_network(path, source, record)
+    atomic.write_json(arguments.out / "demo.json", {**record, "sha256": network_digest(path)})
+    print(f"{path}: {path.stat().st_size:,} bytes")
+    print(json.dumps(record, indent=2))
+
+
+def describe_run(run: Path, source: Bundle, dataset: Dataset, command: str) -> dict[str, Any]:
+    """Return the record of a run up to a snapshot: plain JSON."""
+    settings, rows = load_settings(run), read_statistics(run)
+    kimg = float(source.info["kimg"])
+    row = min(rows, key=lambda row: abs(row["kimg"] - kimg))
+    parameters = {
+        name: sum(parameter.numel() for parameter in network.parameters())
+        for name in ("G_ema", "D")
+        if (network := getattr(source, name)) is not None
+    }
+    return {
+        "command": command,
+        "kimg": round(kimg, 3),
+        "seconds": round(row["seconds"] * kimg / row["kimg"]),
+        "processes": settings.ranks,
+        "device": settings.device,
+        "precision": settings.training.precision,
+        "resolution": source.config.resolution,
+        "configuration": source.config.preset,
+        "parameters": parameters,
+        "dataset": {
+            "pictures": len(dataset), "digest": dataset.digest,
+            "source": str(dataset.info.get("source", "")),
+        },
+        "metrics": [],
+        "environment": {**read_run(run)["environment"], "stylecli": __version__},
+        "licence": "Apache-2.0, the network; its training pictures are under their own",
+        "credit": {
+            "pictures": ARTWORK, "author": AUTHOR, "licence": LICENCE,
+            "licence_url": LICENCE_URL, "source_url": SOURCE_URL,
+        },
+    }  # fmt: skip
+
+
+def measure(source: Bundle, dataset: Dataset, digest: str) -> list[dict[str, Any]]:
+    """Return the numbers of a network on its dataset, one row per metric."""
+    samples = {name: min(count, len(dataset)) for name, count in METRICS.items()}
+    results = evaluate(
+        list(METRICS), source, dataset, samples=samples, device="cpu", network_digest=digest
+    )
+    return [
+        {"name": result.name, "value": result.value, "std": result.std,
+         "samples": samples.get(result.name.partition("@efficientnet-lite0")[0],
+                                samples.get(result.name)),
+         "skipped": result.skipped}
+        for result in results
+    ]  # fmt: skip
+
+
+def write_network(path: Path, source: Bundle, record: dict[str, Any]) -> None:
+    """Write G_ema, and D where both stay within the limit."""
+    info = {
+        "kimg": source.info.get("kimg"), "data_digest": source.info.get("data_digest"),
+        "seed": source.info.get("seed"), "record": record,
+    }  # fmt: skip
+    for D in (source.D, None):
+        bundle = Bundle(source.config, G_ema=source.generator, D=D, info=info)
+        with tempfile.TemporaryDirectory() as scratch:
+            trial = Path(scratch) / path.name
+            save_network(trial, bundle)
+            small = trial.stat().st_size <= LIMIT_BYTES
+        if small:
+            save_network(path, bundle)
+            return
+    raise SystemExit(f"the averaged generator alone takes more than {LIMIT_BYTES:,} bytes")
+
+
+if __name__ == "__main__":
+    main()
