@@ -1,14 +1,19 @@
-"""Pictures as arrays and as PNG files: the one [-1, 1] ↔ uint8 conversion, grids, provenance.
+"""Pictures as arrays and as files: the one [-1, 1] ↔ uint8 conversion, grids, provenance.
 
-A PNG written here says how it was made twice: for ``stylecli info`` as JSON in an iTXt chunk
-named ``stylecli``, and for everybody else as XMP with the IPTC digital source type
-``trainedAlgorithmicMedia``, which picture libraries and search engines read.
+A file written here says how it was made twice: for ``stylecli info`` as JSON, and for everybody
+else as XMP with the IPTC digital source type ``trainedAlgorithmicMedia``, which picture libraries
+and search engines read. The JSON is an iTXt chunk named ``stylecli`` in a PNG, and a property of
+the XMP in JPEG and WebP files.
 """
 
+import io
 import json
+import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
+from xml.sax.saxutils import escape, unescape
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +21,7 @@ import torch
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
-from stylecli.atomic import replacing
+from stylecli.atomic import write_bytes
 from stylecli.errors import DataError, UsageError
 
 Pictures = npt.NDArray[np.uint8]  # [N, H, W, C], or one picture [H, W, C]
@@ -27,6 +32,17 @@ XMP_KEY = "XML:com.adobe.xmp"  # the keyword that the XMP specification prescrib
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
+PictureFormat = Literal["png", "jpeg", "webp"]
+PICTURE_FORMATS: tuple[PictureFormat, ...] = get_args(PictureFormat)
+SUFFIXES: dict[str, PictureFormat] = {
+    ".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"
+}  # fmt: skip
+MAX_SIDES = {"png": 1 << 20, "jpeg": 65_500, "webp": 16_383}  # pixels that the formats can count
+MAX_PIXELS = 350_000_000  # Pillow, among others, refuses to open more
+QUALITY = 95  # of JPEG and WebP where none is given
+_MAX_XMP = 65_000  # bytes; a JPEG segment holds no more
+
+_PROPERTY = re.compile(r'stylecli:provenance="([^"]*)"')
 _XMP = f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/">
  <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
@@ -70,6 +86,15 @@ def enlarge(pictures: Pictures, scale: int) -> Pictures:
     return pictures.repeat(scale, axis=-3).repeat(scale, axis=-2)
 
 
+def shrink(picture: Pictures, height: int, width: int) -> Pictures:
+    """Reduce one picture [H, W, C] to this size with Lanczos' filter; the same size is kept."""
+    if picture.shape[:2] == (height, width):
+        return picture
+    small = to_pillow(picture).resize((width, height), Image.Resampling.LANCZOS)
+    array = np.asarray(small, dtype=np.uint8)
+    return array[:, :, None] if array.ndim == 2 else array
+
+
 def visible_scale(resolution: int, *, at_least: int = 128) -> int:
     """Return the whole factor by which small pictures must grow to be looked at on a screen."""
     return max(1, at_least // resolution)
@@ -107,18 +132,88 @@ def encode_png(picture: Pictures, provenance: dict[str, Any] | None = None) -> b
 
     With ``provenance`` the file carries it, and the mark of generated media; without, neither.
     """
-    import io
-
     stream = io.BytesIO()
     to_pillow(picture).save(stream, format="PNG", pnginfo=_chunks(provenance))
     return stream.getvalue()
 
 
+def encode_picture(
+    picture: Pictures,
+    provenance: dict[str, Any] | None = None,
+    *,
+    format: PictureFormat = "png",
+    quality: int | None = None,
+) -> bytes:
+    """Return one picture [H, W, C] as the bytes of a PNG, JPEG or WebP file; see encode_png.
+
+    ``quality`` is 1 to 100 for JPEG (with full colour resolution) and WebP, where 100 keeps every
+    pixel. Raises UsageError for what the format cannot hold.
+    """
+    if format not in PICTURE_FORMATS:
+        raise UsageError(f"format {format!r} is unknown: expected {', '.join(PICTURE_FORMATS)}")
+    check_size(format, *picture.shape[:2])
+    if format == "png":
+        if quality is not None:
+            raise UsageError(f"quality {quality} has no meaning for PNG, which keeps every pixel")
+        return encode_png(picture, provenance)
+    level = QUALITY if quality is None else quality
+    if not 1 <= level <= 100:
+        raise UsageError(f"quality {level} is out of range: expected 1 to 100")
+    options: dict[str, Any] = {"quality": level}
+    if format == "jpeg":
+        if picture.ndim == 3 and picture.shape[2] == 4:
+            raise UsageError("JPEG cannot hold transparency: give --format png or webp")
+        options["subsampling"] = 0
+    else:
+        # Without "exact" the colours under full transparency would be lost.
+        options = {"lossless": True, "exact": True} if level == 100 else options
+    if provenance is not None:
+        options["xmp"] = _xmp(provenance)
+    stream = io.BytesIO()
+    to_pillow(picture).save(stream, format=format.upper(), **options)
+    return stream.getvalue()
+
+
+def check_size(format: PictureFormat, height: int, width: int) -> None:
+    """Raise UsageError when a picture of this many pixels could not be written, or not opened."""
+    if max(height, width) > MAX_SIDES[format]:
+        raise UsageError(
+            f"{width} x {height} pixels do not fit into a {format} file, which ends at "
+            f"{MAX_SIDES[format]:,} on a side: give another format or fewer pictures to a sheet"
+        )
+    if height * width > MAX_PIXELS:
+        raise UsageError(
+            f"a sheet of {width} x {height} pixels is too large to be opened again: "
+            "put fewer pictures on it, or take a smaller --scale"
+        )
+
+
 def save_png(path: Path | str, picture: Pictures, provenance: dict[str, Any] | None = None) -> None:
     """Write one picture [H, W, C] to a PNG file atomically; see encode_png."""
-    content = encode_png(picture, provenance)
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
+    write_bytes(path, encode_png(picture, provenance))
+
+
+def save_picture(
+    path: Path | str,
+    picture: Pictures,
+    provenance: dict[str, Any] | None = None,
+    *,
+    quality: int | None = None,
+) -> None:
+    """Write one picture [H, W, C] atomically, in the format of the path's suffix.
+
+    See encode_picture. Raises UsageError for another suffix than png, jpg, jpeg or webp.
+    """
+    content = encode_picture(picture, provenance, format=picture_format(path), quality=quality)
+    write_bytes(path, content)
+
+
+def picture_format(path: Path | str) -> PictureFormat:
+    """Return the format that a path's suffix stands for; raise UsageError where it is none."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise UsageError(f"{path} has no suffix of a picture: expected {', '.join(SUFFIXES)}")
+    return SUFFIXES[suffix]
 
 
 def to_pillow(picture: Pictures) -> Image.Image:
@@ -132,15 +227,19 @@ def to_pillow(picture: Pictures) -> Image.Image:
 
 
 def read_provenance(path: Path | str) -> dict[str, Any] | None:
-    """Return what ``save_png`` wrote about how a picture was made, None if it carries nothing.
+    """Return what a picture says about how it was made, None if it carries nothing of ours.
 
     Raises DataError when the file is not a picture.
     """
     try:
-        with Image.open(path) as image:
-            text = getattr(image, "text", {}).get(PROVENANCE_KEY)
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError):
-        raise DataError(f"{path} is not a readable picture: expected a PNG file") from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # large sheets: no pixel is read here
+            with Image.open(path) as image:
+                text = getattr(image, "text", {}).get(PROVENANCE_KEY)
+                if text is None:
+                    text = _property(image.info.get("xmp"))
+    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError):
+        raise DataError(f"{path} is not a readable picture: expected PNG, JPEG or WebP") from None
     if text is None:
         return None
     try:
@@ -157,3 +256,25 @@ def _chunks(provenance: dict[str, Any] | None) -> PngImagePlugin.PngInfo | None:
     chunks.add_itxt(PROVENANCE_KEY, json.dumps(provenance, ensure_ascii=False))
     chunks.add_itxt(XMP_KEY, _XMP)
     return chunks
+
+
+def _xmp(provenance: dict[str, Any]) -> bytes:
+    """Return the XMP packet with ``provenance`` as a property of its own namespace."""
+    text = escape(json.dumps(provenance), {'"': "&quot;"})
+    own = f'xmlns:stylecli="urn:stylecli:provenance"\n    stylecli:provenance="{text}"'
+    tool = 'xmp:CreatorTool="stylecli"'
+    packet = _XMP.replace(tool, f"{tool}\n    {own}").encode()
+    if len(packet) > _MAX_XMP:
+        raise UsageError(
+            f"the record of how this was made takes {len(packet):,} bytes, a JPEG or WebP file "
+            f"holds {_MAX_XMP:,}: give --format png, or fewer seeds in one sheet"
+        )
+    return packet
+
+
+def _property(xmp: object) -> str | None:
+    """Return the JSON text that ``_xmp`` put into a packet."""
+    if not isinstance(xmp, bytes):
+        return None
+    found = _PROPERTY.search(xmp.decode("utf-8", "replace"))
+    return unescape(found[1], {"&quot;": '"'}) if found else None

@@ -1,28 +1,46 @@
 """How a picture, sheet or video says what made it, and the command that makes it again."""
 
+import hashlib
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from stylecli import __version__
+from stylecli import __version__, shipped
 
 
 def make_provenance(
-    command: str, network: Path, digest: str, settings: Mapping[str, Any]
+    command: str,
+    network: Path,
+    digest: str,
+    settings: Mapping[str, Any],
+    *,
+    arguments: Sequence[str] = (),
+    inputs: Mapping[str, Path] | None = None,
 ) -> dict[str, Any]:
     """Return what goes into a file: the tool, the network by name and SHA-256, every setting.
 
     ``settings`` are the command's options, spelled as its parameters: ``psi_cutoff`` is
-    ``--psi-cutoff``. None stands for what was not set.
+    ``--psi-cutoff``. None stands for what was not set. ``arguments`` are the words that follow the
+    command, such as the figure's name. ``inputs`` are files that options name, by option: their
+    contents decide the result too, so their SHA-256 are kept. Raises OSError where one is missing.
     """
-    return {
+    made: dict[str, Any] = {
         "tool": f"stylecli {__version__}",
         "command": command,
         "network": {"file": shown_path(network), "sha256": digest},
         "settings": {name: value for name, value in settings.items() if value is not None},
     }
+    if arguments:
+        made["arguments"] = list(arguments)
+    if inputs:
+        made["inputs"] = {
+            name: {"file": shown_path(path), "sha256": _digest(path)}
+            for name, path in inputs.items()
+        }
+    return made
 
 
 def remake_command(provenance: Mapping[str, Any]) -> str | None:
@@ -30,11 +48,14 @@ def remake_command(provenance: Mapping[str, Any]) -> str | None:
     command, network = provenance.get("command"), provenance.get("network")
     if not isinstance(command, str) or not isinstance(network, Mapping):
         return None
-    words = ["stylecli", command, "--network", str(network.get("file"))]
+    words = ["stylecli", command, *map(str, provenance.get("arguments", ()))]
+    words += ["--network", str(network.get("file"))]
     for name, value in dict(provenance.get("settings", {})).items():
         flag = "--" + name.replace("_", "-")
         if isinstance(value, bool):
             words.append(flag if value else f"--no-{name.replace('_', '-')}")
+        elif str(value).startswith("-"):  # a negative number is no option
+            words.append(f"{flag}={value}")
         else:
             words += [flag, str(value)]
     return shlex.join(words)
@@ -43,7 +64,21 @@ def remake_command(provenance: Mapping[str, Any]) -> str | None:
 def shown_path(path: Path) -> str:
     """Return a path relative to the working directory; outside it only the name.
 
+    The network that comes with the package is called as ``--network`` calls it.
     Pictures travel: they must not carry the folders of the machine they were made on.
     """
+    if path == shipped.shipped_network():
+        return shipped.NAME
     relative = Path(os.path.relpath(path))
     return path.name if relative.parts[:1] == ("..",) else relative.as_posix()
+
+
+def _digest(path: Path) -> str:
+    state = path.stat()
+    return _digest_of(path, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)  # the same file for every picture of a command
+def _digest_of(path: Path, size: int, changed: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

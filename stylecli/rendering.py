@@ -38,6 +38,7 @@ def render(
     *,
     noise_mode: NoiseMode = "const",
     noise_seeds: int | Iterable[int] = 0,
+    noise: Iterable[Sequence[Tensor]] | None = None,
     noise_scale: float | Sequence[float] = 1.0,
     lod: float | None = None,
     batch: int | None = None,
@@ -47,20 +48,22 @@ def render(
 
     ``ws`` may be a tensor [N, num_ws, w_dim] or any iterable of rows; it is read as pictures are
     taken. With noise_mode "random" each picture's noise comes from its noise seed (one number: the
-    same noise for all). ``batch`` is how many are drawn before the first is handed on; it changes
-    no picture. ``precision`` "bf16" trades a little accuracy for speed. Runs where G is, with the
-    weights that G has when the first picture is taken.
+    same noise for all); ``noise`` gives every picture its own maps, such as seed_noise returns,
+    instead. ``batch`` is how many are drawn before the first is handed on; it changes no picture.
+    ``precision`` "bf16" trades a little accuracy for speed. Runs where G is, with the weights that
+    G has when the first picture is taken.
     """
     check_noise_mode(noise_mode)
     check_precision(precision)
-    return _render(G, ws, noise_mode, noise_seeds, noise_scale, lod, batch, precision)
+    noises = _noises(G, noise_mode, noise_seeds, noise)
+    return _render(G, ws, noise_mode, noises, noise_scale, lod, batch, precision)
 
 
 def _render(
     G: Generator,
     ws: Iterable[Tensor],
     noise_mode: NoiseMode,
-    noise_seeds: int | Iterable[int],
+    noises: Iterator[Sequence[Tensor] | None],
     noise_scale: float | Sequence[float],
     lod: float | None,
     batch: int | None,
@@ -70,12 +73,12 @@ def _render(
     device = device_of(G)
     synthesis = prepare_synthesis(G, precision)
     group = -(-max(batch or size, 1) // size) * size
-    rows, noises = iter(ws), _noises(G, noise_mode, noise_seeds, size)
+    rows = iter(ws)
     while chosen := list(islice(rows, group)):
         pictures: list[Pictures] = []
         for start in range(0, len(chosen), size):
             part = torch.stack(chosen[start : start + size])
-            noise = next(noises)
+            noise = _stacked(list(islice(noises, len(part))), size)
             with torch.inference_mode(), exact_kernels(device):
                 images = synthesis(
                     filled(part, size).to(device),
@@ -172,15 +175,28 @@ def _largest_features(config: StyleGAN1Config) -> int:
 
 
 def _noises(
-    G: Generator, noise_mode: NoiseMode, noise_seeds: int | Iterable[int], size: int
-) -> Iterator[list[Tensor] | None]:
-    """Yield the noise maps of one chunk after another; None leaves them to the generator."""
-    if noise_mode != "random" or not G.config.use_noise:
+    G: Generator,
+    noise_mode: NoiseMode,
+    noise_seeds: int | Iterable[int],
+    noise: Iterable[Sequence[Tensor]] | None,
+) -> Iterator[Sequence[Tensor] | None]:
+    """Yield the noise maps of one picture after another; None leaves them to the generator."""
+    if not G.config.use_noise:
+        yield from repeat(None)
+    elif noise is not None:
+        yield from noise
+    elif noise_mode != "random":
         yield from repeat(None)
     elif isinstance(noise_seeds, int):
-        yield from repeat(seed_noise(G, noise_seeds))  # [1, 1, h, w] serves the whole chunk
+        yield from repeat(seed_noise(G, noise_seeds))
     else:
-        seeds = iter(noise_seeds)
-        while part := list(islice(seeds, size)):
-            layers = zip(*(seed_noise(G, seed) for seed in part), strict=True)
-            yield [filled(torch.cat(maps), size) for maps in layers]
+        yield from (seed_noise(G, seed) for seed in noise_seeds)
+
+
+def _stacked(noises: Sequence[Sequence[Tensor] | None], size: int) -> Sequence[Tensor] | None:
+    """Return the maps of a chunk, one tensor per layer: [1, 1, h, w] where all are the same."""
+    first = noises[0]
+    if first is None or all(noise is first for noise in noises):
+        return first  # serves the whole chunk
+    layers = zip(*(noise for noise in noises if noise is not None), strict=True)
+    return [filled(torch.cat(maps), size) for maps in layers]

@@ -1,4 +1,4 @@
-"""From seeds to latents, labels, styles, and pictures."""
+"""From seeds to latents, labels, styles, and pictures; truncation towards any centre."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +22,13 @@ from stylecli.rendering import (
     filled,
     render,
 )
+from stylecli.saved_ws import load_ws as load_ws
+from stylecli.saved_ws import save_ws as save_ws
 from stylecli.seeds import check_seed
+
+Psi = float | Sequence[float]  # one strength, or one for every layer
+_NEEDS_W = "needs an intermediate latent space, which configuration {!r} does not have"
+CENTRE_LATENTS = 1024  # latents whose mean is the centre of a class: off by 1/32 of their spread
 
 
 def seed_latents(seeds: Iterable[int], z_dim: int) -> Tensor:
@@ -69,33 +75,41 @@ def map_seeds(
     seeds: Sequence[int],
     *,
     label: int | None = None,
-    psi: float = 1.0,
+    psi: Psi = 1.0,
     psi_cutoff: int | None = None,
+    centre: Tensor | None = None,
 ) -> Tensor:
     """Return the styles ws [N, num_ws, w_dim] of seeds, on the CPU.
 
-    ``psi`` truncates the first ``psi_cutoff`` layers (None: all): w' = w_avg + psi (w - w_avg).
-    Raises UsageError where the network has no w to truncate or no such class.
+    Truncated as truncate_ws says. Raises UsageError where the network has no w to truncate or no
+    such class.
     """
-    return torch.stack(list(_seed_ws(G, list(seeds), label, psi, psi_cutoff)))
+    return torch.stack(list(seed_ws(G, seeds, label, psi, psi_cutoff, centre)))
 
 
 def map_latents(
     G: Generator,
     z: Tensor,
-    labels: Sequence[int] | None = None,
+    labels: Sequence[int] | Tensor | None = None,
     *,
-    psi: float = 1.0,
+    psi: Psi = 1.0,
     psi_cutoff: int | None = None,
+    centre: Tensor | None = None,
 ) -> Tensor:
-    """Return the styles ws [N, num_ws, w_dim] of latents z [N, z_dim], on the CPU."""
+    """Return the styles ws [N, num_ws, w_dim] of latents z [N, z_dim], on the CPU.
+
+    ``labels`` are class numbers, or weights of the classes [N, label_dim] for what lies between.
+    Truncated as truncate_ws says.
+    """
     check_truncation(G.config, psi, psi_cutoff)
     if z.ndim != 2 or z.shape[1] != G.config.z_dim:
         raise UsageError(
             f"latents of shape {list(z.shape)} do not fit: expected [N, {G.config.z_dim}]"
         )
     device, size = device_of(G), LATENTS_PER_CHUNK
-    c = None if labels is None else one_hot(labels, G.config.label_dim)
+    c = labels if isinstance(labels, Tensor) else None
+    if labels is not None and c is None:
+        c = one_hot(list(labels), G.config.label_dim)
     parts = []
     with torch.inference_mode(), exact_kernels(device):
         for start in range(0, len(z), size):
@@ -103,19 +117,99 @@ def map_latents(
             ws = G.mapping(
                 filled(z[part], size).to(device),
                 None if c is None else filled(c[part], size).to(device),
-                truncation_psi=psi,
-                truncation_cutoff=psi_cutoff,
             )
             parts.append(ws[: len(z[part])].cpu())
-    return torch.cat(parts)
+    return truncate_ws(G, torch.cat(parts), psi, psi_cutoff, centre=centre, labels=labels)
+
+
+def truncate_ws(
+    G: Generator,
+    ws: Tensor,
+    psi: Psi,
+    psi_cutoff: int | None = None,
+    *,
+    centre: Tensor | None = None,
+    labels: Sequence[int] | Tensor | None = None,
+) -> Tensor:
+    """Pull styles ws [N, num_ws, w_dim] towards a centre: c + psi (w - c), on the CPU.
+
+    One ``psi`` acts on the first ``psi_cutoff`` layers (None: all); several are one per layer.
+    ``centre`` is [1, w_dim] or [1, num_ws, w_dim] (None: the network's w_avg), or [L, w_dim] with a
+    row for every class, chosen by ``labels``. Raises UsageError for what does not fit.
+    """
+    strengths = layer_psis(G.config, psi, psi_cutoff)
+    if all(strength == 1 for strength in strengths):
+        return ws
+    middle = G.mapping.w_avg.detach().cpu() if centre is None else centre
+    if centre is not None:
+        if centre.shape[-1] != G.config.w_out_dim or centre.ndim not in (2, 3):
+            raise UsageError(
+                f"a centre of shape {list(centre.shape)} does not fit: this network's w has "
+                f"{G.config.w_out_dim} numbers"
+            )
+        if len(centre) > 1:
+            if labels is None or len(centre) != G.config.label_dim:
+                raise UsageError(f"{len(centre)} centres need as many classes: give one centre")
+            middle = labels @ centre if isinstance(labels, Tensor) else centre[list(labels)]
+        middle = middle if middle.ndim == 3 else middle.unsqueeze(1)  # [1 or N, 1, w_dim]
+    return middle + (ws - middle) * torch.tensor(strengths).view(1, -1, 1)
+
+
+def layer_psis(config: StyleGAN1Config, psi: Psi, psi_cutoff: int | None = None) -> list[float]:
+    """Return the truncation strength of every layer [num_ws]; raise UsageError as check_truncation.
+
+    One psi acts on the first ``psi_cutoff`` layers and leaves the others at 1.
+    """
+    check_truncation(config, psi, psi_cutoff)
+    if isinstance(psi, Sequence):
+        return [float(strength) for strength in psi]
+    cutoff = config.num_ws if psi_cutoff is None else psi_cutoff
+    return [psi if layer < cutoff else 1.0 for layer in range(config.num_ws)]
+
+
+def find_centre(net: Bundle, text: str) -> Tensor:
+    """Return what to truncate towards, from how people name it, on the CPU.
+
+    ``"42"``: the w of a seed [1, w_dim]; ``"class:3"``: the mean w of a class [1, w_dim];
+    ``"class"``: those of all classes [L, w_dim], each picture's own; else a file of styles: its
+    mean, [1, w_dim], or [1, num_ws, w_dim] where its layers differ. Raises UsageError for a network
+    without w or without the class, NetworkError for a file that is not one of styles.
+    """
+    G, config = net.generator, net.config
+    if not config.has_w:
+        raise UsageError(f"a centre {_NEEDS_W.format(config.preset)}: leave out --center")
+    if text.isdecimal():
+        return map_seeds(G, [int(text)])[:, 0]
+    if text == "class" or text.startswith("class:"):
+        number = text.removeprefix("class").removeprefix(":")
+        if number and not number.isdecimal():
+            raise UsageError(f"centre {text!r} is not readable: expected class or such as class:3")
+        if not config.label_dim:
+            raise UsageError(
+                f"centre {text!r} is given, but this network was trained without labels"
+            )
+        classes = [int(number)] if number else list(range(config.label_dim))
+        return torch.stack([_class_mean(G, label) for label in classes])
+    mean = load_ws(text, (config.num_ws, config.w_out_dim)).mean(dim=0, keepdim=True)
+    same = bool((mean == mean[:, :1]).all())
+    return mean[:, 0] if same else mean
+
+
+def _class_mean(G: Generator, label: int) -> Tensor:
+    """Return the mean w [w_dim] of a class, over latents of one numpy stream (seed 0)."""
+    one_hot([label], G.config.label_dim)  # checks the class
+    z = np.random.RandomState(0).randn(CENTRE_LATENTS, G.config.z_dim).astype(np.float32)
+    ws = map_latents(G, torch.from_numpy(z), [label] * CENTRE_LATENTS)
+    return ws[:, 0].double().mean(dim=0).float()
 
 
 def generate(
     net: Bundle,
     seeds: Iterable[int],
-    psi: float = 1.0,
+    psi: Psi = 1.0,
     *,
     psi_cutoff: int | None = None,
+    centre: Tensor | None = None,
     label: int | None = None,
     noise_mode: NoiseMode = "const",
     noise_seed: int | None = None,
@@ -127,7 +221,8 @@ def generate(
 ) -> Iterator[tuple[int, Pictures]]:
     """Draw the picture of every seed; yield (seed, uint8 [H, W, C]) in order.
 
-    ``psi`` pulls styles towards the average face in the first ``psi_cutoff`` layers (None: all).
+    ``psi`` pulls styles towards the average face, or ``centre``, in the first ``psi_cutoff`` layers
+    (None: all); several numbers are one per layer.
     ``label`` is a class number; without it a labelled network shows its classes in turn.
     ``noise_mode`` "random" draws noise from the picture's own seed, or from ``noise_seed``.
     Leave the network unchanged while pictures are being taken. ``device`` moves the generator
@@ -143,7 +238,7 @@ def generate(
         G.to(device)
     pictures = render(
         G,
-        _seed_ws(G, chosen, label, psi, psi_cutoff),
+        seed_ws(G, chosen, label, psi, psi_cutoff, centre),
         noise_mode=noise_mode,
         noise_seeds=chosen if noise_seed is None else noise_seed,
         noise_scale=noise_scale,
@@ -154,17 +249,20 @@ def generate(
     return zip(chosen, pictures, strict=True)
 
 
-def check_truncation(config: StyleGAN1Config, psi: float, psi_cutoff: int | None = None) -> None:
+def check_truncation(config: StyleGAN1Config, psi: Psi, psi_cutoff: int | None = None) -> None:
     """Raise UsageError unless the network can be truncated this way."""
-    if not math.isfinite(psi):
-        raise UsageError(f"psi {psi} is not a number: expected one about -1 to 1.5, such as 0.7")
+    strengths = psi if isinstance(psi, Sequence) else [psi]
+    for strength in strengths:
+        if not math.isfinite(strength):
+            raise UsageError(
+                f"psi {strength} is not a number: expected one about -1 to 1.5, such as 0.7"
+            )
     if psi_cutoff is not None and psi_cutoff < 0:
         raise UsageError(f"psi cutoff {psi_cutoff} is negative: give a count of layers")
-    if psi != 1 and not config.has_w:
-        raise UsageError(
-            f"psi {psi:g} needs an intermediate latent space, which configuration "
-            f"{config.preset!r} does not have: use --psi 1"
-        )
+    if not config.has_w and any(strength != 1 for strength in strengths):
+        raise UsageError(f"psi {strengths[0]:g} {_NEEDS_W.format(config.preset)}: use --psi 1")
+    if isinstance(psi, Sequence) and len(psi) != config.num_ws:
+        raise UsageError(f"{len(psi)} psi are given: this network has {config.num_ws} layers")
 
 
 def mix_ws(row_ws: Tensor, column_ws: Tensor, layers: Sequence[int]) -> Tensor:
@@ -174,8 +272,13 @@ def mix_ws(row_ws: Tensor, column_ws: Tensor, layers: Sequence[int]) -> Tensor:
     return mixed
 
 
-def _seed_ws(
-    G: Generator, seeds: list[int], label: int | None, psi: float, psi_cutoff: int | None
+def seed_ws(
+    G: Generator,
+    seeds: Sequence[int],
+    label: int | None = None,
+    psi: Psi = 1.0,
+    psi_cutoff: int | None = None,
+    centre: Tensor | None = None,
 ) -> Iterator[Tensor]:
     """Yield the styles [num_ws, w_dim] of every seed, a chunk of latents at a time."""
     size = LATENTS_PER_CHUNK
@@ -183,4 +286,4 @@ def _seed_ws(
         part = seeds[start : start + size]
         z = seed_latents(part, G.config.z_dim)
         labels = seed_labels(G.config, part, label)
-        yield from map_latents(G, z, labels, psi=psi, psi_cutoff=psi_cutoff)
+        yield from map_latents(G, z, labels, psi=psi, psi_cutoff=psi_cutoff, centre=centre)

@@ -1,7 +1,10 @@
 """Which layers are coarse, middle and fine styles, and how people write lists of layers."""
 
+import math
+from collections.abc import Callable, Sequence
+
 from stylecli.errors import UsageError
-from stylecli.seeds import parse_seeds
+from stylecli.seeds import format_seeds, parse_seeds
 
 BANDS = ("coarse", "middle", "fine")
 
@@ -22,10 +25,22 @@ def style_bands(resolution: int) -> dict[str, list[int]]:
     return {name: layers for name, layers in bands.items() if layers}
 
 
-def style_layers(text: str, resolution: int) -> list[int]:
+def name_layers(layers: Sequence[int], resolution: int) -> str:
+    """Return what to call layers: their band, such as ``coarse``, else their numbers: ``0-5``."""
+    chosen = sorted(layers)
+    for name, band in style_bands(resolution).items():
+        if band == chosen:
+            return name
+    return format_seeds(chosen) or "none"
+
+
+def style_layers(
+    text: str, resolution: int, *, clamp: Callable[[str], None] | None = None
+) -> list[int]:
     """Return the layers meant by ``"coarse"``, ``"0-3"`` or a comma list of such, in order.
 
-    Raises UsageError for anything else and for layers the network does not have.
+    Raises UsageError for anything else and for layers the network does not have; with ``clamp``
+    such layers are left out and it is told so, as long as others remain.
     """
     bands = style_bands(resolution)
     last = 2 * (resolution.bit_length() - 1) - 3
@@ -40,9 +55,79 @@ def style_layers(text: str, resolution: int) -> list[int]:
                 "expected coarse, middle, fine or layers such as 0-3"
             )
         layers.update(bands[word] if word in bands else parse_seeds(word))
-    if max(layers) > last:
-        raise UsageError(
+    there = sorted(layer for layer in layers if layer <= last)
+    if len(there) < len(layers):
+        words = (
             f"styles {text!r} name layer {max(layers)}: a {resolution} px network has layers "
             f"0-{last}"
         )
-    return sorted(layers)
+        if clamp is None or not there:
+            raise UsageError(words)
+        clamp(f"{words}, so {format_seeds(there)} are taken")
+    return there
+
+
+def layer_strengths(text: str, resolution: int) -> dict[int, float]:
+    """Return the number of each layer that ``"coarse:1,4-5:0.7,6,7:0.5"`` names.
+
+    Layers are written as for style_layers, a colon and the number behind them. Raises UsageError
+    for anything else, for layers that the network lacks and for layers named twice.
+    """
+    strengths: dict[int, float] = {}
+    for layers, strength in _numbered(text):
+        for layer in style_layers(layers, resolution):
+            if layer in strengths:
+                raise UsageError(f"{text!r} names layer {layer} twice: give it one number")
+            strengths[layer] = strength
+    return strengths
+
+
+def band_rows(
+    text: str, resolution: int, rows: int | None = None, *,
+    clamp: Callable[[str], None] | None = None,
+) -> list[list[int]]:  # fmt: skip
+    """Return the layers of every row of a sheet whose rows copy different styles.
+
+    ``"coarse:3,middle:2,fine:1"`` is three rows, two and one, as in Figure 3; layers are written as
+    for style_layers. Without numbers, ``"coarse,middle,fine"``, ``rows`` rows (default: one each)
+    are shared out, the first bands getting what is over. Raises UsageError where the numbers do not
+    come to ``rows``.
+    """
+    if ":" in text:
+        bands = _numbered(text)
+    else:
+        names = text.split(",")
+        each, over = divmod(rows or len(names), len(names))
+        bands = [(name, each + (index < over)) for index, name in enumerate(names)]
+    layers: list[list[int]] = []
+    for name, count in bands:
+        if count != int(count) or not 1 <= count <= 100:
+            raise UsageError(f"{name.strip()!r} in {text!r} gets {count:g} rows: give it 1 to 100")
+        layers += [style_layers(name, resolution, clamp=clamp)] * int(count)
+    if rows is not None and len(layers) != rows:
+        raise UsageError(f"bands {text!r} have {len(layers)} rows, but {rows} are asked for")
+    return layers
+
+
+def _numbered(text: str) -> list[tuple[str, float]]:
+    """Split ``"coarse:1,6,7:0.5"`` into (layers, number): a comma before the colon is theirs."""
+    pairs: list[tuple[str, float]] = []
+    waiting: list[str] = []
+    for part in text.split(","):
+        layers, colon, number = part.partition(":")
+        waiting.append(layers)
+        if not colon:
+            continue
+        try:
+            value = float(number)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise UsageError(f"{part.strip()!r} in {text!r} has no number behind the colon")
+        pairs.append((",".join(waiting), value))
+        waiting = []
+    if waiting:
+        raise UsageError(
+            f"{','.join(waiting)!r} in {text!r} has no number: expected such as 0-3:1,4-7:0.7"
+        )
+    return pairs

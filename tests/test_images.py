@@ -10,11 +10,15 @@ from PIL import Image
 from stylecli.errors import DataError, UsageError
 from stylecli.images import (
     SOURCE_TYPE,
+    check_size,
+    encode_picture,
     encode_png,
     from_uint8,
     make_grid,
     read_provenance,
+    save_picture,
     save_png,
+    shrink,
     to_uint8,
 )
 
@@ -80,3 +84,66 @@ def test_foreign_files_are_told_apart(tmp_path: Path) -> None:
     assert read_provenance(tmp_path / "plain.png") is None
     with pytest.raises(DataError, match="not a readable picture"):
         read_provenance(tmp_path / "text.png")
+
+
+PROVENANCE = {"command": "generate", "settings": {"seeds": "1,4-7", "note": '<größer> & "so"'}}
+
+
+def _picture(channels: int = 3) -> np.ndarray:
+    ramp = np.linspace(0, 255, 32, dtype=np.uint8)
+    return np.broadcast_to(ramp[:, None, None], (32, 24, channels)).copy()
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "jpeg", "webp"])
+def test_every_format_carries_its_record_and_the_mark(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+
+    save_picture(path, _picture(), PROVENANCE)
+
+    assert read_provenance(path) == PROVENANCE
+    assert SOURCE_TYPE.encode() in path.read_bytes()
+    with Image.open(path) as image:
+        assert image.size == (24, 32)
+        assert np.abs(np.asarray(image).astype(int) - _picture()).max() <= 6
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_webp_of_full_quality_keeps_every_pixel(tmp_path: Path, channels: int) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (16, 16, channels), dtype=np.uint8)
+
+    save_picture(tmp_path / "a.webp", picture, quality=100)
+
+    with Image.open(tmp_path / "a.webp") as image:
+        np.testing.assert_array_equal(np.asarray(image), picture)
+    assert read_provenance(tmp_path / "a.webp") is None
+
+
+def test_less_quality_is_less_file() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    sizes = [len(encode_picture(picture, format="jpeg", quality=q)) for q in (20, 95)]
+
+    assert sizes[0] < sizes[1] / 2
+
+
+def test_what_a_format_cannot_hold_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="JPEG cannot hold transparency"):
+        encode_picture(_picture(4), format="jpeg")
+    with pytest.raises(UsageError, match="no suffix of a picture"):
+        save_picture(tmp_path / "a.bmp", _picture())
+    with pytest.raises(UsageError, match="quality 101 is out of range"):
+        encode_picture(_picture(), format="webp", quality=101)
+    with pytest.raises(UsageError, match="holds 65,000"):
+        encode_picture(_picture(), {"seeds": "1," * 50_000}, format="jpeg")
+    with pytest.raises(UsageError, match="20000 x 100 pixels do not fit into a webp file"):
+        check_size("webp", 100, 20_000)
+    with pytest.raises(UsageError, match="too large to be opened again"):
+        check_size("png", 20_000, 20_000)
+
+
+def test_shrinking_averages_what_it_covers() -> None:
+    board = np.indices((32, 32)).sum(axis=0) % 2 * np.uint8(255)
+
+    small = shrink(board[:, :, None].astype(np.uint8), 8, 4)
+
+    assert small.shape == (8, 4, 1)
+    assert np.abs(small[2:-2, 1:-1].astype(int) - 127).max() <= 2

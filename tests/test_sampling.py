@@ -1,5 +1,6 @@
 """Seeds to pictures: what a seed means, and that nothing but it decides the picture."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,14 @@ import torch
 
 import stylecli
 from stylecli.errors import UsageError
-from stylecli.sampling import map_seeds, mix_ws, one_hot, seed_latents
+from stylecli.sampling import (
+    find_centre,
+    map_seeds,
+    mix_ws,
+    one_hot,
+    save_ws,
+    seed_latents,
+)
 
 
 @pytest.fixture
@@ -84,3 +92,99 @@ def test_mixed_styles_come_from_both(tiny_network: Any) -> None:
 
     assert torch.equal(mixed[:, :2], columns[:, :2])
     assert torch.equal(mixed[:, 2:], rows[:, 2:])
+
+
+def test_several_psi_are_one_per_layer(tiny_network: Any) -> None:
+    G = tiny_network.G_ema
+    G.mapping.w_avg.fill_(0.3)
+    full, half = map_seeds(G, [1], psi=1.0), map_seeds(G, [1], psi=0.5)
+
+    ws = map_seeds(G, [1], psi=[0.5, 1, 0.5, 1, 0, 0])
+
+    torch.testing.assert_close(ws[:, [0, 2]], half[:, [0, 2]])
+    torch.testing.assert_close(ws[:, [1, 3]], full[:, [1, 3]])
+    torch.testing.assert_close(ws[:, 4:], torch.full_like(ws[:, 4:], 0.3))
+    with pytest.raises(UsageError, match="2 psi are given: this network has 6 layers"):
+        map_seeds(G, [1], psi=[0.5, 0.7])
+
+
+def test_psi_zero_towards_a_seed_is_that_seed(tiny_network: Any) -> None:
+    centre = find_centre(tiny_network, "42")
+
+    ws = map_seeds(tiny_network.G_ema, [1, 2], psi=0.0, centre=centre)
+
+    torch.testing.assert_close(ws, map_seeds(tiny_network.G_ema, [42, 42]))
+    assert centre.shape == (1, 8)
+
+
+def test_a_file_is_a_centre_layer_by_layer(tiny_network: Any, tmp_path: Path) -> None:
+    a, b = map_seeds(tiny_network.G_ema, [1, 2]).split(1)
+    mixed = mix_ws(a, b, [0, 1])
+    save_ws(tmp_path / "mixed.npz", mixed)
+    save_ws(tmp_path / "both.npz", torch.cat([a, b]))
+
+    assert torch.equal(find_centre(tiny_network, str(tmp_path / "mixed.npz")), mixed)
+    middle = find_centre(tiny_network, str(tmp_path / "both.npz"))
+    torch.testing.assert_close(middle, (a[:, 0] + b[:, 0]) / 2)
+    ws = map_seeds(tiny_network.G_ema, [5], psi=0.0, centre=mixed)
+    torch.testing.assert_close(ws, mixed)
+
+
+def test_the_centre_of_a_class_is_its_mean(labelled_network: Any) -> None:
+    G = labelled_network.G_ema
+    many = map_seeds(G, range(400), label=1)[:, 0]
+
+    centre = find_centre(labelled_network, "class:1")
+
+    spread = many.std(dim=0) / 400**0.5
+    assert bool(((centre[0] - many.mean(dim=0)).abs() < 6 * spread).all())
+
+
+def test_every_class_is_truncated_towards_its_own_centre(labelled_network: Any) -> None:
+    centres = find_centre(labelled_network, "class")
+
+    ws = map_seeds(labelled_network.G_ema, [3, 4], psi=0.0, centre=centres)
+
+    assert centres.shape == (3, 8)
+    torch.testing.assert_close(ws[:, 0], centres[:2])  # seeds 3 and 4 are of classes 0 and 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("class", "without labels"), ("class:x", "not readable"), ("99999999999", "out of range")],
+)
+def test_centres_that_do_not_exist_are_refused(tiny_network: Any, text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        find_centre(tiny_network, text)
+
+
+def test_a_centre_needs_w(tiny_config_fields: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="'b' does not have: leave out --center"):
+        find_centre(stylecli.new_network("b", **tiny_config_fields), "1")
+
+
+WIDE = {"resolution": 16, "fmap_base": 8192, "fmap_max": 512, "z_dim": 512, "w_dim": 512,
+        "mapping_layers": 8, "mapping_fmaps": 512}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("case", "noise_mode"),
+    [("tiny", "const"), ("tiny", "random"), ("tiny", "none"), ("labels", "random"),
+     ("wide", "random")],
+)  # fmt: skip
+def test_no_picture_depends_on_its_company(
+    tiny_config_fields: dict[str, Any], case: str, noise_mode: str
+) -> None:
+    if case == "wide":  # the widths of a 1024 px network, and its mapping
+        net = stylecli.new_network("f", **WIDE)
+    else:
+        net = stylecli.new_network("f", label_dim=3 * (case == "labels"), **tiny_config_fields)
+    with torch.no_grad():
+        for layer in net.G_ema.synthesis.layers:
+            layer.noise_strength.fill_(0.1)
+    options = {"psi": 0.7, "noise_mode": noise_mode}
+
+    alone = np.concatenate([_draw(net, [seed], **options) for seed in range(5)])
+
+    for batch in (1, 3, 8):
+        np.testing.assert_array_equal(_draw(net, list(range(5)), batch=batch, **options), alone)

@@ -1,6 +1,6 @@
-"""What generate, mix and interpolate share: the network, its defaults, where files may go."""
+"""What the drawing commands share: the network, its defaults, truncation, where files may go."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,15 +10,37 @@ import typer
 from stylecli.cli.output import Output
 from stylecli.errors import UsageError
 from stylecli.networks.config import StyleGAN1Config
-from stylecli.provenance import make_provenance
+from stylecli.provenance import make_provenance, shown_path
+from stylecli.styles import layer_strengths
 from stylecli.workspace import find_network
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from stylecli.networks.bundle import Bundle
 
 LabelOption = Annotated[
     int | None,
-    typer.Option("--label", min=0, help="Class to show. Default: the classes in turn, by seed."),
+    typer.Option(
+        "--class", "--label", min=0, help="Class to show. Default: the classes in turn, by seed."
+    ),
+]
+PsiLayersOption = Annotated[
+    str | None,
+    typer.Option(
+        "--psi-layers",
+        help="Truncation of single layers or bands, such as coarse:1,4-5:0.7; others keep --psi.",
+        metavar="LAYERS:PSI,...",
+    ),
+]
+CenterOption = Annotated[
+    str | None,
+    typer.Option(
+        "--center",
+        help="Truncate towards a seed (42), a class (class:3), each picture's own class (class) or "
+        "a file of styles. Default: the average face.",
+        metavar="SEED|class|FILE",
+    ),
 ]
 NoiseModeOption = Annotated[
     str | None,
@@ -60,9 +82,14 @@ class Source:
             name = f"{owner}-{name.removeprefix('network-snapshot-')}"
         return Path("out") / name
 
-    def provenance(self, command: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what a file made by ``command`` with ``settings`` carries."""
-        return make_provenance(command, self.path, self.digest, settings)
+    def provenance(
+        self, command: str, settings: Mapping[str, Any], *,
+        arguments: Sequence[str] = (), inputs: Mapping[str, Path] | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Return what a file made by ``command`` with ``settings`` carries; see make_provenance."""
+        return make_provenance(
+            command, self.path, self.digest, settings, arguments=arguments, inputs=inputs
+        )
 
 
 def open_source(network: Path | None, device: str, output: Output) -> Source:
@@ -77,6 +104,58 @@ def open_source(network: Path | None, device: str, output: Output) -> Source:
     bundle = load_network(found.path)
     bundle.generator.to(chosen)
     return Source(bundle, found.path, network_digest(found.path), str(chosen))
+
+
+@dataclass(frozen=True)
+class Truncation:
+    """What --psi, --psi-cutoff, --psi-layers and --center come to for a network."""
+
+    psi: float | list[float]  # one, or one per layer
+    psi_cutoff: int | None
+    centre: "Tensor | None"
+    settings: dict[str, Any]  # the options that give exactly this
+    inputs: dict[str, Path]  # the files among them
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What functions of ``sampling`` take."""
+        return {"psi": self.psi, "psi_cutoff": self.psi_cutoff, "centre": self.centre}
+
+
+def resolve_truncation(
+    source: Source, psi: float | None, psi_cutoff: int | None,
+    psi_layers: str | None = None, center: str | None = None,
+) -> Truncation:  # fmt: skip
+    """Return the truncation that options ask for; the network's own where they say nothing.
+
+    Raises UsageError where the network has no w, or no such layer or class.
+    """
+    config = source.config
+    for option, value in (("--psi-layers", psi_layers), ("--center", center)):
+        if value is not None and not config.has_w:
+            raise UsageError(
+                f"{option} {value} needs an intermediate latent space, which configuration "
+                f"{config.preset!r} does not have: leave it out"
+            )
+    strength, cutoff = truncation(config, psi, psi_cutoff)
+    chosen: float | list[float] = strength
+    settings = truncation_settings(strength, cutoff)
+    if psi_layers is not None:
+        from stylecli.sampling import layer_psis
+
+        chosen = layer_psis(config, strength, cutoff)
+        for layer, own in layer_strengths(psi_layers, config.resolution).items():
+            chosen[layer] = own
+        settings["psi_layers"] = psi_layers
+    centre, inputs = None, {}
+    if center is not None:
+        from stylecli.sampling import find_centre
+
+        centre = find_centre(source.bundle, center)
+        if not center.isdecimal() and center.partition(":")[0] != "class":  # then it is a file
+            inputs["center"] = Path(center)
+        settings["center"] = shown_path(inputs["center"]) if inputs else center
+    return Truncation(chosen, cutoff, centre, settings, inputs)
 
 
 def truncation(
@@ -114,6 +193,7 @@ def is_done(
     """Tell whether ``path`` already holds exactly this; raise UsageError when it holds other.
 
     So the same command again goes on where it was interrupted, and nothing is lost unasked.
+    ``read`` returns what a file of another kind than pictures says of how it was made.
     """
     if force or not path.exists():
         return False

@@ -1,22 +1,24 @@
-"""`stylecli generate`: pictures of seeds, one file each or one sheet."""
+"""`stylecli generate`: pictures of seeds or saved styles, one file each or one sheet."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stylecli.cli.drawing import (
+    CenterOption,
     LabelOption,
     LodOption,
     NoiseModeOption,
     PrecisionOption,
+    PsiLayersOption,
     ScaleOption,
     Source,
     is_done,
     open_source,
     resolve_noise,
-    truncation,
-    truncation_settings,
+    resolve_truncation,
 )
 from stylecli.cli.options import (
     BatchOption,
@@ -30,14 +32,69 @@ from stylecli.cli.options import (
     QuietOption,
 )
 from stylecli.cli.output import Output
+from stylecli.cli.picture_paths import FormatOption, QualityOption, Target, resolve_target
+from stylecli.errors import Interrupted, UsageError
+from stylecli.provenance import shown_path
 from stylecli.seeds import format_seeds, parse_seeds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from torch import Tensor
+
+    from stylecli.images import Pictures
+
+DEFAULT_SEEDS = "0-15"
+
+
+@dataclass(frozen=True)
+class Order:
+    """Everything that decides the pictures, resolved for one network."""
+
+    source: Source
+    option: str  # what names a picture: "seeds", or "ws_rows" of a file
+    numbers: list[int]
+    label: int | None
+    truncation: dict[str, Any]  # psi, psi_cutoff, centre
+    draw: dict[str, Any]  # how styles become pictures: noise, lod, precision, batch
+    settings: dict[str, Any]  # the options that give exactly these pictures
+    inputs: dict[str, Path] = field(default_factory=dict)
+    rows: "Tensor | None" = None  # styles of the file [N, num_ws, w_dim]
+
+    def ws(self, numbers: "Sequence[int]") -> "Iterator[Tensor]":
+        """Yield the styles [num_ws, w_dim] of pictures."""
+        from stylecli.sampling import seed_ws, truncate_ws
+
+        G = self.source.bundle.generator
+        if self.rows is None:
+            return seed_ws(G, numbers, self.label, **self.truncation)
+        return iter(truncate_ws(G, self.rows[list(numbers)], **self.truncation))
+
+    def pictures(self, numbers: "Sequence[int]") -> "Iterator[Pictures]":
+        """Yield the pictures [H, W, C]; random noise is each one's own unless a seed was given."""
+        from stylecli.rendering import render
+
+        seed = self.settings["noise_seed"]
+        return render(
+            self.source.bundle.generator, self.ws(numbers),
+            noise_seeds=numbers if seed is None else seed, **self.draw,
+        )  # fmt: skip
+
+    def provenance(self, numbers: "Sequence[int]", **more: Any) -> dict[str, Any]:
+        """Return what a file of these pictures carries."""
+        settings = {self.option: format_seeds(numbers), **self.settings, **more}
+        return self.source.provenance("generate", settings, inputs=self.inputs)
 
 
 def command(
     network: NetworkOption = None,
-    seeds: Annotated[str, typer.Option("--seeds", help="Such as 0-15 or 1,4-7.")] = "0-15",
+    seeds: Annotated[
+        str | None, typer.Option("--seeds", help="Such as 0-15 (the default) or 1,4-7.")
+    ] = None,
     psi: PsiOption = None,
     psi_cutoff: PsiCutoffOption = None,
+    psi_layers: PsiLayersOption = None,
+    center: CenterOption = None,
     label: LabelOption = None,
     noise_mode: NoiseModeOption = None,
     noise_seed: Annotated[
@@ -45,11 +102,23 @@ def command(
         typer.Option("--noise-seed", min=0, help="One noise for all; alone means random noise."),
     ] = None,
     lod: LodOption = None,
+    ws: Annotated[
+        Path | None,
+        typer.Option("--ws", help="Draw the styles of a .npz or .npy file instead of seeds."),
+    ] = None,
+    ws_rows: Annotated[
+        str | None, typer.Option("--ws-rows", help="Which of its faces, from 0. Default: all.")
+    ] = None,
+    save_ws: Annotated[
+        Path | None, typer.Option("--save-ws", help="Also write the pictures' styles to a .npz.")
+    ] = None,
     grid: Annotated[bool, typer.Option("--grid", help="One sheet instead of files.")] = False,
     columns: Annotated[
         int | None, typer.Option("--columns", min=1, help="Columns of the sheet.")
     ] = None,
     scale: ScaleOption = None,
+    format: FormatOption = None,
+    quality: QualityOption = None,
     out: OutOption = None,
     batch: BatchOption = None,
     device: DeviceOption = "auto",
@@ -66,75 +135,157 @@ def command(
     was made (stylecli info FILE). With --noise-mode random a picture's noise comes from its seed.
     """
     output = Output(json=json, quiet=quiet)
-    chosen = list(dict.fromkeys(parse_seeds(seeds)))
+    wanted = list(dict.fromkeys(parse_seeds(_names(seeds, ws, ws_rows, label))))
     mode = resolve_noise(noise_mode, noise_seed)
+    if columns is not None and not grid:
+        raise UsageError(f"--columns {columns} is for a sheet: add --grid")
     source = open_source(network, device, output)
-    strength, cutoff = truncation(source.config, psi, psi_cutoff)
-    options: dict[str, Any] = {
-        "label": label, "noise_mode": mode, "noise_seed": noise_seed, "lod": lod,
-    }  # fmt: skip
-    settings = {**truncation_settings(strength, cutoff), **options, "device": source.device,
-                "precision": precision}  # fmt: skip
-    draw = {"psi": strength, "psi_cutoff": cutoff, "batch": batch,
-            "precision": precision or "float32", **options}  # fmt: skip
+    if ws is not None and psi is None and psi_layers is None:
+        psi = 1.0  # saved styles are what somebody meant
+    truncation = resolve_truncation(source, psi, psi_cutoff, psi_layers, center)
+    rows = None if ws is None else _load(source, ws)
+    order = Order(
+        source, "seeds" if ws is None else "ws_rows", _chosen(wanted, rows, ws_rows), label,
+        truncation.options,
+        {"noise_mode": mode, "lod": lod, "precision": precision or "float32", "batch": batch},
+        {
+            **({} if ws is None else {"ws": shown_path(ws)}), **truncation.settings,
+            "label": label, "noise_mode": mode, "noise_seed": noise_seed, "lod": lod,
+            "device": source.device, "precision": precision, "scale": scale,
+        },
+        truncation.inputs | ({} if ws is None else {"ws": ws}), rows,
+    )  # fmt: skip
+    target = resolve_target(out, source.folder, format, quality, grid, len(order.numbers))
+    _check(order)
+    saved = [] if save_ws is None else [_save_ws(order, save_ws, force, output)]
     if grid:
-        settings |= {"grid": True, "columns": columns, "scale": scale}
-        path = _sheet_path(out, source)
-        paths = [_write_sheet(source, chosen, path, settings, draw, force, output)]
+        paths = [_write_sheet(order, target, columns, force, output)]
     else:
-        folder = out or source.folder
-        settings |= {"scale": scale}
-        paths = _write_files(source, chosen, folder, settings, draw, force, output)
-    document = {
-        "network": str(source.path), "seeds": chosen, **settings, "paths": [str(p) for p in paths]
-    }  # fmt: skip
-    output.result(document, [str(path) for path in paths])
+        paths = _write_files(order, target, force, output)
+    made = [str(path) for path in [*paths, *saved]]
+    document = {"network": str(source.path), order.option: order.numbers, **order.settings,
+                **target.settings, "paths": made}  # fmt: skip
+    output.result(document, made)
 
 
-def _write_files(
-    source: Source, seeds: list[int], folder: Path, settings: dict[str, Any],
-    draw: dict[str, Any], force: bool, output: Output,
-) -> list[Path]:  # fmt: skip
-    from stylecli.images import enlarge, save_png
-    from stylecli.sampling import generate
+def _names(seeds: str | None, ws: Path | None, ws_rows: str | None, label: int | None) -> str:
+    """Return the list of seeds, or of a file's rows; refuse options that contradict each other."""
+    if ws is None:
+        if ws_rows is not None:
+            raise UsageError(f"--ws-rows {ws_rows} names faces of a file: give --ws FILE too")
+        return seeds or DEFAULT_SEEDS
+    for option, value in (("--seeds", seeds), ("--class", label)):
+        if value is not None:
+            raise UsageError(
+                f"{option} {value} and --ws {ws} are two sources of faces: give one of them"
+            )
+    return ws_rows or "0"
 
-    generate(source.bundle, seeds, **draw)  # refuses options that do not fit before files matter
-    made = {}
-    for seed in seeds:
-        provenance = source.provenance("generate", {"seeds": str(seed), **settings})
-        made[seed] = (folder / f"seed{seed:04d}.png", provenance)
-    missing = [seed for seed in seeds if not is_done(*made[seed], force)]
-    if len(missing) < len(seeds):
-        output.note(f"{len(seeds) - len(missing)} of {len(seeds)} pictures are already there")
-    with output.progress("generate", "pictures") as progress:
-        for done, (seed, picture) in enumerate(generate(source.bundle, missing, **draw), 1):
-            path, provenance = made[seed]
-            save_png(path, enlarge(picture, settings["scale"] or 1), provenance)
-            progress(done, len(missing))
-    return [made[seed][0] for seed in seeds]
+
+def _load(source: Source, path: Path) -> "Tensor":
+    from stylecli.sampling import load_ws
+
+    config = source.config
+    if not config.has_w:
+        raise UsageError(
+            f"configuration {config.preset!r} has no styles to draw from --ws {path}: give --seeds"
+        )
+    return load_ws(path, (config.num_ws, config.w_out_dim))
+
+
+def _chosen(wanted: list[int], rows: "Tensor | None", ws_rows: str | None) -> list[int]:
+    """Return the numbers of the pictures; raise UsageError for rows that the file lacks."""
+    if rows is None:
+        return wanted
+    if ws_rows is None:
+        return list(range(len(rows)))
+    if max(wanted) >= len(rows):
+        raise UsageError(f"--ws-rows {ws_rows}: the file has faces 0 to {len(rows) - 1}")
+    return wanted
+
+
+def _check(order: Order) -> None:
+    """Refuse what the network cannot follow before any file is looked at."""
+    from stylecli.networks.layers import split_lod
+    from stylecli.rendering import check_precision
+    from stylecli.sampling import check_truncation, seed_labels
+
+    config = order.source.config
+    check_truncation(config, order.truncation["psi"], order.truncation["psi_cutoff"])
+    seed_labels(config, order.numbers[:1], order.label)
+    check_precision(order.draw["precision"])
+    if order.draw["lod"] is not None:
+        split_lod(order.draw["lod"], config.resolution_log2)
+
+
+def _write_files(order: Order, target: Target, force: bool, output: Output) -> list[Path]:
+    from stylecli.images import enlarge
+
+    prefix = "seed" if order.option == "seeds" else "row"
+    made = {
+        number: (
+            target.path(f"{prefix}{number:04d}"),
+            order.provenance([number], **target.settings),
+        )
+        for number in order.numbers
+    }
+    missing = [number for number in order.numbers if not is_done(*made[number], force)]
+    if len(missing) < len(made):
+        output.note(f"{len(made) - len(missing)} of {len(made)} pictures are already there")
+    done = 0
+    try:
+        with output.progress("generate", "pictures") as progress:
+            for number, picture in zip(missing, order.pictures(missing), strict=True):
+                path, provenance = made[number]
+                target.save(path, enlarge(picture, order.settings["scale"] or 1), provenance)
+                done += 1
+                progress(done, len(missing))
+    except KeyboardInterrupt:
+        there = len(made) - len(missing) + done
+        raise Interrupted(
+            f"interrupted: {there} of {len(made)} pictures are there and whole: "
+            "the same command draws the others"
+        ) from None
+    return [path for path, _ in made.values()]
 
 
 def _write_sheet(
-    source: Source, seeds: list[int], path: Path, settings: dict[str, Any],
-    draw: dict[str, Any], force: bool, output: Output,
-) -> Path:  # fmt: skip
-    from stylecli.figures.fakes import draw_fakes
-    from stylecli.images import save_png
+    order: Order, target: Target, columns: int | None, force: bool, output: Output
+) -> Path:
+    from stylecli.figures.fakes import lay_out_fakes, sheet_size
+    from stylecli.images import check_size
 
-    provenance = source.provenance("generate", {"seeds": format_seeds(seeds), **settings})
+    config, scale = order.source.config, order.settings["scale"]
+    path = target.path("grid")
+    more = {"grid": True, "columns": columns, **target.settings}
+    provenance = order.provenance(order.numbers, **more)
+    count = len(order.numbers)
+    check_size(target.format, *sheet_size(count, config.resolution, columns, scale))
     if is_done(path, provenance, force):
         output.note(f"{path} is already there")
         return path
+    pictures = []
     with output.progress("generate", "pictures") as progress:
-        sheet = draw_fakes(
-            source.bundle, seeds, settings["columns"], scale=settings["scale"],
-            progress=progress, **draw,
-        )  # fmt: skip
-    save_png(path, sheet, provenance)
+        for picture in order.pictures(order.numbers):
+            pictures.append(picture)
+            progress(len(pictures), count)
+    target.save(path, lay_out_fakes(pictures, columns, scale=scale), provenance)
     return path
 
 
-def _sheet_path(out: Path | None, source: Source) -> Path:
-    if out is None:
-        return source.folder / "grid.png"
-    return out if out.suffix.lower() == ".png" else out / "grid.png"
+def _save_ws(order: Order, path: Path, force: bool, output: Output) -> Path:
+    """Write the styles of all pictures to one file, as they are after truncation."""
+    import torch
+
+    from stylecli.sampling import save_ws
+    from stylecli.saved_ws import read_ws_provenance
+
+    config = order.source.config
+    if not config.has_w:
+        raise UsageError(f"configuration {config.preset!r} has no styles: leave out --save-ws")
+    provenance = order.provenance(order.numbers)
+    if is_done(path, provenance, force, read_ws_provenance):
+        output.note(f"{path} is already there")
+        return path
+    save_ws(path, torch.stack(list(order.ws(order.numbers))), provenance=provenance)
+    return path

@@ -1,22 +1,44 @@
 """`stylecli mix`: sheets of mixed styles, Figure 3 of the StyleGAN paper."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stylecli.cli.drawing import (
+    CenterOption,
     LabelOption,
     LodOption,
     NoiseModeOption,
     PrecisionOption,
+    PsiLayersOption,
     ScaleOption,
     Source,
     is_done,
     open_source,
     resolve_noise,
-    truncation,
-    truncation_settings,
+    resolve_truncation,
+)
+from stylecli.cli.mix_options import (
+    BandsOption,
+    ColSeedsOption,
+    ColsOption,
+    ColWsOption,
+    EachOption,
+    FpsOption,
+    KeySecondsOption,
+    LabelsOption,
+    MoverOption,
+    RowSeedsOption,
+    RowsOption,
+    RowWsOption,
+    StylesOption,
+    VideoFormatOption,
+    banded_rows,
+    choose_sheets,
+    choose_sides,
 )
 from stylecli.cli.options import (
     BatchOption,
@@ -30,33 +52,59 @@ from stylecli.cli.options import (
     QuietOption,
 )
 from stylecli.cli.output import Output
+from stylecli.cli.picture_paths import FormatOption, QualityOption, Target, resolve_target
+from stylecli.cli.video_files import resolve_video
+from stylecli.cli.walk_options import count_frames
 from stylecli.errors import UsageError
-from stylecli.seeds import format_seeds, parse_seeds
-from stylecli.styles import style_bands, style_layers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stylecli.figures.mixing import Sources
+    from stylecli.images import Pictures
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Everything that decides the sheets, resolved for one network."""
+
+    source: Source
+    rows: "Sources"
+    columns: "Sources"
+    draw: dict[str, Any]  # how styles become pictures
+    settings: dict[str, Any]  # the options that are the same for all files
+    sides: tuple[dict[str, Any], dict[str, Any]]  # the options that name rows and columns
+    inputs: dict[str, Path]
+    target: Target
+    force: bool
+    output: Output
+
+    def provenance(self, option: Mapping[str, str], **more: Any) -> dict[str, Any]:
+        """Return what a file carries that shows all rows and columns."""
+        settings = {**self.sides[0], **self.sides[1], **option, **self.settings, **more}
+        return self.source.provenance("mix", settings, inputs=self.inputs)
 
 
 def command(
     network: NetworkOption = None,
-    rows: Annotated[
-        str, typer.Option("--rows", help="How many rows, or seeds where it has a comma or dash.")
-    ] = "5",
-    cols: Annotated[str, typer.Option("--cols", help="The same for columns.")] = "5",
-    row_seeds: Annotated[
-        str | None, typer.Option("--row-seeds", help="Seeds of the rows, such as 888.")
-    ] = None,
-    col_seeds: Annotated[
-        str | None, typer.Option("--col-seeds", help="Seeds of the columns.")
-    ] = None,
-    styles: Annotated[
-        str,
-        typer.Option(
-            "--styles",
-            help="What comes from the columns: all (a sheet each for coarse, middle, fine), one "
-            "of these, or layers such as 0-3.",
-        ),
-    ] = "all",
+    rows: RowsOption = None,
+    cols: ColsOption = None,
+    row_seeds: RowSeedsOption = None,
+    col_seeds: ColSeedsOption = None,
+    row_ws: RowWsOption = None,
+    col_ws: ColWsOption = None,
+    styles: StylesOption = None,
+    bands: BandsOption = None,
+    video: MoverOption = None,
+    key_seconds: KeySecondsOption = None,
+    fps: FpsOption = None,
+    video_format: VideoFormatOption = None,
+    each: EachOption = False,
+    labels: LabelsOption = True,
     psi: PsiOption = None,
     psi_cutoff: PsiCutoffOption = None,
+    psi_layers: PsiLayersOption = None,
+    center: CenterOption = None,
     label: LabelOption = None,
     noise_mode: NoiseModeOption = None,
     noise_seed: Annotated[
@@ -64,6 +112,8 @@ def command(
     ] = None,
     lod: LodOption = None,
     scale: ScaleOption = None,
+    format: FormatOption = None,
+    quality: QualityOption = None,
     out: OutOption = None,
     batch: BatchOption = None,
     device: DeviceOption = "auto",
@@ -81,80 +131,144 @@ def command(
     seeds from 0, counted columns those after. Writes mix-coarse.png, mix-middle.png, mix-fine.png.
     """
     output = Output(json=json, quiet=quiet)
-    row_list, column_list = _choose_seeds(rows, cols, row_seeds, col_seeds)
-    mode = resolve_noise(noise_mode, noise_seed)
+    mode, mover = resolve_noise(noise_mode, noise_seed), _mover(video, bands, video_format)
     source = open_source(network, device, output)
     resolution = source.config.resolution
-    names = list(style_bands(resolution)) if styles == "all" else [styles]
-    layers = {name: style_layers(name, resolution) for name in names}
-    strength, cutoff = truncation(source.config, psi, psi_cutoff)
-    options: dict[str, Any] = {"label": label, "noise_mode": mode, "lod": lod, "scale": scale}
-    settings = {
-        "row_seeds": format_seeds(row_list), "col_seeds": format_seeds(column_list),
-        **truncation_settings(strength, cutoff), **options,
-        "noise_seed": noise_seed, "device": source.device, "precision": precision,
-    }  # fmt: skip
-    draw = {
-        "psi": strength, "psi_cutoff": cutoff, "batch": batch, "noise_seed": noise_seed or 0,
-        "precision": precision or "float32", **options,
-    }  # fmt: skip
-    paths = [
-        _write_sheet(
-            source, (row_list, column_list, layers[name]), _sheet_path(out, source, name, names),
-            {"styles": name, **settings}, draw, force, output,
-        )
-        for name in names
-    ]  # fmt: skip
+    sides = choose_sides(
+        rows, cols, row_seeds, col_seeds, row_ws, col_ws, banded_rows(bands, resolution)
+    )
+    truncation = resolve_truncation(source, psi, psi_cutoff, psi_layers, center)
+    row_faces, column_faces = (side.sources(source, truncation, label) for side in sides)
+    sheets = choose_sheets(styles, bands, len(row_faces), resolution, output.warn)
+    target = resolve_target(out, source.folder, format, quality, True, 1)
+    shared = {"noise_mode": mode, "lod": lod}
+    mix = Mix(
+        source, row_faces, column_faces,
+        {**shared, "noise_seed": noise_seed or 0, "batch": batch,
+         "precision": precision or "float32"},
+        {**truncation.settings, "label": label, **shared, "noise_seed": noise_seed,
+         "device": source.device, "precision": precision, "scale": scale},
+        (sides[0].settings, sides[1].settings),
+        truncation.inputs | sides[0].inputs | sides[1].inputs, target, force, output,
+    )  # fmt: skip
+    paths: list[Path] = []
+    for name, (option, layers) in sheets.items():
+        stem = f"mix-{name}" if target.file is None or len(sheets) > 1 else ""
+        paths += _write_pictures(mix, option, layers, _path(target, stem), each, labels)
+        if mover is not None:
+            clip = (mover, key_seconds, fps, video_format)
+            paths.append(_write_video(mix, option, layers, _path(target, stem), clip))
     document = {
-        "network": str(source.path), **settings, "layers": layers,
+        "network": str(source.path), **mix.sides[0], **mix.sides[1], **mix.settings,
+        "layers": {name: layers if bands else layers[0] for name, (_, layers) in sheets.items()},
         "paths": [str(path) for path in paths],
     }  # fmt: skip
     output.result(document, [str(path) for path in paths])
 
 
-def _choose_seeds(
-    rows: str, cols: str, row_seeds: str | None, col_seeds: str | None
-) -> tuple[list[int], list[int]]:
-    """Return the seeds of rows and columns; counts are filled with 0, 1, 2, ... without repeats."""
-    row_list = parse_seeds(row_seeds) if row_seeds else _seeds_or_count(rows, "--rows", 0)
-    after = 0 if row_seeds or not rows.isdecimal() else len(row_list)
-    column_list = parse_seeds(col_seeds) if col_seeds else _seeds_or_count(cols, "--cols", after)
-    return row_list, column_list
+def _write_pictures(
+    mix: Mix, option: Mapping[str, str], layers: list[list[int]], path: Path, each: bool,
+    labels: bool,
+) -> list[Path]:  # fmt: skip
+    """Write a sheet, and every pair where wanted; draw nothing when all of them are there."""
+    from stylecli.figures.mixing import lay_out, mixed_styles
+    from stylecli.images import enlarge
+    from stylecli.rendering import render
+
+    provenance = mix.provenance(option, labels=labels, **mix.target.settings)
+    pairs = _pairs(mix, layers, path) if each else []
+    missing = [pair for pair in pairs if not is_done(pair[1], pair[2], mix.force)]
+    sheet_done = is_done(path, provenance, mix.force)
+    if sheet_done:
+        mix.output.note(f"{path} is already there")
+    made = [path, *(pair for _, pair, _ in pairs)]
+    if sheet_done and not missing:
+        return made
+    draw = {**mix.draw, "noise_seeds": mix.draw["noise_seed"]}
+    del draw["noise_seed"]
+    ws = list(mixed_styles(mix.rows, mix.columns, layers))
+    cells: list[Pictures] = []
+    with mix.output.progress(path.stem, "pictures") as progress:
+        for picture in render(mix.source.bundle.generator, ws, **draw):
+            cells.append(picture)
+            progress(len(cells), len(ws))
+    scale = mix.settings["scale"]
+    for index, pair, how in missing:
+        mix.target.save(pair, enlarge(cells[index], scale or 1), how)
+    if not sheet_done:
+        G = mix.source.bundle.generator
+        sheet = lay_out(G, cells, mix.rows, mix.columns, layers, scale=scale, names=labels)
+        mix.target.save(path, sheet, provenance)
+    return made
 
 
-def _seeds_or_count(text: str, option: str, first: int) -> list[int]:
-    if not text.strip().isdecimal():
-        return parse_seeds(text)
-    count = int(text)
-    if not 1 <= count <= 100:
-        raise UsageError(
-            f"{option} {count} is a count from 1 to 100: for one seed give "
-            f"{'--row-seeds' if option == '--rows' else '--col-seeds'} {count}"
-        )
-    return list(range(first, first + count))
+def _pairs(mix: Mix, layers: list[list[int]], path: Path) -> list[tuple[int, Path, dict[str, Any]]]:
+    """Return (place among the cells, path, provenance) of every mixed picture of a sheet."""
+    from stylecli.styles import name_layers
+
+    pairs = []
+    across = len(mix.columns)
+    for row, face in enumerate(mix.rows.names):
+        styles = name_layers(layers[row], mix.source.config.resolution)
+        for column, source in enumerate(mix.columns.names):
+            index = across + row * (across + 1) + 1 + column
+            sides = {**_one(mix.sides[0], face), **_one(mix.sides[1], source)}
+            settings = {**sides, "styles": styles, "each": True, **mix.settings,
+                        **mix.target.settings}  # fmt: skip
+            how = mix.source.provenance("mix", settings, inputs=mix.inputs)
+            pairs.append((index, path.with_suffix("") / f"{face}-{source}{path.suffix}", how))
+    return pairs
 
 
-def _write_sheet(
-    source: Source, what: tuple[list[int], list[int], list[int]], path: Path,
-    settings: dict[str, Any], draw: dict[str, Any], force: bool, output: Output,
+def _one(side: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the option that names a single face: its seed, or the file it is in."""
+    return {option: name if option.endswith("seeds") else file for option, file in side.items()}
+
+
+def _write_video(
+    mix: Mix, option: Mapping[str, str], layers: list[list[int]], sheet: Path,
+    clip: tuple[str, float | None, float | None, str | None],
 ) -> Path:  # fmt: skip
-    from stylecli.figures.mixing import draw_mixing_sheet
-    from stylecli.images import save_png
+    """Write the video in which one side moves, beside the sheet: NAME-cols.mp4."""
+    from stylecli.figures.mixing_walk import draw_mixing_walk
 
-    provenance = source.provenance("mix", settings)
-    if is_done(path, provenance, force):
-        output.note(f"{path} is already there")
-        return path
-    with output.progress(f"mix {settings['styles']}", "pictures") as progress:
-        sheet = draw_mixing_sheet(source.bundle.generator, *what, progress=progress, **draw)
-    save_png(path, sheet, provenance)
-    return path
+    mover, key_seconds, fps, format = clip
+    target = resolve_video(None, sheet.parent, f"{sheet.stem}-{mover}", format=format, fps=fps)
+    moving = mix.columns if mover == "cols" else mix.rows
+    frames, length = count_frames(len(moving), None, key_seconds, target.fps, True)
+    more = {**length, "video": mover, "fps": target.fps, "video_format": format}
+
+    def draw(start: int) -> "Iterator[Pictures]":
+        return draw_mixing_walk(
+            mix.source.bundle.generator, mix.rows, mix.columns, layers, frames,
+            mover="columns" if mover == "cols" else "rows", scale=mix.settings["scale"], **mix.draw,
+        )  # fmt: skip
+
+    return target.write(
+        draw, frames, loop=True, provenance=mix.provenance(option, **more), force=mix.force,
+        output=mix.output, title=target.path.stem,
+    )  # fmt: skip
 
 
-def _sheet_path(out: Path | None, source: Source, name: str, names: list[str]) -> Path:
-    file = f"mix-{name.replace(',', '+')}"
-    if out is None:
-        return source.folder / f"{file}.png"
-    if out.suffix.lower() != ".png":
-        return out / f"{file}.png"
-    return out if len(names) == 1 else out.with_name(f"{out.stem}-{name}{out.suffix}")
+def _mover(video: str | None, bands: str | None, format: str | None) -> str | None:
+    """Return cols, rows or None, as --video says; refuse what cannot move or be written."""
+    word = {"columns": "cols"}.get(video or "", video)
+    if word not in (None, "cols", "rows"):
+        raise UsageError(f"--video {video} is unknown: expected cols or rows, the side that moves")
+    if word == "rows" and bands is not None:
+        raise UsageError(
+            f"rows of the --bands {bands} cannot move into each other: let the columns move, "
+            "with --video cols"
+        )
+    if format is not None and format not in ("mp4", "webm", "gif", "webp"):
+        raise UsageError(f"video format {format!r} is unknown: expected mp4, webm, gif or webp")
+    return word
+
+
+def _path(target: Target, stem: str) -> Path:
+    """Return where a sheet goes; several sheets share a name that --out gave."""
+    if target.file is None:
+        return target.path(stem)
+    return target.file.with_name(
+        f"{target.file.stem}{stem.removeprefix('mix')}{target.file.suffix}"
+    )

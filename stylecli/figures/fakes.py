@@ -5,15 +5,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import Image
+from torch import Tensor
 
 from stylecli.errors import UsageError
-from stylecli.images import Pictures, make_grid, to_pillow, visible_scale
+from stylecli.images import WHITE, Pictures, enlarge, make_grid, shrink, visible_scale
 from stylecli.networks.bundle import Bundle
 from stylecli.networks.stylegan1 import Generator
 from stylecli.progress import Progress, silent
 from stylecli.rendering import NoiseMode, Precision, render
-from stylecli.sampling import generate, map_latents, seed_labels
+from stylecli.sampling import Psi, generate, map_latents, seed_labels
 
 PAPER_LODS = (0, 1, 2, 2, 3, 3)  # Figure 2: how often each column is halved
 
@@ -23,8 +23,9 @@ def draw_fakes(
     seeds: Sequence[int],
     columns: int | None = None,
     *,
-    psi: float = 1.0,
+    psi: Psi = 1.0,
     psi_cutoff: int | None = None,
+    centre: Tensor | None = None,
     label: int | None = None,
     noise_mode: NoiseMode = "const",
     noise_seed: int | None = None,
@@ -41,15 +42,37 @@ def draw_fakes(
     """
     pictures: list[Pictures] = []
     for _, picture in generate(
-        net, seeds, psi, psi_cutoff=psi_cutoff, label=label, noise_mode=noise_mode,
+        net, seeds, psi, psi_cutoff=psi_cutoff, centre=centre, label=label, noise_mode=noise_mode,
         noise_seed=noise_seed, lod=lod, batch=batch, precision=precision,
     ):  # fmt: skip
         pictures.append(picture)
         progress(len(pictures), len(seeds))
-    if columns is None:
-        columns = square_columns(len(pictures))
-    scale = scale or visible_scale(net.config.resolution)
+    return lay_out_fakes(pictures, columns, scale=scale, padding=padding)
+
+
+def lay_out_fakes(
+    pictures: Sequence[Pictures],
+    columns: int | None = None,
+    *,
+    scale: int | None = None,
+    padding: int = 0,
+) -> Pictures:
+    """Return a sheet [H, W, C] of square pictures in rows of ``columns``, by default about square.
+
+    ``scale`` enlarges by whole pixels, by default so that small pictures can be looked at.
+    """
+    columns = columns or square_columns(len(pictures))
+    scale = scale or visible_scale(pictures[0].shape[0])
     return make_grid(pictures, columns, padding=padding, scale=scale)
+
+
+def sheet_size(
+    count: int, resolution: int, columns: int | None = None, scale: int | None = None
+) -> tuple[int, int]:
+    """Return the height and width in pixels of ``lay_out_fakes`` without padding."""
+    columns = min(count, columns or square_columns(count))
+    side = resolution * (scale or visible_scale(resolution))
+    return -(-count // columns) * side, columns * side
 
 
 def draw_uncurated(
@@ -58,8 +81,10 @@ def draw_uncurated(
     *,
     rows: int = 3,
     lods: Sequence[int] = PAPER_LODS,
+    crop: tuple[int, int, int, int] | None = None,
     psi: float = 0.7,
     psi_cutoff: int | None = 8,
+    label: int | None = None,
     scale: int | None = None,
     batch: int | None = None,
     precision: Precision = "float32",
@@ -68,39 +93,37 @@ def draw_uncurated(
     """Draw the uncurated sheet of Figure 2: column i holds rows · 2^lod pictures, shrunk by 2^lod.
 
     All latents come in one stream from numpy's RandomState(seed), the noise of every picture from
-    its place in it. Returns [rows · R, sum of R / 2^lod, C], enlarged by ``scale``. Raises
-    UsageError when a column would shrink to nothing.
+    its place in it. ``crop`` (left, top, right, bottom) cuts every picture first, as Figure 11 does
+    with cars. Returns [rows · h, sum of w / 2^lod, C], enlarged by ``scale``; pictures are shrunk
+    one by one, so memory is that of the sheet. Raises UsageError when a column would shrink to
+    nothing.
     """
     resolution = G.config.resolution
-    if min(lods) < 0 or resolution >> max(lods) < 1:
+    left, top, right, bottom = crop or (0, 0, resolution, resolution)
+    width, height = right - left, bottom - top
+    if min(lods) < 0 or min(width, height) >> max(lods) < 1:
         raise UsageError(f"columns halved {max(lods)} times do not fit a {resolution} px network")
     total = sum(rows * 2**lod for lod in lods)
     z = torch.from_numpy(np.random.RandomState(seed).randn(total, G.config.z_dim)).float()
-    labels = seed_labels(G.config, range(total))
+    labels = seed_labels(G.config, range(total), label)
     ws = map_latents(G, z, labels, psi=psi, psi_cutoff=psi_cutoff)
     pictures = render(
         G, ws, noise_mode="random", noise_seeds=range(total), batch=batch, precision=precision
     )
-    columns, done = [], 0
+    shape = (rows * height, sum(width >> lod for lod in lods), G.config.channels)
+    sheet: Pictures = np.full(shape, WHITE, dtype=np.uint8)
+    done, across = 0, 0
     for lod in lods:
-        column = []
-        for _ in range(rows * 2**lod):
-            column.append(_shrunk(next(pictures), resolution >> lod))
+        high, wide = height >> lod, width >> lod
+        for down in range(0, rows * high << lod, high):
+            picture = next(pictures)[top:bottom, left:right]
+            sheet[down : down + high, across : across + wide] = shrink(picture, high, wide)
             done += 1
             progress(done, total)
-        columns.append(np.concatenate(column))
-    scale = scale or visible_scale(resolution)
-    return make_grid(np.concatenate(columns, axis=1)[None], 1, scale=scale)
+        across += wide
+    return enlarge(sheet, scale or visible_scale(resolution))
 
 
 def square_columns(count: int) -> int:
     """Return the columns of a grid about square, wider than high: 16 → 4, 12 → 4, 2 → 2."""
     return math.ceil(math.sqrt(count))
-
-
-def _shrunk(picture: Pictures, side: int) -> Pictures:
-    if picture.shape[0] == side:
-        return picture
-    small = to_pillow(picture).resize((side, side), Image.Resampling.LANCZOS)
-    array = np.asarray(small, dtype=np.uint8)
-    return array[:, :, None] if array.ndim == 2 else array

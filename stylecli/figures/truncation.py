@@ -7,7 +7,7 @@ import torch
 from stylecli.images import Pictures, make_grid, visible_scale
 from stylecli.networks.stylegan1 import Generator
 from stylecli.progress import Progress, silent
-from stylecli.rendering import NoiseMode, render
+from stylecli.rendering import NoiseMode, Precision, render
 from stylecli.sampling import map_seeds
 
 PAPER_PSIS = (1.0, 0.7, 0.5, 0.0, -0.5, -1.0)
@@ -25,6 +25,7 @@ def draw_truncation_sweep(
     scale: int | None = None,
     padding: int | None = None,
     batch: int | None = None,
+    precision: Precision = "float32",
     progress: Progress = silent,
 ) -> Pictures:
     """Draw one row per seed, one column per psi: from the full face over the average to its anti.
@@ -35,7 +36,7 @@ def draw_truncation_sweep(
     columns = [map_seeds(G, seeds, label=label, psi=psi, psi_cutoff=psi_cutoff) for psi in psis]
     ws = torch.stack(columns, dim=1).flatten(0, 1)  # [seeds * psis, num_ws, w_dim]
     cells: list[Pictures] = []
-    for picture in render(G, ws, noise_mode=noise_mode, lod=lod, batch=batch):
+    for picture in render(G, ws, noise_mode=noise_mode, lod=lod, batch=batch, precision=precision):
         cells.append(picture)
         progress(len(cells), len(ws))
     scale = scale or visible_scale(G.config.resolution)

@@ -1,63 +1,91 @@
 """Frames of walks through latent space: one cell, or several side by side."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+
+from torch import Tensor
 
 from stylecli.errors import UsageError
 from stylecli.images import Pictures, make_grid, visible_scale
-from stylecli.interpolation import Method, Space, interpolate_ws
+from stylecli.interpolation.noise_motion import Motion, moving_noise
+from stylecli.interpolation.walks import USUAL, Route, walk_ws
 from stylecli.networks.stylegan1 import Generator
 from stylecli.rendering import NoiseMode, Precision, render
+from stylecli.sampling import Psi
 
 SCREEN = 512  # a video of small pictures is enlarged to about this many pixels
 
 
 def draw_walk(
     G: Generator,
-    seeds: Sequence[int],
+    keys: Sequence[int] | Tensor,
     frames: int,
+    route: Route = USUAL,
     *,
     grid: tuple[int, int] = (1, 1),
-    space: Space = "w",
-    method: Method | None = None,
-    loop: bool = True,
-    label: int | None = None,
-    psi: float = 1.0,
+    labels: Sequence[int] | None = None,
+    psi: Psi = 1.0,
     psi_cutoff: int | None = None,
+    centre: Tensor | None = None,
     noise_mode: NoiseMode = "const",
     noise_seed: int = 0,
+    noise_motion: Motion = "still",
+    noise_draws: int = 4,
     lod: float | None = None,
     scale: int | None = None,
     batch: int | None = None,
     precision: Precision = "float32",
+    start: int = 0,
 ) -> Iterator[Pictures]:
-    """Yield the frames [H, W, C] of a walk through the seeds' latents, the noise held still.
+    """Return an iterator over the frames [H, W, C] of a walk through seeds or saved styles.
 
-    ``grid`` is (columns, rows): each cell walks through its own equal share of the seeds, in order.
-    See interpolate_ws for the path. Raises UsageError when the seeds do not divide among the cells.
+    ``grid`` is (columns, rows): each cell walks through its own equal share of the keys, in order,
+    and of the ``labels`` where there are as many. See walk_ws for keys, ``route``, ``labels`` and
+    truncation, moving_noise for how noise moves: the same in all cells. Frames begin at ``start``;
+    memory does not depend on their number. Raises UsageError when keys do not divide among cells.
     """
     columns, rows = grid
     cells = columns * rows
-    if columns < 1 or rows < 1 or len(seeds) % cells or not seeds:
+    if columns < 1 or rows < 1 or len(keys) % cells or not len(keys):
         raise UsageError(
-            f"{len(seeds)} seeds do not divide among {columns}x{rows} cells: give a multiple of "
+            f"{len(keys)} seeds do not divide among {columns}x{rows} cells: give a multiple of "
             f"{max(cells, 1)}"
         )
-    share = len(seeds) // cells
-    path: dict[str, Any] = {
-        "space": space, "method": method, "loop": loop, "label": label,
-        "psi": psi, "psi_cutoff": psi_cutoff,
-    }  # fmt: skip
+    share = len(keys) // cells
     walks = [
-        interpolate_ws(G, seeds[cell * share : (cell + 1) * share], frames, **path)
+        walk_ws(
+            G, keys[cell * share : (cell + 1) * share], frames, route,
+            labels=_own_labels(labels, cell, share, cells), psi=psi, psi_cutoff=psi_cutoff,
+            centre=centre, start=start,
+        )
         for cell in range(cells)
-    ]
+    ]  # fmt: skip
     ws = (row for moment in zip(*walks, strict=True) for row in moment)
+    noise = None
+    if noise_motion != "still":
+        moving = moving_noise(
+            G, noise_seed, frames, motion=noise_motion, draws=noise_draws, loop=route.loop,
+            start=start,
+        )  # fmt: skip
+        noise = (maps for maps in moving for _ in range(cells))
     pictures = render(
-        G, ws, noise_mode=noise_mode, noise_seeds=noise_seed, lod=lod, batch=batch,
+        G, ws, noise_mode=noise_mode, noise_seeds=noise_seed, noise=noise, lod=lod, batch=batch,
         precision=precision,
     )  # fmt: skip
     factor = scale or visible_scale(G.config.resolution * max(grid), at_least=SCREEN)
-    for first in pictures:
-        moment = [first, *(next(pictures) for _ in range(cells - 1))]
-        yield make_grid(moment, columns, scale=factor)
+    return _moments(pictures, cells, columns, factor)
+
+
+def _moments(
+    pictures: Iterable[Pictures], cells: int, columns: int, scale: int
+) -> Iterator[Pictures]:
+    for moment in zip(*[iter(pictures)] * cells, strict=True):
+        yield make_grid(moment, columns, scale=scale)
+
+
+def _own_labels(
+    labels: Sequence[int] | None, cell: int, share: int, cells: int
+) -> Sequence[int] | None:
+    """Return the classes of one cell: its share where there is one for every key, else all."""
+    if labels is None or share == 1 or len(labels) != share * cells:
+        return labels
+    return labels[cell * share : (cell + 1) * share]

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 import stylecli
 from stylecli.cli import generate_images
-from stylecli.errors import NetworkError, UsageError
+from stylecli.errors import Interrupted, NetworkError, UsageError
 from stylecli.images import read_provenance
 
 Run = Callable[..., Result]
@@ -116,6 +116,22 @@ def test_noise_seed_means_random_noise(run: Run) -> None:
         (["--seeds", "4-1"], UsageError, "runs backwards"),
         (["--label", "1"], UsageError, "trained without labels"),
         (["--network", "nowhere.safetensors"], NetworkError, "does not exist"),
+        (["--columns", "3"], UsageError, "add --grid"),
+        (["--format", "gif"], UsageError, "--format gif is unknown"),
+        (["--quality", "80"], UsageError, "add --format jpeg"),
+        (["--out", "a.jpg", "--format", "png", "--grid"], UsageError, "contradicts --out a.jpg"),
+        (["--out", "out/a.png"], UsageError, "one file for 16 pictures"),
+        (["--psi-layers", "0-3:1,9:0.5"], UsageError, "has layers 0-5"),
+        (["--psi-layers", "0-3:1,3:0.5"], UsageError, "names layer 3 twice"),
+        (["--psi-layers", "0-3"], UsageError, "has no number"),
+        (["--center", "class"], UsageError, "without labels"),
+        (["--center", "nowhere.npz"], NetworkError, "do not exist"),
+        (["--ws", "nowhere.npz"], NetworkError, "do not exist"),
+        (["--ws", "a.npz", "--seeds", "1"], UsageError, "two sources of faces"),
+        (["--ws-rows", "1"], UsageError, "give --ws FILE too"),
+        (["--lod", "7"], UsageError, "lod"),
+        (["--psi", "nan"], UsageError, "psi nan is not a number"),
+        (["--precision", "int4"], UsageError, "precision 'int4' is unknown"),
     ],
 )
 def test_bad_input_is_one_sentence(
@@ -125,3 +141,116 @@ def test_bad_input_is_one_sentence(
 
     assert isinstance(result.exception, error) and message in str(result.exception)
     assert not Path("out").exists()
+
+
+def test_truncation_of_single_layers_is_that_of_the_library(run: Run, tiny_network: Any) -> None:
+    run("--seeds", "3", "--psi", "0.5", "--psi-layers", "coarse:1,4:0.2", "--out", "here")
+
+    psi = [1, 1, 1, 1, 0.2, 0.5]
+    expected = next(stylecli.generate(tiny_network, [3], psi))[1]
+    np.testing.assert_array_equal(_pixels("here/seed0003.png"), expected)
+
+
+def test_truncation_goes_towards_another_centre(run: Run) -> None:
+    run("--seeds", "3,42", "--psi", "0", "--psi-cutoff", "0", "--center", "42", "--out", "a")
+    run("--seeds", "42", "--psi", "1", "--out", "b")
+
+    np.testing.assert_array_equal(_pixels("a/seed0003.png"), _pixels("a/seed0042.png"))
+    difference = _pixels("a/seed0003.png").astype(int) - _pixels("b/seed0042.png")
+    assert np.abs(difference).max() <= 1
+
+
+def test_saved_styles_draw_the_same_pictures(run: Run) -> None:
+    first = run("--seeds", "3,5", "--psi", "0.6", "--out", "a", "--save-ws", "faces.npz")
+    second = run("--ws", "faces.npz", "--out", "b")
+
+    assert first.stdout.splitlines()[-1] == "faces.npz"
+    assert second.stdout.splitlines() == ["b/row0000.png", "b/row0001.png"]
+    for seed, row in ((3, 0), (5, 1)):
+        pair = _pixels(f"a/seed{seed:04d}.png"), _pixels(f"b/row{row:04d}.png")
+        np.testing.assert_array_equal(*pair)
+
+
+def test_rows_of_a_file_can_be_chosen(run: Run) -> None:
+    run("--seeds", "3-6", "--out", "a", "--save-ws", "faces.npz")
+
+    result = run("--ws", "faces.npz", "--ws-rows", "1,3", "--out", "b")
+    refused = run("--ws", "faces.npz", "--ws-rows", "4", "--out", "b")
+
+    assert result.stdout.splitlines() == ["b/row0001.png", "b/row0003.png"]
+    assert str(refused.exception) == "--ws-rows 4: the file has faces 0 to 3"
+
+
+def test_pictures_of_a_changed_file_of_styles_are_not_taken_for_done(run: Run) -> None:
+    run("--seeds", "3", "--out", "a", "--save-ws", "faces.npz")
+    run("--ws", "faces.npz", "--out", "b")
+    run("--seeds", "4", "--out", "a", "--save-ws", "faces.npz", "--force")
+
+    refused = run("--ws", "faces.npz", "--out", "b")
+
+    assert "made otherwise" in str(refused.exception)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("jpeg", "jpg"), ("webp", "webp"), ("png", "png")])
+def test_files_come_in_the_format_asked_for(run: Run, name: str, kind: str) -> None:
+    result = run("--seeds", "1", "--format", name, "--out", "a")
+    again = run("--seeds", "1", "--format", name, "--out", "a")
+
+    assert result.stdout == f"a/seed0001.{kind}\n"
+    assert "1 of 1 pictures are already there" in again.stderr
+    with Image.open(f"a/seed0001.{kind}") as image:
+        assert image.format == name.upper()
+
+
+def test_one_picture_may_be_given_a_name(run: Run) -> None:
+    assert run("--seeds", "1", "--out", "a/face.webp").stdout == "a/face.webp\n"
+
+
+@pytest.mark.parametrize("grid", [[], ["--grid"]])
+def test_batch_size_changes_no_byte(run: Run, grid: list[str]) -> None:
+    for batch in ("1", "3", "8"):
+        run("--seeds", "0-8", "--batch", batch, "--noise-mode", "random", "--out", batch, *grid)
+
+    for path in Path("1").iterdir():
+        contents = {Path(batch, path.name).read_bytes() for batch in ("1", "3", "8")}
+        assert len(contents) == 1
+
+
+def test_an_interruption_leaves_whole_files_and_says_how_to_go_on(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stylecli import atomic
+
+    def interrupted(path: Path) -> Any:
+        raise KeyboardInterrupt
+
+    run("--seeds", "0-1", "--out", "a")
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic, "replacing", interrupted)
+        result = run("--seeds", "0-3", "--out", "a")
+
+    assert isinstance(result.exception, Interrupted)
+    assert str(result.exception) == (
+        "interrupted: 2 of 4 pictures are there and whole: the same command draws the others"
+    )
+    assert sorted(path.name for path in Path("a").iterdir()) == ["seed0000.png", "seed0001.png"]
+    assert run("--seeds", "0-3", "--out", "a").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--psi", "0.7"], ["--psi-layers", "0:0.5"], ["--center", "1"], ["--save-ws", "a.npz"],
+     ["--ws", "a.npz"]],
+    ids=lambda arguments: arguments[0],
+)  # fmt: skip
+def test_networks_without_w_refuse_what_needs_it(
+    run: Run, tiny_config_fields: dict[str, Any], arguments: list[str]
+) -> None:
+    net = stylecli.new_network("b", **tiny_config_fields)
+    stylecli.save_network("b.safetensors", net)
+
+    result = run("--network", "b.safetensors", *arguments)
+
+    assert isinstance(result.exception, UsageError)
+    assert "configuration 'b'" in str(result.exception) and not Path("out").exists()
+    assert run("--network", "b.safetensors", "--seeds", "1").exit_code == 0

@@ -1,17 +1,22 @@
-"""``stylecli interpolate``: a video of the asked length, and when it refuses."""
+"""``stylecli interpolate``: the asked video, what it says of itself, and when it refuses."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 import stylecli
 from stylecli.cli import interpolate_video
-from stylecli.errors import UsageError
+from stylecli.errors import Interrupted, UsageError
+from stylecli.images import read_provenance
+from stylecli.provenance import remake_command
+from stylecli.sampling import map_seeds, save_ws
 from stylecli.video import read_video_provenance
 
 Run = Callable[..., Result]
@@ -59,7 +64,21 @@ def test_networks_without_w_walk_in_z(run: Run, tiny_config_fields: dict[str, An
         (["--seeds", "1-3", "--grid", "2x1"], "3 seeds do not divide among 2x1 cells"),
         (["--space", "q"], "space 'q' is unknown: expected w or z"),
         (["--method", "teleport"], "method 'teleport' is unknown"),
-        (["--out", "walk.avi"], "walk.avi is not an MP4"),
+        (["--method", "circle", "--space", "w"], "a circle needs latents about zero"),
+        (["--out", "walk.avi"], "walk.avi is no video: expected a name in .mp4, .webm"),
+        (["--out", "walk.mp4", "--format", "gif"], "--format gif contradicts --out walk.mp4"),
+        (["--format", "png", "--crf", "9"], "--crf 9 has no meaning for PNG frames"),
+        (["--codec", "h264", "--format", "webm"], "'h264' does not go into webm"),
+        (["--seconds", "1", "--key-seconds", "1"], "both set the length"),
+        (["--key-seconds", "0"], "make no video"),
+        (["--seeds", "1", "--ws", "a.npz"], "two sources of faces"),
+        (["--ws-rows", "1"], "give --ws FILE too"),
+        (["--classes", "0", "--class", "1"], "both choose: give one of them"),
+        (["--classes", "0-2"], "trained without labels"),
+        (["--pulses", "2"], "need an end"),
+        (["--noise-motion", "wobble"], "noise motion 'wobble' is unknown"),
+        (["--noise-motion", "drift", "--noise-mode", "const"], "needs --noise-mode random"),
+        (["--noise-seconds", "2"], "give --noise-motion drift"),
     ],
 )
 def test_bad_input_is_one_sentence(run: Run, arguments: list[str], message: str) -> None:
@@ -67,3 +86,91 @@ def test_bad_input_is_one_sentence(run: Run, arguments: list[str], message: str)
 
     assert isinstance(result.exception, UsageError) and message in str(result.exception)
     assert not list(Path().glob("**/*.mp4"))
+
+
+def test_key_frames_are_the_pictures_of_generate(run: Run, tiny_network: Any) -> None:
+    arguments = ["--seeds", "3,9", "--key-seconds", "0.1", "--psi", "0.6", "--scale", "1"]
+
+    result = run(*arguments, "--format", "png", "--out", "frames")
+
+    assert result.stdout == "frames\n" and len(list(Path("frames").iterdir())) == 6
+    for frame, (_, picture) in zip(
+        (0, 3), stylecli.generate(tiny_network, [3, 9], 0.6, psi_cutoff=8), strict=True
+    ):
+        with Image.open(f"frames/frame-00000{frame}.png") as image:
+            assert (np.asarray(image) == picture).all()
+
+
+def test_the_record_of_a_video_makes_it_again(run: Run) -> None:
+    run(
+        "--seeds", "1-4", "--grid", "2x1", "--key-seconds", "0.1", "--fps", "20", "--open",
+        "--psi", "-0.5", "--psi-to", "1", "--pulses", "2", "--noise-motion", "drift",
+        "--noise-seed", "3", "--method", "lerp", "--crf", "20", "--out", "walk.mp4",
+    )  # fmt: skip
+    first = Path("walk.mp4").read_bytes()
+    command = remake_command(read_video_provenance("walk.mp4") or {})
+    assert command is not None and command.startswith("stylecli interpolate --network tiny.")
+
+    again = run(*command.split()[4:], "--out", "walk.mp4", "--force")
+
+    assert again.stdout == "walk.mp4\n" and Path("walk.mp4").read_bytes() == first
+
+
+@pytest.mark.parametrize(("suffix", "fps"), [("mp4", 30), ("webm", 30), ("gif", 25), ("webp", 30)])
+def test_the_name_decides_the_format(run: Run, suffix: str, fps: int) -> None:
+    document = json.loads(run("--seconds", "0.2", "--out", f"w.{suffix}", "--json").stdout)
+
+    assert (document["format"], document["fps"], document["path"]) == (suffix, fps, f"w.{suffix}")
+    assert (read_video_provenance(f"w.{suffix}") or {})["settings"]["fps"] == fps
+
+
+def test_every_face_takes_two_seconds_unless_told(run: Run) -> None:
+    def frames(*arguments: str) -> int:
+        options = ["--fps", "5", "--force", "--json", "--out", "w.mp4"]
+        return int(json.loads(run(*options, *arguments).stdout)["frames"])
+
+    assert frames("--seeds", "1-3") == 30
+    assert frames("--seeds", "1-3", "--no-loop") == 21
+    assert frames("--seeds", "1-4", "--grid", "2x1", "--key-seconds", "1") == 10
+    assert frames("--seeds", "1", "--psi", "-1", "--psi-to", "1") == 20
+
+
+def test_saved_styles_are_visited_unchanged(run: Run, tiny_network: Any) -> None:
+    save_ws("faces.npz", map_seeds(tiny_network.G_ema, [7, 8, 9]))
+
+    run("--ws", "faces.npz", "--ws-rows", "2,0", "--key-seconds", "0.1", "--scale", "1",
+        "--format", "png", "--out", "frames")  # fmt: skip
+
+    (_, picture), *_ = stylecli.generate(tiny_network, [9])
+    with Image.open("frames/frame-000000.png") as image:
+        assert (np.asarray(image) == picture).all()
+    record = read_provenance("frames/frame-000005.png") or {}
+    assert record["settings"]["ws_rows"] == "2,0" and record["settings"]["psi"] == 1.0
+    assert set(record["inputs"]) == {"ws"}
+
+
+def test_one_face_shows_its_classes_in_turn(run: Run, tiny_config_fields: dict[str, Any]) -> None:
+    network = stylecli.new_network("f", label_dim=3, **tiny_config_fields)
+    stylecli.save_network("labelled.safetensors", network)
+
+    result = run("--network", "labelled.safetensors", "--classes", "0-2", "--seeds", "4", "--fps",
+                 "5", "--key-seconds", "0.4", "--json")  # fmt: skip
+
+    assert json.loads(result.stdout)["frames"] == 6
+
+
+def test_ctrl_c_keeps_a_shorter_video(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stylecli.figures import walking
+
+    whole = walking.draw_walk
+
+    def stopped(*arguments: Any, **options: Any) -> Iterator[Any]:
+        for frame, _ in zip(whole(*arguments, **options), range(3), strict=False):
+            yield frame
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(walking, "draw_walk", stopped)
+    result = run("--seconds", "1", "--out", "w.mp4")
+
+    assert isinstance(result.exception, Interrupted) and "first 3 of 30" in str(result.exception)
+    assert [path.name for path in Path().glob("w*.mp4")] == ["w-first-3-frames.mp4"]

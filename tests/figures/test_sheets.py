@@ -10,7 +10,6 @@ from stylecli.errors import UsageError
 from stylecli.figures.fakes import draw_fakes, draw_uncurated, square_columns
 from stylecli.figures.mixing import draw_mixing_sheet
 from stylecli.figures.truncation import draw_truncation_sweep
-from stylecli.figures.walking import draw_walk
 from stylecli.images import Pictures
 
 LAYERS = {"none": [], "coarse": [0, 1, 2, 3], "all": [0, 1, 2, 3, 4, 5]}
@@ -48,13 +47,6 @@ def test_mixing_nothing_or_everything_gives_a_source(
     np.testing.assert_array_equal(cells[1, 1], cells[source])
 
 
-def test_mixing_without_styles_is_refused(tiny_config_fields: dict[str, Any]) -> None:
-    traditional = stylecli.new_network("b", **tiny_config_fields)
-
-    with pytest.raises(UsageError, match="configuration 'b' has no styles to mix"):
-        draw_mixing_sheet(traditional.generator, [1], [2], [0])
-
-
 def test_truncation_sweep_meets_at_the_average(tiny_network: Any) -> None:
     sheet = draw_truncation_sweep(tiny_network.G_ema, [1, 2], (1.0, 0.0), scale=1, padding=0)
 
@@ -81,17 +73,3 @@ def test_uncurated_columns_shrink(tiny_network: Any) -> None:
 @pytest.mark.parametrize(("count", "columns"), [(1, 1), (2, 2), (12, 4), (16, 4), (17, 5)])
 def test_default_sheets_are_about_square(count: int, columns: int) -> None:
     assert square_columns(count) == columns
-
-
-def test_every_cell_walks_through_its_own_seeds(tiny_network: Any) -> None:
-    frames = list(draw_walk(tiny_network.G_ema, [1, 2, 3, 4], 4, grid=(2, 1), scale=1))
-
-    for frame, (left, right) in {0: (1, 3), 2: (2, 4)}.items():
-        cells = _cells(frames[frame], 2)
-        np.testing.assert_array_equal(cells[0, 0], _picture(tiny_network, left))
-        np.testing.assert_array_equal(cells[0, 1], _picture(tiny_network, right))
-
-
-def test_seeds_that_do_not_divide_are_refused(tiny_network: Any) -> None:
-    with pytest.raises(UsageError, match="3 seeds do not divide among 2x1 cells"):
-        next(draw_walk(tiny_network.G_ema, [1, 2, 3], 4, grid=(2, 1)))

@@ -1,0 +1,186 @@
+"""`stylecli figures`: the StyleGAN paper's figures for any network, and a page of them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stylecli.cli.drawing import LabelOption, PrecisionOption, Source, is_done, open_source
+from stylecli.cli.options import (
+    BatchOption,
+    DeviceOption,
+    ForceOption,
+    JsonOption,
+    NetworkOption,
+    OutOption,
+    PsiCutoffOption,
+    QuietOption,
+)
+from stylecli.cli.output import Output
+from stylecli.errors import Interrupted, UsageError
+from stylecli.seeds import check_seed, format_seeds, parse_seeds
+
+if TYPE_CHECKING:
+    from stylecli.figures.paper import Figure
+    from stylecli.figures_page import Drawn
+
+
+def command(
+    which: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Numbers in the paper (2 3 4 5 8 10 11 12) or names: uncurated mixing "
+            "noise-detail noise-layers truncation bedrooms cars cats layers. Default: all.",
+            metavar="FIGURE",
+        ),
+    ] = None,
+    network: NetworkOption = None,
+    seeds: Annotated[
+        str | None, typer.Option("--seeds", help="Faces of figures 4, 5 and 8.")
+    ] = None,
+    row_seeds: Annotated[
+        str | None, typer.Option("--row-seeds", help="Rows of figure 3 and of layers.")
+    ] = None,
+    col_seeds: Annotated[
+        str | None, typer.Option("--col-seeds", help="Columns of figure 3, sources of layers.")
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", min=0, help="Stream of the uncurated figures 2, 10, 11, 12."),
+    ] = None,
+    psi: Annotated[
+        float | None,
+        typer.Option(
+            "--psi",
+            help="Truncation. Default: the network's own for uncurated figures, 1 for others.",
+        ),
+    ] = None,
+    psi_cutoff: PsiCutoffOption = None,
+    label: LabelOption = None,
+    out: OutOption = None,
+    batch: BatchOption = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = None,
+    json: JsonOption = False,
+    force: ForceOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Draw the StyleGAN paper's figures with a network.
+
+    Example: stylecli figures 3 8 --network karras2019stylegan-ffhq-1024x1024.pkl
+
+    Layouts and seeds are the published ones, scaled for networks under 256 px. Writes a PNG for
+    each figure and index.html, which says what to look for in them. Figures that a network cannot
+    show are left out.
+    """
+    from stylecli.figures.paper import describe_lack, find_figures
+    from stylecli.figures_page import PAGE, write_figures_page
+
+    output = Output(json=json, quiet=quiet)
+    figures = find_figures(which or [])
+    overrides = {
+        "seeds": _checked(seeds), "row_seeds": _checked(row_seeds),
+        "col_seeds": _checked(col_seeds), "seed": None if seed is None else check_seed(seed),
+        "psi": psi, "psi_cutoff": psi_cutoff, "label": label,
+    }  # fmt: skip
+    _refuse_unused(figures, overrides)
+    source = open_source(network, device, output)
+    lacks = {figure.key: describe_lack(figure, source.config) for figure in figures}
+    for figure in figures:
+        if lacks[figure.key] and which:
+            raise UsageError(f"{figure.heading} cannot be drawn: {lacks[figure.key]}")
+        if lacks[figure.key]:
+            output.note(f"{figure.heading} is left out: {lacks[figure.key]}")
+    chosen = [figure for figure in figures if not lacks[figure.key]]
+    folder = out or source.folder / "figures"
+    drawing = {"batch": batch, "precision": precision or "float32"}
+    drawn = _draw(source, chosen, folder, overrides, drawing, force, output)
+    page = folder / PAGE
+    shown = _gather(source, folder, {d.figure.key: d for d in drawn}, lacks)
+    write_figures_page(page, source.path, source.digest, source.config, shown)
+    paths = [str(d.path) for d in drawn]
+    document = {"network": str(source.path), "figures": {d.figure.key: str(d.path) for d in drawn},
+                "left_out": {key: why for key, why in lacks.items() if why},
+                "page": str(page)}  # fmt: skip
+    output.result(document, [*paths, str(page)])
+
+
+def _checked(text: str | None) -> str | None:
+    """Return a list of seeds in its short form; None stays None."""
+    return None if text is None else format_seeds(parse_seeds(text))
+
+
+def _refuse_unused(figures: "list[Figure]", overrides: dict[str, Any]) -> None:
+    for name, value in overrides.items():
+        if value is not None and not any(name in figure.settings for figure in figures):
+            option = "--class" if name == "label" else f"--{name.replace('_', '-')}"
+            names = ", ".join(figure.key for figure in figures)
+            raise UsageError(f"{option} {value} changes nothing in {names}: leave it out")
+
+
+def _draw(
+    source: Source, figures: "list[Figure]", folder: Path, overrides: dict[str, Any],
+    drawing: dict[str, Any], force: bool, output: Output,
+) -> "list[Drawn]":  # fmt: skip
+    """Draw what is not there yet, one figure after the other, each written when it is done."""
+    from stylecli.figures.paper import draw_figure, figure_settings
+    from stylecli.figures_page import Drawn
+    from stylecli.images import save_png
+    from stylecli.sampling import seed_labels
+
+    seed_labels(source.config, [0], overrides["label"])  # refused before anything is drawn
+    precision = None if drawing["precision"] == "float32" else drawing["precision"]
+    plan = []
+    for figure in figures:
+        settings = figure_settings(figure, source.config, overrides)
+        provenance = source.provenance(
+            "figures", {**settings, "device": source.device, "precision": precision},
+            arguments=[figure.key],
+        )  # fmt: skip
+        path = folder / figure.file
+        plan.append((figure, settings, Drawn(figure, path, provenance)))
+    done = {
+        drawn.figure.key for _, _, drawn in plan
+        if is_done(folder / drawn.figure.file, drawn.provenance or {}, force)
+    }  # fmt: skip
+    if done:
+        output.note(f"{len(done)} of {len(plan)} figures are already there")
+    for figure, settings, drawn in plan:
+        if figure.key in done:
+            continue
+        try:
+            with output.progress(figure.heading, "pictures") as progress:
+                sheet = draw_figure(
+                    figure, source.bundle.generator, settings, drawing, progress
+                )  # fmt: skip
+            save_png(folder / figure.file, sheet, drawn.provenance)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"interrupted: {len(done)} of {len(plan)} figures are there and whole: "
+                "the same command draws the others"
+            ) from None
+        done.add(figure.key)
+    return [drawn for _, _, drawn in plan]
+
+
+def _gather(
+    source: Source, folder: Path, drawn: "dict[str, Drawn]", lacks: dict[str, str]
+) -> "list[Drawn]":
+    """Return what the page shows: figures of this call, and earlier ones of the same network."""
+    from stylecli.figures.paper import FIGURES
+    from stylecli.figures_page import Drawn
+    from stylecli.images import read_provenance
+
+    shown = []
+    for figure in FIGURES:
+        path = folder / figure.file
+        if figure.key in drawn:
+            shown.append(drawn[figure.key])
+        elif lacks.get(figure.key):
+            shown.append(Drawn(figure, None, lack=lacks[figure.key]))
+        elif path.is_file():
+            provenance = read_provenance(path)
+            network = (provenance or {}).get("network")
+            if isinstance(network, dict) and network.get("sha256") == source.digest:
+                shown.append(Drawn(figure, path, provenance))
+    return shown

@@ -1,0 +1,267 @@
+"""The StyleGAN paper's figures as a table: what each shows, how it is laid out, how it is drawn.
+
+Layouts and seeds are those of the published figures where a network has the paper's layers (256 px
+and up); for smaller ones columns shrink less often and pixels are enlarged. Settings are spelled as
+the options of ``stylecli figures``, so that a figure's record is the command that draws it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stylecli.errors import UsageError
+from stylecli.figures.fakes import draw_uncurated
+from stylecli.figures.layer_styles import draw_layer_styles
+from stylecli.figures.mixing import draw_mixing_sheet
+from stylecli.figures.noise import draw_noise_detail, draw_noise_layers
+from stylecli.figures.truncation import PAPER_PSIS, draw_truncation_sweep
+from stylecli.images import Pictures
+from stylecli.networks.config import StyleGAN1Config
+from stylecli.networks.stylegan1 import Generator
+from stylecli.progress import Progress
+from stylecli.seeds import parse_seeds
+from stylecli.styles import style_bands
+
+Settings = Mapping[str, Any]  # of one figure: seeds as text, psi, psi_cutoff, label
+Drawing = Mapping[str, Any]  # what changes no picture: batch, and precision
+
+PAPER_RESOLUTION = 256  # from here on the published columns fit
+CARS_CROP = (0, 1 / 8, 1, 7 / 8)  # Figure 11 cuts off the bars above and below its cars
+MIXING_ROWS = (("coarse", 3), ("middle", 2), ("fine", 1))  # Figure 3, from top to bottom
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure: its names, its words, its settings, and the function that draws it."""
+
+    key: str  # what people type
+    number: int | None  # in the paper
+    title: str
+    text: str  # what it shows and what to look for
+    settings: Mapping[str, Any]  # published seeds and psi; "network": the network's own truncation
+    draw: Callable[[Generator, Settings, Drawing, Progress], Pictures]
+    needs: str = ""  # "w" or "noise"
+
+    @property
+    def file(self) -> str:
+        """The name of its PNG."""
+        return (
+            f"{self.key}.png" if self.number is None else f"figure{self.number:02d}-{self.key}.png"
+        )
+
+    @property
+    def heading(self) -> str:
+        """``Figure 3: Style mixing``, or the title alone."""
+        return self.title if self.number is None else f"Figure {self.number}: {self.title}"
+
+
+def find_figures(words: Sequence[str]) -> list[Figure]:
+    """Return the figures that words name, by number or key, in the paper's order; none: all.
+
+    Raises UsageError for a word that names none.
+    """
+    chosen = set()
+    for word in words:
+        found = [f.key for f in FIGURES if word.lower() in (f.key, str(f.number))]
+        if not found:
+            names = ", ".join(f"{f.number} {f.key}" if f.number else f.key for f in FIGURES)
+            raise UsageError(f"there is no figure {word!r}: expected one of {names}")
+        chosen.update(found)
+    return [figure for figure in FIGURES if not words or figure.key in chosen]
+
+
+def describe_lack(figure: Figure, config: StyleGAN1Config) -> str:
+    """Say why a network cannot be shown in a figure; empty where it can."""
+    if figure.needs == "w" and not config.has_w:
+        return f"configuration {config.preset!r} has no intermediate latent space w"
+    if figure.needs == "noise" and not config.use_noise:
+        return f"configuration {config.preset!r} has no noise inputs"
+    return ""
+
+
+def figure_settings(
+    figure: Figure, config: StyleGAN1Config, overrides: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return a figure's settings for a network: the published ones, then what was asked for.
+
+    ``overrides`` that are None or that the figure has no use for are left out.
+    """
+    settings = dict(figure.settings)
+    if settings.get("psi") == "network":
+        settings["psi"] = config.truncation_psi if config.has_w else 1.0
+    settings |= {
+        name: value for name, value in overrides.items() if name in settings and value is not None
+    }
+    if settings.get("psi") == 1:
+        settings["psi_cutoff"] = None
+    elif "psi" in settings and settings["psi_cutoff"] is None:
+        settings["psi_cutoff"] = config.truncation_cutoff or 0
+    return settings
+
+
+def draw_figure(
+    figure: Figure, G: Generator, settings: Settings, drawing: Drawing, progress: Progress
+) -> Pictures:
+    """Draw a figure [H, W, C] with settings from figure_settings; ``drawing``: batch, precision.
+
+    Raises UsageError where the network lacks what the figure shows.
+    """
+    if lack := describe_lack(figure, G.config):
+        raise UsageError(f"{figure.heading} cannot be drawn: {lack}")
+    return figure.draw(G, settings, drawing, progress)
+
+
+def shrinking_columns(published: Sequence[int], resolution: int) -> list[int]:
+    """Return how often each column of an uncurated sheet is halved, for a network's resolution.
+
+    The published columns from 256 px; below, none gets under 16 px.
+    """
+    most = 3 if resolution >= PAPER_RESOLUTION else max(0, min(3, resolution.bit_length() - 5))
+    return [min(lod, most) for lod in published]
+
+
+def mixing_layers(rows: int, resolution: int) -> list[list[int]]:
+    """Return the layers that each row of Figure 3 takes from its columns.
+
+    About half of the rows coarse, a third middle, the rest fine, as in the paper's 3, 2 and 1;
+    bands that the network lacks leave their rows to the others.
+    """
+    bands = style_bands(resolution)
+    kinds = [name for name, share in MIXING_ROWS if name in bands for _ in range(share)]
+    return [bands[kinds[(2 * row + 1) * len(kinds) // (2 * rows)]] for row in range(rows)]
+
+
+def _truncation(settings: Settings) -> dict[str, Any]:
+    return {
+        "psi": settings["psi"],
+        "psi_cutoff": settings["psi_cutoff"] or None,
+        "label": settings["label"],
+    }
+
+
+def _uncurated(
+    rows: int, lods: Sequence[int], crop: tuple[float, float, float, float] | None = None
+) -> Callable[[Generator, Settings, Drawing, Progress], Pictures]:
+    def draw(G: Generator, settings: Settings, drawing: Drawing, progress: Progress) -> Pictures:
+        side = G.config.resolution
+        box = None
+        if crop is not None:
+            left, top, right, bottom = (round(edge * side) for edge in crop)
+            box = (left, top, right, bottom)
+        return draw_uncurated(
+            G, settings["seed"], rows=rows, lods=shrinking_columns(lods, side), crop=box,
+            **_truncation(settings), **drawing, progress=progress,
+        )  # fmt: skip
+
+    return draw
+
+
+def _mixing(G: Generator, settings: Settings, drawing: Drawing, progress: Progress) -> Pictures:
+    rows = parse_seeds(settings["row_seeds"])
+    columns = parse_seeds(settings["col_seeds"])
+    layers = mixing_layers(len(rows), G.config.resolution)
+    return draw_mixing_sheet(
+        G, rows, columns, layers, padding=0, **_truncation(settings), **drawing, progress=progress
+    )
+
+
+def _noise_detail(
+    G: Generator, settings: Settings, drawing: Drawing, progress: Progress
+) -> Pictures:
+    seeds = parse_seeds(settings["seeds"])
+    return draw_noise_detail(G, seeds, **_truncation(settings), **drawing, progress=progress)
+
+
+def _noise_layers(
+    G: Generator, settings: Settings, drawing: Drawing, progress: Progress
+) -> Pictures:
+    seeds = parse_seeds(settings["seeds"])
+    return draw_noise_layers(G, seeds, **_truncation(settings), **drawing, progress=progress)
+
+
+def _truncation_sweep(
+    G: Generator, settings: Settings, drawing: Drawing, progress: Progress
+) -> Pictures:
+    return draw_truncation_sweep(
+        G, parse_seeds(settings["seeds"]), PAPER_PSIS, label=settings["label"], padding=0,
+        **drawing, progress=progress,
+    )  # fmt: skip
+
+
+def _layer_styles(
+    G: Generator, settings: Settings, drawing: Drawing, progress: Progress
+) -> Pictures:
+    return draw_layer_styles(
+        G, parse_seeds(settings["row_seeds"]), parse_seeds(settings["col_seeds"]),
+        **_truncation(settings), **drawing, progress=progress,
+    )  # fmt: skip
+
+
+_OWN: dict[str, Any] = {"psi": "network", "psi_cutoff": None, "label": None}
+_FULL: dict[str, Any] = {"psi": 1.0, "psi_cutoff": None, "label": None}
+_UNCURATED_TEXT = (
+    "Pictures as they come from one stream of random numbers, none chosen; each has noise of its "
+    "own. Columns to the right show more and smaller ones. Look for what fails and how often, and "
+    "whether faces repeat: a curated sheet would hide both."
+)
+_COLUMNS_256 = (0, 0, 1, 1, 2, 2, 2)
+_COLUMNS_1024 = (0, 1, 2, 2, 3, 3)
+
+FIGURES = (
+    Figure(
+        "uncurated", 2, "Uncurated pictures", _UNCURATED_TEXT,
+        {"seed": 5, **_OWN}, _uncurated(3, _COLUMNS_1024),
+    ),
+    Figure(
+        "mixing", 3, "Style mixing",
+        "The top row and the left column are faces of their own. Every other picture is its row's "
+        "face with some styles from its column: in the upper rows the coarse ones (4-8 px), then "
+        "the middle ones, in the last row the fine ones. Coarse styles should bring pose, shape of "
+        "face and hair, middle ones features, fine ones only colours and texture.",
+        {"row_seeds": "888,829,1898,1733,1614,845", "col_seeds": "639,701,687,615,2268", **_FULL},
+        _mixing, "w",
+    ),
+    Figure(
+        "noise-detail", 4, "What noise changes",
+        "A picture, then a part of it under four other noises, then how much every pixel varies "
+        "over 100 noises: black not at all, white by 64 grey levels. Identity and pose should "
+        "stay, hair and skin change, and the map be bright only where detail is random by nature. "
+        "An all but black map: the network makes little use of its noise.",
+        {"seeds": "1157,1012", **_FULL}, _noise_detail, "noise",
+    ),
+    Figure(
+        "noise-layers", 5, "Noise in some layers only",
+        "Above, the left half of each face has noise in all layers, the right half none. Below, "
+        "the left half has it in fine layers only, the right half in coarse ones only. In "
+        "networks of photographs a face without noise looks painted; coarse noise makes large "
+        "curls, fine noise fine ones and pores.",
+        {"seeds": "1967,1555", **_FULL}, _noise_layers, "noise",
+    ),
+    Figure(
+        "truncation", 8, "The truncation trick",
+        "A row per face, and psi 1, 0.7, 0.5, 0, -0.5, -1 in all layers from left to right. At 0 "
+        "all rows meet in the average face; past it comes the opposite: look at glasses, hair, age "
+        "and the side a face turns to.",
+        {"seeds": "91,388", "label": None}, _truncation_sweep, "w",
+    ),
+    Figure(
+        "bedrooms", 10, "Uncurated, laid out like bedrooms", _UNCURATED_TEXT,
+        {"seed": 0, **_OWN}, _uncurated(5, _COLUMNS_256),
+    ),
+    Figure(
+        "cars", 11, "Uncurated, laid out like cars",
+        f"{_UNCURATED_TEXT} An eighth is cut off above and below: cars are wider than high.",
+        {"seed": 2, **_OWN}, _uncurated(4, _COLUMNS_1024, CARS_CROP),
+    ),
+    Figure(
+        "cats", 12, "Uncurated, laid out like cats", _UNCURATED_TEXT,
+        {"seed": 1, **_OWN}, _uncurated(5, _COLUMNS_256),
+    ),
+    Figure(
+        "layers", None, "Every layer's style alone",
+        "A row per pair: a face, its source, and the face with the style of a single layer from "
+        "the source. Early layers should move large shapes, late ones colours; where nothing "
+        "changes, the network makes no use of that layer.",
+        {"row_seeds": "888,829,1898", "col_seeds": "639,701,687", **_FULL}, _layer_styles, "w",
+    ),
+)  # fmt: skip

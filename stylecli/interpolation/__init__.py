@@ -1,0 +1,1 @@
+"""Walks through latent space, truncation and noise: everything is a function of the frame."""

@@ -1,0 +1,145 @@
+"""Styles in files: everybody's layouts are read, damaged and hostile ones are refused."""
+
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stylecli.errors import NetworkError, UsageError
+from stylecli.saved_ws import load_ws, read_ws_provenance, save_ws
+
+WS = torch.arange(24, dtype=torch.float32).reshape(2, 3, 4)  # [N, num_ws, w_dim]
+
+
+def _npz(path: Path, **arrays: Any) -> Path:
+    np.savez(path, **arrays)
+    return path
+
+
+def _npy(header: dict[str, Any], body: bytes = b"") -> bytes:
+    text = repr(header).encode() + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + body
+
+
+def test_saved_styles_are_read_back_with_their_record(tmp_path: Path) -> None:
+    save_ws(tmp_path / "a.npz", WS, provenance={"seeds": "0-1", "name": "größer"})
+
+    assert torch.equal(load_ws(tmp_path / "a.npz", (3, 4)), WS)
+    assert read_ws_provenance(tmp_path / "a.npz") == {"seeds": "0-1", "name": "größer"}
+
+
+def test_the_same_styles_are_the_same_bytes(tmp_path: Path) -> None:
+    save_ws(tmp_path / "a.npz", WS)
+    save_ws(tmp_path / "b.npz", WS)
+
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+@pytest.mark.parametrize("shape", [(2, 4), (2, 1, 4)])
+@pytest.mark.parametrize("suffix", ["npz", "npy"])
+def test_one_w_per_face_serves_every_layer(
+    tmp_path: Path, shape: tuple[int, ...], suffix: str
+) -> None:
+    w = np.arange(8, dtype=np.float64).reshape(shape)
+    path = tmp_path / f"w.{suffix}"
+    np.savez(path, w=w) if suffix == "npz" else np.save(path, w)
+
+    assert load_ws(path).shape == (2, 1, 4)
+    wanted = torch.from_numpy(w).float().reshape(2, 1, 4).expand(2, 3, 4)
+    assert torch.equal(load_ws(path, (3, 4)), wanted)
+
+
+def test_compressed_files_and_fortran_order_are_read(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "a.npz", w=np.asfortranarray(WS.numpy()))
+
+    assert torch.equal(load_ws(tmp_path / "a.npz"), WS)
+
+
+class _Trap:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (exec, ("raise SystemExit('executed code from a file')",))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"w": np.zeros((2, 5, 4), np.float32)}, r"styles \[N, 5, 4\]: this network takes"),
+        ({"w": np.zeros((2, 3, 5), np.float32)}, r"this network takes \[N, 3, 4\]"),
+        ({"w": np.zeros((4,), np.float32)}, r"shape \[4\]"),
+        ({"w": np.zeros((0, 4), np.float32)}, r"shape \[0, 4\]"),
+        ({"w": np.zeros((2, 4), np.int64)}, "int64"),
+        ({"w": np.full((2, 4), np.nan)}, "not finite"),
+        ({"z": np.zeros((2, 4))}, "no array 'w': it holds z.npy"),
+        ({"w": np.array([_Trap()], dtype=object)}, "array of object"),
+    ],
+    ids=["layers", "width", "axes", "empty", "whole numbers", "nan", "another key", "objects"],
+)
+def test_what_does_not_fit_is_refused(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
+    path = _npz(tmp_path / "a.npz", **arrays)
+
+    with pytest.raises(NetworkError, match=message):
+        load_ws(path, (3, 4))
+
+
+def test_a_shape_is_not_taken_on_its_word(tmp_path: Path) -> None:
+    header = {"descr": "<f4", "fortran_order": False, "shape": (1 << 40, 4)}
+    (tmp_path / "a.npy").write_bytes(_npy(header, bytes(64)))
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("w.npy", _npy(header, bytes(64)))
+
+    for name in ("a.npy", "a.npz"):
+        with pytest.raises(NetworkError, match="claims an array of shape"):
+            load_ws(tmp_path / name)
+
+
+def test_other_files_and_missing_ones_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.npz").write_bytes(b"\x80\x04no array")
+
+    with pytest.raises(NetworkError, match=r"neither a \.npz nor a \.npy"):
+        load_ws(tmp_path / "a.npz")
+    with pytest.raises(NetworkError, match="do not exist"):
+        load_ws(tmp_path / "b.npz")
+    with pytest.raises(UsageError, match=r"ends in \.npz"):
+        save_ws(tmp_path / "a.txt", WS)
+
+
+def _damaged(content: bytes, place: int, value: int, length: int) -> bytes:
+    changed = bytearray(content)
+    changed[place % len(content)] = value
+    return bytes(changed[: length % (2 * len(content))])
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0), st.integers(0, 255), st.integers(1), st.booleans())
+def test_damage_ends_in_one_sentence_or_in_styles(
+    tmp_path_factory: pytest.TempPathFactory, place: int, value: int, length: int, packed: bool
+) -> None:
+    stream = io.BytesIO()
+    if packed:
+        np.savez_compressed(stream, w=WS.numpy())
+    else:
+        np.save(stream, WS.numpy())
+    path = tmp_path_factory.getbasetemp() / "damaged"
+    path.write_bytes(_damaged(stream.getvalue(), place, value, length))
+
+    try:
+        ws = load_ws(path)
+    except NetworkError as error:
+        assert str(path) in str(error)
+    else:
+        assert ws.ndim == 3 and bool(torch.isfinite(ws).all())
+
+
+def test_a_record_that_is_no_record_is_none(tmp_path: Path) -> None:
+    text = np.frombuffer(json.dumps([1]).encode(), np.uint8)
+    _npz(tmp_path / "a.npz", w=WS.numpy(), stylecli=text)
+
+    assert read_ws_provenance(tmp_path / "a.npz") is None
+    assert read_ws_provenance(_npz(tmp_path / "b.npz", w=WS.numpy())) is None
