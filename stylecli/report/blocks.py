@@ -11,10 +11,11 @@ from typing import Any
 from PIL import Image
 
 from stylecli.images import encode_png
-from stylecli.report.charts import COLOURS, draw_chart
+from stylecli.report.charts import colour_of, draw_chart
 from stylecli.report.content import (
     Block,
     Chart,
+    Charts,
     Clip,
     Commands,
     Numbers,
@@ -25,6 +26,7 @@ from stylecli.report.content import (
 )
 
 ROOM = (960, 620)  # small pictures are enlarged by whole pixels to at most this, in CSS pixels
+WIDE_COLUMNS = 5  # a table with so many may grow past the column of text
 _NUMBER = re.compile(r"^[-+−±~≈<>]?\s*[\d.,]+(e[-+]?\d+)?\s*([%×kMGs]|MB|GB|ms|kimg|px)?$")
 
 
@@ -60,9 +62,12 @@ def _slides_html(block: Slides) -> str:
         f'<input type="range" min="0" max="{last}" value="{last}" aria-label="Snapshot">'
         "<output></output></div>"
     )
-    return (
-        f'<figure class="slides wide"><ol>{items}</ol>{controls}{_caption(block.caption)}</figure>'
-    )
+    strip = f'<ol tabindex="0" aria-label="Snapshots">{items}</ol>'
+    if block.beside is not None:
+        still = _image(block.beside.source, block.beside.alt)
+        words = f"<span>{markup(block.beside.caption)}</span>"
+        strip = f'<div class="pair">{strip}<div class="still">{still}{words}</div></div>'
+    return f'<figure class="slides wide">{strip}{controls}{_caption(block.caption)}</figure>'
 
 
 def _clip_html(block: Clip) -> str:
@@ -74,15 +79,21 @@ def _clip_html(block: Clip) -> str:
     )
 
 
-def _chart_html(block: Chart) -> str:
+def _charts_html(block: Charts) -> str:
+    drawn = "".join(_chart_html(chart, small=True) for chart in block.charts)
+    return f'<div class="charts wide">{drawn}</div>'
+
+
+def _chart_html(block: Chart, *, small: bool = False) -> str:
     keys = "".join(
-        f'<span class="key c{index % COLOURS}"><i></i>{escape(line.name)}</span>'
+        f'<span class="key c{colour_of(line, index)}"><i></i>{escape(line.name)}</span>'
         for index, line in enumerate(block.lines)
     )
-    head = f"<strong>{escape(block.title)}</strong><em>{escape(block.y_label)}</em>{keys}"
+    title = f"<strong>{escape(block.title)}</strong><em>{escape(block.y_label)}</em>"
+    head = f'{title}<div class="keys">{keys}</div>'
     return (
         f'<figure class="wide"><div class="chart-head">{head}</div>'
-        f"{draw_chart(block)}{_caption(block.caption)}</figure>"
+        f"{draw_chart(block, small=small)}{_caption(block.caption)}</figure>"
     )
 
 
@@ -110,15 +121,21 @@ def _table_html(block: Table) -> str:
         for cell, side in zip(block.header, sides, strict=True)
     )
     body = "\n".join(
-        "<tr>" + "".join(
+        ('<tr class="marked">' if index in block.marked else "<tr>") + "".join(
             f"<td{side}>{markup(cell)}</td>" for cell, side in zip(row, sides, strict=True)
         ) + "</tr>"
-        for row in block.rows
+        for index, row in enumerate(block.rows)
     )  # fmt: skip
-    return (
-        f'<figure><div class="scroll"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>{_caption(block.caption)}</figure>"
+    table = (
+        '<div class="scroll" tabindex="0" role="region" '
+        f'aria-label="{escape(block.caption or block.header[0] or "Table", quote=True)}">'
+        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
+    if block.folded:
+        title = markup(block.caption or "Table")
+        return f"<details><summary>{title}</summary>{table}</details>"
+    kind = ' class="wide"' if len(block.header) >= WIDE_COLUMNS else ""
+    return f"<figure{kind}>{table}{_caption(block.caption)}</figure>"
 
 
 def _commands_html(block: Commands) -> str:
@@ -138,8 +155,13 @@ def _image(source: PictureSource, alt: str, provenance: dict[str, Any] | None = 
     scale = max(1, min(ROOM[0] // width, ROOM[1] // height))
     return (
         f'<img class="pixels" width="{width * scale}" height="{height * scale}" '
-        f'alt="{escape(alt, quote=True)}" src="{_address("image/png", content)}">'
+        f'alt="{escape(alt, quote=True)}" src="{_address(_kind(content), content)}">'
     )
+
+
+def _kind(content: bytes) -> str:
+    """Return the media type of a picture: large ones come as JPEG."""
+    return "image/jpeg" if content.startswith(b"\xff\xd8") else "image/png"
 
 
 def _address(kind: str, content: bytes) -> str:
@@ -155,6 +177,7 @@ _WRITERS: dict[type, Callable[[Any], str]] = {
     Slides: _slides_html,
     Clip: _clip_html,
     Chart: _chart_html,
+    Charts: _charts_html,
     Numbers: _numbers_html,
     Table: _table_html,
     Commands: _commands_html,

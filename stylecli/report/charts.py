@@ -4,73 +4,107 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from stylecli.report.content import Chart, Line, Stage
+from stylecli.report.chart_axes import (
+    BOTTOM,
+    LEFT,
+    RIGHT,
+    TOP,
+    Frame,
+    drawable,
+    format_tick,
+    log_ticks,
+    round_ticks,
+    widened,
+    y_limits,
+)
+from stylecli.report.content import Chart, Line, Mark, Stage
 
 WIDTH, HEIGHT = 860, 340
-LEFT, RIGHT, TOP, BOTTOM = 50, 10, 26, 44  # room around the plot for axes and stage labels
+SMALL_WIDTH, SMALL_HEIGHT = 430, 236  # half as wide, with room for a gap
 COLOURS = 6  # line classes in the style sheet: c0 to c5
 MAX_POINTS = 600  # more than a screen resolves; longer curves are averaged into this many
 _LABEL_ROOM = 30.0  # a narrower stage goes unlabelled
+_MARK_ROOM = 15.0  # between the labels of two marks
+_MAX_MARKS = 80
+_GAP = 5.0  # neighbours so many usual distances apart have a gap between them
 
-Range = tuple[float, float]
+__all__ = ["BOTTOM", "HEIGHT", "LEFT", "RIGHT", "TOP", "WIDTH", "draw_chart", "format_tick"]
 
 
-def draw_chart(chart: Chart) -> str:
+def draw_chart(chart: Chart, *, small: bool = False) -> str:
     """Return the chart as an <svg> element; a chart without a finite point says so instead."""
     points = [
-        (x, y) for line in chart.lines for x, y in zip(line.x, line.y, strict=True)
-        if math.isfinite(x) and _drawable(y, chart.log_y)
+        (x, y) for line in chart.lines for x, y in _with_spread(line)
+        if math.isfinite(x) and drawable(y, chart.log_y)
     ]  # fmt: skip
     if not points:
         return '<p class="empty">No measurements yet.</p>'
     xs = [x for x, _ in points] + [edge for s in chart.stages for edge in (s.start, s.end)]
-    x_range = _widened(min(xs), max(xs))
-    y_ticks = _log_ticks(points) if chart.log_y else _ticks(*_y_range(points))
-    y_range = (y_ticks[0], y_ticks[-1])
+    y_ticks = log_ticks(points) if chart.log_y else round_ticks(*y_limits(points, chart.clip))
+    x_low, x_high = min(xs), max(xs)
+    if x_low == x_high > 0:
+        x_low, x_high = 0.0, 1.1 * x_high  # a lone measurement, seen from the beginning
+    width, height = (SMALL_WIDTH, SMALL_HEIGHT) if small else (WIDTH, HEIGHT)
+    frame = Frame(width, height, widened(x_low, x_high), (y_ticks[0], y_ticks[-1]), chart.log_y)
     parts = [
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" {_scales(frame)} '
         f'aria-label="{escape(_spoken(chart), quote=True)}">',
-        *_stages(chart.stages, x_range),
-        *_y_axis(y_ticks, y_range, chart.log_y),
-        *_x_axis(x_range, chart),
+        *_stages(chart.stages, frame),
+        *_y_axis(y_ticks, frame),
+        *_x_axis(frame, chart.x_label, 4 if small else 7),
+        *_marks(chart.marks, frame),
     ]
     for index, line in enumerate(chart.lines):
-        parts += _curve(line, index % COLOURS, x_range, y_range, chart.log_y)
+        parts += _curve(line, colour_of(line, index), frame)
     return "\n".join([*parts, "</svg>"])
 
 
-def format_tick(value: float) -> str:
-    """Write an axis number the short way: 0.25, 12, 1.5k, 3M."""
-    for size, letter in ((1e6, "M"), (1e4, "k")):
-        if abs(value) >= size:
-            unit = 1e3 if letter == "k" else size
-            return f"{value / unit:g}{letter}"
-    return f"{value:.6g}"
+def colour_of(line: Line, index: int) -> int:
+    """Return the number of a line's colour; ``index`` is its place in the chart."""
+    return (index if line.colour is None else line.colour) % COLOURS
+
+
+def _scales(frame: Frame) -> str:
+    """Return what the page's script needs to turn a place back into values."""
+    edges = (LEFT, frame.right, *frame.x_range, frame.base, TOP, *frame.y_range)
+    return f'data-scales="{" ".join(f"{edge:.9g}" for edge in edges)} {int(frame.log_y)}"'
+
+
+def _with_spread(line: Line) -> list[tuple[float, float]]:
+    points = list(zip(line.x, line.y, strict=True))
+    for (x, y), spread in zip(points[:], line.spread, strict=False):
+        if spread > 0:
+            points += [(x, y - spread), (x, y + spread)]
+    return points
 
 
 def _spoken(chart: Chart) -> str:
-    """Say what a reader would see: each curve's first and last value."""
+    """Say what a reader would see: each curve's first and last value, and its best."""
     words = []
     for line in chart.lines:
         finite = [y for y in line.y if math.isfinite(y)]
         if finite:
-            words.append(f"{line.name} goes from {finite[0]:.4g} to {finite[-1]:.4g}")
+            text = f"{line.name} goes from {finite[0]:.4g} to {finite[-1]:.4g}"
+            if line.best is not None:
+                text += f", best {line.y[line.best]:.4g}"
+            words.append(text)
     return f"{chart.title}, over {chart.x_label}: {'; '.join(words)}."
 
 
-def _stages(stages: Sequence[Stage], x_range: Range) -> list[str]:
+def _stages(stages: Sequence[Stage], frame: Frame) -> list[str]:
     parts = []
-    stable = 0
+    stable, free = 0, -math.inf
     for stage in stages:
-        left, right = _x(stage.start, x_range), _x(stage.end, x_range)
+        left, right = frame.x(stage.start), frame.x(stage.end)
         kind = "fading" if stage.fading else f"stable s{stable % 2}"
         stable += not stage.fading
         parts.append(
             f'<rect class="stage {kind}" x="{left:.1f}" y="{TOP}" '
-            f'width="{max(right - left, 0):.1f}" height="{HEIGHT - TOP - BOTTOM}"/>'
+            f'width="{max(right - left, 0):.1f}" height="{frame.base - TOP}"/>'
         )
-        if stage.label and right - left >= _LABEL_ROOM:
-            middle = (left + right) / 2
+        middle = (left + right) / 2
+        if stage.label and right - left >= _LABEL_ROOM and middle > free:
+            free = middle + 2 * _LABEL_ROOM
             parts.append(
                 f'<text class="stage-label" x="{middle:.1f}" y="{TOP - 9}">'
                 f"{escape(stage.label)}</text>"
@@ -78,121 +112,172 @@ def _stages(stages: Sequence[Stage], x_range: Range) -> list[str]:
     return parts
 
 
-def _y_axis(ticks: Sequence[float], y_range: Range, log_y: bool) -> list[str]:
+def _y_axis(ticks: Sequence[float], frame: Frame) -> list[str]:
     parts = []
     for tick in ticks:
-        y = _y(tick, y_range, log_y)
+        y = frame.y(tick)
         kind = "zero" if tick == 0 else "grid"
-        parts.append(f'<path class="{kind}" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
+        parts.append(f'<path class="{kind}" d="M{LEFT} {y:.1f}H{frame.right}"/>')
         parts.append(
             f'<text class="tick y" x="{LEFT - 8}" y="{y + 4:.1f}">{format_tick(tick)}</text>'
         )
     return parts
 
 
-def _x_axis(x_range: Range, chart: Chart) -> list[str]:
-    base = HEIGHT - BOTTOM
-    parts = [f'<path class="base" d="M{LEFT} {base}H{WIDTH - RIGHT}"/>']
-    for tick in _ticks(*x_range, count=7):
-        if x_range[0] <= tick <= x_range[1]:
-            x = _x(tick, x_range)
+def _x_axis(frame: Frame, label: str, count: int) -> list[str]:
+    base = frame.base
+    parts = [f'<path class="base" d="M{LEFT} {base}H{frame.right}"/>']
+    for tick in round_ticks(*frame.x_range, count=count):
+        if frame.x_range[0] <= tick <= frame.x_range[1]:
+            x = frame.x(tick)
             parts.append(f'<path class="base" d="M{x:.1f} {base}v5"/>')
             parts.append(
                 f'<text class="tick x" x="{x:.1f}" y="{base + 19}">{format_tick(tick)}</text>'
             )
-    label = escape(chart.x_label)
-    parts.append(f'<text class="axis end" x="{WIDTH - RIGHT}" y="{HEIGHT - 4}">{label}</text>')
-    return parts
+    end = f'<text class="axis end" x="{frame.right}" y="{frame.height - 4}">{escape(label)}</text>'
+    return [*parts, end]
 
 
-def _curve(line: Line, colour: int, x_range: Range, y_range: Range, log_y: bool) -> list[str]:
-    smooth = _running_mean(line.y, line.smoothing)
-    curves = [(line.y, "raw")] if line.smoothing > 1 else []
+def _marks(marks: Sequence[Mark], frame: Frame) -> list[str]:
+    """Draw events; where they stand close, the first of them lends its label."""
     parts = []
-    for values, kind in [*curves, (smooth, "line")]:
-        path, pen = "", "M"
-        dots = []
-        for x, y in _thinned(list(line.x), list(values)):
-            if not (math.isfinite(x) and _drawable(y, log_y)):
-                pen = "M"
-                continue
-            path += f"{pen}{_x(x, x_range):.1f} {_y(y, y_range, log_y):.1f}"
-            dots.append((x, y))
-            pen = "L"
-        if len(dots) == 1 and kind == "line":  # a lone measurement is a dot: a line needs two
-            x, y = dots[0]
+    free = -math.inf
+    for mark in sorted(marks, key=lambda mark: (mark.x, not mark.grave))[:_MAX_MARKS]:
+        if not frame.x_range[0] <= mark.x <= frame.x_range[1]:
+            continue
+        x = frame.x(mark.x)
+        kind = "mark grave" if mark.grave else "mark"
+        title = f"<title>{escape(f'{mark.label}: {mark.meaning}')}</title>"
+        parts.append(f'<path class="{kind}" d="M{x:.1f} {TOP}V{frame.base}">{title}</path>')
+        if x >= free:
+            free = x + _MARK_ROOM
+            at_edge = x > frame.right - _MARK_ROOM
             parts.append(
-                f'<circle class="c{colour}" cx="{_x(x, x_range):.1f}" '
-                f'cy="{_y(y, y_range, log_y):.1f}" r="4"/>'
+                f'<text class="{kind}{" end" if at_edge else ""}" '
+                f'x="{x + (-3 if at_edge else 3):.1f}" '
+                f'y="{TOP + 11}">{escape(mark.label)}{title}</text>'
             )
-        parts.append(f'<path class="{kind} c{colour}" d="{path}"/>')
     return parts
 
 
-def _running_mean(values: Sequence[float], window: int) -> list[float]:
-    """Average over a centred window that shrinks at the ends; gaps stay gaps."""
+def _curve(line: Line, colour: int, frame: Frame) -> list[str]:
+    xs, ys = list(line.x), list(line.y)
+    parts = []
+    for x, y, spread in zip(xs, ys, line.spread, strict=False):
+        if spread > 0 and math.isfinite(x) and drawable(y, frame.log_y):
+            low = y - spread if drawable(y - spread, frame.log_y) else frame.y_range[0]
+            parts.append(
+                f'<path class="spread c{colour}" '
+                f'd="M{frame.x(x):.1f} {frame.y(low):.1f}V{frame.y(y + spread):.1f}"/>'
+            )
+    if line.smoothing > 1:
+        parts.append(_path(_extremes(xs, ys), "raw", colour, frame))
+    smooth = _running_mean(ys, line.smoothing, frame)
+    points = list(zip(xs, smooth, strict=True)) if line.steps else _thinned(xs, smooth)
+    parts.append(_path(points, "line", colour, frame, steps=line.steps))
+    seen = [(x, y) for x, y in points if math.isfinite(x) and drawable(y, frame.log_y)]
+    if line.dots or len(seen) == 1:  # a lone measurement is a dot: a line needs two
+        parts += [_circle(x, y, f"c{colour}", 4, frame) for x, y in seen]
+    if line.best is not None:
+        parts.append(_circle(xs[line.best], ys[line.best], f"best c{colour}", 8, frame))
+    parts += _beyond(zip(xs, ys, strict=True), colour, frame)
+    return parts
+
+
+def _circle(x: float, y: float, kind: str, radius: int, frame: Frame) -> str:
+    return (
+        f'<circle class="{kind}" cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="{radius}">'
+        f"<title>{y:.4g} at {x:g}</title></circle>"
+    )
+
+
+def _path(
+    points: Sequence[tuple[float, float]],
+    kind: str,
+    colour: int,
+    frame: Frame,
+    *,
+    steps: bool = False,
+) -> str:
+    """Join points; those that are not finite break the line, a lone one becomes a dot."""
+    path, length = "", 0
+    for x, y in [*points, (math.nan, math.nan)]:
+        if not (math.isfinite(x) and drawable(y, frame.log_y)):
+            path += "h0" if length == 1 else ""
+            length = 0
+            continue
+        here = f"{frame.x(x):.1f} {frame.y(y):.1f}"
+        if not length:
+            path += f"M{here}"
+        elif steps:
+            path += f"H{frame.x(x):.1f}V{frame.y(y):.1f}"
+        else:
+            path += f"L{here}"
+        length += 1
+    return f'<path class="{kind} c{colour}" d="{path}"/>'
+
+
+def _beyond(points: "zip[tuple[float, float]]", colour: int, frame: Frame) -> list[str]:
+    """Point at values outside the plot; one triangle for those that stand together."""
+    parts = []
+    free = -math.inf
+    for x, y in points:
+        side = frame.beyond(y) if math.isfinite(x) and drawable(y, frame.log_y) else 0
+        place = frame.x(x) if side else 0.0
+        if side and place >= free:
+            free = place + 6
+            tip = frame.y(y) + 2 * side
+            parts.append(
+                f'<path class="beyond c{colour}" d="M{place:.1f} {tip:.1f}l-5 {8 * side}h10z">'
+                f"<title>{y:.4g} at {x:g}</title></path>"
+            )
+    return parts
+
+
+def _running_mean(values: Sequence[float], window: int, frame: Frame) -> list[float]:
+    """Average over a centred window that shrinks at the ends; gaps stay gaps.
+
+    Values beyond the plot count only where all are: one of them would bend the curve for long.
+    """
     if window <= 1:
         return list(values)
     half = window // 2
     means = []
     for index, value in enumerate(values):
         near = [v for v in values[max(0, index - half) : index + half + 1] if math.isfinite(v)]
+        near = [v for v in near if not frame.beyond(v)] or near
         means.append(sum(near) / len(near) if near and math.isfinite(value) else math.nan)
     return means
 
 
-def _thinned(xs: list[float], ys: list[float]) -> list[tuple[float, float]]:
+def _thinned(xs: Sequence[float], ys: Sequence[float]) -> list[tuple[float, float]]:
+    """Average neighbours; what is not finite is left out of a mean, and of it only."""
     if len(xs) <= MAX_POINTS:
         return list(zip(xs, ys, strict=True))
-    size = -(-len(xs) // MAX_POINTS)
-    groups = ((xs[i : i + size], ys[i : i + size]) for i in range(0, len(xs), size))
-    return [(sum(x) / len(x), sum(y) / len(y)) for x, y in groups]
-
-
-def _drawable(y: float, log_y: bool) -> bool:
-    return math.isfinite(y) and (y > 0 or not log_y)
-
-
-def _x(value: float, x_range: Range) -> float:
-    return LEFT + (value - x_range[0]) / (x_range[1] - x_range[0]) * (WIDTH - LEFT - RIGHT)
-
-
-def _y(value: float, y_range: Range, log_y: bool) -> float:
-    low, high = y_range
-    if log_y:
-        value, low, high = math.log(value), math.log(low), math.log(high)
-    return HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
-
-
-def _widened(low: float, high: float) -> Range:
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
-
-
-def _y_range(points: Sequence[tuple[float, float]]) -> Range:
-    ys = [y for _, y in points]
-    low, high = min(ys), max(ys)
-    if 0 < low < 0.5 * high:
-        low = 0.0  # zero belongs in the picture unless that would flatten the curve
-    return _widened(low, high)
-
-
-def _ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Return round numbers, about ``count`` of them, that enclose low to high."""
-    raw = (high - low) / count
-    size = 10.0 ** math.floor(math.log10(raw))
-    step = next(size * factor for factor in (1, 2, 2.5, 5, 10) if size * factor >= raw * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(index * step, 12) for index in range(first, last + 1)]
-
-
-def _log_ticks(points: Sequence[tuple[float, float]]) -> list[float]:
-    low, high = min(y for _, y in points), max(y for _, y in points)
-    steps = (1, 2, 5) if high / low < 200 else (1,)
-    marks = [
-        step * 10.0**power
-        for power in range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
-        for step in steps
+    return [
+        (sum(x) / len(x), sum(values) / len(values)) if values else (x[0], math.nan)
+        for x, values in _groups(xs, ys, MAX_POINTS)
     ]
-    first = max(index for index, mark in enumerate(marks) if mark <= low)
-    last = min(index for index, mark in enumerate(marks) if mark >= high)
-    return marks[first : max(last, first + 1) + 1]
+
+
+def _extremes(xs: Sequence[float], ys: Sequence[float]) -> list[tuple[float, float]]:
+    """Keep the least and the largest of neighbours, so that no spike is lost."""
+    if len(xs) <= MAX_POINTS:
+        return list(zip(xs, ys, strict=True))
+    points = []
+    for x, values in _groups(xs, ys, MAX_POINTS // 2):
+        points += [(x[0], min(values, default=math.nan)), (x[0], max(values, default=math.nan))]
+    return points
+
+
+def _groups(
+    xs: Sequence[float], ys: Sequence[float], count: int
+) -> list[tuple[Sequence[float], list[float]]]:
+    """Return neighbours in about ``count`` groups with their finite values, none across a gap."""
+    size = -(-len(xs) // count)
+    groups = [(xs[i : i + size], ys[i : i + size]) for i in range(0, len(xs), size)]
+    wide = _GAP * (xs[-1] - xs[0]) / len(groups)
+    return [
+        (x, [] if x[-1] - x[0] > wide else [value for value in y if math.isfinite(value)])
+        for x, y in groups
+    ]

@@ -3,14 +3,14 @@
 Text is plain; in it, `backticks` mark what a reader could type.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stylecli.images import Pictures
 
-PictureSource = Pictures | bytes | Path  # [H, W, C], or the content or path of a PNG
+PictureSource = Pictures | bytes | Path  # [H, W, C], or the content or path of a PNG or JPEG
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Slides:
     sources: Sequence[PictureSource]
     alt: str
     caption: str = ""
+    beside: Picture | None = None  # stays in view while the slides change
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,11 @@ class Line:
     x: Sequence[float]
     y: Sequence[float]
     smoothing: int = 1  # points of the running mean; above 1 the raw curve stays, faint
+    spread: Sequence[float] = ()  # of each point, both ways; drawn where it is above zero
+    dots: bool = False  # single measurements, not a dense curve: a dot at each
+    steps: bool = False  # a value holds until the next
+    best: int | None = None  # the point to ring
+    colour: int | None = None  # None: by its place in the chart
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,16 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """A moment on the x axis: a thin upright line with a short label."""
+
+    x: float
+    label: str  # a number or letter that a table explains
+    meaning: str = ""  # shown when pointed at
+    grave: bool = False  # in the colour of warnings
+
+
+@dataclass(frozen=True)
 class Chart:
     """Curves over a common x axis, growth stages shaded behind them."""
 
@@ -74,6 +90,15 @@ class Chart:
     stages: Sequence[Stage] = ()
     log_y: bool = False
     caption: str = ""
+    marks: Sequence[Mark] = ()
+    clip: bool = False  # rare values far beyond the others leave the plot, as triangles at its edge
+
+
+@dataclass(frozen=True)
+class Charts:
+    """Small charts side by side."""
+
+    charts: Sequence[Chart]
 
 
 @dataclass(frozen=True)
@@ -100,6 +125,8 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     caption: str = ""
+    marked: Collection[int] = ()  # rows that stand out
+    folded: bool = False  # behind its caption, opened by a click; needs no script
 
 
 @dataclass(frozen=True)
@@ -110,7 +137,7 @@ class Commands:
     caption: str = ""
 
 
-Block = Picture | Slides | Clip | Chart | Numbers | Table | Commands
+Block = Picture | Slides | Clip | Chart | Charts | Numbers | Table | Commands
 
 
 @dataclass(frozen=True)

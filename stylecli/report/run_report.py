@@ -1,0 +1,277 @@
+"""The page of a run, or of several: how it went, what it draws, what it was made with."""
+
+import math
+from datetime import UTC, datetime
+from pathlib import Path
+
+from stylecli import __version__
+from stylecli.data.reader import open_dataset
+from stylecli.errors import StyleCLIError
+from stylecli.progress import Progress, silent
+from stylecli.report.content import (
+    Block,
+    Charts,
+    Commands,
+    Number,
+    Numbers,
+    Picture,
+    Report,
+    Section,
+    Slides,
+    Table,
+)
+from stylecli.report.page import write_report
+from stylecli.report.run_curves import GRAVE, draw_curves, draw_metric
+from stylecli.report.run_facts import RunFacts
+from stylecli.report.run_numbers import list_cards, list_facts
+from stylecli.report.run_settings import (
+    Origins,
+    find_origins,
+    full_table,
+    settings_table,
+    train_command,
+)
+from stylecli.report.run_sheets import BUDGET_BYTES, MAX_SHEETS, prepare_sheets, recompress
+from stylecli.training.schedule import schedule_at
+
+MAX_EVENTS = 60  # lines of the table; the newest
+_REALS_BYTES = 400_000
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def write_run_report(path: Path, facts: RunFacts, *, progress: Progress = silent) -> None:
+    """Write the page of one run to an HTML file atomically."""
+    origins = find_origins(facts.settings)
+    sections = [
+        _pictures(facts, progress),
+        _numbers(facts),
+        _curves(facts),
+        _events(facts),
+        _settings(facts, origins),
+        _source(facts),
+        _next(facts, origins),
+    ]
+    write_report(
+        path,
+        Report(
+            title=f"Run {facts.name}",
+            lead=describe_state(facts),
+            facts=list_facts(facts),
+            sections=sections,
+            footer=f"Written by stylecli {__version__} from the files of the run; nothing in this "
+            "page comes from elsewhere.",
+        ),
+    )
+
+
+def describe_state(facts: RunFacts) -> str:
+    """Say in a sentence or two where a run stands and why."""
+    total = facts.settings.training.total_kimg
+    if facts.state == "finished":
+        return f"Finished: {facts.kimg:,.6g} kimg, the whole schedule, are trained."
+    share = f"{facts.kimg:,.6g} of {total:,.6g} kimg ({facts.kimg / total:.0%})"
+    if facts.state == "going on":
+        return f"Going on ({facts.reason}): {share} when this page was written."
+    return f"Stopped at {share}: {facts.reason}."
+
+
+def slides_of(
+    facts: RunFacts,
+    *,
+    count: int,
+    budget: int,
+    beside: bool = True,
+    progress: Progress = silent,
+) -> Slides | None:
+    """Return the sample sheets of a run with a slider; None where it has none."""
+    keep = {int(facts.best["nimg"])} if facts.best else set()
+    sheets = prepare_sheets(facts.sheets, keep, count=count, budget=budget, progress=progress)
+    if not sheets.nimg:
+        return None
+    settings = facts.settings
+    labels = []
+    for nimg in sheets.nimg:
+        stage = schedule_at(settings.training, settings.network.resolution, nimg)
+        best = " · best" if nimg in keep else ""
+        labels.append(f"{nimg / 1000:,.6g} kimg · {stage.resolution} px{best}")
+    return Slides(
+        labels,
+        sheets.pictures,
+        f"Sample sheet of run {facts.name}, the same 64 seeds each time",
+        f"The averaged generator draws the same seeds each time. {sheets.note}".strip(),
+        _reals(facts) if beside else None,
+    )
+
+
+def _reals(facts: RunFacts) -> Picture | None:
+    try:
+        content, _ = recompress(facts.path / "reals.png", _REALS_BYTES)
+    except (OSError, ValueError):
+        return None
+    return Picture(content, "The first pictures of the dataset", "Real pictures of the dataset")
+
+
+def _pictures(facts: RunFacts, progress: Progress) -> Section:
+    slides = slides_of(facts, count=MAX_SHEETS, budget=BUDGET_BYTES, progress=progress)
+    if slides is None:
+        return Section("What it draws", ["No sample sheet was written yet."])
+    return Section("What it draws", [], [slides])
+
+
+def _numbers(facts: RunFacts) -> Section:
+    blocks: list[Block] = [Numbers(list_cards(facts))] if facts.rows else []
+    if metrics := facts.metrics:
+        cards = []
+        for metric in metrics:
+            newest, best = metric.values[-1], metric.values[metric.best]
+            spread = f"± {best.std:.2g} over subsets. " if best.std else ""
+            way = "higher" if metric.higher_is_better else "lower"
+            cards.append(
+                Number(
+                    metric.title,
+                    f"{best.value:.4g}",
+                    f"The best of {len(metric.values)}, at {best.kimg:,.6g} kimg; {way} is better.",
+                    f"{spread}Newest: {newest.value:.4g} at {newest.kimg:,.6g} kimg",
+                )
+            )
+        blocks.append(Numbers(cards))
+    texts = []
+    if not facts.rows:
+        texts.append("No tick was written yet.")
+    elif not facts.metrics:
+        texts.append(
+            "No metric was measured. `stylecli metrics` measures a run's newest network, and "
+            "`--metrics kid` every snapshot while it trains."
+        )
+    return Section("Numbers", texts, blocks)
+
+
+def _curves(facts: RunFacts) -> Section:
+    metrics = [draw_metric(metric, facts) for metric in facts.metrics]
+    blocks: list[Block] = [*draw_curves(facts, large=True)]
+    blocks += [Charts(metrics)] if metrics else []
+    small = draw_curves(facts, large=False)
+    blocks += [Charts(small)] if small else []
+    marks = " Upright lines are events, numbered as in the table below." if facts.notable else ""
+    texts = [
+        f"Shaded: the resolution being trained; tinted while the next one fades in.{marks} "
+        "Triangles at an edge are values beyond it, gaps are values that are missing or not finite."
+    ]
+    lost = sum(
+        not all(math.isfinite(float(row.get(name) or 0)) for name in ("loss_G", "loss_D"))
+        for row in facts.rows
+    )
+    if lost:
+        texts.append(f"In {lost} of {len(facts.rows)} ticks a loss was not finite.")
+    return Section("Curves", texts if facts.rows else ["No tick was written yet."], blocks)
+
+
+def _events(facts: RunFacts) -> Section:
+    saved = sum(row["event"] == "saved" for row in facts.events)
+    notable = list(enumerate(facts.notable, start=1))
+    texts = []
+    if not facts.events:
+        return Section("Events", ["This run has no record of events."])
+    first = facts.events[0]
+    texts.append(f"Begun {_when(first.get('time'))} UTC; saved {saved} times.")
+    if len(notable) > MAX_EVENTS:
+        texts.append(f"The newest {MAX_EVENTS} of {len(notable)} events.")
+        notable = notable[-MAX_EVENTS:]
+    if not notable:
+        return Section("Events", [*texts, "Nothing else happened: no warning, no interruption."])
+    rows = [
+        (str(index), f"{float(row['kimg']):,.6g}", _when(row.get("time")), str(row["event"]),
+         str(row.get("text") or ""))
+        for index, row in notable
+    ]  # fmt: skip
+    marked = {place for place, (_, row) in enumerate(notable) if row["event"] in GRAVE}
+    return Section(
+        "Events", texts, [Table(("", "kimg", "when (UTC)", "event", "what"), rows, marked=marked)]
+    )
+
+
+def _settings(facts: RunFacts, origins: Origins | None) -> Section:
+    settings = facts.settings
+    blocks: list[Block] = []
+    text = f"Configuration {settings.network.preset}, "
+    if origins is None:
+        text += "which no preset has."
+    elif origins.changed:
+        blocks.append(settings_table(origins))
+        text += f"nearest preset: {origins.plan.preset}; {origins.changed} settings differ from it."
+    else:
+        text += f"preset {origins.plan.preset}, with no setting changed."
+    training, network = (origins.training, origins.network) if origins else ({}, {})
+    blocks += [
+        full_table("All settings of the training", settings.training.to_dict(), training),
+        full_table("All settings of the network", settings.network.to_dict(), network),
+    ]
+    return Section("Settings", [text], blocks)
+
+
+def _source(facts: RunFacts) -> Section:
+    settings, record = facts.settings, facts.record
+    rows = [("dataset", str(settings.dataset)), ("its digest", f"{settings.dataset_digest[:16]}…")]
+    try:
+        dataset = open_dataset(settings.dataset)
+    except StyleCLIError:
+        rows.append(("", "not there now"))
+    else:
+        rows.append(("pictures", f"{len(dataset):,}, {dataset.resolution} px"))
+        if dataset.label_dim:
+            rows.append(("classes", str(dataset.label_dim)))
+        for name in ("source", "licence", "license"):
+            if dataset.info.get(name):
+                rows.append((name, str(dataset.info[name])))
+        if dataset.digest != settings.dataset_digest:
+            rows.append(("", "what lies there now is not what the run was trained on"))
+        dataset.close()
+    if settings.network.label_dim:
+        rows.append(("trained on classes", str(settings.network.label_dim)))
+    if settings.origin is not None:
+        how = "its full state" if settings.origin.continued else "its weights"
+        rows.append(("begun with", f"{settings.origin.source}, {how}"))
+    rows += [("device", settings.device), ("processes", str(settings.ranks))]
+    rows += [(name, str(value)) for name, value in (record.get("environment") or {}).items()]
+    rows += [
+        ("stylecli", str(record.get("stylecli", "–"))),
+        ("begun (UTC)", _when(record.get("started"))),
+    ]
+    return Section("Data and machine", [], [Table(("what", "value"), rows)])
+
+
+def _next(facts: RunFacts, origins: Origins | None) -> Section:
+    blocks: list[Block] = []
+    if facts.state != "finished":
+        line = train_command(facts, origins)
+        note = "" if line else "With the options that the run was begun with."
+        blocks.append(
+            Commands([line or f"stylecli train {facts.settings.dataset} …"], "Go on. " + note)
+        )
+    if facts.newest is not None:
+        network = f"{facts.path}/best" if facts.best else str(facts.path)
+        which = (
+            f"the best network, by {facts.best['metric']}" if facts.best else "the newest network"
+        )
+        lines = [
+            f"stylecli {verb} --network {network}"
+            for verb in (
+                "generate --seeds 0-15 --grid",
+                "mix --rows 5",
+                "interpolate",
+                "metrics kid ppl",
+            )
+        ]
+        blocks.append(Commands(lines, f"With {which}."))
+    again = Commands([f"stylecli report {facts.path}"], "This page again.")
+    return Section("What to type", [], [*blocks, again])
+
+
+def _when(time: object) -> str:
+    """Write a time of the run's files for people, in UTC: ``22 Nov 2026 19:48``, unbreakable."""
+    try:
+        moment = datetime.fromisoformat(str(time)).astimezone(UTC)
+    except ValueError:
+        return "–"
+    day = f"{moment.day} {_MONTHS[moment.month - 1]} {moment.year} {moment:%H:%M}"
+    return day.replace(" ", "\u00a0")

@@ -1,0 +1,126 @@
+"""Reading runs: whole and torn, going on and gone, with gaps and without numbers."""
+
+import json
+import math
+import os
+from pathlib import Path
+
+import pytest
+
+from stylecli.errors import NetworkError, UsageError
+from stylecli.report.run_facts import describe_duration, read_all, read_facts
+from tests.report.made_runs import make_event, make_row, make_run, write_rows
+
+OLD = 1_600_000_000  # seconds since 1970: long before any test
+
+
+def _make_old(run: Path) -> None:
+    for path in run.iterdir():
+        os.utime(path, (OLD, OLD))
+
+
+def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "00000-a", ticks=3)
+    with open(run / "stats.jsonl", "a") as file:
+        file.write('{"tick": 4, "nimg": 80')
+
+    assert [row["tick"] for row in read_facts(run).rows] == [1, 2, 3]
+
+
+def test_of_two_rows_for_one_moment_the_later_counts(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "00000-a", ticks=3, kimg=60)
+    write_rows(run / "stats.jsonl", [make_row(2, 40_000, loss_G=9.0)])
+
+    facts = read_facts(run)
+    assert [row["nimg"] for row in facts.rows] == [20_000, 40_000, 60_000]
+    assert facts.column("loss_G")[1] == 9.0
+
+
+def test_what_a_row_lacks_is_a_gap(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "00000-a", ticks=1)
+    write_rows(run / "stats.jsonl", [{"tick": 2, "nimg": 70_000, "kimg": 70.0, "loss_G": None}])
+
+    assert math.isnan(read_facts(run).column("loss_G")[-1])
+
+
+def test_a_finished_run_says_so(tmp_path: Path) -> None:
+    assert read_facts(make_run(tmp_path / "a", finished=True)).state == "finished"
+
+
+def test_a_run_is_going_on_while_its_process_lives(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a")
+    (run / "writer.lock").write_text(str(os.getpid()))
+    _make_old(run)
+
+    assert read_facts(run).state == "going on"
+
+
+def test_a_run_written_to_just_now_seems_to_go_on(tmp_path: Path) -> None:
+    facts = read_facts(make_run(tmp_path / "a"))
+
+    assert facts.state == "going on" and "seems" in facts.reason
+
+
+def test_a_run_that_died_is_stopped_without_a_reason(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a")
+    _make_old(run)
+
+    facts = read_facts(run)
+    assert facts.state == "stopped" and "no reason" in facts.reason
+
+
+@pytest.mark.parametrize(
+    ("event", "text"), [("stopped", "Ctrl-C"), ("warning", "loss_G is not finite")]
+)
+def test_the_last_event_says_why_a_run_stopped(tmp_path: Path, event: str, text: str) -> None:
+    run = make_run(tmp_path / "a")
+    rows = [make_event(0, "started"), make_event(60_000, event, text), make_event(60_000, "saved")]
+    write_rows(run / "events.jsonl", rows)
+    _make_old(run)
+
+    facts = read_facts(run)
+    assert facts.state == "stopped" and text in facts.reason
+
+
+def test_saving_and_the_first_start_are_not_worth_a_line(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a")
+    names = ["started", "saved", "started", "saved", "rollback"]
+    write_rows(run / "events.jsonl", [make_event(0, name) for name in names])
+
+    assert [row["event"] for row in read_facts(run).notable] == ["started", "rollback"]
+
+
+def test_the_facts_are_strict_json(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a", ticks=1)
+    write_rows(run / "stats.jsonl", [make_row(2, 90_000, loss_G=math.nan, loss_D=math.inf)])
+
+    document = json.loads(json.dumps(read_facts(run).to_dict(), allow_nan=False))
+    assert document["last_tick"]["loss_G"] is None and document["kimg"] == 90.0
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / folder / "00000-a") for folder in ("x", "y")]
+
+    first, second = (facts.name for facts in read_all(runs))
+    assert first != second
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    run = make_run(tmp_path / "a")
+
+    with pytest.raises(NetworkError, match="does not exist"):
+        read_facts(tmp_path / "none")
+    with pytest.raises(NetworkError, match="is a file"):
+        read_facts(run / "run.json")
+    with pytest.raises(NetworkError, match="not a run"):
+        read_facts(tmp_path / "empty")
+    with pytest.raises(UsageError, match="twice"):
+        read_all([run, run])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(42, "42 s"), (245, "4 min 5 s"), (7800, "2 h 10 min"), (1e5, "1 d 3 h")]
+)
+def test_durations_have_two_units(seconds: float, text: str) -> None:
+    assert describe_duration(seconds) == text
