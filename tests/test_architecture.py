@@ -16,10 +16,19 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A row imports only rows above it, nothing beside it; docs/architecture.md says what each is for.
 ROWS = (
-    ("errors", "lazy", "progress", "atomic"),
-    ("seeds", "workspace", "weights", "distributed", "host_memory", "provenance"),
+    ("errors", "lazy", "progress", "atomic", "shipped", "feature_networks"),
+    (
+        "seeds",
+        "workspace",
+        "weights",
+        "distributed",
+        "host_memory",
+        "provenance",
+        "disk_space",
+        "downloading",
+    ),
     ("devices",),
-    ("styles", "images"),
+    ("styles", "images", "saved_ws"),
     ("ops",),
     ("networks",),
     ("interop",),
@@ -31,7 +40,8 @@ ROWS = (
     ("figures",),
     ("training", "metrics"),
     ("report",),
-    ("demo_page",),
+    ("demo_comparison",),
+    ("demo_page", "figures_page"),
     ("demo", "health", "bench"),
     ("cli",),
     ("__main__",),

@@ -1,6 +1,8 @@
 """The cache of feature networks: where it is, what it refuses, what it says when empty."""
 
 import json
+import os
+import re
 import sys
 
 import numpy as np
@@ -45,9 +47,27 @@ def test_a_changed_file_is_not_used(cache, stored):
         weights.load_cached("vgg16-lpips")
 
 
-def test_knows_published_hashes_by_what_is_known_of_them():
-    assert weights.is_published("inception-2015-12-05", "6726825d" + "0" * 56)
-    assert not weights.is_published("inception-2015-12-05", "0" * 64)
+def test_knows_published_hashes():
+    assert weights.is_published("vgg16", weights.NETWORKS["vgg16"].files[1].sha256)
+    assert not weights.is_published("inception-2015-12-05", "6726825d" + "0" * 56)
+
+
+def test_the_hashes_of_release_files_begin_as_their_names_say():
+    for network in weights.NETWORKS.values():
+        for file in network.files:
+            assert len(file.sha256) == 64
+            for digits in re.findall(r"-([0-9a-f]{8})\.pth$", file.name):
+                assert file.sha256.startswith(digits)
+
+
+def test_verify_hashes_anew(cache, stored):
+    assert weights.verify("vgg16-lpips") == stored and weights.verify("vgg16") is None
+    path = cache / "weights" / "vgg16-lpips.safetensors"
+    before = path.stat()
+    path.write_bytes(path.read_bytes()[:-1] + b"\1")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # as silent decay would
+    with pytest.raises(WeightsError, match="not the file that was stored"):
+        weights.verify("vgg16-lpips")
 
 
 def test_finds_a_package_without_importing_it(cache, tmp_path, monkeypatch):
@@ -64,7 +84,10 @@ def test_finds_a_package_without_importing_it(cache, tmp_path, monkeypatch):
 def test_missing_inception_names_the_published_file():
     told = str(weights.missing("inception-2015-12-05"))
     assert "pt_inception-2015-12-05-6726825d.pth is a release asset of mseitzer/pytorch-fid" in told
-    assert "download it, then run: stylecli weights add" in told
+    assert told.endswith(
+        "run: stylecli weights fetch inception-2015-12-05, or bring the file here and run: "
+        "stylecli weights add pt_inception-2015-12-05-6726825d.pth"
+    )
 
 
 def test_an_unknown_network_is_answered_with_the_known_ones():

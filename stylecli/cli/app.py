@@ -10,11 +10,14 @@ from typer.core import TyperGroup
 from stylecli import __version__
 from stylecli.cli import (
     check_data,
+    convert_network,
+    draw_figures,
     generate_images,
     interpolate_video,
     measure,
     mix_styles,
     pack_pictures,
+    plan_run,
     prepare_ffhq,
     run_bench,
     run_demo,
@@ -22,7 +25,9 @@ from stylecli.cli import (
     show_info,
     train_network,
     weights_cache,
+    write_report,
 )
+from stylecli.cli.grouped_help import GroupedCommand
 from stylecli.errors import ExitCode, StyleCLIError
 
 
@@ -82,12 +87,16 @@ app.command("demo")(run_demo.command)
 app.command("prepare-ffhq")(prepare_ffhq.command)
 app.command("pack")(pack_pictures.command)
 app.command("check")(check_data.command)
-app.command("train")(train_network.command)
+app.command("train", cls=GroupedCommand)(train_network.command)
+app.command("report")(write_report.command)
+app.command("plan", cls=GroupedCommand)(plan_run.command)
 app.command("generate")(generate_images.command)
-app.command("mix")(mix_styles.command)
-app.command("interpolate")(interpolate_video.command)
+app.command("mix", cls=GroupedCommand)(mix_styles.command)
+app.command("interpolate", cls=GroupedCommand)(interpolate_video.command)
+app.command("figures")(draw_figures.command)
 app.command("metrics")(measure.command)
 app.add_typer(weights_cache.app, name="weights")
+app.command("convert")(convert_network.command)
 app.command("info")(show_info.command)
 app.command("bench")(run_bench.command)
 app.command("doctor")(show_health.command)

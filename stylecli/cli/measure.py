@@ -1,15 +1,19 @@
 """``stylecli metrics``: numbers about a network, each with its name and its meaning."""
 
-import json
+import contextlib
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stylecli.cli.classifier_source import ClassifierSource
+from stylecli.cli.metric_ranks import metric_ranks
+from stylecli.cli.metric_results import append_result, result_lines
 from stylecli.cli.options import (
     BatchOption,
-    DataOption,
     DeviceOption,
     JsonOption,
     NetworkOption,
@@ -17,7 +21,7 @@ from stylecli.cli.options import (
     SeedOption,
 )
 from stylecli.cli.output import Output, format_seconds
-from stylecli.errors import DataError
+from stylecli.errors import DataError, ExitCode, Interrupted, UsageError
 from stylecli.workspace import RUN_FILE, Found, find_dataset, find_network
 
 if TYPE_CHECKING:
@@ -31,18 +35,72 @@ def command(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="fid, fid50k, fid50k_full, kid, diversity, ppl (= ppl_wfull) or "
-            "ppl_{z,w}{full,end}[-crop]. Default: fid ppl.",
+            help="fid, kid, is, pr; by their published names fid50k, fid50k_full, kid50k, "
+            "kid50k_full, is50k, pr50k3, pr50k3_full; diversity; ppl (= ppl_wfull), "
+            "ppl_{z,w}{full,end}[-crop[-ada]]; ls (= ls_z ls_w), ls_z, ls_w. A stand-in for "
+            "Inception is asked for as fid@efficientnet-lite0. Default: fid ppl.",
             metavar="NAME",
         ),
     ] = None,
     network: NetworkOption = None,
-    data: DataOption = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            help="Dataset; with --against also a folder or zip of pictures. Default: the run's, "
+            "else the only one in datasets/.",
+        ),
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            "--against",
+            help="Compare --data with these pictures (dataset, folder or zip); no network.",
+        ),
+    ] = None,
     samples: Annotated[
         int | None,
         typer.Option(
             "--samples", min=2, help="Generated pictures (pairs for ppl). Default: by device."
         ),
+    ] = None,
+    train_classifiers: Annotated[
+        bool,
+        typer.Option(
+            "--train-classifiers",
+            help="For ls: train attribute classifiers on the dataset first; kept in the cache.",
+        ),
+    ] = False,
+    classifiers: Annotated[
+        Path | None,
+        typer.Option(
+            "--classifiers",
+            help="For ls: a file of classifiers, or the folder of the official "
+            "celebahq-classifier-NN-name.pkl.",
+        ),
+    ] = None,
+    attributes: Annotated[
+        Path | None,
+        typer.Option(
+            "--attributes",
+            help="For --train-classifiers: CSV of picture and attributes. Default: the dataset's.",
+        ),
+    ] = None,
+    psi: Annotated[
+        float,
+        typer.Option("--psi", help="Truncation of the fakes; the results' names say it. 1 = none."),
+    ] = 1.0,
+    log: Annotated[
+        bool,
+        typer.Option("--log/--no-log", help="Append numbers of a run to its metric-NAME.jsonl."),
+    ] = True,
+    cache: Annotated[
+        bool,
+        typer.Option("--cache/--no-cache", help="Keep statistics, and use those that are kept."),
+    ] = True,
+    ranks: Annotated[
+        int | None,
+        typer.Option("--ranks", min=1, help="Processes that share the pictures (CPU). Default: 1."),
     ] = None,
     seed: SeedOption = 0,
     batch: BatchOption = None,
@@ -54,61 +112,163 @@ def command(
 
     Example: stylecli metrics fid ppl
 
-    What needs weights that are not on this machine is named as skipped, with the step that gets
-    them. Numbers of a run are appended to metric-NAME.jsonl in its folder.
+    Two sets of pictures: stylecli metrics fid --data drawn/ --against photos/
+
+    What cannot be measured, for lack of weights for instance, is named with the step that helps,
+    the others are measured, and the command ends with 3. Ctrl-C keeps what is collected.
     """
     output = Output(json=json, quiet=quiet)
-    wanted = list(names or DEFAULT_NAMES)
-    found = find_network(network)
-    run = found.path.parent if (found.path.parent / RUN_FILE).is_file() else None
-    if found.why:
-        output.note(f"network: {found.path} ({found.why})")
-
-    from stylecli.checkpoint import load_network, network_digest
-    from stylecli.devices import resolve_device
-    from stylecli.metrics.evaluation import evaluate
-
-    bundle = load_network(found.path)
-    chosen = _find_data(wanted, bundle, data, run)
-    if chosen is not None and chosen.why:
-        output.note(f"dataset: {chosen.path} ({chosen.why})")
-    target = resolve_device(device)
-    if samples is None and target.type == "cpu":
-        output.note("counts suit a CPU; --samples sets others, published ones are 50000")
+    wanted = list(names or (DEFAULT_NAMES if against is None else DEFAULT_NAMES[:1]))
+    source = ClassifierSource(classifiers, train_classifiers, attributes)
+    source.check(wanted)
+    chosen: dict[str, Any] = {"samples": samples, "seed": seed, "cache": cache}
     started = time.monotonic()
-    with output.progress("metrics") as progress:
-        results = evaluate(
-            wanted,
-            bundle,
-            _open(chosen),
-            samples=samples,
-            seed=seed,
-            batch=batch,
-            device=target,
-            network_digest=network_digest(found.path),
-            progress=progress,
-        )
+    with _going_on(cache), metric_ranks(ranks, device) as place:
+        chosen["ranks"] = place
+        if not place.is_main:
+            output = Output(quiet=True)
+        if against is not None:
+            _refuse_with_sets(network, psi, batch)
+            facts, results = _compare(wanted, data, against, device, chosen, output)
+        else:
+            job = _Network(network, data, psi, batch, device, source)
+            facts, results = job.measure(wanted, chosen, output)
+    if not place.is_main:
+        return
     seconds = time.monotonic() - started
     for note in dict.fromkeys(result.note for result in results if result.note):
         output.note(f"note: {note}")
-    if run is not None:
+    if log and facts.run is not None and facts.network is not None:
         for result in results:
-            _append(run, found.path, result, seconds)
+            append_result(facts.run, facts.network, result, seconds)
     document = {
-        "network": str(found.path),
-        "dataset": str(chosen.path) if chosen else None,
+        "network": str(facts.network) if facts.network else None,
+        "dataset": str(facts.dataset) if facts.dataset else None,
         "seconds": round(seconds, 3),
         "results": [result.to_dict() for result in results],
     }
-    output.result(document, _lines(output, results))
+    if against is not None:
+        document["measured"] = str(data)
+    output.result(document, result_lines(output, results))
     output.note(f"took {format_seconds(seconds)}")
+    if any(result.value is None for result in results):
+        raise typer.Exit(ExitCode.UNUSABLE)
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What was measured, and the run it belongs to."""
+
+    network: Path | None
+    dataset: Path | None
+    run: Path | None
+
+
+@contextlib.contextmanager
+def _going_on(cache: bool) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        what = "what is collected is kept: run it again, and it goes on"
+        raise Interrupted(
+            f"interrupted; {what if cache else 'nothing is kept with --no-cache'}"
+        ) from None
+
+
+def _refuse_with_sets(network: Path | None, psi: float, batch: int | None) -> None:
+    given = [("--network", network is not None), ("--psi", psi != 1.0), ("--batch", bool(batch))]
+    for option, here in given:
+        if here:
+            raise UsageError(f"{option} is for networks, --against for pictures: leave one out")
+
+
+def _compare(
+    names: list[str],
+    data: Path | None,
+    against: Path,
+    device: str,
+    chosen: dict[str, Any],
+    output: Output,
+) -> "tuple[_Facts, list[MetricResult]]":
+    from stylecli.metrics.evaluation import compare
+    from stylecli.metrics.picture_sets import open_set
+
+    found = find_dataset(data)
+    if found.why:
+        output.note(f"measured: {found.path} ({found.why})")
+    for path in (found.path, against):
+        if not path.exists():
+            raise DataError(f"{path} does not exist: expected a dataset or a folder of pictures")
+    measured, reference = open_set(found.path), open_set(against)
+    if measured.sizes != reference.sizes and chosen["ranks"].is_main:
+        output.warn(
+            f"{found.path} holds pictures of {measured.sizes} and {against} of {reference.sizes}: "
+            "the feature network's own resize makes them equal, and part of the distance is that"
+        )
+    with output.progress("metrics", "pictures") as progress:
+        results = compare(names, measured, reference, device=device, progress=progress, **chosen)
+    return _Facts(None, against, None), results
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A network to be measured on a dataset, as the options name them."""
+
+    network: Path | None
+    data: Path | None
+    psi: float
+    batch: int | None
+    device: str
+    source: ClassifierSource
+
+    def measure(
+        self, names: list[str], chosen: dict[str, Any], output: Output
+    ) -> "tuple[_Facts, list[MetricResult]]":
+        found = find_network(self.network)
+        run = found.path.parent if (found.path.parent / RUN_FILE).is_file() else None
+        if found.why:
+            output.note(f"network: {found.path} ({found.why})")
+
+        from stylecli.checkpoint import load_network, network_digest
+        from stylecli.devices import resolve_device
+        from stylecli.metrics.evaluation import evaluate
+
+        bundle = load_network(found.path)
+        data = _find_data(names, bundle, self.data, run, self.source.train)
+        if data is not None and data.why:
+            output.note(f"dataset: {data.path} ({data.why})")
+        dataset, target = _open(data), resolve_device(self.device)
+        judges = None
+        if chosen["ranks"].is_main:
+            judges = self.source.obtain(names, dataset, bundle.config.resolution, target, output)
+        if chosen["samples"] is None and target.type == "cpu":
+            output.note("counts suit a CPU; --samples sets others, published ones are 50000")
+        with output.progress("metrics", "pictures") as progress:
+            results = evaluate(
+                names,
+                bundle,
+                dataset,
+                psi=self.psi,
+                batch=self.batch,
+                device=target,
+                network_digest=network_digest(found.path),
+                classifiers=judges,
+                progress=progress,
+                **chosen,
+            )
+        return _Facts(found.path, data.path if data else None, run), results
 
 
 def _find_data(
-    names: list[str], bundle: "Bundle", data: Path | None, run: Path | None
+    names: list[str], bundle: "Bundle", data: Path | None, run: Path | None, train: bool
 ) -> Found | None:
-    """Return the dataset, or None where only path lengths of an unlabelled network are asked."""
-    needed = bundle.config.label_dim > 0 or not all(name.startswith("ppl") for name in names)
+    """Return the dataset, or None where nothing that is asked for looks at it.
+
+    Path lengths, separability and Inception Scores of an unlabelled network do not, unless
+    classifiers are trained.
+    """
+    alone = all(name.startswith(("ppl", "ls", "is")) for name in names)
+    needed = bundle.config.label_dim > 0 or not alone or train
     try:
         return find_dataset(data, run=run)
     except DataError:
@@ -121,33 +281,3 @@ def _open(found: Found | None) -> Any:
     from stylecli.data.reader import open_dataset
 
     return open_dataset(found.path) if found else None
-
-
-def _lines(output: Output, results: "list[MetricResult]") -> list[str]:
-    rows = []
-    for result in results:
-        value = "-" if result.value is None else f"{result.value:.4f}"
-        if result.std is not None:
-            value += f" ± {result.std:.4f}"
-        count = result.definition.get("fakes") or result.definition.get("pairs")
-        rows.append((result.name, value, str(count or "-"), result.meaning))
-    return output.table(("metric", "value", "samples", "meaning"), rows)
-
-
-def _append(run: Path, network: Path, result: "MetricResult", seconds: float) -> None:
-    """Append a result to the run's ``metric-<name>.jsonl``; a skipped one has no number to keep."""
-    if result.value is None:
-        return
-    numbers = {result.name: result.value}
-    if result.std is not None:
-        numbers[f"{result.name}_std"] = result.std
-    line = {
-        "metric": result.name,
-        "results": numbers,
-        "snapshot": network.name,
-        "timestamp": time.time(),
-        "total_time": seconds,
-        "definition": dict(result.definition),
-    }
-    with open(run / f"metric-{result.name}.jsonl", "a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")

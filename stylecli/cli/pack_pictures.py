@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from stylecli.data.pack_report import PackReport
     from stylecli.data.pack_settings import PackSettings
     from stylecli.data.packing import Plan
+    from stylecli.data.transforms import Transform
 
 SHOWN_CLASSES = 12
 SHOWN_SKIPPED = 10  # skipped pictures named on stderr; --json lists all
@@ -140,7 +141,9 @@ def command(
     output.result({**asdict(report), "path": str(report.path)}, _lines(report))
 
 
-def pack_to_default(source: Path, resolution: int | None, output: Output) -> Path:
+def pack_to_default(
+    source: Path, resolution: int | None, output: Output, *, transform: "Transform" = "center-crop"
+) -> Path:
     """Pack pictures as the bare command does, telling it on stderr only; return the dataset.
 
     Raises DataError when there is nothing to pack or when a dataset of other pictures or settings
@@ -148,7 +151,8 @@ def pack_to_default(source: Path, resolution: int | None, output: Output) -> Pat
     """
     from stylecli.data.pack_settings import PackSettings
 
-    report = _pack(source, None, None, PackSettings(resolution=resolution), output)
+    settings = PackSettings(resolution=resolution, transform=transform)
+    report = _pack(source, None, None, settings, output)
     output.note(f"{report.path}: {', '.join(_lines(report)[1:])}")
     return report.path
 

@@ -11,13 +11,18 @@ from stylecli.cli.output import Output
 app = typer.Typer(
     invoke_without_command=True,
     rich_markup_mode=None,
-    help="""List, add and explain the weights of feature networks.
+    help="""List, add, fetch and verify the weights of feature networks.
 
     Example: stylecli weights
 
-    Nothing is downloaded: a network comes from an installed package or from a file given to add.
+    Nothing is downloaded unasked: a network comes from an installed package, from a file given to
+    add, or by fetch.
     """,
 )
+
+NameArgument = Annotated[
+    str, typer.Argument(help="Name of a feature network, as in the list.", metavar="name")
+]
 
 
 @app.callback()
@@ -64,11 +69,70 @@ def add_weights(
     output.result(asdict(record), [f"{record.name}  {record.sha256}"])
 
 
-@app.command("explain")
-def explain_weights(
-    name: Annotated[str, typer.Argument(help="Name of a feature network, as in the list.")],
+@app.command("fetch")
+def fetch_weights(
+    name: NameArgument,
+    url: Annotated[
+        str | None,
+        typer.Option(help="A mirror to take the file from; its SHA-256 must be the published one."),
+    ] = None,
     json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
+    """Download the weights of a feature network from where they are published.
+
+    Example: stylecli weights fetch inception-2015-12-05
+
+    A download that breaks off goes on with the same command. A file with another SHA-256 than the
+    published one is not used.
+    """
+    from dataclasses import asdict
+
+    from stylecli.errors import Interrupted
+    from stylecli.interop.feature_weights import fetch
+
+    output = Output(json=json, quiet=quiet)
+    try:
+        with output.progress(name, "MB") as report:
+            record = fetch(name, url=url, progress=report)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"stopped; what came is kept: run stylecli weights fetch {name} to go on"
+        ) from None
+    output.result(asdict(record), [f"{record.name}  {record.sha256}"])
+
+
+@app.command("verify")
+def verify_weights(json: JsonOption = False) -> None:
+    """Hash everything in the cache anew and compare it with what was stored.
+
+    Example: stylecli weights verify
+    """
+    from stylecli import weights
+    from stylecli.errors import WeightsError
+
+    output = Output(json=json)
+    rows, found, damaged = [], {}, []
+    for name in weights.NETWORKS:
+        try:
+            record = weights.verify(name)
+        except WeightsError as error:
+            damaged.append(str(error))
+            state = "damaged"
+        else:
+            if record is None:
+                continue
+            state = "as published" if record.published else "whole, but not a published file"
+        found[name] = state
+        rows.append((name, state))
+    lines = output.table(("network", "state"), rows) if rows else ["nothing is in the cache"]
+    output.result({"networks": found}, lines)
+    if damaged:
+        raise WeightsError("; ".join(damaged))
+
+
+@app.command("explain")
+def explain_weights(name: NameArgument, json: JsonOption = False) -> None:
     """Say what a feature network is, where its file is published, and how to add it.
 
     Example: stylecli weights explain inception-2015-12-05
@@ -82,9 +146,10 @@ def explain_weights(
         f"used by    {', '.join(network['used_by'])}",
         *(
             f"file       {file['name']} is {file['where']}, "
-            f"SHA-256 {file['sha256']}{'...' * (len(file['sha256']) < 64)}"
+            f"SHA-256 {file['sha256'][:16]}{'...' * (len(file['sha256']) > 16)}"
             for file in network["files"]
         ),
+        *(f"address    {file['url']}" for file in network["files"] if file["url"]),
         f"licence    {network['licence']}",
         f"here       {network['here'] or 'no'}",
     ]

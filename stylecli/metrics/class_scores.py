@@ -1,8 +1,10 @@
 """Inception Score: how sure and how varied a classifier finds the pictures."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stylecli.errors import UsageError
 from stylecli.metrics.arrays import as_features
@@ -16,16 +18,90 @@ def inception_score(probs: Any, splits: int = 10) -> tuple[float, float]:
     do not sum to 1, or fewer rows than splits. Salimans et al. 2016.
     """
     table = as_features("probs", probs)
-    if not 1 <= splits <= len(table):
-        raise UsageError(f"splits {splits} does not fit {len(table)} rows: expected 1 to that many")
-    if (table < 0).any() or not np.allclose(table.sum(axis=1), 1.0, atol=1e-3):
-        raise UsageError("probs are not class probabilities: expected rows that sum to 1")
-    scores = []
-    for i in range(splits):
-        part = table[i * len(table) // splits : (i + 1) * len(table) // splits]
-        mean = part.mean(axis=0)
-        # 0·log 0 is 0; a class of mean 0 has probability 0 in every row.
-        logs = np.log(part, where=part > 0, out=np.zeros_like(part))
-        logs -= np.log(mean, where=mean > 0, out=np.zeros_like(mean))
-        scores.append(np.exp((part * logs).sum(axis=1).mean()))
-    return float(np.mean(scores)), float(np.std(scores))
+    scores = ClassScores(len(table), table.shape[1], splits)
+    scores.add(table)
+    return scores.result()
+
+
+class ClassScores:
+    """The Inception Score of a known number of pictures whose probabilities arrive in batches.
+
+    A split needs its rows' Σp·log p, one number, and Σp, one row: E[KL] is their difference
+    Σp·log p / n - Σ p̄·log p̄. Memory holds splits x classes numbers, whatever N is.
+    """
+
+    def __init__(self, total: int, classes: int, splits: int = 10) -> None:
+        if not 1 <= splits <= total:
+            raise UsageError(f"splits {splits} does not fit {total} rows: expected 1 to that many")
+        self.total, self.splits = total, splits
+        self._rows = np.zeros(splits, np.int64)
+        self._information = np.zeros(splits)  # Σ p·log p
+        self._sums = np.zeros((splits, classes))
+
+    def add(self, probs: Any, numbers: Any = None) -> None:
+        """Add rows [B, classes]; ``numbers`` [B] are their places in 0..N-1, None the next ones.
+
+        Raises UsageError for shapes, places and values that do not fit.
+        """
+        table = as_features("probs", probs)
+        if table.shape[1] != self._sums.shape[1]:
+            raise UsageError(
+                f"probs has {table.shape[1]} columns: expected {self._sums.shape[1]} classes"
+            )
+        if (table < 0).any() or not np.allclose(table.sum(axis=1), 1.0, atol=1e-3):
+            raise UsageError("probs are not class probabilities: expected rows that sum to 1")
+        first = int(self._rows.sum())
+        places = np.arange(first, first + len(table)) if numbers is None else np.asarray(numbers)
+        if len(places) != len(table) or places.min() < 0 or places.max() >= self.total:
+            raise UsageError(
+                f"places {places.min()} to {places.max()} of {len(table)} rows do not fit "
+                f"{self.total} pictures"
+            )
+        # Split i is rows i·N // splits up to (i+1)·N // splits.
+        bounds = np.arange(1, self.splits) * self.total // self.splits
+        of_row = np.searchsorted(bounds, places, side="right")
+        # 0·log 0 is 0.
+        information = (table * _log(table)).sum(axis=1)
+        for split in np.unique(of_row):
+            mine = of_row == split
+            self._rows[split] += int(mine.sum())
+            self._information[split] += information[mine].sum()
+            self._sums[split] += table[mine].sum(axis=0)
+
+    def merge(self, other: "ClassScores") -> None:
+        """Add what another has seen of the same pictures, for instance another rank's."""
+        if (other.total, other._sums.shape) != (self.total, self._sums.shape):
+            raise UsageError("class scores of other pictures, classes or splits do not join")
+        self._rows += other._rows
+        self._information += other._information
+        self._sums += other._sums
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return all there is as arrays, for ``numpy.savez`` and the like."""
+        return {"total": np.array(self.total), "rows": self._rows.copy(),
+                "information": self._information.copy(), "sums": self._sums.copy()}  # fmt: skip
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> "ClassScores":
+        """Return class scores from ``state()``. Raises UsageError where arrays do not fit."""
+        try:
+            scores = cls(int(state["total"]), state["sums"].shape[1], len(state["rows"]))
+            scores._rows[:] = state["rows"]
+            scores._information[:] = state["information"]
+            scores._sums[:] = state["sums"]
+        except (KeyError, ValueError, IndexError, TypeError, AttributeError):
+            raise UsageError("a state of class scores is damaged") from None
+        return scores
+
+    def result(self) -> tuple[float, float]:
+        """Return (mean, population standard deviation) over splits. Raises when rows lack."""
+        if int(self._rows.sum()) != self.total or not self._rows.all():
+            raise UsageError(f"{int(self._rows.sum())} rows were added: expected {self.total}")
+        means = self._sums / self._rows[:, None]
+        divergence = self._information / self._rows - (means * _log(means)).sum(axis=1)
+        scores = np.exp(divergence)
+        return float(scores.mean()), float(scores.std())
+
+
+def _log(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.log(values, where=values > 0, out=np.zeros_like(values))

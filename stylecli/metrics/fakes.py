@@ -1,6 +1,7 @@
 """Pictures for measuring: drawn one by one from (seed, number), so that batches cannot matter."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -33,21 +34,40 @@ class PictureSet(Protocol):
     def read(self, indices: NDArray[np.int64], level: int = 0) -> Pictures: ...
 
 
-def draw_fakes(
-    G: Generator, count: int, *, seed: int, batch: int, labels: LabelSource | None
-) -> Iterator[Pictures]:
-    """Yield ``count`` generated pictures as uint8 [B, 3, R, R], quantised as saved pictures are.
+@dataclass(frozen=True)
+class Sample:
+    """Some generated images with the latents that they came from, on the generator's device."""
 
-    No truncation; latent, label and noise maps of picture i come from (seed, i) alone.
+    z: Tensor  # [B, z_dim]
+    w: Tensor  # [B, w_dim]: that of the last layer
+    images: Tensor  # [B, C, R, R], about [-1, 1]
+
+
+def draw_samples(
+    G: Generator,
+    count: int,
+    *,
+    seed: int,
+    batch: int,
+    labels: LabelSource | None,
+    first: int = 0,
+    psi: float = 1.0,
+) -> Iterator[Sample]:
+    """Yield ``count`` generated images with their latents, ``batch`` at a time, from ``first`` on.
+
+    Latent, label and noise maps of picture i come from (seed, i) alone. ``psi`` 1 is no
+    truncation.
     """
     device, synthesis = device_of(G), prepare_synthesis(G)
-    for start in range(0, count, batch):
-        numbers = range(start, min(start + batch, count))
+    for start in range(first, first + count, batch):
+        numbers = range(start, min(start + batch, first + count))
         randoms = [
             np.random.Generator(np.random.Philox(key=[seed, _FIRST_STREAM + number]))
             for number in numbers
         ]
-        z = np.stack([random.standard_normal(G.config.z_dim, np.float32) for random in randoms])
+        z = torch.from_numpy(
+            np.stack([random.standard_normal(G.config.z_dim, np.float32) for random in randoms])
+        ).to(device)
         given = [labels(random, 1) for random in randoms] if labels else []
         noise = [
             torch.from_numpy(
@@ -58,9 +78,29 @@ def draw_fakes(
         ]
         with torch.inference_mode():
             c = torch.cat(given).to(device) if given else None
-            ws = G.mapping(torch.from_numpy(z).to(device), c)
+            ws = G.mapping(z, c, truncation_psi=psi) if psi != 1.0 else G.mapping(z, c)
             images = synthesis(ws, noise=noise or None)
-        yield as_colour(to_uint8(images).transpose(0, 3, 1, 2))
+        yield Sample(z, ws[:, -1], images)
+
+
+def draw_fakes(
+    G: Generator,
+    count: int,
+    *,
+    seed: int,
+    batch: int,
+    labels: LabelSource | None,
+    first: int = 0,
+    psi: float = 1.0,
+) -> Iterator[Pictures]:
+    """Yield ``count`` generated pictures as uint8 [B, 3, R, R], quantised as saved pictures are.
+
+    They are those of ``draw_samples``.
+    """
+    for sample in draw_samples(
+        G, count, seed=seed, batch=batch, labels=labels, first=first, psi=psi
+    ):
+        yield as_colour(to_uint8(sample.images).transpose(0, 3, 1, 2))
 
 
 def as_colour(pictures: Pictures) -> Pictures:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from stylecli.errors import UsageError
 from stylecli.metrics.folding import check_tensors
+from stylecli.ops.fixed_conv import Convolution, fixed_conv2d
 
 MIN_SIDE = 16  # VGG16 halves the picture four times before its last tap
 # Convolutions per block; the last of each block is a tap, pools stand between blocks.
@@ -24,10 +25,11 @@ _EPSILON = 1e-10
 
 
 class LPIPS:
-    """The distance, its weights laid out channels last once."""
+    """The distance, its kernels laid out for the device once."""
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
         self._tensors = tensors
+        self._layers: dict[str, Convolution] = {}  # made when first used
 
     @classmethod
     def from_state_dict(cls, arrays: Mapping[str, Any]) -> "LPIPS":
@@ -37,10 +39,7 @@ class LPIPS:
         """
         tensors = check_tensors("VGG16-LPIPS weights", arrays, tensor_shapes())
         tensors["shift"], tensors["scale"] = torch.tensor(_SHIFT), torch.tensor(_SCALE)
-        return cls({
-            name: t.contiguous(memory_format=torch.channels_last) if t.ndim == 4 else t
-            for name, t in tensors.items()
-        })  # fmt: skip
+        return cls(tensors)
 
     def to(self, device: torch.device | str) -> "LPIPS":
         """Return the distance on another device."""
@@ -68,11 +67,16 @@ class LPIPS:
             for block, (_, convs) in enumerate(_BLOCKS):
                 x = F.max_pool2d(x, 2) if block else x
                 for _ in range(convs):
-                    weight, bias = self._tensors[f"conv{index}.weight"], f"conv{index}.bias"
-                    x = F.conv2d(x, weight, self._tensors[bias], padding=1).relu_()
+                    x = self._conv(f"conv{index}", x)
                     index += 1
                 distance += self._tap(x, self._tensors[f"head{block}.weight"])
             return distance
+
+    def _conv(self, name: str, x: Tensor) -> Tensor:
+        if name not in self._layers:
+            kernel, bias = self._tensors[f"{name}.weight"], self._tensors[f"{name}.bias"]
+            self._layers[name] = fixed_conv2d(kernel, bias, side=x.shape[-1], relu=True)
+        return self._layers[name](x)
 
     def _tap(self, x: Tensor, head: Tensor) -> Tensor:
         length = torch.linalg.vector_norm(x, dim=1, keepdim=True)

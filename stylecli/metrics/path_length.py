@@ -34,11 +34,13 @@ class PathSetting:
     sampling: Literal["full", "end"] = "full"  # t ~ U(0, 1), or t = 0
     crop: bool = False  # the face's place in an FFHQ picture only
     epsilon: float = EPSILON
+    rule: Literal["paper", "later"] = "paper"  # how large pictures are shrunk, see ``_seen``
 
     @property
     def name(self) -> str:
-        """The metric's name: ppl_wfull, ppl_zend-crop, ..."""
-        return f"ppl_{self.space}{self.sampling}" + "-crop" * self.crop
+        """The metric's name: ppl_wfull, ppl_zend-crop, ppl_wend-crop-ada, ..."""
+        later = "-ada" * (self.rule == "later")
+        return f"ppl_{self.space}{self.sampling}" + "-crop" * self.crop + later
 
 
 def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
@@ -76,9 +78,10 @@ def measure_path_distances(
     batch: int = 8,
     seed: int = 0,
     labels: LabelSource | None = None,
+    first: int = 0,
     progress: Progress = silent,
 ) -> NDArray[np.float64]:
-    """Return d/ε² of ``samples`` random pairs, untrimmed, float64 [samples].
+    """Return d/ε² of ``samples`` random pairs from number ``first`` on, untrimmed [samples].
 
     ``distance`` takes two batches of images [N, 3, H, W] about [-1, 1] and returns [N]. No
     truncation; noise maps and labels are drawn anew for each pair and shared by both ends.
@@ -94,13 +97,13 @@ def measure_path_distances(
     device = next(G.parameters()).device
     distances: list[Tensor] = []
     with torch.inference_mode():
-        for start in range(0, samples, batch):
-            pairs = range(start, min(start + batch, samples))
+        for start in range(first, first + samples, batch):
+            pairs = range(start, min(start + batch, first + samples))
             ws, noise = _endpoints(G, setting, pairs, seed, labels, device)
             images = G.synthesis(ws, noise=noise)  # [2 pairs, C, R, R]: both ends in one batch
-            a, b = _seen(images, setting.crop).chunk(2)
+            a, b = _seen(images, setting.crop, setting.rule).chunk(2)
             distances.append((distance(a, b).double() / setting.epsilon**2).cpu())
-            progress(pairs.stop, samples)
+            progress(pairs.stop - first, samples)
     return torch.cat(distances).numpy()
 
 
@@ -140,17 +143,20 @@ def _endpoints(
     return ws, noise
 
 
-def _seen(images: Tensor, crop: bool) -> Tensor:
+def _seen(images: Tensor, crop: bool, rule: str = "paper") -> Tensor:
     """Return what the distance looks at: [N, 3, h, w], cropped, at most 256 px, in colour.
 
-    The crop is rows 3/8 to 7/8 and columns 2/8 to 6/8. Smaller pictures stay as they are.
+    The crop is rows 3/8 to 7/8 and columns 2/8 to 6/8. Box means shrink by the cropped size over
+    256 in the paper's programs and by the whole picture's over 256 in later ones, which so see
+    half as much of a crop. Smaller pictures stay as they are.
     """
+    whole = images.shape[2]
     if images.shape[1] != 3:
         images = images[:, :3] if images.shape[1] == 4 else images.expand(-1, 3, -1, -1)
     if crop:
         eighth = images.shape[2] // 8
         images = images[:, :, 3 * eighth : 7 * eighth, 2 * eighth : 6 * eighth]
-    factor = images.shape[2] // MAX_SIDE
+    factor = (whole if rule == "later" else images.shape[2]) // MAX_SIDE
     return F.avg_pool2d(images, factor) if factor > 1 else images
 
 

@@ -1,10 +1,76 @@
-"""The entropy behind linear separability: what is left to know of a label given a prediction."""
+"""Linear separability: how well a hyperplane in latent space tells what is in the picture.
 
-from typing import Any
+StyleGAN (Karras, Laine, Aila 2018), section 4.2: generate pictures, classify their attributes, keep
+the most confident half, fit a linear SVM to the latents, and ask how much is left to know of the
+attribute once the SVM has spoken. The score is 2^(Σ H(attribute | SVM)), H in bits; 1 is perfect.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from stylecli.errors import UsageError
+from stylecli.metrics.classifiers import AttributeClassifiers
+from stylecli.metrics.fakes import LabelSource, draw_samples
+from stylecli.metrics.linear_svm import fit_one_vs_rest, svm_classes
+from stylecli.networks.stylegan1 import Generator
+from stylecli.progress import Progress, silent
+from stylecli.rendering import device_of, exact_kernels
+
+Space = Literal["z", "w"]
+SPACES: tuple[Space, ...] = ("z", "w")
+PAPER_SAMPLES = 200_000  # of which half are kept
+_PICTURES_SHARE = 0.8  # of the progress bar; the rest are the SVMs
+
+
+@dataclass(frozen=True)
+class AttributeEntropy:
+    """What is left to know of one attribute, in bits."""
+
+    name: str
+    conditional_entropy: float  # H(attribute | SVM)
+    entropy: float  # H(attribute) among the kept: what there was to know
+    values: int  # that the classifier knows
+    seen: int  # that occur among the kept; with one there is nothing to know
+    svm_accuracy: float  # share of the kept whose value the SVM names
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values, entropies to six digits."""
+        return {
+            "conditional_entropy": round(self.conditional_entropy, 6),
+            "entropy": round(self.entropy, 6),
+            "values": self.values,
+            "values_seen": self.seen,
+            "svm_accuracy": round(self.svm_accuracy, 4),
+        }
+
+
+@dataclass(frozen=True)
+class Separability:
+    """The separability of one latent space."""
+
+    space: Space
+    attributes: tuple[AttributeEntropy, ...]
+
+    @property
+    def bits(self) -> float:
+        """Σ H(attribute | SVM) over the attributes."""
+        return float(sum(one.conditional_entropy for one in self.attributes))
+
+    @property
+    def unexplained(self) -> float:
+        """Σ H(attribute | SVM) / Σ H(attribute): 0 perfect, 1 the SVMs tell nothing."""
+        known = float(sum(one.entropy for one in self.attributes))
+        return self.bits / known if known else 0.0
+
+    @property
+    def score(self) -> float:
+        """2^bits: 1 is perfect."""
+        return float(2.0**self.bits)
 
 
 def conditional_entropy(table: Any) -> float:
@@ -23,3 +89,97 @@ def conditional_entropy(table: Any) -> float:
     given = np.broadcast_to(joint.sum(axis=1, keepdims=True), joint.shape)
     seen = joint > 0
     return max(0.0, float(-(joint[seen] * np.log2(joint[seen] / given[seen])).sum()))
+
+
+def measure_attribute(
+    name: str, latents: Any, probabilities: Any, keep: int | None = None
+) -> AttributeEntropy:
+    """Return what a linear SVM on latents [N, d] leaves to know of one attribute.
+
+    ``probabilities`` [N, K] are the classifier's; the ``keep`` pictures (None: half) with the
+    largest maximum are kept, ties in their order, and called by it. Two values: one hyperplane,
+    as in the paper. More: a hyperplane between each value and the rest, the largest decision wins.
+    If only one value is left among the kept, nothing is left to know: 0 bits. Raises UsageError
+    for arrays that do not fit together.
+    """
+    x, p = np.asarray(latents), np.asarray(probabilities)
+    if x.ndim != 2 or p.ndim != 2 or len(x) != len(p) or p.shape[1] < 2:
+        raise UsageError(
+            f"latents {list(x.shape)} and probabilities {list(p.shape)} do not fit: expected "
+            "[N, d] and [N, K], K from 2"
+        )
+    count = len(x) // 2 if keep is None else keep
+    if not 2 <= count <= len(x):
+        raise UsageError(f"keep {count} does not fit {len(x)} pictures: expected 2 to that many")
+    chosen = np.argsort(-p.max(axis=1), kind="stable")[:count]
+    classes = p[chosen].argmax(axis=1)
+    counts = np.bincount(classes, minlength=p.shape[1])
+    present = np.flatnonzero(counts).tolist()
+    if len(present) == 1:
+        return AttributeEntropy(name, 0.0, 0.0, p.shape[1], 1, 1.0)
+    # One hyperplane tells two values apart; the second would be its mirror image.
+    wanted = present[:1] if len(present) == 2 else present
+    svms = fit_one_vs_rest(x[chosen], classes, wanted)
+    told = np.asarray(present)[svm_classes(x[chosen], svms)]
+    table = np.zeros((p.shape[1], p.shape[1]))
+    np.add.at(table, (told, classes), 1.0)
+    return AttributeEntropy(
+        name,
+        conditional_entropy(table),
+        conditional_entropy(counts[None]),  # given nothing: the entropy itself
+        p.shape[1],
+        len(present),
+        float((told == classes).mean()),
+    )
+
+
+def measure_separability(
+    G: Generator,
+    classifiers: AttributeClassifiers,
+    *,
+    spaces: Sequence[Space] = SPACES,
+    samples: int = PAPER_SAMPLES,
+    keep: int | None = None,
+    seed: int = 0,
+    batch: int = 16,
+    labels: LabelSource | None = None,
+    progress: Progress = silent,
+) -> dict[Space, Separability]:
+    """Return the separability of each of ``spaces`` of a generator, from the same pictures.
+
+    ``samples`` pictures are drawn without truncation and with random noise, and shown to the
+    classifiers unquantised; the ``keep`` surest (None: half) per attribute count. w is that of the
+    last layer. Everything random comes from ``seed``; ``batch`` changes speed only. Latents are
+    held in memory: samples · (z_dim + w_dim) · 4 bytes. Raises UsageError for w in a network
+    without, too few samples, or a generator whose pictures do not suit the classifiers.
+    """
+    if "w" in spaces and not G.config.has_w:
+        raise UsageError(
+            "ls_w needs an intermediate latent space, which configuration "
+            f"{G.config.preset!r} does not have: measure ls_z"
+        )
+    if samples < 4:
+        raise UsageError(f"{samples} samples have no halves to compare: expected at least 4")
+    total = float(samples)
+    parts: dict[Space, list[NDArray[np.float32]]] = {space: [] for space in spaces}
+    found: dict[str, list[NDArray[np.float32]]] = {name: [] for name in classifiers.values}
+    done = 0
+    device = device_of(G)
+    classifiers.to(device)
+    with torch.inference_mode(), exact_kernels(device):
+        for sample in draw_samples(G, samples, seed=seed, batch=batch, labels=labels):
+            for space in spaces:
+                parts[space].append((sample.z if space == "z" else sample.w).cpu().numpy())
+            for name, p in classifiers.classify(sample.images).items():
+                found[name].append(p.cpu().numpy())
+            done += len(sample.z)
+            progress(_PICTURES_SHARE * done, total, "pictures")
+    latents = {space: np.concatenate(parts.pop(space)) for space in spaces}
+    rows: dict[Space, list[AttributeEntropy]] = {space: [] for space in spaces}
+    for number, name in enumerate(found, 1):
+        probabilities = np.concatenate(found[name])
+        for space in spaces:
+            rows[space].append(measure_attribute(name, latents[space], probabilities, keep))
+        share = _PICTURES_SHARE + (1 - _PICTURES_SHARE) * number / len(found)
+        progress(share * total, total, f"hyperplanes, {name}")
+    return {space: Separability(space, tuple(rows[space])) for space in spaces}

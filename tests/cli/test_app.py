@@ -122,8 +122,9 @@ def test_a_wrong_command_line_is_a_usage_error(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("command", ["generate", "mix", "interpolate", "metrics", "train", "info"])
-def test_an_empty_folder_gets_one_sentence(command: str, tmp_path: Path, monkeypatch: Any) -> None:
+def test_nothing_to_work_on_is_one_sentence(command: str, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("stylecli.shipped.shipped_network", lambda: None)
 
     result = CliRunner().invoke(application.app, [command])
 

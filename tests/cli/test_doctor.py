@@ -139,7 +139,7 @@ def test_a_missing_extra_ends_with_its_command(run, monkeypatch):
 
     monkeypatch.setattr(importlib.metadata, "version", version)
     extras = sections(run().stdout)["extras"]
-    assert "demo     the drawn faces of stylecli demo: pip install 'stylecli[demo]'" in extras
+    assert "demo         the drawn faces of stylecli demo: pip install 'stylecli[demo]'" in extras
 
 
 def test_a_driver_that_torch_does_not_see_is_a_problem(run, monkeypatch):

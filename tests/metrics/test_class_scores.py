@@ -5,6 +5,7 @@ import pytest
 
 from stylecli.errors import UsageError
 from stylecli.metrics import inception_score
+from stylecli.metrics.class_scores import ClassScores
 
 
 def test_equals_the_official_values(arrays, values):
@@ -25,3 +26,27 @@ def test_one_class_scores_one():
 def test_refuses_logits():
     with pytest.raises(UsageError, match="rows that sum to 1"):
         inception_score(np.full((20, 3), 2.0))
+
+
+def test_batches_and_ranks_give_the_score_of_the_whole(arrays):
+    probs = arrays["class_probabilities"]
+    total, classes = probs.shape
+    ranks = [ClassScores(total, classes, 7) for _ in range(2)]
+    for start in range(0, total, 5):
+        numbers = np.arange(start, min(start + 5, total))
+        for rank, scores in enumerate(ranks):
+            mine = numbers[numbers % 2 == rank]
+            if mine.size:
+                scores.add(probs[mine], mine)
+    ranks[0].merge(ranks[1])
+    assert ranks[0].result() == pytest.approx(inception_score(probs, 7), rel=1e-12)
+
+
+def test_no_score_before_the_last_row(arrays):
+    probs = arrays["class_probabilities"]
+    scores = ClassScores(len(probs), probs.shape[1])
+    scores.add(probs[:-1])
+    with pytest.raises(UsageError, match=f"expected {len(probs)}"):
+        scores.result()
+    with pytest.raises(UsageError, match="do not fit"):
+        scores.add(probs[:2])

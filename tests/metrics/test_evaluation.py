@@ -7,7 +7,9 @@ import torch
 from stylecli import weights
 from stylecli.data.reader import open_dataset
 from stylecli.errors import DataError, UsageError
-from stylecli.metrics import evaluate, evaluation
+from stylecli.metrics import evaluate
+from stylecli.metrics.fakes import draw_fakes
+from stylecli.metrics.picture_scores import mean_pairwise_distance
 from stylecli.networks.bundle import new_network
 
 NAMES = ["kid", "ppl_wfull", "diversity"]
@@ -26,7 +28,7 @@ def test_gives_every_number_with_its_definition(filled_cache, tiny_network, data
     results = measure(NAMES, tiny_network, dataset, samples={"kid": 8, "ppl": 4, "diversity": 6})
     kid, ppl, diversity = results
     assert [result.name for result in results] == [
-        "kid@efficientnet-lite0", "ppl_wfull", "diversity@efficientnet-lite0"
+        "kid@efficientnet-lite0", "ppl_wfull@4", "diversity@efficientnet-lite0"
     ]  # fmt: skip
     assert kid.definition["fakes"] == kid.definition["reals"] == 8
     assert kid.definition["dataset_digest"] == dataset.digest
@@ -56,7 +58,7 @@ def test_noise_is_drawn_anew_for_each_picture(tiny_network):
     with torch.no_grad():
         for layer in tiny_network.G_ema.mapping.layers:
             layer.weight.zero_()  # every latent is the same now: only noise can differ
-    (batch,) = evaluation.draw_fakes(tiny_network.G_ema, 2, seed=0, batch=2, labels=None)
+    (batch,) = draw_fakes(tiny_network.G_ema, 2, seed=0, batch=2, labels=None)
     assert batch.dtype == np.uint8 and batch.shape == (2, 3, 16, 16)
     assert (batch[0] != batch[1]).any()
 
@@ -127,7 +129,7 @@ def test_progress_ends_at_its_total(filled_cache, tiny_network, dataset):
 def test_the_pairwise_distance_is_the_mean_over_pairs():
     features = np.random.default_rng(0).normal(size=(10, 4)).astype(np.float32)
     by_hand = [np.linalg.norm(a - b) for i, a in enumerate(features) for b in features[:i]]
-    assert evaluation.mean_pairwise_distance(features) == pytest.approx(np.mean(by_hand))
+    assert mean_pairwise_distance(features) == pytest.approx(np.mean(by_hand))
 
 
 def test_with_inception_weights_fid_is_a_fid(
@@ -139,3 +141,77 @@ def test_with_inception_weights_fid_is_a_fid(
     (fid,) = measure(["fid"], tiny_network, dataset, samples=4)
     assert fid.name == "fid@4" and fid.value > 0 and fid.note is None
     assert fid.definition["features"] == "inception-2015-12-05" and fid.definition["ddof"] == 1
+
+
+def test_separability_says_whose_classifiers_and_what_each_attribute_left(
+    empty_cache, tiny_network, tiny_classifiers
+):
+    z, w = measure(["ls"], tiny_network, None, classifiers=tiny_classifiers, samples=80)
+    assert [z.name, w.name] == ["ls_z@own-classifiers", "ls_w@own-classifiers"]
+    assert w.value == pytest.approx(2 ** w.definition["bits"])
+    assert w.definition["classifiers_sha256"] == tiny_classifiers.digest
+    assert w.definition["fakes"] == 80 and w.definition["kept"] == 40
+    assert set(w.definition["attributes"]) == {"colour", "side"}
+    assert "40 kept pictures are few for 8 dimensions" in w.note
+    assert "own classifiers: compare on this dataset only" in w.meaning
+
+
+def test_separability_without_classifiers_is_skipped(empty_cache, tiny_network):
+    (result,) = measure(["ls_w"], tiny_network, None)
+    assert result.value is None and "--train-classifiers" in result.skipped
+
+
+def test_several_metrics_share_one_pass_and_precision_is_two_numbers(
+    filled_cache, tiny_network, dataset
+):
+    names = ["pr", "is", "kid", "fid@efficientnet-lite0"]
+    results = measure(names, tiny_network, dataset, samples=12)
+    assert [result.name for result in results] == [
+        f"{name}@efficientnet-lite0" for name in ("precision", "recall", "is", "kid", "fid")
+    ]
+    assert all(result.value is not None for result in results)
+    assert 0 <= results[0].value <= 1 and results[2].value >= 1
+    assert results[0].definition["feature_type"] == "float16" and results[2].std >= 0
+
+
+def test_the_inception_score_needs_no_dataset(filled_cache, tiny_network):
+    (result,) = measure(["is"], tiny_network, None, samples=20)
+    assert result.value >= 1 and result.definition["reals"] is None
+
+
+def test_truncated_fakes_are_other_fakes_and_the_name_says_it(filled_cache, tiny_network, dataset):
+    (whole,) = measure(["kid"], tiny_network, dataset)
+    (cut,) = measure(["kid"], tiny_network, dataset, psi=0.5)
+    assert cut.name == "kid@efficientnet-lite0-psi0.5" and cut.value != whole.value
+    assert cut.definition["truncation_psi"] == 0.5
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+def test_a_damaged_cache_is_made_again(filled_cache, tiny_network, dataset, damage):
+    first = measure(["kid"], tiny_network, dataset)[0]
+    (file,) = (filled_cache / "features").iterdir()
+    content = bytearray(file.read_bytes())
+    if damage == "cut":
+        del content[len(content) // 2 :]
+    else:
+        content[len(content) // 2] ^= 255
+    file.write_bytes(content)
+    assert measure(["kid"], tiny_network, dataset)[0] == first
+    assert file.read_bytes() != bytes(content)
+
+
+def test_without_cache_nothing_is_kept(filled_cache, tiny_network, dataset):
+    measure(["kid"], tiny_network, dataset, cache=False, network_digest="known")
+    assert not (filled_cache / "features").exists()
+
+
+def test_a_metric_that_fails_leaves_the_others_their_numbers(
+    filled_cache, tiny_network, dataset, monkeypatch
+):
+    def refuse(*words, **options):
+        raise DataError("picture 3 is damaged")
+
+    monkeypatch.setattr(type(dataset), "read", refuse)
+    kid, ppl = measure(["kid", "ppl_wend"], tiny_network, dataset)
+    assert kid.value is None and kid.skipped == "picture 3 is damaged"
+    assert ppl.value > 0

@@ -5,7 +5,8 @@ import pytest
 
 from stylecli.errors import UsageError
 from stylecli.metrics import frechet_distance
-from stylecli.metrics.frechet import statistics_distance
+from stylecli.metrics.frechet import moments_distance, statistics_distance
+from stylecli.metrics.moments import moments_of
 
 
 def test_equals_the_official_values(arrays, values):
@@ -33,6 +34,52 @@ def test_fewer_rows_than_columns_give_the_same_as_their_statistics(arrays):
     a, b = arrays["real_features"][:20].astype(float), arrays["gen_features"][:30].astype(float)
     by_statistics = statistics_distance(a.mean(0), np.cov(a.T), b.mean(0), np.cov(b.T))
     assert frechet_distance(a, b) == pytest.approx(by_statistics, rel=1e-9)
+
+
+def covariance_of(eigenvalues):
+    """Return a covariance of these eigenvalues in a random basis."""
+    d = len(eigenvalues)
+    basis, _ = np.linalg.qr(np.random.default_rng(1).standard_normal((d, d)))
+    cov = basis @ np.diag(eigenvalues) @ basis.T
+    return (cov + cov.T) / 2
+
+
+@pytest.mark.parametrize("least", [1e-3, 1e-8, 1e-13, 0.0])
+def test_scaled_covariances_have_a_closed_form_at_every_condition(least):
+    half = np.geomspace(1.0, 0.1, 20)
+    eigenvalues = np.r_[half, np.geomspace(0.1, least, 20) if least else np.zeros(20)]
+    cov = covariance_of(eigenvalues)
+    expected = (1.5 - 1.0) ** 2 * np.trace(cov)
+    found = statistics_distance(np.zeros(40), cov, np.zeros(40), 2.25 * cov)
+    assert found == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(("rows_a", "rows_b"), [(300, 300), (300, 20), (20, 300), (50, 45)])
+def test_ranks_of_any_kind_agree_with_the_nuclear_norm(rows_a, rows_b):
+    random = np.random.default_rng(2)
+    scale = np.geomspace(1, 1e-2, 40)
+    a = random.standard_normal((rows_a, 40)) * scale
+    b = random.standard_normal((rows_b, 40)) * scale + 0.1
+    x, y = (z - z.mean(0) for z in (a, b))
+    x, y = x / np.sqrt(rows_a - 1), y / np.sqrt(rows_b - 1)
+    cross = np.linalg.svd(x @ y.T, compute_uv=False).sum()
+    expected = np.square(a.mean(0) - b.mean(0)).sum() + (x**2).sum() + (y**2).sum() - 2 * cross
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_constant_column_is_no_trouble():
+    random = np.random.default_rng(3)
+    a, b = random.standard_normal((200, 6)), random.standard_normal((200, 6))
+    a[:, 2] = b[:, 2] = 4.0
+    without = frechet_distance(np.delete(a, 2, axis=1), np.delete(b, 2, axis=1))
+    assert frechet_distance(a, b) == pytest.approx(without, rel=1e-9)
+
+
+def test_streamed_moments_give_the_same(arrays):
+    a, b = arrays["real_features"], arrays["gen_features"]
+    assert moments_distance(moments_of(a), moments_of(b), ddof=0) == pytest.approx(
+        frechet_distance(a, b, ddof=0), rel=1e-9
+    )
 
 
 def test_names_both_widths_when_they_differ():

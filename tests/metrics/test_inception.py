@@ -10,7 +10,7 @@ import torch
 
 from stylecli.errors import UsageError, WeightsError
 from stylecli.metrics import InceptionV3
-from stylecli.metrics.inception import resize_like_tensorflow
+from stylecli.metrics.tensorflow_resize import resize_like_tensorflow
 
 REFERENCES = Path(__file__).parent / "references"
 
@@ -67,3 +67,36 @@ def test_lists_what_is_missing_and_what_has_another_shape(state):
 def test_refuses_pictures_that_are_not_uint8(state):
     with pytest.raises(UsageError, match="expected uint8"):
         InceptionV3.from_state_dict(state)(torch.zeros(1, 3, 64, 64))
+
+
+def test_only_what_is_asked_for_comes_and_is_the_same(state):
+    network = InceptionV3.from_state_dict(state)
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 40, 50), np.uint8)
+    everything, some = network(images), network(images, outputs=["192", "logits_unbiased"])
+    assert set(some) == {"192", "logits_unbiased"} and set(network(images, outputs=["64"])) == {
+        "64"
+    }
+    np.testing.assert_array_equal(some["logits_unbiased"], everything["logits_unbiased"])
+    np.testing.assert_allclose(
+        network.classify(everything["2048"]),
+        torch.from_numpy(everything["logits_unbiased"]).softmax(1),
+        rtol=1e-5,
+    )
+    with pytest.raises(UsageError, match=r"outputs \['pool'\] are unknown"):
+        network(images, outputs=["pool"])
+
+
+def test_pictures_resized_before_are_taken_as_they_are(state):
+    network = InceptionV3.from_state_dict(state)
+    images = torch.randint(0, 256, (1, 3, 299, 299), generator=torch.Generator().manual_seed(0))
+    rounded = network(images.to(torch.uint8), outputs=["64"])["64"]
+    torch.testing.assert_close(network(images.float(), outputs=["64"])["64"], rounded)
+
+
+def test_half_precision_is_near(state):
+    network = InceptionV3.from_state_dict(state)
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    exact = network(images, outputs=["2048"])["2048"]
+    rough = network(images, outputs=["2048"], bfloat16=True)["2048"]
+    assert rough.dtype == torch.float32
+    assert 0 < (rough - exact).norm() <= 0.02 * exact.norm()

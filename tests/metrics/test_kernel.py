@@ -5,7 +5,7 @@ import pytest
 
 from stylecli.errors import UsageError
 from stylecli.metrics import kernel_distance
-from stylecli.metrics.kernel import _from_subset_kernels, _from_whole_kernels
+from stylecli.metrics.kernel import _from_subset_kernels, _from_whole_kernels, subset_rows
 
 
 @pytest.mark.parametrize("run", [0, 1])
@@ -30,9 +30,30 @@ def test_is_unbiased_where_both_sets_have_one_distribution():
 
 def test_both_ways_of_computing_agree(arrays):
     real, fake = arrays["real_features"].astype(float), arrays["gen_features"].astype(float)
-    whole = _from_whole_kernels(real, fake, 50, 5, np.random.RandomState(3))
-    parts = _from_subset_kernels(real, fake, 50, 5, np.random.RandomState(3))
+    chosen = list(
+        subset_rows(len(real), len(fake), subsets=5, subset_size=50, rng=np.random.RandomState(3))
+    )
+    whole, parts = (
+        _from_whole_kernels(real, fake, chosen),
+        _from_subset_kernels(real, fake, chosen),
+    )
     np.testing.assert_allclose(whole, parts, rtol=1e-10)
+
+
+def test_float32_features_give_the_same_without_a_float64_copy(arrays):
+    real, fake = (arrays[name].astype(np.float32) for name in ("real_features", "gen_features"))
+    narrow = kernel_distance(real, fake, subset_size=40, rng=np.random.RandomState(1))
+    wide = kernel_distance(
+        real.astype(float), fake.astype(float), subset_size=40, rng=np.random.RandomState(1)
+    )
+    assert narrow == wide
+
+
+def test_the_rows_of_subsets_are_known_before_any_feature():
+    rows, columns = next(subset_rows(9, 7, subsets=1, subset_size=5, rng=np.random.RandomState(4)))
+    random = np.random.RandomState(4)
+    np.testing.assert_array_equal(columns, random.choice(7, 5, replace=False))  # fakes first
+    np.testing.assert_array_equal(rows, random.choice(9, 5, replace=False))
 
 
 def test_one_row_is_too_few():

@@ -1,15 +1,19 @@
 """What is measured for a name: the network that looks, the counts, the name of the result."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from stylecli import weights
 from stylecli.errors import UsageError
 from stylecli.metrics import planning
+from stylecli.metrics.classifiers import CELEBA, AttributeClassifier, AttributeClassifiers
 from stylecli.metrics.planning import NAMES, plan
+from stylecli.networks.config import make_config
 
 
 def planned(names, samples=None, **facts):
-    known = {"dataset_size": 70_000, "has_w": True, "preset": "f", "gpu": False} | facts
+    known = {"dataset_size": 70_000, "config": make_config("f"), "gpu": False} | facts
     return plan(names, samples, **known)
 
 
@@ -24,8 +28,9 @@ def test_without_inception_fid_and_kid_are_one_stand_in_with_a_note(filled_cache
     assert "stylecli weights add pt_inception-2015-12-05-6726825d.pth" in task.note
 
 
-def test_nothing_without_inception_is_called_fid(filled_cache):
-    assert not any(task.name.startswith("fid") for task in planned(NAMES))
+def test_nothing_without_inception_is_called_fid_unless_it_says_whose(filled_cache):
+    names = [task.name for task in planned(NAMES) if task.name.startswith("fid")]
+    assert names == ["fid@efficientnet-lite0"]
 
 
 def test_with_inception_the_name_says_the_count(with_inception):
@@ -54,10 +59,10 @@ def test_counts_by_name_stand_for_variants_too(filled_cache):
 
 
 def test_ppl_is_measured_in_z_where_there_is_no_w(filled_cache):
-    (task,) = planned(["ppl"], has_w=False, preset="b")
-    assert task.name == "ppl_zfull" and "'b' has no w" in task.note
+    (task,) = planned(["ppl"], config=make_config("b"))
+    assert task.name == "ppl_zfull@1000" and "'b' has no w" in task.note
     with pytest.raises(UsageError, match="measure ppl_zend"):
-        planned(["ppl_wend"], has_w=False, preset="b")
+        planned(["ppl_wend"], config=make_config("b"))
 
 
 def test_what_has_no_weights_is_skipped_with_the_step(empty_cache):
@@ -67,5 +72,85 @@ def test_what_has_no_weights_is_skipped_with_the_step(empty_cache):
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():
-    with pytest.raises(UsageError, match="metric 'fdi' is unknown: expected one of fid, fid50k"):
+    with pytest.raises(UsageError, match="metric 'fdi' is unknown: expected one of fid, kid, is"):
         planned(["fdi"])
+
+
+def made_classifiers(count, official):
+    network = SimpleNamespace(config=make_config("f", resolution=256))
+    info = {"source": CELEBA} if official else {}
+    return AttributeClassifiers(
+        [AttributeClassifier(str(n), ("a", "b"), network) for n in range(count)], info
+    )
+
+
+def test_separability_without_classifiers_is_skipped_with_the_step():
+    z, w = planned(["ls"])
+    assert (z.name, w.name) == ("ls_z", "ls_w")
+    assert "--train-classifiers" in z.skipped and "--classifiers" in w.skipped
+
+
+@pytest.mark.parametrize(
+    ("official", "count", "samples", "name"),
+    [
+        (True, 40, 200_000, "ls_w"),
+        (True, 40, 5000, "ls_w@5000"),
+        (True, 12, 200_000, "ls_w@200000-12attributes"),
+        (False, 40, 200_000, "ls_w@own-classifiers"),
+    ],
+)
+def test_only_the_papers_separability_has_the_bare_name(official, count, samples, name):
+    (task,) = planned(["ls_w"], samples, classifiers=made_classifiers(count, official))
+    assert task.name == name
+
+
+def test_separability_of_a_network_without_w_is_that_of_z():
+    facts = {"config": make_config("b"), "classifiers": made_classifiers(2, False)}
+    (task,) = planned(["ls"], **facts)
+    assert task.space == "z" and "'b' has no w" in task.note
+    with pytest.raises(UsageError, match="measure ls_z"):
+        planned(["ls_w"], **facts)
+
+
+def test_classifiers_of_larger_pictures_than_the_networks_are_not_used():
+    config = make_config("f", resolution=32)
+    (task,) = planned(["ls_z"], config=config, classifiers=made_classifiers(1, True))
+    assert "look at 256 px and the network draws 32 px" in task.skipped
+
+
+def test_published_names_stand_on_published_counts(with_inception, monkeypatch):
+    monkeypatch.setitem(planning.weights.NETWORKS, "vgg16", None)
+    tasks = planned(["kid50k_full", "is50k", "pr50k3", "pr50k3_full"], dataset_size=250_000)
+    names = [name for task in tasks for name in task.names]
+    assert names == ["kid50k_full", "is50k", "pr50k3_precision", "pr50k3_recall",
+                     "pr50k3_full_precision", "pr50k3_full_recall"]  # fmt: skip
+    assert [task.fakes for task in tasks] == [50_000] * 4
+    assert [task.reals for task in tasks] == [250_000, 0, 50_000, 200_000]
+    fewer = planned(["kid50k_full", "is50k", "pr50k3"], 5000, dataset_size=70_000)
+    names = [name for task in fewer for name in task.names]
+    assert names == ["kid_full@5000", "is@5000", "precision@5000", "recall@5000"]
+
+
+def test_truncation_is_in_every_name_and_skips_what_is_defined_without(with_inception):
+    fid, ppl = planned(["fid50k", "ppl"], psi=0.7)
+    assert fid.name == "fid50k-psi0.7" and "defined without truncation" in ppl.skipped
+
+
+def test_path_lengths_are_named_by_crop_rule_and_pairs(filled_cache):
+    tasks = planned(["ppl_wfull-crop", "ppl_wfull-crop-ada", "ppl2_wend"], 50_000)
+    assert [task.name for task in tasks] == [
+        "ppl_wfull-crop@50000", "ppl_wfull-crop-ada", "ppl_wend"
+    ]  # fmt: skip
+    (paper,) = planned(["ppl_wfull-crop"], gpu=True)
+    assert paper.pairs == 100_000 and paper.name == "ppl_wfull-crop"
+
+
+def test_sets_count_whole_unless_a_name_says_otherwise(with_inception):
+    sets = {"measured": 60_000, "reference": 70_000}
+    fid, published = planning.plan_sets(["fid", "fid50k"], None, **sets)
+    assert (fid.fakes, fid.reals) == (60_000, 70_000) and fid.name == "fid@60000"
+    assert (published.fakes, published.reals) == (50_000, 50_000)
+    (few,) = planning.plan_sets(["fid"], None, measured=100, reference=5000)
+    assert "below 2048 a FID says more" in few.skipped
+    with pytest.raises(UsageError, match="ppl measures a network, not pictures"):
+        planning.plan_sets(["ppl"], None, **sets)

@@ -1,0 +1,84 @@
+"""``stylecli metrics --ranks N``: the same command in several processes that share the pictures.
+
+Every process runs the same command line, as under torchrun; the main one adds up and prints.
+"""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from stylecli.errors import UsageError
+
+if TYPE_CHECKING:
+    from stylecli.distributed import Ranks
+    from stylecli.training.world import World
+
+_HOST = "127.0.0.1"
+_END_SECONDS = 20.0
+
+
+@contextlib.contextmanager
+def metric_ranks(count: int | None, device: str) -> Iterator["Ranks"]:
+    """Yield this process's place among ``count``; the main one starts and ends the others.
+
+    Under torchrun or Slurm those are what they started. Raises UsageError when --ranks says
+    something else, StyleCLIError naming the rank when one is lost.
+    """
+    from stylecli.distributed import Ranks
+    from stylecli.training.world import World, find_world
+
+    world = find_world(os.environ)
+    workers: list[subprocess.Popen[bytes]] = []
+    if world is not None and count not in (None, world.count):
+        raise UsageError(
+            f"--ranks {count} is not what {world.launcher} started, which is {world.count} "
+            "processes: leave it out"
+        )
+    if world is None:
+        if count is None or count == 1:
+            yield Ranks()
+            return
+        world = World(0, count, 0, 1, _HOST, _free_port(), "stylecli metrics")
+        workers = [_start(rank, world) for rank in range(1, count)]
+    from stylecli.devices import resolve_device
+    from stylecli.training.launch import launched_ranks
+
+    try:
+        with launched_ranks(world, lambda: resolve_device(device)) as ranks:
+            yield ranks
+            if not ranks.is_main:
+                ranks.from_main()  # which has added up, and says that there is nothing more
+        for worker in workers:
+            worker.wait(_END_SECONDS)
+    finally:
+        for worker in workers:
+            if worker.poll() is None:
+                worker.kill()
+                worker.wait()
+
+
+def _start(rank: int, world: "World") -> "subprocess.Popen[bytes]":
+    threads = max(1, (os.cpu_count() or 1) // world.count)
+    place = {
+        "RANK": rank, "WORLD_SIZE": world.count, "LOCAL_RANK": rank,
+        "LOCAL_WORLD_SIZE": world.count, "MASTER_ADDR": world.host, "MASTER_PORT": world.port,
+        "OMP_NUM_THREADS": threads,
+    }  # fmt: skip
+    # A session of its own: Ctrl-C is for the main rank, which then ends the others.
+    return subprocess.Popen(
+        [sys.executable, "-m", "stylecli", *sys.argv[1:]],
+        env={**os.environ, **{name: str(value) for name, value in place.items()}},
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind((_HOST, 0))
+        port: int = found.getsockname()[1]
+        return port

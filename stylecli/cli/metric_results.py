@@ -1,0 +1,47 @@
+"""How ``stylecli metrics`` shows its results, and where it keeps those of a run."""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stylecli.cli.output import Output
+
+if TYPE_CHECKING:
+    from stylecli.metrics.results import MetricResult
+
+
+def result_lines(output: Output, results: "Sequence[MetricResult]") -> list[str]:
+    """Return a table: name, value with its spread, counts, what it says."""
+    rows = []
+    for result in results:
+        value = "-" if result.value is None else f"{result.value:.4f}"
+        if result.value is not None and result.std is not None:
+            value += f" ± {result.std:.4f}"
+        definition = result.definition
+        count = definition.get("fakes") or definition.get("pairs")
+        samples = str(count or "-")
+        if count and definition.get("reals"):
+            samples += f" / {definition['reals']}"
+        rows.append((result.name, value, samples, result.meaning))
+    return output.table(("metric", "value", "samples", "meaning"), rows)
+
+
+def append_result(run: Path, network: Path, result: "MetricResult", seconds: float) -> None:
+    """Append a result to the run's ``metric-<name>.jsonl``; one without a number is not kept."""
+    if result.value is None:
+        return
+    numbers = {result.name: result.value}
+    if result.std is not None:
+        numbers[f"{result.name}_std"] = result.std
+    line = {
+        "metric": result.name,
+        "results": numbers,
+        "snapshot": network.name,
+        "timestamp": time.time(),
+        "total_time": seconds,
+        "definition": dict(result.definition),
+    }
+    with open(run / f"metric-{result.name}.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")

@@ -1,0 +1,88 @@
+"""One pass over pictures: every feature network sees each once, every metric keeps what it needs.
+
+What is finished is taken from the cache, what was begun goes on where it stopped: a pass that is
+interrupted keeps what it has, and so does a long one every so often.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from stylecli.distributed import Ranks
+from stylecli.metrics.collecting import Collected
+from stylecli.metrics.feature_streams import Extract, Read, stream_features
+from stylecli.metrics.moments import BLOCK
+from stylecli.metrics.statistics_cache import StatisticsCache
+
+SAVE_SECONDS = 120.0  # between looks at what a long pass has, so that little is lost
+
+Add = Callable[[int], None]  # how many pictures more are done
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Statistics to be collected from one network's features, and their name in the cache."""
+
+    network: str
+    collected: Collected
+    name: str | None  # None: not kept
+
+
+def run_pass(
+    read: Read,
+    extractors: Mapping[str, Extract],
+    wanted: Sequence[Wanted],
+    *,
+    batch: int,
+    cache: StatisticsCache,
+    ranks: Ranks,
+    add: Add,
+    ahead: bool = False,
+) -> None:
+    """Fill everything ``wanted`` from the pictures that ``read`` returns.
+
+    ``add`` is told of pictures as they are done, those from the cache at once. On ranks other than
+    the main one nothing is filled.
+    """
+    if ranks.is_main:
+        for one in wanted:
+            if one.name is not None:
+                cache.load(one.name, one.collected)
+    total = max((one.collected.count for one in wanted), default=0)
+    open_ones = [one for one in wanted if one.collected.seen < one.collected.count]
+    seen = min((one.collected.seen for one in open_ones), default=total)
+    first = int(ranks.from_main(seen // batch * batch if seen < total else total))
+    counts = ranks.from_main(
+        {
+            name: max((one.collected.count for one in open_ones if one.network == name), default=0)
+            for name in extractors
+        }
+    )
+    add(first)
+    saved = time.monotonic()
+    end = max(counts.values(), default=0)
+    try:
+        start = first
+        for features in stream_features(
+            read, end, extractors, counts, batch=batch, first=first, ahead=ahead, ranks=ranks
+        ):
+            for one in open_ones:
+                if one.network in features:
+                    one.collected.add(features[one.network], start)
+            done = min(batch, end - start)
+            start += done
+            add(done)
+            # At whole blocks, where saving moments does not change how the rest is added up.
+            if time.monotonic() - saved > SAVE_SECONDS and start % BLOCK == 0:
+                _keep(open_ones, cache)
+                saved = time.monotonic()
+        add(total - max(end, first))
+    finally:
+        if ranks.is_main:
+            _keep(open_ones, cache)
+
+
+def _keep(wanted: Sequence[Wanted], cache: StatisticsCache) -> None:
+    for one in wanted:
+        if one.name is not None and one.collected.intact and one.collected.seen:
+            cache.save(one.name, one.collected)

@@ -1,0 +1,160 @@
+"""Sets of pictures that are measured: a packed dataset, or a folder of pictures as it is.
+
+Pictures of a folder keep their own sizes: only the feature network's own resize changes them.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stylecli.errors import DataError
+from stylecli.metrics.fakes import Pictures, PictureSet, as_colour
+from stylecli.metrics.features import level_for
+
+if TYPE_CHECKING:
+    from stylecli.data.sources.protocol import Source
+
+LEAST_SIDE = 8  # px; feature networks enlarge pictures, but less holds nothing to measure
+
+
+class MeasuredSet(Protocol):
+    """Pictures by number, and what tells them from all other pictures."""
+
+    @property
+    def digest(self) -> str: ...
+    @property
+    def sizes(self) -> str: ...
+    def __len__(self) -> int: ...
+    def read(self, numbers: NDArray[np.int64]) -> list[Pictures]: ...
+
+
+@dataclass(frozen=True)
+class DatasetPictures:
+    """A packed dataset at one of its resolutions."""
+
+    dataset: PictureSet
+    resolution: int
+
+    @property
+    def digest(self) -> str:
+        """Empty where the dataset has none."""
+        return f"{self.dataset.digest} at {self.resolution}" if self.dataset.digest else ""
+
+    @property
+    def sizes(self) -> str:
+        """Say how large the pictures are."""
+        return f"{self.resolution} x {self.resolution} px"
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def read(self, numbers: NDArray[np.int64]) -> list[Pictures]:
+        """Return pictures uint8 [N, 3, R, R]. Raises DataError for damaged ones."""
+        level = level_for(self.dataset, self.resolution)
+        return [as_colour(self.dataset.read(numbers, level))]
+
+
+class FolderPictures:
+    """A folder, a zip or any other source that can be packed, without packing it.
+
+    Raises DataError when there is no picture.
+    """
+
+    def __init__(self, path: Path) -> None:
+        from stylecli.data.sources.recognition import find_source
+
+        self.path = path
+        self._source: Source = find_source(path)
+        if not len(self._source):
+            raise DataError(f"{path} holds no pictures: expected some to measure")
+        self._digest = ""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of names, sizes and times of change of the files."""
+        if not self._digest:
+            found = hashlib.sha256(self._source.fingerprint().encode())
+            files = [self.path] if self.path.is_file() else sorted(self.path.rglob("*"))
+            for file in files:
+                if file.is_file():
+                    facts = file.stat()
+                    name = file.relative_to(self.path).as_posix()
+                    found.update(f"{name} {facts.st_size} {facts.st_mtime_ns}\n".encode())
+            self._digest = found.hexdigest()
+        return self._digest
+
+    @property
+    def sizes(self) -> str:
+        """Say how large the first picture is, which its header tells."""
+        with self._source[0].open() as picture:
+            return f"{picture.width} x {picture.height} px"
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def read(self, numbers: NDArray[np.int64]) -> list[Pictures]:
+        """Return pictures uint8 [N, 3, H, W], one array for each run of equal sizes.
+
+        Raises DataError naming a picture that cannot be read.
+        """
+        runs: list[list[NDArray[Any]]] = []
+        for number in numbers:
+            picture = self._decode(int(number))
+            if not runs or runs[-1][0].shape != picture.shape:
+                runs.append([])
+            runs[-1].append(picture)
+        return [np.stack(run) for run in runs]
+
+    def _decode(self, number: int) -> Pictures:
+        from stylecli.data.colours import convert_colours
+        from stylecli.data.decoding import check_kind, name_cause, quiet
+
+        item = self._source[number]
+        try:
+            with quiet(), item.open() as opened:
+                check_kind(opened)
+                picture = convert_colours(opened, 3)
+                pixels = np.asarray(picture, np.uint8)
+        except Exception as error:  # Pillow's plugins raise anything on damaged files
+            raise DataError(
+                f"picture {item.name} of {self.path} {name_cause(error)}: take it out"
+            ) from None
+        if min(pixels.shape[:2]) < LEAST_SIDE:
+            height, width = pixels.shape[:2]
+            raise DataError(
+                f"picture {item.name} of {self.path} is {width} x {height} px: "
+                f"expected at least {LEAST_SIDE} px on a side"
+            )
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def open_set(path: Path) -> MeasuredSet:
+    """Return what lies at ``path``: a packed dataset at its resolution, or loose pictures.
+
+    Raises DataError when it is neither.
+    """
+    from stylecli.data.reader import open_dataset
+    from stylecli.data.sources.lmdb_index import is_lmdb
+
+    if path.is_dir() and is_lmdb(path):
+        dataset = open_dataset(path)
+        return DatasetPictures(dataset, dataset.resolution)
+    return FolderPictures(path)
+
+
+def choose(count: int, size: int, *, first: bool) -> tuple[NDArray[np.int64], str]:
+    """Return the numbers of ``count`` of ``size`` pictures, and in words which they are.
+
+    All, or the ``first`` ones as published definitions say, or the same random ones every time: a
+    dataset may be sorted by class.
+    """
+    if count >= size:
+        return np.arange(size), "all"
+    if first:
+        return np.arange(count), "the first"
+    random = np.random.Generator(np.random.Philox(key=[0, size]))
+    return np.sort(random.permutation(size)[:count]), "the same random ones every time"

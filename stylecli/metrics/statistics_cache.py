@@ -1,0 +1,75 @@
+"""Collected statistics on disk: those of real sets are made once, unfinished ones are gone on with.
+
+Files are npz archives, whose parts carry checksums: a damaged one is made again. One that cannot be
+written costs the next run time, nothing else. The folder is kept below ``MOST_BYTES``; what was not
+used for longest goes first.
+"""
+
+import contextlib
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from stylecli import weights
+from stylecli.atomic import replacing
+from stylecli.errors import UsageError
+from stylecli.metrics.collecting import Collected
+
+FOLDER = "features"
+MOST_BYTES = 4 << 30
+
+
+class StatisticsCache:
+    """A folder of statistics by name. ``use=False`` reads and keeps nothing."""
+
+    def __init__(self, use: bool = True) -> None:
+        self.use = use
+
+    def load(self, name: str, into: Collected) -> bool:
+        """Fill ``into`` from the file of this name; tell whether there was one that fits."""
+        path = self._path(name)
+        if not self.use or not path.is_file():
+            return False
+        try:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
+                into.restore(dict(stored))
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, UsageError, KeyError):
+            return False
+        with contextlib.suppress(OSError):
+            os.utime(path)  # used: it goes last
+        return True
+
+    def save(self, name: str, collected: Collected) -> None:
+        """Keep what was collected under this name, if there is room for it."""
+        if not self.use:
+            return
+        arrays = collected.state()
+        size = sum(array.nbytes for array in arrays.values())
+        if size > MOST_BYTES:
+            return
+        with contextlib.suppress(OSError):
+            self._make_room(size)
+            with replacing(self._path(name)) as temporary:
+                np.savez(temporary, allow_pickle=False, **arrays)
+
+    def drop(self, name: str) -> None:
+        """Remove the file of this name, if there is one."""
+        with contextlib.suppress(OSError):
+            self._path(name).unlink(missing_ok=True)
+
+    @staticmethod
+    def _path(name: str) -> Path:
+        return weights.cache_folder() / FOLDER / f"{name}.npz"
+
+    @staticmethod
+    def _make_room(size: int) -> None:
+        folder = weights.cache_folder() / FOLDER
+        files = sorted(folder.glob("*.np[yz]"), key=lambda path: path.stat().st_mtime)
+        total = size + sum(path.stat().st_size for path in files)
+        for path in files:
+            if total <= MOST_BYTES:
+                return
+            total -= path.stat().st_size
+            path.unlink(missing_ok=True)

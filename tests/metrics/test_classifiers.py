@@ -1,0 +1,152 @@
+"""Attribute classifiers: training, files, and what pictures they look at."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from stylecli.data.reader import open_dataset
+from stylecli.errors import DataError, NetworkError, UsageError
+from stylecli.metrics import classifier_training
+from stylecli.metrics.attribute_tables import read_attributes
+from stylecli.metrics.classifier_training import (
+    ClassifierRecipe,
+    cached_path,
+    default_recipe,
+    find_cached,
+    train_classifiers,
+)
+from stylecli.metrics.classifiers import AttributeClassifiers, load_classifiers
+
+
+def weights_of(classifiers):
+    return [
+        tensor for one in classifiers.classifiers for tensor in one.network.state_dict().values()
+    ]
+
+
+def test_learns_what_can_be_seen_and_says_how_well(tiny_classifiers, coloured_lmdb):
+    dataset = open_dataset(coloured_lmdb)
+    assert tiny_classifiers.values == {"colour": ("blue", "red"), "side": ("left", "right", "top")}
+    assert tiny_classifiers.accuracy == {"colour": 1.0, "side": 1.0}
+    found = tiny_classifiers.predict(dataset.read(np.arange(12)))
+    names = np.array(tiny_classifiers.values["side"])[found["side"].argmax(axis=1)]
+    assert list(names) == [dataset.metadata(i)["attributes"]["side"] for i in range(12)]
+    np.testing.assert_allclose(found["side"].sum(axis=1), 1.0, rtol=1e-5)
+
+
+def test_an_attribute_depends_on_seed_and_itself_alone(coloured_lmdb, tiny_recipe):
+    dataset = open_dataset(coloured_lmdb)
+    table = read_attributes(dataset)
+    quick = ClassifierRecipe(**{**vars(tiny_recipe), "images": 32})
+    both = train_classifiers(dataset, table, recipe=quick, device="cpu")
+    torch.manual_seed(3)
+    alone = train_classifiers(dataset, {"side": table["side"]}, recipe=quick, device="cpu")
+    assert both.select(["side"]).digest == alone.digest
+    other = train_classifiers(dataset, {"side": table["side"]}, recipe=quick, seed=1, device="cpu")
+    assert other.digest != alone.digest
+
+
+def test_a_file_gives_back_the_same_classifiers(tiny_classifiers, tiny_classifier_file):
+    found = load_classifiers(tiny_classifier_file)
+    assert found.digest == tiny_classifiers.digest
+    assert found.accuracy == tiny_classifiers.accuracy
+    assert found.info["recipe"]["images"] == tiny_classifiers.info["recipe"]["images"]
+
+
+def test_what_was_finished_before_an_interruption_is_kept(
+    coloured_lmdb, tiny_recipe, tmp_path, monkeypatch
+):
+    dataset, path = open_dataset(coloured_lmdb), tmp_path / "a.safetensors"
+    table, quick = read_attributes(dataset), ClassifierRecipe(**{**vars(tiny_recipe), "images": 32})
+    train_one = classifier_training._train_one
+    trained = []
+
+    def interrupted(*words):
+        trained.append(words[1])
+        if trained == ["colour", "side"]:
+            raise KeyboardInterrupt
+        return train_one(*words)
+
+    monkeypatch.setattr(classifier_training, "_train_one", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train_classifiers(dataset, table, recipe=quick, path=path, device="cpu")
+    half = load_classifiers(path)
+    assert list(half.values) == ["colour"] and "complete" not in half.info
+    whole = train_classifiers(dataset, table, recipe=quick, path=path, device="cpu")
+    assert trained == ["colour", "side", "side"]
+    monkeypatch.undo()
+    assert whole.digest == train_classifiers(dataset, table, recipe=quick, device="cpu").digest
+
+
+def test_a_file_of_another_training_is_not_touched(
+    coloured_lmdb, tiny_recipe, tiny_classifier_file
+):
+    dataset = open_dataset(coloured_lmdb)
+    with pytest.raises(DataError, match="another seed: remove it or name another file"):
+        train_classifiers(
+            dataset, read_attributes(dataset), recipe=tiny_recipe, seed=9, device="cpu",
+            path=tiny_classifier_file,
+        )  # fmt: skip
+
+
+def test_the_cache_answers_with_complete_classifiers_of_this_dataset(
+    coloured_lmdb, tiny_lmdb, tiny_recipe, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("STYLECLI_CACHE", str(tmp_path))
+    dataset = open_dataset(coloured_lmdb)
+    table, quick = read_attributes(dataset), ClassifierRecipe(**{**vars(tiny_recipe), "images": 32})
+    path = cached_path(dataset, table, quick)
+    train_classifiers(dataset, table, recipe=quick, path=path, device="cpu")
+    assert find_cached(dataset, 16) == path
+    assert find_cached(dataset, 8) is None  # they look at 16 px
+    assert find_cached(open_dataset(tiny_lmdb), 16) is None
+
+
+def test_larger_grey_and_transparent_pictures_are_seen_as_colour_at_their_size(tiny_classifiers):
+    random = np.random.default_rng(0)
+    small = random.integers(0, 256, (2, 3, 16, 16), np.uint8)
+    large = small.repeat(4, axis=2).repeat(4, axis=3)
+    clear = np.concatenate([small, np.zeros_like(small[:, :1])], axis=1)
+    for name, p in tiny_classifiers.predict(small).items():
+        np.testing.assert_allclose(tiny_classifiers.predict(large)[name], p, atol=1e-5)
+        np.testing.assert_allclose(tiny_classifiers.predict(clear)[name], p, atol=1e-6)
+        grey = tiny_classifiers.predict(small[:, :1])[name]
+        spread = tiny_classifiers.predict(small[:, :1].repeat(3, axis=1))[name]
+        np.testing.assert_allclose(grey, spread, atol=1e-6)
+
+
+def test_smaller_pictures_are_refused(tiny_classifiers):
+    with pytest.raises(UsageError, match="looks at 16 px"):
+        tiny_classifiers.predict(np.zeros((1, 3, 8, 8), np.uint8))
+
+
+def test_other_files_are_refused(tiny_network_file, tmp_path):
+    with pytest.raises(NetworkError, match="holds no attribute classifiers"):
+        load_classifiers(tiny_network_file)
+    with pytest.raises(NetworkError, match="do not exist"):
+        load_classifiers(tmp_path / "none.safetensors")
+
+
+def test_a_table_that_does_not_fit_is_refused(coloured_lmdb, tiny_recipe):
+    dataset = open_dataset(coloured_lmdb)
+    with pytest.raises(UsageError, match="has 2 values: expected one for each of the 60"):
+        train_classifiers(dataset, {"a": ["x", "y"]}, recipe=tiny_recipe)
+    with pytest.raises(UsageError, match="no attribute has two values"):
+        train_classifiers(dataset, {"a": ["x"] * 60}, recipe=tiny_recipe)
+
+
+def test_the_papers_recipe_is_the_default_above_64_px():
+    paper = default_recipe(1024)
+    assert (paper.resolution, paper.images, paper.batch, paper.lr) == (256, 150_000, 8, 0.001)
+    assert default_recipe(32).resolution == 32 and default_recipe(32).fmap_max < 64
+    assert classifier_training.network_config(paper, 2).mbstd_group_size == 0
+
+
+def test_what_cannot_be_seen_is_left_out_and_named(tiny_classifiers):
+    colour, side = tiny_classifiers.classifiers
+    blind = dataclasses.replace(side, accuracy=0.41, commonest=0.4)
+    found = AttributeClassifiers([colour, blind], {"seed": 0}).recognising()
+    assert list(found.values) == ["colour"]
+    assert found.info == {"seed": 0, "left_out": {"side": 0.41}}

@@ -1,0 +1,69 @@
+"""Two sets of pictures against each other, packed or loose."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stylecli.data.reader import open_dataset
+from stylecli.errors import DataError
+from stylecli.metrics.evaluation import compare
+from stylecli.metrics.picture_sets import FolderPictures, choose, open_set
+
+KID = "kid@efficientnet-lite0"
+
+
+@pytest.fixture
+def folder(tmp_path, tiny_lmdb):
+    """The pictures of the packed dataset as loose files."""
+    path = tmp_path / "loose"
+    path.mkdir()
+    for number, (picture, _) in enumerate(open_dataset(tiny_lmdb)):
+        Image.fromarray(picture.transpose(1, 2, 0)).save(path / f"{number:03d}.png")
+    return path
+
+
+def measure(names, a, b, **options):
+    return compare(names, open_set(a), open_set(b), device="cpu", **options)
+
+
+def test_a_folder_is_the_dataset_that_was_packed_from_it(filled_cache, folder, tiny_lmdb):
+    fid, kid, precision, recall = measure(
+        ["fid@efficientnet-lite0", KID, "pr"], folder, tiny_lmdb, samples=24
+    )
+    assert fid.value == pytest.approx(0, abs=1e-6)
+    assert (precision.value, recall.value) == (1.0, 1.0)
+    assert kid.definition["fakes"] == kid.definition["reals"] == 24
+    assert fid.definition["measured_digest"] and fid.definition["dataset_sizes"] == "16 x 16 px"
+
+
+def test_pictures_of_other_sizes_go_to_the_network_as_they_are(filled_cache, folder):
+    Image.new("L", (40, 20), 128).save(folder / "004.png")
+    (read,) = FolderPictures(folder).read(np.array([4]))
+    assert read.shape == (1, 3, 20, 40) and (read == 128).all()
+    shapes = [part.shape for part in FolderPictures(folder).read(np.arange(3, 7))]
+    assert shapes == [(1, 3, 16, 16), (1, 3, 20, 40), (2, 3, 16, 16)]
+    assert measure([KID], folder, folder)[0].value is not None
+
+
+def test_another_picture_is_another_digest(folder):
+    before = FolderPictures(folder).digest
+    assert FolderPictures(folder).digest == before
+    Image.new("RGB", (16, 16)).save(folder / "004.png")
+    assert FolderPictures(folder).digest != before
+
+
+def test_a_picture_that_cannot_be_read_is_named(filled_cache, folder):
+    (folder / "007.png").write_bytes(b"no picture")
+    (result,) = measure([KID], folder, folder)
+    assert result.value is None and "picture 007.png of" in result.skipped
+    Image.new("RGB", (4, 30)).save(folder / "007.png")
+    with pytest.raises(DataError, match="is 4 x 30 px: expected at least 8 px"):
+        FolderPictures(folder).read(np.array([7]))
+
+
+def test_published_definitions_take_the_first_pictures_and_others_random_ones():
+    numbers, which = choose(3, 10, first=True)
+    assert list(numbers) == [0, 1, 2] and which == "the first"
+    numbers, which = choose(3, 10, first=False)
+    assert list(numbers) != [0, 1, 2] and list(numbers) == list(choose(3, 10, first=False)[0])
+    assert choose(10, 10, first=False)[1] == "all"
