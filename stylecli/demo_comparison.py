@@ -54,7 +54,9 @@ def compare_with_shipped(
     thanks = (
         f"Its faces: {credit['pictures']}, {credit['licence']}. "
         f"Trained with stylecli {record['environment']['stylecli']}, "
-        f"torch {record['environment']['torch']}."
+        f"torch {record['environment']['torch']}"
+        + "".join(f"; {remark}" for remark in record.get("remarks", ()))
+        + "."
     )
     rows = [
         ("yours", _row(kimg, seconds, results)),

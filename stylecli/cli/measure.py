@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stylecli.cli.classifier_source import ClassifierSource
-from stylecli.cli.metric_ranks import metric_ranks
+from stylecli.cli.metric_ranks import sharing_ranks
 from stylecli.cli.metric_results import append_result, result_lines
 from stylecli.cli.options import (
     BatchOption,
@@ -123,7 +123,7 @@ def command(
     source.check(wanted)
     chosen: dict[str, Any] = {"samples": samples, "seed": seed, "cache": cache}
     started = time.monotonic()
-    with _going_on(cache), metric_ranks(ranks, device) as place:
+    with _going_on(cache), sharing_ranks(ranks, device) as place:
         chosen["ranks"] = place
         if not place.is_main:
             output = Output(quiet=True)

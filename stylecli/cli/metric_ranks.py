@@ -22,7 +22,7 @@ _END_SECONDS = 20.0
 
 
 @contextlib.contextmanager
-def metric_ranks(count: int | None, device: str) -> Iterator["Ranks"]:
+def sharing_ranks(count: int | None, device: str) -> Iterator["Ranks"]:
     """Yield this process's place among ``count``; the main one starts and ends the others.
 
     Under torchrun or Slurm those are what they started. Raises UsageError when --ranks says

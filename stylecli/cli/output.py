@@ -34,7 +34,10 @@ class Output:
     def result(self, document: Mapping[str, Any], lines: Sequence[str]) -> None:
         """Print the command's result: ``document`` under --json, else the lines, to stdout."""
         if self.json:
-            print(json.dumps(document, indent=2, ensure_ascii=False, default=str))
+            text = json.dumps(document, ensure_ascii=False, default=str)
+            # JSON has no NaN and no infinity, which other readers than Python's stumble over.
+            whole = json.loads(text, parse_constant=lambda name: None)
+            print(json.dumps(whole, indent=2, ensure_ascii=False))
         else:
             for line in lines:
                 print(line)

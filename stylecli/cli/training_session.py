@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from stylecli.cli.output import Output
 from stylecli.cli.training_start import plan_run
-from stylecli.errors import UsageError
+from stylecli.errors import NetworkError, UsageError
 from stylecli.workspace import find_dataset, list_runs, newest_snapshot, next_run
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ class RunChoice:
 
     run: Path
     state: str  # begin | continue | finished
+    unreadable: tuple[Path, ...] = ()  # runs whose settings cannot be read, passed over
 
 
 def prepare_dataset(
@@ -96,7 +97,12 @@ def make_settings(
     from stylecli.training.run_folder import RunSettings
     from stylecli.training.setup import check_batches, check_precision, frozen_in
 
-    name = resolve_device(device).type
+    chosen = resolve_device(device)
+    if chosen.index is not None:  # a run stores the kind of its device only
+        import torch
+
+        torch.cuda.set_device(chosen)
+    name = chosen.type
     plan, origin = plan_run(
         source,
         preset,
@@ -141,21 +147,38 @@ def find_advice(plan: "TrainingPlan", dataset: "Dataset") -> list[str]:
 def choose_run(settings: "RunSettings", out: Path | None) -> RunChoice:
     """Return the run to train: the newest with equal settings, else a new one.
 
-    Raises UsageError when ``out`` is a run with other settings.
+    A run that cannot be read is passed over. Raises UsageError when ``out`` is a run with other
+    settings, or the run is to go on that was begun on another kind of device.
     """
     from stylecli.training.run_folder import is_finished, load_settings
 
+    unreadable: list[Path] = []
     candidates = [out] if out is not None else list(reversed(list_runs()))
     for run in candidates:
         if not (run / "run.json").exists():
             continue
-        if load_settings(run).same_run(settings):
-            return RunChoice(run, "finished" if is_finished(run) else "continue")
+        try:
+            stored = load_settings(run)
+        except NetworkError:  # damaged, or of another version
+            if out is not None:
+                raise
+            unreadable.append(run)
+            continue
+        if stored.same_run(settings):
+            if is_finished(run):
+                return RunChoice(run, "finished", tuple(unreadable))
+            if stored.device != settings.device:
+                raise UsageError(
+                    f"{run} has these settings but trains on {stored.device}, not on "
+                    f"{settings.device}: give --device {stored.device} where there is one, or go "
+                    f"on here in a new run with --resume '{run}'"
+                )
+            return RunChoice(run, "continue", tuple(unreadable))
         if out is not None:
             raise UsageError(f"{run} was started with other settings: give another --out")
     network = settings.network
     name = f"{settings.dataset.stem}-{network.preset}{network.resolution}"
-    return RunChoice(out or next_run(name), "begin")
+    return RunChoice(out or next_run(name), "begin", tuple(unreadable))
 
 
 def start_or_continue(
@@ -169,6 +192,8 @@ def start_or_continue(
     from stylecli.training.run_folder import create_run
 
     run = choice.run
+    for other in choice.unreadable:
+        output.warn(f"{other} is passed over: its run.json is damaged or of another version")
     if choice.state == "finished":
         output.note(f"{run} is finished with these settings; change --kimg or --seed for more")
     elif choice.state == "continue":

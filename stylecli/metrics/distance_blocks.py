@@ -56,7 +56,7 @@ class PointSet:
         longest = float((self if others is None else others).squares.max())
         units = self.features.shape[1] + 16
         unit = _WIDE_UNIT if wide else _UNIT
-        return units * unit * (1.0 + 1e-6) * (self.squares + longest)
+        return np.asarray(units * unit * (1.0 + 1e-6) * (self.squares + longest))
 
     def widened(self, rows: Rows | slice) -> Float64:
         """Return points as centred float64 [B, d]."""
@@ -92,7 +92,7 @@ def wide_distances(points: PointSet, rows: Rows) -> Float64:
     for start in range(0, len(points), _ROWS):
         others = points.widened(slice(start, start + _ROWS))
         parts.append(np.square(others).sum(axis=1) - 2.0 * (mine @ others.T))
-    return np.concatenate(parts, axis=1) + np.square(mine).sum(axis=1)[:, None]
+    return np.asarray(np.concatenate(parts, axis=1) + np.square(mine).sum(axis=1)[:, None])
 
 
 def exact_distances(a: PointSet, rows: Rows, b: PointSet, columns: Rows) -> NDArray[np.float32]:

@@ -14,7 +14,7 @@ _EPS = float(np.finfo(np.float64).eps)
 _OF_DISTANCE = 1e-10
 _OF_TRACES = 1e-13
 # Times eps·λmax: twice the root mean square error of the smaller half of LAPACK's eigenvalues, the
-# half whose roots matter, at its largest over spectra of two to fourteen decades, d = 256 to 1024.
+# half whose roots matter, at its largest over spectra of two to fourteen decades, d = 256 to 512.
 _EIGENVALUE_ERROR = 0.1
 
 

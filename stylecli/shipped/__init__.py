@@ -1,7 +1,7 @@
 """The network that comes with the package: generated faces before any training.
 
-``demo.safetensors`` is a StyleGAN of the demo's preset after hours on a processor, ``demo.json`` the
-record of its run. `tests/benchmarks/ship_network.py` makes both.
+``demo.safetensors`` is a StyleGAN of the small preset, with wider layers, after hours on a
+processor, ``demo.json`` the record of its run. `tests/benchmarks/ship_network.py` makes both.
 """
 
 import json

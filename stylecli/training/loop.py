@@ -12,7 +12,6 @@ from stylecli.distributed import Ranks
 from stylecli.errors import Interrupted, StyleCLIError
 from stylecli.progress import Progress, silent
 from stylecli.training import (
-    measuring,
     retention,
     rollback,
     run_folder,
@@ -136,6 +135,8 @@ class TrainingLoop:
         nimg = self.counters.nimg
         with run_folder.held(self.run):
             run_folder.rewind_statistics(self.run, nimg)
+            if self.counters.rollbacks:  # a crash may have cut one short
+                rollback.take_back(self.run, nimg)
             retention.mend_best(self.run, nimg)
             if not self._begins:  # a crash may have come between saving and what follows it
                 saving.note_saved(self.run, nimg)
@@ -182,7 +183,7 @@ class TrainingLoop:
             if verdict != "rollback" and (
                 ended or verdict or counters.tick % self.config.snapshot_ticks == 0
             ):
-                verdict = self._snapshot(measure=not verdict and not any(stop)) or verdict
+                verdict = self._snapshot(verdict, measure=not any(stop))
             if self._obey(verdict):
                 continue
             if stop[0]:
@@ -248,24 +249,28 @@ class TrainingLoop:
         self.ranks.any(False)  # all have read before the file is replaced
         if self.ranks.is_main:
             nimg = self.counters.nimg
-            run_folder.rewind_statistics(self.run, nimg)
-            measuring.rewind_measurements(self.run, nimg)
-            rollback.remove_later_files(self.run, nimg)
-            # A crash from here on does not forget the rollback.
+            # First of all the state: a crash from here on does not forget the rollback, and the
+            # next session takes away what is undone.
             saving.save_state(self.run, self.settings, self.bundle, self.step, self.counters)
+            run_folder.rewind_statistics(self.run, nimg)
+            rollback.take_back(self.run, nimg)
+            rollback.forget_last_good(self.run)
             self.oversight.rolled_back(left.nimg, nimg, self.counters.rollbacks)
         self.meter.start(self.counters)
 
-    def _snapshot(self, *, measure: bool) -> str:
+    def _snapshot(self, verdict: str, *, measure: bool) -> str:
         """Write network, sample sheet and checkpoint, then measure; return the agreed verdict."""
-        return self._decide(lambda: self._save_and_measure(measure=measure))
+        return self._decide(lambda: self._save_and_measure(verdict, measure=measure))
 
-    def _save_and_measure(self, *, measure: bool) -> str:
+    def _save_and_measure(self, verdict: str, *, measure: bool) -> str:
+        if verdict:  # to stop: what is saved now may be past mending
+            rollback.keep_last_good(self.run)
         saved = saving.save_snapshot(self.run, self.settings, self.bundle, self.step, self.counters)
         self.oversight.add_sheet(saved.sheet, self.counters.nimg)
-        verdict = ""
-        if measure:
+        if measure and not verdict:
             last = self.counters.nimg >= self.config.total_kimg * 1000
             verdict = self.oversight.snapshot(self.counters, self.bundle, saved.network, last=last)
+        if not verdict:
+            rollback.forget_last_good(self.run)
         retention.remove_old_snapshots(self.run, self.session.keep)
         return verdict

@@ -74,7 +74,12 @@ def create_run(run: Path, settings: RunSettings) -> None:
     """Make the run folder and write ``run.json``; raise UsageError when there is one."""
     if (run / RUN_FILE).exists():
         raise UsageError(f"{run} is a run already: choose another folder")
-    run.mkdir(parents=True, exist_ok=True)
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"run folder {run} cannot be made ({error.strerror}): give another --out"
+        ) from None
     _write(run, settings, finished=False)
 
 

@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--snapshot", type=Path, help="network of the run; default: the newest")
     parser.add_argument("--data", type=Path, help="dataset, where it has moved")
     parser.add_argument("--command", required=True, help="the command that trained it")
+    parser.add_argument("--remark", action="append", default=[], help="more about how; repeatable")
     parser.add_argument("--no-metrics", action="store_true", help="leave the numbers out")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder to write to")
     arguments = parser.parse_args()
@@ -51,6 +52,7 @@ def main() -> None:
     dataset = open_dataset(arguments.data or load_settings(arguments.run).dataset)
     source = load_network(snapshot)
     record = describe_run(arguments.run, source, dataset, arguments.command)
+    record["remarks"] = arguments.remark
     if not arguments.no_metrics:
         record["metrics"] = measure(source, dataset, network_digest(snapshot))
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -101,10 +103,10 @@ def measure(source: Bundle, dataset: Dataset, digest: str) -> list[dict[str, Any
     results = evaluate(
         list(METRICS), source, dataset, samples=samples, device="cpu", network_digest=digest
     )
+    asked = {"kid": KID_PICTURES, "diversity": KID_PICTURES, "ppl_wfull": PPL_PAIRS}
     return [
         {"name": result.name, "value": result.value, "std": result.std,
-         "samples": samples.get(result.name.partition("@efficientnet-lite0")[0],
-                                samples.get(result.name)),
+         "samples": min(asked[result.name.partition("@")[0]], len(dataset)),
          "skipped": result.skipped}
         for result in results
     ]  # fmt: skip

@@ -21,6 +21,13 @@ def test_durations_are_short(seconds: float, text: str) -> None:
     assert format_seconds(seconds) == text
 
 
+def test_numbers_that_json_has_not_are_null(capsys: Any) -> None:
+    Output(json=True).result({"loss": float("nan"), "most": float("inf"), "NaN": "NaN"}, [])
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {
+        "loss": None, "most": None, "NaN": "NaN"
+    }  # fmt: skip
+
+
 def test_results_are_lines_on_stdout(capsys: Any) -> None:
     Output().result({"path": "a.png"}, ["a.png", "b.png"])
 

@@ -35,6 +35,33 @@ def test_a_run_is_made_and_the_same_command_knows_it(here: Path, tiny_lmdb: Path
     assert other.stdout.startswith("runs/00001-")
 
 
+def test_a_run_that_cannot_be_read_stops_no_other(here: Path, tiny_lmdb: Path) -> None:
+    broken = here / "runs" / "00007-old" / "run.json"
+    broken.parent.mkdir(parents=True)
+    broken.write_text('{"format": 99}')
+    result = train(str(tiny_lmdb), *SMALL)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith("runs/00008-")
+    assert "runs/00007-old is passed over" in result.stderr
+    assert train(str(tiny_lmdb), *SMALL, "--out", str(broken.parent)).exit_code == 3
+
+
+def test_a_run_of_another_device_is_not_taken_over(here: Path, tiny_lmdb: Path) -> None:
+    run = Path(train(str(tiny_lmdb), *SMALL).stdout.strip()).parent
+    settings = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**settings, "device": "cuda", "finished": False}))
+    result = train(str(tiny_lmdb), *SMALL)
+    assert result.exit_code == 2
+    assert "trains on cuda, not on cpu" in result.stderr
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(here: Path, tiny_lmdb: Path) -> None:
+    (here / "file").touch()
+    result = train(str(tiny_lmdb), *SMALL, "--out", "file/run")
+    assert result.exit_code == 2
+    assert "run folder file/run cannot be made" in result.stderr
+
+
 def test_labels_and_configurations_reach_the_network(here: Path, tiny_lmdb: Path) -> None:
     result = train(str(tiny_lmdb), *SMALL, "--labels", "--config", "b", "--json")
     assert result.exit_code == 0, result.stderr

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from stylecli.checkpoint import read_tensors
+from stylecli.checkpoint import read_header, read_tensors
 from stylecli.data.reader import Dataset, open_dataset
 from stylecli.errors import StyleCLIError
 from stylecli.networks.bundle import Bundle
 from stylecli.networks.config import make_config
-from stylecli.training import watchdog
+from stylecli.training import rollback, watchdog
 from stylecli.training.config import TrainingConfig
 from stylecli.training.launch import rank_processes
 from stylecli.training.loop import TrainingLoop
@@ -117,6 +117,22 @@ class _KilledError(Exception):
     pass
 
 
+def test_a_rollback_cut_short_is_finished_by_the_next_session(
+    start: Callable[..., Path], monkeypatch: Any
+) -> None:
+    run = start("run")
+    goes_wrong_at(80, 1, monkeypatch)
+    with monkeypatch.context() as killed, pytest.raises(_KilledError):
+        killed.setattr(rollback, "take_back", _die)
+        TrainingLoop(run, session=Session(watch="rollback")).train()
+    undone = run / "network-snapshot-000000096.safetensors"
+    undone.write_bytes(b"of the training that is undone")
+
+    assert TrainingLoop(run).train(deadline_seconds=0) is False
+    assert not undone.exists()
+    assert TrainingLoop(run).counters.rollbacks == 1
+
+
 def _die(*anything: Any) -> None:
     raise _KilledError
 
@@ -141,6 +157,20 @@ def test_a_run_without_a_checkpoint_is_stopped_instead(
         TrainingLoop(run, session=Session(watch="rollback")).train()
 
     assert (run / "checkpoint.safetensors").exists()
+
+
+def test_a_stopped_run_can_still_be_taken_back_to_where_it_was_well(
+    start: Callable[..., Path], monkeypatch: Any
+) -> None:
+    run = start()
+    goes_wrong_at(80, 2, monkeypatch)
+    with pytest.raises(StyleCLIError, match="stopped and saved"):
+        TrainingLoop(run, session=Session(watch="stop")).train()
+    good = run / "checkpoint-before-stop.safetensors"
+    assert read_header(good)["training"]["counters"]["nimg"] < 80
+    assert TrainingLoop(run, session=Session(watch="off")).train()
+
+    assert not good.exists()  # well again
 
 
 @pytest.mark.parametrize(("watch", "warnings"), [("warn", 1), ("off", 0)])
