@@ -157,7 +157,7 @@ def read_header(path: Path | str) -> dict[str, Any]:
         raise NetworkError(f"{path} was not written by stylecli: it has no stylecli header")
     try:
         header = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise NetworkError(f"{path} has a damaged stylecli header") from None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         version = header.get("format") if isinstance(header, dict) else None

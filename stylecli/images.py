@@ -244,7 +244,7 @@ def read_provenance(path: Path | str) -> dict[str, Any] | None:
         return None
     try:
         provenance = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return provenance if isinstance(provenance, dict) else None
 

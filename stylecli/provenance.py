@@ -48,9 +48,12 @@ def remake_command(provenance: Mapping[str, Any]) -> str | None:
     command, network = provenance.get("command"), provenance.get("network")
     if not isinstance(command, str) or not isinstance(network, Mapping):
         return None
-    words = ["stylecli", command, *map(str, provenance.get("arguments", ()))]
+    arguments, settings = provenance.get("arguments", ()), provenance.get("settings", {})
+    if not isinstance(arguments, list | tuple) or not isinstance(settings, Mapping):
+        return None
+    words = ["stylecli", command, *map(str, arguments)]
     words += ["--network", str(network.get("file"))]
-    for name, value in dict(provenance.get("settings", {})).items():
+    for name, value in settings.items():
         flag = "--" + name.replace("_", "-")
         if isinstance(value, bool):
             words.append(flag if value else f"--no-{name.replace('_', '-')}")

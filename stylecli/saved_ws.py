@@ -27,6 +27,7 @@ from stylecli.errors import NetworkError, UsageError
 
 KEY, PROVENANCE_KEY = "w", "stylecli"
 MAX_BYTES = 1 << 30  # 29 thousand faces of a 1024 px network
+_HEADER_BYTES = 1 << 16  # an array's header takes some 120
 _ZIP_START, _NPY_START = b"PK\x03\x04", b"\x93NUMPY"
 # Everything that the zip and array readers of the libraries raise on bytes that make no sense.
 _DAMAGED = (
@@ -85,7 +86,7 @@ def read_ws_provenance(path: Path | str) -> dict[str, Any] | None:
     try:
         text = _read(Path(path), PROVENANCE_KEY).tobytes()
         provenance = json.loads(text)
-    except (NetworkError, ValueError):
+    except (NetworkError, ValueError, RecursionError):
         return None
     return provenance if isinstance(provenance, dict) else None
 
@@ -135,7 +136,11 @@ def _read_array(path: Path, stream: IO[bytes], length: int) -> npt.NDArray[Any]:
         if version == (1, 0)
         else np.lib.format.read_array_header_2_0
     )
-    shape, fortran_order, dtype = read_header(stream)
+    # numpy reads a header of any length before it complains, up to 4 GiB out of a small zip.
+    start = stream.read(_HEADER_BYTES)
+    header = io.BytesIO(start)
+    shape, fortran_order, dtype = read_header(header)
+    start = start[header.tell() :]
     if dtype.hasobject or dtype.kind not in "fu":
         raise NetworkError(f"{path} holds an array of {dtype}: expected floating-point styles")
     size = math.prod(shape) * dtype.itemsize
@@ -144,7 +149,7 @@ def _read_array(path: Path, stream: IO[bytes], length: int) -> npt.NDArray[Any]:
             f"{path} claims an array of shape {list(shape)}, {size:,} bytes: it holds {length:,} "
             f"and may hold {MAX_BYTES:,}"
         )
-    content = stream.read(size)
+    content = start[:size] + stream.read(max(0, size - len(start)))
     if len(content) != size:
         raise NetworkError(f"{path} is cut off: {len(content):,} of {size:,} bytes are there")
     array = np.frombuffer(content, dtype=dtype)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -143,3 +144,21 @@ def test_a_record_that_is_no_record_is_none(tmp_path: Path) -> None:
 
     assert read_ws_provenance(tmp_path / "a.npz") is None
     assert read_ws_provenance(_npz(tmp_path / "b.npz", w=WS.numpy())) is None
+
+
+def test_the_length_of_a_header_is_not_taken_on_its_word(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        start = b"\x93NUMPY\x02\x00" + (1 << 25).to_bytes(4, "little")
+        archive.writestr("w.npy", start + b" " * (1 << 25))
+    tracemalloc.start()
+    with pytest.raises(NetworkError, match="damaged"):
+        load_ws(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 22
+
+
+def test_a_record_nested_without_end_is_none(tmp_path: Path) -> None:
+    record = np.frombuffer(b"[" * 100_000, np.uint8)
+    assert read_ws_provenance(_npz(tmp_path / "deep.npz", stylecli=record)) is None

@@ -83,13 +83,14 @@ def _explain(provenance: Mapping[str, Any], what: str) -> Facts:
     return facts
 
 
-def _whereabouts(file: str | None, digest: str | None) -> str:
+def _whereabouts(file: Any, digest: Any) -> str:
     """Say whether the network that made a picture is here, by its hash."""
     from stylecli.checkpoint import network_digest
 
+    file = file if isinstance(file, str) else None  # a stranger's record may hold anything
     if file == shipped.NAME and not Path(file).exists():
         file = str(shipped.shipped_network() or file)
-    if file and Path(file).is_file():
+    if file and file.isprintable() and Path(file).is_file():
         if network_digest(file) == digest:
             return "here, unchanged"
         return "another one now: the file has changed since"

@@ -54,7 +54,8 @@ def command(
     facts = _describe(target)
     flat = _flat(facts)
     width = max(len(name) for name in flat)
-    lines = [f"{name.ljust(width)}  {_shown(value)}" for name, value in flat.items()]
+    lines = [f"{_printable(name.ljust(width))}  {_printable(_shown(value))}"
+             for name, value in flat.items()]  # fmt: skip
     output.result(facts, lines)
 
 
@@ -157,6 +158,13 @@ def _flat(facts: Mapping[str, Any], prefix: str = "") -> Facts:
         else:
             flat[f"{prefix}{name}"] = value
     return flat
+
+
+def _printable(text: str) -> str:
+    """Escape what would move the cursor or start a line: files from strangers hold any text."""
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text
+    )
 
 
 def _shown(value: Any) -> str:

@@ -22,6 +22,7 @@ _TYPES = {
     "ByteStorage": "u1", "BoolStorage": "u1", "UntypedStorage": "u1",
 }  # fmt: skip
 _MAX_DIMENSIONS = 8
+_TOO_LARGE = 1 << 48  # elements
 LoadBytes = Callable[[Any], "Storage"]
 
 
@@ -51,7 +52,8 @@ class PickledTensor:
             raise RefusedError("it holds a tensor in an unknown form")
         if len(size) != len(stride) or len(size) > _MAX_DIMENSIONS:
             raise RefusedError(f"it holds a tensor of shape {shown(size)}")
-        if not all(type(n) is int and n >= 0 for n in (offset, *size, *stride)):
+        # Larger numbers would overflow where numpy counts bytes, empty windows included.
+        if not all(type(n) is int and 0 <= n < _TOO_LARGE for n in (offset, *size, *stride)):
             raise RefusedError("it holds a tensor in an unknown form")
         self.storage, self.offset, self.size, self.stride = storage, offset, size, stride
 
@@ -71,7 +73,10 @@ class PickledTensor:
         kind = storage.kind
         budget.spend_array(count * (4 if kind.name == "BFloat16Storage" else kind.dtype.itemsize))
         if not count:
-            return np.zeros(self.size, kind.dtype)
+            try:
+                return np.zeros(self.size, kind.dtype)
+            except ValueError:
+                raise RefusedError(f"it holds a tensor of shape {shown(self.size)}") from None
         elements = np.frombuffer(storage.content, kind.dtype, storage.count)
         strides = tuple(step * kind.dtype.itemsize for step in self.stride)
         window = np.lib.stride_tricks.as_strided(

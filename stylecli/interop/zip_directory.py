@@ -26,7 +26,7 @@ def read_directory(content: memoryview) -> dict[str, memoryview]:
     """
     try:
         entries = _entries(content)
-    except struct.error:
+    except (struct.error, OverflowError):  # an offset that no index can be
         raise DamagedError("it is not a whole zip file") from None
     found: dict[str, memoryview] = {}
     behind = 0

@@ -53,7 +53,7 @@ def read_video_provenance(path: Path | str) -> dict[str, Any] | None:
     text = _gif_comment(path) if suffix == ".gif" else _comment_tag(path)
     try:
         provenance = json.loads(text or "")
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return provenance if isinstance(provenance, dict) else None
 

@@ -52,6 +52,19 @@ def test_the_told_command_makes_the_same_bytes(run: Run, command: str) -> None:
     assert Path(again).read_bytes() == Path(first).read_bytes()
 
 
+def test_a_strangers_record_cannot_forge_lines_or_end_info(run: Run) -> None:
+    picture = np.zeros((2, 2, 3), np.uint8)
+    forged = {"file": "a\nagain  \x1b[31mother", "sha256": "0"}
+    save_png("forged.png", picture, {"command": "generate", "network": forged})
+    save_png("odd.png", picture, {"command": "x", "network": {"file": [1]}, "settings": [2]})
+
+    lines = run("info", "forged.png").stdout.splitlines()
+
+    assert sum(line.startswith("again") for line in lines) == 1
+    assert all(line.isprintable() for line in lines)
+    assert run("info", "odd.png").exit_code == 0
+
+
 def test_a_picture_is_explained(run: Run) -> None:
     run("generate", "--network", "tiny.safetensors", "--seeds", "3", "--out", "here")
 

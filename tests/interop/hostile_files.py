@@ -245,6 +245,7 @@ def torch_files() -> dict[str, tuple[bytes, str]]:
     overlapping = bytearray(whole)
     overlapping[entry + 42 : entry + 46] = b"\0\0\0\0"  # the last entry begins where the first does
     return {
+        "stride-2-62": (tensor(one, b"\x8a\x08" + bytes(7) + b"\x40\x85"), "in an unknown form"),
         "stride-0": (tensor(two_40, b"K\x00\x85"), "larger than the file"),
         "shape-2-40": (tensor(two_40, one), "over a storage of 1 elements"),
         "storage-2-40": (tensor(one, one, 1 << 40), "bytes for a storage of"),
