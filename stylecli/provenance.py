@@ -43,10 +43,16 @@ def make_provenance(
     return made
 
 
+# What draws; a stranger's record must not name what deletes, downloads or trains.
+_DRAWING = ("generate", "mix", "interpolate", "figures")
+# Where to write, and over what, is for whoever types the command.
+_NOT_REPEATED = ("out", "force", "save_ws")
+
+
 def remake_command(provenance: Mapping[str, Any]) -> str | None:
     """Return the command line that makes the file again, None when it does not say."""
     command, network = provenance.get("command"), provenance.get("network")
-    if not isinstance(command, str) or not isinstance(network, Mapping):
+    if command not in _DRAWING or not isinstance(network, Mapping):
         return None
     arguments, settings = provenance.get("arguments", ()), provenance.get("settings", {})
     if not isinstance(arguments, list | tuple) or not isinstance(settings, Mapping):
@@ -54,6 +60,8 @@ def remake_command(provenance: Mapping[str, Any]) -> str | None:
     words = ["stylecli", command, *map(str, arguments)]
     words += ["--network", str(network.get("file"))]
     for name, value in settings.items():
+        if name.replace("-", "_") in _NOT_REPEATED:
+            continue
         flag = "--" + name.replace("_", "-")
         if isinstance(value, bool):
             words.append(flag if value else f"--no-{name.replace('_', '-')}")

@@ -98,6 +98,11 @@ def _fitted(path: Path, ws: Tensor, shape: tuple[int, int]) -> Tensor:
             f"{path} holds styles [N, {ws.shape[1]}, {ws.shape[2]}]: "
             f"this network takes [N, {layers}, {width}]"
         )
+    if (size := len(ws) * layers * width * 4) > MAX_BYTES:
+        raise NetworkError(
+            f"{path} holds {len(ws):,} faces, {size:,} bytes as styles of every layer: a file may "
+            f"give {MAX_BYTES:,}"
+        )
     return ws.expand(-1, layers, -1).contiguous()
 
 

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stylecli import saved_ws
 from stylecli.errors import NetworkError, UsageError
 from stylecli.saved_ws import load_ws, read_ws_provenance, save_ws
 
@@ -162,3 +163,15 @@ def test_the_length_of_a_header_is_not_taken_on_its_word(tmp_path: Path) -> None
 def test_a_record_nested_without_end_is_none(tmp_path: Path) -> None:
     record = np.frombuffer(b"[" * 100_000, np.uint8)
     assert read_ws_provenance(_npz(tmp_path / "deep.npz", stylecli=record)) is None
+
+
+def test_one_style_for_all_layers_does_not_multiply_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saved_ws, "MAX_BYTES", 4 * 18 * 8 * 2)
+    np.save(tmp_path / "two.npy", np.zeros((2, 8), np.float32))
+    np.save(tmp_path / "three.npy", np.zeros((3, 8), np.float32))
+
+    assert load_ws(tmp_path / "two.npy", (18, 8)).shape == (2, 18, 8)
+    with pytest.raises(NetworkError, match="3 faces"):
+        load_ws(tmp_path / "three.npy", (18, 8))
