@@ -96,9 +96,9 @@ def test_every_kind_of_error_has_an_exit_code_here() -> None:
 
 
 def test_an_interruption_says_how_to_go_on(monkeypatch: Any) -> None:
-    monkeypatch.setattr("stylecli.cli.measure.find_network", raising(KeyboardInterrupt()))
+    monkeypatch.setattr("stylecli.cli.write_report.newest_run", raising(KeyboardInterrupt()))
 
-    result = CliRunner().invoke(application.app, ["metrics"])
+    result = CliRunner().invoke(application.app, ["report"])
 
     assert result.exit_code == 130
     assert result.stderr == "stylecli: interrupted: the same command goes on\n"
