@@ -173,7 +173,7 @@ def _names(seeds: str | None, ws: Path | None, ws_rows: str | None, label: int |
     if ws is None:
         if ws_rows is not None:
             raise UsageError(f"--ws-rows {ws_rows} names faces of a file: give --ws FILE too")
-        return seeds or DEFAULT_SEEDS
+        return DEFAULT_SEEDS if seeds is None else seeds
     for option, value in (("--seeds", seeds), ("--class", label)):
         if value is not None:
             raise UsageError(

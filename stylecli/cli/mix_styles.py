@@ -132,6 +132,7 @@ def command(
     """
     output = Output(json=json, quiet=quiet)
     mode, mover = resolve_noise(noise_mode, noise_seed), _mover(video, bands, video_format)
+    _check_clip(mover, {"fps": fps, "key-seconds": key_seconds, "video-format": video_format})
     source = open_source(network, device, output)
     resolution = source.config.resolution
     sides = choose_sides(
@@ -263,6 +264,13 @@ def _mover(video: str | None, bands: str | None, format: str | None) -> str | No
     if format is not None and format not in ("mp4", "webm", "gif", "webp"):
         raise UsageError(f"video format {format!r} is unknown: expected mp4, webm, gif or webp")
     return word
+
+
+def _check_clip(mover: str | None, clip: Mapping[str, object]) -> None:
+    """Refuse settings of a video where none is made: they would be ignored silently."""
+    for name, value in clip.items():
+        if mover is None and value is not None:
+            raise UsageError(f"--{name} {value} is for a video: add --video cols or --video rows")
 
 
 def _path(target: Target, stem: str) -> Path:

@@ -114,6 +114,7 @@ def test_noise_seed_means_random_noise(run: Run) -> None:
         (["--noise-mode", "const", "--noise-seed", "1"], UsageError, "needs --noise-mode random"),
         (["--noise-mode", "loud"], UsageError, "noise mode 'loud' is unknown"),
         (["--seeds", "4-1"], UsageError, "runs backwards"),
+        (["--seeds", ""], UsageError, "are not readable"),
         (["--label", "1"], UsageError, "trained without labels"),
         (["--network", "nowhere.safetensors"], NetworkError, "does not exist"),
         (["--columns", "3"], UsageError, "add --grid"),

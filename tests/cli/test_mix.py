@@ -76,6 +76,7 @@ def test_several_bands_share_a_named_file(run: Run) -> None:
         (["--video", "sideways"], "--video sideways is unknown: expected cols or rows"),
         (["--video", "cols", "--video-format", "png"], "video format 'png' is unknown"),
         (["--video", "rows", "--bands", "coarse:1,fine:1"], "let the columns move"),
+        (["--fps", "5"], "--fps 5.0 is for a video: add --video"),
     ],
 )
 def test_bad_input_is_one_sentence(run: Run, arguments: list[str], message: str) -> None:
