@@ -1,6 +1,5 @@
 """From seeds to latents, labels, styles, and pictures; truncation towards any centre."""
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -28,6 +27,7 @@ from stylecli.seeds import check_seed
 
 Psi = float | Sequence[float]  # one strength, or one for every layer
 _NEEDS_W = "needs an intermediate latent space, which configuration {!r} does not have"
+MOST_PSI = 100.0  # beyond it there are no pictures, and styles soon overflow
 CENTRE_LATENTS = 1024  # latents whose mean is the centre of a class: off by 1/32 of their spread
 
 
@@ -190,6 +190,8 @@ def find_centre(net: Bundle, text: str) -> Tensor:
             )
         classes = [int(number)] if number else list(range(config.label_dim))
         return torch.stack([_class_mean(G, label) for label in classes])
+    if text.removeprefix("-").isdecimal():
+        raise UsageError(f"centre {text!r} is no seed: expected 0 or more, class, or a file")
     mean = load_ws(text, (config.num_ws, config.w_out_dim)).mean(dim=0, keepdim=True)
     same = bool((mean == mean[:, :1]).all())
     return mean[:, 0] if same else mean
@@ -253,10 +255,8 @@ def check_truncation(config: StyleGAN1Config, psi: Psi, psi_cutoff: int | None =
     """Raise UsageError unless the network can be truncated this way."""
     strengths = psi if isinstance(psi, Sequence) else [psi]
     for strength in strengths:
-        if not math.isfinite(strength):
-            raise UsageError(
-                f"psi {strength} is not a number: expected one about -1 to 1.5, such as 0.7"
-            )
+        if not -MOST_PSI <= strength <= MOST_PSI:
+            raise UsageError(f"psi {strength} is out of range: expected about -1 to 1.5")
     if psi_cutoff is not None and psi_cutoff < 0:
         raise UsageError(f"psi cutoff {psi_cutoff} is negative: give a count of layers")
     if not config.has_w and any(strength != 1 for strength in strengths):

@@ -154,7 +154,7 @@ def choose_sheets(
         if styles is not None:
             raise UsageError(f"--styles {styles} and --bands {bands} both choose: give one of them")
         return {"bands": ({"bands": bands}, band_rows(bands, resolution, rows, clamp=tell))}
-    wanted = styles or "all"
+    wanted = "all" if styles is None else styles
     names = list(style_bands(resolution)) if wanted == "all" else [wanted]
     return {
         name.replace(",", "+").replace(" ", ""): (

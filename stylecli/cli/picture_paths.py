@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("png", "jpeg", "webp")  # images.PICTURE_FORMATS, which --help must not load
 _SUFFIXES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
+_OTHER_SUFFIXES = (".tif", ".tiff", ".bmp", ".gif", ".avif", ".heic", ".svg", ".pdf")
 
 FormatOption = Annotated[
     str | None,
@@ -77,6 +78,17 @@ def resolve_target(
         raise UsageError(
             f"--out {out} is one file for {count} pictures: add --grid, or give a folder"
         )
+    if out is not None and named is None:
+        _check_folder(out)
     file = out if named is not None else None
     kind = cast(Literal["png", "jpeg", "webp"], chosen)
     return Target(out or folder, file, kind, quality)
+
+
+def _check_folder(out: Path) -> None:
+    """Raise UsageError for a name that is meant as, or is, a file that cannot be written."""
+    names = ", ".join(_SUFFIXES)
+    if out.suffix.lower() in _OTHER_SUFFIXES:
+        raise UsageError(f"--out {out} is of a kind that is not written: end it in {names}")
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out} is a file: give a folder, or a name that ends in {names}")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from stylecli.errors import UsageError
 from stylecli.metrics.arrays import Float64
 
-BLOCK = 1024  # rows multiplied at a time: enough for the matrix product to run at full speed
+BLOCK = 2048  # rows multiplied at a time: enough for the matrix product to run at full speed
 
 
 class Moments:

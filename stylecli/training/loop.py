@@ -9,9 +9,10 @@ import torch
 
 from stylecli.data.loader import BatchLoader
 from stylecli.distributed import Ranks
-from stylecli.errors import Interrupted, StyleCLIError
+from stylecli.errors import DataError, Interrupted, StyleCLIError
 from stylecli.progress import Progress, silent
 from stylecli.training import (
+    measuring,
     retention,
     rollback,
     run_folder,
@@ -82,7 +83,8 @@ class TrainingLoop:
 
     def _resume(self) -> None:
         path, origin = self.run / CHECKPOINT_FILE, self.settings.origin
-        self._begins = not path.exists()
+        self._began_at = run_folder.checkpoint_mark(self.run)
+        self._begins = self._began_at is None
         if not self._begins:
             self._load(path)
         elif origin is not None and origin.continued:
@@ -134,6 +136,11 @@ class TrainingLoop:
             return
         nimg = self.counters.nimg
         with run_folder.held(self.run):
+            if run_folder.checkpoint_mark(self.run) != self._began_at:
+                raise DataError(
+                    f"{self.run} was trained by another process while it was opened: run the same "
+                    "command again"
+                )
             run_folder.rewind_statistics(self.run, nimg)
             if self.counters.rollbacks:  # a crash may have cut one short
                 rollback.take_back(self.run, nimg)
@@ -160,6 +167,7 @@ class TrainingLoop:
         """Train to the end and return True, or to the deadline and return False."""
         total = round(self.config.total_kimg * 1000)
         started, base_seconds = time.monotonic(), self.counters.seconds
+        self._make_up_for_measuring(total)
         self.meter.start(self.counters)
         while self.counters.nimg < total:
             now = self._schedule(self.counters.nimg)
@@ -199,6 +207,24 @@ class TrainingLoop:
                 return False
             self.meter.start(counters)
         return True
+
+    def _make_up_for_measuring(self, total: int) -> None:
+        """Measure the snapshot that this session goes on from, if the last one ended before it did.
+
+        So that a run is measured where an unbroken one is. A snapshot of Ctrl-C is in neither.
+        """
+        counters = self.counters
+        last = counters.nimg >= total
+        if self._begins or not (last or counters.tick % self.config.snapshot_ticks == 0):
+            return
+        network = saving.snapshot_path(self.run, counters.nimg)
+
+        def measure() -> str:
+            if not network.exists() or measuring.is_measured(self.run, counters.nimg):
+                return ""
+            return self.oversight.snapshot(counters, self.bundle, network, last=last)
+
+        self._obey(self._decide(measure))
 
     def _train_batch(self, stage: Stage) -> None:
         with self.meter.loader.waiting():

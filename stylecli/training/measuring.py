@@ -65,6 +65,11 @@ def read_measurements(run: Path, name: str) -> list[dict[str, Any]]:
     return [row for row in rows if "nimg" in row and "value" in row]
 
 
+def is_measured(run: Path, nimg: int) -> bool:
+    """Whether training has measured anything after so many images."""
+    return any(row.get("nimg") == nimg for path in run.glob(METRIC_PATTERN) for row in _rows(path))
+
+
 def rewind_measurements(run: Path, nimg: int) -> None:
     """Drop what was measured beyond ``nimg`` images: that training is undone.
 

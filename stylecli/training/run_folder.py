@@ -7,6 +7,7 @@ line of these files is whole.
 
 import contextlib
 import json
+import math
 import os
 import platform
 import re
@@ -22,7 +23,7 @@ from stylecli.disk_space import room_for
 from stylecli.errors import NetworkError, UsageError
 from stylecli.networks.config import StyleGAN1Config, config_from_dict
 from stylecli.training.config import TrainingConfig, training_from_dict
-from stylecli.workspace import EVENTS_FILE, RUN_FILE, STATS_FILE, read_run
+from stylecli.workspace import CHECKPOINT_FILE, EVENTS_FILE, RUN_FILE, STATS_FILE, read_run
 
 RUN_FORMAT = 1
 _ROW_BYTES = 4096  # a row of JSON is shorter
@@ -108,6 +109,15 @@ def held(run: Path) -> Iterator[None]:
         lock.release()
 
 
+def checkpoint_mark(run: Path) -> tuple[int, int, int] | None:
+    """Return what changes when the run's checkpoint is replaced; None where there is none."""
+    try:
+        found = (run / CHECKPOINT_FILE).stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
 def is_finished(run: Path) -> bool:
     """Whether the run trained its whole schedule."""
     return bool(read_run(run).get("finished"))
@@ -140,8 +150,11 @@ def append_statistics(run: Path, row: dict[str, Any]) -> None:
 
 
 def read_statistics(run: Path) -> list[dict[str, Any]]:
-    """Return the rows of ``stats.jsonl``; a torn line is left out."""
-    return [row for _, row in _rows(run / STATS_FILE)]
+    """Return the rows of ``stats.jsonl``; a torn line is left out. What was not finite is NaN."""
+    return [
+        {name: math.nan if value is None else value for name, value in row.items()}
+        for _, row in _rows(run / STATS_FILE)
+    ]
 
 
 def rewind_statistics(run: Path, nimg: int) -> None:
@@ -180,14 +193,23 @@ def read_events(run: Path) -> list[dict[str, Any]]:
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
     """Add one line of JSON to a file and make it durable; cut off a line torn by a crash first.
 
-    Raises StyleCLIError when the disk is full.
+    JSON has no NaN and no infinity: they are written as null. Raises StyleCLIError when the disk
+    is full.
     """
-    line = json.dumps(row) + "\n"
+    line = json.dumps(_plain(row), allow_nan=False) + "\n"
     with room_for(path, max(len(line), _ROW_BYTES)), open(path, "ab+") as file:
         _cut_torn_line(file)
         file.write(line.encode())
         file.flush()
         os.fsync(file.fileno())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _cut_torn_line(file: BinaryIO) -> None:

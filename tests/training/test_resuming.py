@@ -1,6 +1,7 @@
 """Going on: exactly, whatever is trained; with one writer; in a new run with the full state."""
 
 import json
+import math
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -149,6 +150,44 @@ def test_a_run_has_one_writer(
         pytest.raises(DataError, match=f"is being written by another command .*{os.getpid()}"),
     ):
         TrainingLoop(run).train()
+
+
+def test_a_session_does_not_go_on_from_what_another_has_replaced(
+    tmp_path: Path, tiny_lmdb: Path, tiny_config_fields: dict[str, Any]
+) -> None:
+    run = tmp_path / "run"
+    create_run(run, settings_for(tiny_lmdb, tiny_config_fields))
+    waiting = TrainingLoop(run)
+    TrainingLoop(run).train(deadline_seconds=0.0)
+    with pytest.raises(DataError, match="was trained by another process while it was opened"):
+        waiting.train()
+
+
+def test_a_snapshot_whose_measuring_was_killed_is_measured_by_the_next_session(
+    tmp_path: Path, tiny_lmdb: Path, tiny_config_fields: dict[str, Any]
+) -> None:
+    run, killed = tmp_path / "run", True
+    create_run(run, settings_for(tiny_lmdb, tiny_config_fields, total_kimg=0.064))
+
+    def evaluate(bundle: Any, dataset: Any) -> list[dict[str, Any]]:
+        if killed:
+            raise KeyboardInterrupt  # what nothing catches
+        return [{"name": "kid", "value": 0.5}]
+
+    for _ in range(2):  # a session that is killed again measures what the first did not
+        with pytest.raises(KeyboardInterrupt):
+            TrainingLoop(run, evaluate=evaluate).train()
+    killed = False
+    assert TrainingLoop(run, evaluate=evaluate).train()
+    rows = (run / "metric-kid.jsonl").read_text().splitlines()
+    assert [json.loads(row)["kimg"] for row in rows] == [0.032, 0.064]
+
+
+def test_a_number_that_is_none_is_null_in_the_file(tmp_path: Path) -> None:
+    append_statistics(tmp_path, {"nimg": 16, "loss_G": math.nan, "losses": [math.inf, 1.0]})
+    line = (tmp_path / "stats.jsonl").read_text()
+    assert line == '{"nimg": 16, "loss_G": null, "losses": [null, 1.0]}\n'
+    assert math.isnan(read_statistics(tmp_path)[0]["loss_G"])
 
 
 def test_a_torn_line_is_cut_off_before_the_next(tmp_path: Path) -> None:
