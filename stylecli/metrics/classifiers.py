@@ -210,7 +210,11 @@ def new_classifier_network(config: StyleGAN1Config, seed: int) -> Discriminator:
 def _read_one(
     path: Path, number: int, row: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> AttributeClassifier:
-    network = new_classifier_network(config_from_dict(row["config"]), 0)
+    config = config_from_dict(row["config"])
+    held = sum(t.numel() for name, t in tensors.items() if name.startswith(f"{number}."))
+    if config.count_weights("D") > held:  # before a network is built that the file cannot fill
+        raise UsageError(f"classifier {number} describes a larger network than the file holds")
+    network = new_classifier_network(config, 0)
     load_state(path, str(number), network, tensors)
     return AttributeClassifier(
         name=str(row["name"]),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from stylecli.checkpoint import read_tensors, write_tensors
 from stylecli.data.reader import open_dataset
 from stylecli.errors import DataError, NetworkError, UsageError
 from stylecli.metrics import classifier_training
@@ -150,3 +151,13 @@ def test_what_cannot_be_seen_is_left_out_and_named(tiny_classifiers):
     found = AttributeClassifiers([colour, blind], {"seed": 0}).recognising()
     assert list(found.values) == ["colour"]
     assert found.info == {"seed": 0, "left_out": {"side": 0.41}}
+
+
+def test_a_header_of_a_larger_network_than_the_file_holds_is_refused(
+    tiny_classifier_file, tmp_path
+):
+    header, tensors = read_tensors(tiny_classifier_file)
+    header["attributes"][0]["config"] |= {"fmap_base": 1 << 20, "fmap_max": 1 << 14}
+    write_tensors(tmp_path / "large.safetensors", tensors, header)
+    with pytest.raises(NetworkError, match="describes a larger network than the file holds"):
+        load_classifiers(tmp_path / "large.safetensors")

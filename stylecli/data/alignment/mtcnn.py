@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from stylecli.data.alignment.detection import INSTALL, Detection
 from stylecli.data.alignment.mtcnn_nets import OutputNet, ProposalNet, RefinementNet
 from stylecli.errors import DataError, WeightsError
+from stylecli.interop.foreign_tree import parse_foreign
 
 WEIGHTS = {  # of facenet-pytorch 2.6.0
     "pnet.pt": "a2a71925e0b9996a42f63e47efc1ca19043e69558b5c523b978d611dfae49c8f",
@@ -194,12 +195,12 @@ def _networks() -> tuple[ProposalNet, RefinementNet, OutputNet]:
 def _weights(path: Path, digest: str) -> dict[str, Tensor]:
     """Read a file of weights after its SHA-256 was found right; no code in it can run."""
     try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        content = path.read_bytes()
     except OSError as error:
         raise WeightsError(f"{path} cannot be read ({error}): run {INSTALL['mtcnn']}") from None
+    found = hashlib.sha256(content).hexdigest()
     if found != digest:
         raise WeightsError(
             f"{path} has SHA-256 {found[:16]}..., expected {digest[:16]}...: run {INSTALL['mtcnn']}"
         )
-    weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    return weights
+    return {name: torch.from_numpy(value) for name, value in parse_foreign(content, path).items()}
