@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from stylecli.data.alignment import ffhq_records
@@ -24,21 +22,11 @@ from stylecli.data.alignment.ffhq import (
     what_is_missing,
 )
 from stylecli.data.alignment.ffhq_records import read_ffhq_records
-from stylecli.data.alignment.geometry import face_quad
 from stylecli.data.alignment.published import open_published
-from stylecli.data.alignment.unaligned import random_shifts
 from stylecli.errors import DataError, UsageError
+from tests.data.alignment.face_points import face_at
 
 NUMBERS = (0, 1, 2, 999, 1000, 60000)
-
-
-def face_at(x: float, y: float) -> list[list[float]]:
-    """Return 68 points; those that count lie as eyes and mouth about (x, y)."""
-    points = np.full((68, 2), (x, y))
-    points[36:42] = (x - 5, y - 4)
-    points[42:48] = (x + 5, y - 4)
-    points[48], points[54] = (x - 4, y + 6), (x + 4, y + 6)
-    return points.tolist()  # type: ignore[no-any-return]
 
 
 def write_picture(path: Path, size: tuple[int, int], seed: int) -> dict[str, Any]:
@@ -308,70 +296,6 @@ def test_unaligned_squares_are_upright_and_lie_inside(layout: FfhqLayout) -> Non
         assert (quad >= 0).all() and (np.ceil(quad) < (90, 80)).all()
 
 
-def test_the_random_stream_is_numpy_s_and_drawn_pair_by_pair() -> None:
-    inside, edge = face_at(45, 40), face_at(25, 22)
-    sizes = [(90, 80)] * 40
-    stream = np.random.RandomState(12345)
-    stream.normal(0, 1, (40, 2))
-    expected = []
-    for points in (inside, edge) * 20:
-        for _ in range(1000):
-            shift = 0.2 * stream.normal(0, 1, 2)
-            quad = face_quad(points, rotate=False, shift=(shift[0], shift[1]))
-            if (np.floor(quad) >= 0).all() and (np.ceil(quad) < (90, 80)).all():
-                break
-        expected.append((float(shift[0]), float(shift[1])))
-
-    assert random_shifts([inside, edge] * 20, sizes) == expected  # type: ignore[list-item]
-
-
-def test_a_face_that_never_fits_uses_up_its_thousand_tries() -> None:
-    inside, outside = face_at(45, 40), face_at(5, 5)
-    stream = np.random.RandomState(12345)
-    stream.normal(0, 1, (1002, 2))
-    following = 1e-3 * stream.normal(0, 1, 2)
-
-    shifts = random_shifts([outside, inside], [(90, 80)] * 2, random_shift=1e-3)  # type: ignore[list-item]
-
-    assert shifts == [None, (following[0], following[1])]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "expected a JSON object"),
-        ("[1, 2]", "expected a JSON object"),
-        ("{}", "holds no record"),
-        ('{"0": {"category": "training"}}', "record 0 .* is not as in"),
-        ('{"0": []}', "record 0 .* is not as in"),
-        ('{"0": {"category": 1, "metadata": [1], "in_the_wild": {}}}', "record 0"),
-        ('{"zero": {}}', "'zero' is no number"),
-        ('{"-1": {}}', "no number"),
-        ('{"99999999999999999999": {}}', "no number"),
-        ('{"0": ' + "[" * 100_000, "nested deeply|damaged"),
-        ('{"0": {"category": "training", "in_the', "cut off after 0 records"),
-        ("\udcff", "not UTF-8"),
-    ],
-)
-def test_what_is_not_ffhq_s_metadata_is_a_clear_error(
-    text: str, message: str, tmp_path: Path
-) -> None:
-    path = tmp_path / "ffhq-dataset-v2.json"
-    path.write_bytes(text.encode(errors="surrogateescape"))
-
-    with pytest.raises(DataError, match=message):
-        read_ffhq_records(path, "in_the_wild")
-
-
-def test_a_number_twice_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "ffhq-dataset-v2.json"
-    record = '{"category": "training", "image": {}}'
-    path.write_text(f'{{"7": {record}, "07": {record}}}')
-
-    with pytest.raises(DataError, match="record 7 twice"):
-        read_ffhq_records(path, "image")
-
-
 @pytest.mark.parametrize("chunk", [1, 7, 1000])
 def test_records_are_read_the_same_in_pieces_of_any_size(
     chunk: int, layout: FfhqLayout, monkeypatch: pytest.MonkeyPatch
@@ -386,26 +310,6 @@ def test_records_are_read_the_same_in_pieces_of_any_size(
         assert len(read_ffhq_records(layout.metadata_file, "image").records) == 1
     else:
         assert read_ffhq_records(layout.metadata_file, "image") == whole
-
-
-names = st.sampled_from(["0", "1", "category", "metadata", "image", "file_size", "pixel_size"])
-values = st.recursive(
-    st.none() | st.floats() | st.text(max_size=9),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=4),
-    max_leaves=6,
-)
-
-
-@given(text=st.text(max_size=30) | values.map(json.dumps))
-@settings(max_examples=100, deadline=None)
-def test_any_text_is_records_or_a_clear_error(text: str, tmp_path_factory: Any) -> None:
-    path = tmp_path_factory.getbasetemp() / "hostile.json"
-    path.write_bytes(text.encode(errors="surrogatepass"))
-    try:
-        found = read_ffhq_records(path, "image")
-    except DataError:
-        return
-    assert found.records
 
 
 @pytest.mark.parametrize("fields", [{"split": "test"}, {"verify": "sha"}])
