@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import torch
 
     from stylecli.data.reader import Dataset
+    from stylecli.distributed import Ranks
     from stylecli.metrics.classifiers import AttributeClassifiers
 
 
@@ -20,8 +21,8 @@ class ClassifierSource:
     """What the command line says of classifiers."""
 
     given: Path | None  # --classifiers: a file, or a folder of official pickles
-    train: bool  # --train-classifiers
-    attributes: Path | None  # --attributes: a CSV to train from
+    train: bool = False  # --train-classifiers
+    attributes: Path | None = None  # --attributes: a CSV to train from
 
     def check(self, names: Sequence[str]) -> None:
         """Raise UsageError for options that contradict each other or have nothing to act on."""
@@ -41,23 +42,30 @@ class ClassifierSource:
         resolution: int,
         device: "torch.device",
         output: Output,
+        ranks: "Ranks | None" = None,
     ) -> "AttributeClassifiers | None":
         """Return the classifiers for pictures of ``resolution`` px; None when there are none.
 
-        Those given, else trained ones, else what the cache has: of this dataset, or official.
+        Those given, else trained ones, else what the cache has: of this dataset, or official. Over
+        ``ranks`` the main one finds or trains them, and all read the same.
         """
         if not asks_for(names):
             return None
-        if self.given is not None:
-            return _load(self.given)
-        if self.train and dataset is not None:
-            return self._train(dataset, resolution, device, output)
-        return _from_cache(dataset, resolution, output)
+        path = self.given
+        if path is None and (ranks is None or ranks.is_main):
+            if self.train and dataset is not None:
+                path = self._train(dataset, resolution, device, output)
+            else:
+                path = _in_cache(dataset, resolution, output)
+        if ranks is not None:
+            found = ranks.from_main(str(path.resolve()) if path is not None else None)
+            path = Path(found) if found is not None else None
+        return _load(path) if path is not None else None
 
     def _train(
         self, dataset: "Dataset", resolution: int, device: "torch.device", output: Output
-    ) -> "AttributeClassifiers":
-        """Train, or finish, the classifiers of a dataset; they stay in the cache."""
+    ) -> Path:
+        """Train, or finish, the classifiers of a dataset; return their file in the cache."""
         from stylecli.metrics.attribute_tables import read_attribute_csv, read_attributes
         from stylecli.metrics.classifier_training import (
             cached_path,
@@ -87,7 +95,7 @@ class ClassifierSource:
                 f"pictures right, {100 * (one.commonest or 0):.1f} % by always saying the commonest"
                 f" of {len(one.values)} values"
             )
-        return found
+        return path
 
 
 def asks_for(names: Sequence[str]) -> bool:
@@ -102,9 +110,7 @@ def _load(path: Path) -> "AttributeClassifiers":
     return load_official_classifiers(path) if path.is_dir() else load_classifiers(path)
 
 
-def _from_cache(
-    dataset: "Dataset | None", resolution: int, output: Output
-) -> "AttributeClassifiers | None":
+def _in_cache(dataset: "Dataset | None", resolution: int, output: Output) -> Path | None:
     from stylecli import weights
     from stylecli.metrics.classifier_training import find_cached
     from stylecli.metrics.official_classifiers import list_official
@@ -113,7 +119,6 @@ def _from_cache(
     if path is None:
         folder = weights.cache_folder() / "classifiers"
         path = folder if list_official(folder) else None
-    if path is None:
-        return None
-    output.note(f"classifiers: {path}")
-    return _load(path)
+    if path is not None:
+        output.note(f"classifiers: {path}")
+    return path

@@ -1,6 +1,7 @@
 """``stylecli metrics``: numbers about a network, each with its name and its meaning."""
 
 import contextlib
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import typer
 
 from stylecli.cli.classifier_source import ClassifierSource
 from stylecli.cli.metric_ranks import sharing_ranks
-from stylecli.cli.metric_results import append_result, result_lines
+from stylecli.cli.metric_results import append_results, result_lines
 from stylecli.cli.options import (
     BatchOption,
     DeviceOption,
@@ -36,9 +37,10 @@ def command(
         list[str] | None,
         typer.Argument(
             help="fid, kid, is, pr; by their published names fid50k, fid50k_full, kid50k, "
-            "kid50k_full, is50k, pr50k3, pr50k3_full; diversity; ppl (= ppl_wfull), "
-            "ppl_{z,w}{full,end}[-crop[-ada]]; ls (= ls_z ls_w), ls_z, ls_w. A stand-in for "
-            "Inception is asked for as fid@efficientnet-lite0. Default: fid ppl.",
+            "kid50k_full, is50k, pr50k3, pr50k3_full; {fid,kid}-clean[50k[_full]], as clean-fid "
+            "resizes; diversity; ppl (= ppl_wfull), ppl_{z,w}{full,end}[-crop[-ada]]; ls (= ls_z "
+            "ls_w), ls_z, ls_w. A stand-in for Inception is asked for as fid@efficientnet-lite0. "
+            "Default: fid ppl.",
             metavar="NAME",
         ),
     ] = None,
@@ -102,6 +104,14 @@ def command(
         int | None,
         typer.Option("--ranks", min=1, help="Processes that share the pictures (CPU). Default: 1."),
     ] = None,
+    precision: Annotated[
+        str,
+        typer.Option(
+            "--precision",
+            help="float32 or bf16, of Inception's and VGG16's features: quicker where the CPU or "
+            "GPU has it, less exact; the results' names say it.",
+        ),
+    ] = "float32",
     seed: SeedOption = 0,
     batch: BatchOption = None,
     device: DeviceOption = "auto",
@@ -121,7 +131,9 @@ def command(
     wanted = list(names or (DEFAULT_NAMES if against is None else DEFAULT_NAMES[:1]))
     source = ClassifierSource(classifiers, train_classifiers, attributes)
     source.check(wanted)
-    chosen: dict[str, Any] = {"samples": samples, "seed": seed, "cache": cache}
+    chosen: dict[str, Any] = {
+        "samples": samples, "seed": seed, "precision": precision, "cache": cache,
+    }  # fmt: skip
     started = time.monotonic()
     with _going_on(cache), sharing_ranks(ranks, device) as place:
         chosen["ranks"] = place
@@ -133,14 +145,14 @@ def command(
         else:
             job = _Network(network, data, psi, batch, device, source)
             facts, results = job.measure(wanted, chosen, output)
+        lacking = place.from_main(any(result.value is None for result in results))
     if not place.is_main:
-        return
+        raise typer.Exit(ExitCode.UNUSABLE if lacking else ExitCode.DONE)
     seconds = time.monotonic() - started
     for note in dict.fromkeys(result.note for result in results if result.note):
         output.note(f"note: {note}")
     if log and facts.run is not None and facts.network is not None:
-        for result in results:
-            append_result(facts.run, facts.network, result, seconds)
+        append_results(facts.run, facts.network, results, seconds, output)
     document = {
         "network": str(facts.network) if facts.network else None,
         "dataset": str(facts.dataset) if facts.dataset else None,
@@ -151,7 +163,7 @@ def command(
         document["measured"] = str(data)
     output.result(document, result_lines(output, results))
     output.note(f"took {format_seconds(seconds)}")
-    if any(result.value is None for result in results):
+    if lacking:
         raise typer.Exit(ExitCode.UNUSABLE)
 
 
@@ -166,13 +178,19 @@ class _Facts:
 
 @contextlib.contextmanager
 def _going_on(cache: bool) -> Iterator[None]:
+    # Launchers and schedulers end a job with SIGTERM: as good a reason to keep what there is.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         what = "what is collected is kept: run it again, and it goes on"
-        raise Interrupted(
-            f"interrupted; {what if cache else 'nothing is kept with --no-cache'}"
-        ) from None
+        if not cache:
+            what = "nothing is kept with --no-cache"
+        elif str(error):
+            what = f"what was collected is not kept: {error}"
+        raise Interrupted(f"interrupted; {what}") from None
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _refuse_with_sets(network: Path | None, psi: float, batch: int | None) -> None:
@@ -238,9 +256,9 @@ class _Network:
         if data is not None and data.why:
             output.note(f"dataset: {data.path} ({data.why})")
         dataset, target = _open(data), resolve_device(self.device)
-        judges = None
-        if chosen["ranks"].is_main:
-            judges = self.source.obtain(names, dataset, bundle.config.resolution, target, output)
+        judges = self.source.obtain(
+            names, dataset, bundle.config.resolution, target, output, chosen["ranks"]
+        )
         if chosen["samples"] is None and target.type == "cpu":
             output.note("counts suit a CPU; --samples sets others, published ones are 50000")
         with output.progress("metrics", "pictures") as progress:

@@ -11,10 +11,13 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from stylecli.errors import UsageError
+import typer
+
+from stylecli.errors import ExitCode, StyleCLIError, UsageError
 
 if TYPE_CHECKING:
     from stylecli.distributed import Ranks
+    from stylecli.training.peers import Peers
     from stylecli.training.world import World
 
 _HOST = "127.0.0.1"
@@ -43,17 +46,25 @@ def sharing_ranks(count: int | None, device: str) -> Iterator["Ranks"]:
             yield Ranks()
             return
         world = World(0, count, 0, 1, _HOST, _free_port(), "stylecli metrics")
+        # Here too, before numpy loads: how many threads a product is split over shows in its
+        # last digits.
+        os.environ["OMP_NUM_THREADS"] = str(_threads(world))
         workers = [_start(rank, world) for rank in range(1, count)]
     from stylecli.devices import resolve_device
     from stylecli.training.launch import launched_ranks
 
+    met: list[Peers] = []
     try:
-        with launched_ranks(world, lambda: resolve_device(device)) as ranks:
+        with (
+            _speaking_once(world.rank, met),
+            launched_ranks(world, lambda: resolve_device(device), met.append) as ranks,
+        ):
             yield ranks
             if not ranks.is_main:
                 ranks.from_main()  # which has added up, and says that there is nothing more
         for worker in workers:
-            worker.wait(_END_SECONDS)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                worker.wait(_END_SECONDS)
     finally:
         for worker in workers:
             if worker.poll() is None:
@@ -61,12 +72,29 @@ def sharing_ranks(count: int | None, device: str) -> Iterator["Ranks"]:
                 worker.wait()
 
 
+@contextlib.contextmanager
+def _speaking_once(rank: int, met: "list[Peers]") -> Iterator[None]:
+    """Leave it to the main rank to say what ended the command, where it can."""
+    from stylecli.training.peers import speaks_for
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        if rank:
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
+        raise
+    except StyleCLIError as error:
+        loss = met[0].loss if met else None
+        if rank and met and not (loss is not None and speaks_for(rank, loss)):
+            raise typer.Exit(error.exit_code) from None
+        raise
+
+
 def _start(rank: int, world: "World") -> "subprocess.Popen[bytes]":
-    threads = max(1, (os.cpu_count() or 1) // world.count)
     place = {
         "RANK": rank, "WORLD_SIZE": world.count, "LOCAL_RANK": rank,
         "LOCAL_WORLD_SIZE": world.count, "MASTER_ADDR": world.host, "MASTER_PORT": world.port,
-        "OMP_NUM_THREADS": threads,
+        "OMP_NUM_THREADS": _threads(world),
     }  # fmt: skip
     # A session of its own: Ctrl-C is for the main rank, which then ends the others.
     return subprocess.Popen(
@@ -75,6 +103,10 @@ def _start(rank: int, world: "World") -> "subprocess.Popen[bytes]":
         stdout=subprocess.DEVNULL,
         start_new_session=True,
     )
+
+
+def _threads(world: "World") -> int:
+    return max(1, (os.cpu_count() or 1) // world.count)
 
 
 def _free_port() -> int:

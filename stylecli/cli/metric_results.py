@@ -28,10 +28,22 @@ def result_lines(output: Output, results: "Sequence[MetricResult]") -> list[str]
     return output.table(("metric", "value", "samples", "meaning"), rows)
 
 
-def append_result(run: Path, network: Path, result: "MetricResult", seconds: float) -> None:
-    """Append a result to the run's ``metric-<name>.jsonl``; one without a number is not kept."""
-    if result.value is None:
-        return
+def append_results(
+    run: Path, network: Path, results: "Sequence[MetricResult]", seconds: float, output: Output
+) -> None:
+    """Append results to the run's ``metric-<name>.jsonl``; one without a number is not kept.
+
+    One that cannot be written, on a full disk, is warned of: what was measured is printed anyway.
+    """
+    try:
+        for result in results:
+            if result.value is not None:
+                _append(run, network, result, seconds)
+    except OSError as error:
+        output.warn(f"the numbers are not added to {run}: {error.strerror or error}")
+
+
+def _append(run: Path, network: Path, result: "MetricResult", seconds: float) -> None:
     numbers = {result.name: result.value}
     if result.std is not None:
         numbers[f"{result.name}_std"] = result.std

@@ -54,6 +54,7 @@ def command(
     watch: watching.WatchOption = "warn",
     metrics: watching.MetricsOption = None,
     metric_samples: watching.MetricSamplesOption = None,
+    classifiers: watching.ClassifiersOption = None,
     metrics_every: watching.MetricsEveryOption = None,
     tensorboard: watching.TensorboardOption = False,
     ranks: options.RanksOption = None,
@@ -97,7 +98,7 @@ def command(
         batch_gpu=batch_gpu, tf32=tf32, keep=keep, watch=watch, tensorboard=tensorboard,
         evaluate_ticks=metrics_every,
     )  # fmt: skip
-    evaluate = make_evaluate(metrics, metric_samples, settings, len(dataset))
+    evaluate = make_evaluate(metrics, metric_samples, classifiers, settings, dataset, output)
     choice = session.choose_run(settings, out)
     session.tell_advice(plan, dataset, output)
     if choice.state == "begin":

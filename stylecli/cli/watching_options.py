@@ -1,5 +1,6 @@
 """The options of ``stylecli train`` that watch over a run without changing what it learns."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -28,6 +29,15 @@ MetricSamplesOption = Annotated[
         "--metric-samples",
         min=2,
         help="Generated pictures (pairs for ppl) to measure. Default: by device.",
+        rich_help_panel=WATCHING,
+    ),
+]
+ClassifiersOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--classifiers",
+        help="For --metrics ls: a file of classifiers, or the folder of the official ones. "
+        "Default: the dataset's in the cache.",
         rich_help_panel=WATCHING,
     ),
 ]

@@ -16,7 +16,7 @@ from stylecli.errors import UsageError
 from stylecli.metrics.class_scores import ClassScores
 from stylecli.metrics.features import Features
 from stylecli.metrics.metric_tasks import PictureTask
-from stylecli.metrics.moments import Moments
+from stylecli.metrics.moments import BLOCK, Moments
 
 # Features [N, d] -> class probabilities [N, classes]: what Inception Score looks at.
 Classify = Callable[[Features], NDArray[Any]]
@@ -61,6 +61,7 @@ class Collected:
         self.scores: ClassScores | None = None
         self._classify = classify
         self._rows: NDArray[Any] | None = None
+        self._pending: list[NDArray[Any]] = []  # rows of a block of moments that is not full yet
 
     @property
     def rows(self) -> NDArray[Any]:
@@ -76,12 +77,12 @@ class Collected:
         self.intact = False
         if self.needs.kind == "rows":
             if self._rows is None:
-                self._rows = np.empty((self.needs.rows, features.shape[1]), features.dtype)
+                self._rows = _room_for_rows(self.needs.rows, features)
             kept = features[: max(0, self.needs.rows - self.seen)]
             self._rows[self.seen : self.seen + len(kept)] = kept
         elif self.needs.kind == "moments":
             self.moments = self.moments or Moments(features.shape[1])
-            self.moments.add(features)
+            self._add_blocks(self.moments, features)
         else:
             assert self._classify is not None
             found = self._classify(features)
@@ -90,6 +91,18 @@ class Collected:
         self.seen += len(features)
         self.intact = True
 
+    def _add_blocks(self, moments: Moments, features: NDArray[Any]) -> None:
+        """Hand on whole blocks only: so the state between them can be kept without a rounding."""
+        self._pending.append(features)
+        waiting = sum(map(len, self._pending))
+        last = self.seen + len(features) == self.count
+        if waiting < BLOCK and not last:
+            return
+        rows = np.concatenate(self._pending)
+        whole = len(rows) if last else len(rows) // BLOCK * BLOCK
+        moments.add(rows[:whole])
+        self._pending = [rows[whole:].copy()] if whole < len(rows) else []
+
     def state(self) -> dict[str, NDArray[Any]]:
         """Return all there is as arrays."""
         arrays: dict[str, NDArray[Any]] = {"seen": np.array(self.seen)}
@@ -97,6 +110,8 @@ class Collected:
             arrays["rows"] = self.rows
         if self.moments is not None:
             arrays |= {f"moments.{key}": value for key, value in self.moments.state().items()}
+        if self._pending:
+            arrays["pending"] = np.concatenate(self._pending)
         if self.scores is not None:
             arrays |= {f"scores.{key}": value for key, value in self.scores.state().items()}
         return arrays
@@ -106,21 +121,35 @@ class Collected:
         try:
             seen = int(arrays["seen"])
             moments = scores = rows = None
+            pending = [arrays["pending"]] if "pending" in arrays else []
             if self.needs.kind == "moments" and seen:
                 moments = Moments.from_state(_part(arrays, "moments."))
             elif self.needs.kind == "scores" and seen:
                 scores = ClassScores.from_state(_part(arrays, "scores."))
             elif seen:
                 stored = arrays["rows"]
-                rows = np.empty((self.needs.rows, stored.shape[1]), stored.dtype)
+                rows = _room_for_rows(self.needs.rows, stored)
                 rows[: len(stored)] = stored
                 if len(stored) != min(seen, self.needs.rows) or not np.isfinite(stored).all():
                     raise ValueError
-            if seen > self.count or (moments is not None and moments.count != seen):
+            held = sum(map(len, pending))
+            if seen > self.count or (moments is not None and moments.count + held != seen):
                 raise ValueError
         except (KeyError, ValueError, IndexError, TypeError):
             raise UsageError("stored statistics are damaged, or of other pictures") from None
         self.seen, self.moments, self.scores, self._rows = seen, moments, scores, rows
+        self._pending = pending
+
+
+def _room_for_rows(count: int, like: NDArray[Any]) -> NDArray[Any]:
+    try:
+        return np.empty((count, like.shape[1]), like.dtype)
+    except (MemoryError, ValueError):  # ValueError: more than any address space
+        size = count * like.shape[1] * like.dtype.itemsize / (1 << 30)
+        raise UsageError(
+            f"the features of {count} pictures, {size:.0f} GiB, do not fit into memory: give fewer "
+            "--samples"
+        ) from None
 
 
 def digest_of(*parts: str) -> str:

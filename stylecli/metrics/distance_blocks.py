@@ -1,74 +1,58 @@
-"""Squared distances between points by float32 products, with a bound on their error.
+"""Points in feature space a block at a time, and the exact distances of chosen pairs."""
 
-‖x-y‖² = ‖x‖² + ‖y‖² - 2xᵀy costs one matrix product for a block of pairs, and cancels where points
-are near each other compared with their length. The bound says how much, so that a comparison can
-be trusted or made again from the difference itself.
-"""
-
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 Rows = NDArray[np.int64]
 
-_UNIT = 2.0**-24  # half a unit in the last place of float32
-_WIDE_UNIT = 2.0**-53
-_ROWS = 2048
-
-
-class Block(NamedTuple):
-    """Some points: centred float32 [B, d], and their squared lengths [B]."""
-
-    points: NDArray[np.float32]
-    squares: NDArray[np.float32]
+_TOGETHER = 1 << 18  # numbers worked on at a time: 2 MB of float64, about a core's cache
 
 
 class PointSet:
-    """Features [N, d] of any float type, centred and widened a block at a time."""
+    """Features [N, d] of any float type, centred and widened a block at a time.
+
+    Distances do not see the centre, rounding does: lengths are small near it.
+    """
 
     def __init__(self, features: NDArray[Any], centre: Float64) -> None:
         self.features = features
         self._centre = centre.astype(np.float32)
-        self.squares: Float64 = np.concatenate([
-            np.square(self._centred(start, start + _ROWS)).sum(axis=1, dtype=np.float64)
-            for start in range(0, len(features), _ROWS)
-        ])  # fmt: skip
+        self.squares: Float64 = np.empty(len(features))  # of the lengths, from the centre
+        step = rows_together(features.shape[1])
+        for start in range(0, len(features), step):
+            some = self.widened(slice(start, start + step))
+            self.squares[start : start + step] = np.einsum("nd,nd->n", some, some)
 
     def __len__(self) -> int:
         return len(self.features)
 
-    def block(self, start: int, stop: int) -> Block:
-        """Return points start to stop - 1."""
-        return Block(self._centred(start, stop), self.squares[start:stop].astype(np.float32))
+    @property
+    def width(self) -> int:
+        """Return d."""
+        return int(self.features.shape[1])
 
-    def doubt(self, others: "PointSet | None" = None, wide: bool = False) -> Float64:
-        """Return how wrong a squared distance from each point to any of ``others`` can be [N].
-
-        ``others`` None: to any of its own; ``wide``: one of ``wide_distances``.
-
-        A sum of d products is off by d units at most, in any order, relative to ‖x‖‖y‖, which is
-        at most half of ‖x‖² + ‖y‖²; sixteen more units pay for centring, squares and additions.
-        """
-        longest = float((self if others is None else others).squares.max())
-        units = self.features.shape[1] + 16
-        unit = _WIDE_UNIT if wide else _UNIT
-        return np.asarray(units * unit * (1.0 + 1e-6) * (self.squares + longest))
-
-    def widened(self, rows: Rows | slice) -> Float64:
-        """Return points as centred float64 [B, d]."""
-        return np.asarray(widen(self.features[rows]).astype(np.float64) - self._centre)
-
-    def _centred(self, start: int, stop: int) -> NDArray[np.float32]:
-        centred = widen(self.features[start:stop])
+    def centred(self, rows: slice) -> Float32:
+        """Return points as centred float32 [B, d]; each number is off by half a unit at most."""
+        centred = widen(self.features[rows])
         centred -= self._centre
         return centred
 
+    def widened(self, rows: slice) -> Float64:
+        """Return points as centred float64 [B, d]."""
+        return np.asarray(widen(self.features[rows]).astype(np.float64) - self._centre)
 
-def widen(features: NDArray[Any]) -> NDArray[np.float32]:
+
+def rows_together(width: int) -> int:
+    """Return how many rows of ``width`` numbers are worked on at a time, at least one."""
+    return max(1, _TOGETHER // width)
+
+
+def widen(features: NDArray[Any]) -> Float32:
     """Return a float32 copy of float16 or float32 features; exact."""
     if features.dtype == np.float32:
         return features.copy()
@@ -76,28 +60,13 @@ def widen(features: NDArray[Any]) -> NDArray[np.float32]:
     return np.asarray(torch.from_numpy(np.ascontiguousarray(features)).float().numpy())
 
 
-def squared_distances(rows: Block, columns: Block) -> NDArray[np.float32]:
-    """Return approximate squared distances [B, C]; rounding may leave them below zero."""
-    squares = rows.points @ columns.points.T
-    squares *= np.float32(-2.0)
-    squares += rows.squares[:, None]
-    squares += columns.squares
-    return squares
-
-
-def wide_distances(points: PointSet, rows: Rows) -> Float64:
-    """Return squared distances [B, N] of some points to all by float64 products."""
-    mine = points.widened(rows)
-    parts = []
-    for start in range(0, len(points), _ROWS):
-        others = points.widened(slice(start, start + _ROWS))
-        parts.append(np.square(others).sum(axis=1) - 2.0 * (mine @ others.T))
-    return np.asarray(np.concatenate(parts, axis=1) + np.square(mine).sum(axis=1)[:, None])
-
-
-def exact_distances(a: PointSet, rows: Rows, b: PointSet, columns: Rows) -> NDArray[np.float32]:
+def exact_distances(a: PointSet, rows: Rows, b: PointSet, columns: Rows) -> Float32:
     """Return distances [P] of pairs, float64 from the features' difference, rounded to float32."""
-    difference = widen(a.features[rows]).astype(np.float64)
-    difference -= widen(b.features[columns])
-    squares = np.einsum("pd,pd->p", difference, difference)
-    return np.asarray(np.sqrt(squares).astype(np.float32))
+    distances = np.empty(len(rows), np.float32)
+    step = rows_together(a.width)
+    for start in range(0, len(rows), step):
+        some = slice(start, start + step)
+        difference = widen(a.features[rows[some]]).astype(np.float64)
+        difference -= widen(b.features[columns[some]])
+        distances[some] = np.sqrt(np.einsum("pd,pd->p", difference, difference))
+    return distances

@@ -5,14 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from numpy.typing import NDArray
 
 from stylecli import __version__
 from stylecli.devices import resolve_device
 from stylecli.distributed import Ranks
 from stylecli.metrics.classifiers import AttributeClassifiers
 from stylecli.metrics.collecting import digest_of
-from stylecli.metrics.fakes import LabelSource, PictureSet, draw_fakes, label_source
+from stylecli.metrics.fakes import LabelSource, PictureSet, Sample, draw_samples, label_source
 from stylecli.metrics.features import level_for
 from stylecli.metrics.measuring_meter import Meter
 from stylecli.metrics.metric_tasks import PathTask, PictureTask, SeparabilityTask, Task
@@ -26,14 +25,15 @@ from stylecli.metrics.picture_measuring import (
 from stylecli.metrics.picture_sets import DatasetPictures, MeasuredSet, choose
 from stylecli.metrics.planning import Samples, plan, plan_sets
 from stylecli.metrics.results import MetricResult
-from stylecli.metrics.separability_results import measure_spaces
+from stylecli.metrics.separability_results import SHARE, judge_spaces, share_samples
 from stylecli.metrics.statistics_cache import StatisticsCache
 from stylecli.networks.bundle import Bundle
 from stylecli.networks.stylegan1 import Generator
 from stylecli.progress import Progress, silent
-from stylecli.rendering import exact_kernels
+from stylecli.rendering import Precision, check_precision, exact_kernels
 
 _SET_BATCH = 32  # pictures of a compared set at a time
+NOISE = "random, per picture"
 
 
 def evaluate(
@@ -44,6 +44,7 @@ def evaluate(
     samples: Samples = None,
     seed: int = 0,
     psi: float = 1.0,
+    precision: Precision = "float32",
     batch: int | None = None,
     device: torch.device | str = "auto",
     network_digest: str | None = None,
@@ -61,19 +62,21 @@ def evaluate(
     why.
 
     Fakes are drawn with random noise, labels as in the dataset, truncation ``psi``, quantised to
-    8 bits (path lengths see the float images). Nothing depends on the global random state. Only
+    8 bits (path lengths see the float images). ``precision`` bf16 is for Inception's and VGG16's
+    convolutions, and the results' names say it. Nothing depends on the global random state. Only
     path lengths, separability and is of an unconditional network do without a dataset. With
     ``cache`` statistics of the reals are kept on disk, those of fakes too where ``network_digest``
     is given, so that the same call goes on where an interrupt stopped it. Over ``ranks`` all call
     this; the main one gets the results, the others nothing. Raises UsageError for unknown names and
     for metrics in w of a network without w, DataError for a dataset that does not fit.
     """
+    check_precision(precision)
     device = resolve_device(device) if isinstance(device, str) else device
     config = bundle.generator.config
     classifiers = classifiers.recognising() if classifiers is not None else None
     size = len(dataset) if dataset is not None else 0
     tasks = plan(names, samples, dataset_size=size, config=config, gpu=device.type == "cuda",
-                 classifiers=classifiers, psi=psi)  # fmt: skip
+                 classifiers=classifiers, psi=psi, precision=precision)  # fmt: skip
     possible = [task for task in tasks if not task.skipped and _has_reals(task, dataset)]
     if dataset is not None and any(isinstance(task, PictureTask) for task in possible):
         level_for(dataset, config.resolution)  # refuse before hours of work
@@ -87,7 +90,7 @@ def evaluate(
         "network_digest": network_digest,
         "version": __version__,
     }
-    how = Measuring(device, Meter(progress, _total(possible)), StatisticsCache(cache),
+    how = Measuring(device, Meter(progress, _total(possible, size)), StatisticsCache(cache),
                     ranks or Ranks())  # fmt: skip
     found = _measure_network(possible, G, labels, dataset, batch, common, classifiers, how)
     return _in_order(tasks, found, common)
@@ -100,6 +103,7 @@ def compare(
     *,
     samples: Samples = None,
     seed: int = 0,
+    precision: Precision = "float32",
     device: torch.device | str = "auto",
     cache: bool = True,
     ranks: Ranks | None = None,
@@ -112,8 +116,10 @@ def compare(
     its resize, which the definition names, makes them its input. Raises UsageError for unknown
     names and for metrics of networks.
     """
+    check_precision(precision)
     device = resolve_device(device) if isinstance(device, str) else device
-    tasks = plan_sets(names, samples, measured=len(measured), reference=len(reference))
+    tasks = plan_sets(names, samples, measured=len(measured), reference=len(reference),
+                      precision=precision)  # fmt: skip
     possible = [task for task in tasks if not task.skipped]
     common: dict[str, Any] = {
         "seed": seed,
@@ -123,8 +129,8 @@ def compare(
         "dataset_sizes": reference.sizes,
         "version": __version__,
     }
-    how = Measuring(device, Meter(progress, _total(possible)), StatisticsCache(cache),
-                    ranks or Ranks())  # fmt: skip
+    how = Measuring(device, Meter(progress, _total(possible, len(reference))),
+                    StatisticsCache(cache), ranks or Ranks())  # fmt: skip
     most = max((task.fakes for task in possible), default=0)
     indices, common["measured_chosen"] = choose(most, len(measured), first=False)
     identity = digest_of(measured.digest, str(most)) if measured.digest else ""
@@ -150,28 +156,33 @@ def _measure_network(
     spaces = [task for task in tasks if isinstance(task, SeparabilityTask)]
     size = batch or _picture_batch(G.config.resolution, how.device)
     seed, psi = common["seed"], common["truncation_psi"]
-    identity = ""
+    digest = ""
     if common["network_digest"]:
         known = ("network_digest", "seed", "truncation_psi") + ("dataset_digest",) * bool(labels)
-        identity = digest_of(*(str(common[key]) for key in known), how.device.type)
+        digest = digest_of(*(str(common[key]) for key in known), how.device.type)
     found: list[MetricResult] = []
 
-    def draw(numbers: range) -> list[NDArray[Any]]:
-        return list(draw_fakes(G, len(numbers), seed=seed, batch=size, labels=labels,
-                               first=numbers.start, psi=psi))  # fmt: skip
+    def draw(numbers: range) -> list[Sample]:
+        # Whole batches: kernels differ with their size, and a picture is to have the same digits
+        # whatever else is measured with it.
+        return list(draw_samples(G, size, seed=seed, batch=size, labels=labels,
+                                 first=numbers.start, psi=psi))  # fmt: skip
 
     with exact_kernels(how.device):
-        if pictures:
+        shared = None
+        if spaces and classifiers is not None:
+            shared = share_samples(spaces, G.config, classifiers.to(how.device), digest)
+        if pictures or shared is not None:
             reals = DatasetPictures(dataset, G.config.resolution) if dataset is not None else None
-            facts = {**common, "noise_mode": "random, per picture"}
-            source = FakeSource(draw, identity, size)
-            found += measure_pictures(pictures, source, reals, facts, how)
+            facts = {**common, "noise_mode": NOISE}
+            source = FakeSource(draw, digest, size, pictures=lambda sample: sample.pictures)
+            beside = shared.beside if shared else None
+            found += measure_pictures(pictures, source, reals, facts, how, beside)
         for task in tasks:
             if isinstance(task, PathTask):
-                found.append(measure_path(task, G, labels, batch, identity, common, how))
-        if spaces and classifiers is not None and how.ranks.is_main:
-            part = how.meter.part("separability")
-            found += measure_spaces(spaces, G, classifiers, labels, size, common, part)
+                found.append(measure_path(task, G, labels, batch, digest, common, how))
+        if shared is not None and how.ranks.is_main:
+            found += judge_spaces(spaces, shared, G.config, {**common, "noise_mode": NOISE}, how)
     return found
 
 
@@ -197,11 +208,13 @@ def _skipped(task: Task, common: dict[str, Any]) -> MetricResult:
     return MetricResult(task.name, None, skipped=reason, note=task.note, definition=common)
 
 
-def _total(tasks: Sequence[Task]) -> float:
-    total = count_pictures([task for task in tasks if isinstance(task, PictureTask)])
+def _total(tasks: Sequence[Task], reals: int) -> float:
+    pictures = [task for task in tasks if isinstance(task, PictureTask)]
+    total: float = count_pictures(pictures, reals)
     total += sum(task.pairs for task in tasks if isinstance(task, PathTask))
-    spaces = [task.samples for task in tasks if isinstance(task, SeparabilityTask)]
-    return total + max(spaces, default=0)
+    samples = max((task.samples for task in tasks if isinstance(task, SeparabilityTask)), default=0)
+    fakes = max((task.fakes for task in pictures), default=0)
+    return total + max(samples - fakes, 0) + SHARE * samples  # drawn once; then the hyperplanes
 
 
 def _picture_batch(resolution: int, device: torch.device) -> int:

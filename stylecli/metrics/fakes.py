@@ -1,5 +1,6 @@
 """Pictures for measuring: drawn one by one from (seed, number), so that batches cannot matter."""
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -42,6 +43,11 @@ class Sample:
     w: Tensor  # [B, w_dim]: that of the last layer
     images: Tensor  # [B, C, R, R], about [-1, 1]
 
+    @functools.cached_property
+    def pictures(self) -> Pictures:
+        """The images as uint8 [B, 3, R, R], quantised as saved pictures are."""
+        return as_colour(to_uint8(self.images).transpose(0, 3, 1, 2))
+
 
 def draw_samples(
     G: Generator,
@@ -81,26 +87,6 @@ def draw_samples(
             ws = G.mapping(z, c, truncation_psi=psi) if psi != 1.0 else G.mapping(z, c)
             images = synthesis(ws, noise=noise or None)
         yield Sample(z, ws[:, -1], images)
-
-
-def draw_fakes(
-    G: Generator,
-    count: int,
-    *,
-    seed: int,
-    batch: int,
-    labels: LabelSource | None,
-    first: int = 0,
-    psi: float = 1.0,
-) -> Iterator[Pictures]:
-    """Yield ``count`` generated pictures as uint8 [B, 3, R, R], quantised as saved pictures are.
-
-    They are those of ``draw_samples``.
-    """
-    for sample in draw_samples(
-        G, count, seed=seed, batch=batch, labels=labels, first=first, psi=psi
-    ):
-        yield as_colour(to_uint8(sample.images).transpose(0, 3, 1, 2))
 
 
 def as_colour(pictures: Pictures) -> Pictures:

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from stylecli.distributed import Ranks
 
-# Pictures of these numbers as uint8 [B, 3, H, W], one array per size, in order.
-Read = Callable[[range], list[NDArray[Any]]]
-Extract = Callable[[NDArray[Any]], NDArray[Any]]  # to rows [B, d]
+# What has these numbers, in order, in one or more parts: pictures as uint8 [B, 3, H, W], an array
+# per size, or samples of a network. There may be more in the last than was asked for.
+Read = Callable[[range], list[Any]]
+Extract = Callable[[Any], NDArray[Any]]  # a part to rows [B, d]
 
 
 def stream_features(
@@ -71,9 +72,7 @@ def stream_features(
         yield features
 
 
-def _reading(
-    read: Read, batches: list[range], ahead: bool
-) -> Iterator[tuple[range, list[NDArray[Any]]]]:
+def _reading(read: Read, batches: list[range], ahead: bool) -> Iterator[tuple[range, list[Any]]]:
     if not ahead:
         for numbers in batches:
             yield numbers, read(numbers)
@@ -89,13 +88,13 @@ def _reading(
 
 
 def _show(
-    reading: Iterator[tuple[range, list[NDArray[Any]]]],
+    reading: Iterator[tuple[range, list[Any]]],
     extractors: Mapping[str, Extract],
     wanted: Mapping[str, int],
 ) -> Iterator[dict[str, NDArray[Any]]]:
     for numbers, pictures in reading:
         yield {
-            name: np.concatenate([extract(np.ascontiguousarray(part)) for part in pictures])[
+            name: np.concatenate([extract(part) for part in pictures])[
                 : _rows(numbers, wanted[name])
             ]
             for name, extract in extractors.items()

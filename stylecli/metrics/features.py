@@ -1,6 +1,6 @@
 """Features of pictures: one way to call every feature network."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,12 +10,32 @@ from numpy.typing import NDArray
 from stylecli.errors import DataError, UsageError
 from stylecli.interop.feature_weights import obtain
 from stylecli.metrics.fakes import Pictures, PictureSet
+from stylecli.rendering import Precision
 
 Features = NDArray[np.float32]  # [N, d]
 
 INCEPTION = "inception-2015-12-05"
 VGG16_FC2 = "vgg16"  # its second fully connected layer, for precision and recall
 STAND_IN = "efficientnet-lite0"
+
+
+@dataclass(frozen=True)
+class View:
+    """A feature network and how it looks: what other features than another view's come from."""
+
+    network: str
+    clean: bool = False  # pictures are resized before by PIL's rule, for clean FID; Inception only
+    precision: Precision = "float32"  # of its convolutions
+
+    @property
+    def key(self) -> str:
+        """A name for it: the network's, with what is not usual."""
+        return self.network + " clean" * self.clean + f" {self.precision}" * self.is_rough
+
+    @property
+    def is_rough(self) -> bool:
+        """Whether features are those of 16-bit arithmetic."""
+        return self.precision != "float32"
 
 
 @dataclass(frozen=True)
@@ -29,41 +49,93 @@ class Extractor:
     # features [N, d] -> class probabilities [N, K], of the last layer without its bias: what
     # Inception Score is defined with; None where the features are not those of a last layer
     classify: Callable[[Features], Features] | None = None
+    precision: Precision = "float32"
 
 
-def open_extractor(name: str, device: torch.device) -> Extractor:
-    """Load a feature network by its registry name; raise WeightsError when it is not here."""
-    if name not in (INCEPTION, VGG16_FC2, STAND_IN):
-        raise UsageError(
-            f"{name!r} gives no features: expected {INCEPTION}, {VGG16_FC2} or {STAND_IN}"
-        )
-    arrays, sha256 = obtain(name)
-    if name == INCEPTION:
-        from stylecli.metrics.inception import RESIZE as INCEPTION_RESIZE
-        from stylecli.metrics.inception import InceptionV3
+def open_extractors(views: Iterable[View], device: torch.device) -> dict[str, Extractor]:
+    """Return view key -> extractor; views of one network share its weights.
 
-        inception = InceptionV3.from_state_dict(arrays).to(device)
+    Raises WeightsError where weights are not here, UsageError for a network that gives no features
+    or is not looked through in this way: clean is Inception's, EfficientNet-Lite0 is float32 alone.
+    """
+    wanted = list(dict.fromkeys(views))
+    opened: dict[str, Extractor] = {}
+    for name in dict.fromkeys(view.network for view in wanted):
+        open_one = {INCEPTION: _inception, VGG16_FC2: _vgg16, STAND_IN: _stand_in}.get(name)
+        if open_one is None:
+            raise UsageError(
+                f"{name!r} gives no features: expected {INCEPTION}, {VGG16_FC2} or {STAND_IN}"
+            )
+        of_network = open_one(device)
+        opened |= {view.key: of_network(view) for view in wanted if view.network == name}
+    return opened
+
+
+def _inception(device: torch.device) -> Callable[[View], Extractor]:
+    from stylecli.metrics.inception import RESIZE, InceptionV3
+    from stylecli.metrics.resizing import CLEAN_RESIZE, resize_clean
+
+    arrays, sha256 = obtain(INCEPTION)
+    network = InceptionV3.from_state_dict(arrays).to(device)
+
+    def of_view(view: View) -> Extractor:
+        def extract(pictures: Pictures) -> Features:
+            seen = resize_clean(pictures) if view.clean else np.ascontiguousarray(pictures)
+            found = network(torch.from_numpy(seen), outputs=["2048"], bfloat16=view.is_rough)
+            return _on_host(found["2048"])
+
+        resize = f"{CLEAN_RESIZE}, (x - 128)/128" if view.clean else RESIZE
+        return Extractor(INCEPTION, sha256, resize, extract, network.classify, view.precision)
+
+    return of_view
+
+
+def _vgg16(device: torch.device) -> Callable[[View], Extractor]:
+    from stylecli.metrics.vgg16 import RESIZE, VGG16
+
+    arrays, sha256 = obtain(VGG16_FC2)
+    network = VGG16.from_state_dict(arrays).to(device)
+
+    def of_view(view: View) -> Extractor:
+        _refuse_clean(view)
         return Extractor(
-            name,
+            VGG16_FC2,
             sha256,
-            INCEPTION_RESIZE,
-            lambda pictures: inception(pictures, outputs=["2048"])["2048"],
-            inception.classify,
+            RESIZE,
+            lambda pictures: _on_host(network.features(pictures, bfloat16=view.is_rough)),
+            precision=view.precision,
         )
-    if name == VGG16_FC2:
-        from stylecli.metrics.vgg16 import RESIZE as VGG16_RESIZE
-        from stylecli.metrics.vgg16 import VGG16
 
-        vgg16 = VGG16.from_state_dict(arrays).to(device)
-        return Extractor(
-            name, sha256, VGG16_RESIZE, lambda pictures: vgg16.features(pictures).cpu().numpy()
-        )
+    return of_view
+
+
+def _stand_in(device: torch.device) -> Callable[[View], Extractor]:
     from stylecli.metrics.efficientnet import RESIZE, EfficientNetLite0
 
-    efficient = EfficientNetLite0.from_state_dict(arrays).to(device)
-    return Extractor(
-        name, sha256, RESIZE, lambda pictures: efficient.features(pictures).cpu().numpy()
-    )
+    arrays, sha256 = obtain(STAND_IN)
+    network = EfficientNetLite0.from_state_dict(arrays).to(device)
+
+    def of_view(view: View) -> Extractor:
+        _refuse_clean(view)
+        if view.is_rough:
+            raise UsageError(
+                f"{STAND_IN} is measured in float32: {view.precision} moves it too far"
+            )
+        return Extractor(
+            STAND_IN, sha256, RESIZE, lambda pictures: _on_host(network.features(pictures))
+        )
+
+    return of_view
+
+
+def _refuse_clean(view: View) -> None:
+    if view.clean:
+        raise UsageError(f"clean resize is defined with {INCEPTION}: {view.network} has its own")
+
+
+def _on_host(features: torch.Tensor) -> Features:
+    found: Features = features.cpu().numpy()
+    return found
 
 
 def level_for(dataset: PictureSet, resolution: int) -> int:

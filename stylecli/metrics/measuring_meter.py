@@ -15,12 +15,12 @@ class Meter:
             self._done += count
             self._report(self._done, self._total, note)
 
-    def part(self, note: str) -> Progress:
-        """Return a progress callback for a part of the whole."""
+    def share(self, size: float) -> Progress:
+        """Return a progress callback for a part of the whole, ``size`` of its units."""
         before = self._done
 
-        def report(done: float, total: float, note: str = note) -> None:
-            self._done = before + done
+        def report(done: float, total: float, note: str = "") -> None:
+            self._done = before + round(size * done / total)
             self._report(self._done, self._total, note)
 
         return report

@@ -6,10 +6,12 @@ A bare published name stands on the published counts; off them the name says the
 from dataclasses import dataclass
 from typing import Literal
 
-from stylecli.metrics.features import INCEPTION, VGG16_FC2
+from stylecli.metrics.features import INCEPTION, VGG16_FC2, View
 from stylecli.metrics.official_classifiers import COUNT as OFFICIAL_CLASSIFIERS
 from stylecli.metrics.path_length import PathSetting
-from stylecli.metrics.separability import PAPER_SAMPLES, Space
+from stylecli.metrics.sample_rows import Space
+from stylecli.metrics.separability import PAPER_SAMPLES
+from stylecli.rendering import Precision
 
 Kind = Literal["fid", "kid", "is", "pr", "diversity"]
 
@@ -34,6 +36,13 @@ class PictureTask:
     skipped: str | None = None
     note: str | None = None
     psi: float = 1.0
+    clean: bool = False  # pictures are resized by PIL's rule, as clean FID is defined
+    precision: Precision = "float32"  # of the feature network's convolutions
+
+    @property
+    def view(self) -> View:
+        """The feature network and how it looks."""
+        return View(self.network, self.clean, self.precision)
 
     @property
     def published_count(self) -> bool:
@@ -42,7 +51,7 @@ class PictureTask:
 
     @property
     def name(self) -> str:
-        """The result's name: it says the network and, off the published count, the count."""
+        """The result's name: it says what is not as published, the count, the network, the bits."""
         return self._named(self.kind)
 
     @property
@@ -53,7 +62,8 @@ class PictureTask:
         return (self.name,)
 
     def _named(self, kind: str) -> str:
-        cut = f"-psi{self.psi:g}" * (self.psi != 1.0)
+        kind += "-clean" * self.clean
+        cut = f"-{self.precision}" * self.view.is_rough + f"-psi{self.psi:g}" * (self.psi != 1.0)
         if self.network != DEFINED_WITH.get(self.kind):
             return f"{kind}@{self.network}{cut}"
         published = {"precision": "pr50k3{}_precision", "recall": "pr50k3{}_recall",

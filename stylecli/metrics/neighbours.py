@@ -1,25 +1,26 @@
 """Precision and recall by nearest neighbours in feature space."""
 
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from stylecli.errors import UsageError
 from stylecli.metrics.arrays import check_features, check_same_width
-from stylecli.metrics.distance_blocks import (
-    Bools,
-    PointSet,
-    Rows,
-    exact_distances,
-    squared_distances,
-    wide_distances,
-)
+from stylecli.metrics.distance_blocks import Float32, Float64, PointSet, Rows, exact_distances
+from stylecli.metrics.distance_ladder import Ladder, Rung, codes_of
+from stylecli.metrics.integer_codes import Codes
+
+Bools = NDArray[np.bool_]
 
 _BLOCK = 2048  # rows and columns of distances at a time: 16 MB of float32
-_SPARE = 3  # neighbours kept beyond the k-th, so that rounding seldom leaves a doubt
-_PAIRS = 2048  # exact distances at a time
-_AGAIN = 128  # points that are compared with all others in float64 at a time
+# Distances are compared after rounding to float32, squares of them are not rounded: within two
+# units of a square the rounded distance has the last word.
+_ROUNDING = 2.0**-22
 
 
 def precision_recall(real: Any, fake: Any, k: int = 3) -> tuple[float, float]:
@@ -28,13 +29,13 @@ def precision_recall(real: Any, fake: Any, k: int = 3) -> tuple[float, float]:
     A set's manifold is the union of balls around its points that reach the k-th neighbour.
     Precision is the share of fakes inside the manifold of the reals (≤), recall the share of
     reals inside that of the fakes. The distance of two points is computed in float64 from
-    their difference and rounded to float32. Most pairs never need it: float32 products with an
-    error bound tell who is near, and only what the bound leaves open is computed again.
+    their difference and rounded to float32. Most pairs never need it: products of bytes (of
+    float32, where the machine has no quick ones) with an error bound tell who is near, and only
+    what the bound leaves open is computed again.
 
-    Features stay as they come, float16 (as in the official programs) or float32; beyond them
-    about 250 MB at d = 4096 is used, and 120 bytes a point (1 kB where float32 leaves a radius
-    open). Raises UsageError for wrong shapes, values that are not finite, or k not from
-    1 to one less than the rows.
+    Features stay as they come, float16 (as in the official programs) or float32; beyond them two
+    bytes a feature and about 200 MB at d = 4096 are used. Raises UsageError for wrong shapes,
+    values that are not finite, or k not from 1 to one less than the rows.
     Kynkäänniemi et al. 2019, Eqs. 1-2.
     """
     real, fake = _as_floats(real), _as_floats(fake)
@@ -46,12 +47,15 @@ def precision_recall(real: Any, fake: Any, k: int = 3) -> tuple[float, float]:
             f"k {k} does not fit {len(real)} real and {len(fake)} fake rows: "
             "expected at least 1 and fewer than either"
         )
-    # Distances do not see the centre, rounding does.
+    fakes = PointSet(fake, fake.mean(axis=0, dtype=np.float64))
+    fake_radii = _radii(fakes, codes_of(fakes), k)
     centre = real.mean(axis=0, dtype=np.float64)
-    real_radii = _radii(PointSet(real, centre), k)
-    fake_radii = _radii(PointSet(fake, fake.mean(axis=0, dtype=np.float64)), k)
+    reals = PointSet(real, centre)
+    codes = codes_of(reals)
+    real_radii = _radii(reals, codes, k)
+    fakes = PointSet(fake, centre)
     fakes_inside, reals_inside = _inside(
-        PointSet(real, centre), real_radii, PointSet(fake, centre), fake_radii
+        Ladder(reals, fakes, codes, codes_of(fakes)), reals, real_radii, fakes, fake_radii
     )
     return float(fakes_inside.mean()), float(reals_inside.mean())
 
@@ -61,97 +65,170 @@ def _as_floats(values: Any) -> NDArray[Any]:
     return array if array.dtype in (np.float16, np.float32) else array.astype(np.float32)
 
 
-class _Nearest:
-    """The nearest points found so far of every point: approximate squares, and who they are."""
+@dataclass(frozen=True)
+class _Pairs:
+    """Pairs of a ball (by its centre) and a point, and a lower bound of their squared distance."""
 
-    def __init__(self, rows: int, kept: int) -> None:
-        self.squares = np.full((rows, kept), np.inf, np.float32)
-        self.who = np.zeros((rows, kept), np.int64)
+    balls: Rows
+    points: Rows
+    lower: Float64
 
-    def see(self, start: int, squares: NDArray[np.float32], first: int) -> None:
-        """Take note of squares [B, C] from points start.. to points first.. ."""
-        kept = self.squares.shape[1]
-        worst = self.squares[start : start + len(squares), -1]
-        rows = np.flatnonzero(squares.min(axis=1) < worst)
-        if not rows.size:
-            return
-        near = squares if len(rows) == len(squares) else squares[rows]
-        if near.shape[1] > kept:
-            columns = np.argpartition(near, kept - 1, axis=1)[:, :kept]
-        else:
-            columns = np.broadcast_to(np.arange(near.shape[1]), near.shape)
-        both = np.concatenate(
-            [self.squares[start + rows], np.take_along_axis(near, columns, axis=1)], axis=1
-        )
-        who = np.concatenate([self.who[start + rows], columns + first], axis=1)
-        order = np.argsort(both, axis=1, kind="stable")[:, :kept]
-        self.squares[start + rows] = np.take_along_axis(both, order, axis=1)
-        self.who[start + rows] = np.take_along_axis(who, order, axis=1)
+    def __len__(self) -> int:
+        return len(self.balls)
+
+    def __getitem__(self, which: Rows | Bools) -> "_Pairs":
+        return _Pairs(self.balls[which], self.points[which], self.lower[which])
 
 
-def _radii(points: PointSet, k: int) -> NDArray[np.float32]:
+class _Question(Protocol):
+    """Something to be known about pairs whose squared distance is within reach of the ball."""
+
+    @property
+    def reach(self) -> Float64:
+        """Return the squared distances [balls] beyond which nothing matters."""
+
+    @property
+    def asked(self) -> Bools | None:
+        """Return which points [points] matter still; None for all."""
+
+    def sift(self, pairs: _Pairs, upper: Float64) -> _Pairs:
+        """Return the pairs that upper bounds of the squared distances leave open."""
+
+    def guess(self, pairs: _Pairs) -> _Pairs:
+        """Settle what few distances may settle; return the pairs left open."""
+
+    def settle(self, pairs: _Pairs) -> None:
+        """Compute the distances of open pairs, as far as they matter, and know."""
+
+
+def _examine(
+    ladder: Ladder,
+    rows: slice,
+    columns: slice,
+    questions: list[tuple[_Question, bool]],
+    begun: "_Nearest | None" = None,
+) -> None:
+    """Settle questions about a block of pairs; a question's flag says that balls are columns.
+
+    ``begun``: what first begins with the block, and knows some pairs from then on.
+    """
+    known: Tensor | None = None
+    left: list[_Pairs] = []
+    for rung, lower in ladder.lower_bounds(rows, columns):
+        if begun is not None:
+            known = begun.begin(rows, lower) if known is None else known
+            lower.scatter_(1, known, torch.nan)
+        left = [_open(rung, lower, rows, columns, *question) for question in questions]
+        enough = int(rung.share * lower.numel())
+        if sum(map(len, left)) <= enough:
+            break
+        # One distance for every point is little beside a dear rung, and may make it needless.
+        if sum(lower.shape) * 8 <= enough:
+            left = [q.guess(pairs) for (q, _), pairs in zip(questions, left, strict=True)]
+            if sum(map(len, left)) <= enough:
+                break
+    for (question, _), pairs in zip(questions, left, strict=True):
+        question.settle(pairs)
+
+
+def _open(
+    rung: Rung, lower: Tensor, rows: slice, columns: slice, question: _Question, flipped: bool
+) -> _Pairs:
+    """Return the pairs of a block that a question leaves open at this rung."""
+    balls, points = (columns, rows) if flipped else (rows, columns)
+    doubts = (rung.columns, rung.rows) if flipped else (rung.rows, rung.columns)
+    reach = torch.from_numpy(question.reach[balls]).to(lower.dtype)
+    near = torch.le(lower, reach if flipped else reach[:, None])
+    if question.asked is not None:
+        asked = torch.from_numpy(question.asked[points])
+        near &= asked[:, None] if flipped else asked
+    flat = np.flatnonzero(near.numpy())
+    row, column = np.divmod(flat, lower.shape[1])
+    ball, point = (column, row) if flipped else (row, column)
+    pairs = _Pairs(
+        ball + balls.start, point + points.start, lower.numpy().reshape(-1)[flat].astype(np.float64)
+    )
+    gap = 2.0 * (doubts[0][pairs.balls] + doubts[1][pairs.points])
+    return question.sift(pairs, pairs.lower + gap)
+
+
+def _turns(groups: Rows, key: Float64) -> Iterator[Rows]:
+    """Yield every group's first by ``key``, then every group's second, and so on."""
+    order = np.lexsort((key, groups))
+    groups = groups[order]
+    starts = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]][: len(groups)])
+    sizes = np.diff(np.r_[starts, len(groups)])
+    turn = np.arange(len(groups)) - np.repeat(starts, sizes)
+    order = order[np.argsort(turn, kind="stable")]
+    yield from np.split(order, np.cumsum(np.bincount(turn))[:-1])
+
+
+def _blocks(n: int) -> list[slice]:
+    return [slice(start, min(start + _BLOCK, n)) for start in range(0, n, _BLOCK)]
+
+
+def _radii(points: PointSet, codes: Codes | None, k: int) -> Float32:
     """Return the exact distance [N] from every point to its k-th neighbour.
 
     Distances are symmetric: a block off the diagonal serves its rows and its columns.
     """
-    n = len(points)
-    # A point is its own first neighbour.
-    nearest = _Nearest(n, min(n, k + 1 + _SPARE))
-    for i in range(0, n, _BLOCK):
-        rows = points.block(i, i + _BLOCK)
-        for j in range(i, n, _BLOCK):
-            columns = rows if j == i else points.block(j, j + _BLOCK)
-            squares = squared_distances(rows, columns)
-            nearest.see(i, squares, j)
-            if j > i:
-                nearest.see(j, np.ascontiguousarray(squares.T), i)
-    radii = np.empty(n, np.float32)
-    for i in range(0, n, _PAIRS):
-        who = nearest.who[i : i + _PAIRS]
-        radii[i : i + len(who)] = _kth(points, np.arange(i, i + len(who)), who, k)
-    if nearest.squares.shape[1] < n:
-        # Who was not kept is at least this far; no radius is smaller than 0.
-        beyond = nearest.squares[:, -1] - points.doubt()
-        doubtful = (beyond <= np.square(radii, dtype=np.float64)) & (radii > 0)
-        _look_again(points, np.flatnonzero(doubtful), k, radii)
-    return radii
+    nearest = _Nearest(points, k)
+    ladder = Ladder(points, points, codes, codes)
+    blocks = _blocks(len(points))
+    for block in blocks:  # first, so that every later block meets radii that leave little open
+        _examine(ladder, block, block, [(nearest, False)], nearest)
+    for i, rows in enumerate(blocks):
+        for columns in blocks[i + 1 :]:
+            _examine(ladder, rows, columns, [(nearest, False), (nearest, True)])
+    return np.asarray(nearest.distances[:, -1])
 
 
-def _kth(points: PointSet, rows: Rows, who: Rows, k: int) -> NDArray[np.float32]:
-    """Return the k-th smallest of the exact distances from ``rows`` [B] to ``who`` [B, K]."""
-    exact = [exact_distances(points, rows, points, column) for column in who.T]
-    kth: NDArray[np.float32] = np.partition(np.stack(exact, axis=1), k, axis=1)[:, k]
-    return kth
+class _Nearest:
+    """The exact distances [N, k] from every point to the nearest others found so far, ascending."""
 
+    asked: Bools | None = None
 
-def _look_again(points: PointSet, rows: Rows, k: int, radii: NDArray[np.float32]) -> None:
-    """Settle the radii of ``rows``, whose neighbours float32 could not tell apart."""
-    kept = k + 1 + _SPARE
-    for start in range(0, len(rows), _AGAIN):
-        some = rows[start : start + _AGAIN]
-        squares = wide_distances(points, some)
-        who = np.argpartition(squares, kept - 1, axis=1)[:, :kept]
-        radii[some] = _kth(points, some, who, k)
-        beyond = (
-            np.take_along_axis(squares, who, axis=1).max(axis=1) - points.doubt(wide=True)[some]
-        )
-        for row in some[beyond <= np.square(radii[some], dtype=np.float64)]:
-            radii[row] = np.partition(_exact_row(points, row), k)[k]
+    def __init__(self, points: PointSet, k: int) -> None:
+        self.distances = np.full((len(points), k), np.inf, np.float32)
+        self.reach = np.full(len(points), np.inf)
+        self._points = points
 
+    def begin(self, block: slice, squares: Tensor) -> Tensor:
+        """Compare every point of a block with those that seem nearest; return [B, K] who."""
+        selves = torch.arange(len(squares))
+        squares.fill_diagonal_(torch.inf)
+        kept = min(self.distances.shape[1], len(squares) - 1)
+        known = torch.cat([selves[:, None], squares.topk(kept, dim=1, largest=False)[1]], dim=1)
+        for column in known[:, 1:].T.numpy():
+            self._compare(selves.numpy() + block.start, column + block.start)
+        return known
 
-def _exact_row(points: PointSet, row: int) -> NDArray[np.float32]:
-    parts = []
-    for start in range(0, len(points), _PAIRS):
-        others = np.arange(start, min(start + _PAIRS, len(points)))
-        parts.append(exact_distances(points, np.full(len(others), row), points, others))
-    return np.concatenate(parts)
+    def sift(self, pairs: _Pairs, upper: Float64) -> _Pairs:
+        """Return all: no bound is a distance."""
+        return pairs
+
+    def guess(self, pairs: _Pairs) -> _Pairs:
+        """Return all: a radius is not known before every pair is."""
+        return pairs
+
+    def settle(self, pairs: _Pairs) -> None:
+        """Find out who is nearer than the k-th nearest so far, the most likely first."""
+        for turn in _turns(pairs.balls, pairs.lower):
+            some = pairs[turn]
+            some = some[some.lower <= self.reach[some.balls]]
+            self._compare(some.balls, some.points)
+
+    def _compare(self, points: Rows, others: Rows) -> None:
+        distances = exact_distances(self._points, points, self._points, others)
+        more = np.concatenate([self.distances[points], distances[:, None]], axis=1)
+        self.distances[points] = np.sort(more, axis=1)[:, :-1]
+        radii = self.distances[points, -1].astype(np.float64)
+        # Nothing is nearer than 0.
+        self.reach[points] = np.where(radii > 0, np.square(radii) * (1 + _ROUNDING), -np.inf)
 
 
 def _inside(
-    reals: PointSet,
-    real_radii: NDArray[np.float32],
-    fakes: PointSet,
-    fake_radii: NDArray[np.float32],
+    ladder: Ladder, reals: PointSet, real_radii: Float32, fakes: PointSet, fake_radii: Float32
 ) -> tuple[Bools, Bools]:
     """Return which fakes [M] lie in a ball of a real, and which reals [N] in one of a fake.
 
@@ -159,54 +236,40 @@ def _inside(
     """
     of_fakes = _Membership(fakes, reals, real_radii)
     of_reals = _Membership(reals, fakes, fake_radii)
-    for i in range(0, len(reals), _BLOCK):
-        rows = reals.block(i, i + _BLOCK)
-        for j in range(0, len(fakes), _BLOCK):
-            squares = squared_distances(rows, fakes.block(j, j + _BLOCK))
-            of_fakes.see(squares, i, j)
-            of_reals.see(squares.T, j, i)
-    return of_fakes.inside, of_reals.inside
+    for rows in _blocks(len(reals)):
+        for columns in _blocks(len(fakes)):
+            _examine(ladder, rows, columns, [(of_fakes, False), (of_reals, True)])
+    return ~of_fakes.asked, ~of_reals.asked
 
 
 class _Membership:
-    """Which ``points`` lie in any ball of ``manifold``; doubtful pairs are settled exactly."""
+    """Which ``points`` lie in no ball of ``manifold`` so far."""
 
-    def __init__(self, points: PointSet, manifold: PointSet, radii: NDArray[np.float32]) -> None:
-        self.inside: Bools = np.zeros(len(points), bool)
+    def __init__(self, points: PointSet, manifold: PointSet, radii: Float32) -> None:
+        self.asked: Bools = np.ones(len(points), bool)
         self._points, self._manifold, self._radii = points, manifold, radii
         squares = np.square(radii, dtype=np.float64)
-        doubt = manifold.doubt(points)
-        self._sure = (squares - doubt).astype(np.float32)
-        self._open = (squares + doubt).astype(np.float32)
+        self.reach, self._sure = squares * (1 + _ROUNDING), squares * (1 - _ROUNDING)
 
-    def see(self, squares: NDArray[np.float32], start: int, first: int) -> None:
-        """Take note of squares [B, C] from balls start.. to points first.. ."""
-        balls, points = squares.shape
-        inside = self.inside[first : first + points]
-        # One comparison of the whole block; few points that are still outside are near any ball.
-        near = squares <= self._open[start : start + balls, None]
-        undecided = np.flatnonzero(near.any(axis=0) & ~inside)
-        if not undecided.size:
-            return
-        some = squares[:, undecided]
-        sure = (some <= self._sure[start : start + balls, None]).any(axis=0)
-        inside[undecided[sure]] = True
-        undecided = undecided[~sure]
-        ball, point = np.nonzero(near[:, undecided])
-        if ball.size:
-            self._settle(ball + start, undecided[point] + first)
+    def sift(self, pairs: _Pairs, upper: Float64) -> _Pairs:
+        """Take note of points that are inside for sure; return the pairs of others."""
+        self.asked[pairs.points[upper <= self._sure[pairs.balls]]] = False
+        return pairs[self.asked[pairs.points]]
 
-    def _settle(self, ball: Rows, point: Rows) -> None:
-        # Every point's first doubt, then every point's second: one that holds ends its row.
-        order = np.argsort(point, kind="stable")
-        ball, point = ball[order], point[order]
-        starts = np.flatnonzero(np.r_[True, point[1:] != point[:-1]])
-        turn = np.arange(len(point)) - np.repeat(starts, np.diff(np.r_[starts, len(point)]))
-        order = np.argsort(turn, kind="stable")
-        ball, point = ball[order], point[order]
-        while ball.size:
-            now, later = slice(None, _PAIRS), slice(_PAIRS, None)
-            distances = exact_distances(self._manifold, ball[now], self._points, point[now])
-            self.inside[point[now][distances <= self._radii[ball[now]]]] = True
-            left = ~self.inside[point[later]]
-            ball, point = ball[later][left], point[later][left]
+    def guess(self, pairs: _Pairs) -> _Pairs:
+        """Try the likeliest ball of every point; return the pairs of points still outside."""
+        self._compare(pairs[next(self._by_likelihood(pairs))])
+        return pairs[self.asked[pairs.points]]
+
+    def settle(self, pairs: _Pairs) -> None:
+        """Find out which points are inside, for each the likeliest ball first."""
+        for turn in self._by_likelihood(pairs):
+            some = pairs[turn]
+            self._compare(some[self.asked[some.points]])
+
+    def _by_likelihood(self, pairs: _Pairs) -> Iterator[Rows]:
+        return _turns(pairs.points, pairs.lower - self.reach[pairs.balls])
+
+    def _compare(self, pairs: _Pairs) -> None:
+        distances = exact_distances(self._manifold, pairs.balls, self._points, pairs.points)
+        self.asked[pairs.points[distances <= self._radii[pairs.balls]]] = False

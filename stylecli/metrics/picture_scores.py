@@ -34,6 +34,7 @@ def score(
         **common,
         "features": extractor.name,
         "features_sha256": extractor.sha256,
+        "features_precision": extractor.precision,
         "resize": extractor.resize,
         "fakes": task.fakes,
         "reals": task.reals or None,

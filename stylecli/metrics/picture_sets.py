@@ -4,6 +4,7 @@ Pictures of a folder keep their own sizes: only the feature network's own resize
 """
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -75,15 +76,15 @@ class FolderPictures:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of names, sizes and times of change of the files."""
+        """SHA-256 of names and contents of all files: sizes and times can stay while pixels change.
+
+        Reading them is cheap beside any feature network.
+        """
         if not self._digest:
             found = hashlib.sha256(self._source.fingerprint().encode())
-            files = [self.path] if self.path.is_file() else sorted(self.path.rglob("*"))
-            for file in files:
-                if file.is_file():
-                    facts = file.stat()
-                    name = file.relative_to(self.path).as_posix()
-                    found.update(f"{name} {facts.st_size} {facts.st_mtime_ns}\n".encode())
+            for file in _files(self.path):
+                name = os.fsencode(os.path.relpath(file, self.path))
+                found.update(name + b"\0" + _content(file) + b"\n")
             self._digest = found.hexdigest()
         return self._digest
 
@@ -130,6 +131,30 @@ class FolderPictures:
                 f"expected at least {LEAST_SIDE} px on a side"
             )
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _files(path: Path) -> list[Path]:
+    """Return the files at or below ``path``; links are followed, each folder once."""
+    if not path.is_dir():
+        return [path]
+    files: list[Path] = []
+    seen: set[tuple[int, int]] = set()
+    for folder, folders, names in os.walk(path, followlinks=True):
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        files += [Path(folder, name) for name in names]
+    return sorted(file for file in files if file.is_file())
+
+
+def _content(file: Path) -> bytes:
+    try:
+        with open(file, "rb") as opened:
+            return hashlib.file_digest(opened, "sha256").digest()
+    except OSError:
+        return b"unreadable"  # a picture is named when its turn comes, anything else is none
 
 
 def open_set(path: Path) -> MeasuredSet:

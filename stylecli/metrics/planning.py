@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import get_args
 
 from stylecli import weights
@@ -20,8 +21,10 @@ from stylecli.metrics.metric_tasks import (
     Task,
 )
 from stylecli.metrics.path_length import PathSetting
-from stylecli.metrics.separability import PAPER_SAMPLES, Space
+from stylecli.metrics.sample_rows import Space
+from stylecli.metrics.separability import PAPER_SAMPLES
 from stylecli.networks.config import StyleGAN1Config
+from stylecli.rendering import Precision
 
 Samples = int | Mapping[str, int] | None
 
@@ -34,9 +37,13 @@ _PRESETS: dict[str, tuple[Kind, bool]] = {
     "is50k": ("is", False),
     "pr50k3": ("pr", False),
     "pr50k3_full": ("pr", True),
+    "fid-clean50k": ("fid", False),
+    "fid-clean50k_full": ("fid", True),
+    "kid-clean50k": ("kid", False),
+    "kid-clean50k_full": ("kid", True),
 }
 PICTURE_METRICS = (
-    *("fid", "kid", "is", "pr"),
+    *("fid", "kid", "is", "pr", "fid-clean", "kid-clean"),
     *_PRESETS,
     *(f"{kind}@{STAND_IN}" for kind in ("fid", "kid", "is", "pr")),
     "diversity",
@@ -72,14 +79,16 @@ def plan(
     gpu: bool,
     classifiers: AttributeClassifiers | None = None,
     psi: float = 1.0,
+    precision: Precision = "float32",
 ) -> list[Task]:
     """Return what to measure of a network for ``names``, in order, without repeats.
 
     ``samples`` is a count for all, or counts by name (``fid``, ``kid``, ``is``, ``pr``,
     ``diversity``, ``ppl`` and ``ls`` also stand for their variants). ``ls`` is ``ls_z`` and
     ``ls_w``. With truncation ``psi`` every name says so; path lengths and separability are defined
-    without it and skipped. Raises UsageError for unknown names, counts below 2, and metrics in w
-    of a network that has no w.
+    without it and skipped. ``precision`` is that of Inception's and VGG16's features; names say
+    bf16. Raises UsageError for unknown names, counts below 2, and metrics in w of a network that
+    has no w.
     """
     check_names(names)
     tasks: dict[str, Task] = {}
@@ -93,13 +102,19 @@ def plan(
         if name.startswith("ppl"):
             task = _path_task(name, asked, config.has_w, config.preset, gpu, psi)
         else:
-            task = _picture_task(name, asked, dataset_size, gpu, psi)
+            of_pictures = _picture_task(name, asked, dataset_size, gpu, psi)
+            task = _in_precision(of_pictures, precision)
         tasks.setdefault(task.name, task)
     return list(tasks.values())
 
 
 def plan_sets(
-    names: Sequence[str], samples: Samples, *, measured: int, reference: int
+    names: Sequence[str],
+    samples: Samples,
+    *,
+    measured: int,
+    reference: int,
+    precision: Precision = "float32",
 ) -> list[PictureTask]:
     """Return what to measure of a set of ``measured`` pictures against one of ``reference``.
 
@@ -117,6 +132,7 @@ def plan_sets(
         asked = min(measured, count or (PUBLISHED_FAKES if "50k" in name else measured))
         task = _picture_task(name, asked, reference, False, all_reals=count is None,
                              insisted=count is not None)  # fmt: skip
+        task = _in_precision(task, precision)
         tasks.setdefault(task.name, task)
     return list(tasks.values())
 
@@ -200,9 +216,9 @@ def _separability_tasks(
         )
     elif classifiers is None:
         skipped = (
-            "it needs attribute classifiers: train them on the dataset with --train-classifiers, "
-            "or give --classifiers with a file of them or the folder of the official "
-            "celebahq-classifier-NN-name.pkl"
+            "it needs attribute classifiers: train them on the dataset with stylecli metrics ls "
+            "--train-classifiers, or give --classifiers with a file of them or the folder of the "
+            "official celebahq-classifier-NN-name.pkl"
         )
     elif classifiers.resolution > config.resolution:
         skipped = (
@@ -226,16 +242,8 @@ def _picture_task(
     all_reals: bool = False,
     insisted: bool = True,
 ) -> PictureTask:
-    base = base_name(name)
-    kind: Kind = next(kind for kind in get_args(Kind) if kind == base)
-    full = name.endswith("_full")
-    network, note = DEFINED_WITH.get(kind, STAND_IN), None
-    if name.endswith(f"@{STAND_IN}"):
-        network = STAND_IN
-    elif (why := _missing(network)) and network != STAND_IN:
-        note = f"{name} as defined: {why}"
-        network = STAND_IN
-        kind = "kid" if kind == "fid" else kind  # a Fréchet distance of a stand-in is no FID
+    kind, network, note, skipped = _who_looks(name)
+    full, clean = name.endswith("_full"), "-clean" in name
     fakes = asked or (_GPU_SAMPLES if gpu else _CPU_SAMPLES)[kind]
     if name in _PRESETS and network != STAND_IN:
         fakes = asked or PUBLISHED_FAKES
@@ -245,7 +253,6 @@ def _picture_task(
     elif all_reals and "50k" in name and not full:
         reals = min(reals, PUBLISHED_FAKES)
     reals = 0 if kind == "is" else reals
-    skipped = _missing(network)
     least = min(fakes, reals) if reals else fakes
     if skipped is None and kind != "is" and dataset_size < 2:
         skipped = f"the dataset holds {dataset_size} pictures: expected at least 2"
@@ -259,8 +266,29 @@ def _picture_task(
             f"the dataset holds {least} pictures, and below {FID_LEAST} a FID says more "
             f"about the count than about the network; give --samples {least} to have it anyway"
         )
-    ddof = 0 if full and kind == "fid" and network != STAND_IN else 1
-    return PictureTask(kind, network, fakes, reals, ddof, full, skipped, note, psi)
+    # All reals with divisor N are StyleGAN2-ADA's; clean-fid divides by N - 1 throughout.
+    ddof = 0 if full and kind == "fid" and network != STAND_IN and not clean else 1
+    return PictureTask(kind, network, fakes, reals, ddof, full, skipped, note, psi, clean)
+
+
+def _who_looks(name: str) -> tuple[Kind, str, str | None, str | None]:
+    """Return (kind, feature network, note, why not) of a metric on pictures, by what is here."""
+    kind: Kind = next(kind for kind in get_args(Kind) if kind == base_name(name))
+    network = DEFINED_WITH.get(kind, STAND_IN)
+    missing = _missing(network)
+    if name.endswith(f"@{STAND_IN}") or network == STAND_IN:
+        return kind, STAND_IN, None, _missing(STAND_IN)
+    if missing is None:
+        return kind, network, None, None
+    if "-clean" in name:
+        return kind, network, None, f"a stand-in of it would be no clean number: {missing}"
+    kind = "kid" if kind == "fid" else kind  # a Fréchet distance of a stand-in is no FID
+    return kind, STAND_IN, f"{name} as defined: {missing}", _missing(STAND_IN)
+
+
+def _in_precision(task: PictureTask, precision: Precision) -> PictureTask:
+    """Return the task in a precision; a stand-in's features are too far off in 16 bits."""
+    return task if task.network == STAND_IN else replace(task, precision=precision)
 
 
 def _truncated(psi: float) -> str | None:

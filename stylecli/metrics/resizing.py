@@ -14,7 +14,7 @@ from PIL import Image
 from stylecli.errors import UsageError
 
 CLEAN_SIZE = 299
-CLEAN_RESIZE = "PIL bicubic, antialiased, float, clipped to 0..255"
+CLEAN_RESIZE = f"PIL bicubic to {CLEAN_SIZE} px, low-passed when shrinking, in float, 0..255"
 
 
 def resize_clean(pictures: Any, size: int = CLEAN_SIZE) -> NDArray[np.float32]:

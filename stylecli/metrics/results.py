@@ -22,8 +22,9 @@ class MetricResult:
         if self.skipped is not None or self.value is None:
             return f"skipped: {self.skipped}"
         stand_in = ", a stand-in" * ("@efficientnet" in self.name)
+        resized = " after PIL's resize" * ("-clean" in self.name)
         if self.name.startswith("fid"):
-            return f"distance to the dataset, lower is better{stand_in and ', not a FID'}"
+            return f"distance to the dataset{resized}, lower is better{stand_in and ', not a FID'}"
         if self.name.startswith("is"):
             return f"how sure and varied classes are, higher is better{stand_in}"
         if "precision" in self.name:
@@ -32,7 +33,10 @@ class MetricResult:
             return f"share of reals that fakes reach, 1 is best{stand_in}"
         if self.name.startswith("kid"):
             what = "" if "@efficientnet" not in self.name else ", not a FID"
-            return f"×1000 = {1000 * self.value:.1f}; distance to the dataset, 0 is best{what}"
+            return (
+                f"×1000 = {1000 * self.value:.1f}; distance to the dataset{resized}, "
+                f"0 is best{what}"
+            )
         if self.name.startswith("diversity"):
             return "variety of the fakes, 1 = as varied as the dataset"
         if self.name.startswith("ls"):

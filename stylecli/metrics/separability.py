@@ -7,7 +7,7 @@ attribute once the SVM has spoken. The score is 2^(Σ H(attribute | SVM)), H in 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,12 +17,11 @@ from stylecli.errors import UsageError
 from stylecli.metrics.classifiers import AttributeClassifiers
 from stylecli.metrics.fakes import LabelSource, draw_samples
 from stylecli.metrics.linear_svm import fit_one_vs_rest, svm_classes
+from stylecli.metrics.sample_rows import SPACES, SampleRows, Space
 from stylecli.networks.stylegan1 import Generator
 from stylecli.progress import Progress, silent
 from stylecli.rendering import device_of, exact_kernels
 
-Space = Literal["z", "w"]
-SPACES: tuple[Space, ...] = ("z", "w")
 PAPER_SAMPLES = 200_000  # of which half are kept
 _PICTURES_SHARE = 0.8  # of the progress bar; the rest are the SVMs
 
@@ -133,6 +132,29 @@ def measure_attribute(
     )
 
 
+def separability_of(
+    rows: NDArray[Any],
+    what: SampleRows,
+    spaces: Sequence[Space],
+    *,
+    keep: int | None = None,
+    progress: Progress = silent,
+) -> dict[Space, Separability]:
+    """Return the separability of each of ``spaces`` from rows [N, ...], laid out as ``what`` says.
+
+    The ``keep`` surest (None: half) per attribute count. Raises UsageError for too few rows.
+    """
+    if len(rows) < 4:
+        raise UsageError(f"{len(rows)} samples have no halves to compare: expected at least 4")
+    found: dict[Space, list[AttributeEntropy]] = {space: [] for space in spaces}
+    probabilities = what.probabilities(rows)
+    for number, (name, p) in enumerate(probabilities.items(), 1):
+        for space in spaces:
+            found[space].append(measure_attribute(name, what.latents(rows, space), p, keep))
+        progress(number, len(probabilities), f"hyperplanes, {name}")
+    return {space: Separability(space, tuple(found[space])) for space in spaces}
+
+
 def measure_separability(
     G: Generator,
     classifiers: AttributeClassifiers,
@@ -149,37 +171,24 @@ def measure_separability(
 
     ``samples`` pictures are drawn without truncation and with random noise, and shown to the
     classifiers unquantised; the ``keep`` surest (None: half) per attribute count. w is that of the
-    last layer. Everything random comes from ``seed``; ``batch`` changes speed only. Latents are
-    held in memory: samples · (z_dim + w_dim) · 4 bytes. Raises UsageError for w in a network
-    without, too few samples, or a generator whose pictures do not suit the classifiers.
+    last layer. Everything random comes from ``seed``; ``batch`` changes speed only. Latents and
+    probabilities are held in memory: samples · (z_dim + w_dim + values) · 4 bytes. Raises
+    UsageError for w in a network without, too few samples, or a generator whose pictures do not
+    suit the classifiers.
     """
-    if "w" in spaces and not G.config.has_w:
-        raise UsageError(
-            "ls_w needs an intermediate latent space, which configuration "
-            f"{G.config.preset!r} does not have: measure ls_z"
-        )
-    if samples < 4:
-        raise UsageError(f"{samples} samples have no halves to compare: expected at least 4")
-    total = float(samples)
-    parts: dict[Space, list[NDArray[np.float32]]] = {space: [] for space in spaces}
-    found: dict[str, list[NDArray[np.float32]]] = {name: [] for name in classifiers.values}
-    done = 0
+    what = SampleRows(G.config, classifiers, spaces)
     device = device_of(G)
     classifiers.to(device)
+    parts: list[NDArray[np.float32]] = []
+    count, done = float(samples), 0
     with torch.inference_mode(), exact_kernels(device):
         for sample in draw_samples(G, samples, seed=seed, batch=batch, labels=labels):
-            for space in spaces:
-                parts[space].append((sample.z if space == "z" else sample.w).cpu().numpy())
-            for name, p in classifiers.classify(sample.images).items():
-                found[name].append(p.cpu().numpy())
-            done += len(sample.z)
-            progress(_PICTURES_SHARE * done, total, "pictures")
-    latents = {space: np.concatenate(parts.pop(space)) for space in spaces}
-    rows: dict[Space, list[AttributeEntropy]] = {space: [] for space in spaces}
-    for number, name in enumerate(found, 1):
-        probabilities = np.concatenate(found[name])
-        for space in spaces:
-            rows[space].append(measure_attribute(name, latents[space], probabilities, keep))
-        share = _PICTURES_SHARE + (1 - _PICTURES_SHARE) * number / len(found)
-        progress(share * total, total, f"hyperplanes, {name}")
-    return {space: Separability(space, tuple(rows[space])) for space in spaces}
+            parts.append(what.extract(sample))
+            done += len(parts[-1])
+            progress(_PICTURES_SHARE * done, count, "pictures")
+
+    def report(done: float, total: float, note: str = "") -> None:
+        share = _PICTURES_SHARE + (1 - _PICTURES_SHARE) * done / total
+        progress(share * count, count, note)
+
+    return separability_of(np.concatenate(parts), what, spaces, keep=keep, progress=report)

@@ -1,56 +1,93 @@
 """Linear separability as results: spaces over the same pictures, each with its definition."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from stylecli import __version__
+from stylecli.errors import StyleCLIError
 from stylecli.metrics.classifiers import AttributeClassifiers
-from stylecli.metrics.fakes import LabelSource
+from stylecli.metrics.collecting import Collected, Needs, digest_of
+from stylecli.metrics.collection_pass import Wanted
 from stylecli.metrics.metric_tasks import SeparabilityTask
+from stylecli.metrics.picture_measuring import Beside, Measuring
 from stylecli.metrics.results import MetricResult
-from stylecli.metrics.separability import Separability, measure_separability
-from stylecli.networks.stylegan1 import Generator
-from stylecli.progress import Progress
+from stylecli.metrics.sample_rows import SPACES, SampleRows
+from stylecli.metrics.separability import Separability, separability_of
+from stylecli.networks.config import StyleGAN1Config
 
 # The SVM is judged on the points it was fitted to, as in the paper: with few points for its
 # dimensions it learns them by heart. The paper has 195 kept pictures per dimension.
 FEW_PER_DIMENSION = 20
+SHARE = 0.25  # of a picture's time in the progress, which fitting the hyperplanes takes
 
 
-def measure_spaces(
+@dataclass(frozen=True)
+class SharedSamples:
+    """The rows of all samples, collected in the pass that other metrics make over the fakes."""
+
+    what: SampleRows
+    beside: Beside
+
+
+def share_samples(
     tasks: Sequence[SeparabilityTask],
-    G: Generator,
+    config: StyleGAN1Config,
     classifiers: AttributeClassifiers,
-    labels: LabelSource | None,
-    batch: int,
+    identity: str,
+) -> SharedSamples:
+    """Return what the pass over the fakes is to collect for ``tasks``.
+
+    Both latent spaces are kept, whichever is asked for, so that the other can be measured later.
+    ``identity`` tells the network from others, empty if unknown.
+    """
+    what = SampleRows(config, classifiers, SPACES if config.has_w else ("z",))
+    count = max(task.samples for task in tasks)
+    name = digest_of(identity, "samples", classifiers.digest, str(count), __version__)
+    collected = Collected(count, Needs("rows", count))
+    beside = Beside(what.extract, Wanted("classifiers", collected, name if identity else None))
+    return SharedSamples(what, beside)
+
+
+def judge_spaces(
+    tasks: Sequence[SeparabilityTask],
+    shared: SharedSamples,
+    config: StyleGAN1Config,
     common: Mapping[str, Any],
-    progress: Progress,
+    how: Measuring,
 ) -> list[MetricResult]:
-    """Measure every task; those of one count share their pictures. ``common["seed"]`` is used."""
+    """Return the results of ``tasks`` from what was collected; those of one count go together."""
     results = []
     for samples in dict.fromkeys(task.samples for task in tasks):
         chosen = [task for task in tasks if task.samples == samples]
-        found = measure_separability(
-            G,
-            classifiers,
-            spaces=[task.space for task in chosen],
-            samples=samples,
-            seed=int(common["seed"]),
-            batch=batch,
-            labels=labels,
-            progress=progress,
-        )
-        results += [_result(task, found[task.space], G, classifiers, common) for task in chosen]
+        try:
+            if shared.beside.problem is not None:
+                raise StyleCLIError(shared.beside.problem)
+            found = separability_of(
+                shared.beside.wanted.collected.rows[:samples],
+                shared.what,
+                [task.space for task in chosen],
+                progress=how.meter.share(SHARE * samples),
+            )
+        except StyleCLIError as error:
+            results += [MetricResult(task.name, None, skipped=str(error), definition=common)
+                        for task in chosen]  # fmt: skip
+            continue
+        results += [
+            _result(task, found[task.space], config, shared.what.classifiers, common)
+            for task in chosen
+        ]
     return results
 
 
 def _result(
     task: SeparabilityTask,
     found: Separability,
-    G: Generator,
+    config: StyleGAN1Config,
     classifiers: AttributeClassifiers,
     common: Mapping[str, Any],
 ) -> MetricResult:
-    config, kept = G.config, task.samples // 2
+    kept = task.samples // 2
     dimensions = config.z_dim if task.space == "z" else config.w_out_dim
     notes = [task.note] if task.note else []
     if kept < FEW_PER_DIMENSION * dimensions:
@@ -70,7 +107,6 @@ def _result(
         )
     definition = {
         **common,
-        "noise_mode": "random, per picture",
         "space": task.space,
         "fakes": task.samples,
         "kept": kept,

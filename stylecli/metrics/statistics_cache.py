@@ -41,18 +41,23 @@ class StatisticsCache:
             os.utime(path)  # used: it goes last
         return True
 
-    def save(self, name: str, collected: Collected) -> None:
-        """Keep what was collected under this name, if there is room for it."""
+    def save(self, name: str, collected: Collected) -> str | None:
+        """Keep what was collected under this name; return why it is not kept, None if it is."""
         if not self.use:
-            return
+            return "nothing is kept with --no-cache"
         arrays = collected.state()
         size = sum(array.nbytes for array in arrays.values())
         if size > MOST_BYTES:
-            return
-        with contextlib.suppress(OSError):
+            return f"{size} bytes of statistics are more than is kept ({MOST_BYTES})"
+        path = self._path(name)
+        try:
             self._make_room(size)
-            with replacing(self._path(name)) as temporary:
+            with replacing(path) as temporary:
                 np.savez(temporary, allow_pickle=False, **arrays)
+        except (OSError, ValueError) as error:  # zipfile closes a broken archive with a ValueError
+            cause = error.strerror if isinstance(error, OSError) and error.strerror else "disk full"
+            return f"{path.parent} cannot be written ({cause})"
+        return None
 
     def drop(self, name: str) -> None:
         """Remove the file of this name, if there is one."""

@@ -50,10 +50,11 @@ class VGG16:
         """Return the network on another device."""
         return VGG16({name: tensor.to(device) for name, tensor in self._tensors.items()})
 
-    def features(self, images: Tensor | NDArray[np.uint8]) -> Tensor:
+    def features(self, images: Tensor | NDArray[np.uint8], *, bfloat16: bool = False) -> Tensor:
         """Return features float32 [N, 4096], not negative, of uint8 pictures [N, 3, H, W].
 
-        Raises UsageError for another type or shape.
+        ``bfloat16`` computes convolutions in 16 bits; the two layers behind them stay in 32. Raises
+        UsageError for another type or shape.
         """
         if not isinstance(images, Tensor):
             images = torch.from_numpy(np.ascontiguousarray(images))
@@ -65,26 +66,31 @@ class VGG16:
         chunk = _CPU_CHUNK if device.type == "cpu" else max(1, len(images))
         with torch.inference_mode():
             starts = range(0, max(1, len(images)), chunk)
-            return torch.cat([self._features(images[i : i + chunk].to(device)) for i in starts])
+            dtype = torch.bfloat16 if bfloat16 else torch.float32
+            chunks = (images[i : i + chunk].to(device) for i in starts)
+            return torch.cat([self._features(part, dtype) for part in chunks])
 
-    def _features(self, images: Tensor) -> Tensor:
+    def _features(self, images: Tensor, dtype: torch.dtype) -> Tensor:
         mean = torch.tensor(_MEAN, device=images.device).mul_(255).view(-1, 1, 1)
         spread = torch.tensor(_SPREAD, device=images.device).mul_(255).view(-1, 1, 1)
-        x = resize_like_tensorflow(images, SIDE).sub_(mean).div_(spread)
+        x = resize_like_tensorflow(images, SIDE).sub_(mean).div_(spread).to(dtype)
         for number, (name, _) in enumerate(_convs().items()):
             x = self._conv(name, x)
             if number in _last_of_blocks():
                 x = F.max_pool2d(x, 2)
-        x = x.contiguous().flatten(1)  # [N, 512 * 7 * 7], channel by channel
+        x = x.float().contiguous().flatten(1)  # [N, 512 * 7 * 7], channel by channel
         for name in ("classifier.0", "classifier.3"):
             x = F.linear(x, self._tensors[f"{name}.weight"], self._tensors[f"{name}.bias"]).relu_()
         return x
 
     def _conv(self, name: str, x: Tensor) -> Tensor:
-        if name not in self._layers:
-            kernel, bias = self._tensors[f"{name}.weight"], self._tensors[f"{name}.bias"]
-            self._layers[name] = fixed_conv2d(kernel, bias, side=x.shape[-1], relu=True)
-        return self._layers[name](x)
+        key = f"{name} {x.dtype}"
+        if key not in self._layers:
+            kernel, bias = (self._tensors[f"{name}.{part}"] for part in ("weight", "bias"))
+            self._layers[key] = fixed_conv2d(
+                kernel.to(x.dtype), bias.to(x.dtype), side=x.shape[-1], relu=True
+            )
+        return self._layers[key](x)
 
 
 def tensor_shapes() -> dict[str, tuple[int, ...]]:

@@ -43,7 +43,7 @@ class Loss:
     def error(self) -> StyleCLIError:
         """Return what to raise."""
         main = ", the main one," if self.rank == 0 else ""
-        error = StyleCLIError(f"training process {self.rank}{main} {self.text}")
+        error = StyleCLIError(f"process {self.rank}{main} {self.text}")
         error.exit_code = ExitCode(self.exit_code)
         return error
 

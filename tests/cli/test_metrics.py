@@ -1,7 +1,9 @@
 """``stylecli metrics``: what it prints, where it writes, what it does without weights."""
 
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -214,9 +216,7 @@ def test_ctrl_c_keeps_what_is_collected_and_the_same_command_goes_on(
 ):
     words = ("kid", "--samples", "8", "--batch", "2", "--no-log")
     whole = run(*words, "--no-cache").stdout
-    from stylecli.metrics import fakes
-
-    drawn, draw = [], fakes.draw_samples
+    drawn, draw = [], evaluation.draw_samples
 
     def stopping(G, count, **options):
         drawn.append(options["first"])
@@ -224,7 +224,7 @@ def test_ctrl_c_keeps_what_is_collected_and_the_same_command_goes_on(
             signal.raise_signal(signal.SIGINT)
         return draw(G, count, **options)
 
-    monkeypatch.setattr(fakes, "draw_samples", stopping)
+    monkeypatch.setattr(evaluation, "draw_samples", stopping)
     stopped = run(*words)
     assert isinstance(stopped.exception, Interrupted)
     assert "run it again, and it goes on" in str(stopped.exception)
@@ -232,15 +232,88 @@ def test_ctrl_c_keeps_what_is_collected_and_the_same_command_goes_on(
     assert drawn == [0, 2, 4, 4, 6]
 
 
-def test_two_ranks_give_the_digits_of_one(trained, with_stand_in, tmp_path):
-    def numbers(*words):
-        command = [sys.executable, "-m", "stylecli", "metrics", "kid", "pr", "--samples", "11",
-                   "--batch", "2", "--no-cache", "--no-log", "--json", "--device", "cpu",
-                   *words]  # fmt: skip
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+def test_a_scheduler_that_ends_the_job_is_as_good_as_ctrl_c(
+    run, trained, with_stand_in, monkeypatch
+):
+    monkeypatch.setattr(
+        evaluation, "draw_samples", lambda *words, **options: signal.raise_signal(signal.SIGTERM)
+    )
+    before = signal.getsignal(signal.SIGTERM)
+    assert isinstance(run("kid", "--samples", "8", "--no-log").exception, Interrupted)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_an_interrupt_does_not_claim_to_keep_what_a_full_disk_refused(
+    run, trained, with_stand_in, tmp_path, monkeypatch
+):
+    def stopping(G, count, **options):
+        if options["first"]:
+            raise KeyboardInterrupt
+        return draw(G, count, **options)
+
+    def refuse(*words, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    draw = evaluation.draw_samples
+    monkeypatch.setattr(evaluation, "draw_samples", stopping)
+    monkeypatch.setattr(np, "savez", refuse)
+    stopped = run("kid", "--samples", "8", "--batch", "2", "--no-log")
+    said = str(stopped.exception)
+    assert "not kept: " in said and "features cannot be written (No space left on device)" in said
+    monkeypatch.setattr(evaluation, "draw_samples", draw)
+    assert run("kid", "--samples", "8", "--no-log").exit_code == 0
+
+
+def test_numbers_that_a_full_disk_does_not_take_are_printed_all_the_same(
+    run, trained, with_stand_in
+):
+    (trained / "metric-kid@efficientnet-lite0.jsonl").mkdir()
+    result = run("kid", "--samples", "4")
+    assert result.exit_code == 0 and result.stdout.count("kid@efficientnet-lite0") == 1
+    assert "the numbers are not added to" in result.stderr
+
+
+@pytest.fixture
+def classifier_file(tmp_path):
+    """A classifier that was never trained."""
+    from stylecli.metrics.classifiers import (
+        AttributeClassifier,
+        AttributeClassifiers,
+        new_classifier_network,
+        save_classifiers,
+    )
+    from stylecli.networks.config import StyleGAN1Config
+
+    config = StyleGAN1Config(resolution=16, fmap_base=64, fmap_max=8, mbstd_group_size=1)
+    one = AttributeClassifier("shade", ("dark", "bright"), new_classifier_network(config, 0))
+    save_classifiers(tmp_path / "classifiers.safetensors", AttributeClassifiers([one], {}))
+    return tmp_path / "classifiers.safetensors"
+
+
+def in_processes(*words, threads=1):
+    command = [sys.executable, "-m", "stylecli", "metrics", *words, "--no-cache", "--no-log",
+               "--device", "cpu"]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def test_two_ranks_give_the_digits_of_one(trained, with_stand_in, classifier_file):
+    def numbers(*more, **options):
+        done = in_processes("ls", "kid", "pr", "--samples", "22", "--batch", "4", "--json",
+                            "--classifiers", str(classifier_file), *more, **options)  # fmt: skip
         assert done.returncode == 0, done.stderr
         return [result["value"] for result in json.loads(done.stdout)["results"]]
 
-    # The main rank has one thread as the others; on many cores sums may be split otherwise.
-    assert numbers("--ranks", "2") == pytest.approx(numbers(), rel=1e-6, abs=1e-9)
+    threads = max(1, (os.cpu_count() or 1) // 2)  # of each of two ranks
+    assert numbers("--ranks", "2", threads=7) == numbers(threads=threads)
+
+
+def test_what_fails_on_a_rank_is_said_once(trained, with_stand_in, tiny_lmdb, tmp_path):
+    shutil.copytree(tiny_lmdb, tmp_path / "damaged")
+    content = bytearray((tmp_path / "damaged" / "data.mdb").read_bytes())
+    for place in range(8192, len(content), 4096):
+        content[place + 32 : place + 64] = bytes(32)
+    (tmp_path / "damaged" / "data.mdb").write_bytes(content)
+    done = in_processes("kid", "--data", str(tmp_path / "damaged"), "--ranks", "2", "--quiet")
+    assert done.returncode == 3, done.stderr
+    assert done.stderr.count("stylecli: ") == 1 and "Traceback" not in done.stderr

@@ -30,9 +30,11 @@ def train(*arguments: str) -> Any:
         (["--watch", "hope"], "watch 'hope' is unknown: expected one of warn, stop, rollback, off"),
         (["--metrics", "kid,beauty"], "metric 'beauty' is unknown: expected one of"),
         (["--metric-samples", "500"], "says nothing without --metrics"),
+        (["--classifiers", "x"], "says nothing without --metrics: add --metrics ls"),
+        (["--metrics", "kid", "--classifiers", "x"], "classifiers are for ls alone"),
         (["--metrics", "ppl_wfull", "--config", "a"], "ppl_wfull"),
     ],
-    ids=["watch", "metric", "samples", "network"],
+    ids=["watch", "metric", "samples", "classifiers", "not ls", "network"],
 )
 def test_what_cannot_work_is_refused_before_a_run_is_made(
     options: list[str], sentence: str, here: Path, tiny_lmdb: Path
@@ -77,8 +79,39 @@ def test_snapshots_are_measured_with_what_was_asked_for(
     result = train(str(tiny_lmdb), *SMALL, "--metrics", "kid, ppl", "--metric-samples", "16")
 
     assert result.exit_code == 0, result.stderr
-    assert asked[-1] == (["kid", "ppl"], 24, {"samples": 16, "device": "cpu"})
+    assert asked[-1] == (["kid", "ppl"], 24, {"samples": 16, "device": "cpu", "classifiers": None})
     [run] = (here / "runs").iterdir()
     rows = [json.loads(line) for line in (run / "metric-kid.jsonl").read_text().splitlines()]
     assert rows[-1]["snapshot"] == Path(result.stdout.strip()).name
     assert rows[-1]["results"] == {"kid": 0.25, "kid_std": 0.01}
+
+
+def test_separability_is_measured_with_classifiers_and_left_out_without(
+    here: Path, tiny_lmdb: Path
+) -> None:
+    from stylecli.metrics.classifiers import (
+        AttributeClassifier,
+        AttributeClassifiers,
+        new_classifier_network,
+        save_classifiers,
+    )
+    from stylecli.networks.config import StyleGAN1Config
+
+    config = StyleGAN1Config(resolution=16, fmap_base=64, fmap_max=8, mbstd_group_size=1)
+    network = new_classifier_network(config, 0)
+    save_classifiers(
+        here / "own.safetensors",
+        AttributeClassifiers([AttributeClassifier("shade", ("dark", "bright"), network)], {}),
+    )
+    measuring = ["--metrics", "ls", "--metric-samples", "20"]
+    for number, given in enumerate(([], ["--classifiers", "own.safetensors"])):
+        words = [*SMALL, *measuring, *given, "--out", f"run{number}"]
+        result = train(str(tiny_lmdb), *words)
+        assert result.exit_code == 0, result.stderr
+    assert not list((here / "run0").glob("metric-*"))
+    [event] = [
+        line for line in (here / "run0/events.jsonl").read_text().splitlines() if "ls_w" in line
+    ]
+    assert "stylecli metrics ls --train-classifiers" in event
+    row = json.loads((here / "run1/metric-ls_w@own-classifiers.jsonl").read_text().splitlines()[-1])
+    assert row["value"] >= 1 and row["definition"]["fakes"] == 20

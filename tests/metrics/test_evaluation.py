@@ -7,8 +7,9 @@ import torch
 from stylecli import weights
 from stylecli.data.reader import open_dataset
 from stylecli.errors import DataError, UsageError
-from stylecli.metrics import evaluate
-from stylecli.metrics.fakes import draw_fakes
+from stylecli.metrics import evaluate, evaluation, measure_separability
+from stylecli.metrics.collecting import Collected, Needs
+from stylecli.metrics.fakes import draw_samples
 from stylecli.metrics.picture_scores import mean_pairwise_distance
 from stylecli.networks.bundle import new_network
 
@@ -58,7 +59,8 @@ def test_noise_is_drawn_anew_for_each_picture(tiny_network):
     with torch.no_grad():
         for layer in tiny_network.G_ema.mapping.layers:
             layer.weight.zero_()  # every latent is the same now: only noise can differ
-    (batch,) = draw_fakes(tiny_network.G_ema, 2, seed=0, batch=2, labels=None)
+    (sample,) = draw_samples(tiny_network.G_ema, 2, seed=0, batch=2, labels=None)
+    batch = sample.pictures
     assert batch.dtype == np.uint8 and batch.shape == (2, 3, 16, 16)
     assert (batch[0] != batch[1]).any()
 
@@ -215,3 +217,69 @@ def test_a_metric_that_fails_leaves_the_others_their_numbers(
     kid, ppl = measure(["kid", "ppl_wend"], tiny_network, dataset)
     assert kid.value is None and kid.skipped == "picture 3 is damaged"
     assert ppl.value > 0
+
+
+def test_separability_sees_the_pictures_that_other_metrics_see(
+    filled_cache, tiny_network, dataset, tiny_classifiers, monkeypatch
+):
+    drawn, draw = [], evaluation.draw_samples
+
+    def count(G, count, **options):
+        drawn.append(options["first"])
+        return draw(G, count, **options)
+
+    monkeypatch.setattr(evaluation, "draw_samples", count)
+    options = {"classifiers": tiny_classifiers, "batch": 4, "cache": False}
+    asked = {"ls": 22, "kid": 10}
+    kid, z, w = measure(["kid", "ls"], tiny_network, dataset, samples=asked, **options)
+    assert drawn == [0, 4, 8, 12, 16, 20]
+    assert measure(["ls"], tiny_network, None, samples=22, **options)[0].value == z.value
+    assert measure(["kid"], tiny_network, dataset, samples=10, **options)[0].value == kid.value
+    own = measure_separability(tiny_network.G_ema, tiny_classifiers, samples=22, batch=4)
+    assert own["w"].score == pytest.approx(w.value, rel=0.2)  # its last batch is a smaller one
+
+
+def test_interrupted_separability_goes_on(
+    filled_cache, tiny_network, tiny_classifiers, monkeypatch
+):
+    drawn, draw = [], evaluation.draw_samples
+
+    def stopping(G, count, **options):
+        drawn.append(options["first"])
+        if drawn == [0, 4, 8]:
+            raise KeyboardInterrupt
+        return draw(G, count, **options)
+
+    def again(names):
+        return measure(names, tiny_network, None, samples=20, batch=4, network_digest="known",
+                       classifiers=tiny_classifiers)  # fmt: skip
+
+    monkeypatch.setattr(evaluation, "draw_samples", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        again(["ls_w"])
+    z, w = again(["ls"])
+    assert drawn == [0, 4, 8, 8, 12, 16] and again(["ls"]) == [z, w]
+    monkeypatch.setattr(evaluation, "draw_samples", draw)
+    whole = measure(["ls"], tiny_network, None, samples=20, batch=4, classifiers=tiny_classifiers)
+    assert [z.value, w.value] == [one.value for one in whole]
+
+
+def test_damaged_weights_fail_their_metrics_alone(filled_cache, tiny_network, dataset):
+    (file,) = (filled_cache / "weights").glob("efficientnet*.safetensors")
+    file.write_bytes(file.read_bytes()[:-1000])
+    kid, ppl = measure(["kid", "ppl_wend"], tiny_network, dataset)
+    assert kid.value is None and "is not the file that was stored" in kid.skipped
+    assert ppl.value > 0
+
+
+def test_more_rows_than_memory_are_said_in_one_sentence():
+    with pytest.raises(UsageError, match="GiB, do not fit into memory: give fewer --samples"):
+        Collected(1 << 55, Needs("rows", 1 << 55)).add(np.zeros((2, 2048), np.float32), 0)
+
+
+def test_too_few_samples_for_separability_leave_the_others_their_numbers(
+    filled_cache, tiny_network, dataset, tiny_classifiers
+):
+    options = {"samples": 3, "classifiers": tiny_classifiers}
+    ls, kid = measure(["ls_z", "kid"], tiny_network, dataset, **options)
+    assert "3 samples have no halves to compare" in ls.skipped and kid.value is not None

@@ -1,10 +1,24 @@
 """Precision and recall against official values and where they are known."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 from stylecli.errors import UsageError
-from stylecli.metrics import neighbours, precision_recall
+from stylecli.metrics import distance_ladder, integer_codes, neighbours, precision_recall
+from stylecli.metrics.distance_blocks import PointSet
+from stylecli.metrics.distance_ladder import Ladder
+from stylecli.metrics.integer_codes import Codes
+
+
+@pytest.fixture(params=["bytes", "floats"])
+def machine(request, monkeypatch):
+    """Either kind of machine, whichever this is: bytes are exact everywhere PyTorch passes here."""
+    quick = request.param == "bytes"
+    monkeypatch.setattr(distance_ladder, "bytes_are_fast", lambda: quick)
+    if quick:  # a machine without the instructions may saturate: multiply slowly there
+        monkeypatch.setattr(distance_ladder, "products", lambda a, b: a.int() @ b.int().T)
 
 
 @pytest.mark.parametrize(("k", "name"), [(3, ""), (5, "_k5")])
@@ -61,30 +75,92 @@ def sets_of_points(kind):
         return np.round(real[:, :3]), np.round(fake[:, :3])
     if kind == "nearly collapsed":  # nearer to each other than float32 products can tell
         return real, (100 + 1e-4 * fake).astype(np.float32)
+    if kind == "outliers":
+        fake[3] *= 1e6
+        return real, fake
+    if kind == "huge":  # their squares leave float32
+        return real * np.float32(1e30), fake * np.float32(1e30)
+    if kind == "tiny":
+        return real * np.float32(1e-30), fake * np.float32(1e-30)
+    if kind == "many rows":  # more than one block, and low rank
+        basis = random.standard_normal((4, 70))
+        sets = (random.standard_normal((rows, 4)) @ basis for rows in (700, 650))
+        return tuple(side.astype(np.float32) for side in sets)
     if kind == "both nearly collapsed":
         fake[:3] = 50
         return (real * 1e-4 + 3).astype(np.float32), (fake * 1e-4 + 3).astype(np.float32)
     return real, fake
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "plain",
-        "half",
-        "repeated",
-        "far from zero",
-        "on a grid",
-        "nearly collapsed",
-        "both nearly collapsed",
-    ],
-)
+KINDS = [
+    "plain",
+    "half",
+    "repeated",
+    "far from zero",
+    "on a grid",
+    "outliers",
+    "huge",
+    "tiny",
+    "many rows",
+    "nearly collapsed",
+    "both nearly collapsed",
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("k", [1, 3])
-def test_equals_brute_force(kind, k, monkeypatch):
-    monkeypatch.setattr(neighbours, "_BLOCK", 32)
-    monkeypatch.setattr(neighbours, "_PAIRS", 16)
+def test_equals_brute_force(kind, k, machine, monkeypatch):
+    monkeypatch.setattr(neighbours, "_BLOCK", 300 if kind == "many rows" else 32)
     real, fake = sets_of_points(kind)
     assert precision_recall(real, fake, k) == brute_force(real, fake, k)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_rung_is_wronger_than_it_says(kind, machine):
+    real, fake = sets_of_points(kind)
+    real, fake = (np.asarray(side, np.float32) for side in (real, fake))
+    centre = real.mean(axis=0, dtype=np.float64)
+    rows, columns = PointSet(real, centre), PointSet(fake, centre)
+    ladder = Ladder(rows, columns, *map(distance_ladder.codes_of, (rows, columns)))
+    a, b = real.astype(np.float64), fake.astype(np.float64)
+    squares = np.stack([np.square(row - b).sum(axis=1) for row in a])
+    for rung, lower in ladder.lower_bounds(slice(0, len(a)), slice(0, len(b))):
+        gap = 2 * (rung.rows[:, None] + rung.columns)
+        assert (lower.numpy() <= squares).all()
+        assert (squares <= lower.numpy() + gap).all()
+
+
+def test_dearer_rungs_leave_less_in_doubt(machine):
+    random = np.random.default_rng(0)
+    points = PointSet(random.standard_normal((50, 512)).astype(np.float32), np.zeros(512))
+    codes = distance_ladder.codes_of(points)
+    doubts = [rung.rows.mean() for rung in Ladder(points, points, codes, codes).rungs]
+    assert all(after < before / 30 for before, after in pairwise(doubts))
+    assert doubts[0] < 0.03 * points.squares.mean()
+
+
+def test_codes_hold_a_point_up_to_their_rests():
+    random = np.random.default_rng(0)
+    features = np.exp(2 * random.standard_normal((40, 100))).astype(np.float32)  # heavy tails
+    points = PointSet(features, features.mean(axis=0, dtype=np.float64))
+    codes = Codes(points)
+    digits = [digit.double().numpy() for digit in (codes.first, codes.second)]
+    scales = codes.scales.double().numpy()[:, None]
+    turned = np.pad(points.widened(slice(None)), ((0, 0), (0, 28))).reshape(-1, 64)
+    turned = (turned @ integer_codes._turn().astype(np.float64)).reshape(40, 128)
+    first = scales * digits[0]
+    both = first + scales * digits[1] / integer_codes.FINE
+    assert (np.linalg.norm(turned - first, axis=1) <= codes.rests).all()
+    assert (np.linalg.norm(turned - both, axis=1) <= codes.fine_rests).all()
+    assert (codes.rests < 0.02 * codes.lengths).all()
+    assert (codes.fine_rests < 2e-4 * codes.lengths).all()
+
+
+def test_bytes_that_saturate_are_not_used(monkeypatch):
+    monkeypatch.setattr(
+        integer_codes, "products", lambda a, b: (a.int() @ b.int().T).clamp(-(2**15), 2**15 - 1)
+    )
+    assert not integer_codes.bytes_are_fast.__wrapped__()
 
 
 def test_the_features_are_not_changed(arrays):

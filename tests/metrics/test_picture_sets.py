@@ -1,5 +1,7 @@
 """Two sets of pictures against each other, packed or loose."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -50,6 +52,20 @@ def test_another_picture_is_another_digest(folder):
     assert FolderPictures(folder).digest == before
     Image.new("RGB", (16, 16)).save(folder / "004.png")
     assert FolderPictures(folder).digest != before
+
+
+def test_pixels_changed_in_place_are_noticed_where_size_and_time_stay(folder, tmp_path):
+    (tmp_path / "linked").mkdir()
+    picture = tmp_path / "linked" / "a.bmp"
+    Image.new("RGB", (16, 16), "red").save(picture)
+    (folder / "more").symlink_to(tmp_path / "linked")
+    before, facts = FolderPictures(folder), picture.stat()
+    assert len(before) == 25 and before.digest
+    Image.new("RGB", (16, 16), "blue").save(picture)
+    os.utime(picture, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    now = picture.stat()
+    assert (now.st_size, now.st_mtime_ns) == (facts.st_size, facts.st_mtime_ns)
+    assert FolderPictures(folder).digest != before.digest
 
 
 def test_a_picture_that_cannot_be_read_is_named(filled_cache, folder):

@@ -29,8 +29,11 @@ def test_without_inception_fid_and_kid_are_one_stand_in_with_a_note(filled_cache
 
 
 def test_nothing_without_inception_is_called_fid_unless_it_says_whose(filled_cache):
-    names = [task.name for task in planned(NAMES) if task.name.startswith("fid")]
-    assert names == ["fid@efficientnet-lite0"]
+    fids = [task for task in planned(NAMES) if task.name.startswith("fid")]
+    assert [task.name for task in fids if not task.skipped] == ["fid@efficientnet-lite0"]
+    assert {task.name for task in fids if task.skipped} == {
+        "fid-clean@2048", "fid-clean50k", "fid-clean50k_full"
+    }  # fmt: skip
 
 
 def test_with_inception_the_name_says_the_count(with_inception):
@@ -43,6 +46,32 @@ def test_the_full_variant_takes_all_reals_and_the_other_divisor(with_inception):
     plain, full = planned(["fid50k", "fid50k_full"])
     assert (plain.reals, plain.ddof) == (50_000, 1)
     assert (full.reals, full.ddof) == (70_000, 0)
+
+
+def test_clean_numbers_have_names_of_their_own_and_divide_by_one_less(with_inception):
+    names = ["fid-clean", "fid-clean50k_full", "kid-clean", "kid-clean50k"]
+    tasks = planned(names)
+    assert [task.name for task in tasks] == [
+        "fid-clean@2048", "fid-clean50k_full", "kid-clean@1000", "kid-clean50k"
+    ]  # fmt: skip
+    assert tasks[1].reals == 70_000 and tasks[1].ddof == 1
+    assert all(task.clean for task in tasks) and not planned(["fid"])[0].clean
+
+
+def test_clean_numbers_have_no_stand_in(filled_cache):
+    (task,) = planned(["fid-clean"])
+    assert task.name == "fid-clean@2048" and task.note is None
+    assert "a stand-in of it would be no clean number: the weights of inception" in task.skipped
+
+
+def test_the_name_says_16_bits_where_they_are_used(with_inception):
+    names = ["fid50k", "pr", "fid-clean", "fid@efficientnet-lite0", "diversity"]
+    tasks = planned(names, precision="bf16", psi=0.5)
+    assert [task.names[0] for task in tasks] == [
+        "fid50k-bf16-psi0.5", "precision@1000-bf16-psi0.5", "fid-clean@2048-bf16-psi0.5",
+        "fid@efficientnet-lite0-psi0.5", "diversity@efficientnet-lite0-psi0.5",
+    ]  # fmt: skip
+    assert tasks[0].view.key != planned(["fid50k"])[0].view.key
 
 
 def test_a_fid_of_few_pictures_has_to_be_asked_for(with_inception):

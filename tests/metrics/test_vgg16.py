@@ -54,6 +54,14 @@ def test_equals_the_network_built_of_modules(narrow):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_16_bit_convolutions_are_near(narrow):
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 40, 40), np.uint8)
+    network = vgg16.VGG16.from_state_dict(narrow)
+    exact, rough = network.features(images), network.features(images, bfloat16=True)
+    assert rough.dtype == torch.float32
+    assert 0 < (rough - exact).norm() <= 0.03 * exact.norm()
+
+
 def test_takes_class_scores_or_not_and_lists_what_is_missing():
     shapes = vgg16.tensor_shapes()
     assert list(shapes)[:3] == ["features.0.weight", "features.0.bias", "features.2.weight"]

@@ -122,4 +122,4 @@ def test_a_killed_main_rank_takes_its_worker_along(tmp_path: Path, tiny_lmdb: Pa
         main.kill()
     # The worker holds the other end of stderr: reading ends when it does.
     _, stderr = main.communicate(timeout=60)
-    assert "training process 0, the main one, ended without a word" in stderr
+    assert "process 0, the main one, ended without a word" in stderr

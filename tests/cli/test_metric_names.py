@@ -1,0 +1,172 @@
+"""``stylecli metrics NAME`` for every name, with weights that a formula makes and no download."""
+
+import functools
+import json
+
+import numpy as np
+import pytest
+import torch
+import typer
+from safetensors.numpy import save_file
+from typer.testing import CliRunner
+
+from stylecli import weights
+from stylecli.checkpoint import save_network
+from stylecli.cli import measure, weights_cache
+from stylecli.metrics import efficientnet, inception_shapes, lpips, picture_measuring, vgg16
+from stylecli.metrics.planning import NAMES
+from stylecli.networks.bundle import new_network
+
+COUNT = 12  # pictures a side
+STAND_IN = "efficientnet-lite0"
+
+
+def made(shapes):
+    """Return arrays that keep activations about as large as they were."""
+    random = np.random.default_rng(0)
+    return {
+        name: random.standard_normal(shape, np.float32)
+        * np.float32(np.sqrt(2 / np.prod(shape[1:])))
+        if len(shape) > 1
+        else np.full(shape, 1 if name.endswith(("weight", "running_var")) else 0.02, np.float32)
+        for name, shape in shapes.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def patched():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory, patched):
+    """A cache that ``weights add`` has filled: networks of the real shapes, VGG16 a narrow one."""
+    folder = tmp_path_factory.mktemp("names")
+    patched.setenv(weights.CACHE_VARIABLE, str(folder / "cache"))
+    patched.setattr(weights, "_package_file", lambda network: None)
+    patched.setattr(vgg16, "_BLOCKS", tuple((width // 16, n) for width, n in vgg16._BLOCKS))
+    narrow = {
+        name: tuple({4096: 64, 25088: 32 * 49}.get(n, n) for n in shape)
+        for name, shape in vgg16.tensor_shapes().items()
+    }
+    patched.setattr(vgg16, "tensor_shapes", lambda: narrow)
+    state = made(inception_shapes.tensor_shapes())
+    torch.save(
+        {name: torch.from_numpy(value) for name, value in state.items()}, folder / "inception.pth"
+    )
+    for name, shapes in (("lpips", lpips.tensor_shapes()), ("vgg16", narrow),
+                         ("stand_in", efficientnet.tensor_shapes())):  # fmt: skip
+        save_file(made(shapes), folder / f"{name}.safetensors")
+    for path in sorted(folder.glob("*.*")):
+        assert CliRunner().invoke(weights_cache.app, ["add", str(path)]).exit_code == 0
+        path.unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def place(cache, patched):
+    """A 32 px network and 20 pictures; feature networks are opened once for all tests."""
+    from stylecli.data.writer import DatasetWriter
+
+    network = new_network("f", seed=0, resolution=32, fmap_base=64, fmap_max=8, z_dim=8, w_dim=8,
+                          mapping_layers=2, mapping_fmaps=8)  # fmt: skip
+    for layer in network.G_ema.synthesis.layers:
+        layer.noise_strength.data.fill_(0.1)  # even fields, normalised, would be rounding errors
+    save_network(cache / "tiny.safetensors", network)
+    random = np.random.default_rng(0)
+    with DatasetWriter(cache / "tiny.lmdb", resolution=32, channels=3) as writer:
+        for _ in range(20):
+            writer.add(random.integers(0, 256, (3, 8, 8), np.uint8).repeat(4, 1).repeat(4, 2))
+    opened = functools.cache(picture_measuring.open_extractors)
+    patched.setattr(
+        picture_measuring, "open_extractors", lambda views, device: opened(tuple(views), device)
+    )
+    return cache
+
+
+@pytest.fixture
+def run(place, monkeypatch):
+    monkeypatch.setenv(weights.CACHE_VARIABLE, str(place / "cache"))
+    app = typer.Typer()
+    app.command()(measure.command)
+
+    def measured(*words):
+        given = [*words, "--samples", str(COUNT), "--data", str(place / "tiny.lmdb"),
+                 "--network", str(place / "tiny.safetensors"), "--device", "cpu",
+                 "--json"]  # fmt: skip
+        done = CliRunner().invoke(app, given)
+        assert done.exit_code in (0, 3), done.exception
+        return done.exit_code, json.loads(done.stdout)["results"]
+
+    return measured
+
+
+def results_of(name):
+    """Return what the results of a name are called with COUNT pictures and every network here."""
+    base, _, network = name.partition("@")
+    base = base.replace("50k3", "").replace("50k", "")
+    kinds = [base]
+    if base.startswith("pr"):
+        kinds = [base.replace("pr", kind) for kind in ("precision", "recall")]
+    elif base in ("ppl", "ppl2_wend"):
+        kinds = [{"ppl": "ppl_wfull", "ppl2_wend": "ppl_wend"}[base]]
+    elif base == "diversity":
+        network = STAND_IN
+    return [f"{kind}@{network or COUNT}" for kind in kinds]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("ls")])
+def test_every_name_gives_its_number_its_name_and_its_definition(run, name):
+    code, results = run(name)
+    assert code == 0 and [result["name"] for result in results] == results_of(name)
+    for result in results:
+        assert np.isfinite(result["value"]) and result["meaning"]
+        stated = result["definition"]
+        assert len(stated["features_sha256"]) == 64 and stated["resize"] and stated["seed"] == 0
+        assert stated.get("fakes", stated.get("pairs")) == COUNT
+        if name.startswith("fid"):
+            assert stated["ddof"] == (0 if name == "fid50k_full" else 1)
+        if "_full" in name:
+            assert stated["reals"] == 20
+        assert ("PIL" in stated["resize"]) == ("-clean" in name)
+
+
+@pytest.mark.parametrize("name", ["ls", "ls_z", "ls_w"])
+def test_separability_says_which_classifiers_it_needs(run, name):
+    code, results = run(name)
+    assert code == 3 and all("--train-classifiers" in result["skipped"] for result in results)
+    assert {result["name"] for result in results} <= {"ls_z", "ls_w"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_weights_every_name_says_what_to_do(run, name, tmp_path, monkeypatch):
+    monkeypatch.setenv(weights.CACHE_VARIABLE, str(tmp_path / "empty"))
+    code, results = run(name)
+    assert code == 3
+    for result in results:
+        assert result["value"] is None
+        assert "run: " in result["skipped"] or "--train-classifiers" in result["skipped"]
+
+
+def test_the_batch_moves_numbers_by_rounding_only(run):
+    words = ("fid", "kid", "is", "pr", "diversity", "--no-cache")
+    (_, one), (_, other) = run(*words, "--batch", "1"), run(*words, "--batch", "7")
+    assert [result["name"] for result in one] == [result["name"] for result in other]
+    for a, b in zip(one, other, strict=True):
+        assert a["value"] == pytest.approx(b["value"], rel=1e-3, abs=1e-6)
+
+
+def test_features_in_16_bits_say_so_in_every_name(run):
+    _, exact = run("fid", "kid", "pr", "is")
+    code, rough = run("fid", "kid", "pr", "is", "diversity", "--precision", "bf16")
+    assert code == 0
+    assert [result["name"] for result in rough] == [
+        *(f"{result['name']}-bf16" for result in exact), f"diversity@{STAND_IN}"
+    ]  # fmt: skip
+    for one, other in zip(exact, rough[:-1], strict=True):
+        assert one["definition"]["features_precision"] == "float32"
+        assert other["definition"]["features_precision"] == "bf16"
+    assert rough[-1]["definition"]["features_precision"] == "float32"
+    assert rough[0]["value"] != exact[0]["value"]  # of features of its own, not the cache's
+    assert rough[0]["value"] == pytest.approx(exact[0]["value"], rel=0.2)
