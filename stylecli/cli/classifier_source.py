@@ -85,9 +85,10 @@ class ClassifierSource:
                     dataset, table, recipe=recipe, path=path, device=device, progress=progress
                 )
         except KeyboardInterrupt:
-            raise Interrupted(
-                f"interrupted: finished classifiers are kept in {path}, the same command goes on"
-            ) from None
+            kept = (
+                f"finished classifiers are kept in {path}" if path.exists() else "none is finished"
+            )
+            raise Interrupted(f"interrupted: {kept}, the same command goes on") from None
         output.note(f"classifiers: {path}")
         for one in found.classifiers:
             output.note(

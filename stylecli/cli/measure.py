@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stylecli.cli.classifier_source import ClassifierSource
+from stylecli.cli.metric_checks import check_network, check_request, warn_of_weights
 from stylecli.cli.metric_ranks import sharing_ranks
 from stylecli.cli.metric_results import append_results, result_lines
 from stylecli.cli.options import (
@@ -137,6 +138,7 @@ def command(
     started = time.monotonic()
     with _going_on(cache), sharing_ranks(ranks, device) as place:
         chosen["ranks"] = place
+        check_request(wanted, precision)
         if not place.is_main:
             output = Output(quiet=True)
         if against is not None:
@@ -151,6 +153,7 @@ def command(
     seconds = time.monotonic() - started
     for note in dict.fromkeys(result.note for result in results if result.note):
         output.note(f"note: {note}")
+    warn_of_weights(results, output)
     if log and facts.run is not None and facts.network is not None:
         append_results(facts.run, facts.network, results, seconds, output)
     document = {
@@ -220,8 +223,9 @@ def _compare(
     measured, reference = open_set(found.path), open_set(against)
     if measured.sizes != reference.sizes and chosen["ranks"].is_main:
         output.warn(
-            f"{found.path} holds pictures of {measured.sizes} and {against} of {reference.sizes}: "
-            "the feature network's own resize makes them equal, and part of the distance is that"
+            f"{found.path} begins with a picture of {measured.sizes} and {against} with one of "
+            f"{reference.sizes}: the feature network's own resize makes them equal, and part of "
+            "the distance is that"
         )
     with output.progress("metrics", "pictures") as progress:
         results = compare(names, measured, reference, device=device, progress=progress, **chosen)
@@ -256,11 +260,13 @@ class _Network:
         if data is not None and data.why:
             output.note(f"dataset: {data.path} ({data.why})")
         dataset, target = _open(data), resolve_device(self.device)
+        check_network(names, bundle, dataset, self.psi, target.type, chosen["samples"],
+                      output if chosen["ranks"].is_main else None)  # fmt: skip
         judges = self.source.obtain(
             names, dataset, bundle.config.resolution, target, output, chosen["ranks"]
         )
         if chosen["samples"] is None and target.type == "cpu":
-            output.note("counts suit a CPU; --samples sets others, published ones are 50000")
+            output.note("counts that no name tells suit a CPU: --samples sets others")
         with output.progress("metrics", "pictures") as progress:
             results = evaluate(
                 names,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from stylecli.cli.metric_checks import holding_back_interrupts
 from stylecli.errors import ExitCode, StyleCLIError, UsageError
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def sharing_ranks(count: int | None, device: str) -> Iterator["Ranks"]:
 
     world = find_world(os.environ)
     workers: list[subprocess.Popen[bytes]] = []
+    started = 1
     if world is not None and count not in (None, world.count):
         raise UsageError(
             f"--ranks {count} is not what {world.launcher} started, which is {world.count} "
@@ -49,12 +51,13 @@ def sharing_ranks(count: int | None, device: str) -> Iterator["Ranks"]:
         # Here too, before numpy loads: how many threads a product is split over shows in its
         # last digits.
         os.environ["OMP_NUM_THREADS"] = str(_threads(world))
-        workers = [_start(rank, world) for rank in range(1, count)]
-    from stylecli.devices import resolve_device
-    from stylecli.training.launch import launched_ranks
-
+        started = count
     met: list[Peers] = []
     try:
+        with holding_back_interrupts():  # or a process would be left that nobody ends
+            workers += [_start(rank, world) for rank in range(1, started)]
+            from stylecli.devices import resolve_device
+            from stylecli.training.launch import launched_ranks
         with (
             _speaking_once(world.rank, met),
             launched_ranks(world, lambda: resolve_device(device), met.append) as ranks,

@@ -1,6 +1,9 @@
 """How ``stylecli metrics`` shows its results, and where it keeps those of a run."""
 
 import json
+import shutil
+import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +16,10 @@ if TYPE_CHECKING:
 
 
 def result_lines(output: Output, results: "Sequence[MetricResult]") -> list[str]:
-    """Return a table: name, value with its spread, counts, what it says."""
+    """Return a table: name, value with its spread, counts, what it says.
+
+    On a terminal that is too narrow for it, what a number says stands below the number.
+    """
     rows = []
     for result in results:
         value = "-" if result.value is None else f"{result.value:.4f}"
@@ -25,7 +31,21 @@ def result_lines(output: Output, results: "Sequence[MetricResult]") -> list[str]
         if count and definition.get("reals"):
             samples += f" / {definition['reals']}"
         rows.append((result.name, value, samples, result.meaning))
-    return output.table(("metric", "value", "samples", "meaning"), rows)
+    header = ("metric", "value", "samples", "meaning")
+    lines = output.table(header, rows)
+    width = shutil.get_terminal_size().columns
+    if not sys.stdout.isatty() or max(map(len, lines)) <= width:
+        return lines
+    first, *others = output.table(header[:3], [row[:3] for row in rows])
+    wrap = textwrap.TextWrapper(
+        width, initial_indent="  ", subsequent_indent="  ",
+        break_on_hyphens=False, break_long_words=False,  # commands and file names stay whole
+    )  # fmt: skip
+    below = [wrap.wrap(row[3]) for row in rows]
+    return [
+        first,
+        *(text for line, more in zip(others, below, strict=True) for text in (line, *more)),
+    ]
 
 
 def append_results(

@@ -22,7 +22,6 @@ from stylecli.metrics.moments import BLOCK, Moments
 Classify = Callable[[Features], NDArray[Any]]
 
 SMALL = 2048  # sets up to this size are kept whole for a Fréchet distance: exact and quicker
-DIVERSITY_ROWS = 2000  # pairs grow with the square; the mean is settled long before
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,7 @@ class Needs:
 
     kind: Literal["moments", "scores", "rows"]
     rows: int = 0  # of the first pictures
+    half: bool = False  # rows are kept in float16
 
 
 def needs_of(task: PictureTask, count: int) -> Needs:
@@ -39,7 +39,8 @@ def needs_of(task: PictureTask, count: int) -> Needs:
         return Needs("scores")
     if task.kind == "fid" and max(task.fakes, task.reals) > SMALL:
         return Needs("moments")
-    return Needs("rows", min(count, DIVERSITY_ROWS) if task.kind == "diversity" else count)
+    # Precision and recall are defined on half precision, as in the official programs.
+    return Needs("rows", count, half=task.kind == "pr")
 
 
 def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -77,9 +78,11 @@ class Collected:
         self.intact = False
         if self.needs.kind == "rows":
             if self._rows is None:
-                self._rows = _room_for_rows(self.needs.rows, features)
+                dtype = np.dtype(np.float16) if self.needs.half else features.dtype
+                self._rows = _room_for_rows(self.needs.rows, features.shape[1], dtype)
             kept = features[: max(0, self.needs.rows - self.seen)]
-            self._rows[self.seen : self.seen + len(kept)] = kept
+            with np.errstate(over="ignore"):  # of half: who compares rows refuses infinite ones
+                self._rows[self.seen : self.seen + len(kept)] = kept
         elif self.needs.kind == "moments":
             self.moments = self.moments or Moments(features.shape[1])
             self._add_blocks(self.moments, features)
@@ -128,7 +131,7 @@ class Collected:
                 scores = ClassScores.from_state(_part(arrays, "scores."))
             elif seen:
                 stored = arrays["rows"]
-                rows = _room_for_rows(self.needs.rows, stored)
+                rows = _room_for_rows(self.needs.rows, stored.shape[1], stored.dtype)
                 rows[: len(stored)] = stored
                 if len(stored) != min(seen, self.needs.rows) or not np.isfinite(stored).all():
                     raise ValueError
@@ -141,11 +144,11 @@ class Collected:
         self._pending = pending
 
 
-def _room_for_rows(count: int, like: NDArray[Any]) -> NDArray[Any]:
+def _room_for_rows(count: int, width: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     try:
-        return np.empty((count, like.shape[1]), like.dtype)
+        return np.empty((count, width), dtype)
     except (MemoryError, ValueError):  # ValueError: more than any address space
-        size = count * like.shape[1] * like.dtype.itemsize / (1 << 30)
+        size = count * width * dtype.itemsize / (1 << 30)
         raise UsageError(
             f"the features of {count} pictures, {size:.0f} GiB, do not fit into memory: give fewer "
             "--samples"

@@ -4,14 +4,23 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from stylecli import __version__
 from stylecli.devices import resolve_device
 from stylecli.distributed import Ranks
 from stylecli.metrics.classifiers import AttributeClassifiers
 from stylecli.metrics.collecting import digest_of
-from stylecli.metrics.fakes import LabelSource, PictureSet, Sample, draw_samples, label_source
+from stylecli.metrics.fakes import (
+    LabelSource,
+    PictureSet,
+    Sample,
+    draw_samples,
+    label_source,
+    labels_digest,
+)
 from stylecli.metrics.features import level_for
 from stylecli.metrics.measuring_meter import Meter
 from stylecli.metrics.metric_tasks import PathTask, PictureTask, SeparabilityTask, Task
@@ -24,6 +33,7 @@ from stylecli.metrics.picture_measuring import (
 )
 from stylecli.metrics.picture_sets import DatasetPictures, MeasuredSet, choose
 from stylecli.metrics.planning import Samples, plan, plan_sets
+from stylecli.metrics.real_passes import places_of
 from stylecli.metrics.results import MetricResult
 from stylecli.metrics.separability_results import SHARE, judge_spaces, share_samples
 from stylecli.metrics.statistics_cache import StatisticsCache
@@ -90,6 +100,8 @@ def evaluate(
         "network_digest": network_digest,
         "version": __version__,
     }
+    if labels:
+        common["labels_digest"] = labels_digest(dataset)
     how = Measuring(device, Meter(progress, _total(possible, size)), StatisticsCache(cache),
                     ranks or Ranks())  # fmt: skip
     found = _measure_network(possible, G, labels, dataset, batch, common, classifiers, how)
@@ -132,11 +144,16 @@ def compare(
     how = Measuring(device, Meter(progress, _total(possible, len(reference))),
                     StatisticsCache(cache), ranks or Ranks())  # fmt: skip
     most = max((task.fakes for task in possible), default=0)
-    indices, common["measured_chosen"] = choose(most, len(measured), first=False)
-    identity = digest_of(measured.digest, str(most)) if measured.digest else ""
+    # The choice of more holds that of fewer: what metrics look at does not depend on each other.
+    indices, _ = choose(most, len(measured), first=False)
+
+    def choose_places(count: int) -> tuple[NDArray[np.int64] | None, str]:
+        chosen, which = choose(count, len(measured), first=False)
+        return places_of(chosen, indices), which
+
     source = FakeSource(
         lambda numbers: measured.read(indices[numbers.start : numbers.stop]),
-        identity, _SET_BATCH, ahead=True,
+        measured.digest, _SET_BATCH, ahead=True, choose=choose_places,
     )  # fmt: skip
     found = list(measure_pictures(possible, source, reference, common, how)) if possible else []
     return _in_order(tasks, found, common)
@@ -158,7 +175,7 @@ def _measure_network(
     seed, psi = common["seed"], common["truncation_psi"]
     digest = ""
     if common["network_digest"]:
-        known = ("network_digest", "seed", "truncation_psi") + ("dataset_digest",) * bool(labels)
+        known = ("network_digest", "seed", "truncation_psi") + ("labels_digest",) * bool(labels)
         digest = digest_of(*(str(common[key]) for key in known), how.device.type)
     found: list[MetricResult] = []
 

@@ -1,6 +1,7 @@
 """Pictures for measuring: drawn one by one from (seed, number), so that batches cannot matter."""
 
 import functools
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -94,6 +95,18 @@ def as_colour(pictures: Pictures) -> Pictures:
     if pictures.shape[1] == 1:
         return np.repeat(pictures, 3, axis=1)
     return pictures[:, :3]
+
+
+def labels_digest(dataset: PictureSet | None) -> str:
+    """Return the SHA-256 of a dataset's labels, as hex; empty where it has none.
+
+    A dataset's own digest is that of its pixels: the same pictures may be labelled anew.
+    """
+    labels = None if dataset is None else dataset.labels
+    if labels is None:
+        return ""
+    shape = f"{labels.dtype.str} {labels.shape} "
+    return hashlib.sha256(shape.encode() + np.ascontiguousarray(labels).tobytes()).hexdigest()
 
 
 def label_source(G: Generator, dataset: PictureSet | None) -> LabelSource | None:

@@ -17,6 +17,7 @@ Kind = Literal["fid", "kid", "is", "pr", "diversity"]
 
 PUBLISHED_FAKES = 50_000
 PUBLISHED_PAIRS = {"paper": 100_000, "later": 50_000}  # of the StyleGAN paper, of its successors
+DIVERSITY_ROWS = 2000  # at most: pairs grow with the square, the mean is settled long before
 NEIGHBOURS = 3  # whose distance is the radius of precision and recall
 # The network that a published definition names; others are stand-ins, and the result says so.
 DEFINED_WITH: dict[Kind, str] = {"fid": INCEPTION, "kid": INCEPTION, "is": INCEPTION,
@@ -46,8 +47,12 @@ class PictureTask:
 
     @property
     def published_count(self) -> bool:
-        """Whether as many fakes are drawn as published numbers are made from."""
-        return self.fakes == PUBLISHED_FAKES
+        """Whether fakes and reals are as many as published numbers are made from.
+
+        All of more than 50,000 reals belong to the _full variants alone.
+        """
+        few = self.full or self.reals <= PUBLISHED_FAKES
+        return few and self.fakes == PUBLISHED_FAKES
 
     @property
     def name(self) -> str:

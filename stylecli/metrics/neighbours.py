@@ -21,6 +21,7 @@ _BLOCK = 2048  # rows and columns of distances at a time: 16 MB of float32
 # Distances are compared after rounding to float32, squares of them are not rounded: within two
 # units of a square the rounded distance has the last word.
 _ROUNDING = 2.0**-22
+_GRAIN = 2.0**-149  # the smallest float32: what rounding can move distances near it
 
 
 def precision_recall(real: Any, fake: Any, k: int = 3) -> tuple[float, float]:
@@ -224,7 +225,8 @@ class _Nearest:
         self.distances[points] = np.sort(more, axis=1)[:, :-1]
         radii = self.distances[points, -1].astype(np.float64)
         # Nothing is nearer than 0.
-        self.reach[points] = np.where(radii > 0, np.square(radii) * (1 + _ROUNDING), -np.inf)
+        reach = np.square(radii + _GRAIN) * (1 + _ROUNDING)
+        self.reach[points] = np.where(radii > 0, reach, -np.inf)
 
 
 def _inside(
@@ -248,8 +250,9 @@ class _Membership:
     def __init__(self, points: PointSet, manifold: PointSet, radii: Float32) -> None:
         self.asked: Bools = np.ones(len(points), bool)
         self._points, self._manifold, self._radii = points, manifold, radii
-        squares = np.square(radii, dtype=np.float64)
-        self.reach, self._sure = squares * (1 + _ROUNDING), squares * (1 - _ROUNDING)
+        wide = radii.astype(np.float64)
+        self.reach = np.square(wide + _GRAIN) * (1 + _ROUNDING)
+        self._sure = np.square(np.maximum(wide - _GRAIN, 0.0)) * (1 - _ROUNDING)
 
     def sift(self, pairs: _Pairs, upper: Float64) -> _Pairs:
         """Take note of points that are inside for sure; return the pairs of others."""

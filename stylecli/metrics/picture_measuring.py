@@ -46,6 +46,8 @@ class FakeSource:
     ahead: bool = False  # whether reading in a thread beside the networks helps
     # how a part that is read shows its pictures, uint8 [N, 3, H, W]
     pictures: Callable[[Any], NDArray[Any]] = lambda part: part
+    # of so many of a set: their places in what is read, and in words which they are
+    choose: Callable[[int], tuple[Numbers | None, str]] = lambda count: (None, "")
 
 
 @dataclass
@@ -89,7 +91,8 @@ def measure_pictures(
     wanted: dict[PictureTask, Wanted] = {}
     known = (fakes.identity, "fakes") if fakes.identity else None
     for task in tasks:
-        wanted[task] = _want(task, task.fakes, extractors, known, how, classifiers)
+        places, _ = fakes.choose(task.fakes)
+        wanted[task] = _want(task, task.fakes, extractors, known, how, classifiers, places)
     looking = {key: _showing(fakes, extractor) for key, extractor in extractors.items()}
     filled = _shared(wanted)
     if beside is not None:
@@ -127,6 +130,8 @@ def measure_pictures(
             continue
         _, which = choose_reals(task, len(reals)) if task in collected and reals else (None, None)
         facts = {**common, "reals_chosen": which}
+        if measured := fakes.choose(task.fakes)[1]:
+            facts["measured_chosen"] = measured
         extractor = extractors[task.view.key]
         yield from score(task, extractor, collected.get(task), wanted[task].collected, facts)
 

@@ -81,10 +81,9 @@ def _values(
         )
         return [(mean, std)], {"subsets": KID_SUBSETS, "subset_size": size, "std_over": "subsets"}
     if task.kind == "pr":
-        # Half precision, as in the official programs.
-        both = (reals.rows.astype(np.float16), fakes.rows.astype(np.float16))
-        precision, recall = precision_recall(*both, NEIGHBOURS)
-        return [(precision, None), (recall, None)], {"k": NEIGHBOURS, "feature_type": "float16"}
+        precision, recall = precision_recall(reals.rows, fakes.rows, NEIGHBOURS)
+        kept = {"k": NEIGHBOURS, "feature_type": str(fakes.rows.dtype)}
+        return [(precision, None), (recall, None)], kept
     spread = mean_pairwise_distance(reals.rows)
     value = mean_pairwise_distance(fakes.rows) / max(spread, 1e-12)
     return [(value, None)], {"rows": len(fakes.rows), "rows_of_reals": len(reals.rows)}

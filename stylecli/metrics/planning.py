@@ -11,6 +11,7 @@ from stylecli.metrics.classifiers import AttributeClassifiers
 from stylecli.metrics.features import STAND_IN
 from stylecli.metrics.metric_tasks import (
     DEFINED_WITH,
+    DIVERSITY_ROWS,
     NEIGHBOURS,
     PUBLISHED_FAKES,
     PUBLISHED_PAIRS,
@@ -253,6 +254,8 @@ def _picture_task(
     elif all_reals and "50k" in name and not full:
         reals = min(reals, PUBLISHED_FAKES)
     reals = 0 if kind == "is" else reals
+    if kind == "diversity":
+        fakes, reals = min(fakes, DIVERSITY_ROWS), min(reals, DIVERSITY_ROWS)
     least = min(fakes, reals) if reals else fakes
     if skipped is None and kind != "is" and dataset_size < 2:
         skipped = f"the dataset holds {dataset_size} pictures: expected at least 2"

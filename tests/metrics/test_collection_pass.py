@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from stylecli.distributed import Ranks
-from stylecli.metrics.collecting import Collected, Needs, probabilities
+from stylecli.metrics.collecting import Collected, Needs, needs_of, probabilities
 from stylecli.metrics.collection_pass import Wanted, run_pass
+from stylecli.metrics.features import VGG16_FC2
+from stylecli.metrics.metric_tasks import PictureTask
 from stylecli.metrics.statistics_cache import StatisticsCache
 
 COUNT, WIDTH = 2500, 12
@@ -33,6 +35,14 @@ def test_collects_what_each_metric_needs():
     assert np.allclose(moments.moments.covariance(), np.cov(ROWS.T))
     assert scores.scores.result()[0] > 1
     assert (rows.rows == ROWS).all() and (few.rows == ROWS[:40]).all()
+
+
+def test_rows_that_are_compared_in_half_precision_take_half_the_memory():
+    task = PictureTask("pr", VGG16_FC2, COUNT, COUNT)
+    collected = Collected(COUNT, needs_of(task, COUNT))
+    collected.add(ROWS, 0)
+    assert collected.rows.dtype == np.float16
+    assert (collected.rows == ROWS.astype(np.float16)).all()
 
 
 @pytest.mark.parametrize("at", [0, 700, 2450])

@@ -6,6 +6,7 @@ import torch
 
 from stylecli import weights
 from stylecli.data.reader import open_dataset
+from stylecli.data.writer import DatasetWriter
 from stylecli.errors import DataError, UsageError
 from stylecli.metrics import evaluate, evaluation, measure_separability
 from stylecli.metrics.collecting import Collected, Needs
@@ -89,6 +90,25 @@ def test_a_conditional_network_draws_the_labels_of_the_dataset(
     other = new_network("f", label_dim=5, **tiny_config_fields)
     with pytest.raises(UsageError, match="trained with 5 classes and the dataset has 3"):
         measure(["ppl_zend"], other, dataset)
+
+
+def test_the_same_pictures_labelled_anew_are_other_statistics(
+    filled_cache, tiny_config_fields, dataset, tmp_path
+):
+    network = new_network("f", label_dim=3, **tiny_config_fields)
+    path = tmp_path / "relabelled.lmdb"
+    with DatasetWriter(path, resolution=16, channels=3) as writer:
+        for picture, label in dataset:
+            writer.add(picture, (label + 1) % 3)
+    relabelled = open_dataset(path)
+    assert relabelled.digest == dataset.digest
+    first, second, fresh = (
+        measure(["kid", "ppl_zend"], network, some, network_digest="one", cache=cache)
+        for some, cache in ((dataset, True), (relabelled, True), (relabelled, False))
+    )
+    assert second == fresh
+    assert all(a.value != b.value for a, b in zip(first, second, strict=True))
+    assert first[0].definition["labels_digest"] != second[0].definition["labels_digest"]
 
 
 def test_a_larger_dataset_is_reduced_and_a_smaller_one_refused(

@@ -82,6 +82,8 @@ def sets_of_points(kind):
         return real * np.float32(1e30), fake * np.float32(1e30)
     if kind == "tiny":
         return real * np.float32(1e-30), fake * np.float32(1e-30)
+    if kind == "denormal":  # rounding moves distances by a large part of themselves
+        return tuple(np.round(side * 3) * np.float32(2.0**-149) for side in (real, fake))
     if kind == "many rows":  # more than one block, and low rank
         basis = random.standard_normal((4, 70))
         sets = (random.standard_normal((rows, 4)) @ basis for rows in (700, 650))
@@ -101,6 +103,7 @@ KINDS = [
     "outliers",
     "huge",
     "tiny",
+    "denormal",
     "many rows",
     "nearly collapsed",
     "both nearly collapsed",

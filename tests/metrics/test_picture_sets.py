@@ -47,6 +47,16 @@ def test_pictures_of_other_sizes_go_to_the_network_as_they_are(filled_cache, fol
     assert measure([KID], folder, folder)[0].value is not None
 
 
+def test_what_a_metric_looks_at_does_not_depend_on_the_others(filled_cache, folder):
+    names, samples = [KID, "diversity"], {"kid": 20, "diversity": 8}
+    together = measure(names, folder, folder, samples=samples, cache=False)
+    alone = [measure([name], folder, folder, samples=samples, cache=False)[0] for name in names]
+    for one, other in zip(together, alone, strict=True):
+        assert one.value == pytest.approx(other.value, rel=1e-6)
+        assert one.definition == other.definition
+        assert one.definition["measured_chosen"] == "the same random ones every time"
+
+
 def test_another_picture_is_another_digest(folder):
     before = FolderPictures(folder).digest
     assert FolderPictures(folder).digest == before

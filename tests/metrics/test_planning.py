@@ -160,6 +160,12 @@ def test_published_names_stand_on_published_counts(with_inception, monkeypatch):
     assert names == ["kid_full@5000", "is@5000", "precision@5000", "recall@5000"]
 
 
+def test_diversity_plans_no_more_pictures_than_it_compares(filled_cache):
+    (task,) = planning.plan_sets(["diversity"], None, measured=60_000, reference=3000)
+    assert (task.fakes, task.reals) == (2000, 2000)
+    assert planned(["diversity"], 6000)[0].fakes == 2000
+
+
 def test_truncation_is_in_every_name_and_skips_what_is_defined_without(with_inception):
     fid, ppl = planned(["fid50k", "ppl"], psi=0.7)
     assert fid.name == "fid50k-psi0.7" and "defined without truncation" in ppl.skipped
@@ -179,6 +185,8 @@ def test_sets_count_whole_unless_a_name_says_otherwise(with_inception):
     fid, published = planning.plan_sets(["fid", "fid50k"], None, **sets)
     assert (fid.fakes, fid.reals) == (60_000, 70_000) and fid.name == "fid@60000"
     assert (published.fakes, published.reals) == (50_000, 50_000)
+    (all_reals,) = planning.plan_sets(["fid"], None, measured=50_000, reference=70_000)
+    assert all_reals.reals == 70_000 and all_reals.name == "fid@50000"
     (few,) = planning.plan_sets(["fid"], None, measured=100, reference=5000)
     assert "below 2048 a FID says more" in few.skipped
     with pytest.raises(UsageError, match="ppl measures a network, not pictures"):
