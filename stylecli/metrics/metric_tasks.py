@@ -49,10 +49,10 @@ class PictureTask:
     def published_count(self) -> bool:
         """Whether fakes and reals are as many as published numbers are made from.
 
-        All of more than 50,000 reals belong to the _full variants alone.
+        Other than 50,000 reals belong to the _full variants alone; is looks at none.
         """
-        few = self.full or self.reals <= PUBLISHED_FAKES
-        return few and self.fakes == PUBLISHED_FAKES
+        as_many = self.full or self.reals in (0, PUBLISHED_FAKES)
+        return as_many and self.fakes == PUBLISHED_FAKES
 
     @property
     def name(self) -> str:
@@ -70,7 +70,7 @@ class PictureTask:
         kind += "-clean" * self.clean
         cut = f"-{self.precision}" * self.view.is_rough + f"-psi{self.psi:g}" * (self.psi != 1.0)
         if self.network != DEFINED_WITH.get(self.kind):
-            return f"{kind}@{self.network}{cut}"
+            return f"{kind}{'_full' * self.full}@{self.network}{cut}"
         published = {"precision": "pr50k3{}_precision", "recall": "pr50k3{}_recall",
                      "pr": "pr50k3{}"}.get(kind, f"{kind}50k{{}}")  # fmt: skip
         if self.published_count:

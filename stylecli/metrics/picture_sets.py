@@ -3,6 +3,7 @@
 Pictures of a folder keep their own sizes: only the feature network's own resize changes them.
 """
 
+import contextlib
 import hashlib
 import os
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from stylecli.metrics.features import level_for
 if TYPE_CHECKING:
     from stylecli.data.sources.protocol import Source
 
+_LOOKED_AT = 16  # first pictures, for one whose size can be told
 LEAST_SIDE = 8  # px; feature networks enlarge pictures, but less holds nothing to measure
 
 
@@ -90,9 +92,12 @@ class FolderPictures:
 
     @property
     def sizes(self) -> str:
-        """Say how large the first picture is, which its header tells."""
-        with self._source[0].open() as picture:
-            return f"{picture.width} x {picture.height} px"
+        """Say how large the first readable picture is, which its header tells."""
+        for number in range(min(len(self._source), _LOOKED_AT)):
+            # What is damaged is named when its turn comes; Pillow's plugins raise anything.
+            with contextlib.suppress(Exception), self._source[number].open() as picture:
+                return f"{picture.width} x {picture.height} px"
+        return "unknown size"
 
     def __len__(self) -> int:
         return len(self._source)

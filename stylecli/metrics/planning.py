@@ -1,9 +1,10 @@
 """What is asked for and what can be done: metric names, sample counts, which network looks."""
 
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import get_args
+from typing import TypeVar, get_args
 
 from stylecli import weights
 from stylecli.errors import UsageError
@@ -28,6 +29,7 @@ from stylecli.networks.config import StyleGAN1Config
 from stylecli.rendering import Precision
 
 Samples = int | Mapping[str, int] | None
+AnyTask = TypeVar("AnyTask", Task, PictureTask)
 
 # What published names say beyond the metric: the count, the neighbours of pr, all reals.
 _PRESETS: dict[str, tuple[Kind, bool]] = {
@@ -105,7 +107,7 @@ def plan(
         else:
             of_pictures = _picture_task(name, asked, dataset_size, gpu, psi)
             task = _in_precision(of_pictures, precision)
-        tasks.setdefault(task.name, task)
+        _add(tasks, task, name)
     return list(tasks.values())
 
 
@@ -133,16 +135,27 @@ def plan_sets(
         asked = min(measured, count or (PUBLISHED_FAKES if "50k" in name else measured))
         task = _picture_task(name, asked, reference, False, all_reals=count is None,
                              insisted=count is not None)  # fmt: skip
-        task = _in_precision(task, precision)
-        tasks.setdefault(task.name, task)
+        _add(tasks, _in_precision(task, precision), name)
     return list(tasks.values())
+
+
+def _add(tasks: dict[str, AnyTask], task: AnyTask, name: str) -> None:
+    """Add a task unless its name is there; of one name with other counts, the first stands."""
+    first = tasks.setdefault(task.name, task)
+    if first != replace(task, note=first.note):
+        said = f"{name} is {task.name} of other pictures: measure it in a call of its own"
+        tasks[task.name] = replace(first, note="; ".join(filter(None, (first.note, said))))
 
 
 def check_names(names: Sequence[str]) -> None:
     """Raise UsageError for no names and for unknown ones."""
     for name in names:
         if name not in NAMES:
-            raise UsageError(f"metric {name!r} is unknown: expected one of {', '.join(NAMES)}")
+            near = difflib.get_close_matches(name, NAMES, 1)
+            hint = f", {near[0]!r} is near" if near else ""
+            raise UsageError(
+                f"metric {name!r} is unknown{hint}: expected one of {', '.join(NAMES)}"
+            )
     if not names:
         raise UsageError(f"no metric is named: expected some of {', '.join(NAMES)}")
 
@@ -257,8 +270,8 @@ def _picture_task(
     if kind == "diversity":
         fakes, reals = min(fakes, DIVERSITY_ROWS), min(reals, DIVERSITY_ROWS)
     least = min(fakes, reals) if reals else fakes
-    if skipped is None and kind != "is" and dataset_size < 2:
-        skipped = f"the dataset holds {dataset_size} pictures: expected at least 2"
+    if skipped is None and kind != "is" and min(fakes, dataset_size) < 2:
+        skipped = "one picture has no spread: expected at least 2 on either side"
     if skipped is None and kind == "pr" and least <= NEIGHBOURS:
         skipped = f"{least} pictures have no {NEIGHBOURS} neighbours each: expected more"
     if skipped is None and kind == "is" and fakes < 10:
@@ -266,7 +279,7 @@ def _picture_task(
     asked_for = asked is not None and insisted
     if skipped is None and kind == "fid" and not asked_for and least < FID_LEAST:
         skipped = (
-            f"the dataset holds {least} pictures, and below {FID_LEAST} a FID says more "
+            f"there are {least} pictures, and below {FID_LEAST} a FID says more "
             f"about the count than about the network; give --samples {least} to have it anyway"
         )
     # All reals with divisor N are StyleGAN2-ADA's; clean-fid divides by N - 1 throughout.

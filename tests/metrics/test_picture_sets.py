@@ -28,6 +28,13 @@ def measure(names, a, b, **options):
     return compare(names, open_set(a), open_set(b), device="cpu", **options)
 
 
+def test_a_damaged_first_picture_is_named_when_it_is_read_not_before(folder):
+    (folder / "000.png").write_text("no picture")
+    assert open_set(folder).sizes == "16 x 16 px"
+    with pytest.raises(DataError, match="000.png"):
+        open_set(folder).read(np.array([0]))
+
+
 def test_a_folder_is_the_dataset_that_was_packed_from_it(filled_cache, folder, tiny_lmdb):
     fid, kid, precision, recall = measure(
         ["fid@efficientnet-lite0", KID, "pr"], folder, tiny_lmdb, samples=24

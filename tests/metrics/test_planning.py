@@ -48,6 +48,23 @@ def test_the_full_variant_takes_all_reals_and_the_other_divisor(with_inception):
     assert (full.reals, full.ddof) == (70_000, 0)
 
 
+def test_a_published_name_wants_its_number_of_reals(with_inception):
+    names = ["fid50k", "fid50k_full", "kid50k", "pr50k3", "is50k"]
+    found = [task.names[0] for task in planned(names, dataset_size=2000)]
+    assert found == [
+        "fid@50000", "fid50k_full", "kid@50000", "precision@50000", "is50k"
+    ]  # fmt: skip
+
+
+def test_stand_ins_of_one_name_and_other_counts_are_not_dropped_in_silence(filled_cache):
+    (kid,) = planned(["kid@efficientnet-lite0", "fid", "kid"])
+    assert "is kid@efficientnet-lite0 of other pictures" not in (kid.note or "")
+    kid, full = planned(["kid", "kid50k_full"])
+    assert full.name == "kid_full@efficientnet-lite0"
+    (kid,) = planned(["kid", "kid50k"], {"kid50k": 60})
+    assert "kid50k is kid@efficientnet-lite0 of other pictures" in kid.note
+
+
 def test_clean_numbers_have_names_of_their_own_and_divide_by_one_less(with_inception):
     names = ["fid-clean", "fid-clean50k_full", "kid-clean", "kid-clean50k"]
     tasks = planned(names)
@@ -101,7 +118,7 @@ def test_what_has_no_weights_is_skipped_with_the_step(empty_cache):
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():
-    with pytest.raises(UsageError, match="metric 'fdi' is unknown: expected one of fid, kid, is"):
+    with pytest.raises(UsageError, match="metric 'fdi' is unknown, 'fid' is near: expected one of fid, kid, is"):
         planned(["fdi"])
 
 
