@@ -31,7 +31,7 @@ def measure(names, a, b, **options):
 def test_a_damaged_first_picture_is_named_when_it_is_read_not_before(folder):
     (folder / "000.png").write_text("no picture")
     assert open_set(folder).sizes == "16 x 16 px"
-    with pytest.raises(DataError, match="000.png"):
+    with pytest.raises(DataError, match=r"000\.png"):
         open_set(folder).read(np.array([0]))
 
 
