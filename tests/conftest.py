@@ -5,11 +5,15 @@ import os
 # One thread each: the tests run beside others, and small convolutions gain nothing from more.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+
+# A script's background processes ignore Ctrl-C, and so would all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 FIXTURES = Path(__file__).parent / "fixtures"
 

@@ -82,15 +82,7 @@ def test_weights_that_nobody_published_are_warned_of(capsys):
     assert "bbbbbbbbbbbb" in said and "fid@9 may compare" in said and "kid@" not in said
 
 
-@pytest.fixture
-def interruptible():
-    """Have SIGINT raise: processes that a script runs in the background begin without."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-def test_an_interrupt_waits_for_what_must_not_be_cut(interruptible):
+def test_an_interrupt_waits_for_what_must_not_be_cut():
     done = []
     with pytest.raises(KeyboardInterrupt), metric_checks.holding_back_interrupts():
         signal.raise_signal(signal.SIGINT)
@@ -98,7 +90,7 @@ def test_an_interrupt_waits_for_what_must_not_be_cut(interruptible):
     assert done
 
 
-def test_an_interrupt_while_modules_load_leaves_no_process_behind(monkeypatch, interruptible):
+def test_an_interrupt_while_modules_load_leaves_no_process_behind(monkeypatch):
     started = []
 
     def start(rank, world):
