@@ -17,8 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from stylecli import __version__, atomic
-from stylecli.disk_space import room_for
+from stylecli import __version__, files
 from stylecli.errors import NetworkError
 from stylecli.interop.foreign_networks import read_foreign_networks
 from stylecli.networks.bundle import Bundle
@@ -132,7 +131,7 @@ def write_tensors(
     plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     metadata = {"stylecli": json.dumps({"format": FORMAT, **header})}
     size = sum(tensor.nbytes for tensor in plain.values()) + len(str(metadata)) + (64 << 10)
-    with room_for(Path(path), size), atomic.replacing(path) as temporary:
+    with files.room_for(Path(path), size), files.replacing(path) as temporary:
         save_file(plain, temporary, metadata=metadata)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from stylecli import __version__, atomic
+from stylecli import __version__, files
 from stylecli.checkpoint import load_network, network_digest
 from stylecli.data.demo_faces import make_demo_dataset
 from stylecli.data.reader import open_dataset
@@ -137,7 +137,7 @@ def _claim(folder: Path, minutes: float, seed: int) -> None:
         return
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} holds other files and no demo: give another --out")
-    atomic.write_json(path, {**wanted, "stylecli": __version__})
+    files.write_json(path, {**wanted, "stylecli": __version__})
 
 
 def _settings(plan: TrainingPlan, dataset: Path) -> RunSettings:
@@ -228,5 +228,5 @@ def measure(
         network_digest=digest, progress=progress,
     )  # fmt: skip
     results = [result.to_dict() for result in measured]
-    atomic.write_json(path, {"network": digest, "stylecli": __version__, "results": results})
+    files.write_json(path, {"network": digest, "stylecli": __version__, "results": results})
     return results

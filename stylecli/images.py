@@ -21,8 +21,8 @@ import torch
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
-from stylecli.atomic import write_bytes
 from stylecli.errors import DataError, UsageError
+from stylecli.files import write_bytes
 
 Pictures = npt.NDArray[np.uint8]  # [N, H, W, C], or one picture [H, W, C]
 

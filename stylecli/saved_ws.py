@@ -22,8 +22,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from stylecli.atomic import write_bytes
 from stylecli.errors import NetworkError, UsageError
+from stylecli.files import write_bytes
 
 KEY, PROVENANCE_KEY = "w", "stylecli"
 MAX_BYTES = 1 << 30  # 29 thousand faces of a 1024 px network

@@ -17,10 +17,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stylecli.atomic import replacing, write_json
 from stylecli.errors import UsageError, WeightsError
 from stylecli.feature_networks import NETWORKS as NETWORKS  # known as weights.NETWORKS too
 from stylecli.feature_networks import FeatureNetwork
+from stylecli.files import replacing, write_json
 
 if TYPE_CHECKING:
     import numpy as np

@@ -247,13 +247,13 @@ def record_skipped(skipped: "Sequence[Skipped]", outcome: Outcome) -> None:
 
 def tell_skipped(request: Request, outcome: Outcome, output: Output) -> None:
     """Write skipped.jsonl beside the pictures, and name the first few on stderr."""
-    from stylecli import atomic
+    from stylecli import files
 
     skipped, file = outcome.skipped, request.folder / SKIPPED_FILE
     kept = request.folder.is_dir()
     if kept:
         lines = [json.dumps(each, ensure_ascii=False) + "\n" for each in skipped]
-        atomic.write_bytes(file, "".join(lines).encode("utf-8", "replace"))
+        files.write_bytes(file, "".join(lines).encode("utf-8", "replace"))
     if not skipped:
         return
     output.warn(f"{len(skipped):,} were skipped" + (f" (all are in {file})" if kept else ""))

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stylecli.atomic import replacing
 from stylecli.data.codec import to_picture
 from stylecli.data.reader import Dataset
 from stylecli.data.sources.nvidia import LABELS_NAME, METADATA_NAME
 from stylecli.errors import DataError
+from stylecli.files import replacing
 from stylecli.progress import Progress, silent
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same dataset gives the same bytes on any day

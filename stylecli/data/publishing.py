@@ -5,10 +5,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from stylecli.atomic import sync_directory
 from stylecli.data.layout import DATA_FILE
 from stylecli.data.ownership import LOCK_FILE, OwnerLock
 from stylecli.errors import DataError
+from stylecli.files import sync_directory
 
 OWN_FILES = {DATA_FILE, "lock.mdb", LOCK_FILE}  # a killed writer may leave the locks behind
 

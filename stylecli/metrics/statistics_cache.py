@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from stylecli import weights
-from stylecli.atomic import replacing
 from stylecli.errors import UsageError
+from stylecli.files import replacing
 from stylecli.metrics.collecting import Collected
 
 FOLDER = "features"

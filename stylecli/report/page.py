@@ -5,7 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from stylecli import __version__
-from stylecli.atomic import write_text
+from stylecli.files import write_text
 from stylecli.report.blocks import block_html, markup, picture_html
 from stylecli.report.content import Report, Section
 

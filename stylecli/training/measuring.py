@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stylecli import atomic
+from stylecli import files
 from stylecli.data.reader import Dataset
 from stylecli.networks.bundle import Bundle
 from stylecli.training.run_folder import append_row
@@ -77,7 +77,7 @@ def rewind_measurements(run: Path, nimg: int) -> None:
     """
     for path in run.glob(METRIC_PATTERN):
         kept = [row for row in _rows(path) if row.get("nimg", 0) <= nimg]
-        atomic.write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+        files.write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
 
 
 def _row(result: dict[str, Any], where: Mapping[str, Any], seconds: float) -> dict[str, Any]:

@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stylecli import atomic
+from stylecli import files
 from stylecli.checkpoint import read_header
-from stylecli.disk_space import room_for
 from stylecli.errors import NetworkError
 from stylecli.training.run_folder import read_events
 from stylecli.workspace import BEST_CHECKPOINT_FILE, BEST_FILE, CHECKPOINT_FILE
@@ -46,7 +45,7 @@ def keep_best(run: Path, nimg: int, row: Mapping[str, Any]) -> bool:
         "nimg": nimg, "kimg": nimg / 1000, "metric": row["name"], "value": value,
         "higher_is_better": higher,
     }  # fmt: skip
-    atomic.write_json(run / BEST_FILE, found)
+    files.write_json(run / BEST_FILE, found)
     _copy_best(run)
     return True
 
@@ -100,12 +99,12 @@ def remove_old_snapshots(run: Path, keep: int | None) -> list[Path]:
 def _copy_best(run: Path) -> None:
     """Give the newest checkpoint a second name; where disks have no links, copy it."""
     source = run / CHECKPOINT_FILE
-    with atomic.replacing(run / BEST_CHECKPOINT_FILE) as temporary:
+    with files.replacing(run / BEST_CHECKPOINT_FILE) as temporary:
         temporary.unlink()
         try:
             os.link(source, temporary)  # a checkpoint is replaced, never written into
         except OSError:
-            with room_for(run / BEST_CHECKPOINT_FILE, source.stat().st_size):
+            with files.room_for(run / BEST_CHECKPOINT_FILE, source.stat().st_size):
                 shutil.copyfile(source, temporary)
 
 

@@ -4,7 +4,7 @@ import re
 import shutil
 from pathlib import Path
 
-from stylecli import atomic
+from stylecli import files
 from stylecli.training.measuring import rewind_measurements
 from stylecli.workspace import BEST_CHECKPOINT_FILE, CHECKPOINT_FILE, LAST_GOOD_FILE
 
@@ -23,7 +23,7 @@ def rollback_source(run: Path) -> Path | None:
 def keep_last_good(run: Path) -> None:
     """Set the newest checkpoint aside, because the next one will hold what went wrong."""
     if (run / CHECKPOINT_FILE).exists() and not (run / LAST_GOOD_FILE).exists():
-        with atomic.replacing(run / LAST_GOOD_FILE) as copy:
+        with files.replacing(run / LAST_GOOD_FILE) as copy:
             shutil.copyfile(run / CHECKPOINT_FILE, copy)
 
 

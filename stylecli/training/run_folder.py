@@ -17,9 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from stylecli import __version__, atomic
+from stylecli import __version__, files
 from stylecli.data.ownership import OwnerLock
-from stylecli.disk_space import room_for
 from stylecli.errors import NetworkError, UsageError
 from stylecli.networks.config import StyleGAN1Config, config_from_dict
 from stylecli.training.config import TrainingConfig, training_from_dict
@@ -27,7 +26,7 @@ from stylecli.workspace import CHECKPOINT_FILE, EVENTS_FILE, RUN_FILE, STATS_FIL
 
 RUN_FORMAT = 1
 _ROW_BYTES = 4096  # a row of JSON is shorter
-# Temporary names: of stylecli.atomic for the files that training writes, and of safetensors.
+# Temporary names: of stylecli.files for the files that training writes, and of safetensors.
 _LEFTOVER = re.compile(
     r"\.(checkpoint|checkpoint-best|initial|network-snapshot-\d+|fakes\d+|reals|run|best|stats"
     r"|metric-.+)-[a-z0-9_]{8}\.part\.[a-z]+|\.tmp[A-Za-z0-9]{6}"
@@ -88,8 +87,8 @@ def mark_finished(run: Path, nimg: int) -> None:
     """Note in ``run.json`` that the whole schedule was trained, ``nimg`` images in all."""
     if not is_finished(run):
         append_event(run, {"nimg": nimg, "event": "finished"})
-        with room_for(run / RUN_FILE, _ROW_BYTES):
-            atomic.write_json(run / RUN_FILE, {**read_run(run), "finished": True})
+        with files.room_for(run / RUN_FILE, _ROW_BYTES):
+            files.write_json(run / RUN_FILE, {**read_run(run), "finished": True})
 
 
 @contextlib.contextmanager
@@ -165,8 +164,8 @@ def rewind_statistics(run: Path, nimg: int) -> None:
     kept = [line + "\n" for line, row in _rows(path) if row["nimg"] <= nimg]
     text = "".join(kept)
     if text.encode() != path.read_bytes():
-        with room_for(path, len(text)):
-            atomic.write_text(path, text)
+        with files.room_for(path, len(text)):
+            files.write_text(path, text)
 
 
 def append_event(run: Path, row: dict[str, Any]) -> None:
@@ -197,7 +196,7 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
     is full.
     """
     line = json.dumps(_plain(row), allow_nan=False) + "\n"
-    with room_for(path, max(len(line), _ROW_BYTES)), open(path, "ab+") as file:
+    with files.room_for(path, max(len(line), _ROW_BYTES)), open(path, "ab+") as file:
         _cut_torn_line(file)
         file.write(line.encode())
         file.flush()
@@ -237,7 +236,7 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def _write(run: Path, settings: RunSettings, *, finished: bool) -> None:
     import torch
 
-    atomic.write_json(
+    files.write_json(
         run / RUN_FILE,
         {
             "format": RUN_FORMAT,

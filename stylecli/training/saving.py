@@ -19,8 +19,8 @@ from stylecli.checkpoint import (
     save_network,
     write_tensors,
 )
-from stylecli.disk_space import check_room, room_for
 from stylecli.errors import NetworkError
+from stylecli.files import check_room, room_for
 from stylecli.images import Pictures
 from stylecli.networks.bundle import Bundle
 from stylecli.training.adam import Adam

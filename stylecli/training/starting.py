@@ -10,10 +10,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from stylecli import atomic
+from stylecli import files
 from stylecli.checkpoint import load_network, network_digest, read_header, save_network
 from stylecli.data.reader import Dataset
-from stylecli.disk_space import room_for
 from stylecli.errors import NetworkError, UsageError
 from stylecli.networks.bundle import Bundle
 from stylecli.networks.config import make_config
@@ -141,7 +140,10 @@ def begin_run(run: Path, settings: RunSettings, source: Source) -> None:
     assert settings.origin is not None
     initial = run / INITIAL_FILE
     if settings.origin.continued:
-        with room_for(initial, source.path.stat().st_size), atomic.replacing(initial) as temporary:
+        with (
+            files.room_for(initial, source.path.stat().st_size),
+            files.replacing(initial) as temporary,
+        ):
             shutil.copyfile(source.path, temporary)
             if network_digest(temporary) != source.digest:
                 raise NetworkError(f"{source.path} changed while it was read: run this again")

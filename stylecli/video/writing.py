@@ -11,8 +11,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from stylecli.atomic import replacing
 from stylecli.errors import Interrupted, StyleCLIError, UsageError
+from stylecli.files import replacing
 from stylecli.images import Pictures
 from stylecli.progress import Progress, silent
 from stylecli.video.encoding import Encoding, ffmpeg_program, output_options, resolve_encoding

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from stylecli import atomic
+from stylecli import files
 from stylecli.checkpoint import load_network, network_digest
 from stylecli.data.reader import Dataset, open_dataset
 from stylecli.metrics.attribute_tables import read_attributes
@@ -76,7 +76,7 @@ def main() -> None:
         page = arguments.docs.read_text(encoding="utf-8")
         if len(MARKS.findall(page)) != 1:
             raise SystemExit(f"{arguments.docs} has no <!-- tables --> … <!-- /tables --> marks")
-        atomic.write_text(arguments.docs, MARKS.sub(lambda _: text, page))
+        files.write_text(arguments.docs, MARKS.sub(lambda _: text, page))
     else:
         print(text)
 
@@ -98,7 +98,7 @@ def measure_all(
             continue
         print(f"{name}: measuring {snapshot}", flush=True)
         results[name] = {"of": key, **measure_run(run, snapshot, dataset, classifiers, samples)}
-        atomic.write_json(arguments.results, results)
+        files.write_json(arguments.results, results)
 
 
 def own_classifiers(dataset: Dataset, names: Sequence[str] | None) -> AttributeClassifiers:

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from stylecli.atomic import write_text
 from stylecli.checkpoint import load_network, network_digest
+from stylecli.files import write_text
 from stylecli.metrics.classifiers import load_classifiers
 from stylecli.rendering import render
 from stylecli.sampling import map_seeds, mix_ws

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from stylecli import __version__, atomic, shipped
+from stylecli import __version__, files, shipped
 from stylecli.checkpoint import load_network, network_digest, save_network
 from stylecli.data.demo_faces import ARTWORK, AUTHOR, LICENCE, LICENCE_URL, SOURCE_URL
 from stylecli.data.reader import Dataset, open_dataset
@@ -58,7 +58,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     path = arguments.out / "demo.safetensors"
     write_network(path, source, record)
-    atomic.write_json(arguments.out / "demo.json", {**record, "sha256": network_digest(path)})
+    files.write_json(arguments.out / "demo.json", {**record, "sha256": network_digest(path)})
     print(f"{path}: {path.stat().st_size:,} bytes")
     print(json.dumps(record, indent=2))
 

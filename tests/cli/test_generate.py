@@ -224,14 +224,14 @@ def test_batch_size_changes_no_byte(run: Run, grid: list[str]) -> None:
 def test_an_interruption_leaves_whole_files_and_says_how_to_go_on(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stylecli import atomic
+    from stylecli import files
 
     def interrupted(path: Path) -> Any:
         raise KeyboardInterrupt
 
     run("--seeds", "0-1", "--out", "a")
     with monkeypatch.context() as patch:
-        patch.setattr(atomic, "replacing", interrupted)
+        patch.setattr(files, "replacing", interrupted)
         result = run("--seeds", "0-3", "--out", "a")
 
     assert isinstance(result.exception, Interrupted)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from stylecli import checkpoint, disk_space, images
+from stylecli import checkpoint, files, images
 from stylecli.checkpoint import read_tensors
 from stylecli.data.reader import open_dataset
 from stylecli.errors import ExitCode, StyleCLIError
@@ -51,7 +51,7 @@ def no_room(path: Path) -> Any:
 @pytest.mark.parametrize(
     ("module", "name", "call"),
     [
-        (disk_space.shutil, "disk_usage", None),  # foreseen
+        (files.shutil, "disk_usage", None),  # foreseen
         (checkpoint, "save_file", 3),  # the network
         (checkpoint, "save_file", 4),  # the checkpoint behind it
         (images, "encode_png", 4),  # the sheet between them

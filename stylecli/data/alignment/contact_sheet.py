@@ -6,9 +6,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from stylecli.atomic import replacing
 from stylecli.data.colours import finish, simplify
 from stylecli.data.decoding import check_kind, open_picture, quiet
+from stylecli.files import replacing
 from stylecli.progress import Progress, silent
 
 COLUMNS, ROWS = 8, 6

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from stylecli import atomic
+from stylecli import files
 from stylecli.data.alignment.aligned_folder import (
     SETTINGS_FILE,
     images_folder,
@@ -228,6 +228,6 @@ def claim_folder(folder: Path, settings: AlignSettings, source: str, *, force: b
                 "--out, or --force to replace them"
             )
     try:
-        atomic.write_json(folder / SETTINGS_FILE, described)
+        files.write_json(folder / SETTINGS_FILE, described)
     except OSError as error:
         raise DataError(f"{folder} cannot be written: {error.strerror}") from None

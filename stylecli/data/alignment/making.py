@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from stylecli import atomic
+from stylecli import files
 from stylecli.data.alignment.aligned_folder import (
     THUMBNAIL_SIZE,
     images_folder,
@@ -111,7 +111,7 @@ def _to_png(picture: Image.Image, metadata: dict[str, Any]) -> bytes:
 
 def _write(path: Path, content: bytes) -> None:
     try:
-        atomic.write_bytes(path, content)
+        files.write_bytes(path, content)
     except OSError as error:
         raise DataError(
             f"{path} cannot be written: {error.strerror}; the same command goes on from here"

@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-from stylecli.atomic import replacing
 from stylecli.errors import DataError
+from stylecli.files import replacing
 
 RECORDS_FILE = "faces.jsonl"
 PART_FILE = RECORDS_FILE + ".part"

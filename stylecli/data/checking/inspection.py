@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Any, Self
 
 from stylecli import __version__
-from stylecli.atomic import write_json
 from stylecli.data.checking import sheets
 from stylecli.data.checking.judgement import Case, Duplicates, judge, suggest_resolution
 from stylecli.data.checking.measuring import Findings
@@ -24,6 +23,7 @@ from stylecli.data.checking.subjects import open_subject
 from stylecli.data.checking.tally import Tally
 from stylecli.data.checking.wording import collect_facts, describe
 from stylecli.data.database import free_bytes
+from stylecli.files import write_json
 from stylecli.progress import Progress, silent
 
 QUICK_SAMPLE = 500  # pictures

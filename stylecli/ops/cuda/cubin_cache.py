@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from stylecli.atomic import write_bytes
+from stylecli.files import write_bytes
 from stylecli.ops.cuda.compiler import OPTIONS, Compiled, Resources
 from stylecli.weights import cache_folder
 
