@@ -7,10 +7,10 @@ import numpy as np
 
 from stylecli import __version__, shipped
 from stylecli.checkpoint import load_network, network_digest
-from stylecli.figures.fakes import draw_fakes
 from stylecli.images import WHITE, Pictures
 from stylecli.networks.bundle import Bundle
 from stylecli.report.content import Commands, Picture, Section, Table
+from stylecli.sheets.fakes import draw_fakes
 
 SIDE = 6  # each sheet has 6 × 6 faces
 CELL = 96  # px of a face on the page

@@ -9,12 +9,12 @@ import numpy as np
 from PIL import Image
 
 from stylecli import __version__
-from stylecli.figures.paper import Figure
 from stylecli.images import encode_picture, shrink
 from stylecli.networks.config import PRESET_TEXTS, StyleGAN1Config
 from stylecli.provenance import remake_command
 from stylecli.report.content import Commands, Picture, Report, Section
 from stylecli.report.page import write_report
+from stylecli.sheets.paper import Figure
 
 PAGE = "index.html"
 PREVIEW = (1600, 1800)  # pixels, width and height; larger sheets are shrunk to it, as JPEG

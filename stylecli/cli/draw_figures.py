@@ -21,8 +21,8 @@ from stylecli.errors import Interrupted, UsageError
 from stylecli.seeds import check_seed, format_seeds, parse_seeds
 
 if TYPE_CHECKING:
-    from stylecli.figures.paper import Figure
     from stylecli.figures_page import Drawn
+    from stylecli.sheets.paper import Figure
 
 
 def command(
@@ -73,8 +73,8 @@ def command(
     each figure and index.html, which says what to look for in them. Figures that a network cannot
     show are left out.
     """
-    from stylecli.figures.paper import describe_lack, find_figures
     from stylecli.figures_page import PAGE, write_figures_page
+    from stylecli.sheets.paper import describe_lack, find_figures
 
     output = Output(json=json, quiet=quiet)
     figures = find_figures(which or [])
@@ -123,10 +123,10 @@ def _draw(
     drawing: dict[str, Any], force: bool, output: Output,
 ) -> "list[Drawn]":  # fmt: skip
     """Draw what is not there yet, one figure after the other, each written when it is done."""
-    from stylecli.figures.paper import draw_figure, figure_settings
     from stylecli.figures_page import Drawn
     from stylecli.images import save_png
     from stylecli.sampling import seed_labels
+    from stylecli.sheets.paper import draw_figure, figure_settings
 
     seed_labels(source.config, [0], overrides["label"])  # refused before anything is drawn
     precision = None if drawing["precision"] == "float32" else drawing["precision"]
@@ -167,9 +167,9 @@ def _gather(
     source: Source, folder: Path, drawn: "dict[str, Drawn]", lacks: dict[str, str]
 ) -> "list[Drawn]":
     """Return what the page shows: figures of this call, and earlier ones of the same network."""
-    from stylecli.figures.paper import FIGURES
     from stylecli.figures_page import Drawn
     from stylecli.images import read_provenance
+    from stylecli.sheets.paper import FIGURES
 
     shown = []
     for figure in FIGURES:

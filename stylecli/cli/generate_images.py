@@ -252,8 +252,8 @@ def _write_files(order: Order, target: Target, force: bool, output: Output) -> l
 def _write_sheet(
     order: Order, target: Target, columns: int | None, force: bool, output: Output
 ) -> Path:
-    from stylecli.figures.fakes import lay_out_fakes, sheet_size
     from stylecli.images import check_size
+    from stylecli.sheets.fakes import lay_out_fakes, sheet_size
 
     config, scale = order.source.config, order.settings["scale"]
     path = target.path("grid")

@@ -138,8 +138,8 @@ def command(
     }  # fmt: skip
 
     def draw(start: int) -> "Iterator[Pictures]":
-        from stylecli.figures.walking import draw_walk
-        from stylecli.interpolation.walks import Route
+        from stylecli.latents.walks import Route
+        from stylecli.sheets.walking import draw_walk
 
         return draw_walk(
             source.bundle.generator, keys, frames, Route(**route), grid=cells, labels=labels,

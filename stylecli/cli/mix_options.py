@@ -15,7 +15,7 @@ from stylecli.seeds import format_seeds, parse_seeds
 from stylecli.styles import band_rows, style_bands, style_layers
 
 if TYPE_CHECKING:
-    from stylecli.figures.mixing import Sources
+    from stylecli.sheets.mixing import Sources
 
 USUAL = 5  # rows, and columns
 FACES, STYLES, VIDEO = "Faces", "Styles", "Video"  # headings of the help
@@ -121,8 +121,8 @@ class Side:
 
     def sources(self, source: Source, truncation: Truncation, label: int | None) -> "Sources":
         """Return styles and names; saved styles stay as they are, seeds are truncated."""
-        from stylecli.figures.mixing import Sources, check_styles
         from stylecli.sampling import map_seeds
+        from stylecli.sheets.mixing import Sources, check_styles
 
         check_styles(source.config)
         if self.file is not None:

@@ -60,8 +60,8 @@ from stylecli.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stylecli.figures.mixing import Sources
     from stylecli.images import Pictures
+    from stylecli.sheets.mixing import Sources
 
 
 @dataclass(frozen=True)
@@ -172,9 +172,9 @@ def _write_pictures(
     labels: bool,
 ) -> list[Path]:  # fmt: skip
     """Write a sheet, and every pair where wanted; draw nothing when all of them are there."""
-    from stylecli.figures.mixing import lay_out, mixed_styles
     from stylecli.images import enlarge
     from stylecli.rendering import render
+    from stylecli.sheets.mixing import lay_out, mixed_styles
 
     provenance = mix.provenance(option, labels=labels, **mix.target.settings)
     pairs = _pairs(mix, layers, path) if each else []
@@ -231,7 +231,7 @@ def _write_video(
     clip: tuple[str, float | None, float | None, str | None],
 ) -> Path:  # fmt: skip
     """Write the video in which one side moves, beside the sheet: NAME-cols.mp4."""
-    from stylecli.figures.mixing_walk import draw_mixing_walk
+    from stylecli.sheets.mixing import draw_mixing_walk
 
     mover, key_seconds, fps, format = clip
     target = resolve_video(None, sheet.parent, f"{sheet.stem}-{mover}", format=format, fps=fps)

@@ -14,8 +14,8 @@ from typer.testing import CliRunner, Result
 import stylecli
 from stylecli.cli import draw_figures
 from stylecli.errors import Interrupted, UsageError
-from stylecli.figures.paper import FIGURES
 from stylecli.images import SOURCE_TYPE, read_provenance
+from stylecli.sheets.paper import FIGURES
 from tests.conftest import FIXTURES
 
 Run = Callable[..., Result]
@@ -126,7 +126,7 @@ def test_what_a_network_cannot_show_is_left_out_with_a_sentence(
 
 
 def test_an_interruption_keeps_what_is_drawn(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stylecli.figures import paper
+    from stylecli.sheets import paper
 
     def interrupted(*_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt

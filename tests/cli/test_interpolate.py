@@ -160,7 +160,7 @@ def test_one_face_shows_its_classes_in_turn(run: Run, tiny_config_fields: dict[s
 
 
 def test_ctrl_c_keeps_a_shorter_video(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stylecli.figures import walking
+    from stylecli.sheets import walking
 
     whole = walking.draw_walk
 

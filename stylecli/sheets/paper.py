@@ -3,31 +3,126 @@
 Layouts and seeds are those of the published figures where a network has the paper's layers (256 px
 and up); for smaller ones columns shrink less often and pixels are enlarged. Settings are spelled as
 the options of ``stylecli figures``, so that a figure's record is the command that draws it.
+
+Two sheets that no command of their own draws are here too: the truncation sweep of Figure 8, and
+every layer's style swapped alone.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from stylecli.errors import UsageError
-from stylecli.figures.fakes import draw_uncurated
-from stylecli.figures.layer_styles import draw_layer_styles
-from stylecli.figures.mixing import draw_mixing_sheet
-from stylecli.figures.noise import draw_noise_detail, draw_noise_layers
-from stylecli.figures.truncation import PAPER_PSIS, draw_truncation_sweep
-from stylecli.images import Pictures
+from stylecli.images import Pictures, make_grid, shrink, visible_scale
 from stylecli.networks.config import StyleGAN1Config
 from stylecli.networks.stylegan1 import Generator
-from stylecli.progress import Progress
+from stylecli.progress import Progress, silent
+from stylecli.rendering import NoiseMode, Precision, render
+from stylecli.sampling import Psi, map_seeds, mix_ws
 from stylecli.seeds import parse_seeds
+from stylecli.sheets.fakes import draw_uncurated
+from stylecli.sheets.mixing import add_margins, draw_mixing_sheet
+from stylecli.sheets.noise import draw_noise_detail, draw_noise_layers
 from stylecli.styles import style_bands
 
+PAPER_PSIS = (1.0, 0.7, 0.5, 0.0, -0.5, -1.0)
+LARGEST_CELL = 256  # pixels: 18 layers of 1024 px would make a sheet nobody can open
 Settings = Mapping[str, Any]  # of one figure: seeds as text, psi, psi_cutoff, label
 Drawing = Mapping[str, Any]  # what changes no picture: batch, and precision
 
 PAPER_RESOLUTION = 256  # from here on the published columns fit
 CARS_CROP = (0, 1 / 8, 1, 7 / 8)  # Figure 11 cuts off the bars above and below its cars
 MIXING_ROWS = (("coarse", 3), ("middle", 2), ("fine", 1))  # Figure 3, from top to bottom
+
+
+def draw_truncation_sweep(
+    G: Generator,
+    seeds: Sequence[int],
+    psis: Sequence[float] = PAPER_PSIS,
+    *,
+    psi_cutoff: int | None = None,
+    label: int | None = None,
+    noise_mode: NoiseMode = "const",
+    lod: float | None = None,
+    scale: int | None = None,
+    padding: int | None = None,
+    batch: int | None = None,
+    precision: Precision = "float32",
+    progress: Progress = silent,
+) -> Pictures:
+    """Draw one row per seed, one column per psi: from the full face over the average to its anti.
+
+    psi 0 is the average face, the same in every row; negative psi is the opposite of the seed's.
+    Acts on all layers, as in the paper, unless ``psi_cutoff`` says how many. Returns [H, W, C].
+    """
+    columns = [map_seeds(G, seeds, label=label, psi=psi, psi_cutoff=psi_cutoff) for psi in psis]
+    ws = torch.stack(columns, dim=1).flatten(0, 1)  # [seeds * psis, num_ws, w_dim]
+    cells: list[Pictures] = []
+    for picture in render(G, ws, noise_mode=noise_mode, lod=lod, batch=batch, precision=precision):
+        cells.append(picture)
+        progress(len(cells), len(ws))
+    scale = scale or visible_scale(G.config.resolution)
+    gap = padding if padding is not None else max(1, G.config.resolution * scale // 64)
+    return make_grid(cells, len(psis), padding=gap, scale=scale)
+
+
+def draw_layer_styles(
+    G: Generator,
+    seeds: Sequence[int],
+    sources: Sequence[int],
+    *,
+    psi: Psi = 1.0,
+    psi_cutoff: int | None = None,
+    label: int | None = None,
+    scale: int | None = None,
+    batch: int | None = None,
+    precision: Precision = "float32",
+    progress: Progress = silent,
+) -> Pictures:
+    """Draw a row per pair of seeds: the face, its source, and the face with one style replaced.
+
+    Column ``0`` takes the style of layer 0 from the source and keeps all others, and so on; two
+    layers to a resolution from 4 px. Every picture has the same noise. Pictures over 256 px are
+    shrunk to it. Returns [H, W, C]. Raises UsageError for networks without styles, or when there
+    are not as many sources as seeds.
+    """
+    config = G.config
+    if not config.has_w:
+        raise UsageError(
+            f"configuration {config.preset!r} has no styles to swap: train configuration c or later"
+        )
+    if len(seeds) != len(sources):
+        raise UsageError(
+            f"{len(seeds)} seeds need as many sources, not {len(sources)}: each row swaps with one"
+        )
+    own = map_seeds(G, seeds, label=label, psi=psi, psi_cutoff=psi_cutoff)
+    others = map_seeds(G, sources, label=label, psi=psi, psi_cutoff=psi_cutoff)
+    layers = range(config.num_ws)
+    ws = [
+        row
+        for face, source in zip(own, others, strict=True)
+        for row in (
+            face,
+            source,
+            *(mix_ws(face[None], source[None], [layer])[0] for layer in layers),
+        )
+    ]
+    side = min(config.resolution, LARGEST_CELL)
+    cells: list[Pictures] = []
+    for picture in render(G, ws, batch=batch, precision=precision):
+        cells.append(shrink(picture, side, side))
+        progress(len(cells), len(ws))
+    scale = scale or visible_scale(side)
+    gap = max(1, side * scale // 64)
+    sheet = make_grid(cells, len(layers) + 2, padding=gap, scale=scale)
+    side *= scale
+    names = [f"{layer} ({2 ** (layer // 2 + 2)} px)" for layer in layers]
+    return add_margins(
+        sheet, (side + gap, side + gap), (side, side), top=("face", "source", *names),
+        left=[f"{seed}, {source}" for seed, source in zip(seeds, sources, strict=True)],
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import torch
 
 import stylecli
 from stylecli.errors import UsageError
-from stylecli.figures.noise import draw_noise_detail, draw_noise_layers, noise_kinds
 from stylecli.images import Pictures
 from stylecli.networks.config import make_config
+from stylecli.sheets.noise import draw_noise_detail, draw_noise_layers, noise_kinds
 
 
 def _picture(network: Any, seed: int, **options: Any) -> Pictures:

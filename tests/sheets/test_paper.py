@@ -8,19 +8,21 @@ import torch
 
 import stylecli
 from stylecli.errors import UsageError
-from stylecli.figures.layer_styles import draw_layer_styles
-from stylecli.figures.paper import (
+from stylecli.images import Pictures
+from stylecli.networks.config import make_config
+from stylecli.progress import silent
+from stylecli.rendering import render
+from stylecli.sampling import map_latents, map_seeds, mix_ws
+from stylecli.sheets.paper import (
     FIGURES,
     draw_figure,
+    draw_layer_styles,
+    draw_truncation_sweep,
     figure_settings,
     find_figures,
     mixing_layers,
     shrinking_columns,
 )
-from stylecli.networks.config import make_config
-from stylecli.progress import silent
-from stylecli.rendering import render
-from stylecli.sampling import map_latents, map_seeds, mix_ws
 
 
 def _draw(network: Any, key: str, **overrides: Any) -> np.ndarray:
@@ -131,3 +133,21 @@ def test_single_layers_are_swapped_one_by_one(tiny_network: Any) -> None:
         np.testing.assert_array_equal(row[:, column * 17 : column * 17 + 16], picture)
     with pytest.raises(UsageError, match="2 seeds need as many sources, not 1"):
         draw_layer_styles(G, [1, 3], [2])
+
+
+def _cells(sheet: Pictures, columns: int) -> Pictures:
+    """Cut a sheet of 16 px cells without padding into [rows, columns, 16, 16, C]."""
+    rows = sheet.shape[0] // 16
+    return sheet.reshape(rows, 16, columns, 16, -1).transpose(0, 2, 1, 3, 4)
+
+
+def _picture(network: Any, seed: int, **options: Any) -> Pictures:
+    return next(stylecli.generate(network, [seed], **options))[1]
+
+
+def test_truncation_sweep_meets_at_the_average(tiny_network: Any) -> None:
+    sheet = draw_truncation_sweep(tiny_network.G_ema, [1, 2], (1.0, 0.0), scale=1, padding=0)
+
+    cells = _cells(sheet, 2)
+    np.testing.assert_array_equal(cells[0, 1], cells[1, 1])
+    np.testing.assert_array_equal(cells[1, 0], _picture(tiny_network, 2))

@@ -8,9 +8,9 @@ import torch
 
 import stylecli
 from stylecli.errors import UsageError
-from stylecli.figures.walking import draw_walk
 from stylecli.images import Pictures
-from stylecli.interpolation.walks import Route
+from stylecli.latents.walks import Route
+from stylecli.sheets.walking import draw_walk
 
 
 def _frames(G: Any, *arguments: Any, **options: Any) -> Pictures:

@@ -8,13 +8,18 @@ import torch
 
 import stylecli
 from stylecli.errors import UsageError
-from stylecli.figures.margins import add_margins
-from stylecli.figures.mixing import Sources, draw_mixing_sheet, name_faces
-from stylecli.figures.mixing_walk import draw_mixing_walk
 from stylecli.images import Pictures
+from stylecli.sheets.mixing import (
+    Sources,
+    add_margins,
+    draw_mixing_sheet,
+    draw_mixing_walk,
+    name_faces,
+)
 
 COARSE, FINE = [0, 1, 2, 3], [4, 5]
 BARE: dict[str, Any] = {"scale": 1, "padding": 0}
+LAYERS = {"none": [], "all": [0, 1, 2, 3, 4, 5]}
 
 
 def _cells(sheet: Pictures, columns: int) -> Pictures:
@@ -128,3 +133,27 @@ def test_networks_without_styles_are_refused(tiny_config_fields: dict[str, Any])
 
     with pytest.raises(UsageError, match="configuration 'b' has no styles to mix"):
         draw_mixing_sheet(traditional.generator, [1], [2], [0])
+
+
+def _picture(network: Any, seed: int, **options: Any) -> Pictures:
+    return next(stylecli.generate(network, [seed], **options))[1]
+
+
+def test_mixing_sheet_shows_its_sources(tiny_network: Any) -> None:
+    sheet = draw_mixing_sheet(tiny_network.G_ema, [1, 2], [3, 4, 5], COARSE, scale=1, padding=0)
+
+    cells = _cells(sheet, 4)
+    assert cells.shape[:2] == (3, 4) and (cells[0, 0] == 255).all()
+    np.testing.assert_array_equal(cells[0, 2], _picture(tiny_network, 4))
+    np.testing.assert_array_equal(cells[2, 0], _picture(tiny_network, 2))
+    assert (cells[1, 1] != cells[1, 0]).any() and (cells[1, 1] != cells[0, 1]).any()
+
+
+@pytest.mark.parametrize(("styles", "source"), [("none", (1, 0)), ("all", (0, 1))])
+def test_mixing_nothing_or_everything_gives_a_source(
+    tiny_network: Any, styles: str, source: tuple[int, int]
+) -> None:
+    sheet = draw_mixing_sheet(tiny_network.G_ema, [1], [2], LAYERS[styles], scale=1, padding=0)
+
+    cells = _cells(sheet, 2)
+    np.testing.assert_array_equal(cells[1, 1], cells[source])

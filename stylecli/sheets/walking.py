@@ -6,8 +6,7 @@ from torch import Tensor
 
 from stylecli.errors import UsageError
 from stylecli.images import Pictures, make_grid, visible_scale
-from stylecli.interpolation.noise_motion import Motion, moving_noise
-from stylecli.interpolation.walks import USUAL, Route, walk_ws
+from stylecli.latents.walks import USUAL, Motion, Route, moving_noise, walk_ws
 from stylecli.networks.stylegan1 import Generator
 from stylecli.rendering import NoiseMode, Precision, render
 from stylecli.sampling import Psi

@@ -1,0 +1,295 @@
+"""Style mixing, Figure 3 of the StyleGAN paper: the sheet, its margins, and mixes in motion."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal, cast, get_args
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from stylecli.errors import UsageError
+from stylecli.images import WHITE, Pictures, make_grid, visible_scale
+from stylecli.latents.walks import Method, follow_path, path_positions
+from stylecli.networks.config import StyleGAN1Config
+from stylecli.networks.stylegan1 import Generator
+from stylecli.progress import Progress, silent
+from stylecli.rendering import NoiseMode, Precision, render
+from stylecli.sampling import map_seeds, mix_ws
+from stylecli.styles import name_layers
+
+INK = 40  # dark grey
+SMALLEST, LARGEST = 11, 72  # font sizes in pixels
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+Mover = Literal["columns", "rows"]
+MOVERS: tuple[Mover, ...] = get_args(Mover)
+SCREEN = 1024  # about how wide the picture becomes
+
+
+def add_margins(
+    sheet: Pictures,
+    pitch: tuple[int, int],
+    cell: tuple[int, int],
+    *,
+    top: Sequence[str] = (),
+    left: Sequence[str] = (),
+    groups: Sequence[tuple[str, int, int]] = (),
+) -> Pictures:
+    """Return a sheet [H, W, C] with names over its columns and beside its rows, in Pillow's font.
+
+    Cells of ``cell`` (height, width) pixels stand every ``pitch`` (down, across) pixels. ``top``
+    and ``left`` name them from the first on, an empty name writes nothing. A group (name, first
+    row, rows) is written upright at the very left, with a line along its rows. The letters are a
+    tenth of a cell high, 11 to 72 pixels, smaller where a name would not fit.
+    """
+    size = max(SMALLEST, min(LARGEST, min(cell) // 10))
+    space = size // 2
+    over = size + space if any(top) else 0
+    names = max((round(_font(size).getlength(name)) for name in left), default=0)
+    beside = names + 2 * space if names else 0
+    upright = size + 2 * space if groups else 0
+
+    height, width, channels = sheet.shape
+    page = Image.new("L", (width + upright + beside, height + over), WHITE)
+    draw = ImageDraw.Draw(page)
+    for column, name in enumerate(top):
+        middle = upright + beside + column * pitch[1] + cell[1] // 2
+        draw.text((middle, over // 2), name, INK, _fitting(name, size, cell[1]), anchor="mm")
+    for row, name in enumerate(left):
+        middle = over + row * pitch[0] + cell[0] // 2
+        draw.text((upright + beside - space, middle), name, INK, _font(size), anchor="rm")
+    for name, first, rows in groups:
+        start, length = over + first * pitch[0], (rows - 1) * pitch[0] + cell[0]
+        page.paste(_upright(name, size, (upright - space, length)), (0, start))
+        draw.line([(upright - space // 2, start), (upright - space // 2, start + length - 1)], INK)
+    result = np.repeat(np.asarray(page, dtype=np.uint8)[:, :, None], channels, axis=2)
+    if channels == 4:
+        result[..., 3] = 255
+    result[over:, upright + beside :] = sheet
+    return result
+
+
+def _upright(name: str, size: int, box: tuple[int, int]) -> Image.Image:
+    """Return a name that reads from below, in the middle of a box (width, height)."""
+    flat = Image.new("L", (box[1], box[0]), WHITE)
+    middle = (box[1] // 2, box[0] // 2)
+    ImageDraw.Draw(flat).text(middle, name, INK, _fitting(name, size, box[1]), anchor="mm")
+    return flat.transpose(Image.Transpose.ROTATE_90)
+
+
+def _fitting(name: str, size: int, width: int) -> Font:
+    """Return the font at ``size``, or smaller where the name is wider than ``width``."""
+    length = _font(size).getlength(name)
+    return _font(size if length <= width else max(6, int(size * width / length)))
+
+
+def _font(size: int) -> Font:
+    return ImageFont.load_default(size)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Faces to mix: their styles ws [N, num_ws, w_dim], on the CPU, and what to call each."""
+
+    ws: Tensor
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.ws)
+
+
+Faces = Sequence[int] | Sources  # seeds, or styles from elsewhere
+Layers = Sequence[int] | Sequence[Sequence[int]]  # the same for all rows, or for each row its own
+
+
+def draw_mixing_sheet(
+    G: Generator,
+    rows: Faces,
+    columns: Faces,
+    layers: Layers,
+    *,
+    psi: float = 1.0,
+    psi_cutoff: int | None = None,
+    label: int | None = None,
+    noise_mode: NoiseMode = "const",
+    noise_seed: int = 0,
+    lod: float | None = None,
+    scale: int | None = None,
+    padding: int | None = None,
+    names: bool = False,
+    batch: int | None = None,
+    precision: Precision = "float32",
+    progress: Progress = silent,
+) -> Pictures:
+    """Draw every row's picture with the styles of ``layers`` taken from every column.
+
+    ``rows`` and ``columns`` are seeds, mapped with ``label`` and ``psi``, or Sources. ``layers`` is
+    one list such as [0, 1, 2, 3] for the whole sheet, or one list per row as in Figure 3, where
+    three rows copy coarse styles, two middle, one fine. The sheet has the columns' own pictures on
+    top, the rows' at the left and a white corner; everything else about a cell (pose, identity, ...
+    or colours) is its row's. Every cell has the same noise. ``scale`` enlarges by whole pixels, by
+    default so that a cell can be looked at; ``names`` writes seeds and bands into margins.
+    Returns [H, W, C]. Raises UsageError where the network has no styles to mix.
+    """
+    own = name_faces(G, rows, label=label, psi=psi, psi_cutoff=psi_cutoff)
+    others = name_faces(G, columns, label=label, psi=psi, psi_cutoff=psi_cutoff)
+    per_row = layers_per_row(layers, len(own))
+    cells: list[Pictures] = []
+    ws = list(mixed_styles(own, others, per_row))
+    pictures = render(
+        G, ws, noise_mode=noise_mode, noise_seeds=noise_seed, lod=lod, batch=batch,
+        precision=precision,
+    )  # fmt: skip
+    for picture in pictures:
+        cells.append(picture)
+        progress(len(cells), len(ws))
+    return lay_out(G, cells, own, others, per_row, scale=scale, padding=padding, names=names)
+
+
+def mixed_styles(rows: Sources, columns: Sources, layers: Sequence[list[int]]) -> Iterator[Tensor]:
+    """Yield the styles [num_ws, w_dim] of a sheet's pictures: all but the corner, row by row."""
+    yield from columns.ws
+    for row, chosen in zip(rows.ws, layers, strict=True):
+        yield row
+        yield from mix_ws(row.expand_as(columns.ws), columns.ws, chosen)
+
+
+def lay_out(
+    G: Generator,
+    cells: Sequence[Pictures],
+    rows: Sources,
+    columns: Sources,
+    layers: Sequence[list[int]],
+    *,
+    scale: int | None = None,
+    padding: int | None = None,
+    names: bool = False,
+) -> Pictures:
+    """Return the sheet [H, W, C] of the pictures of ``mixed_styles``, in their order."""
+    scale = scale or visible_scale(G.config.resolution)
+    gap = padding if padding is not None else max(1, G.config.resolution * scale // 64)
+    corner = np.full_like(cells[0], 255)
+    sheet = make_grid([corner, *cells], len(columns) + 1, padding=gap, scale=scale)
+    if not names:
+        return sheet
+    height, width = (side * scale for side in cells[0].shape[:2])
+    return add_margins(
+        sheet, (height + gap, width + gap), (height, width),
+        top=("", *columns.names), left=("", *rows.names),
+        groups=_groups(layers, G.config.resolution),
+    )  # fmt: skip
+
+
+def name_faces(
+    G: Generator,
+    faces: Faces,
+    *,
+    label: int | None = None,
+    psi: float = 1.0,
+    psi_cutoff: int | None = None,
+) -> Sources:
+    """Return the styles of seeds, named by their numbers; Sources as they are.
+
+    Raises UsageError where the network has no styles to mix.
+    """
+    check_styles(G.config)
+    if isinstance(faces, Sources):
+        return faces
+    ws = map_seeds(G, faces, label=label, psi=psi, psi_cutoff=psi_cutoff)
+    return Sources(ws, tuple(str(seed) for seed in faces))
+
+
+def check_styles(config: StyleGAN1Config) -> None:
+    """Raise UsageError where a network has no styles to mix."""
+    if not config.has_w:
+        raise UsageError(
+            f"configuration {config.preset!r} has no styles to mix: train configuration c or later"
+        )
+
+
+def layers_per_row(layers: Layers, rows: int) -> list[list[int]]:
+    """Return one list of layers per row; raise UsageError when there are not as many as rows."""
+    if all(isinstance(layer, int) for layer in layers):
+        return [list(cast(Sequence[int], layers))] * rows
+    each = [list(chosen) for chosen in cast(Sequence[Sequence[int]], layers)]
+    if len(each) != rows:
+        raise UsageError(f"{len(each)} lists of layers for {rows} rows: give one per row")
+    return each
+
+
+def _groups(layers: Sequence[list[int]], resolution: int) -> list[tuple[str, int, int]]:
+    """Return (name, first row of the sheet, rows) of neighbouring rows that copy the same."""
+    groups, row = [], 1
+    for chosen, same in groupby(layers):
+        count = len(list(same))
+        groups.append((name_layers(chosen, resolution), row, count))
+        row += count
+    return groups
+
+
+def draw_mixing_walk(
+    G: Generator,
+    rows: Sources,
+    columns: Sources,
+    layers: Sequence[list[int]],
+    frames: int,
+    *,
+    mover: Mover = "columns",
+    method: Method = "spline",
+    loop: bool = True,
+    noise_mode: NoiseMode = "const",
+    noise_seed: int = 0,
+    lod: float | None = None,
+    scale: int | None = None,
+    batch: int | None = None,
+    precision: Precision = "float32",
+) -> Iterator[Pictures]:
+    """Return an iterator over the frames [H, W, C] of a mixing sheet with one side in motion.
+
+    With mover "columns" the style source moves through the columns while every row's face stays:
+    the faces stand on top, the source moves at the left, and beside it are the mixes. With "rows" a
+    face moves through the rows while the style sources stay, on top. ``layers`` is one list per
+    row; faces that move need the same list for all. A closed path comes back to where it began.
+    Raises UsageError otherwise.
+    """
+    if mover not in MOVERS:
+        raise UsageError(f"{mover!r} cannot move: expected columns or rows")
+    if mover == "rows" and any(chosen != layers[0] for chosen in layers):
+        raise UsageError(
+            "rows that copy different styles cannot move into each other: let the columns move"
+        )
+    moving, still = (columns, rows) if mover == "columns" else (rows, columns)
+    if len(moving) < 2:
+        raise UsageError(f"one face has nowhere to move to: give two or more {mover}")
+    positions = path_positions(len(moving), frames, loop=loop)
+    options = {"noise_mode": noise_mode, "noise_seeds": noise_seed, "lod": lod, "batch": batch,
+               "precision": precision}  # fmt: skip
+    tops = list(render(G, still.ws, **options))  # type: ignore[arg-type]
+
+    def styles() -> Iterator[Tensor]:
+        for position in positions:
+            point = follow_path(moving.ws.numpy(), np.array([position]), method=method, loop=loop)
+            here = torch.from_numpy(point).float()
+            yield here[0]
+            for index, face in enumerate(still.ws):
+                if mover == "columns":
+                    yield mix_ws(face[None], here, layers[index])[0]
+                else:
+                    yield mix_ws(here, face[None], layers[0])[0]
+
+    pictures = render(G, styles(), **options)  # type: ignore[arg-type]
+    across = len(still) + 1
+    factor = scale or visible_scale(G.config.resolution * across, at_least=SCREEN)
+    return _frames(tops, pictures, across, factor)
+
+
+def _frames(
+    tops: list[Pictures], pictures: Iterator[Pictures], across: int, scale: int
+) -> Iterator[Pictures]:
+    corner = np.full_like(tops[0], 255)
+    gap = max(1, tops[0].shape[0] * scale // 64)
+    for moment in zip(*[pictures] * across, strict=True):
+        yield make_grid([corner, *tops, *moment], across, padding=gap, scale=scale)
