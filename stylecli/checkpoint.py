@@ -22,8 +22,7 @@ from stylecli.errors import NetworkError
 from stylecli.interop.foreign_networks import read_foreign_networks
 from stylecli.networks.bundle import Bundle
 from stylecli.networks.config import StyleGAN1Config, config_from_dict
-from stylecli.networks.discriminator import Discriminator
-from stylecli.networks.stylegan1 import Generator
+from stylecli.networks.stylegan1 import Discriminator, Generator
 
 FORMAT = 1
 NETWORK_NAMES = ("G_ema", "G", "D")

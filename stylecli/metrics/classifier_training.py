@@ -34,7 +34,7 @@ from stylecli.metrics.classifiers import (
 from stylecli.metrics.fakes import Pictures, PictureSet, as_colour
 from stylecli.metrics.features import level_for
 from stylecli.networks.config import StyleGAN1Config, make_config
-from stylecli.networks.discriminator import Discriminator
+from stylecli.networks.stylegan1 import Discriminator
 from stylecli.progress import Progress, silent
 
 SMALL_SIDE = 64  # up to here the small recipe is the default

@@ -16,8 +16,8 @@ from stylecli.checkpoint import load_state, read_header, read_tensors, write_ten
 from stylecli.errors import NetworkError, UsageError
 from stylecli.metrics.fakes import Pictures
 from stylecli.networks.config import StyleGAN1Config, config_from_dict
-from stylecli.networks.discriminator import Discriminator
 from stylecli.networks.layers import box_average
+from stylecli.networks.stylegan1 import Discriminator
 from stylecli.rendering import exact_kernels
 
 KIND = "attribute-classifiers"

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 
 from stylecli.networks.config import StyleGAN1Config, make_config
-from stylecli.networks.discriminator import Discriminator
-from stylecli.networks.stylegan1 import Generator
+from stylecli.networks.stylegan1 import Discriminator, Generator
 
 
 @dataclass

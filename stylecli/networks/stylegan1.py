@@ -1,10 +1,15 @@
-"""The generator of StyleGAN (Karras, Laine, Aila 2018) and, by switches, of Progressive GAN."""
+"""StyleGAN (Karras, Laine, Aila 2018) and, by switches, Progressive GAN: mapping, synthesis, D.
+
+Generator and discriminator grow by ``lod``: 0 is full resolution, whole numbers are halvings, and
+fractions fade from one resolution to the next.
+"""
 
 from collections.abc import Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from stylecli.errors import UsageError
 from stylecli.networks.config import StyleGAN1Config
@@ -12,16 +17,106 @@ from stylecli.networks.layers import (
     SQRT2,
     EqualConv2d,
     EqualLinear,
+    box_average,
+    check_labels,
+    leaky_relu,
     lerp,
+    minibatch_stddev,
     split_lod,
     upscale_nearest,
+    whole_precision,
 )
-from stylecli.networks.mapping import MappingNetwork
 from stylecli.ops.blurring import blur2d
-from stylecli.ops.epilogue import style_epilogue
-from stylecli.ops.resampled_conv import upsample_conv2d
+from stylecli.ops.epilogue import pixel_norm, style_epilogue
+from stylecli.ops.resampled_conv import conv2d_downsample, upsample_conv2d
 
 NOISE_MODES = ("const", "random", "none")
+
+
+class MappingNetwork(nn.Module):
+    """f: Z -> W, a stack of dense layers behind a normalisation of the input (§2 of the paper)."""
+
+    w_avg: Tensor
+
+    def __init__(self, config: StyleGAN1Config) -> None:
+        super().__init__()
+        self.config = config
+        width = config.z_dim
+        self.label_embedding: nn.Parameter | None = None
+        if config.label_dim:
+            if config.label_mode == "embed":
+                # No equalised learning rate here, as in the official networks.
+                self.label_embedding = nn.Parameter(torch.randn(config.label_dim, config.z_dim))
+                width += config.z_dim
+            else:
+                width += config.label_dim
+        self.layers = nn.ModuleList()
+        for index in range(config.mapping_layers):
+            last = index == config.mapping_layers - 1
+            out = config.w_dim if last else config.mapping_fmaps
+            self.layers.append(EqualLinear(width, out, gain=SQRT2, lrmul=config.mapping_lrmul))
+            width = out
+        self.register_buffer("w_avg", torch.zeros(width))
+
+    def embed(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        """Map latents [N, z_dim] (and labels [N, label_dim]) to w [N, w_dim], nothing else."""
+        if z.ndim != 2 or z.shape[1] != self.config.z_dim:
+            raise UsageError(
+                f"latents have shape {list(z.shape)}: this network needs [N, {self.config.z_dim}]"
+            )
+        check_labels(c, self.config.label_dim, len(z))
+        x = z
+        if self.config.label_dim and c is not None:
+            c = c.to(z.dtype)
+            label = c if self.label_embedding is None else c @ self.label_embedding
+            x = torch.cat([z, label], dim=1)
+        x = pixel_norm(x)
+        for layer in self.layers:
+            x = leaky_relu(layer(x))
+        return x
+
+    @torch.no_grad()
+    def update_w_avg(self, w: Tensor) -> None:
+        """Move w_avg towards the mean of a batch w [N, w_dim]: lerp(mean, w_avg, w_avg_beta)."""
+        mean = w.detach().mean(dim=0).to(self.w_avg.dtype)
+        self.w_avg.copy_(lerp(mean, self.w_avg, self.config.w_avg_beta))
+
+    def broadcast(self, w: Tensor) -> Tensor:
+        """Repeat w [N, w_dim] for every layer: [N, num_ws, w_dim]."""
+        return w.unsqueeze(1).expand(-1, self.config.num_ws, -1)
+
+    def truncate(self, ws: Tensor, psi: float, cutoff: int | None = None) -> Tensor:
+        """Pull the first ``cutoff`` layers (None: all) towards w_avg: w_avg + psi·(w - w_avg)."""
+        if psi == 1.0:
+            return ws
+        if not self.config.has_w:
+            raise UsageError(
+                f"configuration {self.config.preset!r} has no intermediate latent space: "
+                "truncation needs one, use psi 1"
+            )
+        layers = torch.arange(ws.shape[1], device=ws.device)
+        strength = torch.full((ws.shape[1],), psi, dtype=ws.dtype, device=ws.device)
+        if cutoff is not None:
+            strength = torch.where(layers < cutoff, strength, torch.ones_like(strength))
+        return self.w_avg + (ws - self.w_avg) * strength.view(1, -1, 1)
+
+    def forward(
+        self,
+        z: Tensor,
+        c: Tensor | None = None,
+        *,
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
+    ) -> Tensor:
+        """Map z [N, z_dim] to one latent per layer, ws [N, num_ws, w_dim].
+
+        In training mode also moves w_avg. Truncation acts on the first ``truncation_cutoff``
+        layers, None means all. Raises UsageError for wrong shapes or labels.
+        """
+        w = self.embed(z, c)
+        if self.training:
+            self.update_w_avg(w)
+        return self.truncate(self.broadcast(w), truncation_psi, truncation_cutoff)
 
 
 class SynthesisLayer(nn.Module):
@@ -252,3 +347,121 @@ class Generator(nn.Module):
         return self.synthesis(  # type: ignore[no-any-return]
             ws, noise_mode=noise_mode, noise=noise, noise_scale=noise_scale, lod=lod
         )
+
+
+class DiscriminatorBlock(nn.Module):
+    """Features at 2^r -> features at 2^(r-1): convolve, blur, convolve and halve."""
+
+    def __init__(self, fan_in: int, fan_out: int, *, blur: bool) -> None:
+        super().__init__()
+        self.blur = blur
+        self.conv0 = EqualConv2d(fan_in, fan_in, 3, gain=SQRT2)
+        self.conv1_down = EqualConv2d(fan_in, fan_out, 3, gain=SQRT2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [N, I, 2h, 2w] -> [N, O, h, w]."""
+        x = self.conv0.activated(x)
+        if self.blur:
+            x = blur2d(x)
+        x = conv2d_downsample(x, self.conv1_down.scaled_weight)
+        return leaky_relu(x, self.conv1_down.bias)
+
+
+class DiscriminatorHead(nn.Module):
+    """Features at 4×4 -> outputs: minibatch stddev, convolution, two dense layers."""
+
+    def __init__(self, config: StyleGAN1Config, outputs: int) -> None:
+        super().__init__()
+        self.group_size = config.mbstd_group_size
+        extra = 1 if self.group_size > 1 else 0
+        self.conv = EqualConv2d(config.fmaps(1) + extra, config.fmaps(1), 3, gain=SQRT2)
+        self.dense0 = EqualLinear(16 * config.fmaps(1), config.fmaps(0), gain=SQRT2)
+        self.dense1 = EqualLinear(config.fmaps(0), outputs, gain=1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [N, C, 4, 4] -> [N, outputs]."""
+        if self.group_size > 1:
+            x = minibatch_stddev(x, self.group_size)
+        x = self.conv.activated(x)
+        x = leaky_relu(self.dense0(x.flatten(1)))
+        return self.dense1(x)  # type: ignore[no-any-return]
+
+
+class Discriminator(nn.Module):
+    """D: image -> logit; positive means real.
+
+    Labels, by ``config.D_label_mode``: ``select`` has one output per class and takes the labelled
+    one (StyleGAN); ``ignore`` does not look at them (Progressive GAN as shipped with StyleGAN);
+    ``auxiliary`` has the score first and class logits behind it (the original Progressive GAN).
+    """
+
+    def __init__(self, config: StyleGAN1Config) -> None:
+        super().__init__()
+        self.config = config
+        self.lod = 0.0
+        r_max = config.resolution_log2
+        outputs = {
+            "select": max(config.label_dim, 1),
+            "ignore": 1,
+            "auxiliary": 1 + config.label_dim,
+        }[config.D_label_mode]
+        self.from_rgb = nn.ModuleList(
+            EqualConv2d(config.channels, config.fmaps(r - 1), 1, gain=SQRT2)
+            for r in range(2, r_max + 1)
+        )  # from_rgb[i] belongs to resolution 2^(i + 2)
+        self.blocks = nn.ModuleList(
+            DiscriminatorBlock(config.fmaps(r - 1), config.fmaps(r - 2), blur=config.blur)
+            for r in range(3, r_max + 1)
+        )  # blocks[i] takes resolution 2^(i + 3)
+        self.head = DiscriminatorHead(config, outputs)
+
+    def forward(
+        self, images: Tensor, c: Tensor | None = None, *, lod: float | None = None
+    ) -> Tensor:
+        """Score images [N, C, R, R] (or already at R / 2^floor(lod)): logits [N, 1].
+
+        ``c`` is one-hot [N, label_dim]; ``lod=None`` is the stored one. Raises UsageError for
+        wrong shapes, labels or batch sizes that do not divide into stddev groups.
+        """
+        logits = self.outputs(images, lod=lod)  # [N, outputs]
+        if self.config.label_dim and self.config.D_label_mode == "select":
+            check_labels(c, self.config.label_dim, len(images))
+            assert c is not None
+            return (logits * c.to(logits.dtype)).sum(dim=1, keepdim=True)
+        return logits[:, :1]
+
+    def outputs(self, images: Tensor, *, lod: float | None = None) -> Tensor:
+        """Return all outputs [N, outputs] of the last layer, before labels are looked at."""
+        level, fade = split_lod(self.lod if lod is None else lod, self.config.resolution_log2)
+        images = self._at_level(images, level)
+        if images.is_cpu:  # blurs ten times faster there; all features keep the layout
+            images = images.contiguous(memory_format=torch.channels_last)
+        depth = self.config.resolution_log2 - 2 - level  # blocks to run
+        x = self._features(images, depth)
+        for index in range(depth - 1, -1, -1):
+            x = self.blocks[index](x)
+            if fade and index == depth - 1:
+                coarse = self._features(F.avg_pool2d(images, 2), depth - 1)
+                x = lerp(x, coarse, fade)
+        with torch.autocast(x.device.type, enabled=False):  # deviations and logits need all bits
+            return self.head(whole_precision(x))  # type: ignore[no-any-return]
+
+    def _features(self, images: Tensor, depth: int) -> Tensor:
+        layer = self.from_rgb[depth]
+        assert isinstance(layer, EqualConv2d)
+        if not self.config.from_rgb_activation:
+            return layer(images)  # type: ignore[no-any-return]
+        return layer.activated(images)
+
+    def _at_level(self, images: Tensor, level: int) -> Tensor:
+        """Box-average full-size images to the level's size; take those of that size as they are."""
+        full = self.config.resolution
+        expected = (self.config.channels, full, full)
+        if tuple(images.shape[1:]) == (self.config.channels, full >> level, full >> level):
+            return images
+        if images.ndim != 4 or tuple(images.shape[1:]) != expected:
+            raise UsageError(
+                f"images have shape {list(images.shape)}: this network needs [N, "
+                f"{expected[0]}, {full}, {full}]"
+            )
+        return box_average(images, 2**level)

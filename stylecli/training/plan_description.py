@@ -64,8 +64,7 @@ def count_parameters(config: StyleGAN1Config) -> dict[str, int]:
     """Return how many numbers G and D learn, without holding any of them."""
     import torch
 
-    from stylecli.networks.discriminator import Discriminator
-    from stylecli.networks.stylegan1 import Generator
+    from stylecli.networks.stylegan1 import Discriminator, Generator
 
     with torch.device("meta"):
         networks = {"G": Generator(config), "D": Discriminator(config)}
