@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from stylecli.data.alignment.found_faces import FoundFaces
     from stylecli.data.alignment.photographs import Photograph
     from stylecli.data.preparation import Skipped
-    from stylecli.data.sources.protocol import Source
+    from stylecli.data.sources.base import Source
 
 T = TypeVar("T")
 

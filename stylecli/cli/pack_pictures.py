@@ -209,7 +209,7 @@ def _pack_zip(
     from stylecli.data.exporting import export_nvidia
     from stylecli.data.pack_settings import PackSettings
     from stylecli.data.reader import open_dataset
-    from stylecli.data.sources.packed import PackedSource
+    from stylecli.data.sources.lmdb_pictures import PackedSource
     from stylecli.data.sources.recognition import find_source
 
     if choices["append"]:

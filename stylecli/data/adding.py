@@ -5,7 +5,7 @@ from typing import Any
 
 from stylecli.data.pack_settings import PackSettings
 from stylecli.data.reader import Dataset
-from stylecli.data.sources.protocol import Label, Source
+from stylecli.data.sources.base import Label, Source
 from stylecli.errors import DataError
 
 _FREE = ("labels", "max_images", "keep_duplicates")  # may differ from one addition to the next

@@ -15,7 +15,7 @@ from typing import Any
 
 from stylecli.data.codec import to_picture
 from stylecli.data.reader import Dataset
-from stylecli.data.sources.nvidia import LABELS_NAME, METADATA_NAME
+from stylecli.data.sources.known_sets import LABELS_NAME, METADATA_NAME
 from stylecli.errors import DataError
 from stylecli.files import replacing
 from stylecli.progress import Progress, silent

@@ -18,7 +18,7 @@ from stylecli.data.pack_settings import MAX_PACKED_RESOLUTION, PackSettings
 from stylecli.data.preparation import Prepared, Recipe, Skipped, prepare_all
 from stylecli.data.pyramid import count_levels
 from stylecli.data.reader import Dataset, open_dataset
-from stylecli.data.sources.protocol import Item, Label, Source, spread
+from stylecli.data.sources.base import Item, Label, Source, spread
 from stylecli.data.transforms import choose_resolution
 from stylecli.data.writer import DatasetWriter
 from stylecli.errors import DataError, Interrupted

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 from stylecli.data import colours, decoding
 from stylecli.data.codec import encode
 from stylecli.data.layout import CODECS, Codec, pixel_digest
-from stylecli.data.sources.protocol import Item, Source
+from stylecli.data.sources.base import Item, Source
 from stylecli.data.transforms import (
     FILTERS,
     Filter,

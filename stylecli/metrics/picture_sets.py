@@ -18,7 +18,7 @@ from stylecli.metrics.fakes import Pictures, PictureSet, as_colour
 from stylecli.metrics.features import level_for
 
 if TYPE_CHECKING:
-    from stylecli.data.sources.protocol import Source
+    from stylecli.data.sources.base import Source
 
 _LOOKED_AT = 16  # first pictures, for one whose size can be told
 LEAST_SIDE = 8  # px; feature networks enlarge pictures, but less holds nothing to measure
@@ -168,7 +168,7 @@ def open_set(path: Path) -> MeasuredSet:
     Raises DataError when it is neither.
     """
     from stylecli.data.reader import open_dataset
-    from stylecli.data.sources.lmdb_index import is_lmdb
+    from stylecli.data.sources.lmdb_pictures import is_lmdb
 
     if path.is_dir() and is_lmdb(path):
         dataset = open_dataset(path)

@@ -28,7 +28,7 @@ from PIL import Image
 from stylecli.data import batching, database, layout, packing, publishing, writer
 from stylecli.data.pack_settings import PackSettings
 from stylecli.data.reader import open_dataset
-from stylecli.data.sources.folder import ImageFolder
+from stylecli.data.sources.folders import ImageFolder
 from stylecli.progress import silent
 
 PICTURES = 120

@@ -11,7 +11,7 @@ from stylecli.data import batching
 from stylecli.data.pack_settings import PackSettings
 from stylecli.data.packing import pack
 from stylecli.data.reader import open_dataset
-from stylecli.data.sources.folder import ImageFolder
+from stylecli.data.sources.folders import ImageFolder
 from stylecli.errors import DataError, Interrupted
 
 
@@ -145,7 +145,7 @@ def test_who_has_it_open_reads_on(tmp_path):
     script = (
         "from pathlib import Path; import sys\n"
         "from stylecli.data.packing import pack\n"
-        "from stylecli.data.sources.folder import ImageFolder\n"
+        "from stylecli.data.sources.folders import ImageFolder\n"
         "print(pack(ImageFolder(Path(sys.argv[1])), sys.argv[2], append=True, workers=1).count)\n"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "many"), str(out)]

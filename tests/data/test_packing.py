@@ -8,7 +8,7 @@ from stylecli.data.pack_settings import PackSettings
 from stylecli.data.packing import pack
 from stylecli.data.preparation import Skipped
 from stylecli.data.reader import open_dataset
-from stylecli.data.sources.folder import ImageFolder
+from stylecli.data.sources.folders import ImageFolder
 from stylecli.errors import DataError, UsageError
 
 

@@ -18,7 +18,7 @@ from stylecli.data.ownership import LOCK_FILE, OwnerLock
 from stylecli.data.pack_settings import PackSettings
 from stylecli.data.packing import pack
 from stylecli.data.reader import open_dataset
-from stylecli.data.sources.folder import ImageFolder
+from stylecli.data.sources.folders import ImageFolder
 from stylecli.errors import DataError, Interrupted
 
 resource = pytest.importorskip("resource", reason="needs POSIX")

@@ -195,7 +195,7 @@ def test_the_record_survives_json_and_names_what_decides():
 
 
 def test_several_processes_prepare_the_same_pictures(tmp_path):
-    from stylecli.data.sources.folder import ImageFolder
+    from stylecli.data.sources.folders import ImageFolder
 
     for number in range(6):
         noise(20 + number, 20).save(tmp_path / f"{number}.png")

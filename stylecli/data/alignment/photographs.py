@@ -23,7 +23,7 @@ from stylecli.data.colours import finish, simplify
 from stylecli.data.decoding import name_cause, quiet
 from stylecli.data.layout import DATA_FILE
 from stylecli.data.preparation import Skipped
-from stylecli.data.sources.naming import is_picture
+from stylecli.data.sources.folders import is_picture
 from stylecli.data.workers import ordered_map
 from stylecli.errors import DataError, UsageError
 from stylecli.progress import Progress, silent

@@ -15,7 +15,7 @@ from stylecli.data.checking.report import Problem
 from stylecli.data.database_file import check_pages
 from stylecli.data.pyramid import box_mean
 from stylecli.data.reader import Dataset, open_dataset
-from stylecli.data.sources.protocol import Label
+from stylecli.data.sources.base import Label
 from stylecli.data.workers import count_workers, ordered_map
 from stylecli.errors import DataError
 

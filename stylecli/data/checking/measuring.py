@@ -14,7 +14,7 @@ from stylecli.data import colours, decoding
 from stylecli.data.checking.perceptual_hash import shrink, to_grey
 from stylecli.data.layout import pixel_digest
 from stylecli.data.pyramid import box_mean
-from stylecli.data.sources.protocol import Item, Label
+from stylecli.data.sources.base import Item, Label
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -16,7 +16,7 @@ from stylecli.data.checking.measuring import (
     measure_item,
 )
 from stylecli.data.checking.report import Problem
-from stylecli.data.sources.protocol import Source
+from stylecli.data.sources.base import Source
 from stylecli.data.workers import count_workers, ordered_map
 
 

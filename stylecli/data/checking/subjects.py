@@ -12,7 +12,7 @@ from stylecli.data.checking.source_checks import SourceSubject
 from stylecli.data.database_file import check_pages
 from stylecli.data.environments import open_environment
 from stylecli.data.journal import read_state
-from stylecli.data.sources.packed import PackedSource
+from stylecli.data.sources.lmdb_pictures import PackedSource
 from stylecli.data.sources.recognition import find_source
 from stylecli.errors import DataError
 

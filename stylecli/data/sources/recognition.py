@@ -9,17 +9,26 @@ from stylecli.data.alignment.aligned_folder import AlignedFolder, is_aligned_fol
 from stylecli.data.alignment.published import open_published
 from stylecli.data.database_file import read_meta
 from stylecli.data.layout import DATA_FILE
-from stylecli.data.sources import nvidia
-from stylecli.data.sources.celeba import find_celeba, open_celeba
-from stylecli.data.sources.cifar import CifarSource, is_cifar
-from stylecli.data.sources.folder import ImageFolder
-from stylecli.data.sources.idx import IdxSource, find_idx_files
-from stylecli.data.sources.label_files import label_source
-from stylecli.data.sources.lmdb_index import index_lmdb, is_lmdb
-from stylecli.data.sources.lmdb_pictures import LsunLmdbs, find_lsun_databases, open_foreign_lmdb
-from stylecli.data.sources.naming import SUFFIXES
-from stylecli.data.sources.packed import PackedSource
-from stylecli.data.sources.protocol import Source
+from stylecli.data.sources import known_sets
+from stylecli.data.sources.base import Source
+from stylecli.data.sources.folders import SUFFIXES, ImageFolder
+from stylecli.data.sources.known_sets import (
+    CifarSource,
+    IdxSource,
+    find_celeba,
+    find_idx_files,
+    is_cifar,
+    open_celeba,
+)
+from stylecli.data.sources.labels import label_source
+from stylecli.data.sources.lmdb_pictures import (
+    LsunLmdbs,
+    PackedSource,
+    find_lsun_databases,
+    index_lmdb,
+    is_lmdb,
+    open_foreign_lmdb,
+)
 from stylecli.data.sources.tfrecords import TFRecordPyramid, find_tfrecords, is_tfrecords
 from stylecli.errors import DataError
 from stylecli.workspace import describe_unfinished
@@ -58,8 +67,8 @@ def _open_folder(path: Path) -> Source:
         return IdxSource(path, files)
     if is_cifar(path):
         return CifarSource(path)
-    if (path / nvidia.LABELS_NAME).is_file():
-        return nvidia.open_folder(path)
+    if (path / known_sets.LABELS_NAME).is_file():
+        return known_sets.open_folder(path)
     if celeba := find_celeba(path):
         return open_celeba(path, celeba)
     databases, notes = find_lsun_databases(path)
@@ -78,7 +87,7 @@ def _open_file(path: Path) -> Source:
         raise DataError(describe_unfinished(path) or f"{path} does not exist: expected {KNOWN}")
     if path.is_file():
         if zipfile.is_zipfile(path) or _begins(path, b"PK\x03\x04"):
-            return nvidia.open_zip(path)
+            return known_sets.open_zip(path)
         if is_lmdb(path):
             return _open_lmdb(path)
         if is_tfrecords(path):

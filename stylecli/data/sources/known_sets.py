@@ -1,0 +1,473 @@
+"""Sets in a layout of their own: NVIDIA's zip and folder, CelebA, MNIST's idx files, CIFAR.
+
+NVIDIA's: pictures with ``dataset.json``, as StyleGAN2-ADA and StyleGAN3 train on;
+``metadata.jsonl``, which ``stylecli pack --out X.zip`` adds, brings authors and licences back.
+
+CelebA: ``img_align_celeba`` with its lists of attributes and identities, which lie beside the
+pictures' folder, or in ``Anno`` beside it. Attributes become vectors of 40 values, 0 or 1. The
+pictures are 178 x 218 px; papers cut rows 57-185 and columns 25-153 out.
+
+idx (MNIST, Fashion-MNIST): a magic number (0, 0, 8 = bytes, number of dimensions), the dimensions
+as big-endian uint32, then the bytes; often gzipped. Sides that are no power of two are padded with
+zeros, as StyleGAN's tools do: 28 px become 32 px.
+
+CIFAR-10 and CIFAR-100: ``cifar-10-python.tar.gz``, or the folder inside it, of pickles, which are
+read without running anything (``interop/batch_pickle.py``). CIFAR-10: ``data_batch_1`` to
+``data_batch_5``, ``test_batch``, ``batches.meta``; CIFAR-100: ``train``, ``test``, ``meta``. A row
+of 3072 bytes is a picture: 1024 red, green, blue, row by row.
+"""
+
+import gzip
+import hashlib
+import json
+import math
+import re
+import struct
+import tarfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from stylecli.data.layout import MAX_RESOLUTION
+from stylecli.data.sources.base import AnnotatedSource, Source, listing
+from stylecli.data.sources.folders import ImageFolder, ZipPictures, read_directory
+from stylecli.data.sources.labels import (
+    MAX_FILE_BYTES,
+    align_labels,
+    parse_label_json,
+    picture_finder,
+    read_labels,
+)
+from stylecli.errors import DataError
+from stylecli.interop.batch_pickle import MAX_BYTES, read_batch_pickle
+
+LABELS_NAME = "dataset.json"
+METADATA_NAME = "metadata.jsonl"
+
+
+FOLDER_NAME = "img_align_celeba"
+_ATTRIBUTES = ("list_attr_celeba.txt", "list_attr_celeba.csv")
+_IDENTITIES = ("identity_CelebA.txt",)
+_CROP_NOTE = (
+    "these are CelebA's aligned pictures, 178 x 218 px: --transform celeba cuts the 128 px square "
+    "that papers use"
+)
+_IMAGES = re.compile(r"(?P<set>.*)images(?P<dash>[-.])idx3-ubyte(?P<gz>\.gz)?")
+_MAX_BYTES = 1 << 33
+_DEFLATE_LIMIT = 1032  # no deflate stream grows by more than this factor
+_TRAINING = re.compile(r"data_batch_\d+|train")
+_NAMES = {"batches.meta": "label_names", "meta": "fine_label_names"}
+_MAX_TAR_BYTES = 1 << 30  # unpacked; the official ones have 186 MB
+_SIDE = 32
+
+
+def open_zip(path: Path) -> Source:
+    """Open a zip of pictures, with the labels of its ``dataset.json`` if it has one."""
+    members = read_directory(path)
+    if LABELS_NAME not in members:
+        return ZipPictures(path, members)
+    files = {}
+    for name in (LABELS_NAME, METADATA_NAME):
+        if name in members:
+            try:
+                files[name] = members[name].read(MAX_FILE_BYTES)
+            except DataError as error:
+                raise DataError(f"{path}: {name} {error}") from None
+    return _annotate(ZipPictures(path, members, classes=False), files, path)
+
+
+def open_folder(path: Path) -> Source:
+    """Open a folder of pictures with ``dataset.json``."""
+    files = {}
+    try:
+        for name in (LABELS_NAME, METADATA_NAME):
+            if (path / name).is_file():
+                if (path / name).stat().st_size > MAX_FILE_BYTES:
+                    raise DataError(f"{path / name} has more than {MAX_FILE_BYTES >> 20} MiB")
+                files[name] = (path / name).read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+    return _annotate(ImageFolder(path, classes=False), files, path)
+
+
+def _annotate(source: Source, files: dict[str, bytes], path: Path) -> Source:
+    """Give pictures the labels and metadata of the files; say so when labels are incomplete."""
+    where = f"{path}: {LABELS_NAME}"
+    names = [source[index].name for index in range(len(source))]
+    table = parse_label_json(files[LABELS_NAME], where)
+    metadata = _parse_metadata(files.get(METADATA_NAME, b""), names, f"{path}: {METADATA_NAME}")
+    if table is None or table.names is None:
+        return AnnotatedSource(source, None, metadata=metadata)
+    find = picture_finder(names)
+    places = [find(name) for name in table.names]
+    notes = list(table.notes)
+    if absent := [name for name, place in zip(table.names, places, strict=True) if place is None]:
+        notes.append(
+            f"{where} labels {len(absent):,} pictures that are not there: {listing(absent)}"
+        )
+    if missing := set(range(len(names))).difference(places):
+        shown = listing(names[place] for place in sorted(missing)[:5])
+        notes.append(
+            f"{where} has no label for {len(missing):,} of {len(names):,} pictures ({shown}), so "
+            "its labels are not used: complete it, or give --labels"
+        )
+        return AnnotatedSource(source, None, notes=notes, metadata=metadata)
+    values = align_labels(table, names, where)
+    return AnnotatedSource(source, values, table.class_names, notes=notes, metadata=metadata)
+
+
+def _parse_metadata(content: bytes, names: Sequence[str], where: str) -> dict[int, dict[str, Any]]:
+    """Read lines of {"name": picture, ...}; lines for other pictures are passed over."""
+    find = picture_finder(names)
+    known: dict[int, dict[str, Any]] = {}
+    for number, line in enumerate(content.splitlines(), 1):
+        try:
+            fields = json.loads(line)
+            place = find(fields.pop("name"))
+        except (ValueError, RecursionError, KeyError, AttributeError, TypeError) as error:
+            raise DataError(f"{where} line {number} is not readable: {error}") from None
+        if place is not None:
+            known[place] = fields
+    return known
+
+
+def find_celeba(path: Path) -> Path | None:
+    """Return the folder of aligned pictures that a path is or holds, as CelebA's, or None."""
+    for folder in (path, path / FOLDER_NAME, path / "Img" / FOLDER_NAME):
+        if folder.name == FOLDER_NAME and folder.is_dir():
+            return folder
+    return None
+
+
+def open_celeba(path: Path, folder: Path) -> AnnotatedSource:
+    """Open CelebA's pictures in ``folder`` with the lists that lie at ``path`` or beside it.
+
+    Raises DataError when a list leaves a picture out.
+    """
+    pictures = ImageFolder(folder, classes=False)
+    names = [pictures[index].name for index in range(len(pictures))]
+    places = [
+        path,
+        path / "Anno",
+        folder.parent,
+        folder.parent / "Anno",
+        folder.parent.parent / "Anno",
+    ]
+    notes = [_CROP_NOTE] if _is_aligned_size(pictures) else []
+    metadata: dict[int, dict[str, Any]] = {}
+    if identities := _find(places, _IDENTITIES):
+        numbers = align_labels(read_labels(identities, names), names, identities)
+        metadata = {place: {"identity": number} for place, number in enumerate(numbers.tolist())}
+    if attributes := _find(places, _ATTRIBUTES):
+        table = read_labels(attributes, names)
+        values = align_labels(table, names, attributes)
+        return AnnotatedSource(
+            pictures, values, table.class_names, notes=[*notes, *table.notes], metadata=metadata
+        )
+    return AnnotatedSource(pictures, None, notes=notes, metadata=metadata)
+
+
+def _find(folders: list[Path], names: tuple[str, ...]) -> Path | None:
+    candidates = (folder / name for folder in folders for name in names)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _is_aligned_size(pictures: ImageFolder) -> bool:
+    try:
+        with pictures[0].open() as picture:
+            return picture.size == (178, 218)
+    except DataError:
+        return False  # it is skipped with its cause when its turn comes
+
+
+@dataclass(frozen=True)
+class IdxItem:
+    """One picture of an idx file."""
+
+    pixels: npt.NDArray[np.uint8]  # [H, W]
+    name: str
+    label: int | None
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Return the file's name and the picture's number in it."""
+        return {"source": self.name}
+
+    def open(self) -> Image.Image:
+        """Return the picture, padded with zeros to a square whose side is a power of two."""
+        height, width = self.pixels.shape
+        side = max(4, 1 << (max(height, width) - 1).bit_length())
+        top, left = (side - height) // 2, (side - width) // 2
+        padding = (top, side - height - top), (left, side - width - left)
+        return Image.fromarray(np.pad(self.pixels, padding))
+
+
+class IdxSource:
+    """All pictures of the given idx files, one file after the other."""
+
+    def __init__(self, path: Path, files: list[Path]) -> None:
+        self.path = path
+        self._files = files
+        self._images = [read_idx(file, dimensions=3) for file in files]
+        if len({images.shape[1:] for images in self._images}) > 1:
+            raise DataError(f"the idx files of {path} hold pictures of different sizes")
+        self._starts = np.cumsum([0] + [len(images) for images in self._images])
+        labels = [_find_labels(file) for file in files]
+        if any(found is None for found in labels):
+            self._labels: list[npt.NDArray[np.uint8]] | None = None
+        else:
+            self._labels = [read_idx(found, dimensions=1) for found in labels if found]
+            for file, images, found in zip(files, self._images, self._labels, strict=True):
+                if len(images) != len(found):
+                    raise DataError(f"{file} holds {len(images)} pictures but {len(found)} labels")
+
+    @property
+    def name(self) -> str:
+        """The folder's name, or what stands before ``images`` in the single file's."""
+        folder = self.path if self.path.is_dir() else self.path.parent
+        return folder.resolve().name
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """The classes' numbers, or None without label files."""
+        if self._labels is None:
+            return None
+        return [str(label) for label in range(1 + max(int(part.max()) for part in self._labels))]
+
+    @property
+    def notes(self) -> list[str]:
+        """Say nothing: what is there is used."""
+        return []
+
+    def fingerprint(self) -> str:
+        """Return a digest over the files' names and sizes."""
+        parts = [f"{file.name} {file.stat().st_size}" for file in self._files]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, index: int) -> IdxItem:
+        part = int(np.searchsorted(self._starts, index, side="right")) - 1
+        row = index - int(self._starts[part])
+        label = None if self._labels is None else int(self._labels[part][row])
+        return IdxItem(self._images[part][row], f"{self._files[part].name}#{row}", label)
+
+
+def find_idx_files(path: Path) -> list[Path]:
+    """Return the idx picture files at ``path``, a file or a folder: training set first."""
+    candidates = sorted(path.iterdir()) if path.is_dir() else [path]
+    found = [file for file in candidates if file.is_file() and _IMAGES.fullmatch(file.name)]
+    return sorted(found, key=lambda file: (not file.name.startswith("train"), file.name))
+
+
+def read_idx(path: Path, *, dimensions: int) -> npt.NDArray[np.uint8]:
+    """Read an idx file of bytes with so many dimensions, gzipped or not.
+
+    The sizes in its header are checked against the file's before memory is taken. Raises DataError
+    when it is damaged or of another kind.
+    """
+    file_bytes = path.stat().st_size
+    with open(path, "rb") as start:
+        zipped = start.read(2) == b"\x1f\x8b"
+    try:
+        with gzip.open(path) if zipped else open(path, "rb") as file:
+            header = file.read(4 + 4 * dimensions)
+            if len(header) < 4 + 4 * dimensions or header[:4] != bytes([0, 0, 8, dimensions]):
+                raise DataError(f"{path} is not an idx file of bytes in {dimensions} dimensions")
+            shape: tuple[int, ...] = struct.unpack(f">{dimensions}I", header[4:])
+            size = math.prod(shape)
+            largest = file_bytes * _DEFLATE_LIMIT if zipped else file_bytes - len(header)
+            sides = shape[1:]
+            if not 0 < size <= min(largest, _MAX_BYTES) or max(sides, default=1) > MAX_RESOLUTION:
+                raise DataError(f"{path} says it holds {shape} bytes, which its size rules out")
+            data = file.read(size + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} is damaged: {error}") from None
+    if len(data) != size:
+        raise DataError(f"{path} does not hold the {shape} bytes its header says: get it again")
+    return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def _find_labels(images: Path) -> Path | None:
+    """Return the label file that belongs to a picture file, if it lies beside it."""
+    match = _IMAGES.fullmatch(images.name)
+    if match is None:
+        return None
+    stem = f"{match['set']}labels{match['dash']}idx1-ubyte"
+    names = [stem + ".gz", stem] if match["gz"] else [stem, stem + ".gz"]
+    return next(
+        (images.with_name(name) for name in names if images.with_name(name).is_file()), None
+    )
+
+
+@dataclass(frozen=True)
+class CifarPicture:
+    """One picture of a batch."""
+
+    pixels: npt.NDArray[np.uint8]  # [3072]
+    name: str
+    label: int
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Return the batch and the picture's number in it."""
+        return {"source": self.name}
+
+    def open(self) -> Image.Image:
+        """Return the picture, 32 x 32 px RGB."""
+        planes = self.pixels.reshape(3, _SIDE, _SIDE)
+        return Image.fromarray(np.ascontiguousarray(planes.transpose(1, 2, 0)))
+
+
+class CifarSource:
+    """The training pictures, batch after batch, held in memory (150 MB).
+
+    ``path`` is a tarball, the unpacked folder, or one batch in it (``test_batch``, to pack that).
+    Raises DataError when a batch is damaged or holds something else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        contents = _read_tar(path) if is_tar(path) else _read_folder(path)
+        meta = {name: content for name, content in contents.items() if name in _NAMES}
+        batches = {name: content for name, content in contents.items() if name not in _NAMES}
+        if path.is_dir() or is_tar(path):
+            left = sorted(name for name in batches if not _TRAINING.fullmatch(name))
+            batches = {name: batches[name] for name in sorted(batches) if name not in left}
+            self.notes = [f"{name} is left out: unpack it and name it to take it" for name in left]
+        else:
+            self.notes = []
+        if not batches:
+            raise DataError(f"{path} holds no batch of CIFAR: expected data_batch_1 or train")
+        self._batches = list(batches)
+        read = [_read_batch(content, f"{path}: {name}") for name, content in batches.items()]
+        self._pixels = [pixels for pixels, _ in read]
+        self._labels = [labels for _, labels in read]
+        self._starts = np.cumsum([0] + [len(labels) for labels in self._labels])
+        highest = max(int(labels.max()) for labels in self._labels)
+        self.class_names = _class_names(meta, path, highest)
+
+    @property
+    def name(self) -> str:
+        """cifar-10 or cifar-100, by the number of classes."""
+        return "cifar-100" if len(self.class_names) > 10 else "cifar-10"
+
+    def fingerprint(self) -> str:
+        """Return a digest over all labels and the first pixels of every batch."""
+        digest = hashlib.sha256("\n".join([*self._batches, *self.class_names]).encode())
+        for pixels, labels in zip(self._pixels, self._labels, strict=True):
+            digest.update(labels.astype("<i8").tobytes())
+            digest.update(pixels[:10].tobytes())
+        return digest.hexdigest()
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, index: int) -> CifarPicture:
+        index = range(len(self))[index]
+        part = int(np.searchsorted(self._starts, index, side="right")) - 1
+        row = index - int(self._starts[part])
+        name = f"{self._batches[part]}#{row}"
+        return CifarPicture(self._pixels[part][row], name, int(self._labels[part][row]))
+
+
+def is_cifar(path: Path) -> bool:
+    """Tell whether a path is a tarball, or a folder or file of CIFAR's batches."""
+    if path.is_dir():
+        return (path / "batches.meta").is_file() or (
+            (path / "meta").is_file() and (path / "train").is_file()
+        )
+    beside = path.with_name("batches.meta").is_file() or path.with_name("meta").is_file()
+    return is_tar(path) or (beside and _is_batch_name(path.name))
+
+
+def is_tar(path: Path) -> bool:
+    """Tell by content whether a file is a tar archive, gzipped or not."""
+    if not path.is_file():
+        return False
+    try:
+        with _open(path) as file:
+            return file.read(262)[257:] == b"ustar"
+    except (OSError, EOFError, ValueError, zlib.error):
+        return False
+
+
+def _open(path: Path) -> IO[bytes] | gzip.GzipFile:
+    with open(path, "rb") as start:
+        zipped = start.read(2) == b"\x1f\x8b"
+    return gzip.open(path) if zipped else open(path, "rb")
+
+
+def _read_tar(path: Path) -> dict[str, bytes]:
+    """Return the batches in a tarball by name, whatever folder they are in."""
+    contents: dict[str, bytes] = {}
+    total = 0
+    try:
+        with _open(path) as file, tarfile.open(fileobj=file, mode="r|") as archive:
+            for member in archive:
+                total += member.size
+                if total > _MAX_TAR_BYTES:
+                    raise DataError(f"{path} unpacks to over {_MAX_TAR_BYTES:,} bytes: no CIFAR")
+                name = member.name.rpartition("/")[2]
+                if member.isreg() and member.size <= MAX_BYTES and _is_known(name):
+                    opened = archive.extractfile(member)
+                    contents[name] = opened.read() if opened else b""
+    except DataError:
+        raise
+    except Exception as error:  # damaged archives raise nearly anything
+        raise DataError(f"{path} is damaged or no CIFAR: {error}; get it again") from None
+    return contents
+
+
+def _read_folder(path: Path) -> dict[str, bytes]:
+    folder = path if path.is_dir() else path.parent
+    try:
+        files = [file for file in sorted(folder.iterdir()) if file.is_file()]
+        if not path.is_dir():
+            files = [file for file in files if file.name in _NAMES or file == path]
+        return {
+            file.name: file.read_bytes()
+            for file in files
+            if _is_known(file.name) and file.stat().st_size <= MAX_BYTES
+        }
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def _is_known(name: str) -> bool:
+    return name in _NAMES or _is_batch_name(name)
+
+
+def _is_batch_name(name: str) -> bool:
+    return _TRAINING.fullmatch(name) is not None or name in ("test_batch", "test")
+
+
+def _read_batch(content: bytes, where: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Return (pixels uint8 [N, 3072], labels int64 [N])."""
+    batch = read_batch_pickle(content, where)
+    pixels, labels = batch.get("data"), batch.get("fine_labels", batch.get("labels"))
+    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 2:
+        raise DataError(f"{where} holds no pixels: expected uint8 rows of {3 * _SIDE**2}")
+    if not len(pixels) or pixels.shape[1] != 3 * _SIDE**2:
+        raise DataError(f"{where} holds rows of {pixels.shape[1]} bytes: expected {3 * _SIDE**2}")
+    if not isinstance(labels, list) or len(labels) != len(pixels):
+        raise DataError(f"{where} has not one label for each of its {len(pixels)} pictures")
+    if not all(type(label) is int and 0 <= label < 1000 for label in labels):
+        raise DataError(f"{where} holds labels that are no classes of CIFAR")
+    return pixels, np.array(labels, np.int64)
+
+
+def _class_names(meta: dict[str, bytes], path: Path, highest: int) -> list[str]:
+    """Return the names in the meta file, else the classes' numbers."""
+    for name, content in meta.items():
+        names = read_batch_pickle(content, f"{path}: {name}").get(_NAMES[name])
+        if isinstance(names, list) and highest < len(names) <= 1000:
+            return [str(entry) for entry in names]
+    return [str(label) for label in range(highest + 1)]
