@@ -117,7 +117,7 @@ def run_demo(
         draw_pictures(folder, net, network, report)
     with progress("measuring", "steps") as report:
         results = measure(folder, net, network, dataset, report)
-    from stylecli.demo_page import write_demo_page
+    from stylecli.report.demo_page import write_demo_page
 
     page = write_demo_page(folder, minutes, results)
     return DemoResult(folder, network, page, results, finished, time.monotonic() - started)

@@ -41,8 +41,6 @@ ROWS = (
     ("sheets",),
     ("training", "metrics"),
     ("report",),
-    ("demo_comparison",),
-    ("demo_page", "figures_page"),
     ("demo", "health", "bench"),
     ("cli",),
     ("__main__",),

@@ -21,7 +21,7 @@ from stylecli.errors import Interrupted, UsageError
 from stylecli.seeds import check_seed, format_seeds, parse_seeds
 
 if TYPE_CHECKING:
-    from stylecli.figures_page import Drawn
+    from stylecli.report.figures_page import Drawn
     from stylecli.sheets.paper import Figure
 
 
@@ -73,7 +73,7 @@ def command(
     each figure and index.html, which says what to look for in them. Figures that a network cannot
     show are left out.
     """
-    from stylecli.figures_page import PAGE, write_figures_page
+    from stylecli.report.figures_page import PAGE, write_figures_page
     from stylecli.sheets.paper import describe_lack, find_figures
 
     output = Output(json=json, quiet=quiet)
@@ -123,8 +123,8 @@ def _draw(
     drawing: dict[str, Any], force: bool, output: Output,
 ) -> "list[Drawn]":  # fmt: skip
     """Draw what is not there yet, one figure after the other, each written when it is done."""
-    from stylecli.figures_page import Drawn
     from stylecli.images import save_png
+    from stylecli.report.figures_page import Drawn
     from stylecli.sampling import seed_labels
     from stylecli.sheets.paper import draw_figure, figure_settings
 
@@ -167,8 +167,8 @@ def _gather(
     source: Source, folder: Path, drawn: "dict[str, Drawn]", lacks: dict[str, str]
 ) -> "list[Drawn]":
     """Return what the page shows: figures of this call, and earlier ones of the same network."""
-    from stylecli.figures_page import Drawn
     from stylecli.images import read_provenance
+    from stylecli.report.figures_page import Drawn
     from stylecli.sheets.paper import FIGURES
 
     shown = []

@@ -43,9 +43,8 @@ def command(
     path = out or (chosen[0] / "report.html" if len(chosen) == 1 else Path("runs.html"))
     _check_target(path, force=force)
 
-    from stylecli.report.run_comparison import write_comparison
     from stylecli.report.run_facts import read_all
-    from stylecli.report.run_report import write_run_report
+    from stylecli.report.run_page import write_comparison, write_run_report
 
     facts = read_all(chosen)
     with output.progress("sample sheets") as progress:

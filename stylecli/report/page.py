@@ -1,19 +1,43 @@
 """One self-contained HTML page: no request leaves it, and it reads well without scripts."""
 
+import base64
+import io
+import re
+from collections.abc import Callable
 from html import escape
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
+
+from PIL import Image
 
 from stylecli import __version__
 from stylecli.files import write_text
-from stylecli.report.blocks import block_html, markup, picture_html
-from stylecli.report.content import Report, Section
+from stylecli.images import encode_png
+from stylecli.report.charts import colour_of, draw_chart
+from stylecli.report.content import (
+    Block,
+    Chart,
+    Charts,
+    Clip,
+    Commands,
+    Numbers,
+    Picture,
+    PictureSource,
+    Report,
+    Section,
+    Slides,
+    Table,
+)
 
 # The browser itself refuses whatever would reach outside the file.
 _POLICY = (
     "default-src 'none'; img-src data:; media-src data:; "
     "style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 )
+ROOM = (960, 620)  # small pictures are enlarged by whole pixels to at most this, in CSS pixels
+WIDE_COLUMNS = 5  # a table with so many may grow past the column of text
+_NUMBER = re.compile(r"^[-+−±~≈<>]?\s*[\d.,]+(e[-+]?\d+)?\s*([%×kMGs]|MB|GB|ms|kimg|px)?$")
 
 
 def write_report(path: Path | str, report: Report) -> None:
@@ -79,3 +103,157 @@ def _section_html(section: Section, anchor: str) -> str:
 
 def _part(name: str) -> str:
     return files("stylecli.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def markup(text: str) -> str:
+    """Escape plain text; `backticks` become code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+
+
+def block_html(block: Block) -> str:
+    """Return one block as an HTML element."""
+    return _WRITERS[type(block)](block)
+
+
+def picture_html(block: Picture) -> str:
+    """Return a figure with one picture."""
+    image = _image(block.source, block.alt, block.provenance)
+    kind = ' class="wide"' if block.wide else ""
+    return f"<figure{kind}>{image}{_caption(block.caption)}</figure>"
+
+
+def _slides_html(block: Slides) -> str:
+    if len(block.labels) != len(block.sources):
+        raise ValueError(f"{len(block.labels)} labels for {len(block.sources)} slides")
+    if not block.sources:
+        return '<p class="empty">No snapshots yet.</p>'
+    items = "\n".join(
+        f"<li>{_image(source, f'{block.alt}, {label}')}<span>{escape(label)}</span></li>"
+        for label, source in zip(block.labels, block.sources, strict=True)
+    )
+    last = len(block.labels) - 1
+    controls = (
+        '<div class="controls"><button type="button">Play</button>'
+        f'<input type="range" min="0" max="{last}" value="{last}" aria-label="Snapshot">'
+        "<output></output></div>"
+    )
+    strip = f'<ol tabindex="0" aria-label="Snapshots">{items}</ol>'
+    if block.beside is not None:
+        still = _image(block.beside.source, block.beside.alt)
+        words = f"<span>{markup(block.beside.caption)}</span>"
+        strip = f'<div class="pair">{strip}<div class="still">{still}{words}</div></div>'
+    return f'<figure class="slides wide">{strip}{controls}{_caption(block.caption)}</figure>'
+
+
+def _clip_html(block: Clip) -> str:
+    content = block.source.read_bytes() if isinstance(block.source, Path) else block.source
+    return (
+        '<figure class="wide"><video controls loop muted playsinline preload="metadata" '
+        f'aria-label="{escape(block.alt, quote=True)}" src="{_address("video/mp4", content)}">'
+        f"{escape(block.alt)}</video>{_caption(block.caption)}</figure>"
+    )
+
+
+def _charts_html(block: Charts) -> str:
+    drawn = "".join(_chart_html(chart, small=True) for chart in block.charts)
+    return f'<div class="charts wide">{drawn}</div>'
+
+
+def _chart_html(block: Chart, *, small: bool = False) -> str:
+    keys = "".join(
+        f'<span class="key c{colour_of(line, index)}"><i></i>{escape(line.name)}</span>'
+        for index, line in enumerate(block.lines)
+    )
+    title = f"<strong>{escape(block.title)}</strong><em>{escape(block.y_label)}</em>"
+    head = f'{title}<div class="keys">{keys}</div>'
+    return (
+        f'<figure class="wide"><div class="chart-head">{head}</div>'
+        f"{draw_chart(block, small=small)}{_caption(block.caption)}</figure>"
+    )
+
+
+def _numbers_html(block: Numbers) -> str:
+    cards = []
+    for number in block.numbers:
+        detail = f'<p class="detail">{markup(number.detail)}</p>' if number.detail else ""
+        cards.append(
+            f'<div class="number"><h3>{escape(number.name)}</h3>'
+            f'<div class="value">{escape(number.value)}</div>'
+            f"<p>{markup(number.meaning)}</p>{detail}</div>"
+        )
+    return f'<div class="numbers wide">{"".join(cards)}</div>'
+
+
+def _table_html(block: Table) -> str:
+    columns = list(zip(*block.rows, strict=True)) or [()] * len(block.header)
+    sides = [
+        ' class="right"' if cells and all(_NUMBER.match(cell) or cell in "–-—" for cell in cells)
+        else ""
+        for cells in columns
+    ]  # fmt: skip
+    head = "".join(
+        f'<th scope="col"{side}>{markup(cell)}</th>'
+        for cell, side in zip(block.header, sides, strict=True)
+    )
+    body = "\n".join(
+        ('<tr class="marked">' if index in block.marked else "<tr>") + "".join(
+            f"<td{side}>{markup(cell)}</td>" for cell, side in zip(row, sides, strict=True)
+        ) + "</tr>"
+        for index, row in enumerate(block.rows)
+    )  # fmt: skip
+    table = (
+        '<div class="scroll" tabindex="0" role="region" '
+        f'aria-label="{escape(block.caption or block.header[0] or "Table", quote=True)}">'
+        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+    if block.folded:
+        title = markup(block.caption or "Table")
+        return f"<details><summary>{title}</summary>{table}</details>"
+    kind = ' class="wide"' if len(block.header) >= WIDE_COLUMNS else ""
+    return f"<figure{kind}>{table}{_caption(block.caption)}</figure>"
+
+
+def _commands_html(block: Commands) -> str:
+    lines = escape("\n".join(block.lines))
+    return f"<figure><pre><code>{lines}</code></pre>{_caption(block.caption)}</figure>"
+
+
+def _image(source: PictureSource, alt: str, provenance: dict[str, Any] | None = None) -> str:
+    if isinstance(source, Path):
+        content = source.read_bytes()
+    elif isinstance(source, bytes):
+        content = source
+    else:
+        content = encode_png(source, provenance)
+    with Image.open(io.BytesIO(content)) as image:
+        width, height = image.size
+    scale = max(1, min(ROOM[0] // width, ROOM[1] // height))
+    return (
+        f'<img class="pixels" width="{width * scale}" height="{height * scale}" '
+        f'alt="{escape(alt, quote=True)}" src="{_address(_kind(content), content)}">'
+    )
+
+
+def _kind(content: bytes) -> str:
+    """Return the media type of a picture: large ones come as JPEG."""
+    return "image/jpeg" if content.startswith(b"\xff\xd8") else "image/png"
+
+
+def _address(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _caption(text: str) -> str:
+    return f"<figcaption>{markup(text)}</figcaption>" if text else ""
+
+
+_WRITERS: dict[type, Callable[[Any], str]] = {
+    Picture: picture_html,
+    Slides: _slides_html,
+    Clip: _clip_html,
+    Chart: _chart_html,
+    Charts: _charts_html,
+    Numbers: _numbers_html,
+    Table: _table_html,
+    Commands: _commands_html,
+}

@@ -7,8 +7,7 @@ from itertools import pairwise
 from statistics import median
 
 from stylecli.report.content import Chart, Line, Mark, Stage
-from stylecli.report.run_facts import Row, RunFacts
-from stylecli.report.run_measurements import Metric
+from stylecli.report.run_facts import Metric, Row, RunFacts
 from stylecli.training.stage_table import list_stages
 
 X_LABEL = "kimg (thousand images shown)"

@@ -1,31 +1,164 @@
 """What the files of a run say, read while it may still be written: rows, events, measurements.
 
 Nothing here takes a lock or changes a file. A torn last line, a missing column, a number that is
-not finite or a picture that is gone leaves a gap, never an error.
+not finite or a picture that is gone leaves a gap, never an error. The settings stand beside those
+of the nearest preset, with the command that means them.
 """
 
+import contextlib
 import json
 import math
 import os
 import re
+import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from stylecli.data.ownership import LOCK_FILE
 from stylecli.errors import NetworkError, UsageError
-from stylecli.report.run_measurements import Metric, read_metrics
+from stylecli.report.content import Table
+from stylecli.training.by_resolution import parse_by_resolution
+from stylecli.training.measuring import METRIC_PATTERN
+from stylecli.training.preset_reasons import PRESET_TEXTS
+from stylecli.training.presets import TrainingPlan, plan_training, show_value
+from stylecli.training.retention import more_is_better
 from stylecli.training.run_folder import RunSettings, load_settings, read_events, read_statistics
 from stylecli.workspace import BEST_FILE, STATS_FILE, newest_snapshot, read_run
 
+_NIMG = re.compile(r"-(\d{9,})\.")
+_DECIDING = ("fakes", "reals", "samples", "features_sha256", "truncation_psi", "dataset_digest")
 SHEET = re.compile(r"fakes(\d{9,})\.png")
 _FRESH_SECONDS = 600.0  # a run written to so lately may be going on, whatever the lock says
 QUIET_EVENTS = {"saved", "started"}  # what every healthy run has
 
 Row = Mapping[str, Any]
+# Options of stylecli train by the setting they give; tables by resolution apart.
+_FLAGS = {
+    "fmap_base": "--fmap-base", "fmap_max": "--fmap-max", "z_dim": "--z-dim", "w_dim": "--w-dim",
+    "mapping_layers": "--mapping-layers", "mapping_fmaps": "--mapping-fmaps",
+    "mbstd_group_size": "--mbstd-group", "style_mixing_prob": "--mixing",
+    "total_kimg": "--kimg", "initial_resolution": "--initial-resolution",
+    "hold_kimg": "--hold-kimg", "fade_kimg": "--fade-kimg",
+    "minibatch_repeats": "--minibatch-repeats", "adam_beta1": "--beta1", "adam_beta2": "--beta2",
+    "ema_kimg": "--ema-kimg", "loss": "--loss", "r1_gamma": "--gamma", "r2_gamma": "--gamma-fake",
+    "r1_method": "--r1", "r1_interval": "--r1-interval", "freeze_d": "--freeze-d",
+    "tick_kimg": "--tick-kimg", "snapshot_ticks": "--snapshot-ticks", "precision": "--precision",
+    "seed": "--seed",
+}  # fmt: skip
+_SWITCHES = {
+    "share_fakes": ("--share-fakes", "--own-fakes"), "mirror": ("--mirror", "--no-mirror"),
+}  # fmt: skip
+_TABLES = {"batch": ("batch_base", "--batch"), "lr": ("lr_base", "--lr")}
+_FROM_DATA = {"preset", "resolution", "channels", "label_dim"}  # not the preset's to say
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One value of a metric."""
+
+    kimg: float
+    value: float
+    std: float = 0.0  # over subsets; 0 where there are none
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric over a run, by rising kimg."""
+
+    name: str
+    values: Sequence[Measurement]
+    higher_is_better: bool
+    samples: int | None = None  # pictures that each value stands on
+
+    @property
+    def title(self) -> str:
+        """The name, with the number of pictures where it is known."""
+        return f"{self.name}, {self.samples:,} pictures" if self.samples else self.name
+
+    @property
+    def best(self) -> int:
+        """The index of the best value."""
+        sign = -1 if self.higher_is_better else 1
+        return min(range(len(self.values)), key=lambda index: sign * self.values[index].value)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values: the newest and the best, and all of them."""
+        best, newest = self.values[self.best], self.values[-1]
+        return {
+            "name": self.name, "samples": self.samples, "higher_is_better": self.higher_is_better,
+            "best": best.__dict__, "newest": newest.__dict__,
+            "values": [value.__dict__ for value in self.values],
+        }  # fmt: skip
+
+
+def read_metrics(run: Path) -> list[Metric]:
+    """Return the metrics of a run, by name; of two values for one snapshot the later counts."""
+    found: dict[tuple[Any, ...], dict[float, Measurement]] = {}
+    better: dict[str, bool] = {}
+    samples: dict[tuple[Any, ...], int | None] = {}
+    for path in sorted(run.glob(METRIC_PATTERN)):
+        for row in _rows(path):
+            kimg = _kimg(row)
+            definition = row.get("definition") or {}
+            if kimg is None or not isinstance(definition, Mapping):
+                continue
+            kind = tuple(str(definition.get(key)) for key in _DECIDING)
+            for name, value, std in _values(row):
+                key = (name, *kind)
+                found.setdefault(key, {})[kimg] = Measurement(kimg, value, std)
+                samples[key] = _samples(definition)
+                better[name] = more_is_better({**row, "name": name})
+    return [
+        Metric(key[0], [values[kimg] for kimg in sorted(values)], better[key[0]], samples[key])
+        for key, values in sorted(found.items())
+    ]
+
+
+def _values(row: Mapping[str, Any]) -> list[tuple[str, float, float]]:
+    """Return (name, value, spread) of all finite numbers of a row."""
+    name = str(row.get("name") or row.get("metric") or "")
+    numbers = row.get("results")
+    if not isinstance(numbers, Mapping):
+        numbers = {name: row.get("value"), f"{name}_std": row.get("std")}
+    found = []
+    for key, value in numbers.items():
+        spread = numbers.get(f"{key}_std")
+        if not key or (key.endswith("_std") and key[:-4] in numbers) or not _finite(value):
+            continue
+        found.append((str(key), float(value), float(spread) if _finite(spread) else 0.0))
+    return found
+
+
+def _kimg(row: Mapping[str, Any]) -> float | None:
+    nimg = row.get("nimg")
+    if not _finite(nimg):
+        named = _NIMG.search(str(row.get("snapshot") or ""))
+        nimg = int(named[1]) if named else None
+    return None if nimg is None else float(nimg) / 1000
+
+
+def _samples(definition: Mapping[str, Any]) -> int | None:
+    count = definition.get("fakes") or definition.get("samples")
+    return int(count) if _finite(count) else None
+
+
+def _finite(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    with contextlib.suppress(OSError):
+        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+            with contextlib.suppress(ValueError):  # torn by a crash, or just being written
+                row = json.loads(line)
+                if isinstance(row, dict):
+                    rows.append(row)
+    return rows
 
 
 @dataclass(frozen=True)
@@ -224,3 +357,162 @@ def describe_duration(seconds: float) -> str:
         if whole >= size:
             return f"{whole // size} {unit} {whole % size // part} {rest}"
     return f"{whole} s"
+
+
+@dataclass(frozen=True)
+class Origins:
+    """Where a run's settings come from."""
+
+    plan: TrainingPlan  # what the nearest preset alone means for this dataset and machine
+    network: Mapping[str, tuple[Any, Any]]  # name -> (the run's value, the preset's) where they
+    training: Mapping[str, tuple[Any, Any]]  # differ
+
+    @property
+    def changed(self) -> int:
+        """How many settings differ from the preset's."""
+        return len(self.network) + len(self.training)
+
+
+def find_origins(settings: RunSettings) -> Origins | None:
+    """Return the preset that comes nearest to a run, and what differs.
+
+    The length is taken first, as presets scale their stages by it. ``run.json`` does not name the
+    preset; of two equally near ones the first of the list counts. None where no preset fits.
+    """
+    candidates = []
+    for preset in PRESET_TEXTS:
+        try:
+            alone = _plan(settings, preset, {})
+            scaled = _plan(settings, preset, {"total_kimg": settings.training.total_kimg})
+        except UsageError:  # not for this resolution or number of processes
+            continue
+        network = _differing(settings.network.to_dict(), scaled.network.to_dict())
+        training = _differing(settings.training.to_dict(), scaled.training.to_dict())
+        if settings.training.total_kimg != alone.training.total_kimg:
+            training["total_kimg"] = (settings.training.total_kimg, alone.training.total_kimg)
+        candidates.append(Origins(scaled, network, training))
+    return min(candidates, key=lambda origins: origins.changed, default=None)
+
+
+def settings_table(origins: Origins) -> Table:
+    """Return what differs from the preset: setting, the run's value, the preset's."""
+    rows = [
+        (name, show_value(own), show_value(other))
+        for name, (own, other) in {**origins.network, **origins.training}.items()
+    ]
+    preset = origins.plan.preset
+    return Table(
+        ("changed setting", "this run", f"preset {preset}"), rows,
+        "Times of the schedule are those the preset has at this length.",
+        marked=range(len(rows)),
+    )  # fmt: skip
+
+
+def full_table(title: str, values: Mapping[str, Any], changed: Mapping[str, Any]) -> Table:
+    """Return all settings of one kind, those changed from the preset marked; folded away."""
+    rows = [(name, show_value(value)) for name, value in values.items() if name != "family"]
+    marked = {index for index, (name, _) in enumerate(rows) if name in changed}
+    return Table(("setting", "value"), rows, title, marked=marked, folded=True)
+
+
+def differing_table(runs: Sequence[RunFacts]) -> Table:
+    """Return the settings that the runs do not share, a column for each run."""
+    flat = [_flat(facts) for facts in runs]
+    names = list(dict.fromkeys(name for values in flat for name in values))
+    rows = [
+        (name, *cells) for name in names
+        if len(set(cells := [values.get(name, "–") for values in flat])) > 1
+    ]  # fmt: skip
+    return Table(("setting", *(facts.name for facts in runs)), rows)
+
+
+def train_command(facts: RunFacts, origins: Origins | None) -> str | None:
+    """Return the ``stylecli train`` line that goes on with a run; None where none is certain.
+
+    The line is checked: its settings are derived anew and must be those of the run.
+    """
+    settings = facts.settings
+    if origins is None or settings.origin is not None:
+        return None  # its weights came from a file, which decides settings too
+    words = ["stylecli", "train", str(settings.dataset), "--preset", origins.plan.preset]
+    if settings.network.preset != "f":
+        words += ["--config", settings.network.preset]
+    given: dict[str, Any] = {}
+    tables: dict[str, Any] = {}
+    changed = {**origins.network, **origins.training}
+    for name in changed:
+        value = getattr(settings.network, name, getattr(settings.training, name, None))
+        if name in _FLAGS and value is not None:
+            words += [_FLAGS[name], _exact(value)]
+            given[name] = value
+        elif name in _SWITCHES:
+            words.append(_SWITCHES[name][0 if value else 1])
+            given[name] = value
+        elif name == "fused_scale":
+            words += ["--fused-scale", "auto" if value == "auto" else "on" if value else "off"]
+            given[name] = value
+    for name, (base, flag) in _TABLES.items():
+        if name in changed or base in changed:
+            text = _by_resolution(
+                getattr(settings.training, name), getattr(settings.training, base)
+            )
+            words += [flag, text]
+            tables[name] = parse_by_resolution(text, flag, whole=name == "batch")
+    if settings.network.label_dim:
+        words.append("--labels")
+    words += ["--gpus" if settings.device == "cuda" else "--ranks", str(settings.ranks)]
+    words += ["--device", settings.device, "--out", str(facts.path)]
+    try:
+        plan = _plan(settings, origins.plan.preset, given, **tables)
+    except UsageError:
+        return None
+    same = plan.network == settings.network and plan.training == settings.training
+    return shlex.join(words) if same else None
+
+
+def _plan(
+    settings: RunSettings, preset: str, given: Mapping[str, Any], **tables: Any
+) -> TrainingPlan:
+    network = settings.network
+    own = {name: value for name, value in given.items() if hasattr(network, name)}
+    return plan_training(
+        preset, config=network.preset, resolution=network.resolution, channels=network.channels,
+        label_dim=network.label_dim, device=settings.device, ranks=settings.ranks, network=own,
+        training={name: value for name, value in given.items() if name not in own}, **tables,
+    )  # fmt: skip
+
+
+def _differing(own: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    return {
+        name: (value, other.get(name))
+        for name, value in own.items()
+        if value != other.get(name) and name not in _FROM_DATA
+    }
+
+
+def _exact(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def _by_resolution(table: Mapping[int, Any], base: Any) -> str:
+    return ",".join([_exact(base), *(f"{side}:{_exact(value)}" for side, value in table.items())])
+
+
+def _flat(facts: RunFacts) -> dict[str, str]:
+    settings, environment = facts.settings, facts.record.get("environment") or {}
+    show: Callable[[Any], str] = show_value
+    values = {
+        "dataset": facts.settings.dataset.name,
+        "dataset digest": settings.dataset_digest[:12],
+        **{name: show(value) for name, value in settings.network.to_dict().items()},
+        **{name: show(value) for name, value in settings.training.to_dict().items()},
+        "begun with": settings.origin.source if settings.origin else "fresh weights",
+        "processes": str(settings.ranks),
+        "device": settings.device,
+        **{name: str(value) for name, value in environment.items()},
+        "stylecli": str(facts.record.get("stylecli", "–")),
+    }
+    values["configuration"] = values.pop("preset", "–")
+    return values

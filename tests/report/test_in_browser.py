@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from stylecli.report.run_facts import read_facts
-from stylecli.report.run_report import write_run_report
+from stylecli.report.run_page import write_run_report
 from tests.report.made_runs import make_run
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")

@@ -1,15 +1,20 @@
 """The page of a run, or of several: how it went, what it draws, what it was made with."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 
 from stylecli import __version__
 from stylecli.data.reader import open_dataset
-from stylecli.errors import StyleCLIError
+from stylecli.errors import StyleCLIError, UsageError
 from stylecli.progress import Progress, silent
+from stylecli.report.charts import COLOURS
 from stylecli.report.content import (
     Block,
+    Chart,
     Charts,
     Commands,
     Number,
@@ -21,22 +26,34 @@ from stylecli.report.content import (
     Table,
 )
 from stylecli.report.page import write_report
-from stylecli.report.run_curves import GRAVE, draw_curves, draw_metric
-from stylecli.report.run_facts import RunFacts
-from stylecli.report.run_numbers import list_cards, list_facts
-from stylecli.report.run_settings import (
+from stylecli.report.run_curves import (
+    GRAVE,
+    common_shading,
+    compare_curves,
+    draw_curves,
+    draw_metric,
+    metric_line,
+)
+from stylecli.report.run_facts import (
     Origins,
+    RunFacts,
+    describe_age,
+    describe_duration,
+    differing_table,
     find_origins,
     full_table,
+    number,
     settings_table,
     train_command,
 )
 from stylecli.report.run_sheets import BUDGET_BYTES, MAX_SHEETS, prepare_sheets, recompress
 from stylecli.training.schedule import schedule_at
+from stylecli.training.time_left import TimeLeft
 
 MAX_EVENTS = 60  # lines of the table; the newest
 _REALS_BYTES = 400_000
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_RECENT = 10  # ticks
 
 
 def write_run_report(path: Path, facts: RunFacts, *, progress: Progress = silent) -> None:
@@ -275,3 +292,169 @@ def _when(time: object) -> str:
         return "–"
     day = f"{moment.day} {_MONTHS[moment.month - 1]} {moment.year} {moment:%H:%M}"
     return day.replace(" ", "\u00a0")
+
+
+def list_facts(facts: RunFacts) -> list[tuple[str, str]]:
+    """Return the short pairs under the title."""
+    settings = facts.settings
+    pairs = [
+        ("state", facts.state),
+        ("shown", f"{facts.kimg:,.6g} of {settings.training.total_kimg:,.6g} kimg"),
+        ("network", f"{settings.network.preset}, {settings.network.resolution} px"),
+        ("machine", f"{settings.device}, {_count(settings.ranks, 'process', 'processes')}"),
+    ]
+    if math.isfinite(facts.seconds):
+        pairs.insert(2, ("trained", describe_duration(facts.seconds)))
+    if settings.network.label_dim:
+        pairs.append(("classes", str(settings.network.label_dim)))
+    if facts.best:
+        text = f"{facts.best['value']:.4g} at {facts.best['kimg']:,.6g} kimg"
+        pairs.append((f"best {facts.best['metric']}", text))
+    return pairs
+
+
+def list_cards(facts: RunFacts) -> list[Number]:
+    """Return the newest figures of the training with what they mean; needs a row."""
+    row, recent = facts.rows[-1], facts.rows[-_RECENT:]
+    cards = []
+    gaps = [number(item, "real_logits") - number(item, "fake_logits") for item in recent]
+    if (gap := _median(gaps)) is not None:
+        meaning = "Near 0 the discriminator learns nothing, above 10 the generator."
+        detail = f"median of the last {_count(len(recent), 'tick', 'ticks')}"
+        cards.append(Number("Logit gap", f"{gap:.3g}", meaning, detail))
+    if math.isfinite(diversity := number(row, "diversity")):
+        meaning = "How different the fakes are: 1 as the data, 0 all alike."
+        cards.append(Number("Diversity", f"{diversity:.2f}", meaning, "in the last tick"))
+    pace = _median([number(item, "sec_per_kimg") for item in recent])
+    if pace:
+        left = seconds_left(facts)
+        detail = "" if not left else f"about {describe_age(left)} left at the measured rates"
+        meaning = "Seconds per thousand pictures shown, without snapshots."
+        cards.append(Number("Rate", f"{pace:.3g} s", meaning, detail))
+    if math.isfinite(memory := number(row, "memory_mib")):
+        detail = ""
+        if math.isfinite(gpu := number(row, "gpu_reserved_mib")):
+            detail = f"{gpu:,.0f} MiB on the GPU"
+        meaning = "Most that the main process has held."
+        cards.append(Number("Memory", f"{memory:,.0f} MiB", meaning, detail))
+    return cards
+
+
+def seconds_left(facts: RunFacts) -> float:
+    """Return the estimated seconds to the end of the schedule; 0 where there is no telling."""
+    settings = facts.settings
+    paces: dict[tuple[int, bool], list[float]] = {}
+    for row in facts.rows:
+        pace, lod = number(row, "sec_per_kimg"), number(row, "lod")
+        if math.isfinite(pace) and math.isfinite(lod) and pace > 0:
+            key = (int(number(row, "resolution")), lod != math.floor(lod))
+            paces.setdefault(key, []).append(pace)
+    estimate = TimeLeft(settings.training, settings.network)
+    known = {key for key, _, _ in estimate.spans}
+    measured = {key: median(values) for key, values in paces.items() if key in known}
+    if not measured or facts.kimg >= settings.training.total_kimg:
+        return 0.0
+    return estimate.seconds_from(facts.kimg, measured)
+
+
+def _median(values: list[float]) -> float | None:
+    finite = [value for value in values if math.isfinite(value)]
+    return median(finite) if finite else None
+
+
+def _count(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"
+
+
+def write_comparison(path: Path, runs: Sequence[RunFacts], *, progress: Progress = silent) -> None:
+    """Write a page that compares runs, named as they are; raise UsageError for more than six."""
+    if len(runs) > COLOURS:
+        raise UsageError(f"{len(runs)} runs are too many for one page: give {COLOURS} at most")
+    sections = [
+        _states_of_all(runs),
+        _settings_of_all(runs),
+        _metrics_of_all(runs),
+        _curves_of_all(runs),
+        _pictures_of_all(runs, progress),
+    ]
+    lines = [f"stylecli report {facts.path}" for facts in runs]
+    sections.append(Section("What to type", [], [Commands(lines, "A page of each run alone.")]))
+    write_report(
+        path,
+        Report(
+            title=f"{len(runs)} runs compared",
+            lead=", ".join(facts.name for facts in runs),
+            sections=[section for section in sections if section is not None],
+            footer=f"Written by stylecli {__version__} from the files of the runs; nothing in this "
+            "page comes from elsewhere.",
+        ),
+    )
+
+
+def _states_of_all(runs: Sequence[RunFacts]) -> Section:
+    names = list(dict.fromkeys(metric.title for facts in runs for metric in facts.metrics))
+    rows = []
+    for facts in runs:
+        best = {metric.title: metric.values[metric.best] for metric in facts.metrics}
+        values = [
+            f"{best[name].value:.4g} at {best[name].kimg:,.6g}" if name in best else "–"
+            for name in names
+        ]
+        seconds = describe_duration(facts.seconds).replace(" ", "\u00a0") if facts.rows else "–"
+        rows.append((facts.name, facts.state, f"{facts.kimg:,.6g}", seconds, *values))
+    header = ("run", "state", "kimg", "trained", *(f"best {name}" for name in names))
+    texts = [f"{facts.name}: {describe_state(facts)}" for facts in runs]
+    note = "Metrics: the best value, and the kimg it was measured at." if names else ""
+    return Section("Where they stand", texts, [Table(header, rows, note)])
+
+
+def _settings_of_all(runs: Sequence[RunFacts]) -> Section:
+    table = differing_table(runs)
+    if not table.rows:
+        return Section("Settings", ["The runs have the same settings, data and machine."])
+    text = "What is not listed is the same in all of them."
+    return Section("Settings that differ", [text], [table])
+
+
+def _metrics_of_all(runs: Sequence[RunFacts]) -> Section | None:
+    charts = []
+    stages = common_shading(runs)
+    for title in dict.fromkeys(metric.title for facts in runs for metric in facts.metrics):
+        found = [
+            (place, metric)
+            for place, facts in enumerate(runs)
+            for metric in facts.metrics
+            if metric.title == title
+        ]
+        way = "Higher" if found[0][1].higher_is_better else "Lower"
+        lines = [
+            replace(metric_line(metric, runs[place].name), colour=place) for place, metric in found
+        ]
+        caption = f"{way} is better; each run's best is ringed."
+        charts.append(Chart(title, lines, "kimg", "", stages, caption=caption, clip=True))
+    return Section("Metrics", [], [Charts(charts)]) if charts else None
+
+
+def _curves_of_all(runs: Sequence[RunFacts]) -> Section:
+    charts = compare_curves(runs)
+    if not charts:
+        return Section("Curves", ["No tick was written yet."])
+    text = "All over the same kimg. Gaps are values that are missing or not finite."
+    return Section("Curves", [text], [Charts(charts)])
+
+
+def _pictures_of_all(runs: Sequence[RunFacts], progress: Progress) -> Section:
+    share = len(runs)
+    blocks: list[Block] = []
+    for facts in runs:
+        slides = slides_of(
+            facts,
+            count=max(5, MAX_SHEETS // share),
+            budget=BUDGET_BYTES // share,
+            beside=False,
+            progress=progress,
+        )
+        if slides is not None:
+            blocks.append(slides)
+    texts = [] if blocks else ["No sample sheet was written yet."]
+    return Section("What they draw", texts, blocks)

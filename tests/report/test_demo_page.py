@@ -1,12 +1,12 @@
-"""The demo's page beside the shipped network: both drawn, both told, nothing without one."""
+"""The demo's page: your network beside the shipped one, durations in words."""
 
 import numpy as np
 import pytest
 
 from stylecli import shipped
-from stylecli.demo_comparison import compare_with_shipped, draw_side_by_side, format_duration
 from stylecli.networks.bundle import Bundle, new_network
 from stylecli.report.content import Picture, Table
+from stylecli.report.demo_page import compare_with_shipped, draw_side_by_side, format_duration
 
 SMALL = {"z_dim": 8, "w_dim": 8, "mapping_layers": 1, "fmap_base": 64, "fmap_max": 8}
 

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from stylecli.errors import UsageError
-from stylecli.report.run_comparison import write_comparison
 from stylecli.report.run_facts import read_all, read_facts
-from stylecli.report.run_report import write_run_report
+from stylecli.report.run_page import write_comparison, write_run_report
 from tests.report.made_runs import make_event, make_row, make_run, save_sheet, write_rows
 
 
