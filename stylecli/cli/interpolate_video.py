@@ -149,11 +149,13 @@ def command(
             batch=batch, precision=precision or "float32", start=start, **shared,  # type: ignore[arg-type]
         )  # fmt: skip
 
+    from stylecli.sheets.walking import walk_size
+
     inputs = truncation.inputs | ({} if ws is None else {"ws": ws})
     provenance = source.provenance("interpolate", settings, inputs=inputs)
     path = target.write(
         draw, frames, loop=loop, provenance=provenance, force=force, output=output,
-        title="interpolate",
+        title="interpolate", size=walk_size(source.config, cells, scale),
     )  # fmt: skip
     document = {"network": str(source.path), **settings, "frames": frames, "path": str(path)}
     output.result(document, [str(path)])

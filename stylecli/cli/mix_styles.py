@@ -231,11 +231,12 @@ def _write_video(
     clip: tuple[str, float | None, float | None, str | None],
 ) -> Path:  # fmt: skip
     """Write the video in which one side moves, beside the sheet: NAME-cols.mp4."""
-    from stylecli.sheets.mixing import draw_mixing_walk
+    from stylecli.sheets.mixing import draw_mixing_walk, mixing_walk_size
 
     mover, key_seconds, fps, format = clip
     target = resolve_video(None, sheet.parent, f"{sheet.stem}-{mover}", format=format, fps=fps)
     moving = mix.columns if mover == "cols" else mix.rows
+    still = mix.rows if mover == "cols" else mix.columns
     frames, length = count_frames(len(moving), None, key_seconds, target.fps, True)
     more = {**length, "video": mover, "fps": target.fps, "video_format": format}
 
@@ -248,6 +249,7 @@ def _write_video(
     return target.write(
         draw, frames, loop=True, provenance=mix.provenance(option, **more), force=mix.force,
         output=mix.output, title=target.path.stem,
+        size=mixing_walk_size(mix.source.config, len(still), mix.settings["scale"]),
     )  # fmt: skip
 
 

@@ -61,12 +61,18 @@ class VideoTarget:
     def write(
         self, draw: Callable[[int], Iterable["Pictures"]], total: int, *, loop: bool,
         provenance: dict[str, Any], force: bool, output: Output, title: str,
+        size: tuple[int, int],
     ) -> Path:  # fmt: skip
-        """Write the frames that ``draw(start)`` yields, unless they are there; return the path."""
+        """Write the frames that ``draw(start)`` yields, unless they are there; return the path.
+
+        ``size`` is their (height, width): what the format or players refuse is said first.
+        """
+        from stylecli.video.encoding import check_frame, ffmpeg_program, output_options
         from stylecli.video.frame_files import write_frames
         from stylecli.video.marking import read_video_provenance
         from stylecli.video.writing import write_video
 
+        refused = check_frame(self.encoding, *size)
         if self.encoding is None:
             with output.progress(title, "frames") as progress:
                 new = write_frames(
@@ -78,6 +84,10 @@ class VideoTarget:
         if is_done(self.path, provenance, force, read_video_provenance):
             output.note(f"{self.path} is already there")
             return self.path
+        if refused is not None:
+            output.warn(refused)
+        ffmpeg_program()  # a missing one is said before anything is drawn,
+        output_options(self.encoding, loop)  # and an encoder that it lacks
         frames = draw(0)  # refuses settings before the bar begins
         with output.progress(title, "frames") as progress:
             write_video(

@@ -282,14 +282,29 @@ def draw_mixing_walk(
 
     pictures = render(G, styles(), **options)  # type: ignore[arg-type]
     across = len(still) + 1
-    factor = scale or visible_scale(G.config.resolution * across, at_least=SCREEN)
-    return _frames(tops, pictures, across, factor)
+    return _frames(tops, pictures, across, _factor(G.config, across, scale))
+
+
+def mixing_walk_size(config: StyleGAN1Config, still: int, scale: int | None) -> tuple[int, int]:
+    """Return (height, width) of the frames of a walk beside ``still`` faces, drawing none."""
+    across = still + 1
+    side = config.resolution * _factor(config, across, scale)
+    gap = _gap(side)
+    return 2 * side + gap, across * side + still * gap
+
+
+def _factor(config: StyleGAN1Config, across: int, scale: int | None) -> int:
+    return scale or visible_scale(config.resolution * across, at_least=SCREEN)
+
+
+def _gap(side: int) -> int:
+    return max(1, side // 64)
 
 
 def _frames(
     tops: list[Pictures], pictures: Iterator[Pictures], across: int, scale: int
 ) -> Iterator[Pictures]:
     corner = np.full_like(tops[0], 255)
-    gap = max(1, tops[0].shape[0] * scale // 64)
+    gap = _gap(tops[0].shape[0] * scale)
     for moment in zip(*[pictures] * across, strict=True):
         yield make_grid([corner, *tops, *moment], across, padding=gap, scale=scale)

@@ -1,10 +1,16 @@
 """Formats, codecs and what to tell ffmpeg about them."""
 
+import os
+import shutil
 import subprocess
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from stylecli.errors import StyleCLIError, UsageError
+from stylecli.images import check_size
+
+FFMPEG_VARIABLE = "IMAGEIO_FFMPEG_EXE"  # imageio's: the ffmpeg to use in place of its own
 
 # Which codecs a format holds, the usual one first.
 CODECS: dict[str, tuple[str, ...]] = {
@@ -23,6 +29,16 @@ ENCODERS = {
 }
 CRF = {"h264": (16, 51), "hevc": (18, 51), "vp9": (20, 63), "av1": (20, 63)}
 MAX_FPS = {"gif": 50}  # a GIF counts hundredths of a second, and browsers slow down 1/100
+# (Least side, widest, highest) that an encoder takes.
+_SIDES = {
+    "h264": (2, 16_384, 16_384), "hevc": (16, 16_384, 16_384), "vp9": (2, 65_534, 65_534),
+    "av1": (2, 16_384, 8_704), "gif": (1, 65_535, 65_535), "webp": (1, 16_383, 16_383),
+}  # fmt: skip
+# Pixels of a frame up to which players commonly go: the largest frame of H.264's level 5.2 (36,864
+# macroblocks of 16 x 16), of HEVC's and VP9's level 6.2 and AV1's 6.3 (8192 x 4352).
+PLAYED_PIXELS = {"h264": 36_864 << 8, "hevc": 8_192 * 4_352, "vp9": 8_192 * 4_352,
+                 "av1": 8_192 * 4_352}  # fmt: skip
+_SECONDS = 60.0  # for an ffmpeg to list what it can; a second is usual
 _SPEED = {
     "libx264": [],
     "libx265": ["-tag:v", "hvc1", "-x265-params", "log-level=error"],  # the tag that Apple plays
@@ -86,6 +102,40 @@ def resolve_encoding(
     return Encoding(format, chosen, usual if crf is None else crf)
 
 
+def check_frame(encoding: Encoding | None, height: int, width: int) -> str | None:
+    """Say before the work what a frame of this many pixels leads to; None: plays everywhere.
+
+    ``encoding`` None stands for PNG frames. Raises UsageError for what cannot be written.
+    """
+    if encoding is None:
+        check_size("png", height, width)
+        return None
+    name = encoding.codec or encoding.format
+    smaller = "a smaller --scale or fewer cells"
+    least, widest, highest = _SIDES[name]
+    if min(height, width) < least:
+        raise UsageError(
+            f"frames of {width} x {height} pixels are too small for {name}, which starts at "
+            f"{least} on a side: give a larger --scale"
+        )
+    # The second: ffmpeg counts the bits of a frame, with its margins, in 31 bits.
+    if width > widest or height > highest or (width + 128) * (height + 128) >= 1 << 28:
+        raise UsageError(
+            f"frames of {width} x {height} pixels do not fit into {name}, which ends at {widest:,} "
+            f"x {highest:,}: give {smaller}, or --format png"
+        )
+    played = PLAYED_PIXELS.get(name)
+    if played is None or height * width <= played:
+        return None
+    others = [codec for codec in CODECS[encoding.format]
+              if height * width <= PLAYED_PIXELS[codec]]  # fmt: skip
+    or_codec = f", or --codec {' or '.join(others)}" if others else ""
+    return (
+        f"many players refuse {name} frames of {width} x {height} pixels (over {played:,}): "
+        f"give {smaller}{or_codec}"
+    )
+
+
 def output_options(encoding: Encoding, loop: bool) -> list[str]:
     """Return ffmpeg's options for the output; ``loop`` repeats a GIF or WebP for ever.
 
@@ -110,11 +160,36 @@ def ffmpeg_program() -> str:
     import imageio_ffmpeg
 
     try:
-        return str(imageio_ffmpeg.get_ffmpeg_exe())
+        program = str(imageio_ffmpeg.get_ffmpeg_exe())
     except RuntimeError:
         raise StyleCLIError(
-            "ffmpeg is missing: install it, or pip install imageio-ffmpeg, which brings one"
+            "ffmpeg is missing: run pip install imageio-ffmpeg, which brings one, or set "
+            f"{FFMPEG_VARIABLE} to the path of yours"
         ) from None
+    if shutil.which(program) is None:  # imageio takes the variable on its word
+        raise _unusable(program, "which is not a program")
+    return program
+
+
+def _unusable(program: str, why: str) -> StyleCLIError:
+    if os.environ.get(FFMPEG_VARIABLE) == program:
+        return StyleCLIError(
+            f"{FFMPEG_VARIABLE} names {program}, {why}: set it to the path of an ffmpeg, or unset "
+            "it and run pip install imageio-ffmpeg, which brings one"
+        )
+    return StyleCLIError(
+        f"ffmpeg is {program}, {why}: run pip install --force-reinstall imageio-ffmpeg, or set "
+        f"{FFMPEG_VARIABLE} to the path of another one"
+    )
+
+
+def start_ffmpeg(arguments: list[str], **options: Any) -> "subprocess.Popen[bytes]":
+    """Start ffmpeg with these arguments and options of Popen; StyleCLIError if that fails."""
+    program = ffmpeg_program()
+    try:
+        return subprocess.Popen([program, *arguments], **options)
+    except (OSError, ValueError) as error:  # of another machine, or arguments that do not fit
+        raise _unusable(program, f"which does not start ({error})") from None
 
 
 def _encoder(codec: str, candidates: tuple[str, ...]) -> str:
@@ -132,9 +207,12 @@ def _encoder(codec: str, candidates: tuple[str, ...]) -> str:
 @cache
 def _encoders(program: str) -> frozenset[str]:
     """Return the names of the encoders in an ffmpeg: second column of its list."""
-    done = subprocess.run(
-        [program, "-hide_banner", "-encoders"], stdin=subprocess.DEVNULL, capture_output=True,
-        check=False,
-    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            [program, "-hide_banner", "-encoders"], stdin=subprocess.DEVNULL, capture_output=True,
+            check=False, timeout=_SECONDS,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise _unusable(program, f"which does not list its encoders ({error})") from None
     rows = [line.split() for line in done.stdout.decode(errors="replace").splitlines()]
     return frozenset(row[1] for row in rows if len(row) > 1 and row[0].startswith("V"))

@@ -19,8 +19,10 @@ from PIL import Image, UnidentifiedImageError
 
 from stylecli.errors import DataError
 from stylecli.images import encode_picture, read_provenance
-from stylecli.video.encoding import Encoding, ffmpeg_program
+from stylecli.video.encoding import Encoding, start_ffmpeg
 
+_SECONDS = 20.0  # for ffmpeg to read a video's comment; a tenth is usual
+_MAX_COMMENT = 8 << 20  # bytes
 _XMP_FLAG = 0x04  # in the first byte of a WebP's VP8X chunk
 
 
@@ -59,23 +61,61 @@ def read_video_provenance(path: Path | str) -> dict[str, Any] | None:
 
 
 def _comment_tag(path: Path | str) -> str | None:
+    """Return the comment of an MP4 or WebM file.
+
+    Files come from strangers: ffmpeg would follow a script or a playlist to other files and
+    addresses, so it is told the one container to read, and to open nothing but this file.
+    """
+    demuxer = _container(path)
+    if demuxer is None:
+        raise _unreadable(path)
     # ffmpeg's own text format: one key=value per line, special characters behind a backslash.
-    dump = subprocess.run(
-        [ffmpeg_program(), "-v", "error", "-i", str(path), "-f", "ffmetadata", "-"],
-        stdin=subprocess.DEVNULL, capture_output=True, check=False,
-    )  # fmt: skip
-    if dump.returncode:
-        raise DataError(f"{path} is not a readable video: expected MP4, WebM, GIF or WebP")
-    text = dump.stdout.decode(errors="replace")
+    arguments = [
+        "-v", "error", "-protocol_whitelist", "file,pipe", "-f", demuxer, "-i", f"file:{path}",
+        "-map_chapters", "-1", "-f", "ffmetadata", "-",
+    ]  # fmt: skip
+    with tempfile.TemporaryFile() as dump:
+        process = start_ffmpeg(
+            arguments, stdin=subprocess.DEVNULL, stdout=dump, stderr=subprocess.DEVNULL
+        )
+        try:
+            code = process.wait(_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise DataError(f"{path} is not readable: ffmpeg took over {_SECONDS:g} s") from None
+        finally:
+            process.kill()
+            process.wait()
+        if code:
+            raise _unreadable(path)
+        dump.seek(0)
+        text = dump.read(_MAX_COMMENT).decode(errors="replace")
     found = re.search(r"^comment=(.*)$", text, re.MULTILINE | re.IGNORECASE)
     return re.sub(r"\\([=;#\\])", r"\1", found[1]) if found else None
+
+
+def _container(path: Path | str) -> str | None:
+    """Return ffmpeg's name of the container that a file's first bytes say, None for no video."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(12)
+    except OSError:
+        return None
+    if start.startswith(b"\x1a\x45\xdf\xa3"):
+        return "matroska"
+    return "mov" if start[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide") else None
+
+
+def _unreadable(path: Path | str) -> DataError:
+    return DataError(f"{path} is not a readable video: expected MP4, WebM, GIF or WebP")
 
 
 def _gif_comment(path: Path | str) -> str | None:
     try:
         with Image.open(path) as image:
             comment = image.info.get("comment")
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError):
+    except (
+        OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError,
+    ):  # fmt: skip
         raise DataError(f"{path} is not a readable video: expected a GIF file") from None
     return comment.decode("utf-8", "replace") if isinstance(comment, bytes) else None
 

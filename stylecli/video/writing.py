@@ -15,7 +15,13 @@ from stylecli.errors import Interrupted, StyleCLIError, UsageError
 from stylecli.files import replacing
 from stylecli.images import Pictures
 from stylecli.progress import Progress, silent
-from stylecli.video.encoding import Encoding, ffmpeg_program, output_options, resolve_encoding
+from stylecli.video.encoding import (
+    Encoding,
+    check_frame,
+    output_options,
+    resolve_encoding,
+    start_ffmpeg,
+)
 from stylecli.video.marking import comment_options, mark_video
 
 PIXEL_FORMATS = {1: "gray", 3: "rgb24", 4: "rgba"}
@@ -42,7 +48,8 @@ def write_video(
     ``provenance`` goes into the file (see video.marking).
     Ctrl-C leaves nothing; with ``keep_shorter`` the frames until then become a whole video of their
     own, ``NAME-first-N-frames``, and Interrupted says so.
-    Raises UsageError without frames or when they change size, StyleCLIError when ffmpeg fails.
+    Raises UsageError without frames, when they change size or are too large for the format,
+    StyleCLIError when ffmpeg fails.
     """
     path = Path(path)
     encoding = encoding or resolve_encoding("mp4", crf=crf, fps=fps)
@@ -52,6 +59,7 @@ def write_video(
         raise UsageError(f"there are no frames for {path}: give at least one seed and second")
     if first.ndim != 3 or first.shape[2] not in PIXEL_FORMATS:
         raise UsageError(f"a frame of shape {first.shape} is no picture: expected [H, W, C]")
+    check_frame(encoding, *first.shape[:2])
     stream = _Stream(first, iterator, encoding.even, total, progress)
     options = [*output_options(encoding, loop), *comment_options(encoding, provenance)]
     stopped: Path | None = None
@@ -108,15 +116,16 @@ class _Stream:
 
 def _encode(stream: _Stream, temporary: Path, fps: float, options: list[str], path: Path) -> None:
     """Run ffmpeg over the stream. After Ctrl-C the file is whole and holds what was fed."""
-    command = [
-        ffmpeg_program(), "-y", "-loglevel", "error",
+    # "file:", for a name with a colon would be taken for a protocol.
+    arguments = [
+        "-y", "-loglevel", "error",
         "-f", "rawvideo", "-pix_fmt", PIXEL_FORMATS[stream.first.shape[2]], "-s", stream.size,
-        "-r", f"{fps:g}", "-i", "-", "-an", *options, str(temporary),
+        "-r", f"{fps:g}", "-i", "-", "-an", *options, f"file:{temporary}",
     ]  # fmt: skip
     with tempfile.TemporaryFile() as log:
         # Its own session: Ctrl-C is for us alone, who then let it finish the file.
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log,
+        process = start_ffmpeg(
+            arguments, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log,
             env={**os.environ, "SVT_LOG": "1"}, start_new_session=True,
         )  # fmt: skip
         assert process.stdin is not None

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 import stylecli
 from stylecli.cli import interpolate_video
-from stylecli.errors import Interrupted, UsageError
+from stylecli.errors import Interrupted, StyleCLIError, UsageError
 from stylecli.images import read_provenance
 from stylecli.provenance import remake_command
 from stylecli.sampling import map_seeds, save_ws
@@ -86,6 +86,36 @@ def test_bad_input_is_one_sentence(run: Run, arguments: list[str], message: str)
 
     assert isinstance(result.exception, UsageError) and message in str(result.exception)
     assert not list(Path().glob("**/*.mp4"))
+
+
+@pytest.mark.parametrize("size", ["too large", "widely refused"])
+def test_a_size_that_is_refused_is_said_before_anything_is_drawn(
+    run: Run, monkeypatch: pytest.MonkeyPatch, size: str
+) -> None:
+    def drawn(*_: object, **__: object) -> None:
+        raise AssertionError("drawn")
+
+    monkeypatch.setattr("stylecli.sheets.walking.draw_walk", drawn)
+    result = run("--scale", "2000" if size == "too large" else "250", "--out", "w.mp4")
+
+    if size == "too large":
+        assert isinstance(result.exception, UsageError)
+        assert "32000 x 32000" in str(result.exception)
+    else:
+        assert "4000 x 4000" in result.stderr and "--scale" in result.stderr
+        assert isinstance(result.exception, AssertionError)  # the work began after that
+
+
+def test_a_missing_ffmpeg_is_said_before_anything_is_drawn(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "/nowhere/ffmpeg")
+    monkeypatch.setattr("stylecli.sheets.walking.draw_walk", lambda *_, **__: pytest.fail("drawn"))
+
+    result = run("--out", "w.gif")
+
+    assert isinstance(result.exception, StyleCLIError)
+    assert "IMAGEIO_FFMPEG_EXE names /nowhere/ffmpeg" in str(result.exception)
 
 
 def test_key_frames_are_the_pictures_of_generate(run: Run, tiny_network: Any) -> None:

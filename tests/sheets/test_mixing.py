@@ -14,6 +14,7 @@ from stylecli.sheets.mixing import (
     add_margins,
     draw_mixing_sheet,
     draw_mixing_walk,
+    mixing_walk_size,
     name_faces,
 )
 
@@ -100,6 +101,7 @@ def test_moving_columns_pass_through_the_mixes_of_the_sheet(tiny_network: Any) -
     frames = _moving(G, "columns")
 
     assert frames.shape == (6, 33, 50, 3)
+    assert mixing_walk_size(G.config, 2, 1) == (33, 50)  # known before anything is drawn
     for key in range(3):  # every other frame is a key
         np.testing.assert_array_equal(_cell(frames, 1, 0)[2 * key], sheet[0, key + 1])
         np.testing.assert_array_equal(_cell(frames, 1, 2)[2 * key], sheet[2, key + 1])

@@ -10,7 +10,7 @@ import stylecli
 from stylecli.errors import UsageError
 from stylecli.images import Pictures
 from stylecli.latents.walks import Route
-from stylecli.sheets.walking import draw_walk
+from stylecli.sheets.walking import draw_walk, walk_size
 
 
 def _frames(G: Any, *arguments: Any, **options: Any) -> Pictures:
@@ -102,3 +102,14 @@ def test_a_later_start_draws_the_same_frames(tiny_network: Any) -> None:
 def test_seeds_that_do_not_divide_are_refused(tiny_network: Any) -> None:
     with pytest.raises(UsageError, match="3 seeds do not divide among 2x1 cells"):
         draw_walk(tiny_network.G_ema, [1, 2, 3], 4, grid=(2, 1))
+
+
+@pytest.mark.parametrize("scale", [None, 2])
+def test_the_size_of_frames_is_known_before_anything_is_drawn(
+    tiny_network: Any, scale: int | None
+) -> None:
+    G = tiny_network.G_ema
+
+    frame = next(iter(draw_walk(G, [1, 2, 3, 4, 5, 6], 4, grid=(3, 2), scale=scale)))
+
+    assert walk_size(G.config, (3, 2), scale) == frame.shape[:2]

@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import imageio_ffmpeg
+import numpy as np
 import pytest
 
 from stylecli.errors import StyleCLIError, UsageError
-from stylecli.video.encoding import output_options, resolve_encoding
+from stylecli.video import write_video
+from stylecli.video.encoding import check_frame, output_options, resolve_encoding, start_ffmpeg
 
 
 def test_formats_have_their_usual_codec_and_quality() -> None:
@@ -45,3 +47,67 @@ def test_an_ffmpeg_without_the_encoder_is_named(
     with pytest.raises(StyleCLIError, match=r"cannot write av1 .*: choose --codec h264$"):
         output_options(resolve_encoding("mp4", "av1"), loop=True)
     assert "libx264" in output_options(resolve_encoding("mp4"), loop=True)
+
+
+@pytest.mark.parametrize(
+    ("format", "codec", "height", "width"),
+    [
+        ("mp4", "h264", 16_384, 16_384),
+        ("mp4", "h264", 64, 16_386),
+        ("mp4", "hevc", 8, 8),
+        ("mp4", "av1", 8_706, 64),
+        ("webm", "vp9", 65_536, 2),
+        ("gif", None, 65_536, 1),
+        ("webp", None, 1, 16_384),
+    ],
+)
+def test_sizes_that_no_file_holds_are_refused(
+    format: str, codec: str | None, height: int, width: int
+) -> None:
+    with pytest.raises(UsageError, match=f"{width} x {height} pixels .* --"):
+        check_frame(resolve_encoding(format, codec), height, width)
+
+
+def test_sizes_that_players_refuse_are_said_with_what_helps() -> None:
+    h264 = resolve_encoding("mp4")
+    largest = (2304, 4096)  # 36,864 macroblocks, H.264's level 5.2
+
+    assert check_frame(h264, *largest) is None
+    assert "--codec hevc or av1 or vp9" in (check_frame(h264, 2304, 4112) or "")
+    assert "--codec" not in (check_frame(h264, 8192, 8192) or "--codec")  # too large for all
+    assert check_frame(resolve_encoding("mp4", "hevc"), 4352, 8192) is None
+    assert check_frame(resolve_encoding("gif"), 8192, 8192) is None
+    assert check_frame(None, 8192, 8192) is None  # PNG frames
+
+
+@pytest.mark.parametrize("kind", ["missing", "a folder", "not executable", "of another machine"])
+def test_an_ffmpeg_that_the_variable_misnames_is_told_with_the_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    program = tmp_path / "ffmpeg"
+    if kind == "a folder":
+        program.mkdir()
+    elif kind != "missing":
+        program.write_bytes(b"\x7fELF of another machine")
+        program.chmod(0o755 if kind == "of another machine" else 0o644)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(program))
+    path = tmp_path / "a.mp4"
+
+    for attempt in (
+        lambda: output_options(resolve_encoding("mp4"), loop=True),
+        lambda: write_video(path, [np.zeros((16, 16, 3), np.uint8)]),
+        lambda: start_ffmpeg(["-version"]),
+    ):
+        with pytest.raises(StyleCLIError, match=f"IMAGEIO_FFMPEG_EXE names {program}"):
+            attempt()
+    assert not path.exists()
+
+
+def test_where_there_is_no_ffmpeg_the_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> str:
+        raise RuntimeError("No ffmpeg exe could be found")
+
+    monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", missing)
+
+    with pytest.raises(StyleCLIError, match="IMAGEIO_FFMPEG_EXE"):
+        start_ffmpeg(["-version"])
