@@ -23,7 +23,7 @@ from stylecli.errors import UsageError
 from stylecli.metrics.folding import check_tensors, fold_batch_norm
 from stylecli.metrics.inception_shapes import conv_shapes, tensor_shapes
 from stylecli.metrics.tensorflow_resize import resize_like_tensorflow
-from stylecli.ops.fixed_conv import Convolution, fixed_conv2d
+from stylecli.ops.convolution import Convolution, fixed_conv2d
 
 SIDE = 299  # pixels on a side that the network sees
 RESIZE = f"TensorFlow 1 bilinear to {SIDE} px, (x - 128)/128"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stylecli.errors import UsageError
 from stylecli.metrics.folding import check_tensors
-from stylecli.ops.fixed_conv import Convolution, fixed_conv2d
+from stylecli.ops.convolution import Convolution, fixed_conv2d
 
 MIN_SIDE = 16  # VGG16 halves the picture four times before its last tap
 # Convolutions per block; the last of each block is a tap, pools stand between blocks.

@@ -16,7 +16,7 @@ from torch import Tensor
 from stylecli.errors import UsageError
 from stylecli.metrics.folding import check_tensors
 from stylecli.metrics.tensorflow_resize import resize_like_tensorflow
-from stylecli.ops.fixed_conv import Convolution, fixed_conv2d
+from stylecli.ops.convolution import Convolution, fixed_conv2d
 
 SIDE = 224  # pixels on a side that the network sees
 FEATURES = 4096

@@ -15,10 +15,9 @@ from torch.nn import functional as F
 
 from stylecli.networks.layers import EqualConv2d
 from stylecli.networks.stylegan1 import SynthesisLayer, SynthesisNetwork
-from stylecli.ops.blurring import blur_taps
-from stylecli.ops.epilogue import EPSILON, LEAKY_SLOPE, style_epilogue
-from stylecli.ops.fixed_conv import Convolution, fixed_conv2d
-from stylecli.ops.resampled_conv import upsampling_kernel
+from stylecli.ops.convolution import Convolution, fixed_conv2d, upsampling_kernel
+from stylecli.ops.epilogue import style_epilogue
+from stylecli.ops.reference import EPSILON, LEAKY_SLOPE, blur_taps
 
 # A constant 4×4 input plus a little noise is normalised right away: in bfloat16, whose steps are
 # 1/128 near 1, most of that noise would be lost. Layers up to 8×8 cost nothing in float32.

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stylecli.errors import UsageError
-from stylecli.ops.biased_activation import bias_act
+from stylecli.ops.activation import bias_act
 from stylecli.ops.convolution import convolve
 from stylecli.ops.dispatch import Route, route
-from stylecli.ops.epilogue import EPSILON, LEAKY_SLOPE
+from stylecli.ops.reference import EPSILON, LEAKY_SLOPE
 
 SQRT2 = math.sqrt(2.0)
 

@@ -26,9 +26,10 @@ from stylecli.networks.layers import (
     upscale_nearest,
     whole_precision,
 )
-from stylecli.ops.blurring import blur2d
-from stylecli.ops.epilogue import pixel_norm, style_epilogue
-from stylecli.ops.resampled_conv import conv2d_downsample, upsample_conv2d
+from stylecli.ops.convolution import conv2d_downsample, upsample_conv2d
+from stylecli.ops.epilogue import style_epilogue
+from stylecli.ops.reference import pixel_norm
+from stylecli.ops.resampling import blur2d
 
 NOISE_MODES = ("const", "random", "none")
 

@@ -3,8 +3,8 @@
 from stylecli.lazy import lazy_attributes
 
 _WHERE = {
-    "bias_act": "stylecli.ops.biased_activation",
-    "upfirdn2d": "stylecli.ops.fir_resampling",
+    "bias_act": "stylecli.ops.activation",
+    "upfirdn2d": "stylecli.ops.resampling",
     "style_epilogue": "stylecli.ops.epilogue",
 }
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from stylecli import ops
+from stylecli.ops.activation import bias_act_op
 from stylecli.ops.cuda.launch import Launch, set_backend
-from stylecli.ops.registered_activation import bias_act_op
 
 ROUNDS, CALLS = 15, 200
 

@@ -19,11 +19,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from stylecli.networks.config import StyleGAN1Config
-from stylecli.ops.activation_reference import Additions, bias_act_ref
-from stylecli.ops.activations import resolved_activation
 from stylecli.ops.cuda.epilogue_calls import plane_shape
 from stylecli.ops.epilogue import style_epilogue
-from stylecli.ops.fir_reference import Resampling, upfirdn2d_ref
+from stylecli.ops.reference import (
+    Additions,
+    Resampling,
+    bias_act_ref,
+    resolved_activation,
+    upfirdn2d_ref,
+)
 
 FREE = ("view", "reshape", "expand", "unbind", "select", "slice", "as_strided", "alias", "detach",
         "unsqueeze", "squeeze", "transpose", "permute", "t.", "split")  # fmt: skip

@@ -1,4 +1,4 @@
-"""Convolutions whose derivatives are convolutions: equal to PyTorch's own, to second order."""
+"""Convolutions equal PyTorch's own to second order, and their step-by-step definitions."""
 
 import pytest
 import torch
@@ -6,9 +6,11 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.nn import functional as F
 
 from stylecli.ops.convolution import (
+    conv2d_downsample,
     convolve,
     convolve_in_terms_of_itself,
     input_gradients_only,
+    upsample_conv2d,
 )
 
 WAYS = [(1, False, 3), (2, False, 4), (2, True, 4), (1, True, 3)]  # stride, transposed, taps
@@ -58,3 +60,17 @@ def test_reduced_precision_is_what_autocast_asks_for() -> None:
 
     assert reduced.dtype == torch.bfloat16
     torch.testing.assert_close(reduced.float(), convolve(x, weight, bias), rtol=0.05, atol=0.1)
+
+
+def test_upsample_is_nearest_then_convolution() -> None:
+    x, weight = torch.randn(2, 3, 5, 4), torch.randn(6, 3, 3, 3)
+    wanted = F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), weight, padding=1)
+    assert torch.allclose(upsample_conv2d(x, weight), wanted, atol=1e-5)
+    turned = upsample_conv2d(x, weight.flip(2, 3), fused=True)
+    assert torch.allclose(turned, wanted, atol=1e-5)
+
+
+def test_downsample_is_convolution_then_mean() -> None:
+    x, weight = torch.randn(2, 3, 6, 8), torch.randn(4, 3, 3, 3)
+    wanted = F.avg_pool2d(F.conv2d(x, weight, padding=1), 2)
+    assert torch.allclose(conv2d_downsample(x, weight), wanted, atol=1e-5)

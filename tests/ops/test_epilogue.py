@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from stylecli.ops.epilogue import style_epilogue, style_epilogue_ref
+from stylecli.ops.epilogue import style_epilogue
+from stylecli.ops.reference import style_epilogue_ref
 
 
 def inputs(dtype: torch.dtype, shape: tuple[int, ...] = (2, 3, 4, 5)) -> list[torch.Tensor]:

@@ -5,10 +5,9 @@ import math
 import torch
 from torch import Tensor
 
-from stylecli.ops.activation_reference import Additions
-from stylecli.ops.activations import Activation
 from stylecli.ops.cuda.kernel_names import ACTIVATION_THREADS
 from stylecli.ops.cuda.launch import DTYPE_NAMES, Int64, Launch, hand_over
+from stylecli.ops.reference import Activation, Additions
 
 VALUES_PER_THREAD = 16
 SMALLEST_SUMMED_PLANE = 64  # smaller planes would leave most threads of their block idle

@@ -11,13 +11,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stylecli.ops.activation_reference import Additions, bias_act_ref
-from stylecli.ops.activations import resolved_activation
 from stylecli.ops.cuda.activation_calls import bias_act_forward, bias_act_gradient
 from stylecli.ops.cuda.epilogue_calls import epilogue_forward, epilogue_gradient
 from stylecli.ops.cuda.fir_calls import upfirdn2d_forward
-from stylecli.ops.epilogue_reference import style_epilogue_ref
-from stylecli.ops.fir_reference import Resampling, upfirdn2d_ref
+from stylecli.ops.reference import (
+    Additions,
+    Resampling,
+    bias_act_ref,
+    resolved_activation,
+    style_epilogue_ref,
+    upfirdn2d_ref,
+)
 
 SIZE = (8, 128, 128, 128)
 """[N, C, H, W] of the input: 67 MB in float32, more than the caches of most cards hold."""

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from stylecli.ops.cuda.kernel_names import FIR_FACTORS, FIR_THREADS
 from stylecli.ops.cuda.launch import DTYPE_NAMES, Argument, Int64, Launch, hand_over
-from stylecli.ops.fir_reference import Resampling
+from stylecli.ops.reference import Resampling
 
 TAPS = 4
 TILE = 32

@@ -12,16 +12,20 @@ import torch
 from torch import Tensor
 
 from stylecli.errors import DeviceError
-from stylecli.ops.activation_reference import Additions, bias_act_ref
-from stylecli.ops.activations import resolved_activation
 from stylecli.ops.cuda.activation_calls import bias_act_forward, bias_act_gradient
 from stylecli.ops.cuda.cuda_runtime import ready_backend
 from stylecli.ops.cuda.epilogue_calls import epilogue_forward, epilogue_gradient
 from stylecli.ops.cuda.fir_calls import upfirdn2d_forward
 from stylecli.ops.cuda.kernel_names import variants
 from stylecli.ops.cuda.launch import DTYPE_NAMES
-from stylecli.ops.epilogue_reference import style_epilogue_ref
-from stylecli.ops.fir_reference import Resampling, upfirdn2d_ref
+from stylecli.ops.reference import (
+    Additions,
+    Resampling,
+    bias_act_ref,
+    resolved_activation,
+    style_epilogue_ref,
+    upfirdn2d_ref,
+)
 
 TOLERANCES = {
     torch.float64: 1e-10,

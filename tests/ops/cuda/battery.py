@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from stylecli import ops
-from stylecli.ops.activations import ACTIVATIONS
+from stylecli.ops.reference import ACTIVATIONS
 
 Shape = tuple[int, ...]
 

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from stylecli import ops
 from stylecli.errors import DeviceError
+from stylecli.ops.activation import bias_act_op
 from stylecli.ops.cuda import launch
 from stylecli.ops.cuda.launch import Launch
-from stylecli.ops.fir_resampling import upfirdn2d_op
-from stylecli.ops.registered_activation import bias_act_op
-from stylecli.ops.registered_epilogue import style_epilogue_op
+from stylecli.ops.epilogue import style_epilogue_op
+from stylecli.ops.resampling import upfirdn2d_op
 from tests.ops.cuda.host_build import HostBackend, installed, needs_compiler
 
 pytestmark = needs_compiler

@@ -9,7 +9,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 from stylecli import ops
-from stylecli.ops.activations import ACTIVATIONS
+from stylecli.ops.reference import ACTIVATIONS
 from tests.conftest import FIXTURES
 from tests.ops.cuda.battery import LARGE, SMALL, Case
 from tests.ops.cuda.host_build import ALL_KERNELS, HostBackend, installed, needs_compiler

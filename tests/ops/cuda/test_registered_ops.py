@@ -10,9 +10,9 @@ from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
 from stylecli import ops
 from stylecli.errors import DeviceError
-from stylecli.ops.fir_resampling import upfirdn2d_op
-from stylecli.ops.registered_activation import bias_act_gradient_op, bias_act_op
-from stylecli.ops.registered_epilogue import gradient_op, style_epilogue_op, with_statistics_op
+from stylecli.ops.activation import bias_act_gradient_op, bias_act_op
+from stylecli.ops.epilogue import gradient_op, style_epilogue_op, with_statistics_op
+from stylecli.ops.resampling import upfirdn2d_op
 from tests.ops.cuda.host_build import HostBackend, installed, needs_compiler
 
 pytestmark = needs_compiler

@@ -1,7 +1,8 @@
-"""Pad, upsample, filter and downsample pictures or features in one operator."""
+"""Pad, upsample, filter and downsample in one operator; and the [1 2 1] blur of StyleGAN."""
 
 import operator
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -10,8 +11,10 @@ from torch import Tensor
 from stylecli.errors import UsageError
 from stylecli.ops.cuda.fir_calls import upfirdn2d_forward
 from stylecli.ops.dispatch import Route, refuse_forward_mode, route, run_fused
-from stylecli.ops.fir_reference import (
+from stylecli.ops.reference import (
     Resampling,
+    blur2d_ref,
+    blur_taps,
     checked_output_size,
     filter_size,
     upfirdn2d_ref,
@@ -155,3 +158,35 @@ def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
 
 
 upfirdn2d_op.register_autograd(_backward, setup_context=_keep)
+
+
+# ---- the blur beside every change of resolution in StyleGAN
+
+
+@cache
+def _taps_on(device: torch.device) -> Tensor:
+    """Return the filter for the kernels, copied to a device once: a copy waits for the device."""
+    with torch.inference_mode(False):
+        return blur_taps(1, torch.float32, device)[0, 0].contiguous()
+
+
+class _Blur(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return blur2d_ref(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return blur2d(grads[0])
+
+
+def blur2d(x: Tensor) -> Tensor:
+    """Convolve every channel with [1,2,1]⊗[1,2,1]/16, zero padded.
+
+    x [N, C, H, W]; returns the same shape and dtype. Differentiable any number of times: with a
+    symmetric kernel and zero padding the operator is its own transpose, so the gradient is one
+    more blur, which saves the general depthwise backward (about half of the cost on CPUs).
+    """
+    if route("upfirdn2d", x) is not Route.REFERENCE:
+        return upfirdn2d(x, _taps_on(x.device), padding=1)
+    return _Blur.apply(x)  # type: ignore[no-any-return, no-untyped-call]
