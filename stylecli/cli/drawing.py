@@ -95,7 +95,7 @@ class Source:
 def open_source(network: Path | None, device: str, output: Output) -> Source:
     """Load the network that was given or found, onto its device; say which was found."""
     from stylecli.checkpoint import load_network, network_digest
-    from stylecli.devices import resolve_device
+    from stylecli.hardware import resolve_device
 
     found = find_network(network)
     if found.why:

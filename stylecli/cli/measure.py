@@ -252,7 +252,7 @@ class _Network:
             output.note(f"network: {found.path} ({found.why})")
 
         from stylecli.checkpoint import load_network, network_digest
-        from stylecli.devices import resolve_device
+        from stylecli.hardware import resolve_device
         from stylecli.metrics.evaluation import evaluate
 
         bundle = load_network(found.path)

@@ -56,7 +56,7 @@ def sharing_ranks(count: int | None, device: str) -> Iterator["Ranks"]:
     try:
         with holding_back_interrupts():  # or a process would be left that nobody ends
             workers += [_start(rank, world) for rank in range(1, started)]
-            from stylecli.devices import resolve_device
+            from stylecli.hardware import resolve_device
             from stylecli.training.launch import launched_ranks
         with (
             _speaking_once(world.rank, met),

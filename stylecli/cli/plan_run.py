@@ -109,7 +109,7 @@ def _settings(
     """Return the settings that train would have with the same options."""
     import os
 
-    from stylecli.devices import resolve_device
+    from stylecli.hardware import resolve_device
     from stylecli.training.by_resolution import parse_by_resolution
     from stylecli.training.presets import plan_training
     from stylecli.training.run_folder import RunSettings
@@ -157,9 +157,9 @@ def _measure(
     """Return what every stage takes, what memory was measured, and the largest batch."""
     import torch
 
+    from stylecli.hardware import PeakMemory
     from stylecli.training.calibration import measure_largest_batch, measure_stages
     from stylecli.training.launch import rank_processes
-    from stylecli.training.peak_memory import PeakMemory
     from stylecli.training.run_folder import create_run
     from stylecli.training.stage_budget import budget_stages
     from stylecli.training.time_left import growth_spans

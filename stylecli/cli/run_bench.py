@@ -44,7 +44,7 @@ def command(
     the share of what one large convolution reaches here. CPU-seconds hardly depend on other work.
     """
     from stylecli.bench import measure
-    from stylecli.devices import resolve_device
+    from stylecli.hardware import resolve_device
 
     output = Output(json=json, quiet=quiet)
     chosen = resolve_device(device)

@@ -34,7 +34,7 @@ def make_evaluate(
             if given is not None:
                 raise UsageError(f"{option} says nothing without --metrics: add --metrics {metric}")
         return None
-    from stylecli.devices import resolve_device
+    from stylecli.hardware import resolve_device
     from stylecli.metrics.evaluation import evaluate
     from stylecli.metrics.planning import plan
 

@@ -25,7 +25,7 @@ def on_main_rank(command: Callable[..., None]) -> Callable[..., None]:
         if world is None:
             command(**options)
             return
-        from stylecli.devices import resolve_device
+        from stylecli.hardware import resolve_device
         from stylecli.training import launch
 
         def device() -> Any:
@@ -55,8 +55,8 @@ def count_ranks(ranks: int | None, gpus: int | None, device: str) -> int | None:
         return ranks
     if ranks not in (None, gpus):
         raise UsageError(f"--gpus {gpus} and --ranks {ranks} differ: give one of them")
-    from stylecli.devices import resolve_device
     from stylecli.errors import DeviceError
+    from stylecli.hardware import resolve_device
 
     found = 0
     if resolve_device(device).type == "cuda":

@@ -92,7 +92,7 @@ def make_settings(
     """Return the settings of a run, and the plan they come from; None means not given."""
     import os
 
-    from stylecli.devices import resolve_device
+    from stylecli.hardware import resolve_device
     from stylecli.training.by_resolution import parse_by_resolution
     from stylecli.training.run_folder import RunSettings
     from stylecli.training.setup import check_batches, check_precision, frozen_in

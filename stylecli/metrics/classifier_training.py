@@ -21,8 +21,8 @@ from torch.nn import functional as F
 
 from stylecli import weights
 from stylecli.checkpoint import read_header
-from stylecli.devices import resolve_device
 from stylecli.errors import DataError, UsageError
+from stylecli.hardware import resolve_device
 from stylecli.metrics.attribute_tables import AttributeTable, keep_usable
 from stylecli.metrics.classifiers import (
     AttributeClassifier,

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from stylecli import __version__
-from stylecli.devices import resolve_device
 from stylecli.distributed import Ranks
+from stylecli.hardware import resolve_device
 from stylecli.metrics.classifiers import AttributeClassifiers
 from stylecli.metrics.collecting import digest_of
 from stylecli.metrics.fakes import (

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from stylecli.distributed import Ranks
+from stylecli.hardware import PeakMemory, available_mib
 from stylecli.progress import Progress, silent
 from stylecli.training import run_folder
 from stylecli.training.passes import count_passes
-from stylecli.training.peak_memory import PeakMemory, available_mib
 from stylecli.training.schedule import Stage, schedule_at
 from stylecli.training.session import Session
 from stylecli.training.setup import build_networks

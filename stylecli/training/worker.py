@@ -13,7 +13,7 @@ import torch
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from stylecli.distributed import join, leave
-from stylecli.host_memory import keep_large_blocks
+from stylecli.hardware import keep_large_blocks
 from stylecli.training import launch
 from stylecli.training.hub import reach_hub
 from stylecli.training.peers import Peers

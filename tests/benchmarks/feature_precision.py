@@ -21,7 +21,7 @@ from inception import made_weights
 from numpy.typing import NDArray
 
 import stylecli
-from stylecli.devices import resolve_device
+from stylecli.hardware import resolve_device
 from stylecli.interop.feature_weights import obtain
 from stylecli.metrics import frechet_distance, kernel_distance, precision_recall
 from stylecli.metrics.efficientnet import EfficientNetLite0

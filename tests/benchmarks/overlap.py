@@ -25,7 +25,7 @@ from inception import made_weights
 from numpy.typing import NDArray
 
 import stylecli
-from stylecli.devices import resolve_device
+from stylecli.hardware import resolve_device
 from stylecli.metrics import moments
 from stylecli.metrics.fakes import draw_samples
 from stylecli.metrics.feature_streams import stream_features

@@ -1,12 +1,31 @@
-"""Devices: names people give, and what this machine has."""
+"""The machine: devices by the names people give, and an allocator that keeps large blocks."""
 
+import platform
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 import torch
 
-from stylecli.devices import resolve_device
 from stylecli.errors import DeviceError, UsageError
+from stylecli.hardware import resolve_device
+
+PROGRAM = """
+import resource, sys
+import torch
+from stylecli.hardware import keep_large_blocks
+
+if sys.argv[1] == "ask":
+    assert keep_large_blocks()
+blocks = 8
+for _ in range(8):  # until the heap has grown
+    torch.ones(64 << 18)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(blocks):
+    torch.ones(64 << 18)  # 64 MiB, freed at once
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
 
 
 @pytest.fixture
@@ -50,3 +69,17 @@ def test_a_device_this_machine_lacks_ends_with_the_way_out(machine: Any, name: s
 def test_an_unknown_name_is_a_usage_error(name: str) -> None:
     with pytest.raises(UsageError, match="expected one of auto, cpu, cuda, mps"):
         resolve_device(name)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc, whose malloc it tunes")
+def test_freed_blocks_are_used_again() -> None:
+    faults = {
+        asked: int(
+            subprocess.run(
+                [sys.executable, "-c", PROGRAM, asked], capture_output=True, text=True, check=True
+            ).stdout
+        )
+        for asked in ("ask", "leave")
+    }
+
+    assert faults["ask"] * 4 < faults["leave"]

@@ -1,0 +1,148 @@
+"""The machine: its devices, the memory that is free or was held at most, the allocator."""
+
+import contextlib
+import ctypes
+import gc
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stylecli.errors import DeviceError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+_STATUS = Path("/proc/self/status")
+_CLEAR = Path("/proc/self/clear_refs")  # writing 5 makes the peak begin anew (Linux 4.0)
+_MEMINFO = Path("/proc/meminfo")
+_CGROUP = Path("/sys/fs/cgroup")
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # glibc's malloc.h
+_LARGEST_BLOCK = 1 << 30
+_KEPT_AT_THE_TOP = 2**31 - 1
+_GROWTH = 64 << 20
+
+
+def resolve_device(name: str = "auto") -> "torch.device":
+    """Return the torch device called ``name``; ``auto`` takes CUDA, then MPS, then the CPU.
+
+    For a CPU the process's allocator is told to keep large blocks.
+    Raises UsageError for an unknown name and DeviceError for a device this machine lacks.
+    """
+    import torch
+
+    kind, _, index = name.partition(":")
+    if kind not in DEVICES or (index and not (kind == "cuda" and index.isdecimal())):
+        raise UsageError(f"device {name!r} is unknown: expected one of {', '.join(DEVICES)}")
+    available = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if kind == "auto":
+        kind = next(choice for choice in ("cuda", "mps", "cpu") if available[choice])
+    if not available[kind] or (index and int(index) >= torch.cuda.device_count()):
+        raise DeviceError(f"device {name!r} is not available here: run again with --device cpu")
+    if kind == "cpu":
+        keep_large_blocks()
+    return torch.device(f"{kind}:{index}" if index else kind)
+
+
+class PeakMemory:
+    """Measures from ``start`` on."""
+
+    def __init__(self, device: "torch.device") -> None:
+        self.device = device
+        self.kind = "GPU memory allocated" if device.type == "cuda" else "process memory, peak"
+        if device.type != "cuda" and not self._restart():
+            self.kind = "process memory, peak so far"
+
+    def start(self) -> None:
+        """Begin anew, with what is free given back."""
+        gc.collect()
+        if self.device.type == "cuda":
+            import torch
+
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self.device)
+        else:
+            self._restart()
+
+    def mib(self) -> float:
+        """Return the peak since ``start`` in MiB; 0 where the system does not say."""
+        if self.device.type == "cuda":
+            import torch
+
+            return torch.cuda.max_memory_allocated(self.device) / 2**20
+        if (peak := _kib(_STATUS, "VmHWM")) is not None:
+            return peak / 1024
+        return _highest_ever_mib()
+
+    def _restart(self) -> bool:
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
+        try:
+            _CLEAR.write_text("5")
+        except OSError:
+            return False
+        return True
+
+
+def available_mib(device: "torch.device") -> float | None:
+    """Return the memory that a process may still take, in MiB; None where the system is silent."""
+    if device.type == "cuda":
+        import torch
+
+        free, _ = torch.cuda.mem_get_info(device)
+        return free / 2**20
+    found = _kib(_MEMINFO, "MemAvailable")
+    if found is None:
+        return None
+    mib = found / 1024
+    with contextlib.suppress(OSError, ValueError):  # a container may have less
+        limit = int((_CGROUP / "memory.max").read_text())
+        used = int((_CGROUP / "memory.current").read_text())
+        mib = min(mib, (limit - used) / 2**20)
+    return mib
+
+
+def _kib(path: Path, name: str) -> int | None:
+    try:
+        for line in path.read_text(encoding="ascii").splitlines():
+            if line.startswith(name + ":"):
+                return int(line.split()[1])
+    except (OSError, ValueError):
+        pass
+    return None
+
+
+def _highest_ever_mib() -> float:
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def keep_large_blocks() -> bool:
+    """Set the allocator's thresholds for the whole process; tell whether it could be done.
+
+    glibc hands every block over some megabytes back to the system when it is freed and takes fresh,
+    unmapped pages for the next one. The features of one 1024 px picture are such blocks, so that
+    drawing on a CPU spends as much time in page faults as in arithmetic. Afterwards freed memory,
+    up to 2 GiB at the top of the heap, is used again. Does nothing outside Linux with glibc.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    settings = (
+        (_MMAP_THRESHOLD, _LARGEST_BLOCK),
+        (_TRIM_THRESHOLD, _KEPT_AT_THE_TOP),
+        (_TOP_PAD, _GROWTH),
+    )
+    accepted = [mallopt(name, value) == 1 for name, value in settings]
+    return all(accepted)
