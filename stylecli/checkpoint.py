@@ -7,7 +7,6 @@ The header's ``stylecli`` entry is JSON: format version, configuration, each net
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -128,7 +127,7 @@ def write_tensors(
     Raises StyleCLIError, with the file as it was, when the disk is full.
     """
     plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    metadata = {"stylecli": json.dumps({"format": FORMAT, **header})}
+    metadata = {"stylecli": files.to_json({"format": FORMAT, **header}).decode()}
     size = sum(tensor.nbytes for tensor in plain.values()) + len(str(metadata)) + (64 << 10)
     with files.room_for(Path(path), size), files.replacing(path) as temporary:
         save_file(plain, temporary, metadata=metadata)
@@ -153,14 +152,13 @@ def read_header(path: Path | str) -> dict[str, Any]:
         raise NetworkError(f"{path} is not a readable safetensors file: {error}") from None
     if text is None:
         raise NetworkError(f"{path} was not written by stylecli: it has no stylecli header")
-    try:
-        header = json.loads(text)
-    except (ValueError, RecursionError):
-        raise NetworkError(f"{path} has a damaged stylecli header") from None
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        version = header.get("format") if isinstance(header, dict) else None
+    header: dict[str, Any] = files.parse_json(
+        text, f"the stylecli header of {path}", error=NetworkError
+    )
+    if header.get("format") != FORMAT:
         raise NetworkError(
-            f"{path} has format version {version!r}: this stylecli {__version__} reads {FORMAT}"
+            f"{path} has format version {header.get('format')!r}: this "
+            f"stylecli {__version__} reads {FORMAT}"
         )
     return header
 

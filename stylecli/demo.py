@@ -5,7 +5,6 @@
 is done is kept, so that the same command goes on after an interruption.
 """
 
-import json
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -128,7 +127,7 @@ def _claim(folder: Path, minutes: float, seed: int) -> None:
     wanted = {"minutes": minutes, "seed": seed}
     path = folder / "demo.json"
     if path.exists():
-        found = json.loads(path.read_text())
+        found = files.read_json(path)
         if {key: found.get(key) for key in wanted} != wanted:
             raise UsageError(
                 f"{folder} holds a demo of {found.get('minutes'):g} minutes with seed "
@@ -218,7 +217,7 @@ def measure(
     path = folder / "metrics.json"
     digest = network_digest(network)
     if path.exists():
-        found = json.loads(path.read_text())
+        found = files.read_json(path)
         if found.get("network") == digest and found.get("stylecli") == __version__:
             results: list[dict[str, Any]] = found["results"]
             progress(1, 1)

@@ -5,12 +5,13 @@ Numbers that decide travel by gloo in main memory, whatever carries the gradient
 
 import contextlib
 import datetime
-import json
 import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from stylecli.files import parse_json, to_json
 
 if TYPE_CHECKING:
     import torch
@@ -91,7 +92,7 @@ class Ranks:
         import torch
         import torch.distributed as dist
 
-        data = bytearray(json.dumps(value).encode()) if self.is_main else bytearray()
+        data = bytearray(to_json(value)) if self.is_main else bytearray()
         size = torch.tensor([len(data)])
         with self._exchange():
             dist.broadcast(size, 0)
@@ -99,7 +100,7 @@ class Ranks:
         letters = letters if self.is_main else torch.empty(int(size.item()), dtype=torch.uint8)
         with self._exchange():
             dist.broadcast(letters, 0)
-        return json.loads(bytes(letters.tolist()))
+        return parse_json(bytes(letters.tolist()), "what the main process sent", of=object)
 
     def _exchange(self) -> contextlib.AbstractContextManager[None]:
         return self.watch.exchange() if self.watch else contextlib.nullcontext()

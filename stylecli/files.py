@@ -1,19 +1,30 @@
-"""Files that are either whole or not there, and a full disk as one clear sentence.
+"""Files that are either whole or not there, a full disk in one sentence, and all JSON.
 
-A file is written under a temporary name, synced and renamed.
+A file is written under a temporary name, synced and renamed. JSON comes from strangers, crashes and
+other versions: ``parse_json`` and ``read_json`` are the only readers, ``to_json`` the only writer.
+Rows of JSON, a line each, are appended and made durable one by one; ``append_row`` cuts off a row
+torn by a crash, which would swallow the next one.
 """
 
 import contextlib
 import errno
 import json
+import math
 import os
 import shutil
+import stat
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from stylecli.errors import StyleCLIError
+from stylecli.errors import DataError, StyleCLIError
+
+MAX_JSON_BYTES = 256 << 20  # labels of millions of pictures, rows of years take less
+MAX_JSON_DEPTH = 64  # ours nest 6 deep; Python gives up near 1,000
+MAX_NUMBER_LETTERS = 80  # the state of a random generator has 40
+_ROW_BYTES = 4096  # a row of JSON is shorter
 
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}  # Windows has no quota error
 
@@ -56,7 +67,7 @@ def write_text(path: Path | str, content: str) -> None:
 
 def write_json(path: Path | str, value: Any) -> None:
     """Write ``value`` as indented JSON to ``path`` atomically."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_bytes(path, to_json(value, indent=2) + b"\n")
 
 
 def _umask() -> int:
@@ -125,3 +136,217 @@ def _sentence(path: Path, needed: int, free: int | None) -> str:
 
 def _sized(count: int) -> str:
     return f"{count:,} bytes ({count / 2**20:,.1f} MiB)"
+
+
+def to_json(
+    value: Any,
+    *,
+    indent: int | None = None,
+    ascii: bool = False,
+    default: Callable[[Any], Any] | None = None,
+) -> bytes:
+    """Return ``value`` as JSON in UTF-8 that every reader takes, compact where ``indent`` is None.
+
+    NaN and infinity, which JSON does not have, become null. Half characters, which file names may
+    hold, become escapes, under ``ascii`` all letters beyond ASCII. ``default`` turns what JSON does
+    not know into what it does.
+    """
+    separators = (",", ":") if indent is None else (",", ": ")
+    text = json.dumps(
+        _finite(value), indent=indent, ensure_ascii=ascii, allow_nan=False,
+        separators=separators, default=default,
+    )  # fmt: skip
+    return text.encode("utf-8", "backslashreplace")  # \\udc80: the same letters in JSON
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def read_json(path: Path | str, *, of: type = dict, error: type[StyleCLIError] = DataError) -> Any:
+    """Return the value that a file of JSON holds, of type ``of``: dict, list or object for any.
+
+    Raises ``error``, naming the file, for everything that is wrong with it, but FileNotFoundError
+    where there is none: that means something else everywhere.
+    """
+    content = _content(path, error)
+    return parse_json(content, path, of=of, error=error)
+
+
+def _content(path: Path | str, error: type[StyleCLIError]) -> bytes:
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
+            raise error(f"{path} is not readable: it is not a file")
+        with open(path, "rb") as file:
+            return file.read(MAX_JSON_BYTES + 1)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as cause:  # ValueError: a name with a null character
+        why = getattr(cause, "strerror", None) or cause
+        raise error(f"{path} is not readable: {why}") from None
+
+
+def parse_json(
+    text: str | bytes, name: object, *, of: type = dict, error: type[StyleCLIError] = DataError
+) -> Any:
+    """Return the value of JSON text, of type ``of``: dict, list or object for any.
+
+    Raises ``error`` with one sentence that begins with ``name``, where the text comes from: for
+    what is not JSON, NaN among it, for another encoding or type, and for text that is too long,
+    nested too deeply or holds too large numbers.
+    """
+    try:
+        return _parsed(text, of)
+    except ValueError as cause:
+        raise error(f"{name} is not readable: {cause}") from None
+
+
+def _parsed(text: str | bytes, of: type) -> Any:
+    """Parse, or raise ValueError with the reason."""
+    if len(text) > MAX_JSON_BYTES:
+        raise ValueError(f"it is longer than {MAX_JSON_BYTES >> 20} MiB")
+    try:
+        letters = text if isinstance(text, str) else text.decode(json.detect_encoding(text))
+        value = JSON_DECODER.decode(letters.removeprefix("\ufeff"))
+    except UnicodeDecodeError:
+        raise ValueError("it is not text in UTF-8") from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except json.JSONDecodeError as cause:
+        raise ValueError(
+            f"it is not JSON ({cause})" if letters.strip() else "it is empty"
+        ) from None
+    if letters.count("[") + letters.count("{") > MAX_JSON_DEPTH and _is_deep(value):
+        raise ValueError("it is nested too deeply")
+    if not isinstance(value, of):
+        kinds: dict[type, str] = {dict: "an object", list: "a list"}
+        raise ValueError(f"it holds {kinds.get(type(value), 'one value')}, not {kinds[of]}")
+    return value
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether a value nests deeper than any reader of it expects, found without recursion."""
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(MAX_JSON_DEPTH):
+        level = [
+            item
+            for each in level
+            for item in (each.values() if isinstance(each, dict) else each)
+            if isinstance(item, dict | list)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _whole_number(text: str) -> int:
+    if len(text) > MAX_NUMBER_LETTERS:
+        raise ValueError(f"the number {text[:12]}... has {len(text)} digits")
+    return int(text)
+
+
+def _finite_number(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"the number {text[:24]} is too large")
+    return value
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(f"{name} is not a number of JSON")
+
+
+# For text that comes piece by piece; whoever has the whole text calls parse_json.
+JSON_DECODER = json.JSONDecoder(
+    parse_int=_whole_number, parse_float=_finite_number, parse_constant=_refuse
+)
+# Rows of earlier versions hold NaN, and so may those of other tools.
+_ROW_DECODER = json.JSONDecoder(
+    parse_int=_whole_number, parse_float=_finite_number, parse_constant=lambda name: None
+)
+
+
+def row_line(row: Mapping[str, Any]) -> bytes:
+    """Return a row as one line of JSON, with its newline."""
+    return to_json(row) + b"\n"
+
+
+def parse_row(line: bytes) -> dict[str, Any] | None:
+    """Return the row of a line; None for what is no row: torn, empty, damaged, no object.
+
+    NaN and infinity, which earlier versions wrote, are None.
+    """
+    try:
+        row = _ROW_DECODER.decode(line.decode("utf-8-sig", "replace"))
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) and not _is_deep(row) else None
+
+
+def append_row(path: Path | str, row: Mapping[str, Any]) -> None:
+    """Add one row to a file of rows, durably; raise StyleCLIError when the disk is full.
+
+    Several processes may add to one file.
+    """
+    path = Path(path)
+    line = row_line(row)
+    with room_for(path, max(len(line), _ROW_BYTES)), open(path, "ab+") as file:
+        _wait_for_turn(file)
+        _mend_last_row(file)
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_rows(path: Path | str) -> list[dict[str, Any]]:
+    """Return the rows of a file, oldest first; none where there is no file.
+
+    Lines that are no rows are left out. Raises DataError where the file cannot be read.
+    """
+    try:
+        content = _content(path, DataError)
+    except FileNotFoundError:
+        return []
+    return [row for line in content.split(b"\n") if (row := parse_row(line)) is not None]
+
+
+def row_number(row: Mapping[str, Any], name: str) -> float:
+    """Return a number of a row; NaN for none, and for what is no number."""
+    value = row.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return math.nan
+    return float(value)
+
+
+def write_rows(path: Path | str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Replace a file of rows atomically."""
+    write_bytes(path, b"".join(map(row_line, rows)))
+
+
+def _wait_for_turn(file: BinaryIO) -> None:
+    """Let no other process add a row until the file is closed; some disks have no locks."""
+    if sys.platform != "win32":
+        import fcntl
+
+        with contextlib.suppress(OSError):
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+
+
+def _mend_last_row(file: BinaryIO) -> None:
+    """End the last row where only its newline is missing, else cut a torn one off."""
+    end = file.seek(0, os.SEEK_END)
+    if not end:
+        return
+    file.seek(end - 1)
+    if file.read(1) == b"\n":
+        return
+    file.seek(0)
+    content = file.read()
+    start = content.rfind(b"\n") + 1
+    if parse_row(content[start:]) is None:
+        file.truncate(start)
+    else:
+        file.write(b"\n")

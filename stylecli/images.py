@@ -7,7 +7,6 @@ the XMP in JPEG and WebP files.
 """
 
 import io
-import json
 import re
 import warnings
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from stylecli.errors import DataError, UsageError
-from stylecli.files import write_bytes
+from stylecli.files import parse_json, to_json, write_bytes
 
 Pictures = npt.NDArray[np.uint8]  # [N, H, W, C], or one picture [H, W, C]
 
@@ -243,24 +242,24 @@ def read_provenance(path: Path | str) -> dict[str, Any] | None:
     if text is None:
         return None
     try:
-        provenance = json.loads(text)
-    except (ValueError, RecursionError):
+        provenance: dict[str, Any] = parse_json(text, path)
+    except DataError:
         return None
-    return provenance if isinstance(provenance, dict) else None
+    return provenance
 
 
 def _chunks(provenance: dict[str, Any] | None) -> PngImagePlugin.PngInfo | None:
     if provenance is None:
         return None
     chunks = PngImagePlugin.PngInfo()
-    chunks.add_itxt(PROVENANCE_KEY, json.dumps(provenance, ensure_ascii=False))
+    chunks.add_itxt(PROVENANCE_KEY, to_json(provenance).decode())
     chunks.add_itxt(XMP_KEY, _XMP)
     return chunks
 
 
 def _xmp(provenance: dict[str, Any]) -> bytes:
     """Return the XMP packet with ``provenance`` as a property of its own namespace."""
-    text = escape(json.dumps(provenance), {'"': "&quot;"})
+    text = escape(to_json(provenance, ascii=True).decode(), {'"': "&quot;"})
     own = f'xmlns:stylecli="urn:stylecli:provenance"\n    stylecli:provenance="{text}"'
     tool = 'xmp:CreatorTool="stylecli"'
     packet = _XMP.replace(tool, f"{tool}\n    {own}").encode()

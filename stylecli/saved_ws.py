@@ -6,7 +6,6 @@ strangers: nothing in them is executed, and no memory is taken on a file's word 
 """
 
 import io
-import json
 import lzma
 import math
 import struct
@@ -23,7 +22,7 @@ import torch
 from torch import Tensor
 
 from stylecli.errors import NetworkError, UsageError
-from stylecli.files import write_bytes
+from stylecli.files import parse_json, to_json, write_bytes
 
 KEY, PROVENANCE_KEY = "w", "stylecli"
 MAX_BYTES = 1 << 30  # 29 thousand faces of a 1024 px network
@@ -74,7 +73,7 @@ def save_ws(path: Path | str, ws: Tensor, *, provenance: Mapping[str, Any] | Non
         )
     arrays = {KEY: ws.detach().to("cpu", torch.float32).numpy()}
     if provenance is not None:
-        text = json.dumps(provenance, ensure_ascii=False).encode()
+        text = to_json(provenance)
         arrays[PROVENANCE_KEY] = np.frombuffer(text, dtype=np.uint8)
     stream = io.BytesIO()
     np.savez(stream, **arrays)  # type: ignore[arg-type]  # its stubs take the names for options
@@ -85,10 +84,10 @@ def read_ws_provenance(path: Path | str) -> dict[str, Any] | None:
     """Return what ``save_ws`` wrote about how styles were made, None if it carries nothing."""
     try:
         text = _read(Path(path), PROVENANCE_KEY).tobytes()
-        provenance = json.loads(text)
-    except (NetworkError, ValueError, RecursionError):
+        provenance: dict[str, Any] = parse_json(text, path, error=NetworkError)
+    except NetworkError:
         return None
-    return provenance if isinstance(provenance, dict) else None
+    return provenance
 
 
 def _fitted(path: Path, ws: Tensor, shape: tuple[int, int]) -> Tensor:

@@ -9,7 +9,6 @@ Nothing is downloaded unasked: a network comes from a package that is installed,
 import functools
 import hashlib
 import importlib.util
-import json
 import os
 import time
 from collections.abc import Mapping
@@ -17,10 +16,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stylecli.errors import UsageError, WeightsError
+from stylecli.errors import DataError, UsageError, WeightsError
 from stylecli.feature_networks import NETWORKS as NETWORKS  # known as weights.NETWORKS too
 from stylecli.feature_networks import FeatureNetwork
-from stylecli.files import replacing, write_json
+from stylecli.files import read_json, replacing, write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -118,8 +117,8 @@ def read_record(name: str) -> Record | None:
     if not path.is_file() or not _cached_path(name).is_file():
         return None
     try:
-        return Record(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError) as error:
+        return Record(**read_json(path))
+    except (OSError, DataError, TypeError) as error:
         raise _damaged(name, f"{path} is not readable ({error})") from None
 
 

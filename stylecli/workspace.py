@@ -10,7 +10,6 @@ A run holds ``run.json`` (settings; names its dataset), ``stats.jsonl``, ``event
 was measured, ``best.json`` and ``checkpoint-best.safetensors`` are the best snapshot so far.
 """
 
-import json
 import os
 import re
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any
 
 from stylecli import shipped
 from stylecli.errors import DataError, NetworkError
+from stylecli.files import read_json
 
 RUN_FILE = "run.json"
 CHECKPOINT_FILE = "checkpoint.safetensors"
@@ -164,8 +164,8 @@ def newest_snapshot(run: Path) -> Path | None:
 def best_snapshot(run: Path) -> Path:
     """Return the snapshot that measured best while it trained; raise NetworkError for none."""
     try:
-        snapshot = run / str(json.loads((run / BEST_FILE).read_text())["network"])
-    except (OSError, ValueError, KeyError, TypeError):
+        snapshot = run / str(read_json(run / BEST_FILE)["network"])
+    except (OSError, DataError, KeyError):
         raise NetworkError(
             f"{run} has no best network: none was measured while it trained; the newest is "
             f"--network {run}"
@@ -178,13 +178,9 @@ def best_snapshot(run: Path) -> Path:
 def read_run(run: Path) -> dict[str, Any]:
     """Return a run's settings; raise NetworkError when the folder is not a run."""
     try:
-        settings = json.loads((run / RUN_FILE).read_text())
-    except FileNotFoundError:
+        settings: dict[str, Any] = read_json(run / RUN_FILE, error=NetworkError)
+    except (FileNotFoundError, NotADirectoryError):
         raise NetworkError(f"{run} is not a run: it has no {RUN_FILE}") from None
-    except (OSError, ValueError) as error:
-        raise NetworkError(f"{run / RUN_FILE} is not readable: {error}") from None
-    if not isinstance(settings, dict):
-        raise NetworkError(f"{run / RUN_FILE} is not a run's settings")
     return settings
 
 

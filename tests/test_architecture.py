@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -51,6 +52,12 @@ TORCH_FREE_MODULES = (
     "stylecli.training.config",
     "stylecli.training.presets",
 )
+# JSON text that becomes a digest must not change with how files are written.
+DIGESTS_OF_JSON = {
+    "stylecli/data/alignment/cropping.py",
+    "stylecli/metrics/classifier_training.py",
+    "stylecli/ops/cuda/cubin_cache.py",
+}
 DRAWERS = {"utils", "util", "misc", "helpers", "helper", "common"}
 MAX_FILE_LINES = 600
 MAX_FUNCTION_LINES = 70
@@ -174,6 +181,15 @@ def test_a_library_stays_in_its_package(library: str, home: str) -> None:
 
     assert users
     assert [user for user in users if not user.startswith(f"stylecli/{home}/")] == []
+
+
+def test_json_is_read_and_written_in_one_place() -> None:
+    users = {shown(path) for path in FILES if "json" in imported_names(tree_of(path))}
+
+    assert users == {"stylecli/files.py", *DIGESTS_OF_JSON}
+    for path in FILES:
+        if shown(path) in DIGESTS_OF_JSON:
+            assert not re.search(r"json\.(?!dumps\()", path.read_text("utf-8")), shown(path)
 
 
 @pytest.mark.parametrize("module", TORCH_FREE_MODULES)

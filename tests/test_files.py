@@ -1,7 +1,8 @@
-"""Atomic files: whole or not there; a full disk: one sentence, before writing and while writing."""
+"""Atomic files, a full disk, JSON of strangers, rows that a crash has torn."""
 
 import errno
 import json
+import math
 import os
 import stat
 from pathlib import Path
@@ -10,8 +11,21 @@ from typing import Any
 import pytest
 
 from stylecli import files
-from stylecli.errors import ExitCode, StyleCLIError
-from stylecli.files import check_room, replacing, room_for, write_bytes, write_json
+from stylecli.errors import DataError, ExitCode, NetworkError, StyleCLIError
+from stylecli.files import (
+    append_row,
+    check_room,
+    parse_json,
+    read_json,
+    read_rows,
+    replacing,
+    room_for,
+    row_number,
+    to_json,
+    write_bytes,
+    write_json,
+    write_rows,
+)
 
 SENTENCE = (
     r"the disk is full: .*file\.bin needs 1,152,921,504,606,846,976 bytes \(1,099,511,627,776\.0 "
@@ -100,3 +114,96 @@ def test_a_disk_that_tells_nothing_is_tried(tmp_path: Path, monkeypatch: Any) ->
 
     monkeypatch.setattr(files.shutil, "disk_usage", refuse)
     check_room(tmp_path / "file.bin", 1 << 60)
+
+
+NESTED = "[" * 5000 + "]" * 5000
+SPOILT = {
+    "empty": b"",
+    "no JSON": b"{'a': 1}",
+    "cut off": b'{"a": [1, 2',
+    "nested": NESTED.encode(),
+    "nested a little": b'{"a":' * 70 + b"1" + b"}" * 70,
+    "NaN": b'{"a": NaN}',
+    "infinity": b'{"a": -Infinity}',
+    "a huge float": b'{"a": 1e999}',
+    "a huge number": b'{"a": ' + b"9" * 5000 + b"}",
+    "another encoding": '{"a": "é"}'.encode("latin-1"),
+    "another type": b"[1, 2]",
+    "one number": b"3.5",
+    "null": b"null",
+}
+
+
+@pytest.mark.parametrize("content", SPOILT.values(), ids=SPOILT)
+def test_json_that_is_spoilt_is_one_sentence_with_the_name(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    path.write_bytes(content)
+
+    with pytest.raises(NetworkError) as caught:
+        read_json(path, error=NetworkError)
+
+    assert str(caught.value).startswith(f"{path} is not readable: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    for name in ("pipe.json", ".", "a\0b"):
+        with pytest.raises(DataError, match="is not readable"):
+            read_json(tmp_path / name)
+    with pytest.raises(FileNotFoundError):
+        read_json(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_json_of_other_editors_is_read(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes('{"é": [1, 2.5, null]}'.encode(encoding))
+
+    assert read_json(tmp_path / "a.json") == {"é": [1, 2.5, None]}
+    assert parse_json("[" * 60 + "]" * 60, "it", of=list)
+    assert parse_json('"' + "[" * 100 + '"', "it", of=object) == "[" * 100
+
+
+def test_json_that_is_written_can_be_read_by_everybody(tmp_path: Path) -> None:
+    value = {"a": float("nan"), "b": [float("inf"), 1.5], "c": "\udc80é"}
+    write_json(tmp_path / "a.json", value)
+
+    text = (tmp_path / "a.json").read_text("utf-8")
+    assert "NaN" not in text and "Infinity" not in text
+    assert read_json(tmp_path / "a.json") == {"a": None, "b": [None, 1.5], "c": "\udc80é"}
+    assert to_json({"c": "é\u2028"}, ascii=True) == rb'{"c":"\u00e9\u2028"}'
+
+
+@pytest.mark.parametrize(
+    ("tail", "kept"),
+    [(b"", 1), (b'{"b": 2', 1), (b'{"b": 2}', 2), (b"\0\0\0", 1), (b'"text"', 1)],
+    ids=["whole", "torn", "no newline", "zeros", "no object"],
+)
+def test_a_torn_row_swallows_nothing(tail: bytes, kept: int, tmp_path: Path) -> None:
+    path = tmp_path / "metric-fid.jsonl"
+    path.write_bytes(b'{"a": NaN}\n' + tail)
+
+    append_row(path, {"value": float("inf"), "name": "fid"})
+
+    rows = read_rows(path)
+    assert rows[0] == {"a": None}
+    assert rows[-1] == {"value": None, "name": "fid"}
+    assert len(rows) == kept + 1
+    assert path.read_bytes().count(b"\n") == kept + 1
+
+
+def test_lines_that_are_no_rows_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "stats.jsonl"
+    path.write_bytes(b'{"a": 1}\n[1]\n' + NESTED.encode() + b'\n\xff\n\n{"a": 2}\r\n{"a": 1e999}\n')
+
+    assert read_rows(path) == [{"a": 1}, {"a": 2}]
+    assert read_rows(tmp_path / "none.jsonl") == []
+    write_rows(path, read_rows(path))
+    assert path.read_bytes() == b'{"a":1}\n{"a":2}\n'
+
+
+def test_a_number_of_a_row_is_a_number() -> None:
+    row = {"a": 1, "b": "1", "c": None, "d": [1], "e": True}
+
+    assert row_number(row, "a") == 1.0
+    assert all(math.isnan(row_number(row, name)) for name in "bcdef")

@@ -180,7 +180,7 @@ def test_a_run_without_snapshots_has_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(None, "is not a run"), ("{", "is not readable"), ("[1]", "is not a run's settings")],
+    [(None, "is not a run"), ("{", "is not readable"), ("[1]", "holds a list")],
 )
 def test_a_damaged_run_is_told_in_a_sentence(
     tmp_path: Path, text: str | None, message: str

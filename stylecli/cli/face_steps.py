@@ -1,6 +1,5 @@
 """The steps of ``stylecli prepare-ffhq`` and what it tells about each."""
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -122,11 +121,9 @@ def check_dataset(faces: "Sequence[Face]", request: Request) -> None:
 
 def _skipped_before(folder: Path) -> set[str]:
     """Return the names of the faces and photographs that an earlier run could not use."""
-    try:
-        lines = (folder / SKIPPED_FILE).read_text("utf-8").splitlines()
-        return {str(json.loads(line)["name"]) for line in lines}
-    except (OSError, ValueError, TypeError, KeyError):
-        return set()
+    from stylecli.files import read_rows
+
+    return {str(row["name"]) for row in read_rows(folder / SKIPPED_FILE) if "name" in row}
 
 
 def find_faces(
@@ -252,8 +249,7 @@ def tell_skipped(request: Request, outcome: Outcome, output: Output) -> None:
     skipped, file = outcome.skipped, request.folder / SKIPPED_FILE
     kept = request.folder.is_dir()
     if kept:
-        lines = [json.dumps(each, ensure_ascii=False) + "\n" for each in skipped]
-        files.write_bytes(file, "".join(lines).encode("utf-8", "replace"))
+        files.write_rows(file, skipped)
     if not skipped:
         return
     output.warn(f"{len(skipped):,} were skipped" + (f" (all are in {file})" if kept else ""))

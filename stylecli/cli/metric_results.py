@@ -1,6 +1,5 @@
 """How ``stylecli metrics`` shows its results, and where it keeps those of a run."""
 
-import json
 import shutil
 import sys
 import textwrap
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stylecli.cli.output import Output
+from stylecli.errors import StyleCLIError
+from stylecli.files import append_row
 
 if TYPE_CHECKING:
     from stylecli.metrics.results import MetricResult
@@ -59,11 +60,14 @@ def append_results(
         for result in results:
             if result.value is not None:
                 _append(run, network, result, seconds)
-    except OSError as error:
-        output.warn(f"the numbers are not added to {run}: {error.strerror or error}")
+    except (OSError, StyleCLIError) as error:
+        why = getattr(error, "strerror", None) or error
+        output.warn(f"the numbers are not added to {run}: {why}")
 
 
 def _append(run: Path, network: Path, result: "MetricResult", seconds: float) -> None:
+    from stylecli.training.measuring import metric_path
+
     numbers = {result.name: result.value}
     if result.std is not None:
         numbers[f"{result.name}_std"] = result.std
@@ -75,5 +79,4 @@ def _append(run: Path, network: Path, result: "MetricResult", seconds: float) ->
         "total_time": seconds,
         "definition": dict(result.definition),
     }
-    with open(run / f"metric-{result.name}.jsonl", "a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    append_row(metric_path(run, result.name), line)

@@ -1,12 +1,12 @@
 """The one sink: results go to stdout, everything else to stderr, bars only to a terminal."""
 
 import contextlib
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from stylecli.files import to_json
 from stylecli.progress import Progress, silent
 
 SecondsLeft = Callable[[float], float | None]  # from what is done
@@ -34,10 +34,7 @@ class Output:
     def result(self, document: Mapping[str, Any], lines: Sequence[str]) -> None:
         """Print the command's result: ``document`` under --json, else the lines, to stdout."""
         if self.json:
-            text = json.dumps(document, ensure_ascii=False, default=str)
-            # JSON has no NaN and no infinity, which other readers than Python's stumble over.
-            whole = json.loads(text, parse_constant=lambda name: None)
-            print(json.dumps(whole, indent=2, ensure_ascii=False))
+            print(to_json(document, indent=2, default=str).decode())
         else:
             for line in lines:
                 print(line)

@@ -1,6 +1,5 @@
 """`stylecli info`: what any file the toolkit makes or reads is, and how it was made."""
 
-import json as json_module
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +10,7 @@ from stylecli import shipped
 from stylecli.cli.options import JsonOption
 from stylecli.cli.output import Output
 from stylecli.errors import DataError, NetworkError
+from stylecli.files import read_json, read_rows
 from stylecli.workspace import (
     CHECKPOINT_FILE,
     RUN_FILE,
@@ -116,12 +116,9 @@ def _describe_run(run: Path) -> Facts:
 
 
 def _describe_demo(folder: Path) -> Facts:
-    try:
-        told = json_module.loads((folder / _DEMO_FILE).read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder / _DEMO_FILE} is not readable: {error}") from None
+    told = read_json(folder / _DEMO_FILE)
     facts: Facts = {"what": "demo", "folder": str(folder)}
-    facts |= told if isinstance(told, dict) else {}
+    facts |= told
     if (folder / "run" / RUN_FILE).is_file():
         facts["run"] = _describe_run(folder / "run")
     return facts
@@ -142,11 +139,8 @@ def _describe_dataset(path: Path) -> Facts:
 
 
 def _last_line(path: Path) -> Any:
-    try:
-        lines = path.read_text().splitlines()
-        return json_module.loads(lines[-1])
-    except (OSError, IndexError, ValueError):
-        return None
+    rows = read_rows(path)
+    return rows[-1] if rows else None
 
 
 def _flat(facts: Mapping[str, Any], prefix: str = "") -> Facts:

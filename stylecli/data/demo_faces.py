@@ -7,7 +7,6 @@ is drawn from seed i, so the set is the same everywhere.
 
 import colorsys
 import io
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from PIL import Image
 from stylecli.data.reader import open_dataset
 from stylecli.data.writer import DatasetWriter
 from stylecli.errors import DataError, UsageError
+from stylecli.files import parse_json
 from stylecli.progress import Progress, silent
 
 ARTWORK = "ToonHead by Johan Melin, remixed by DiceBear"
@@ -216,7 +216,7 @@ class FaceArtist:
             raise DataError(
                 f"the demo faces need the package {error.name!r}: run pip install 'stylecli[demo]'"
             ) from None
-        self._style = dicebear.Style(json.loads(definition))
+        self._style = dicebear.Style(parse_json(definition, "the package dicebear_styles"))
         self._avatar = dicebear.Avatar
         self._render = resvg_py.svg_to_bytes
         self._resolution = resolution

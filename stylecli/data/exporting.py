@@ -7,7 +7,6 @@ licences, which have to travel with them, as ``metadata.jsonl``.
 """
 
 import io
-import json
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from stylecli.data.codec import to_picture
 from stylecli.data.reader import Dataset
 from stylecli.data.sources.known_sets import LABELS_NAME, METADATA_NAME
 from stylecli.errors import DataError
-from stylecli.files import replacing
+from stylecli.files import replacing, to_json
 from stylecli.progress import Progress, silent
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same dataset gives the same bytes on any day
@@ -59,8 +58,8 @@ def export_nvidia(
             to_picture(dataset.read([index])[0]).save(buffer, "png", compress_level=0)
             _add(archive, picture_name(index), buffer.getvalue())
             progress(index + 1, len(dataset))
-        _add(archive, LABELS_NAME, _to_json(_labels(dataset)))
-        if lines := [_to_json(line) for line in _metadata(dataset)]:
+        _add(archive, LABELS_NAME, to_json(_labels(dataset)))
+        if lines := [to_json(line) for line in _metadata(dataset)]:
             _add(archive, METADATA_NAME, b"\n".join(lines) + b"\n")
     return ExportReport(
         path=out,
@@ -99,7 +98,3 @@ def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
     info = zipfile.ZipInfo(name, _EPOCH)
     info.external_attr = 0o644 << 16  # unpacked files are ordinary ones
     archive.writestr(info, content)
-
-
-def _to_json(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

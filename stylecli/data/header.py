@@ -1,6 +1,5 @@
 """Make a dataset's header; ``layout.parse_header`` reads it."""
 
-import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -40,8 +39,3 @@ def header_fields(shape: tuple[int, int, int], codec: Codec, levels: int) -> dic
         "levels": levels,
         "colour_space": "sRGB",
     }
-
-
-def to_json(value: dict[str, Any]) -> bytes:
-    """Return ``value`` as compact UTF-8 JSON."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

@@ -5,12 +5,12 @@ it says is true. Every picture of the source is either stored or left out, so th
 also the place in the source at which the next run goes on.
 """
 
-import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from stylecli.data.layout import LabelKind
 from stylecli.errors import DataError
+from stylecli.files import parse_json, to_json
 
 VERSION = 1
 
@@ -34,16 +34,16 @@ class State:
 
     def to_json(self) -> bytes:
         """Return the record as it is stored."""
-        return json.dumps({"version": VERSION, **asdict(self)}, separators=(",", ":")).encode()
+        return to_json({"version": VERSION, **asdict(self)})
 
 
 def read_state(where: object, text: bytes) -> State:
     """Read a record. Raises DataError when it is damaged or of another version."""
     try:
-        fields = json.loads(text)
+        fields = parse_json(text, where)
         version = fields.pop("version")
         state = State(**fields) if version == VERSION else None
-    except (ValueError, TypeError, AttributeError, KeyError):
+    except (DataError, TypeError, KeyError):
         raise DataError(
             f"what {where} says of its unfinished work is damaged: begin again with --force"
         ) from None

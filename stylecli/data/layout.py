@@ -15,13 +15,13 @@ stands beyond the header's count belongs to an addition that has not been finish
 """
 
 import hashlib
-import json
 import struct
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 from stylecli.errors import DataError
+from stylecli.files import parse_json
 
 FORMAT = "stylecli-dataset"
 VERSION = 1
@@ -89,11 +89,8 @@ def parse_header(path: Path, text: bytes | None) -> dict[str, Any]:
             f"{path} is not a complete stylecli dataset (it has no header): "
             "make it again with stylecli pack --force"
         )
-    try:
-        header = json.loads(text)
-    except ValueError as error:
-        raise DataError(f"the header of {path} is not readable: {error}") from None
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
+    header: dict[str, Any] = parse_json(text, f"the header of {path}")
+    if header.get("format") != FORMAT:
         raise DataError(f"{path} was not made by stylecli: pack its pictures with stylecli pack")
     if header.get("version") != VERSION:
         raise DataError(

@@ -1,7 +1,6 @@
 """Pack a source of pictures into a dataset: choose the size, convert, write, report."""
 
 import contextlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from stylecli.data.sources.base import Item, Label, Source, spread
 from stylecli.data.transforms import choose_resolution
 from stylecli.data.writer import DatasetWriter
 from stylecli.errors import DataError, Interrupted
+from stylecli.files import parse_json
 from stylecli.progress import Progress, silent
 
 PROBED = 1000  # pictures whose headers are read to choose size and channels
@@ -271,7 +271,8 @@ def _store(job: _Job, writer: DatasetWriter, item: Item, picture: Prepared) -> N
     label = job.label(item)
     first = None if job.settings.keep_duplicates else writer.find(picture.digest)
     if first is not None:
-        name = json.loads(writer.metadata(first) or b"{}").get("source", f"picture {first}")
+        known = parse_json(writer.metadata(first) or b"{}", f"what is known of picture {first}")
+        name = known.get("source", f"picture {first}")
         kind = PRESENT if first < job.bases[0] else DUPLICATE
         if not writer.has_label(first, label):
             kind = AMBIGUOUS

@@ -1,7 +1,6 @@
 """Read a dataset: opened on first use, safe to pickle and to fork, quick to read in batches."""
 
 import contextlib
-import json
 import operator
 import os
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from stylecli.data.codec import decode
 from stylecli.data.environments import SharedEnvironment, open_environment
 from stylecli.data.pyramid import Pixels, box_mean, count_levels
 from stylecli.errors import DataError, UsageError
+from stylecli.files import parse_json
 from stylecli.workspace import describe_unfinished
 
 Shape = tuple[int, int, int]
@@ -128,7 +128,9 @@ class Dataset:
     def metadata(self, index: int) -> dict[str, Any]:
         """Return what is known of a picture: author, licence, source, attributes; may be empty."""
         stored = self._get(layout.metadata_key(operator.index(index)))
-        known: dict[str, Any] = json.loads(stored) if stored else {}
+        known: dict[str, Any] = (
+            parse_json(stored, f"what {self.path} says of picture {index}") if stored else {}
+        )
         return known
 
     def item_digest(self, index: int) -> bytes:
@@ -148,8 +150,8 @@ class Dataset:
         with self._begin() as transaction:
             for number in range(int(self.info.get("skipped") or 0)):
                 if (text := transaction.get(layout.skipped_key(number))) is not None:
-                    entry = json.loads(bytes(text))
-                    found.append((str(entry["name"]), str(entry["cause"])))
+                    entry = parse_json(bytes(text), f"what {self.path} says of skipped pictures")
+                    found.append((str(entry.get("name", "")), str(entry.get("cause", ""))))
         return found
 
     def close(self) -> None:

@@ -1,6 +1,5 @@
 """Write a dataset, a transaction at a time, so that nothing is lost whatever ends the process."""
 
-import json
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -17,7 +16,7 @@ from stylecli.data.codec import encode
 from stylecli.data.database import Database, StorageError, free_bytes
 from stylecli.data.duplicates import SeenDigests
 from stylecli.data.estimating import format_bytes, picture_bytes
-from stylecli.data.header import check_settings, header_fields, to_json
+from stylecli.data.header import check_settings, header_fields
 from stylecli.data.journal import State
 from stylecli.data.labelling import Label, LabelRows
 from stylecli.data.layout import Codec
@@ -26,6 +25,7 @@ from stylecli.data.publishing import check_target, publish, wipe
 from stylecli.data.pyramid import box_mean, count_levels
 from stylecli.data.unfinished import Stored, drop_addition, read_complete, read_part
 from stylecli.errors import DataError
+from stylecli.files import parse_json, to_json
 
 
 class DatasetWriter:
@@ -184,7 +184,7 @@ class DatasetWriter:
         if self._identity is None:
             wipe(self._folder)  # what an interrupted command left
             return Database(self._folder, durable=False), Stored(State({}))
-        identity = json.loads(to_json(self._identity))
+        identity = parse_json(to_json(self._identity), "the work")
         try:
             return self._take_up(identity, drop=force)
         except StorageError:

@@ -5,8 +5,6 @@ not finite or a picture that is gone leaves a gap, never an error. The settings 
 of the nearest preset, with the command that means them.
 """
 
-import contextlib
-import json
 import math
 import os
 import re
@@ -19,7 +17,8 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from stylecli.data.ownership import LOCK_FILE
-from stylecli.errors import NetworkError, UsageError
+from stylecli.errors import DataError, NetworkError, UsageError
+from stylecli.files import read_json, read_rows, row_number
 from stylecli.report.content import Table
 from stylecli.training.by_resolution import parse_by_resolution
 from stylecli.training.measuring import METRIC_PATTERN
@@ -95,13 +94,20 @@ class Metric:
         }  # fmt: skip
 
 
+def _rows_of(path: Path) -> list[dict[str, Any]]:
+    try:
+        return read_rows(path)
+    except DataError:  # a gap, never an error
+        return []
+
+
 def read_metrics(run: Path) -> list[Metric]:
     """Return the metrics of a run, by name; of two values for one snapshot the later counts."""
     found: dict[tuple[Any, ...], dict[float, Measurement]] = {}
     better: dict[str, bool] = {}
     samples: dict[tuple[Any, ...], int | None] = {}
     for path in sorted(run.glob(METRIC_PATTERN)):
-        for row in _rows(path):
+        for row in _rows_of(path):
             kimg = _kimg(row)
             definition = row.get("definition") or {}
             if kimg is None or not isinstance(definition, Mapping):
@@ -150,17 +156,6 @@ def _finite(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
-    rows = []
-    with contextlib.suppress(OSError):
-        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
-            with contextlib.suppress(ValueError):  # torn by a crash, or just being written
-                row = json.loads(line)
-                if isinstance(row, dict):
-                    rows.append(row)
-    return rows
-
-
 @dataclass(frozen=True)
 class RunFacts:
     """A run as its folder tells it."""
@@ -187,7 +182,7 @@ class RunFacts:
     @property
     def seconds(self) -> float:
         """Time trained in all sessions, in seconds; NaN before the first tick."""
-        return number(self.rows[-1], "seconds") if self.rows else math.nan
+        return row_number(self.rows[-1], "seconds") if self.rows else math.nan
 
     @property
     def notable(self) -> list[Row]:
@@ -199,7 +194,7 @@ class RunFacts:
 
     def column(self, name: str) -> list[float]:
         """Return a column of the statistics; NaN where a row lacks it."""
-        return [number(row, name) for row in self.rows]
+        return [row_number(row, name) for row in self.rows]
 
     def to_dict(self) -> dict[str, Any]:
         """Return all facts as plain JSON values; numbers that are not finite become None."""
@@ -264,12 +259,6 @@ def read_all(runs: Sequence[Path]) -> list[RunFacts]:
     ]  # fmt: skip
 
 
-def number(row: Row, name: str) -> float:
-    """Return a number of a row; NaN for none."""
-    value = row.get(name)
-    return float(value) if isinstance(value, int | float) else math.nan
-
-
 def strict(value: Any) -> Any:
     """Return JSON values that every reader takes: None for NaN and infinity."""
     if isinstance(value, Mapping):
@@ -280,18 +269,20 @@ def strict(value: Any) -> Any:
 
 
 def _placed(row: Row) -> bool:
-    return math.isfinite(number(row, "nimg")) and math.isfinite(number(row, "kimg"))
+    return math.isfinite(row_number(row, "nimg")) and math.isfinite(row_number(row, "kimg"))
 
 
 def _best(run: Path) -> dict[str, Any] | None:
     try:
-        best = json.loads((run / BEST_FILE).read_text())
-    except (OSError, ValueError):
+        best: dict[str, Any] = read_json(run / BEST_FILE)
+    except (OSError, DataError):
         return None
-    if not isinstance(best, dict) or not isinstance(best.get("metric"), str):
+    if not isinstance(best.get("metric"), str):
         return None
     return (
-        best if all(math.isfinite(number(best, key)) for key in ("nimg", "kimg", "value")) else None
+        best
+        if all(math.isfinite(row_number(best, key)) for key in ("nimg", "kimg", "value"))
+        else None
     )
 
 
@@ -308,7 +299,7 @@ def _state(run: Path, record: Row, rows: Sequence[Row], events: Sequence[Row]) -
         return "stopped", f"it was saved and ended after a warning: {last.get('text', '')}"
     written = _age_seconds(run)
     since = f"nothing was written for {describe_age(written)}"
-    paces = [number(row, "sec_per_kimg") for row in rows[-3:]]
+    paces = [row_number(row, "sec_per_kimg") for row in rows[-3:]]
     tick = (rows[-1]["kimg"] - rows[-2]["kimg"]) * max(paces) if len(rows) > 1 else 0.0
     if written < max(_FRESH_SECONDS, 3 * tick if math.isfinite(tick) else 0.0):
         return "going on", f"as it seems: last written {describe_age(written)} ago"

@@ -10,6 +10,7 @@ from statistics import median
 from stylecli import __version__
 from stylecli.data.reader import open_dataset
 from stylecli.errors import StyleCLIError, UsageError
+from stylecli.files import row_number
 from stylecli.progress import Progress, silent
 from stylecli.report.charts import COLOURS
 from stylecli.report.content import (
@@ -42,7 +43,6 @@ from stylecli.report.run_facts import (
     differing_table,
     find_origins,
     full_table,
-    number,
     settings_table,
     train_command,
 )
@@ -317,23 +317,23 @@ def list_cards(facts: RunFacts) -> list[Number]:
     """Return the newest figures of the training with what they mean; needs a row."""
     row, recent = facts.rows[-1], facts.rows[-_RECENT:]
     cards = []
-    gaps = [number(item, "real_logits") - number(item, "fake_logits") for item in recent]
+    gaps = [row_number(item, "real_logits") - row_number(item, "fake_logits") for item in recent]
     if (gap := _median(gaps)) is not None:
         meaning = "Near 0 the discriminator learns nothing, above 10 the generator."
         detail = f"median of the last {_count(len(recent), 'tick', 'ticks')}"
         cards.append(Number("Logit gap", f"{gap:.3g}", meaning, detail))
-    if math.isfinite(diversity := number(row, "diversity")):
+    if math.isfinite(diversity := row_number(row, "diversity")):
         meaning = "How different the fakes are: 1 as the data, 0 all alike."
         cards.append(Number("Diversity", f"{diversity:.2f}", meaning, "in the last tick"))
-    pace = _median([number(item, "sec_per_kimg") for item in recent])
+    pace = _median([row_number(item, "sec_per_kimg") for item in recent])
     if pace:
         left = seconds_left(facts)
         detail = "" if not left else f"about {describe_age(left)} left at the measured rates"
         meaning = "Seconds per thousand pictures shown, without snapshots."
         cards.append(Number("Rate", f"{pace:.3g} s", meaning, detail))
-    if math.isfinite(memory := number(row, "memory_mib")):
+    if math.isfinite(memory := row_number(row, "memory_mib")):
         detail = ""
-        if math.isfinite(gpu := number(row, "gpu_reserved_mib")):
+        if math.isfinite(gpu := row_number(row, "gpu_reserved_mib")):
             detail = f"{gpu:,.0f} MiB on the GPU"
         meaning = "Most that the main process has held."
         cards.append(Number("Memory", f"{memory:,.0f} MiB", meaning, detail))
@@ -345,9 +345,9 @@ def seconds_left(facts: RunFacts) -> float:
     settings = facts.settings
     paces: dict[tuple[int, bool], list[float]] = {}
     for row in facts.rows:
-        pace, lod = number(row, "sec_per_kimg"), number(row, "lod")
+        pace, lod = row_number(row, "sec_per_kimg"), row_number(row, "lod")
         if math.isfinite(pace) and math.isfinite(lod) and pace > 0:
-            key = (int(number(row, "resolution")), lod != math.floor(lod))
+            key = (int(row_number(row, "resolution")), lod != math.floor(lod))
             paces.setdefault(key, []).append(pace)
     estimate = TimeLeft(settings.training, settings.network)
     known = {key for key, _, _ in estimate.spans}

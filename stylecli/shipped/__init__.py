@@ -4,9 +4,10 @@
 processor, ``demo.json`` the record of its run. `tests/benchmarks/ship_network.py` makes both.
 """
 
-import json
 from pathlib import Path
 from typing import Any
+
+from stylecli.files import read_json
 
 NAME = "shipped"  # --network shipped, where no file has that name
 _HERE = Path(__file__).parent
@@ -24,7 +25,7 @@ def read_record() -> dict[str, Any]:
     Keys: command, kimg, seconds, dataset, parameters, metrics, environment, licence, credit.
     """
     try:
-        record: dict[str, Any] = json.loads((_HERE / "demo.json").read_text(encoding="utf-8"))
+        record: dict[str, Any] = read_json(_HERE / "demo.json")
     except FileNotFoundError:
         return {}
     return record

@@ -1,13 +1,13 @@
 """Where the ranks of a run find each other before they watch over each other."""
 
 import contextlib
-import json
 import os
 import socket
 import time
 from collections.abc import Callable
 
 from stylecli.errors import ExitCode, StyleCLIError
+from stylecli.files import parse_row, row_line
 from stylecli.training.peers import failure_line
 
 
@@ -57,7 +57,7 @@ class Hub:
         """Return the rank that reports on a new connection; None for anything else."""
         link.settimeout(5.0)
         try:
-            hello = json.loads(_first_line(link))
+            hello = parse_row(_first_line(link)) or {}
             return int(hello["rank"]) if hello["token"] == self.token else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -67,7 +67,7 @@ def reach_hub(rank: int, host: str, port: int, token: str, seconds: float) -> so
     """Return a connection of ``rank`` to rank 0; raise StyleCLIError when there is no way."""
     try:
         link = socket.create_connection((host, port), timeout=seconds)
-        link.sendall(json.dumps({"rank": rank, "token": token}).encode() + b"\n")
+        link.sendall(row_line({"rank": rank, "token": token}))
     except OSError as error:
         raise StyleCLIError(
             f"training process {rank} does not reach the main one at {host}:{port}: {error}"

@@ -1,8 +1,6 @@
 """Metrics of a run while it trains: asked of a callable that can neither end nor change the run."""
 
-import contextlib
 import copy
-import json
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +10,6 @@ from typing import Any
 from stylecli import files
 from stylecli.data.reader import Dataset
 from stylecli.networks.bundle import Bundle
-from stylecli.training.run_folder import append_row
 
 # Given a network and the data: rows of plain JSON values, {"name", "value", ...}, the first metric
 # first. stylecli train makes it of stylecli.metrics, which training does not know.
@@ -47,7 +44,7 @@ def measure_network(
     results = [dict(result) for result in evaluate(seen, dataset)]
     seconds = round(time.monotonic() - started, 3)  # of all metrics together
     rows = [_row(result, where, seconds) for result in results]
-    json.dumps(rows)
+    files.to_json(rows)
     return rows
 
 
@@ -55,19 +52,22 @@ def append_measurements(run: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Add each row to the file of its metric; one without a value has nothing to keep."""
     for row in rows:
         if row["value"] is not None:
-            append_row(metric_path(run, row["name"]), row)
+            files.append_row(metric_path(run, row["name"]), row)
 
 
 def read_measurements(run: Path, name: str) -> list[dict[str, Any]]:
     """Return the rows of one metric that were measured while training, oldest first."""
     path = metric_path(run, name)
-    rows = _rows(path) if path.exists() else []
-    return [row for row in rows if "nimg" in row and "value" in row]
+    return [row for row in files.read_rows(path) if "nimg" in row and "value" in row]
 
 
 def is_measured(run: Path, nimg: int) -> bool:
     """Whether training has measured anything after so many images."""
-    return any(row.get("nimg") == nimg for path in run.glob(METRIC_PATTERN) for row in _rows(path))
+    return any(
+        row.get("nimg") == nimg
+        for path in run.glob(METRIC_PATTERN)
+        for row in files.read_rows(path)
+    )
 
 
 def rewind_measurements(run: Path, nimg: int) -> None:
@@ -76,8 +76,8 @@ def rewind_measurements(run: Path, nimg: int) -> None:
     Rows of ``stylecli metrics``, which say no number of images, stay.
     """
     for path in run.glob(METRIC_PATTERN):
-        kept = [row for row in _rows(path) if row.get("nimg", 0) <= nimg]
-        files.write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+        kept = [row for row in files.read_rows(path) if not files.row_number(row, "nimg") > nimg]
+        files.write_rows(path, kept)
 
 
 def _row(result: dict[str, Any], where: Mapping[str, Any], seconds: float) -> dict[str, Any]:
@@ -92,13 +92,3 @@ def _row(result: dict[str, Any], where: Mapping[str, Any], seconds: float) -> di
         "timestamp": time.time(),
         "total_time": seconds,
     }
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
-        with contextlib.suppress(ValueError):  # torn by a crash
-            row = json.loads(line)
-            if isinstance(row, dict):
-                rows.append(row)
-    return rows

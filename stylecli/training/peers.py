@@ -8,7 +8,6 @@ longest evaluation.
 """
 
 import contextlib
-import json
 import os
 import selectors
 import socket
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from stylecli.errors import ExitCode, StyleCLIError
+from stylecli.files import parse_json, row_line
 
 BEAT_SECONDS = 2.0
 SILENT_SECONDS = 40.0  # a rank not heard for so long is lost
@@ -178,7 +178,9 @@ class Peers:
         peer.heard = time.monotonic()
         *lines, peer.pending = (peer.pending + received).split(b"\n")
         for line in lines:
-            self._take(other, peer, json.loads(line))
+            self._take(
+                other, peer, parse_json(line, f"what process {other} sent", error=StyleCLIError)
+            )
 
     def _take(self, other: int, peer: _Peer, message: dict[str, Any]) -> None:
         if "entered" in message:
@@ -269,4 +271,4 @@ def failure_line(text: str, exit_code: int) -> bytes:
 
 
 def _line(message: dict[str, Any]) -> bytes:
-    return json.dumps(message).encode() + b"\n"
+    return row_line(message)

@@ -4,7 +4,6 @@
 """
 
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -64,8 +63,8 @@ def mend_best(run: Path, nimg: int) -> None:
 
 def read_best(run: Path) -> dict[str, Any] | None:
     """Return what ``best.json`` says: network, nimg, kimg, metric, value; None for none."""
-    with contextlib.suppress(OSError, ValueError):
-        best: dict[str, Any] = json.loads((run / BEST_FILE).read_text())
+    with contextlib.suppress(OSError, NetworkError):
+        best: dict[str, Any] = files.read_json(run / BEST_FILE, error=NetworkError)
         return best
     return None
 

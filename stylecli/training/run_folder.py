@@ -1,21 +1,19 @@
 """A run on disk: its settings, its statistics, its events.
 
-Rows of JSON (``stats.jsonl``, ``events.jsonl``, ``metric-NAME.jsonl``) are appended and made
-durable one by one. A row torn by a crash is cut off before the next one is written, so that every
-line of these files is whole.
+Its statistics, events and measurements are rows of JSON: ``stats.jsonl``, ``events.jsonl``,
+``metric-NAME.jsonl``.
 """
 
 import contextlib
-import json
 import math
 import os
 import platform
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from stylecli import __version__, files
 from stylecli.data.ownership import OwnerLock
@@ -145,14 +143,14 @@ def load_settings(run: Path) -> RunSettings:
 
 def append_statistics(run: Path, row: dict[str, Any]) -> None:
     """Add one line to ``stats.jsonl`` and make it durable."""
-    append_row(run / STATS_FILE, row)
+    files.append_row(run / STATS_FILE, row)
 
 
 def read_statistics(run: Path) -> list[dict[str, Any]]:
     """Return the rows of ``stats.jsonl``; a torn line is left out. What was not finite is NaN."""
     return [
         {name: math.nan if value is None else value for name, value in row.items()}
-        for _, row in _rows(run / STATS_FILE)
+        for row in files.read_rows(run / STATS_FILE)
     ]
 
 
@@ -161,11 +159,12 @@ def rewind_statistics(run: Path, nimg: int) -> None:
     path = run / STATS_FILE
     if not path.exists():
         return
-    kept = [line + "\n" for line, row in _rows(path) if row["nimg"] <= nimg]
-    text = "".join(kept)
-    if text.encode() != path.read_bytes():
-        with files.room_for(path, len(text)):
-            files.write_text(path, text)
+    content = path.read_bytes()
+    rows = files.read_rows(path)
+    kept = [row for row in rows if files.row_number(row, "nimg") <= nimg]
+    if len(kept) < len(rows) or not content.endswith(b"\n"):
+        with files.room_for(path, len(content)):
+            files.write_rows(path, kept)
 
 
 def append_event(run: Path, row: dict[str, Any]) -> None:
@@ -181,56 +180,12 @@ def append_event(run: Path, row: dict[str, Any]) -> None:
         "text": row.get("text", ""),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    append_row(run / EVENTS_FILE, {**filled, **row})
+    files.append_row(run / EVENTS_FILE, {**filled, **row})
 
 
 def read_events(run: Path) -> list[dict[str, Any]]:
     """Return the rows of ``events.jsonl``, oldest first; a torn line is left out."""
-    return [row for _, row in _rows(run / EVENTS_FILE)]
-
-
-def append_row(path: Path, row: Mapping[str, Any]) -> None:
-    """Add one line of JSON to a file and make it durable; cut off a line torn by a crash first.
-
-    JSON has no NaN and no infinity: they are written as null. Raises StyleCLIError when the disk
-    is full.
-    """
-    line = json.dumps(_plain(row), allow_nan=False) + "\n"
-    with files.room_for(path, max(len(line), _ROW_BYTES)), open(path, "ab+") as file:
-        _cut_torn_line(file)
-        file.write(line.encode())
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {name: _plain(item) for name, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _cut_torn_line(file: BinaryIO) -> None:
-    """Cut a file back to its last newline; a whole file is only looked at."""
-    end = file.seek(0, os.SEEK_END)
-    if not end:
-        return
-    file.seek(end - 1)
-    if file.read(1) != b"\n":
-        file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)
-
-
-def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield every whole line of a file of rows, as text and as values."""
-    if not path.exists():
-        return
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
-        with contextlib.suppress(ValueError):
-            row = json.loads(line)
-            if isinstance(row, dict):
-                yield line, row
+    return files.read_rows(run / EVENTS_FILE)
 
 
 def _write(run: Path, settings: RunSettings, *, finished: bool) -> None:

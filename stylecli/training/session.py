@@ -3,12 +3,11 @@
 Nothing here belongs to the run's result, which ``TrainingConfig`` decides. Stdlib only.
 """
 
-import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from stylecli.errors import UsageError
+from stylecli.files import parse_json, to_json
 
 WATCH = ("warn", "stop", "rollback", "off")
 
@@ -35,13 +34,13 @@ class Session:
 
     def to_json(self) -> str:
         """Return one line of JSON, for the command line of a worker process."""
-        return json.dumps(asdict(self))
+        return to_json(asdict(self)).decode()
 
 
 def session_from_json(text: str) -> Session:
     """Rebuild what ``to_json`` wrote; raise UsageError for anything else."""
-    values = json.loads(text)
-    if not isinstance(values, Mapping) or set(values) - {item.name for item in fields(Session)}:
+    values = parse_json(text, "--session", error=UsageError)
+    if set(values) - {item.name for item in fields(Session)}:
         raise UsageError(f"session settings {text!r} are unknown")
     settings: dict[str, Any] = dict(values)
     return Session(**settings)

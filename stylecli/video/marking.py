@@ -5,7 +5,6 @@ in still pictures. A reader that knows nothing of it shows or skips it.
 """
 
 import io
-import json
 import re
 import shutil
 import struct
@@ -18,6 +17,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from stylecli.errors import DataError
+from stylecli.files import parse_json, to_json
 from stylecli.images import encode_picture, read_provenance
 from stylecli.video.encoding import Encoding, start_ffmpeg
 
@@ -30,7 +30,7 @@ def comment_options(encoding: Encoding, provenance: dict[str, Any] | None) -> li
     """Return ffmpeg's options that write provenance, none where mark_video does."""
     if provenance is None or encoding.codec is None:
         return []
-    return ["-metadata", f"comment={json.dumps(provenance)}"]
+    return ["-metadata", f"comment={to_json(provenance, ascii=True).decode()}"]
 
 
 def mark_video(path: Path, encoding: Encoding, provenance: dict[str, Any] | None) -> None:
@@ -39,7 +39,7 @@ def mark_video(path: Path, encoding: Encoding, provenance: dict[str, Any] | None
         return
     with open(path, "r+b") as file:
         if encoding.format == "gif":
-            _add_gif_comment(file, json.dumps(provenance).encode())
+            _add_gif_comment(file, to_json(provenance, ascii=True))
         else:
             _add_webp_xmp(file, _xmp_packet(provenance))
 
@@ -54,10 +54,10 @@ def read_video_provenance(path: Path | str) -> dict[str, Any] | None:
         return read_provenance(path)
     text = _gif_comment(path) if suffix == ".gif" else _comment_tag(path)
     try:
-        provenance = json.loads(text or "")
-    except (ValueError, RecursionError):
+        provenance: dict[str, Any] = parse_json(text or "", path)
+    except DataError:
         return None
-    return provenance if isinstance(provenance, dict) else None
+    return provenance
 
 
 def _comment_tag(path: Path | str) -> str | None:

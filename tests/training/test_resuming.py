@@ -186,7 +186,7 @@ def test_a_snapshot_whose_measuring_was_killed_is_measured_by_the_next_session(
 def test_a_number_that_is_none_is_null_in_the_file(tmp_path: Path) -> None:
     append_statistics(tmp_path, {"nimg": 16, "loss_G": math.nan, "losses": [math.inf, 1.0]})
     line = (tmp_path / "stats.jsonl").read_text()
-    assert line == '{"nimg": 16, "loss_G": null, "losses": [null, 1.0]}\n'
+    assert line == '{"nimg":16,"loss_G":null,"losses":[null,1.0]}\n'
     assert math.isnan(read_statistics(tmp_path)[0]["loss_G"])
 
 

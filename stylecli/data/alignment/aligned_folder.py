@@ -7,7 +7,6 @@ alignment.json                     the settings all were made with
 """
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from stylecli.data.alignment.credits import licence_notes
 from stylecli.data.alignment.records import PART_FILE, RECORDS_FILE, read_records
 from stylecli.data.decoding import open_picture
 from stylecli.errors import DataError
+from stylecli.files import read_json
 
 SETTINGS_FILE = "alignment.json"
 THUMBNAIL_SIZE = 128  # px
@@ -119,12 +119,10 @@ def read_settings(folder: Path) -> dict[str, Any] | None:
     """Return what a folder's pictures were made with; None for a folder that is none of ours."""
     path = folder / SETTINGS_FILE
     try:
-        described = json.loads(path.read_bytes())
+        described: dict[str, Any] = read_json(path)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
-    return described if isinstance(described, dict) else None
+    return described
 
 
 def _picture(folder: Path, record: dict[str, Any]) -> AlignedPicture:

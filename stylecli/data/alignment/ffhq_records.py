@@ -2,7 +2,6 @@
 
 import codecs
 import hashlib
-import json
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from typing import Any, Literal
 from stylecli.data.alignment import credits
 from stylecli.data.alignment.points import Points
 from stylecli.errors import DataError
+from stylecli.files import JSON_DECODER
 from stylecli.progress import Progress, silent
 
 OFFICIAL_MD5 = "425ae20f06a4da1d4dc0f46d40ba5fd6"
@@ -118,7 +118,7 @@ def _chunks(
 
 def _pairs(chunks: Iterator[str], path: Path) -> Iterator[tuple[str, Any]]:
     """Yield key and value of the one object that the text is, holding one value at a time."""
-    decode = json.JSONDecoder().raw_decode
+    decode = JSON_DECODER.raw_decode
     text = next(chunks, "").lstrip()
     if not text.startswith("{"):
         raise DataError(f"{path} is not FFHQ's metadata: expected a JSON object of records")

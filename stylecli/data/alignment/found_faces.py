@@ -4,7 +4,6 @@ The first line says how was searched; then follows a line for each photograph, w
 done. A line that a death has cut short is left out, and its photograph is searched again.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, BinaryIO, Self
 
 from stylecli.data.alignment.detection import Detection
 from stylecli.errors import DataError
+from stylecli.files import parse_row, row_line
 
 FOUND_FILE = "detections.jsonl"
 VERSION = 1  # of the journal and of the search: another one searches anew
@@ -44,9 +44,9 @@ class Journal:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lines = self.path.read_bytes().split(b"\n") if self.path.exists() else [b""]
-            if _parsed(lines[0]) == header:
+            if parse_row(lines[0]) == parse_row(row_line(header)):
                 for line in lines[1:]:
-                    if (entry := _entry(_parsed(line))) is not None:
+                    if (entry := _entry(parse_row(line))) is not None:
                         self.entries[entry.photo] = entry
                 self._file: BinaryIO = open(self.path, "ab")
                 if lines[-1]:  # a torn line must not swallow the next
@@ -81,8 +81,7 @@ class Journal:
         self.close()
 
     def _write(self, record: dict[str, Any]) -> None:
-        line = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
-        self._file.write(line.encode("utf-8", "replace") + b"\n")
+        self._file.write(row_line(record))
         self._file.flush()
 
 
@@ -90,15 +89,8 @@ def read_found(path: Path) -> Iterator[FoundFaces]:
     """Yield the photographs of a journal, the newest line of each last."""
     with open(path, "rb") as file:
         for line in file:
-            if (entry := _entry(_parsed(line))) is not None:
+            if (entry := _entry(parse_row(line))) is not None:
                 yield entry
-
-
-def _parsed(line: bytes) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError:
-        return None  # torn
 
 
 def _entry(record: Any) -> FoundFaces | None:

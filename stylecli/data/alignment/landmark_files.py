@@ -8,7 +8,6 @@ where a face is 68 or 5 points [x, y], or an object with these as "landmarks" an
 Points count in the upright picture, turned as its EXIF tag says.
 """
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from stylecli.data.alignment.found_faces import FoundFaces, read_found
 from stylecli.data.alignment.geometry import check_landmarks
 from stylecli.data.alignment.photographs import Photograph
 from stylecli.errors import DataError, UsageError
+from stylecli.files import parse_json
 
 _POINTS_KEYS = ("landmarks", "face_landmarks", "points")
 _NUMBER_BEHIND = re.compile(r"#\d+$")
@@ -86,20 +86,15 @@ def given_faces(
 def _document(text: str, path: Path) -> Any:
     """Parse a JSON document, or JSON lines as the list of their values."""
     try:
-        return json.loads(text)
-    except RecursionError:
-        raise DataError(f"{path} is nested too deeply: {_EXPECTED}") from None
-    except ValueError as error:
+        return parse_json(text, path, of=object)
+    except DataError as error:
         lines = [line for line in text.splitlines() if line.strip()]
         if len(lines) < 2:
-            raise DataError(f"{path} is not JSON ({error}): {_EXPECTED}") from None
-    values = []
-    for number, line in enumerate(lines, 1):
-        try:
-            values.append(json.loads(line))
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"line {number} of {path} is not JSON ({error})") from None
-    return values
+            raise DataError(f"{error}: {_EXPECTED}") from None
+    return [
+        parse_json(line, f"line {number} of {path}", of=object)
+        for number, line in enumerate(lines, 1)
+    ]
 
 
 def _entries(document: Any, path: Path) -> Iterator[tuple[str, Any]]:

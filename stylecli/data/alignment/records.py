@@ -6,7 +6,6 @@ out, and its picture is made again.
 """
 
 import contextlib
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from stylecli.errors import DataError
-from stylecli.files import replacing
+from stylecli.files import parse_row, replacing, row_line
 
 RECORDS_FILE = "faces.jsonl"
 PART_FILE = RECORDS_FILE + ".part"
@@ -52,10 +51,9 @@ class Records:
 
     def add(self, record: dict[str, Any]) -> None:
         """Append a picture's record; it is on its way to the disk when this returns."""
-        line = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
         offset = self._file.tell()
         try:
-            self._file.write(line.encode("utf-8", "replace") + b"\n")
+            self._file.write(row_line(record))
             self._file.flush()
         except OSError as error:
             raise DataError(f"{self.folder} cannot be written: {error.strerror}") from None
@@ -125,11 +123,7 @@ def read_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _parse(line: bytes) -> dict[str, Any] | None:
     if not line.endswith(b"\n"):
         return None
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(record, dict):
+    if (record := parse_row(line)) is None:
         return None
     number = record.get("number")
     return record if isinstance(number, int) and number >= 0 else None

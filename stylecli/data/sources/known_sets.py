@@ -19,7 +19,6 @@ of 3072 bytes is a picture: 1024 red, green, blue, row by row.
 
 import gzip
 import hashlib
-import json
 import math
 import re
 import struct
@@ -45,6 +44,7 @@ from stylecli.data.sources.labels import (
     read_labels,
 )
 from stylecli.errors import DataError
+from stylecli.files import parse_json
 from stylecli.interop.batch_pickle import MAX_BYTES, read_batch_pickle
 
 LABELS_NAME = "dataset.json"
@@ -127,11 +127,11 @@ def _parse_metadata(content: bytes, names: Sequence[str], where: str) -> dict[in
     find = picture_finder(names)
     known: dict[int, dict[str, Any]] = {}
     for number, line in enumerate(content.splitlines(), 1):
-        try:
-            fields = json.loads(line)
-            place = find(fields.pop("name"))
-        except (ValueError, RecursionError, KeyError, AttributeError, TypeError) as error:
-            raise DataError(f"{where} line {number} is not readable: {error}") from None
+        fields = parse_json(line, f"{where} line {number}")
+        name = fields.pop("name", None)
+        if not isinstance(name, str):
+            raise DataError(f"{where} line {number} is not readable: it names no picture")
+        place = find(name)
         if place is not None:
             known[place] = fields
     return known

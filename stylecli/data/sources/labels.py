@@ -6,7 +6,6 @@ exactly one 1 among zeros: such a row is a class written out, and is taken as th
 
 import csv
 import io
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ import numpy.typing as npt
 from stylecli.data.layout import MAX_LABEL_DIM
 from stylecli.data.sources.base import AnnotatedSource, Source, listing
 from stylecli.errors import DataError
+from stylecli.files import parse_json
 
 _MAX_BYTES = 1 << 32
 
@@ -207,11 +207,8 @@ def parse_label_json(content: bytes, where: Path | str) -> LabelTable | None:
     Class names as labels are taken too, and names for the classes under ``class_names``. Raises
     DataError for anything else.
     """
-    try:
-        found = json.loads(content, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where} is not readable JSON: {error}") from None
-    if not isinstance(found, dict) or "labels" not in found:
+    found = parse_json(content, where)
+    if "labels" not in found:
         raise DataError(f'{where} has no "labels": expected {{"labels": [[name, label], ...]}}')
     rows, class_names = found["labels"], found.get("class_names")
     if rows is None or rows == []:
@@ -350,7 +347,3 @@ def _are_numbers(cells: list[str]) -> bool:
 
 def _all_numbers(values: list[Any]) -> bool:
     return all(type(value) in (int, float) for value in values)
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"it holds {name}")

@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from stylecli.files import write_bytes
+from stylecli.errors import DataError
+from stylecli.files import parse_json, row_line, write_bytes
 from stylecli.ops.cuda.compiler import OPTIONS, Compiled, Resources
 from stylecli.weights import cache_folder
 
@@ -72,7 +73,7 @@ def encode(compiled: Compiled) -> bytes:
         "symbols": compiled.symbols,
         "resources": {name: asdict(one) for name, one in compiled.resources.items()},
     }
-    body = json.dumps(told).encode() + b"\n" + compiled.cubin
+    body = row_line(told) + compiled.cubin
     return FIRST_LINE + hashlib.sha256(body).hexdigest().encode() + b"\n" + body
 
 
@@ -84,7 +85,7 @@ def decode(content: bytes) -> Compiled:
     if hashlib.sha256(body).hexdigest().encode() != digest:
         raise ValueError("the content is not what was stored")
     told, _, cubin = body.partition(b"\n")
-    fields = json.loads(told)
+    fields = parse_json(told, "the list of kernels")
     resources = {name: Resources(**one) for name, one in fields["resources"].items()}
     return Compiled(fields["architecture"], cubin, fields["symbols"], resources)
 
@@ -94,7 +95,7 @@ def _read(path: Path) -> Compiled | None:
         compiled = decode(path.read_bytes())
     except OSError:
         return None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (DataError, ValueError, KeyError, TypeError, AttributeError):
         with contextlib.suppress(OSError):
             path.unlink()
         return None

@@ -75,11 +75,11 @@ def test_incomplete_labels_are_not_used_and_that_is_told(write):
 @pytest.mark.parametrize(
     ("labels", "cause"),
     [
-        ("{", "not readable JSON"),
-        ("[" * 100_000, "not readable JSON"),
-        ('{"labels": [["a.png", NaN]]}', "holds NaN"),
-        ('{"labels": [["a.png", [1e999]]]}', "not finite"),
-        ("[]", 'has no "labels"'),
+        ("{", "is not readable"),
+        ("[" * 100_000, "is not readable"),
+        ('{"labels": [["a.png", NaN]]}', "NaN"),
+        ('{"labels": [["a.png", [1e999]]]}', "too large"),
+        ("[]", "a list, not an object"),
         ({"a": 1}, "does not list its labels"),
         ([["a.png"]], "does not list its labels"),
         ([["a.png", 0], ["b.png", [1.0]]], "mixes kinds of labels"),

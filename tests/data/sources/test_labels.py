@@ -106,7 +106,7 @@ def test_file_names_that_occur_twice_need_their_path(labelled, tmp_path):
         ("x.npy", np.zeros((2, 4)), "2 labels without names"),
         ("x.npy", np.array([{}]), "expected numbers"),
         ("x.npy", np.zeros((3, 2, 2)), r"shape \[3, 2, 2\]"),
-        ("x.json", "[]", 'has no "labels"'),
+        ("x.json", "[]", "a list, not an object"),
         ("x.txt", "1.png one two\n", "not a list of pictures"),
     ],
 )
