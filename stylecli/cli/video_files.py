@@ -13,7 +13,7 @@ from stylecli.errors import UsageError
 
 if TYPE_CHECKING:
     from stylecli.images import Pictures
-    from stylecli.video.encoding import Encoding
+    from stylecli.video import Encoding
 
 FILE = "File"  # the help's heading
 SUFFIXES = {".mp4": "mp4", ".webm": "webm", ".gif": "gif", ".webp": "webp"}
@@ -67,10 +67,14 @@ class VideoTarget:
 
         ``size`` is their (height, width): what the format or players refuse is said first.
         """
-        from stylecli.video.encoding import check_frame, ffmpeg_program, output_options
-        from stylecli.video.frame_files import write_frames
-        from stylecli.video.marking import read_video_provenance
-        from stylecli.video.writing import write_video
+        from stylecli.video import (
+            check_frame,
+            ffmpeg_program,
+            output_options,
+            read_video_provenance,
+            write_frames,
+            write_video,
+        )
 
         refused = check_frame(self.encoding, *size)
         if self.encoding is None:
@@ -124,7 +128,7 @@ def resolve_video(
         if not 0 < rate <= 1000:
             raise UsageError(f"fps {rate:g} is out of range: expected more than 0, at most 1000")
         return VideoTarget(out or folder / stem, rate, None)
-    from stylecli.video.encoding import resolve_encoding
+    from stylecli.video import resolve_encoding
 
     encoding = resolve_encoding(chosen, codec, crf, rate)
     path = out if out is not None and named else (out or folder) / f"{stem}.{chosen}"
