@@ -235,7 +235,7 @@ def _extras(health: Health) -> None:
 
 
 def _cache(health: Health) -> None:
-    from stylecli.ops.cuda.cubin_cache import kernel_folder
+    from stylecli.ops.cuda.compiler import kernel_folder
 
     folder = cache_folder()
     there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
@@ -259,8 +259,8 @@ def _kernels(health: Health, progress: Progress) -> None:
     import torch
 
     from stylecli.errors import UsageError
-    from stylecli.ops.cuda.availability import kernel_mode
-    from stylecli.ops.cuda.examination import examine_operator
+    from stylecli.ops.cuda.selfcheck import examine_operator
+    from stylecli.ops.dispatch import kernel_mode
 
     try:
         mode = kernel_mode()

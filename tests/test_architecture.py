@@ -56,7 +56,7 @@ TORCH_FREE_MODULES = (
 DIGESTS_OF_JSON = {
     "stylecli/data/alignment/cropping.py",
     "stylecli/metrics/classifier_training.py",
-    "stylecli/ops/cuda/cubin_cache.py",
+    "stylecli/ops/cuda/compiler.py",
 }
 DRAWERS = {"utils", "util", "misc", "helpers", "helper", "common"}
 MAX_FILE_LINES = 600

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from stylecli.errors import UsageError
-from stylecli.ops.cuda import activation_calls
+from stylecli.ops.cuda import calls
 from stylecli.ops.dispatch import Route, refuse_forward_mode, route, run_fused
 from stylecli.ops.reference import (
     Activation,
@@ -238,27 +238,25 @@ def activated(x: Tensor, more: Additions, dim: int, activation: Activation) -> T
     """Return clamp(act(x·scale + noise·strength + bias)·gain) in memory of its own."""
 
     def plain() -> Tensor:
-        return activation_calls.laid_out(bias_act_ref(x, more, dim, activation), x, dim, more)
+        return calls.laid_out(bias_act_ref(x, more, dim, activation), x, dim, more)
 
-    return run_fused(
-        NAME, x, lambda: activation_calls.bias_act_forward(x, more, dim, activation), plain
-    )
+    return run_fused(NAME, x, lambda: calls.bias_act_forward(x, more, dim, activation), plain)
 
 
 def activation_gradient(
     dy: Tensor, reference: Tensor, more: Additions, dim: int, activation: Activation,
     from_output: bool, want_sums: bool,
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-    """Return what activation_calls.bias_act_gradient does: dx and, if wanted, sums."""
+    """Return what calls.bias_act_gradient does: dx and, if wanted, sums."""
 
     def kernel() -> tuple[Tensor, Tensor | None]:
-        return activation_calls.bias_act_gradient(
+        return calls.bias_act_gradient(
             dy, reference, more, dim, activation, from_output=from_output, want_sums=want_sums
         )
 
     def plain() -> tuple[Tensor, Tensor | None]:
         dx, sums = gradient_in_steps(dy, reference, more, dim, activation, from_output, want_sums)
-        return activation_calls.laid_out(dx, reference, dim, more), sums
+        return calls.laid_out(dx, reference, dim, more), sums
 
     return run_fused(NAME, reference, kernel, plain)
 
@@ -275,7 +273,7 @@ def bias_act_op(
 
 @bias_act_op.register_fake
 def _(x: Any, bias: Any, scale: Any, noise: Any, strength: Any, dim: int, *numbers: Any) -> Tensor:
-    return activation_calls.empty_output(x, dim, Additions(bias, scale, noise, strength))
+    return calls.empty_output(x, dim, Additions(bias, scale, noise, strength))
 
 
 @torch.library.custom_op("stylecli::bias_act_gradient", mutates_args=())
@@ -296,9 +294,9 @@ def _(
     act: str, alpha: float, gain: float, clamp: float, from_output: bool, want_sums: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     more = Additions(bias, scale, noise, strength)
-    dx = activation_calls.empty_output(reference, dim, more)
-    shape = activation_calls.sums_shape(reference, dim, more) if want_sums else (0,)
-    return dx, dx.new_empty(shape, dtype=activation_calls.wide(dx.dtype))
+    dx = calls.empty_output(reference, dim, more)
+    shape = calls.sums_shape(reference, dim, more) if want_sums else (0,)
+    return dx, dx.new_empty(shape, dtype=calls.wide(dx.dtype))
 
 
 def _gradient(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stylecli.ops.cuda import epilogue_calls
+from stylecli.ops.cuda import calls
 from stylecli.ops.dispatch import Route, refuse_forward_mode, route, run_fused
 from stylecli.ops.reference import (
     EPSILON,
@@ -149,28 +149,28 @@ def in_kernel_form(x: Tensor, *others: Tensor | None) -> tuple[Tensor | None, ..
 def epilogue_with_statistics(
     x: Tensor, bias: Tensor, noise: Tensor | None, strength: Tensor | None, style: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the output and the planes' statistics, as epilogue_calls.epilogue_forward does."""
+    """Return the output and the planes' statistics, as calls.epilogue_forward does."""
 
     def plain() -> tuple[Tensor, Tensor]:
         y = style_epilogue_ref(x, bias, noise, strength, style).contiguous()
         return y, _statistics(x, bias, noise, strength)
 
     inputs = (x, bias, noise, strength, style)
-    return run_fused(NAME, x, lambda: epilogue_calls.epilogue_forward(*inputs), plain)
+    return run_fused(NAME, x, lambda: calls.epilogue_forward(*inputs), plain)
 
 
 def epilogue_gradient(
     dy: Tensor, x: Tensor, bias: Tensor, noise: Tensor | None, strength: Tensor | None,
     style: Tensor, statistics: Tensor,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Return dx and the sums of epilogue_calls.epilogue_gradient."""
+    """Return dx and the sums of calls.epilogue_gradient."""
     inputs = (dy, x, bias, noise, strength, style)
 
     def plain() -> tuple[Tensor, Tensor]:
         dx, sums = style_epilogue_gradient_ref(*inputs)
         return dx.contiguous(), sums
 
-    return run_fused(NAME, x, lambda: epilogue_calls.epilogue_gradient(*inputs, statistics), plain)
+    return run_fused(NAME, x, lambda: calls.epilogue_gradient(*inputs, statistics), plain)
 
 
 def _statistics(x: Tensor, bias: Tensor, noise: Tensor | None, strength: Tensor | None) -> Tensor:
@@ -245,7 +245,7 @@ def second_backward(ctx: Any, ddx: Tensor | None, dsums: Tensor | None) -> list[
 def with_statistics_op(
     x: Tensor, bias: Tensor, noise: Tensor | None, strength: Tensor | None, style: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the output and the planes' statistics, as epilogue_calls.epilogue_forward does."""
+    """Return the output and the planes' statistics, as calls.epilogue_forward does."""
     refuse_forward_mode(NAME)
     return epilogue_with_statistics(x, bias, noise, strength, style)
 
@@ -271,7 +271,7 @@ def gradient_op(
     dy: Tensor, x: Tensor, bias: Tensor, noise: Tensor | None, strength: Tensor | None,
     style: Tensor, statistics: Tensor,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Return dx and the sums of epilogue_calls.epilogue_gradient."""
+    """Return dx and the sums of calls.epilogue_gradient."""
     return epilogue_gradient(dy, x, bias, noise, strength, style, statistics)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from stylecli.errors import UsageError
-from stylecli.ops.cuda.fir_calls import upfirdn2d_forward
+from stylecli.ops.cuda.calls import upfirdn2d_forward
 from stylecli.ops.dispatch import Route, refuse_forward_mode, route, run_fused
 from stylecli.ops.reference import (
     Resampling,

@@ -98,13 +98,10 @@ def host_costs() -> list[str]:
     """Return what a first use and a launch cost on the host, as far as that needs no GPU."""
     import torch
 
-    from stylecli.ops.cuda import availability
-    from stylecli.ops.cuda.compiler import compile_kernels
-    from stylecli.ops.cuda.cubin_cache import compile_cached
-    from stylecli.ops.cuda.driver import CudaBackend
-    from stylecli.ops.cuda.kernel_names import variants
-    from stylecli.ops.cuda.launch import Int64, Launch, hand_over, set_backend
-    from stylecli.ops.cuda.source import kernel_source
+    from stylecli.ops import dispatch
+    from stylecli.ops.cuda.calls import variants
+    from stylecli.ops.cuda.compiler import compile_cached, compile_kernels, kernel_source
+    from stylecli.ops.cuda.runtime import CudaBackend, Int64, Launch, hand_over, set_backend
     from tests.ops.cuda.standins import CPU, CountingCompiler, RecordingRuntime
 
     lines = ["| on the host | CPU time |", "|---|---|"]
@@ -129,8 +126,8 @@ def host_costs() -> list[str]:
             lines.append(f"| {name}: the same from the cache | {again:.1f} ms |")
     x = torch.zeros(8)
     question = ("bias_act", CPU, torch.float32)
-    availability._ANSWERS[question] = True
-    lookup = microseconds(lambda: availability._ANSWERS.get(("bias_act", x.device, x.dtype)), 20000)
+    dispatch._ANSWERS[question] = True
+    lookup = microseconds(lambda: dispatch._ANSWERS.get(("bias_act", x.device, x.dtype)), 20000)
     runtime = RecordingRuntime()
     runtime.launch = lambda *_: None  # type: ignore[method-assign]
     set_backend("cpu", CudaBackend(runtime, CountingCompiler()))

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from stylecli import health
 from stylecli.cli import show_health
-from stylecli.ops.cuda import bandwidth, selfcheck
-from stylecli.ops.cuda.kernel_names import variants
-from stylecli.ops.cuda.launch import DTYPE_NAMES
+from stylecli.ops.cuda import selfcheck
+from stylecli.ops.cuda.calls import variants
+from stylecli.ops.cuda.runtime import DTYPE_NAMES
 
 SECTIONS = ["versions", "devices", "extras", "cache", "kernels", "problems"]
 
@@ -46,14 +46,14 @@ def gpu(monkeypatch):
 
     def measure(name, device, dtype):
         return [
-            bandwidth.Bandwidth(name, way, str(dtype), fused, 400.0)
+            selfcheck.Bandwidth(name, way, str(dtype), fused, 400.0)
             for way, fused in (("forward", 2500.0), ("backward", 2100.0))
         ]
 
     devices.__name__ = "_devices"
     monkeypatch.setattr(health, "_devices", devices)
     monkeypatch.setattr(selfcheck, "check_operator", check)
-    monkeypatch.setattr(bandwidth, "measure_operator", measure)
+    monkeypatch.setattr(selfcheck, "measure_operator", measure)
     return answers
 
 
@@ -176,7 +176,7 @@ def test_a_kernel_that_cannot_be_timed_still_works(run, gpu, monkeypatch):
     def fails(name, device, dtype):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(bandwidth, "measure_operator", fails)
+    monkeypatch.setattr(selfcheck, "measure_operator", fails)
     found = sections(run().stdout)
     assert found["kernels"][1].split() == "cuda:0 bias_act float32 2.0e-06 1e-04".split()
     assert found["problems"][0] == "bias_act cannot be timed on cuda:0: out of memory"

@@ -1,1 +1,1 @@
-"""The one kernel source, what builds launches of it, and what compiles and launches it."""
+"""The one kernel source, what builds launches of it, and what compiles, checks and runs them."""

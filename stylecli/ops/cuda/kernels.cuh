@@ -1,4 +1,4 @@
-// All kernels. NVRTC and g++ instantiate the templates named in kernel_names.py from this one text.
+// All kernels. NVRTC and g++ instantiate the templates named in calls.py from this one text.
 #pragma once
 
 #include "activation.cuh"

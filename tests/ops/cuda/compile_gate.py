@@ -15,9 +15,8 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from stylecli.ops.cuda.compiler import Compiled, compile_kernels
-from stylecli.ops.cuda.kernel_names import variants
-from stylecli.ops.cuda.source import kernel_source
+from stylecli.ops.cuda.calls import variants
+from stylecli.ops.cuda.compiler import Compiled, compile_kernels, kernel_source
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from stylecli.ops.cuda import availability
+from stylecli.ops import dispatch
 from tests.ops.cuda.host_build import HostBackend
 
 
@@ -16,6 +16,6 @@ def host() -> HostBackend:
 @pytest.fixture(autouse=True)
 def _nothing_asked_yet() -> Iterator[None]:
     """Let no test inherit what another found out about the kernels."""
-    availability.forget()
+    dispatch.forget()
     yield
-    availability.forget()
+    dispatch.forget()

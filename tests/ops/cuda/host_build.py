@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 import stylecli.ops.cuda
-from stylecli.ops.cuda.kernel_names import variants
-from stylecli.ops.cuda.launch import Int64, Launch, set_backend
+from stylecli.ops.cuda.calls import variants
+from stylecli.ops.cuda.runtime import Int64, Launch, set_backend
 
 SOURCE = Path(stylecli.ops.cuda.__file__).parent
 MAIN = Path(__file__).with_name("host_main.cpp")
@@ -82,7 +82,7 @@ class HostBackend:
 
     def launch(self, record: Launch) -> None:
         index = self.library.host_find(record.kernel.encode())
-        assert index >= 0, f"{record.kernel} is not in kernel_names.py"
+        assert index >= 0, f"{record.kernel} is not in calls.variants()"
         signature = self.library.host_signature(index).decode()
         assert signature == codes(record), f"{record.kernel} takes {signature}: {codes(record)}"
         assert record.grid[1:] == (1, 1) and record.shared_bytes == 0

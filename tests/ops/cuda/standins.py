@@ -8,7 +8,7 @@ import torch
 
 from stylecli.errors import DeviceError
 from stylecli.ops.cuda.compiler import Compiled
-from stylecli.ops.cuda.driver import CudaBackend
+from stylecli.ops.cuda.runtime import CudaBackend
 
 
 @dataclass

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from stylecli.ops.cuda.bandwidth import RUNS, WARM_UPS, measure_operator
-from stylecli.ops.cuda.kernel_names import variants
+from stylecli.ops.cuda.calls import variants
+from stylecli.ops.cuda.selfcheck import RUNS, WARM_UPS, measure_operator
 from tests.ops.cuda.host_build import installed, needs_compiler
 from tests.ops.cuda.standins import CPU
 

@@ -4,9 +4,16 @@ import os
 
 import pytest
 
-from stylecli.ops.cuda import cubin_cache
-from stylecli.ops.cuda.compiler import Compiled, Resources
-from stylecli.ops.cuda.cubin_cache import cache_key, compile_cached, decode, encode, kernel_folder
+from stylecli.ops.cuda import compiler as cubin_cache
+from stylecli.ops.cuda.compiler import (
+    Compiled,
+    Resources,
+    cache_key,
+    compile_cached,
+    decode,
+    encode,
+    kernel_folder,
+)
 
 KERNELS = ("twice<float>",)
 

@@ -9,18 +9,18 @@ import pytest
 import torch
 
 from stylecli.errors import DeviceError
-from stylecli.ops.cuda import cuda_runtime
+from stylecli.ops.cuda import runtime
 from stylecli.ops.cuda.compiler import Compiled
-from stylecli.ops.cuda.launch import Launch, set_backend
+from stylecli.ops.cuda.runtime import Launch, set_backend
 from tests.ops.cuda.standins import CPU, GPUS
 
-pytestmark = pytest.mark.skipif(
+needs_cuda_core = pytest.mark.skipif(
     find_spec("cuda") is None, reason="cuda-core is not installed (extra cuda)"
 )
 
 
 @pytest.fixture
-def cuda(monkeypatch):
+def core(monkeypatch):
     """Replace what needs a driver, in cuda-core, its bindings and torch; return what they saw."""
     from cuda.bindings import driver
 
@@ -42,9 +42,9 @@ def cuda(monkeypatch):
         yield
         seen.device = before
 
-    runtime = cuda_runtime.CudaRuntime()
-    real = runtime._core
-    runtime._core = SimpleNamespace(
+    own = runtime.CudaRuntime()
+    real = own._core
+    own._core = SimpleNamespace(
         ObjectCode=Code,
         LaunchConfig=real.LaunchConfig,
         Stream=SimpleNamespace(from_handle=lambda handle: f"stream {handle}"),
@@ -60,14 +60,15 @@ def cuda(monkeypatch):
     monkeypatch.setattr(
         torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=seen.stream)
     )
-    seen.runtime = runtime
+    seen.runtime = own
     return seen
 
 
-def record(device=GPUS[0]):
+def plain_record(device=GPUS[0]):
     return Launch("k<float>", (3, 2, 1), 128, 64, (), device)
 
 
+@needs_cuda_core
 def test_what_is_used_of_cuda_core_is_there():
     import cuda.core as core
     from cuda.bindings import driver
@@ -77,77 +78,87 @@ def test_what_is_used_of_cuda_core_is_there():
     assert driver.cuKernelGetFunction and driver.cuFuncLoad
 
 
-def test_launches_with_the_configuration_on_the_current_stream(cuda):
-    cuda.stream = 1234
-    cuda.runtime.launch("kernel", record(), (5, 0.5))
-    ((stream, config, kernel, *values, device),) = cuda.launched
+@needs_cuda_core
+def test_launches_with_the_configuration_on_the_current_stream(core):
+    core.stream = 1234
+    core.runtime.launch("kernel", plain_record(), (5, 0.5))
+    ((stream, config, kernel, *values, device),) = core.launched
     assert (stream, kernel, values, device) == ("stream 1234", "kernel", [5, 0.5], 0)
     assert (config.grid, config.block, config.shmem_size) == ((3, 2, 1), (128, 1, 1), 64)
 
 
-def test_follows_the_stream_when_it_changes(cuda):
-    for cuda.stream in (0, 7, 0):
-        cuda.runtime.launch("kernel", record(), ())
-    assert [stream for stream, *_ in cuda.launched] == ["stream 0", "stream 7", "stream 0"]
+@needs_cuda_core
+def test_follows_the_stream_when_it_changes(core):
+    for core.stream in (0, 7, 0):
+        core.runtime.launch("kernel", plain_record(), ())
+    assert [stream for stream, *_ in core.launched] == ["stream 0", "stream 7", "stream 0"]
 
 
-def test_switches_to_the_device_of_the_launch_and_back(cuda):
-    cuda.runtime.launch("kernel", record(GPUS[1]), ())
-    cuda.runtime.launch("kernel", record(GPUS[0]), ())
-    assert [device for *_, device in cuda.launched] == [1, 0]
-    assert cuda.guarded == [GPUS[1]] and cuda.device == 0
+@needs_cuda_core
+def test_switches_to_the_device_of_the_launch_and_back(core):
+    core.runtime.launch("kernel", plain_record(GPUS[1]), ())
+    core.runtime.launch("kernel", plain_record(GPUS[0]), ())
+    assert [device for *_, device in core.launched] == [1, 0]
+    assert core.guarded == [GPUS[1]] and core.device == 0
 
 
-def test_every_thread_gets_the_context_once(cuda):
+@needs_cuda_core
+def test_every_thread_gets_the_context_once(core):
     def twice():
         for _ in range(2):
-            cuda.runtime.launch("kernel", record(), ())
+            core.runtime.launch("kernel", plain_record(), ())
 
     twice()
     thread = threading.Thread(target=twice)
     thread.start()
     thread.join()
-    assert cuda.current == [0, 0] and len(cuda.launched) == 4
+    assert core.current == [0, 0] and len(core.launched) == 4
 
 
-def test_loads_every_kernel_at_once_on_its_device(cuda):
+@needs_cuda_core
+def test_loads_every_kernel_at_once_on_its_device(core):
     compiled = Compiled("sm_90", b"cubin", {"a<1>": "_Za", "b<2>": "_Zb"}, {})
-    kernels = cuda.runtime.load(compiled, GPUS[1])
+    kernels = core.runtime.load(compiled, GPUS[1])
     assert {name: kernel.handle for name, kernel in kernels.items()} == compiled.symbols
-    assert cuda.guarded == [GPUS[1]] and cuda.loaded == [b"cubin"]
+    assert core.guarded == [GPUS[1]] and core.loaded == [b"cubin"]
 
 
-def test_a_kernel_that_does_not_load_is_named(cuda):
+@needs_cuda_core
+def test_a_kernel_that_does_not_load_is_named(core):
     from cuda.bindings import driver
 
-    cuda.function = lambda handle: (driver.CUresult.CUDA_ERROR_NO_BINARY_FOR_GPU, None)
+    core.function = lambda handle: (driver.CUresult.CUDA_ERROR_NO_BINARY_FOR_GPU, None)
     with pytest.raises(RuntimeError, match=r"a<1>: CUDA_ERROR_NO_BINARY_FOR_GPU"):
-        cuda.runtime.load(Compiled("sm_90", b"cubin", {"a<1>": "_Za"}, {}), GPUS[0])
+        core.runtime.load(Compiled("sm_90", b"cubin", {"a<1>": "_Za"}, {}), GPUS[0])
 
 
-def test_an_argument_on_another_device_is_refused(cuda):
+@needs_cuda_core
+def test_an_argument_on_another_device_is_refused(core):
     with pytest.raises(ValueError, match="an argument is on cpu: expected cuda:1"):
-        cuda.runtime.address(torch.zeros(1), GPUS[1])
-    assert cuda.runtime.address(x := torch.zeros(1), CPU) == x.data_ptr()
+        core.runtime.address(torch.zeros(1), GPUS[1])
+    assert core.runtime.address(x := torch.zeros(1), CPU) == x.data_ptr()
 
 
+@needs_cuda_core
 def test_the_backend_is_made_once(monkeypatch):
     try:
-        first = cuda_runtime.ready_backend(GPUS[0])
-        assert cuda_runtime.ready_backend(GPUS[1]) is first
+        first = runtime.ready_backend(GPUS[0])
+        assert runtime.ready_backend(GPUS[1]) is first
     finally:
         set_backend("cuda", None)
 
 
+@needs_cuda_core
 def test_no_cuda_core_is_told_with_the_command(monkeypatch):
     def missing(self):
         raise ImportError("No module named 'cuda.core'")
 
-    monkeypatch.setattr(cuda_runtime.CudaRuntime, "__init__", missing)
+    monkeypatch.setattr(runtime.CudaRuntime, "__init__", missing)
     with pytest.raises(DeviceError, match=r"No module named 'cuda.core'\), run: pip install 's"):
-        cuda_runtime.ready_backend(GPUS[0])
+        runtime.ready_backend(GPUS[0])
 
 
+@needs_cuda_core
 def test_other_devices_have_no_kernels():
     with pytest.raises(DeviceError, match="no kernels for mps"):
-        cuda_runtime.ready_backend(torch.device("mps"))
+        runtime.ready_backend(torch.device("mps"))

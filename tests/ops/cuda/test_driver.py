@@ -10,8 +10,14 @@ import pytest
 import torch
 
 from stylecli.errors import DeviceError
-from stylecli.ops.cuda.driver import MAX_SHARED_BYTES, marshalled
-from stylecli.ops.cuda.launch import Int64, Launch, hand_over, set_backend
+from stylecli.ops.cuda.runtime import (
+    MAX_SHARED_BYTES,
+    Int64,
+    Launch,
+    hand_over,
+    marshalled,
+    set_backend,
+)
 from tests.ops.cuda.standins import GPUS, FakeCuda
 
 

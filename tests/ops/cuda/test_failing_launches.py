@@ -10,8 +10,8 @@ from torch import Tensor
 from stylecli import ops
 from stylecli.errors import DeviceError
 from stylecli.ops.activation import bias_act_op
-from stylecli.ops.cuda import launch
-from stylecli.ops.cuda.launch import Launch
+from stylecli.ops.cuda import runtime
+from stylecli.ops.cuda.runtime import Launch
 from stylecli.ops.epilogue import style_epilogue_op
 from stylecli.ops.resampling import upfirdn2d_op
 from tests.ops.cuda.host_build import HostBackend, installed, needs_compiler
@@ -20,8 +20,8 @@ pytestmark = needs_compiler
 
 Call = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
-F = torch.tensor([[0.25, 0.5], [0.75, -0.5]], dtype=torch.float64)
-LRELU = ("lrelu", 0.2, 2**0.5, 2.0)
+FILTER = torch.tensor([[0.25, 0.5], [0.75, -0.5]], dtype=torch.float64)
+LRELU_CLAMPED_AT_2 = ("lrelu", 0.2, 2**0.5, 2.0)
 SHAPES = ((2, 3, 4, 4), (3,), (2, 1, 4, 4), (3,), (2, 6))
 CALLS: dict[str, Call] = {
     "bias_act": lambda x, b, n, s, style: ops.bias_act(x, b, act="lrelu", clamp=2.0),
@@ -29,13 +29,15 @@ CALLS: dict[str, Call] = {
         x, b, act="swish", scale=style[:, :3], noise=n, noise_strength=s
     ),
     "bias_act that does nothing": lambda x, b, n, s, style: ops.bias_act(x),
-    "upfirdn2d": lambda x, b, n, s, style: ops.upfirdn2d(x, F, up=2, padding=1, gain=4),
+    "upfirdn2d": lambda x, b, n, s, style: ops.upfirdn2d(x, FILTER, up=2, padding=1, gain=4),
     "style_epilogue": lambda x, b, n, s, style: ops.style_epilogue(
         x, b, noise=n, noise_strength=s, style=style
     ),
-    "registered bias_act": lambda x, b, n, s, style: bias_act_op(x, b, None, None, None, 1, *LRELU),
+    "registered bias_act": lambda x, b, n, s, style: bias_act_op(
+        x, b, None, None, None, 1, *LRELU_CLAMPED_AT_2
+    ),
     "registered upfirdn2d": lambda x, b, n, s, style: upfirdn2d_op(
-        x, F, [2, 2], [1, 1], [1, 1, 1, 1], False, 4.0
+        x, FILTER, [2, 2], [1, 1], [1, 1, 1, 1], False, 4.0
     ),
     "registered style_epilogue": style_epilogue_op,
 }
@@ -54,7 +56,7 @@ class Failing:
         self.host.launch(record)
 
 
-def leaves() -> list[Tensor]:
+def random_leaves() -> list[Tensor]:
     generator = torch.Generator().manual_seed(3)
     drawn = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in SHAPES]
     return [one.requires_grad_() for one in drawn]
@@ -62,7 +64,7 @@ def leaves() -> list[Tensor]:
 
 def derivatives(call: Call) -> list[Tensor | None]:
     """Return the output, its gradients and those of the gradients' squares."""
-    inputs = leaves()
+    inputs = random_leaves()
     y = call(*inputs)
     first = torch.autograd.grad(y.square().sum(), inputs, create_graph=True, allow_unused=True)
     penalty = torch.stack([one.square().sum() for one in first if one is not None]).sum()
@@ -101,7 +103,7 @@ def test_a_failure_in_backward_is_an_error_where_kernels_are_required(
     name: str, host: HostBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STYLECLI_KERNELS", "require")
-    inputs = leaves()
+    inputs = random_leaves()
     with installed(Failing(host, 1)):
         y = CALLS[name](*inputs)
         with pytest.raises(
@@ -115,18 +117,18 @@ def test_a_failure_in_backward_is_an_error_where_kernels_are_required(
 def test_a_grid_over_the_limit_falls_back(
     name: str, host: HostBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = plain(name)(*leaves())
-    monkeypatch.setattr(launch, "INT_MAX", 0)
+    wanted = plain(name)(*random_leaves())
+    monkeypatch.setattr(runtime, "INT_MAX", 0)
     backend = Failing(host, 0)
     with installed(backend), pytest.warns(RuntimeWarning, match="out of range") as told:
-        found = CALLS[name](*leaves())
+        found = CALLS[name](*random_leaves())
     assert len(told) == 1 and backend.asked == 0
     assert torch.allclose(found, wanted, rtol=1e-10, atol=1e-10)
 
 
 def test_the_fallback_keeps_the_dtype_under_autocast(host: HostBackend) -> None:
     x = torch.randn(1, 2, 6, 6, requires_grad=True)
-    f = F.float()
+    f = FILTER.float()
     wanted = ops.upfirdn2d(x, f, padding=1)
     with installed(Failing(host, 0)), pytest.warns(RuntimeWarning, match="cannot be launched"):
         with torch.autocast("cpu", torch.bfloat16):

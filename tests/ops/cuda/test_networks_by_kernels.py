@@ -8,7 +8,7 @@ from torch import Tensor
 
 from stylecli.errors import DeviceError
 from stylecli.networks.bundle import new_network
-from stylecli.ops.cuda.launch import Launch
+from stylecli.ops.cuda.runtime import Launch
 from tests.ops.cuda.host_build import HostBackend, installed, needs_compiler
 
 pytestmark = needs_compiler

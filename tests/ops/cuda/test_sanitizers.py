@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from stylecli.ops.cuda import activation_calls, epilogue_calls, fir_calls
+from stylecli.ops.cuda import calls
 from tests.ops.cuda.battery import LARGE, SMALL, Case
 from tests.ops.cuda.host_build import (
     SANITIZERS,
@@ -53,11 +53,11 @@ def recorded(cases: Iterable[Case], types: Iterable[torch.dtype], backend: HostB
 @pytest.fixture
 def warp_host(monkeypatch: Any) -> HostBackend:
     """Blocks of 32 threads: one OS thread each is still bearable."""
-    monkeypatch.setattr(activation_calls, "ACTIVATION_THREADS", WARP)
-    monkeypatch.setattr(fir_calls, "FIR_THREADS", WARP)
-    monkeypatch.setattr(epilogue_calls, "CHUNK_THREADS", WARP)
-    monkeypatch.setattr(epilogue_calls, "CHUNK", WARP * 16)
-    monkeypatch.setattr(epilogue_calls, "plane_shapes", lambda kind: ((WARP, 8),))
+    monkeypatch.setattr(calls, "ACTIVATION_THREADS", WARP)
+    monkeypatch.setattr(calls, "FIR_THREADS", WARP)
+    monkeypatch.setattr(calls, "CHUNK_THREADS", WARP)
+    monkeypatch.setattr(calls, "CHUNK", WARP * 16)
+    monkeypatch.setattr(calls, "plane_shapes", lambda kind: ((WARP, 8),))
     return HostBackend(WARP_KERNELS)
 
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from stylecli.errors import DeviceError, UsageError
-from stylecli.ops.cuda import availability, selfcheck
-from stylecli.ops.cuda.kernel_names import variants
-from stylecli.ops.cuda.launch import DTYPE_NAMES, set_backend
+from stylecli.ops import dispatch
+from stylecli.ops.cuda import selfcheck
+from stylecli.ops.cuda.calls import variants
+from stylecli.ops.cuda.runtime import DTYPE_NAMES, set_backend
 from tests.ops.cuda.host_build import needs_compiler
 from tests.ops.cuda.standins import CPU, FakeCuda
 
@@ -67,25 +68,25 @@ def test_the_check_reaches_every_kernel_and_passes(working, host, name, dtype):
 
 @needs_compiler
 def test_the_answer_is_remembered(working):
-    assert availability.decide("bias_act", CPU, torch.float32)
+    assert dispatch.decide("bias_act", CPU, torch.float32)
     launched = len(working.runtime.launches)
-    assert availability.decide("bias_act", CPU, torch.float32)
+    assert dispatch.decide("bias_act", CPU, torch.float32)
     assert len(working.runtime.launches) == launched
-    assert availability.reason("bias_act", CPU, torch.float32) is None
+    assert dispatch.reason("bias_act", CPU, torch.float32) is None
 
 
 @needs_compiler
 def test_the_check_leaves_random_state_and_gradients_alone(working):
     state = torch.get_rng_state()
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        assert availability.decide("style_epilogue", CPU, torch.float32)
+        assert dispatch.decide("style_epilogue", CPU, torch.float32)
     assert torch.equal(torch.get_rng_state(), state)
 
 
 @needs_compiler
 def test_the_check_runs_on_its_device_whatever_the_default(working):
     with torch.device("meta"):
-        assert all(availability.decide(name, CPU, torch.float32) for name in OPERATORS)
+        assert all(dispatch.decide(name, CPU, torch.float32) for name in OPERATORS)
 
 
 @needs_compiler
@@ -95,10 +96,10 @@ def test_any_failure_means_plain_pytorch_and_one_warning(working, failure):
     with pytest.warns(
         RuntimeWarning, match="bias_act uses plain PyTorch on cpu in float32: "
     ) as told:
-        assert not availability.decide("bias_act", CPU, torch.float32)
-        assert not availability.decide("bias_act", CPU, torch.float32)
+        assert not dispatch.decide("bias_act", CPU, torch.float32)
+        assert not dispatch.decide("bias_act", CPU, torch.float32)
     assert len(told) == 1
-    assert availability.reason("bias_act", CPU, torch.float32) in str(told[0].message)
+    assert dispatch.reason("bias_act", CPU, torch.float32) in str(told[0].message)
 
 
 @needs_compiler
@@ -108,7 +109,7 @@ def test_any_failure_is_an_error_where_kernels_are_required(working, failure, mo
     FAILURES[failure](working)
     for _ in range(2):
         with pytest.raises(DeviceError, match="bias_act has no kernel on cpu in float32: ") as told:
-            availability.decide("bias_act", CPU, torch.float32)
+            dispatch.decide("bias_act", CPU, torch.float32)
         assert told.value.exit_code == 4
 
 
@@ -138,51 +139,51 @@ def test_one_cause_is_told_once_whatever_it_stops(cuda):
     with pytest.warns(RuntimeWarning, match="cuda-core is not installed, run: pip") as told:
         for name in OPERATORS:
             for dtype in DTYPE_NAMES:
-                assert not availability.decide(name, CPU, dtype)
+                assert not dispatch.decide(name, CPU, dtype)
     assert len(told) == 1
 
 
 def test_off_compiles_nothing(cuda, monkeypatch):
     monkeypatch.setenv("STYLECLI_KERNELS", "off")
-    assert not availability.decide("bias_act", CPU, torch.float32)
+    assert not dispatch.decide("bias_act", CPU, torch.float32)
     assert cuda.compiler.calls == [] and cuda.runtime.launches == []
 
 
 def test_an_unknown_mode_is_a_usage_error(monkeypatch):
     monkeypatch.setenv("STYLECLI_KERNELS", "yes")
     with pytest.raises(UsageError, match="'yes': expected auto, off, require"):
-        availability.decide("bias_act", CPU, torch.float32)
+        dispatch.decide("bias_act", CPU, torch.float32)
 
 
 @needs_compiler
 def test_first_use_during_capture_falls_back_and_is_asked_again_later(working):
     working.runtime.is_capturing = True
     with pytest.warns(RuntimeWarning, match="run one step before the capture") as told:
-        assert not availability.decide("bias_act", CPU, torch.float32)
-        assert not availability.decide("bias_act", CPU, torch.float32)
+        assert not dispatch.decide("bias_act", CPU, torch.float32)
+        assert not dispatch.decide("bias_act", CPU, torch.float32)
     assert len(told) == 1 and working.compiler.calls == []
     working.runtime.is_capturing = False
-    assert availability.decide("bias_act", CPU, torch.float32)
+    assert dispatch.decide("bias_act", CPU, torch.float32)
 
 
 @needs_compiler
 def test_a_launch_that_fails_later_switches_to_plain_pytorch(working):
-    assert availability.decide("bias_act", CPU, torch.float32)
+    assert dispatch.decide("bias_act", CPU, torch.float32)
     with pytest.warns(RuntimeWarning, match="plain PyTorch on cpu in float32: out of resources"):
-        availability.give_up("bias_act", torch.zeros(1), DeviceError("out of resources"))
-    assert not availability.decide("bias_act", CPU, torch.float32)
+        dispatch.give_up("bias_act", torch.zeros(1), DeviceError("out of resources"))
+    assert not dispatch.decide("bias_act", CPU, torch.float32)
 
 
 def test_without_a_backend_the_cpu_has_no_kernels():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert not availability.usable("bias_act", torch.zeros(1))
+        assert not dispatch.usable("bias_act", torch.zeros(1))
 
 
 def test_importing_the_operators_loads_no_compiler_and_no_cuda_package():
     code = (  # torch itself imports cuda.bindings where it is installed
         "import torch, sys; before = set(sys.modules)\n"
-        "import stylecli.ops.dispatch, stylecli.ops.cuda.driver, stylecli.ops.cuda.selfcheck\n"
+        "import stylecli.ops.dispatch, stylecli.ops.cuda.runtime, stylecli.ops.cuda.selfcheck\n"
         "print([name for name in set(sys.modules) - before if name.split('.')[0] == 'cuda'])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
