@@ -15,6 +15,7 @@ import typer
 
 from stylecli.cli.metric_checks import holding_back_interrupts
 from stylecli.errors import ExitCode, StyleCLIError, UsageError
+from stylecli.processes import start_python
 
 if TYPE_CHECKING:
     from stylecli.distributed import Ranks
@@ -60,7 +61,7 @@ def sharing_ranks(count: int | None, device: str) -> Iterator["Ranks"]:
             from stylecli.training.launch import launched_ranks
         with (
             _speaking_once(world.rank, met),
-            launched_ranks(world, lambda: resolve_device(device), met.append) as ranks,
+            launched_ranks(world, lambda: resolve_device(device), met.append, workers) as ranks,
         ):
             yield ranks
             if not ranks.is_main:
@@ -100,9 +101,10 @@ def _start(rank: int, world: "World") -> "subprocess.Popen[bytes]":
         "OMP_NUM_THREADS": _threads(world),
     }  # fmt: skip
     # A session of its own: Ctrl-C is for the main rank, which then ends the others.
-    return subprocess.Popen(
-        [sys.executable, "-m", "stylecli", *sys.argv[1:]],
-        env={**os.environ, **{name: str(value) for name, value in place.items()}},
+    return start_python(
+        "stylecli",
+        *sys.argv[1:],
+        environment={name: str(value) for name, value in place.items()},
         stdout=subprocess.DEVNULL,
         start_new_session=True,
     )

@@ -4,6 +4,9 @@ Every worker is a fresh interpreter that talks through its own pipes, so it shar
 nor locks with this process, runs nobody's main script again, and imports only what the function
 needs (for pictures: numpy and Pillow, no torch). One thread here waits for each worker; that is how
 the item is known on which a worker died.
+
+Function and items go to a worker as pickles of this process. What comes back was made by a process
+that decodes files of strangers: it is read as plain values (``messages.py``), never unpickled.
 """
 
 import contextlib
@@ -22,7 +25,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import IO, Any, Generic, TypeVar
 
-from stylecli.errors import DataError, UsageError
+from stylecli import errors, processes
+from stylecli.data import messages
+from stylecli.errors import DataError, StyleCLIError, UsageError
 
 if sys.platform == "linux":
     import fcntl
@@ -44,16 +49,13 @@ _ENVIRONMENT = {
 }
 _PIPE_BYTES = 1 << 20  # a picture goes through at once
 _LENGTH = struct.Struct("<Q")
-_START = (
-    "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "  # Ctrl-C is for the parent
-    "import sys; sys.path[:] = {path!r}; "
-    "from stylecli.data.workers import serve; serve()"
-)
+_MOST_BYTES = 1 << 34  # of a message; a longer one is none of ours
+_MODULE = "stylecli.data.workers"
 
 
 def count_workers(items: int | None = None) -> int:
     """Return how many processes a job deserves: one for few items, else one per CPU, at most 8."""
-    if (items is not None and items < SMALL_JOB) or not sys.executable:
+    if (items is not None and items < SMALL_JOB) or not processes.can_start_python():
         return 1
     usable = getattr(os, "sched_getaffinity", None)
     return max(1, min(len(usable(0)) if usable else os.cpu_count() or 1, MAX_WORKERS))
@@ -70,11 +72,13 @@ def ordered_map(
     """Yield ``function(item)`` for every item, in order, computed by ``workers`` processes.
 
     None takes ``count_workers``; with 1 all is done in this process. Items are taken as they are
-    needed, ``chunk`` at a time, at most three chunks a worker ahead of what was yielded. Function,
-    items and results must be picklable, and importable from a module. What the function raises is
-    raised here. A worker that dies (killed, out of memory, a crash in a decoder) is a DataError
-    naming the item; with ``on_death``, its result is ``on_death(item, cause)`` instead and the
-    worker is replaced. Ending the iteration early, by Ctrl-C too, ends the workers.
+    needed, ``chunk`` at a time, at most three chunks a worker ahead of what was yielded. Function
+    and items must be picklable, and importable from a module; results are plain values as
+    ``messages.py`` has them. What the function raises is raised here, as a DataError unless it is
+    one of this program's own errors. A worker that dies (killed, out of memory, a crash in a
+    decoder) is a DataError naming the item; with ``on_death``, its result is
+    ``on_death(item, cause)`` instead and the worker is replaced. Ending the iteration early, by
+    Ctrl-C too, ends the workers.
     """
     if workers is None:
         workers = count_workers(len(items) if isinstance(items, Sized) else None)
@@ -139,10 +143,7 @@ class _Crew(Generic[T, R]):
             self._all.discard(worker)
             return self._bury(batch, str(death))
         self._idle.put(worker)
-        try:
-            succeeded, value = pickle.loads(answer)
-        except Exception as error:  # classes may do anything when they are read back
-            raise DataError(f"a worker's result cannot be read: {error}") from None
+        succeeded, value = _unpack(answer)
         if succeeded:
             results: list[R] = value
             return results
@@ -179,12 +180,12 @@ class _Worker:
 
     def __init__(self, function: bytes) -> None:
         self._errors = tempfile.TemporaryFile()  # lives as long as the worker
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _START.format(path=[os.path.abspath(p) for p in sys.path])],
+        self._process = processes.start_python(
+            _MODULE,
+            environment={**_ENVIRONMENT, **os.environ},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env={**_ENVIRONMENT, **os.environ},
         )
         _widen(self._process.stdout)
         self._function: bytes | None = function
@@ -253,21 +254,33 @@ def serve() -> None:
         while (message := _read(sys.stdin.buffer)) is not None:
             try:
                 function = function or pickle.loads(start)
-                answer = (True, [function(item) for item in pickle.loads(message)])
-                content = pickle.dumps(answer, pickle.HIGHEST_PROTOCOL)
+                results = [function(item) for item in pickle.loads(message)]
+                content = messages.to_bytes((True, results))
             except Exception as error:
-                content = _pack_error(error)
+                content = messages.to_bytes((False, _describe(error)))
             _write(back, content)
     os._exit(0)  # nothing to tidy up, and the pipes may be broken
 
 
-def _pack_error(error: Exception) -> bytes:
-    try:
-        content = pickle.dumps((False, error))
-        pickle.loads(content)  # some can be written and not read back
-    except Exception:
-        content = pickle.dumps((False, DataError(f"{type(error).__name__}: {error}")))
-    return content
+def _describe(error: Exception) -> tuple[str, str]:
+    """Return an error as (class, text); one that is not this program's own as a DataError."""
+    if isinstance(error, StyleCLIError):
+        return type(error).__name__, str(error)
+    return DataError.__name__, f"{type(error).__name__}: {error}"
+
+
+def _unpack(answer: bytes) -> tuple[bool, Any]:
+    """Return (True, results) or (False, the error to raise); DataError for any other bytes."""
+    value = messages.from_bytes(answer)
+    match value:
+        case (True, list()):
+            return value[0], value[1]
+        case (False, (str(name), str(text))):
+            kind = getattr(errors, name, None)
+            if not (isinstance(kind, type) and issubclass(kind, StyleCLIError)):
+                kind = DataError
+            return False, kind(text)
+    raise DataError(f"a worker's answer is neither results nor an error: {value!r:.80}")
 
 
 def _to_bytes(value: object) -> bytes:
@@ -299,5 +312,13 @@ def _read(pipe: IO[bytes]) -> bytes | None:
     if len(start) < _LENGTH.size:
         return None
     length: int = _LENGTH.unpack(start)[0]
-    content = pipe.read(length)
+    content = pipe.read(length) if length <= _MOST_BYTES else b""
     return content if len(content) == length else None
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+    # By its name: what travels refers to the classes of that module, not to those of __main__.
+    from stylecli.data.workers import serve as _serve
+
+    _serve()

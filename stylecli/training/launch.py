@@ -7,13 +7,15 @@ convolutions hardly speed up from threads. On GPUs each process has one.
 import contextlib
 import datetime
 import os
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stylecli import processes
 from stylecli.distributed import Ranks, join, leave
 from stylecli.errors import DeviceError, ExitCode, Interrupted, StyleCLIError
 from stylecli.training import run_folder
@@ -76,24 +78,21 @@ def rank_processes(
     threads_before, threads = torch.get_num_threads(), max(1, (os.cpu_count() or 1) // count)
     store = TCPStore(_LOOPBACK, 0, is_master=True, wait_for_workers=False)
     hub = Hub(_LOOPBACK)
-    command = [sys.executable, "-m", "stylecli.training.worker", str(run), "--count", str(count),
-               "--store", str(store.port), "--hub", str(hub.port), "--threads", str(threads),
-               "--session", session.to_json()]  # fmt: skip
-    command += (["--calibrate"] if calibrate else []) + (["--cuda"] if cuda else [])
-    environment = {
-        **os.environ, "OMP_NUM_THREADS": str(threads), TOKEN_VARIABLE: hub.token
-    }  # fmt: skip
+    arguments = [str(run), "--count", str(count), "--store", str(store.port),
+                 "--hub", str(hub.port), "--threads", str(threads),
+                 "--session", session.to_json()]  # fmt: skip
+    arguments += (["--calibrate"] if calibrate else []) + (["--cuda"] if cuda else [])
+    environment = {"OMP_NUM_THREADS": str(threads), TOKEN_VARIABLE: hub.token}
     workers = [
-        subprocess.Popen([*command, "--rank", str(rank)], env=environment)
+        processes.start_python(
+            "stylecli.training.worker", *arguments, "--rank", str(rank), environment=environment
+        )
         for rank in range(1, count)
     ]
     torch.set_num_threads(threads)
     try:
         links = hub.gather(count, ARRIVAL_SECONDS, lambda: _early_end(workers))
-        peers = Peers(
-            0, links,
-            exit_code=lambda rank: workers[rank - 1].poll(), on_loss=lambda: _kill(workers),
-        )  # fmt: skip
+        peers = _watch_over(workers, links)
         with reporting(peers), _group(0, count, store, peers, cuda=cuda) as ranks:
             yield ranks
     finally:
@@ -107,12 +106,14 @@ def launched_ranks(
     world: World,
     device: Callable[[], "torch.device"],
     met: Callable[[Peers], None] = lambda peers: None,
+    workers: "Sequence[subprocess.Popen[bytes]]" = (),
 ) -> Iterator[Ranks]:
     """Yield this process's rank in a world that a launcher started; ``device`` resolves its device.
 
-    ``met`` is handed the watch as soon as there is one. The main rank's ``rank_processes`` then
-    starts no processes; when none came, the others end with this context. Raises StyleCLIError when
-    not all arrive.
+    ``met`` is handed the watch as soon as there is one. ``workers`` are the processes of the ranks
+    1 and up, where this one started them: the end of one is then noticed before it has arrived.
+    The main rank's ``rank_processes`` then starts no processes; when none came, the others end with
+    this context. Raises StyleCLIError when not all arrive.
     """
     import torch
 
@@ -122,12 +123,12 @@ def launched_ranks(
     if world.rank == 0:
         hub = Hub(_LOOPBACK if world.machines == 1 else "")
         store.set("hub", f"{hub.port} {hub.token}")
-        links = hub.gather(world.count, ARRIVAL_SECONDS)
+        links = hub.gather(world.count, ARRIVAL_SECONDS, lambda: _early_end(workers))
     else:
         port, token = store.get("hub").decode().split()
         host = _LOOPBACK if world.machines == 1 else world.host
         links = {0: reach_hub(world.rank, host, int(port), token, ARRIVAL_SECONDS)}
-    peers = Peers(world.rank, links)
+    peers = _watch_over(workers, links) if workers else Peers(world.rank, links)
     met(peers)
     with reporting(peers):
         cuda = device().type == "cuda"
@@ -272,18 +273,30 @@ def _meet(world: World) -> "Store":
     return PrefixStore(f"stylecli-{attempt}", store)
 
 
-def _early_end(workers: "list[subprocess.Popen[bytes]]") -> str | None:
+def _watch_over(
+    workers: "Sequence[subprocess.Popen[bytes]]", links: dict[int, socket.socket]
+) -> Peers:
+    """Return the main rank's watch over processes that it started itself."""
+    return Peers(
+        0,
+        links,
+        exit_code=lambda rank: workers[rank - 1].poll(),
+        on_loss=lambda: _kill(workers),
+    )
+
+
+def _early_end(workers: "Sequence[subprocess.Popen[bytes]]") -> str | None:
     """Say which worker ended before it reported, if one did."""
     for rank, worker in enumerate(workers, start=1):
         if (code := worker.poll()) is not None:
             return (
-                f"training process {rank} ended with exit code {code} as it started: its own "
+                f"process {rank} ended with exit code {code} as it started: its own "
                 "message stands above"
             )
     return None
 
 
-def _kill(workers: "list[subprocess.Popen[bytes]]") -> None:
+def _kill(workers: "Sequence[subprocess.Popen[bytes]]") -> None:
     """End all workers at once, after a moment in which one that failed says why."""
     deadline = time.monotonic() + 3.0
     for worker in workers:

@@ -7,6 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -317,3 +319,21 @@ def test_what_fails_on_a_rank_is_said_once(trained, with_stand_in, tiny_lmdb, tm
     done = in_processes("kid", "--data", str(tmp_path / "damaged"), "--ranks", "2", "--quiet")
     assert done.returncode == 3, done.stderr
     assert done.stderr.count("stylecli: ") == 1 and "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds its child in /proc")
+def test_a_rank_that_dies_as_it_starts_is_said_at_once(trained, with_stand_in):
+    command = [sys.executable, "-m", "stylecli", "metrics", "kid", "--ranks", "2", "--no-log"]
+    main = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    children = Path(f"/proc/{main.pid}/task/{main.pid}/children")
+    try:
+        deadline = time.monotonic() + 60
+        while not (found := children.read_text().split()):
+            assert time.monotonic() < deadline and main.poll() is None
+            time.sleep(0.02)
+        os.kill(int(found[0]), signal.SIGKILL)
+        _, errors = main.communicate(timeout=60)  # 5 minutes, where it waits for the rank to come
+    finally:
+        main.kill()
+    assert main.returncode == 1
+    assert "process 1 ended with exit code -9" in errors and "Traceback" not in errors

@@ -1,7 +1,9 @@
 """Work spread over processes comes back in order, and no process outlives it."""
 
 import os
+import pickle
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -11,6 +13,13 @@ import pytest
 from stylecli.data import workers
 from stylecli.data.workers import ordered_map
 from stylecli.errors import DataError, UsageError
+
+
+@pytest.fixture(autouse=True)
+def _importable_here(monkeypatch):
+    """Let workers import this file: nothing of this process's own path reaches them."""
+    known = os.environ.get("PYTHONPATH", "")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.path.dirname(__file__), known]))
 
 
 def square(number):
@@ -46,6 +55,24 @@ def fail_on_seven(number):
 def raise_what_cannot_travel(number):
     """Raise an error that holds something unpicklable."""
     raise ValueError(lambda: number)
+
+
+def forge(number):
+    """Answer as a decoder would that a picture has taken over: with a pickle that runs code."""
+    mark = os.environ["STYLECLI_TEST_MARK"]
+    content = pickle.dumps((True, [_Loud(mark)]))
+    os.write(3, struct.pack("<Q", len(content)) + content)
+    time.sleep(60)
+
+
+class _Loud:
+    """Runs something when it is unpickled."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return open, (self.mark, "w")
 
 
 def signal_handling(number):
@@ -113,14 +140,22 @@ def test_errors_arrive_as_they_were():
         list(ordered_map(raise_what_cannot_travel, range(3), workers=2))
 
 
+def test_nothing_that_a_worker_sends_is_run(tmp_path, monkeypatch):
+    mark = tmp_path / "RAN"
+    monkeypatch.setenv("STYLECLI_TEST_MARK", str(mark))
+    with pytest.raises(DataError, match="a worker's answer is damaged"):
+        list(ordered_map(forge, range(3), workers=2))
+    assert not mark.exists()
+
+
 def test_what_cannot_travel_is_said():
     with pytest.raises(DataError, match="cannot be sent to a worker"):
         list(ordered_map(lambda n: n, range(3), workers=2))
 
 
 def test_an_interpreter_that_does_not_start_is_said(monkeypatch):
-    monkeypatch.setattr(workers, "_START", "raise SystemExit('no luck')  # {path}")
-    with pytest.raises(DataError, match="no worker process can be started: no luck"):
+    monkeypatch.setattr(workers, "_MODULE", "stylecli.no_such_module")
+    with pytest.raises(DataError, match=r"no worker process can be started: .*no_such_module"):
         list(ordered_map(square, range(3), workers=2))
 
 

@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
-from multiprocessing import parent_process
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +49,6 @@ class MtcnnDetector:
 
     def __init__(self) -> None:
         self._pnet, self._rnet, self._onet = _networks()
-        if parent_process() is not None:  # one of several workers: a core each
-            torch.set_num_threads(1)
 
     @torch.inference_mode()
     def detect(self, image: Image.Image) -> list[Detection]:

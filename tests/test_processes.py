@@ -1,0 +1,122 @@
+"""Python processes are started in one place, and import nothing from the working folder."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stylecli import processes
+from stylecli.errors import StyleCLIError
+from stylecli.processes import start_python
+
+ROOT = Path(__file__).parent.parent
+FILES = sorted((ROOT / "stylecli").rglob("*.py"))
+# Files that start programs other than Python, by the module's path.
+OTHER_PROGRAMS = ("health", "video/", "interop/", "ops/cuda/")
+# The names by which Python starts processes of any kind.
+STARTING = {"Popen", "run", "call", "check_call", "check_output", "getoutput", "getstatusoutput"}
+OS_STARTING = {"fork", "forkpty", "system", "popen", "startfile", "posix_spawn", "posix_spawnp"}
+# Modules that Python and the libraries import early, and so would from a folder on the path.
+BESIDE = ("signal", "enum", "collections", "random", "types", "struct", "torch", "numpy", "PIL")
+
+
+def names_used(path: Path) -> set[str]:
+    """Return the dotted names that a file uses: ``os.fork``, ``subprocess.run``."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+
+
+def modules_imported(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+    return found
+
+
+def shown(path: Path) -> str:
+    return path.relative_to(ROOT / "stylecli").as_posix()
+
+
+def test_python_is_started_in_one_place() -> None:
+    wrong = {}
+    for path in FILES:
+        if shown(path) == "processes.py":
+            continue
+        names = names_used(path)
+        found = {"sys.executable"} & names
+        found |= {name for name in names if name.startswith("os.") and name[3:] in OS_STARTING}
+        found |= {name for name in names if name.startswith(("os.exec", "os.spawn"))}
+        found |= {"multiprocessing", "runpy", "concurrent.futures.process"} & modules_imported(path)
+        if found:
+            wrong[shown(path)] = found
+    assert wrong == {}
+
+
+def test_other_programs_are_started_by_few() -> None:
+    called = {}
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in {
+                f"subprocess.{name}" for name in STARTING
+            }:
+                called.setdefault(shown(path), ast.unparse(node.func))
+    allowed = ("processes.py", *OTHER_PROGRAMS)
+    assert [name for name in called if not name.startswith(allowed)] == []
+    assert "processes.py" in called
+
+
+def test_pickles_are_read_only_by_a_worker_of_its_parent() -> None:
+    """Nothing else may run what a stream of bytes says."""
+    wrong = {}
+    for path in FILES:
+        names = names_used(path)
+        found = {"torch.load", "marshal.loads", "shelve.open"} & names
+        if shown(path) != "data/workers.py":
+            found |= {"pickle.load", "pickle.loads", "pickle.Unpickler"} & names
+        if found:
+            wrong[shown(path)] = found
+    source = (ROOT / "stylecli/data/workers.py").read_text(encoding="utf-8")
+    serving = source[source.index("def serve()") : source.index("def _describe")]
+    assert wrong == {}
+    assert source.count("pickle.loads(") == serving.count("pickle.loads(") == 2
+
+
+def test_nothing_beside_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mark = tmp_path / "RAN"
+    for name in BESIDE:
+        (tmp_path / f"{name}.py").write_text(f"open({str(mark)!r}, 'a').write('{name} ')\n")
+    monkeypatch.chdir(tmp_path)
+    # An empty entry of PYTHONPATH means the working folder to Python.
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["", str(ROOT)]))
+    for module in ("stylecli.training.worker", "stylecli.data.workers", "stylecli"):
+        started = start_python(
+            module, "--help", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )  # fmt: skip
+        _, errors = started.communicate(timeout=120)
+        assert started.returncode == 0, errors.decode()
+    assert not mark.exists(), mark.read_text()
+
+
+def test_the_parents_environment_and_more_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STYLECLI_TEST_ONE", "1")
+    options = {"stdout": subprocess.PIPE, "stdin": subprocess.DEVNULL}
+    started = start_python(
+        "timeit", "-n1", "-r1", "-s", "import os",
+        "print(os.environ['STYLECLI_TEST_ONE'], os.environ['STYLECLI_TEST_TWO'])",
+        environment={"STYLECLI_TEST_TWO": "2"}, **options,
+    )  # fmt: skip
+    assert started.communicate(timeout=60)[0].startswith(b"1 2")
+
+
+def test_a_python_without_a_program_of_its_own_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "")
+    assert not processes.can_start_python()
+    with pytest.raises(StyleCLIError, match="--workers 1"):
+        start_python("stylecli")
