@@ -58,10 +58,18 @@ def load_network(path: Path | str) -> Bundle:
 
 
 def is_foreign(path: Path | str) -> bool:
-    """Tell by its first bytes whether a file is a pickle or a torch zip, and so not one of ours."""
-    with open(path, "rb") as file:
-        start = file.read(4)
-    return start[:1] == b"\x80" or start == b"PK\3\4"
+    """Tell by its first bytes whether a file is a pickle or a torch zip, and so not one of ours.
+
+    Raises NetworkError for what a download leaves in place of a file: a page, a pointer, nothing.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(1024)
+    except OSError as error:
+        raise NetworkError(f"{path} is not readable: {error.strerror}") from None
+    if wrong := files.name_failed_download(start):
+        raise NetworkError(f"{path} {wrong}")
+    return start.startswith((b"\x80", b"PK\3\4"))
 
 
 def save_network(

@@ -70,6 +70,30 @@ def write_json(path: Path | str, value: Any) -> None:
     write_bytes(path, to_json(value, indent=2) + b"\n")
 
 
+def name_failed_download(start: bytes) -> str:
+    """Say in words that follow a file's name what came instead of it, by its first kilobyte.
+
+    Empty for anything that may be what was wanted.
+    """
+    if not start:
+        return "is empty: get it again"
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n\0").lower()
+    if text.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the file itself: run git lfs pull"
+    if text.startswith(b"<svg") or (text.startswith(b"<") and b"<svg" in text):
+        return "is an SVG drawing, which has no pixels: export it as PNG"
+    if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")) or (
+        text.startswith(b"<") and b"<html" in text
+    ):
+        return (
+            "is a web page, not the file itself: the download failed or needed a confirmation; "
+            "open the address in a browser"
+        )
+    if text.startswith((b"<?xml", b"<error", b"<!--")):
+        return "is an XML document, such as a server's error message: get the file again"
+    return ""
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -57,7 +57,7 @@ def test_differences_are_listed_in_one_table(tiny_network_file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [(b"", "not a readable"), (b"GIF89a........", "not a readable")]
+    ("content", "words"), [(b"", "is empty"), (b"GIF89a........", "not a readable")]
 )
 def test_other_files_are_refused(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "other.safetensors"

@@ -78,15 +78,13 @@ class Variables:
 
 
 def state_dict(tree: Any, what: str) -> Arrays:
-    """Return the arrays of a state dict, without the prefix that DataParallel leaves."""
+    """Return a state dict whose entries are checked to be arrays with names."""
     if not isinstance(tree, dict):
         raise NetworkError(f"{what} is not a state dict")
-    arrays: Arrays = {}
     for name, value in tree.items():
         if not isinstance(name, str) or len(name) > _LONGEST or not isinstance(value, np.ndarray):
             raise NetworkError(f"{what} holds something else than arrays under {shown(name)}")
-        arrays[name.removeprefix("module.")] = value
-    return arrays
+    return tree
 
 
 def infer_channels(widths: list[int]) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from stylecli import weights
 from stylecli.errors import NetworkError, WeightsError
+from stylecli.files import name_failed_download
 from stylecli.interop.array_pickle import read_array_pickle
 from stylecli.interop.foreign_tree import read_foreign_tree
 from stylecli.interop.nvidia_features import convert_inception, convert_vgg16
@@ -91,6 +92,10 @@ def _is_vgg16(arrays: dict[str, NDArray[Any]]) -> bool:
 
 
 def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    with open(path, "rb") as file:
+        head = file.read(1024)
+    if wrong := name_failed_download(head):
+        raise WeightsError(f"{path} {wrong}")
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
@@ -99,8 +104,6 @@ def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
             return load_file(str(path))
         except (SafetensorError, OSError) as error:
             raise WeightsError(f"{path} is damaged or no safetensors file: {error}") from None
-    with open(path, "rb") as file:
-        head = file.read(64)
     if head.startswith(b"PK\3\4"):
         return _read_torch(path)
     if not head.startswith(b"\x80"):  # the opcode every binary pickle begins with

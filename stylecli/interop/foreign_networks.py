@@ -1,23 +1,35 @@
 """Foreign network files: which family a file is of, under which licence, and how to convert it.
 
-    tree of plain values  ->  Family  ->  ForeignNetworks (configuration and arrays, our names)
+    tree of plain values  ->  unwrap  ->  Family  ->  ForeignNetworks (configuration and arrays,
+    our names)
 
-Families that are recognised and not run yet are described all the same (``describe_foreign``).
+People save the same network in many wrappings: under a key, behind the prefixes that DataParallel
+and torch.compile leave, beside counters and settings. ``unwrap`` takes all of that off. Families
+that are recognised and not run yet are described all the same (``describe_foreign``).
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from stylecli.errors import NetworkError
-from stylecli.interop.converted import ForeignNetworks
+from stylecli.interop.converted import Arrays, ForeignNetworks
 from stylecli.interop.foreign_tree import PersistentModule, TFNetwork, read_foreign_tree
 from stylecli.interop.huangzh13 import convert_huangzh13
 from stylecli.interop.rosinality import convert_rosinality
 from stylecli.interop.stand_ins import PlainObject
 from stylecli.interop.tf_stylegan1 import convert_tf_triple
-from stylecli.interop.tree_facts import child_modules, persistent_facts, plain_facts, tf_facts
+from stylecli.interop.tree_facts import (
+    SETTINGS,
+    child_modules,
+    persistent_facts,
+    plain_facts,
+    tf_facts,
+)
 
 _NVIDIA_BY_NC = "CC BY-NC 4.0 (NVIDIA); check the source if somebody else trained it"
 _NVIDIA_OTHER = "NVIDIA's own are for non-commercial use; check the source if others trained it"
@@ -70,6 +82,26 @@ _TF = {
     "G_main": Family("StyleGAN2 (NVIDIA, TensorFlow)", _NVIDIA_OTHER, tf_facts),
 }  # fmt: skip
 
+# One tensor's name by which the state dict of each network is found, wherever it lies.
+_GENERATORS = {
+    "generator.progression.0.conv1.input": _ROSINALITY_1,
+    "g_synthesis.init_block.epi1.style_mod.lin.weight": _HUANGZH13,
+    "conv1.conv.modulation.weight": _ROSINALITY_2,
+}
+_DISCRIMINATORS = {
+    "linear.linear.weight_orig": _ROSINALITY_1,
+    "final_block.dense1.weight": _HUANGZH13,
+}
+# What PyTorch's wrappers put into names, at any place and in any order.
+_WRAPPERS = frozenset(
+    ("module", "_orig_mod", "_fsdp_wrapped_module", "_forward_module", "_checkpoint_wrapped_module")
+)
+# Words in the keys above an average of weights; the counter is that of torch's AveragedModel.
+_AVERAGES = frozenset(("ema", "running", "averaged", "average", "avg", "swa", "shadow", "gs"))
+_AVERAGE_COUNTER = "n_averaged"
+_DEEPEST, _MOST_DICTS = 3, 200  # levels and dicts that are looked into
+_MOST_COPIES = 8  # networks of a kind in one dict
+
 # The second net: converters check what they take, and tests and the fuzzer call them without it.
 _UNFORESEEN = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 
@@ -80,7 +112,7 @@ def read_foreign_networks(path: Path) -> ForeignNetworks:
     Raises NetworkError for contents that are no network, families that are recognised and not run
     yet, and settings that our networks do not have.
     """
-    tree = read_foreign_tree(path)
+    tree = unwrap(read_foreign_tree(path), path)
     family = recognise(tree, path)
     if family.convert is None:
         raise NetworkError(
@@ -104,7 +136,7 @@ def read_foreign_networks(path: Path) -> ForeignNetworks:
 
 def describe_foreign(path: Path) -> dict[str, Any]:
     """Return the family of a foreign file, its licence and its facts; run nothing in it."""
-    tree = read_foreign_tree(path)
+    tree = unwrap(read_foreign_tree(path), path)
     family = recognise(tree, path)
     try:
         facts = family.facts(tree)
@@ -157,19 +189,108 @@ def _of_objects(tree: dict[Any, Any]) -> Family | None:
 def _of_names(tree: dict[Any, Any]) -> Family | None:
     if "GAN" in tree and "version" in tree:
         return _LUCIDRAINS
-    inner = next((tree[key] for key in ("g_running", "g_ema") if key in tree), tree)
+    inner = next((tree[key] for key in ("g_running", "g_ema", "generator") if key in tree), tree)
     if not isinstance(inner, dict):
         return None
-    names = {str(name).removeprefix("module.") for name in inner}
-    for sign, family in (
-        ("generator.progression.0.conv1.input", _ROSINALITY_1),
-        ("g_synthesis.init_block.epi1.style_mod.lin.weight", _HUANGZH13),
-        ("final_block.dense1.weight", _HUANGZH13),
-        ("conv1.conv.modulation.weight", _ROSINALITY_2),
-    ):
-        if sign in names:
-            return family
-    return None
+    signs = {**_GENERATORS, **_DISCRIMINATORS}
+    return next((family for sign, family in signs.items() if sign in inner), None)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The state dict of one network, and the words of the keys and prefix that led to it."""
+
+    role: str  # "g_running" for an average, "generator" or "discriminator"
+    family: Family
+    arrays: Arrays
+    where: str
+
+
+def unwrap(tree: Any, path: Path) -> Any:
+    """Return what a file holds in the form that its own program writes, without wrappings.
+
+    State dicts come back as {g_running, generator, discriminator} or, where one stands alone and
+    bare, as itself; their names have no wrapper's prefix, and counters are gone. What is recognised
+    in no way comes back as it is. Raises NetworkError where two networks could be meant.
+    """
+    if isinstance(tree, PersistentModule):
+        return {"G_ema": tree}
+    if not isinstance(tree, dict) or _of_objects(tree):
+        return tree
+    if (known := _of_names(tree)) is not None and known.convert is None:
+        return tree
+    parts: dict[str, _Part] = {}
+    for part in _parts(tree, path):
+        first = parts.setdefault(part.role, part)
+        if first is part or part.role == "discriminator" or _same(first.arrays, part.arrays):
+            continue  # an average of a discriminator is nothing that is drawn or trained on
+        raise NetworkError(
+            f"{path} holds two networks, at {_shown_key(first.where)} and "
+            f"{_shown_key(part.where)}: save one of them alone"
+        )
+    if not parts:
+        inner = next(
+            (value for value in tree.values() if isinstance(value, PersistentModule)), None
+        )
+        return tree if inner is None else {"G_ema": inner}
+    if len(parts) == 1 and not (only := next(iter(parts.values()))).where:
+        return only.arrays
+    settings = {key: tree[key] for key in SETTINGS if key in tree}
+    return {role: part.arrays for role, part in parts.items()} | settings
+
+
+def _parts(tree: dict[Any, Any], path: Path) -> Iterator[_Part]:
+    """Yield every network's state dict in nested dicts, each dict once."""
+    waiting: list[tuple[dict[Any, Any], str, int]] = [(tree, "", 0)]
+    seen: set[int] = set()
+    while waiting and len(seen) < _MOST_DICTS:
+        inner, where, depth = waiting.pop(0)
+        if id(inner) in seen:
+            continue
+        seen.add(id(inner))
+        yield from _parts_here(inner, where, path)
+        waiting += [
+            (value, f"{where}{key}.", depth + 1)
+            for key, value in inner.items()
+            if isinstance(value, dict) and isinstance(key, str) and depth < _DEEPEST
+        ]
+
+
+def _same(one: Arrays, other: Arrays) -> bool:
+    return one.keys() == other.keys() and all(np.array_equal(one[key], other[key]) for key in one)
+
+
+def _parts_here(inner: dict[Any, Any], where: str, path: Path) -> Iterator[_Part]:
+    arrays: Arrays = {}
+    for name, value in inner.items():
+        if isinstance(name, str) and isinstance(value, np.ndarray):
+            bare = ".".join(word for word in name.split(".") if word not in _WRAPPERS)
+            if bare in arrays:
+                raise NetworkError(f"{path} names the tensor {_shown_key(bare)} twice")
+            arrays[bare] = value
+    for signs, generates in ((_GENERATORS, True), (_DISCRIMINATORS, False)):
+        for sign, family in signs.items():
+            # A stranger's file may have any number: each costs a look at all names.
+            found = [name for name in arrays if name == sign or name.endswith("." + sign)]
+            for name in found[:_MOST_COPIES]:
+                prefix = name[: -len(sign)]
+                words = set(re.split(r"[^a-z0-9]+", (where + prefix).lower()))
+                average = bool(words & _AVERAGES) or _AVERAGE_COUNTER in inner
+                role = "g_running" if average else "generator"
+                own = {
+                    other[len(prefix) :]: array
+                    for other, array in arrays.items()
+                    if other.startswith(prefix) and not _is_counter(other, array)
+                }
+                yield _Part(role if generates else "discriminator", family, own, where + prefix)
+
+
+def _is_counter(name: str, array: Any) -> bool:
+    return array.size <= 1 and (array.dtype.kind in "iub" or "." not in name)
+
+
+def _shown_key(where: str) -> str:
+    return repr(where[:80].rstrip(".")) if where else "the top"
 
 
 def _outline(tree: Any) -> str:

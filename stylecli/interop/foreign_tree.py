@@ -44,6 +44,28 @@ _R3GAN = {
 }  # fmt: skip
 
 
+# Settings that people keep beside weights: classes of objects that hold values and do nothing.
+_INERT_OBJECTS = {
+    "argparse": ("Namespace",),
+    "types": ("SimpleNamespace",),
+    "uuid": ("UUID",),
+    "omegaconf.dictconfig": ("DictConfig",),
+    "omegaconf.listconfig": ("ListConfig",),
+    "omegaconf.base": ("ContainerMetadata", "Metadata"),
+    "omegaconf.nodes": ("AnyNode", "BooleanNode", "FloatNode", "IntegerNode", "StringNode"),
+}
+_DICTS = {
+    "dnnlib.util": "EasyDict", "easydict": "EasyDict", "collections": "OrderedDict",
+    "pytorch_lightning.utilities.parsing": "AttributeDict",
+    "lightning_fabric.utilities.data": "AttributeDict",
+    "lightning.fabric.utilities.data": "AttributeDict",
+}  # fmt: skip
+_PATHS = ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath")
+_PLAIN_TYPES = ("bool", "bytes", "dict", "float", "int", "list", "object", "str", "tuple")
+_TORCH_TYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8",
+                "uint8", "bool")  # fmt: skip
+
+
 class TFNetwork(Buildable):
     """Stands for the ``Network`` of NVIDIA's TensorFlow programs."""
 
@@ -133,20 +155,65 @@ def _network_names(budget: Budget) -> dict[tuple[str, str], Any]:
         ("tfutil", "Network"): GlobalName(TFNetwork),
         ("network", "Network"): GlobalName(TFNetwork),
         ("torch_utils.persistence", "_reconstruct_persistent_obj"): GlobalName(PersistentModule),
-        ("dnnlib.util", "EasyDict"): GlobalName(dictionary),
-        ("collections", "OrderedDict"): GlobalName(dictionary),
-        ("builtins", "set"): GlobalName(as_set),
-        ("__builtin__", "set"): GlobalName(as_set),
-        ("argparse", "Namespace"): as_object("argparse.Namespace"),
-        ("torch", "float32"): "float32",
-        ("torch", "float16"): "float16",
-        ("torch", "bfloat16"): "bfloat16",
+        **{(module, name): GlobalName(dictionary) for module, name in _DICTS.items()},
+        **{
+            (module, name): GlobalName(as_set)
+            for module in ("builtins", "__builtin__") for name in ("set", "frozenset")
+        },
+        **{(module, name): name for module in ("builtins", "__builtin__") for name in _PLAIN_TYPES},
+        ("typing", "Any"): "Any",
+        **{("torch", name): name for name in _TORCH_TYPES},
+        **_setting_names(budget),
         **{
             (module, name): as_object(f"{module}.{name}")
-            for module, classes in _R3GAN.items()
-            for name in classes
+            for classes in (_INERT_OBJECTS, _R3GAN)
+            for module, names in classes.items()
+            for name in names
         },
-    }
+    }  # fmt: skip
+
+
+def _setting_names(budget: Budget) -> dict[tuple[str, str], GlobalName]:
+    """Return the stand-ins of values that settings hold: paths, counts and dates become plain."""
+
+    def text_of(*parts: Any) -> str:
+        words = [part for part in parts if isinstance(part, str)]
+        budget.spend_text(sum(map(len, words)) * 4)
+        return "/".join(words).replace("//", "/")
+
+    def counter(counts: Any = (), *_: Any) -> PlainDict:
+        if not isinstance(counts, dict):
+            return PlainDict()
+        budget.spend_opcodes(len(counts))
+        return PlainDict(counts)
+
+    def date(*parts: Any) -> str:
+        return _date_text(parts[0] if parts else b"")
+
+    def duration(*parts: Any) -> str:
+        return " ".join(str(part) for part in parts if type(part) is int)[:100]
+
+    return {
+        **{(module, name): GlobalName(text_of)
+           for module in ("pathlib", "pathlib._local") for name in _PATHS},
+        ("torch.torch_version", "TorchVersion"): GlobalName(text_of),
+        ("decimal", "Decimal"): GlobalName(text_of),
+        ("collections", "Counter"): GlobalName(counter),
+        ("collections", "defaultdict"): GlobalName(lambda *_: PlainDict()),
+        ("collections", "deque"): GlobalName(lambda *_: []),
+        **{("datetime", name): GlobalName(date) for name in ("datetime", "date", "time")},
+        **{("datetime", name): GlobalName(duration) for name in ("timedelta", "timezone")},
+    }  # fmt: skip
+
+
+def _date_text(packed: Any) -> str:
+    """Write the bytes in which dates are pickled as a date, a time or both."""
+    content = bytes(packed[:10]) if isinstance(packed, bytes) else b""
+    day = f"{int.from_bytes(content[:2])}-{content[2] & 0x7F:02d}-{content[3]:02d}" if (
+        len(content) in (4, 10)) else ""  # fmt: skip
+    rest = content[4:] if len(content) == 10 else content if len(content) == 6 else b""
+    hours = f"{rest[0] & 0x7F:02d}:{rest[1]:02d}:{rest[2]:02d}" if rest else ""
+    return f"{day} {hours}".strip()
 
 
 class _Resolver:

@@ -31,11 +31,19 @@ _BLUR = np.outer([1, 2, 1], [1, 2, 1]) / 16.0
 
 
 def convert_huangzh13(tree: Any, _: str) -> ForeignNetworks:
-    """Return the generator of a state dict as G_ema, or the discriminator as D."""
-    variables = Variables(state_dict(tree, "the state dict"), "the state dict")
-    if "g_synthesis.init_block.epi1.style_mod.lin.weight" in variables:
-        return _generator(variables)
-    return _discriminator(variables)
+    """Return the generator of a state dict as G_ema, or the discriminator as D.
+
+    Of several, as others keep them in one file, the generator: its average where there is one.
+    """
+    kept = [name for name in ("g_running", "generator", "discriminator") if name in tree]
+    state = tree[kept[0]] if kept else tree
+    variables = Variables(state_dict(state, "the state dict"), "the state dict")
+    if "g_synthesis.init_block.epi1.style_mod.lin.weight" not in variables:
+        return _discriminator(variables)
+    networks = _generator(variables)
+    if kept[1:]:
+        networks.info["left_out"] = " and ".join(kept[1:]) + ": a file of this family has one"
+    return networks
 
 
 def _generator(variables: Variables) -> ForeignNetworks:

@@ -45,6 +45,8 @@ def convert_rosinality(tree: Any, _: str) -> ForeignNetworks:
     named = {"G_ema": "g_running", "G": "generator", "D": "discriminator"}
     parts = {ours: tree[theirs] for ours, theirs in named.items() if theirs in tree}
     if not any(ours in parts for ours in ("G_ema", "G")):
+        if "D" in parts or "linear.linear.weight_orig" in tree:
+            raise NetworkError("it holds the discriminator alone, which tells no size of a network")
         parts = {"G_ema": tree}
     sources = {ours: Variables(state_dict(part, ours), ours) for ours, part in parts.items()}
     generators = [sources[ours] for ours in ("G_ema", "G") if ours in sources]

@@ -9,6 +9,7 @@ from stylecli.interop.foreign_tree import PersistentModule, TFNetwork
 from stylecli.interop.stand_ins import PlainObject
 
 Facts = dict[str, Any]
+SETTINGS = ("args", "config", "cfg", "opt", "hparams", "hyper_parameters")  # keys people use
 _UNTRAINED = ("lod", "dlatent_avg", "noise")  # TensorFlow variables that are not trained
 _NETWORKS = ("G_ema", "G", "D")
 _TO_RGB = re.compile(r"to_rgbs\.\d+\.conv\.weight")
@@ -121,8 +122,11 @@ def plain_facts(tree: Any) -> Facts:
         colours = sum(_TO_RGB.fullmatch(str(key)) is not None for key in arrays)
         if 0 < colours < _MAX_COLOURS:
             facts["resolution"] = 4 << colours
-    if isinstance(tree.get("args"), PlainObject):
-        facts["settings"] = _shown(tree["args"].state)
+    for name in SETTINGS:
+        kept = tree.get(name)
+        if isinstance(kept, PlainObject | dict):
+            facts["settings"] = _shown(kept.state if isinstance(kept, PlainObject) else kept)
+            break
     return facts
 
 

@@ -317,5 +317,5 @@ def own_files() -> dict[str, tuple[bytes, str]]:
         ),
         "giant": (claims_a_giant(), "configuration needs at least"),
         "text": (b"hello there, I am a text", "not a readable safetensors"),
-        "nothing": (b"", "not a readable safetensors"),
+        "nothing": (b"", "is empty"),
     }

@@ -13,7 +13,7 @@ from typing import Any
 from stylecli.errors import StyleCLIError
 from stylecli.interop.array_pickle import read_array_pickle
 from stylecli.interop.batch_pickle import read_batch_pickle
-from stylecli.interop.foreign_networks import recognise
+from stylecli.interop.foreign_networks import recognise, unwrap
 from stylecli.interop.foreign_tree import parse_foreign
 
 _FORBIDDEN = ("os.", "subprocess.", "exec", "compile", "import", "socket.", "shutil.", "ctypes.",
@@ -58,7 +58,7 @@ def check_network(content: bytes) -> str:
     """Parse, recognise, describe and convert; return the family or the error's sentence."""
     path = Path("file")
     try:
-        tree = parse_foreign(content, path)
+        tree = unwrap(parse_foreign(content, path), path)
         family = recognise(tree, path)
         family.facts(tree)
         if family.convert is not None:

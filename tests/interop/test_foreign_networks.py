@@ -215,3 +215,143 @@ def test_settings_that_repeat_without_end_are_described_in_part(tmp_path: Path) 
     facts = describe_foreign(tmp_path / "laughs.pkl")
 
     assert len(repr(facts["settings"])) < 100_000
+
+
+def _prefixed(prefix: str, arrays: dict[str, Any], **beside: Any) -> dict[str, Any]:
+    return beside | {prefix + name: value for name, value in arrays.items()}
+
+
+def _inside(arrays: dict[str, Any], wrapper: str) -> dict[str, Any]:
+    """Return the names as they are where a submodule alone was wrapped."""
+    return {name.replace(".", f".{wrapper}.", 1): value for name, value in arrays.items()}
+
+
+# How people save one and the same state dict.
+WRAPPINGS: dict[str, Any] = {
+    "bare": lambda w: w,
+    "DataParallel": lambda w: _prefixed("module.", w),
+    "compiled": lambda w: _prefixed("_orig_mod.", w),
+    "compiled, then parallel": lambda w: _prefixed("module._orig_mod.", w),
+    "parallel, then compiled": lambda w: _prefixed("_orig_mod.module.", w),
+    "twice": lambda w: _prefixed("module.module._orig_mod.", w),
+    "a part compiled": lambda w: _inside(w, "_orig_mod"),
+    "averaged": lambda w: _prefixed("module.", w, n_averaged=np.array(7)),
+    "counters": lambda w: _prefixed("", w, step=5, decay=np.array(0.999, np.float32), note="x"),
+    "a float counter of one": lambda w: _prefixed("", w, num_updates=np.array([3.0])),
+    "state_dict": lambda w: {"state_dict": w, "epoch": 3},
+    "model": lambda w: {"model": _prefixed("module.", w), "optimizer": {"state": {0: 1}}},
+    "ema": lambda w: {"ema": w, "iteration": 9},
+    "g_ema": lambda w: {"g_ema": w},
+    "generator": lambda w: {"generator": _prefixed("_orig_mod.", w)},
+    "G": lambda w: {"G": w},
+    "params_ema": lambda w: {"params_ema": w},
+    "two levels": lambda w: {"checkpoint": {"state_dict": w}},
+    "Lightning": lambda w: {
+        "state_dict": _prefixed("generator.", w, **{"loss.weight": np.zeros((2, 2), np.float32)}),
+        "epoch": 1, "global_step": 2,
+    },
+    "ema-pytorch": lambda w: _prefixed("ema_model.", w, initted=np.array([True])),
+    "the same twice": lambda w: {"model": w, "state_dict": dict(w)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", ["rosinality", "huangzh13"])
+@pytest.mark.parametrize("wrapping", list(WRAPPINGS))
+def test_a_wrapping_changes_no_network(tmp_path: Path, family: str, wrapping: str) -> None:
+    arrays = (
+        foreign_files.rosinality_arrays()["g_running"]
+        if family == "rosinality"
+        else foreign_files.huangzh13_generator()
+    )
+    plain = load(tmp_path, foreign_files.torch_file(arrays)).generator.state_dict()
+    wrapped = foreign_files.torch_file(WRAPPINGS[wrapping](arrays))
+
+    again = load(tmp_path, wrapped).generator.state_dict()
+
+    assert plain.keys() == again.keys()
+    assert all(torch.equal(plain[name], again[name]) for name in plain)
+    family_name = describe_foreign(tmp_path / "network.model")["family"]
+    assert family in family_name
+
+
+def test_an_average_is_told_from_what_is_trained(tmp_path: Path) -> None:
+    whole = foreign_files.rosinality_arrays()
+    state = _prefixed("G.", whole["generator"])
+    state |= _prefixed("G_ema.module.", whole["g_running"])
+    state |= _prefixed("D._orig_mod.", whole["discriminator"])
+
+    plain = load(tmp_path, foreign_files.torch_file(whole))
+    net = load(tmp_path, foreign_files.torch_file({"state_dict": state}))
+
+    for name in ("G_ema", "G", "D"):
+        wanted, found = getattr(plain, name).state_dict(), getattr(net, name).state_dict()
+        assert all(torch.equal(wanted[key], found[key]) for key in wanted)
+
+
+def test_two_networks_of_one_kind_are_named_rather_than_guessed(tmp_path: Path) -> None:
+    first = foreign_files.rosinality_arrays()["generator"]
+    second = {name: value + 1 for name, value in first.items()}
+
+    with pytest.raises(NetworkError, match="two networks, at 'first' and 'second'"):
+        load(tmp_path, foreign_files.torch_file({"first": first, "second": second}))
+    with pytest.raises(NetworkError, match=r"names the tensor '.*' twice"):
+        load(tmp_path, foreign_files.torch_file(_prefixed("module.", first, **second)))
+
+
+def test_settings_that_do_nothing_are_no_reason_to_refuse(tmp_path: Path) -> None:
+    import collections
+    import datetime
+    import decimal
+    import pathlib
+    import types
+    import uuid
+
+    settings = {
+        "posix": pathlib.PurePosixPath("/data/faces"), "here": Path("x/y"),
+        "windows": pathlib.PureWindowsPath("C:/data"),
+        "milestones": collections.Counter({3: 1}), "deque": collections.deque([1, 2]),
+        "table": collections.defaultdict(list, {"a": [1]}), "kinds": frozenset((1, 2)),
+        "begun": datetime.datetime(2024, 2, 29, 23, 59, 1), "day": datetime.date(2024, 2, 29),
+        "took": datetime.timedelta(seconds=5), "zone": datetime.UTC,
+        "clock": datetime.time(1, 2, 3), "price": decimal.Decimal("0.1"), "id": uuid.UUID(int=5),
+        "more": types.SimpleNamespace(lr=0.1), "kind": torch.int64, "torch": torch.__version__,
+        "shape": torch.Size((1, 2)),
+    }  # fmt: skip
+    arrays = foreign_files.rosinality_arrays()["g_running"]
+    weights = {name: torch.from_numpy(value) for name, value in arrays.items()}
+    for zipped in (True, False):
+        path = tmp_path / f"{zipped}.pt"
+        torch.save({"g_ema": weights, "args": settings}, path,
+                   _use_new_zipfile_serialization=zipped)  # fmt: skip
+
+        assert load_network(path).G_ema is not None
+        told = describe_foreign(path)["settings"]
+        assert (told["posix"], told["here"], told["day"]) == ("/data/faces", "x/y", "2024-02-29")
+        assert told["begun"] == "2024-02-29 23:59:01" and told["clock"] == "01:02:03"
+        assert told["milestones"] == {"3": 1} and told["deque"] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty"),
+        (b"<!DOCTYPE html><html>Virus scan warning</html>", "is a web page"),
+        (b"\n  <HTML lang=en><head>", "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n", "git lfs pull"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".pkl", ".pt", ".model", ".safetensors", ".ckpt"])
+def test_what_a_download_left_is_called_what_it_is(
+    tmp_path: Path, content: bytes, words: str, suffix: str
+) -> None:
+    from stylecli.errors import WeightsError
+    from stylecli.interop.feature_files import read_feature_file
+
+    path = tmp_path / f"network{suffix}"
+    path.write_bytes(content)
+
+    with pytest.raises(NetworkError, match=words) as told:
+        load_network(path)
+    assert "safetensors" not in str(told.value).replace(str(path), "")
+    with pytest.raises(WeightsError, match=words):
+        read_feature_file(path)
