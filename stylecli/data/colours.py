@@ -8,16 +8,18 @@ colour profile, CMYK and LAB to sRGB; transparency over the background. What few
 
 import functools
 import io
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from stylecli.data.decoding import PictureHeader, read_header
 from stylecli.errors import DataError
 
 if TYPE_CHECKING:
     from PIL import ImageCms
 
-GREY_MODES = frozenset({"1", "L", "LA", "I;16", "I;16L", "I;16B", "I;16N"})
+Colour = tuple[int, int, int]  # red, green, blue, 0..255
+WHITE: Colour = (255, 255, 255)
 TARGETS = {1: "L", 3: "RGB", 4: "RGBA"}
 _PLAIN_MODES = frozenset({"L", "RGB", "RGBA", "CMYK", "LAB"})
 _OTHER_MODES = {
@@ -25,20 +27,20 @@ _OTHER_MODES = {
     "LA": "RGBA", "La": "RGBA", "PA": "RGBA", "RGBa": "RGBA",
 }  # fmt: skip
 _PROFILE_MODES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
-_BITS_PER_SAMPLE = 258  # a TIFF tag
 _NEGLIGIBLE = 2  # grey levels: a profile that moves no colour further is sRGB itself
 
 BROKEN_PROFILE = "its colour profile is unusable: colours were taken as sRGB"
 
 
-def simplify(picture: Image.Image) -> Image.Image:
+def simplify(picture: Image.Image, header: PictureHeader) -> Image.Image:
     """Convert to one of L, RGB, RGBA, CMYK, LAB, keeping all that can be seen.
 
-    16-bit grey is scaled to 8 bits and rounded. Raises DataError for 32-bit and floating-point
-    pixels, whose range is not known.
+    ``picture`` may have been cut or turned since ``header`` was read. 16-bit grey is scaled to 8
+    bits and rounded. Raises DataError for 32-bit and floating-point pixels, whose range is not
+    known.
     """
-    if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PPM"):
-        picture = _from_16_bits(picture)
+    if picture.mode.startswith("I") and header.highest > 255:
+        picture = _from_16_bits(picture, header.highest)
     transparent = "transparency" in picture.info
     if picture.mode == "P" or (transparent and picture.mode in ("1", "L", "RGB")):
         return picture.convert("RGBA" if transparent else "RGB")
@@ -50,11 +52,11 @@ def simplify(picture: Image.Image) -> Image.Image:
 
 
 def convert_colours(picture: Image.Image, channels: int) -> Image.Image:
-    """Convert any picture to 8-bit grey (1), RGB (3) or RGBA (4), leaving its profile aside.
+    """Convert a picture as it was opened to 8-bit grey (1), RGB (3) or RGBA (4).
 
-    Raises DataError for 32-bit and floating-point pixels.
+    Its profile is left aside. Raises DataError for 32-bit and floating-point pixels.
     """
-    return finish(simplify(picture), channels)[0]
+    return finish(simplify(picture, read_header(picture)), channels)[0]
 
 
 def finish(
@@ -62,7 +64,7 @@ def finish(
     channels: int,
     *,
     profile: bytes | None = None,
-    background: tuple[int, int, int] = (255, 255, 255),
+    background: Colour = WHITE,
 ) -> tuple[Image.Image, str]:
     """Convert what ``simplify`` returned to grey (1), RGB (3) or RGBA (4) in sRGB.
 
@@ -77,20 +79,22 @@ def finish(
     if picture.mode == "LAB":
         picture = _apply(_from_lab(), picture)
     if picture.mode == "RGBA" and channels != 4:
-        canvas = Image.new("RGBA", picture.size, background)
-        picture = Image.alpha_composite(canvas, picture).convert("RGB")
+        picture = lay_over(picture, background)
     elif picture.mode == "CMYK":
         picture = picture.convert("RGB")  # grey and alpha are only defined from there
     target = TARGETS[channels]
     return (picture if picture.mode == target else picture.convert(target)), note
 
 
-def _from_16_bits(picture: Image.Image) -> Image.Image:
+def lay_over(picture: Image.Image, background: Colour) -> Image.Image:
+    """Return an RGBA picture as RGB over a background: all that looks at pictures sees this."""
+    canvas = Image.new("RGBA", picture.size, background)
+    return Image.alpha_composite(canvas, picture).convert("RGB")
+
+
+def _from_16_bits(picture: Image.Image, highest: int) -> Image.Image:
     import numpy as np
 
-    tags: Any = getattr(picture, "tag_v2", {})
-    bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]
-    highest = 4095 if bits == 12 else 65535
     table = np.rint(np.minimum(np.arange(65536) / highest, 1) * 255).astype(np.uint8)
     grey = Image.fromarray(table[np.asarray(picture).astype(np.uint16, copy=False)])
     if isinstance(level := picture.info.get("transparency"), int):

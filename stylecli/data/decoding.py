@@ -1,17 +1,20 @@
 """Open pictures safely: known kinds only, no bombs, no animations, no warnings; decode JPEG lean.
 
-Sizes are judged by the header, before memory is taken for pixels.
+Sizes are judged by the header, before memory is taken for pixels. What else the header says of the
+pixels is read once, as ``PictureHeader``: a picture that is cut or turned has forgotten its file.
 """
 
 import contextlib
 import functools
 import io
+import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from PIL import Image, JpegImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
 
 from stylecli.errors import DataError
 
@@ -20,6 +23,21 @@ from stylecli.errors import DataError
 _FILM_FORMATS = frozenset({"GIF", "WEBP", "PNG", "AVIF", "FLI"})
 # Drawings without pixels of their own; opening EPS would even start another program.
 _DRAWING_FORMATS = frozenset({"EPS", "WMF"})
+_GREY_MODES = frozenset({"1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N"})
+_BITS_PER_SAMPLE = 258  # a TIFF tag
+_TURNS = {
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_TEXT = (b"tEXt", b"zTXt", b"iTXt")
+_START_BYTES = 1024  # of a file that is no picture, to tell what it is
 _READ_BYTES = 1 << 20  # libjpeg begins a row of blocks again whenever its input runs out within
 MIN_DRAFT_SCALE = 2  # a JPEG is still decoded at least so many times larger than needed
 
@@ -32,6 +50,101 @@ def quiet() -> Iterator[None]:
         yield
 
 
+@dataclass(frozen=True)
+class PictureHeader:
+    """What a picture's file says of its pixels, read when it is opened.
+
+    ``highest`` is the level that is white: 255, 4095 (12-bit TIFF) or 65535; 0 where the range of
+    the pixels is not known. ``kind`` is Pillow's name of the format, "" for pixels from no file.
+    """
+
+    kind: str
+    mode: str
+    size: tuple[int, int]  # width, height, px
+    highest: int
+    profile: bytes | None = None  # ICC
+    frames: int = 1
+    orientation: int = 1  # by EXIF, 1 to 8; 1 unless it was asked for
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """Width and height once the picture is turned upright, px."""
+        return self.size[::-1] if self.orientation >= 5 else self.size
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether the pixels are stored as grey."""
+        return self.mode in _GREY_MODES or (self.mode == "I" and self.highest > 0)
+
+
+def read_header(picture: Image.Image, *, upright: bool = False) -> PictureHeader:
+    """Return what the header of a picture says that was just opened, before it is changed.
+
+    ``upright`` asks for the orientation, too, for which Pillow decodes a PNG: it raises what
+    ``check_kind`` does.
+    """
+    profile = picture.info.get("icc_profile")
+    header = PictureHeader(
+        kind=picture.format or "",
+        mode=picture.mode,
+        size=picture.size,
+        highest=_highest_level(picture),
+        profile=profile if isinstance(profile, bytes) and profile else None,
+        frames=_count_frames(picture),
+    )
+    if not upright or header.kind == "TIFF":  # Pillow turns TIFF itself, and its size already
+        return header
+    check_kind(header)
+    orientation = read_exif(picture).get(ExifTags.Base.Orientation, 1)
+    return replace(header, orientation=orientation if orientation in _TURNS else 1)
+
+
+def read_exif(picture: Image.Image) -> Mapping[int, Any]:
+    """Return the EXIF tags of a picture; none where they are damaged, which harms no pixel."""
+    try:
+        return dict(picture.getexif())
+    except MemoryError:
+        raise
+    except Exception:  # it parses what cameras and strangers wrote
+        return {}
+
+
+def turn_upright(picture: Image.Image, header: PictureHeader) -> Image.Image:
+    """Return the picture as its header says that people see it."""
+    turn = _TURNS.get(header.orientation)
+    return picture if turn is None else picture.transpose(turn)
+
+
+def check_kind(header: PictureHeader) -> None:
+    """Raise DataError for bombs, films and drawings, which the header tells."""
+    width, height = header.size
+    if width < 1 or height < 1:
+        raise DataError(f"has no pixels: {width} x {height}")
+    if width * height > max_pixels():
+        raise DataError(
+            f"is too large: {width} x {height} px, at most {max_pixels():,} pixels are read"
+        )
+    if header.kind in _DRAWING_FORMATS:
+        raise DataError(f"is a drawing ({header.kind}), which has no pixels: export it as PNG")
+    if header.frames > 1:
+        raise DataError(f"has {header.frames} frames: take single pictures out of it")
+
+
+def _highest_level(picture: Image.Image) -> int:
+    if picture.mode.startswith("I;16"):
+        tags: Any = getattr(picture, "tag_v2", {})
+        return 4095 if tags.get(_BITS_PER_SAMPLE, (16,))[0] == 12 else 65535
+    if picture.mode == "I":  # Pillow scales the greys of a PGM to 16 bits
+        return 65535 if picture.format == "PPM" else 0
+    return 0 if picture.mode == "F" else 255
+
+
+def _count_frames(picture: Image.Image) -> int:
+    if picture.format not in _FILM_FORMATS or not getattr(picture, "is_animated", False):
+        return 1
+    return int(getattr(picture, "n_frames", 2))
+
+
 def open_picture(file: Path | IO[bytes]) -> Image.Image:
     """Open a picture and read its header only.
 
@@ -39,10 +152,78 @@ def open_picture(file: Path | IO[bytes]) -> Image.Image:
     """
     with quiet():
         try:
-            picture = Image.open(file)
+            picture = _open_with_text(file)
+        except UnidentifiedImageError as error:
+            from stylecli.files import name_failed_download  # most workers never need it
+
+            raise DataError(name_failed_download(_read_start(file)) or name_cause(error)) from None
         except Exception as error:  # Pillow's plugins raise anything on damaged files
             raise DataError(name_cause(error)) from None
     return picture
+
+
+def _open_with_text(file: Path | IO[bytes]) -> Image.Image:
+    """Open a picture however long the text in it is, which Pillow limits in PNG.
+
+    A profile that is too long is left out as well; ``colours.finish`` says so.
+    """
+    try:
+        picture = Image.open(file)
+    except ValueError as error:
+        if isinstance(error, UnidentifiedImageError) or _read_start(file)[:8] != _PNG_SIGNATURE:
+            raise
+        try:
+            picture = Image.open(_without(_PNG_TEXT, file))
+        except ValueError:
+            picture = Image.open(_without((*_PNG_TEXT, b"iCCP"), file))
+            picture.info["icc_profile"] = b"too long"
+    if isinstance(picture, PngImagePlugin.PngImageFile) and picture.png is not None:
+        object.__setattr__(picture.png, "__class__", _LenientStream)
+    return picture
+
+
+class _LenientStream(PngImagePlugin.PngStream):
+    """Passes over text, or a misplaced profile, after the pixels that is too long.
+
+    Pillow reads such a chunk to its end before it objects, so what follows is in its place.
+    """
+
+    def call(self, cid: bytes, pos: int, length: int) -> bytes:
+        """Read a chunk."""
+        try:
+            return super().call(cid, pos, length)
+        except ValueError as error:
+            if cid not in (*_PNG_TEXT, b"iCCP") or isinstance(error, UnicodeDecodeError):
+                raise
+            return b""
+
+
+def _without(kinds: tuple[bytes, ...], file: Path | IO[bytes]) -> IO[bytes]:
+    """Return a PNG without the chunks of some kinds that come before the pixels."""
+    content = _read_start(file, -1)
+    kept, place = [_PNG_SIGNATURE], len(_PNG_SIGNATURE)
+    while place + 8 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, place)
+        end = place + length + 12  # the length itself, the kind and the checksum
+        if kind == b"IDAT":
+            kept.append(content[place:])
+            break
+        if kind not in kinds:
+            kept.append(content[place:end])
+        place = end
+    return io.BytesIO(b"".join(kept))
+
+
+def _read_start(file: Path | IO[bytes], count: int = _START_BYTES) -> bytes:
+    """Return the first bytes of a file, all for -1; nothing where they cannot be read."""
+    try:
+        if isinstance(file, Path):
+            with open(file, "rb") as opened:
+                return opened.read(count)
+        file.seek(0)
+        return file.read(count)
+    except (OSError, ValueError):  # ValueError: Pillow may have closed it
+        return b""
 
 
 def name_cause(error: BaseException) -> str:
@@ -64,22 +245,6 @@ def name_cause(error: BaseException) -> str:
 def max_pixels() -> int:
     """Return how many pixels a picture may have: twice Pillow's limit, 179 million."""
     return 2 * (Image.MAX_IMAGE_PIXELS or 1 << 27)
-
-
-def check_kind(picture: Image.Image) -> None:
-    """Raise DataError for bombs, films and drawings, which the header tells."""
-    width, height = picture.size
-    if width < 1 or height < 1:
-        raise DataError(f"has no pixels: {width} x {height}")
-    if width * height > max_pixels():
-        raise DataError(
-            f"is too large: {width} x {height} px, at most {max_pixels():,} pixels are read"
-        )
-    if picture.format in _DRAWING_FORMATS:
-        raise DataError(f"is a drawing ({picture.format}), which has no pixels: export it as PNG")
-    if picture.format in _FILM_FORMATS and getattr(picture, "is_animated", False):
-        frames = getattr(picture, "n_frames", 2)
-        raise DataError(f"has {frames} frames: take single pictures out of it")
 
 
 def draft(picture: Image.Image, scale: float) -> int:

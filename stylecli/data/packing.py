@@ -8,7 +8,6 @@ from typing import Any
 
 from stylecli.data import decoding
 from stylecli.data.adding import merge_classes, settings_of
-from stylecli.data.colours import GREY_MODES
 from stylecli.data.estimating import check_room, picture_bytes
 from stylecli.data.journal import differences
 from stylecli.data.layout import DATA_FILE
@@ -131,8 +130,9 @@ def choose_recipe(source: Source, indices: Sequence[int], settings: PackSettings
     for item in (source[index] for index in indices[::step]):
         # What is wrong with a picture is counted and listed when its turn comes.
         with contextlib.suppress(Exception), decoding.quiet(), item.open() as picture:
-            sizes.append(picture.size)
-            grey = grey and picture.mode in GREY_MODES
+            header = decoding.read_header(picture, upright=settings.exif)
+            sizes.append(header.upright_size)
+            grey = grey and header.is_grey
         if settings.resolution and not grey:
             return settings.recipe(settings.resolution, 3)  # nothing is left to find out
     transform = settings.recipe(256, 3).transform

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from stylecli.data import colours, decoding
 from stylecli.data.codec import encode
@@ -41,7 +41,37 @@ _RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
 }
 _CHUNK_PIXELS = 1 << 17  # small pictures travel to the workers many at a time
-_ORIENTATION = 274  # an EXIF tag; from 5 on the picture lies on its side
+_ICC = ("convert", "ignore")
+
+
+@dataclass(frozen=True)
+class DecodeSettings:
+    """How a file becomes 8-bit colours: the part of a recipe that measuring shares with packing.
+
+    The fields are explained at ``Recipe``; what they are by default is what ``pack`` does.
+    """
+
+    channels: int = 3
+    exif: bool = False
+    icc: Literal["convert", "ignore"] = "convert"
+    background: colours.Colour = colours.WHITE
+
+    @classmethod
+    def of_record(cls, record: Any) -> "DecodeSettings":
+        """Return those of a dataset's recorded settings; the default for what they do not say."""
+        record = record if isinstance(record, dict) else {}
+        channels, exif, icc = (record.get(name) for name in ("channels", "exif", "icc"))
+        background = record.get("background")
+        levels = background if isinstance(background, list) else []
+        is_colour = len(levels) == 3 and all(
+            isinstance(level, int) and 0 <= level <= 255 for level in levels
+        )
+        return cls(
+            channels=channels if channels in colours.TARGETS else cls.channels,
+            exif=exif if isinstance(exif, bool) else cls.exif,
+            icc=icc if icc in _ICC else cls.icc,
+            background=(levels[0], levels[1], levels[2]) if is_colour else cls.background,
+        )
 
 
 @dataclass(frozen=True)
@@ -56,7 +86,7 @@ class Recipe:
     height: int | None = None  # the same for "wide"
     exif: bool = False  # turn pictures upright by their EXIF tag; official tools do not
     icc: Literal["convert", "ignore"] = "convert"  # colour profiles to sRGB
-    background: tuple[int, int, int] = (255, 255, 255)  # under transparent pictures
+    background: colours.Colour = colours.WHITE  # under transparent pictures
     enlarge: bool = False  # use pictures smaller than the resolution, too
     codec: Codec = "raw"  # how the worker encodes the pixels, without loss
 
@@ -70,7 +100,7 @@ class Recipe:
             raise UsageError(f"channels {self.channels} is not 1 (grey), 3 (RGB) or 4 (RGBA)")
         for name, value, allowed in (
             ("filter", self.filter, FILTERS),
-            ("icc", self.icc, ("convert", "ignore")),
+            ("icc", self.icc, _ICC),
             ("codec", self.codec, CODECS),
         ):
             if value not in allowed:
@@ -78,6 +108,11 @@ class Recipe:
         if len(self.background) != 3 or not all(0 <= level <= 255 for level in self.background):
             raise UsageError(f"background {self.background} is not three levels from 0 to 255")
         target_size(self.transform, self.resolution, self.width, self.height)
+
+    @property
+    def decoding(self) -> DecodeSettings:
+        """The part that says how colours and orientation are decoded."""
+        return DecodeSettings(self.channels, self.exif, self.icc, self.background)
 
     def recorded(self) -> dict[str, Any]:
         """Return what decides about the pixels, as JSON has it, for a dataset's header."""
@@ -155,15 +190,52 @@ def _skip_killer(item: Item, cause: str) -> Prepared | Skipped:
     return Skipped(item.name, f"ended the process that decoded it ({cause})")
 
 
+def decode_pixels(
+    picture: Image.Image,
+    header: decoding.PictureHeader,
+    settings: DecodeSettings,
+    placement: Placement | None = None,
+    filter: Filter = "lanczos",
+) -> tuple[Image.Image, str]:
+    """Decode a picture that was just opened: the one way from a file to pixels, for every use.
+
+    Returns the region of ``placement`` (of the upright picture) at its size, or the whole picture
+    as it is, in 8-bit grey, RGB or RGBA; and a sentence about what was left out, or "". Raises
+    DataError for pixels of unknown range and for damage; Pillow's plugins raise anything.
+    """
+    eighths = 8
+    if placement is not None and filter != "box":  # a box filter promises plain means, which
+        eighths = decoding.draft(picture, placement.scale)  # JPEG's own are not
+    picture.load()
+    if picture.size != decoding.drafted_size(header.size, eighths):
+        raise DataError("is damaged: its pixels have another size than its header says")
+    picture = decoding.turn_upright(picture, header)
+    box: tuple[float, float, float, float] | None = None
+    if placement is not None:
+        left, top, right, bottom = (edge * eighths / 8 for edge in placement.box)
+        # Cut first, so that no pixel from outside reaches the result through the filter.
+        outer = math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom)
+        if outer != (0, 0, *picture.size):
+            picture = picture.crop(outer)
+        box = left - outer[0], top - outer[1], right - outer[0], bottom - outer[1]
+    picture = colours.simplify(picture, header)
+    profile = header.profile if settings.icc == "convert" else None
+    if settings.channels == 1 and picture.mode == "RGB" and not profile:
+        picture = picture.convert("L")
+    if placement is not None:
+        picture = picture.resize(placement.size, _RESAMPLING[filter], box=box)
+    return colours.finish(
+        picture, settings.channels, profile=profile, background=settings.background
+    )
+
+
 def _prepare(picture: Image.Image, recipe: Recipe) -> Prepared:
-    decoding.check_kind(picture)
-    width, height = picture.size
-    # Pillow turns TIFF itself, and says so in the size already.
-    turned = recipe.exif and picture.format != "TIFF"
-    lies = turned and picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+    header = decoding.read_header(picture, upright=recipe.exif)
+    decoding.check_kind(header)
+    width, height = header.size
     placement = place(
         recipe.transform,
-        (height, width) if lies else (width, height),
+        header.upright_size,
         recipe.resolution,
         target_size(recipe.transform, recipe.resolution, recipe.width, recipe.height),
     )
@@ -173,11 +245,7 @@ def _prepare(picture: Image.Image, recipe: Recipe) -> Prepared:
             f"is too small: {width} x {height} px for {wanted}; pack with a lower --resolution, "
             "or with --enlarge"
         )
-    profile = picture.info.get("icc_profile") if recipe.icc == "convert" else None
-    region = _resized_region(picture, placement, recipe, grey_first=not profile)
-    content, note = colours.finish(
-        region, recipe.channels, profile=profile, background=recipe.background
-    )
+    content, note = decode_pixels(picture, header, recipe.decoding, placement, recipe.filter)
     raw = _planes(_on_canvas(content, placement, recipe.resolution))
     shape = (recipe.channels, recipe.resolution, recipe.resolution)
     is_raw = recipe.codec == "raw"
@@ -190,30 +258,6 @@ def _prepare(picture: Image.Image, recipe: Recipe) -> Prepared:
         enlarged=placement.scale < 1,
         note=note,
     )
-
-
-def _resized_region(
-    picture: Image.Image, placement: Placement, recipe: Recipe, *, grey_first: bool
-) -> Image.Image:
-    """Decode the picture and return its region at the target size, in a mode of ``simplify``."""
-    before, eighths = picture.size, 8
-    if recipe.filter != "box":  # a box filter promises plain means, which JPEG's own are not
-        eighths = decoding.draft(picture, placement.scale)
-    picture.load()
-    if picture.size != decoding.drafted_size(before, eighths):
-        raise DataError("is damaged: its pixels have another size than its header says")
-    if recipe.exif:
-        picture = ImageOps.exif_transpose(picture)
-    left, top, right, bottom = (edge * eighths / 8 for edge in placement.box)
-    # Cut first, so that no pixel from outside reaches the result through the filter.
-    outer = math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom)
-    if outer != (0, 0, *picture.size):
-        picture = picture.crop(outer)
-    picture = colours.simplify(picture)
-    if grey_first and recipe.channels == 1 and picture.mode == "RGB":
-        picture = picture.convert("L")
-    inner = left - outer[0], top - outer[1], right - outer[0], bottom - outer[1]
-    return picture.resize(placement.size, _RESAMPLING[recipe.filter], box=inner)
 
 
 def _on_canvas(content: Image.Image, placement: Placement, resolution: int) -> Image.Image:

@@ -7,7 +7,9 @@ import pytest
 from PIL import Image, ImageCms, TiffImagePlugin
 
 from stylecli.data.colours import BROKEN_PROFILE, convert_colours, finish, simplify
+from stylecli.data.decoding import read_header
 from stylecli.errors import DataError
+from tests.data.profiles import wide_gamut_profile
 
 ORANGE = (255, 153, 0)  # a colour of Pillow's default palette, too
 
@@ -29,35 +31,6 @@ def plain(mode, value):
     return Image.new(mode, (4, 4), value)
 
 
-def wide_gamut_profile():
-    """Return a profile with BT.2020's primaries and gamma 2.2, made of the parts ICC asks for."""
-
-    def number(value):
-        return round(value * 65536).to_bytes(4, "big", signed=True)
-
-    def place(x, y, z):
-        return b"XYZ \0\0\0\0" + number(x) + number(y) + number(z)
-
-    curve = b"curv\0\0\0\0" + (1).to_bytes(4, "big") + round(2.2 * 256).to_bytes(2, "big") + b"\0\0"
-    text = b"desc\0\0\0\0" + (5).to_bytes(4, "big") + b"test\0" + bytes(78 + 3)
-    tags = {
-        b"desc": text, b"cprt": b"text\0\0\0\0none", b"wtpt": place(0.9642, 1.0, 0.8249),
-        b"rXYZ": place(0.6734, 0.2790, -0.0019), b"gXYZ": place(0.1657, 0.6754, 0.0300),
-        b"bXYZ": place(0.1251, 0.0456, 0.7968), b"rTRC": curve, b"gTRC": curve, b"bTRC": curve,
-    }  # fmt: skip
-    table, body = len(tags).to_bytes(4, "big"), b""
-    start = 128 + 4 + 12 * len(tags)
-    for name, content in tags.items():
-        content += bytes(-len(content) % 4)
-        table += name + (start + len(body)).to_bytes(4, "big") + len(content).to_bytes(4, "big")
-        body += content
-    size = (start + len(body)).to_bytes(4, "big")
-    light = number(0.9642) + number(1.0) + number(0.8249)
-    header = size + bytes(4) + b"\x02\x10\0\0" + b"mntrRGB XYZ " + bytes(12) + b"acsp"
-    header += bytes(28) + light + bytes(48)
-    return header + table + body
-
-
 @pytest.mark.parametrize("mode", ["RGB", "P", "CMYK", "RGBA", "YCbCr", "HSV", "RGBX"])
 def test_colours_survive_every_mode(mode):
     assert np.abs(np.subtract(colour(plain("RGB", ORANGE).convert(mode)), ORANGE)).max() <= 3
@@ -74,7 +47,7 @@ def test_transparent_pictures_lie_on_the_background_unless_alpha_is_kept():
     faint = plain("RGBA", (*ORANGE, 0))
     assert colour(faint, 3) == [255, 255, 255]
     assert colour(faint, 4) == [*ORANGE, 0]
-    half = simplify(plain("RGBA", (200, 0, 0, 128)))
+    half = simplify(picture := plain("RGBA", (200, 0, 0, 128)), read_header(picture))
     blended, _ = finish(half, 3, background=(0, 0, 255))
     assert blended.getpixel((0, 0)) == pytest.approx((100, 0, 127), abs=1)
 

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from stylecli.data import decoding
-from stylecli.data.decoding import check_kind, draft, name_cause, open_picture
+from stylecli.data.colours import BROKEN_PROFILE, finish, simplify
+from stylecli.data.decoding import check_kind, draft, name_cause, open_picture, read_header
 from stylecli.errors import DataError
 
 
@@ -31,15 +32,16 @@ def texture(width, height):
     return Image.fromarray(np.clip(smooth + grain, 0, 255).astype(np.uint8))
 
 
+def png_chunk(name, content):
+    """Return a chunk of a PNG."""
+    check = struct.pack(">I", zlib.crc32(name + content))
+    return struct.pack(">I", len(content)) + name + content + check
+
+
 def huge_png(width, height):
     """Return a PNG whose header promises more than its few bytes hold."""
-
-    def chunk(name, content):
-        check = struct.pack(">I", zlib.crc32(name + content))
-        return struct.pack(">I", len(content)) + name + content + check
-
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return io.BytesIO(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(bytes(100))))
+    head = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return io.BytesIO(b"\x89PNG\r\n\x1a\n" + head + png_chunk(b"IDAT", zlib.compress(bytes(100))))
 
 
 def test_only_headers_are_read(tmp_path):
@@ -67,6 +69,58 @@ def test_a_missing_file_is_said(tmp_path):
         open_picture(tmp_path / "nothing.png")
 
 
+LONG = zlib.compress(bytes(3 << 20))  # Pillow stops at 1 MiB of text
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [png_chunk(b"zTXt", b"Comment\0\0" + LONG),
+     png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + LONG),
+     png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(1 << 20))) * 65,
+     png_chunk(b"iCCP", b"profile\0\0" + LONG)],
+    ids=["text", "XMP", "much text", "profile"],
+)  # fmt: skip
+@pytest.mark.parametrize("place", ["first", "last"])
+@pytest.mark.parametrize("on_disk", [True, False])
+def test_long_text_is_no_reason_to_skip_a_png(tmp_path, chunk, place, on_disk):
+    picture = texture(80, 80)
+    content = written(picture, "png").getvalue()
+    at = 33 if place == "first" else len(content) - 12  # after IHDR; before IEND
+    content = content[:at] + chunk + content[at:]
+    (tmp_path / "long.png").write_bytes(content)
+    with open_picture(tmp_path / "long.png" if on_disk else io.BytesIO(content)) as opened:
+        assert read_header(opened).size == (80, 80)
+        assert opened.tobytes() == picture.tobytes()
+
+
+def test_a_profile_that_is_too_long_is_noted():
+    content = written(texture(80, 80), "png").getvalue()
+    content = content[:33] + png_chunk(b"iCCP", b"profile\0\0" + LONG) + content[33:]
+    picture = open_picture(io.BytesIO(content))
+    header = read_header(picture)
+    assert finish(simplify(picture, header), 3, profile=header.profile)[1] == BROKEN_PROFILE
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        (b"", "is empty"),
+        (b"\n<!DOCTYPE html><html><title>Quota exceeded</title>", "is a web page"),
+        (b"\xef\xbb\xbf<HTML>", "is a web page"),
+        (b'<?xml version="1.0"?><html xmlns="...">', "is a web page"),
+        (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code>', "is an XML document"),
+        (b'<?xml version="1.0"?><svg width="8">', "is an SVG drawing"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n", "git lfs pull"),
+        (b"<<<<", "is not a picture of a known kind"),
+    ],
+)
+@pytest.mark.parametrize("on_disk", [True, False])
+def test_what_came_instead_of_a_picture_is_named(tmp_path, content, cause, on_disk):
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(DataError, match=cause):
+        open_picture(tmp_path / "a.jpg" if on_disk else io.BytesIO(content))
+
+
 def test_large_pictures_below_the_limit_open_without_a_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -77,7 +131,7 @@ def test_bombs_are_refused_whoever_opened_them(monkeypatch):
     picture = Image.new("L", (100, 100))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4999)
     with pytest.raises(DataError, match="is too large: 100 x 100 px, at most 9,998 pixels"):
-        check_kind(picture)
+        check_kind(read_header(picture))
 
 
 @pytest.mark.parametrize("kind", ["gif", "webp", "png", "avif"])
@@ -85,8 +139,8 @@ def test_films_are_refused(kind):
     frames = [Image.new("RGB", (8, 8), (80 * number, 0, 0)) for number in range(3)]
     film = written(frames[0], kind, save_all=True, append_images=frames[1:], duration=100)
     with pytest.raises(DataError, match="has 3 frames"):
-        check_kind(open_picture(film))
-    check_kind(open_picture(written(frames[0], kind)))
+        check_kind(read_header(open_picture(film)))
+    check_kind(read_header(open_picture(written(frames[0], kind))))
 
 
 @pytest.mark.parametrize("kind", ["tiff", "mpo"])
@@ -94,12 +148,12 @@ def test_pages_and_previews_are_no_film(kind):
     pages = [Image.new("RGB", (8, 8), (80 * number, 0, 0)) for number in range(2)]
     picture = open_picture(written(pages[0], kind, save_all=True, append_images=pages[1:]))
     assert picture.n_frames == 2
-    check_kind(picture)
+    check_kind(read_header(picture))
 
 
 def test_drawings_are_refused():
     with pytest.raises(DataError, match=r"is a drawing \(EPS\)"):
-        check_kind(open_picture(written(Image.new("RGB", (8, 8)), "eps")))
+        check_kind(read_header(open_picture(written(Image.new("RGB", (8, 8)), "eps"))))
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
 
+from stylecli.data.alignment.cropping import AlignSettings, Face
 from stylecli.data.codec import decode
 from stylecli.data.colours import BROKEN_PROFILE
 from stylecli.data.layout import pixel_digest
+from stylecli.data.pack_settings import PackSettings
+from stylecli.data.packing import choose_recipe
 from stylecli.data.preparation import Prepared, Recipe, Skipped, prepare, prepare_all
+from stylecli.data.sources.folder import ImageFolder
 from stylecli.errors import DataError, UsageError
+from tests.data.profiles import linear_grey_profile, wide_gamut_profile
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,74 @@ def test_small_pictures_are_skipped_unless_enlarged():
     enlarged = prepare(held(noise(20, 12)), Recipe(16, enlarge=True))
     assert enlarged.side == 12 and enlarged.enlarged and enlarged.pixels.shape == (3, 16, 16)
     assert not prepare(held(noise(20, 12)), Recipe(16, transform="letterbox")).enlarged
+
+
+def deep_grey(kind, width, height, share):
+    """Return the bytes of a deep grey picture of one level, a share of white."""
+    if kind == "pgm":
+        level = round(65535 * share).to_bytes(2, "big")
+        return b"P5 %d %d 65535\n" % (width, height) + level * (width * height)
+    if kind == "png":
+        level = round(65535 * share)
+        return held(Image.fromarray(np.full((height, width), level, np.uint16))).content
+    # Pillow reads 12-bit TIFF and cannot write it: two pixels are three bytes.
+    level = round(4095 * share)
+    body = (level << 12 | level).to_bytes(3, "big") * (width * height // 2)
+    tags = [(256, 3, 1, width), (257, 3, 1, height), (258, 3, 1, 12), (259, 3, 1, 1),
+            (262, 3, 1, 1), (273, 4, 1, 200), (277, 3, 1, 1), (278, 3, 1, height),
+            (279, 4, 1, len(body))]  # fmt: skip
+    entries = b"".join(
+        tag.to_bytes(2, "little") + kind.to_bytes(2, "little") + count.to_bytes(4, "little")
+        + value.to_bytes(4, "little") for tag, kind, count, value in tags
+    )  # fmt: skip
+    head = b"II*\0" + (8).to_bytes(4, "little") + len(tags).to_bytes(2, "little")
+    return (head + entries + bytes(4)).ljust(200, b"\0") + body
+
+
+@pytest.mark.parametrize("kind", ["tiff12", "pgm", "png"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_mode_gives_deep_grey_the_same_levels(tmp_path, kind, channels):
+    (tmp_path / "deep").write_bytes(deep_grey(kind, 48, 32, 0.25))
+    item = Held((tmp_path / "deep").read_bytes())
+    for transform in ("center-crop", "letterbox", "wide", "tall", "stretch"):
+        for upright in (False, True):
+            recipe = Recipe(16, channels, transform=transform, exif=upright)
+            packed = pixels(item, recipe)
+            assert set(np.unique(packed[packed > 0])) == {64}, (transform, upright)
+    points = ((20, 14), (28, 14), (24, 17), (21, 20), (27, 20))
+    for upright in (False, True):
+        face = Face(tmp_path / "deep", "deep", points, upright=upright)
+        aligned = AlignSettings(size=16).align(face)
+        assert set(np.unique(np.asarray(aligned))) == {64}, upright
+
+
+@pytest.mark.parametrize(
+    ("picture", "profile"),
+    [(Image.new("L", (48, 48), 100), linear_grey_profile()),
+     (Image.new("RGB", (48, 48), (10, 200, 30)), wide_gamut_profile()),
+     (Image.new("CMYK", (48, 48), (10, 200, 30, 40)), wide_gamut_profile())],
+    ids=["grey", "colour", "of another kind"],
+)  # fmt: skip
+def test_a_profile_counts_the_same_packed_and_aligned(tmp_path, picture, profile):
+    picture.save(tmp_path / "a.tiff", icc_profile=profile)
+    points = ((20, 18), (28, 18), (24, 22), (21, 26), (27, 26))
+    aligned = AlignSettings(size=16).align(Face(tmp_path / "a.tiff", "a", points, upright=True))
+    packed = pixels(Held((tmp_path / "a.tiff").read_bytes()), Recipe(16))
+    assert (planes(aligned) == packed).all()
+    if picture.mode == "L":
+        assert packed.min() > 150
+
+
+def test_greys_of_mode_i_are_a_grey_set(tmp_path):
+    for number, share in enumerate((0.25, 0.5, 0.75)):
+        (tmp_path / f"{number}.pgm").write_bytes(deep_grey("pgm", 40, 32, share))
+    recipe = choose_recipe(ImageFolder(tmp_path), range(3), PackSettings())
+    assert (recipe.channels, recipe.resolution) == (1, 32)
+
+
+def test_damaged_exif_is_no_reason_to_skip():
+    item = held(noise(24, 20), exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01")
+    assert prepare(item, Recipe(16, exif=True)).pixels.shape == (3, 16, 16)
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "png", "tiff", "webp"])

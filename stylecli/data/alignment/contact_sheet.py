@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
-from stylecli.data.colours import finish, simplify
-from stylecli.data.decoding import check_kind, open_picture, quiet
+from stylecli.data import transforms
+from stylecli.data.decoding import check_kind, open_picture, quiet, read_header
+from stylecli.data.preparation import DecodeSettings, decode_pixels
 from stylecli.files import replacing
 from stylecli.progress import Progress, silent
 
@@ -76,12 +77,11 @@ def _small(path: Path) -> Image.Image:
     """Return the picture upright and within 128 × 128 px; a grey square if it cannot be read."""
     try:
         with open_picture(path) as picture, quiet():
-            check_kind(picture)
-            picture.draft(None, (2 * PICTURE, 2 * PICTURE))  # a JPEG is decoded small
-            small = simplify(ImageOps.exif_transpose(picture))
-            profile = picture.info.get("icc_profile")
-            small.thumbnail((PICTURE, PICTURE), Image.Resampling.LANCZOS)
-            return finish(small, 3, profile=profile)[0]
+            header = read_header(picture, upright=True)
+            check_kind(header)
+            side = min(PICTURE, max(header.size))
+            placement = transforms.place("letterbox", header.upright_size, side, (side, side))
+            return decode_pixels(picture, header, DecodeSettings(exif=True), placement)[0]
     except Exception:  # decoders raise anything on damaged files; the cause stands below
         return Image.new("RGB", (PICTURE, PICTURE), FRAME)
 

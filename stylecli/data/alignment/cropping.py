@@ -8,15 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from stylecli.data.alignment.geometry import OUTPUT_SIZE, crop_quad, face_square
-from stylecli.data.colours import finish
-from stylecli.data.decoding import check_kind, name_cause, open_picture, quiet
+from stylecli.data.decoding import check_kind, name_cause, open_picture, quiet, read_header
+from stylecli.data.preparation import DecodeSettings, decode_pixels
 from stylecli.errors import DataError, UsageError
 
 SUPERSAMPLING = 4  # FFHQ samples 4096 px for 1024
 MIN_SIZE, MAX_SIZE = 4, 4096
+_UPRIGHT = DecodeSettings(exif=True)
+_AS_STORED = DecodeSettings(icc="ignore")
 
 
 @dataclass(frozen=True)
@@ -34,18 +36,23 @@ class Face:
     # Off for FFHQ, whose official program knows neither.
     upright: bool = False
 
-    def open_photo(self) -> Image.Image:
-        """Open the photograph, turned as the coordinates need it. Raises DataError."""
-        photo = open_picture(self.photo)
-        try:
-            check_kind(photo)
-            if not self.upright:
-                return photo
-            with quiet():
-                return ImageOps.exif_transpose(photo)
-        except Exception as error:  # it decodes; plugins raise anything on damaged files
-            photo.close()
-            raise DataError(name_cause(error)) from None
+    def decode(self) -> Image.Image:
+        """Return the photograph as RGB, turned as the coordinates need it. Raises DataError."""
+        with open_picture(self.photo) as photo, quiet():
+            try:
+                return decode_photo(photo, upright=self.upright)
+            except Exception as error:  # plugins raise anything on damaged files
+                raise DataError(name_cause(error)) from None
+
+
+def decode_photo(photo: Image.Image, *, upright: bool) -> Image.Image:
+    """Decode an opened photograph to RGB, ``upright`` as explained at ``Face``.
+
+    Raises DataError for what cannot be used; Pillow's plugins raise anything.
+    """
+    header = read_header(photo, upright=upright)
+    check_kind(header)
+    return decode_pixels(photo, header, _UPRIGHT if upright else _AS_STORED)[0]
 
 
 @dataclass(frozen=True)
@@ -73,25 +80,23 @@ class AlignSettings:
 
     def align(self, face: Face) -> Image.Image:
         """Return the face as RGB of ``size``. Raises DataError with the cause."""
-        with face.open_photo() as photo:
-            try:
-                square = None
-                if face.quad is None:
-                    square = face_square(face.landmarks, rotate=self.rotate)
-                picture = crop_quad(
-                    photo,
-                    square.quad() if square else face.quad,
-                    side=square.side if square else None,
-                    output_size=self.size,
-                    transform_size=self.sampled_size,
-                    padding=self.padding,
-                )
-            except (DataError, UsageError) as error:
-                raise DataError(f"cannot be aligned: {error}") from None
-            except MemoryError:
-                raise DataError("cannot be aligned: not enough memory") from None
-            profile = photo.info.get("icc_profile") if face.upright else None
-            return finish(picture, 3, profile=profile)[0]
+        photo = face.decode()
+        try:
+            square = None
+            if face.quad is None:
+                square = face_square(face.landmarks, rotate=self.rotate)
+            return crop_quad(
+                photo,
+                square.quad() if square else face.quad,
+                side=square.side if square else None,
+                output_size=self.size,
+                transform_size=self.sampled_size,
+                padding=self.padding,
+            )
+        except (DataError, UsageError) as error:
+            raise DataError(f"cannot be aligned: {error}") from None
+        except MemoryError:
+            raise DataError("cannot be aligned: not enough memory") from None
 
     def recipe(self, face: Face) -> str:
         """Return a digest of all that the aligned pixels depend on, but the photograph's own.
@@ -108,7 +113,7 @@ class AlignSettings:
             photo_bytes,
             [list(map(float, point)) for point in points],
             face.quad is None,
-            face.upright,
+            face.upright and "colours first",
             self.size,
             self.sampled_size,
             self.padding,

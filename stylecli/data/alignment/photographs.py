@@ -13,14 +13,13 @@ from PIL import ExifTags, Image
 
 from stylecli.data.alignment.aligned_folder import SETTINGS_FILE, is_aligned_folder
 from stylecli.data.alignment.credits import AUTHOR, LICENCE
-from stylecli.data.alignment.cropping import Face
+from stylecli.data.alignment.cropping import Face, decode_photo
 from stylecli.data.alignment.detectors import load_detector
 from stylecli.data.alignment.found_faces import FOUND_FILE, FoundFaces, Journal
 from stylecli.data.alignment.geometry import face_square
 from stylecli.data.alignment.searching import search_faces
 from stylecli.data.alignment.worker_memory import fitting_workers
-from stylecli.data.colours import finish, simplify
-from stylecli.data.decoding import name_cause, quiet
+from stylecli.data.decoding import name_cause, open_picture, quiet, read_exif
 from stylecli.data.layout import DATA_FILE
 from stylecli.data.preparation import Skipped
 from stylecli.data.sources.folders import is_picture
@@ -65,10 +64,9 @@ class Search:
             cause = f"is of a kind that is not read ({photo.path.suffix}): convert it to JPEG"
             return FoundFaces(photo.name, stamp, cause=cause)
         try:
-            with Face(photo.path, photo.name, (), upright=True).open_photo() as picture, quiet():
-                profile = picture.info.get("icc_profile")
+            with open_picture(photo.path) as picture, quiet():
                 credited = _credits(picture)
-                image = finish(simplify(picture), 3, profile=profile)[0]
+                image = decode_photo(picture, upright=True)
         except Exception as error:  # decoders raise anything on damaged files
             return FoundFaces(photo.name, stamp, cause=name_cause(error))
         faces = search_faces(load_detector(self.detector), image, min_crop=self.min_crop)
@@ -170,7 +168,7 @@ def choose_faces(
 
 def _credits(picture: Image.Image) -> dict[str, str]:
     """Return author and licence as the photograph's EXIF has them."""
-    exif = picture.getexif()
+    exif = read_exif(picture)
     known = {AUTHOR: exif.get(ExifTags.Base.Artist), LICENCE: exif.get(ExifTags.Base.Copyright)}
     cleaned = {
         key: " ".join(str(value or "").replace("\0", " ").split()) for key, value in known.items()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import ExifTags, Image
 
 from stylecli.data import colours, decoding
 from stylecli.data.checking.perceptual_hash import shrink, to_grey
@@ -27,7 +27,6 @@ _BAR_RANGE = 12  # compression leaves that much in a plain bar
 _BAR_STEP = 24
 _BAR_LEAST, _BAR_MOST = 0.03, 0.45  # of the side
 _BAR_WIDTH, _BAR_ENDS = 0.6, 0.5  # of the columns change where a bar ends; of those at its ends
-_ORIENTATION = 274  # an EXIF tag
 
 
 @dataclass(frozen=True)
@@ -132,17 +131,17 @@ def bury(entry: tuple[int, Item], cause: str) -> tuple[Measured, Pixels] | Fault
 
 
 def _measure(index: int, item: Item, picture: Image.Image) -> tuple[Measured, Pixels]:
-    decoding.check_kind(picture)
-    size, mode, kind = picture.size, picture.mode, picture.format or "pixels"
+    header = decoding.read_header(picture)
+    decoding.check_kind(header)
     traits = []
-    if picture.getexif().get(_ORIENTATION, 1) != 1:
+    if decoding.read_exif(picture).get(ExifTags.Base.Orientation, 1) != 1:
         traits.append("rotated")
-    if (profile := picture.info.get("icc_profile")) and _is_foreign(profile, picture):
+    if header.profile and _is_foreign(header.profile, picture):
         traits.append("profile")
-    decoding.draft(picture, min(size) / SMALL_SIDE)
+    decoding.draft(picture, min(header.size) / SMALL_SIDE)
     picture.load()  # to the end, which finds truncated files
-    plain = colours.simplify(picture)
-    digest = pixel_digest(repr((size, plain.mode)).encode() + plain.tobytes())
+    plain = colours.simplify(picture, header)
+    digest = pixel_digest(repr((header.size, plain.mode)).encode() + plain.tobytes())
     if plain.mode == "RGBA" and np.asarray(plain.getchannel("A")).min() < 255:
         traits.append("transparent")
     square, whole = _square(plain), _small(plain, plain.size, (0, 0))
@@ -152,11 +151,11 @@ def _measure(index: int, item: Item, picture: Image.Image) -> tuple[Measured, Pi
         index=index,
         digest=digest,
         thumbnail=thumbnail.tobytes(),
-        size=size,
-        mode=mode,
-        format=kind,
+        size=header.size,
+        mode=header.mode,
+        format=header.kind or "pixels",
         # Pictures stored as grey are grey; only colour pictures can be so by mistake.
-        traits=(*traits, *(t for t in others if t != "grey" or mode not in colours.GREY_MODES)),
+        traits=(*traits, *(t for t in others if t != "grey" or not header.is_grey)),
         label=item.label,
     )
     return measured, square
