@@ -17,7 +17,7 @@ from xml.sax.saxutils import escape, unescape
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 from stylecli.errors import DataError, UsageError
@@ -234,15 +234,20 @@ def read_provenance(path: Path | str) -> dict[str, Any] | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # large sheets: no pixel is read here
             with Image.open(path) as image:
-                text = getattr(image, "text", {}).get(PROVENANCE_KEY)
-                if text is None:
-                    text = _property(image.info.get("xmp"))
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError):
+                return provenance_of(image)
+    except Exception:  # Pillow's plugins raise anything on damaged files
         raise DataError(f"{path} is not a readable picture: expected PNG, JPEG or WebP") from None
+
+
+def provenance_of(image: Image.Image) -> dict[str, Any] | None:
+    """Return what an opened picture says about how it was made, None if nothing of ours."""
+    text = getattr(image, "text", {}).get(PROVENANCE_KEY)
+    if text is None:
+        text = _property(image.info.get("xmp"))
     if text is None:
         return None
     try:
-        provenance: dict[str, Any] = parse_json(text, path)
+        provenance: dict[str, Any] = parse_json(text, "the record")
     except DataError:
         return None
     return provenance

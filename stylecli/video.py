@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from stylecli.data.decoding import open_picture, quiet
 from stylecli.errors import DataError, Interrupted, StyleCLIError, UsageError
 from stylecli.files import parse_json, replacing, to_json
 from stylecli.images import Pictures, check_size, encode_picture, read_provenance, save_png
@@ -522,11 +523,9 @@ def _unreadable(path: Path | str) -> DataError:
 
 def _gif_comment(path: Path | str) -> str | None:
     try:
-        with Image.open(path) as image:
+        with quiet(), open_picture(Path(path)) as image:
             comment = image.info.get("comment")
-    except (
-        OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError,
-    ):  # fmt: skip
+    except DataError:
         raise DataError(f"{path} is not a readable video: expected a GIF file") from None
     return comment.decode("utf-8", "replace") if isinstance(comment, bytes) else None
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from stylecli import shipped
-from stylecli.errors import DataError, StyleCLIError
+from stylecli.errors import DataError
 from stylecli.provenance import remake_command
 from stylecli.workspace import SNAPSHOT_PATTERN, list_runs
 
@@ -42,24 +42,21 @@ def _read_video(path: Path) -> tuple[Facts, Any]:
 
 
 def _read_picture(path: Path) -> tuple[Facts, Any]:
-    from PIL import Image
-
-    from stylecli.images import read_provenance
+    from stylecli.data.decoding import name_cause, open_picture, quiet
+    from stylecli.images import provenance_of
 
     facts: Facts = {"what": "picture", "file": str(path)}
     try:
-        with Image.open(path) as image:
+        with quiet(), open_picture(path) as image:
             facts["size"] = f"{image.width} x {image.height} {image.mode}"
             frames = getattr(image, "n_frames", 1)
             if frames > 1:
                 facts |= {"what": "video", "frames": frames}
-        return facts, read_provenance(path)
-    except StyleCLIError:
-        raise
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            return facts, provenance_of(image)
+    except Exception as error:  # counting frames decodes; Pillow's plugins raise anything
         raise DataError(
-            f"{path} is nothing that info knows: give a picture, video, network, run, dataset or "
-            "saved styles"
+            f"{path} is not a readable picture ({name_cause(error)}), nor anything else that info "
+            "knows: give a picture, video, network, run, dataset or saved styles"
         ) from None
 
 

@@ -116,14 +116,15 @@ class FolderPictures:
         return [np.stack(run) for run in runs]
 
     def _decode(self, number: int) -> Pictures:
-        from stylecli.data.colours import convert_colours
-        from stylecli.data.decoding import check_kind, name_cause, quiet
+        from stylecli.data.decoding import check_kind, name_cause, quiet, read_header
+        from stylecli.data.preparation import DecodeSettings, decode_pixels
 
         item = self._source[number]
         try:
             with quiet(), item.open() as opened:
-                check_kind(opened)
-                picture = convert_colours(opened, 3)
+                header = read_header(opened)
+                check_kind(header)
+                picture, _ = decode_pixels(opened, header, DecodeSettings())
                 pixels = np.asarray(picture, np.uint8)
         except Exception as error:  # Pillow's plugins raise anything on damaged files
             raise DataError(

@@ -9,7 +9,7 @@ from statistics import median
 
 from stylecli import __version__
 from stylecli.data.reader import open_dataset
-from stylecli.errors import StyleCLIError, UsageError
+from stylecli.errors import DataError, StyleCLIError, UsageError
 from stylecli.files import row_number
 from stylecli.progress import Progress, silent
 from stylecli.report.charts import COLOURS
@@ -123,7 +123,7 @@ def slides_of(
 def _reals(facts: RunFacts) -> Picture | None:
     try:
         content, _ = recompress(facts.path / "reals.png", _REALS_BYTES)
-    except (OSError, ValueError):
+    except DataError:
         return None
     return Picture(content, "The first pictures of the dataset", "Real pictures of the dataset")
 

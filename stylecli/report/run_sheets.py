@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from stylecli.data.decoding import check_kind, name_cause, open_picture, quiet, read_header
+from stylecli.errors import DataError
 from stylecli.images import Pictures
 from stylecli.progress import Progress, silent
 
@@ -54,7 +56,7 @@ def prepare_sheets(
         progress(done, len(chosen))
         try:
             pictures[nimg], lossy = recompress(paths[nimg], share)
-        except (OSError, ValueError, Image.DecompressionBombError):
+        except DataError:
             continue
         changed += lossy
     notes = []
@@ -81,12 +83,15 @@ def choose_evenly(values: Sequence[int], keep: Collection[int], count: int) -> l
 def recompress(path: Path, most_bytes: int) -> tuple[bytes, bool]:
     """Return a sheet as PNG or JPEG of about ``most_bytes``, and whether it lost anything.
 
-    Raises OSError or ValueError for a file that is no picture.
+    Raises DataError for a file that is no picture.
     """
-    content = path.read_bytes()
-    with Image.open(io.BytesIO(content)) as opened:
-        opened.load()
-        image = opened if opened.mode in ("RGB", "L") else _on_white(opened)
+    try:
+        with quiet(), open_picture(path) as opened:
+            check_kind(read_header(opened))
+            opened.load()
+            image = opened if opened.mode in ("RGB", "L") else _on_white(opened)
+    except Exception as error:  # Pillow's plugins raise anything on damaged files
+        raise DataError(f"{path} {name_cause(error)}") from None
     # Training enlarges what is under 64 px, to sheets of 512: larger ones are as they were drawn.
     scale = whole_enlargement(np.asarray(image)) if max(image.size) <= _MAX_SIDE else 1
     if scale > 1:

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 import typer
+from PIL import Image, PngImagePlugin
 from typer.testing import CliRunner, Result
 
 from stylecli.checkpoint import read_tensors, write_tensors
 from stylecli.cli import generate_images, interpolate_video, mix_styles, show_info
 from stylecli.errors import DataError, StyleCLIError
-from stylecli.images import save_png
+from stylecli.images import read_provenance, save_png
 from stylecli.saved_ws import save_ws
 from tests.conftest import FIXTURES
 from tests.interop.foreign_files import ada_snapshot, torch_file
@@ -63,6 +64,31 @@ def test_a_strangers_record_cannot_forge_lines_or_end_info(run: Run) -> None:
     assert sum(line.startswith("again") for line in lines) == 1
     assert all(line.isprintable() for line in lines)
     assert run("info", "odd.png").exit_code == 0
+
+
+@pytest.mark.parametrize("error", [RuntimeError, RecursionError, Image.DecompressionBombError])
+def test_whatever_a_decoder_raises_is_a_sentence(
+    run: Run, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    """Pillow answers an AVIF without a picture with RuntimeError, a GIF of 65,535 px so."""
+
+    def fail(*words: object, **options: object) -> None:
+        raise error("as plugins do")
+
+    Path("a.avif").write_bytes(b"no picture")
+    monkeypatch.setattr(Image, "open", fail)
+    result = run("info", "a.avif")
+    assert isinstance(result.exception, DataError)
+    assert "a.avif is not a readable picture" in str(result.exception)
+    with pytest.raises(DataError, match="is not a readable picture"):
+        read_provenance("a.avif")
+
+
+def test_a_picture_with_long_text_is_described(run: Run) -> None:
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Comment", "long " * 500_000, zip=True)
+    Image.new("RGB", (8, 6)).save("a.png", pnginfo=text)
+    assert json.loads(run("info", "a.png", "--json").stdout)["size"] == "8 x 6 RGB"
 
 
 def test_a_picture_is_explained(run: Run) -> None:

@@ -4,6 +4,7 @@ import io
 import struct
 import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -216,3 +217,26 @@ def test_this_pillow_decodes_three_eighths():
 )
 def test_causes_are_one_sentence(error, cause):
     assert name_cause(error) == cause
+
+
+OPEN_OWN_BYTES = {
+    "data/decoding.py",  # the one place for the files of others
+    "data/codec.py",  # the pixels of a dataset
+    "data/alignment/making.py",  # a picture that was just written or is known by its MD5
+    "data/demo_faces.py",
+    "images.py",  # provenance: lies below data/
+    "report/page.py",
+    "report/figures_page.py",
+    "video.py",
+}
+
+
+def test_pictures_of_others_are_opened_in_one_place():
+    package = Path(decoding.__file__).parent.parent
+    openers = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if "Image.open(" in path.read_text("utf-8")
+    }
+    assert openers <= OPEN_OWN_BYTES
+    assert "data/decoding.py" in openers

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
+from stylecli.data.sources.folder import ImageFolder
 
 from stylecli.data.alignment.cropping import AlignSettings, Face
 from stylecli.data.codec import decode
@@ -18,7 +19,6 @@ from stylecli.data.layout import pixel_digest
 from stylecli.data.pack_settings import PackSettings
 from stylecli.data.packing import choose_recipe
 from stylecli.data.preparation import Prepared, Recipe, Skipped, prepare, prepare_all
-from stylecli.data.sources.folder import ImageFolder
 from stylecli.errors import DataError, UsageError
 from tests.data.profiles import linear_grey_profile, wide_gamut_profile
 
