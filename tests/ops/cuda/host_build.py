@@ -30,11 +30,11 @@ SOURCE = Path(stylecli.ops.cuda.__file__).parent
 MAIN = Path(__file__).with_name("host_main.cpp")
 COMPILER = shutil.which(os.environ.get("CXX", "g++"))
 
-needs_compiler = pytest.mark.skipif(
-    COMPILER is None,
-    reason="KERNELS NOT PROVEN: no g++ on this machine. `apt install g++` (or CXX=<compiler>) runs "
-    "these tests",
+NOT_PROVEN = (
+    "KERNELS NOT PROVEN: no g++ on this machine. `apt install g++` (or CXX=<compiler>) runs "
+    "these tests"
 )
+needs_compiler = pytest.mark.skipif(COMPILER is None, reason=NOT_PROVEN)
 
 ALL_KERNELS = tuple(name for group in variants().values() for name in group)
 # Not optimised: no access is folded away, and it builds in a quarter of the time.

@@ -1,13 +1,32 @@
-"""What NVRTC makes of every kernel for every architecture; its log is read, its errors told."""
+"""What NVRTC makes of every kernel for every architecture; and the folder of compiled kernels.
 
+The compiler's log is read and its errors are told. The folder is found again, never trusted
+blindly, never in the way.
+"""
+
+import os
 from importlib.util import find_spec
 
 import pytest
 
 from stylecli.errors import DeviceError
 from stylecli.ops.cuda import compiler
-from stylecli.ops.cuda.compiler import architecture_for, compile_kernels, parse_log
+from stylecli.ops.cuda.compiler import (
+    Compiled,
+    Resources,
+    architecture_for,
+    cache_key,
+    compile_cached,
+    compile_kernels,
+    decode,
+    encode,
+    kernel_folder,
+    parse_log,
+)
 from tests.ops.cuda import compile_gate
+
+# ---- the compiler
+
 
 needs_nvrtc = pytest.mark.skipif(
     find_spec("cuda") is None or compiler.nvrtc_problem() is not None,
@@ -149,3 +168,119 @@ def test_a_missing_package_is_named_with_the_command_that_brings_it(monkeypatch)
     monkeypatch.setattr(compiler, "find_spec", lambda name: None)
     with pytest.raises(DeviceError, match=r"cuda-bindings is not installed, run: pip install 's"):
         compile_kernels(SMALL, ["twice<float>"], "sm_80")
+
+
+# ---- the folder
+
+
+KERNELS = ("twice<float>",)
+
+
+class Compiler:
+    """Stands in for NVRTC and counts."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, source, template_ids, architecture):
+        self.calls += 1
+        resources = {name: Resources(20, 0, 0, 64) for name in template_ids}
+        return Compiled(architecture, source.encode(), dict.fromkeys(template_ids, "_Z"), resources)
+
+
+@pytest.fixture
+def counting(tmp_path, monkeypatch):
+    monkeypatch.setenv("STYLECLI_CACHE", str(tmp_path / "cache"))
+    return Compiler()
+
+
+def fetch(counting, source="text", architecture="sm_90", version="13.0", kernels=KERNELS):
+    return compile_cached(
+        source, kernels, architecture, nvrtc_version=version, compile_kernels=counting
+    )
+
+
+def test_the_second_time_nothing_is_compiled(counting):
+    assert fetch(counting) == fetch(counting)
+    assert counting.calls == 1
+
+
+def test_anything_that_decides_the_code_is_in_the_key(counting, monkeypatch):
+    changed = (
+        {"source": "other"},
+        {"architecture": "sm_80"},
+        {"version": "13.1"},
+        {"kernels": ("a", "b")},
+    )
+    fetch(counting)
+    for change in changed:
+        fetch(counting, **change)
+    monkeypatch.setitem(compiler.OPTIONS, "std", "c++20")
+    fetch(counting)
+    assert counting.calls == 6
+
+
+def test_names_do_not_run_into_one_another():
+    assert cache_key("s", ("a", "b"), "sm_90", "13.0") != cache_key("s", ("ab",), "sm_90", "13.0")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[:-1],
+        lambda content: content[:-1] + bytes([content[-1] ^ 1]),
+        lambda content: b"",
+        lambda content: b"something else entirely",
+        lambda content: compiler.FIRST_LINE + b"no digest",
+    ],
+    ids=["short", "flipped", "empty", "foreign", "half"],
+)
+def test_a_damaged_file_is_made_again(counting, damage):
+    fresh = fetch(counting)
+    (file,) = kernel_folder().iterdir()
+    file.write_bytes(damage(file.read_bytes()))
+    assert fetch(counting) == fresh
+    assert fetch(counting) == fresh
+    assert counting.calls == 2
+
+
+def test_a_file_in_place_of_the_folder_is_no_obstacle(counting, tmp_path):
+    (tmp_path / "cache").write_text("not a folder")
+    assert fetch(counting).cubin == b"text"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write all")
+def test_an_unwritable_folder_is_no_obstacle(counting):
+    kernel_folder().mkdir(parents=True)
+    kernel_folder().chmod(0o500)
+    assert fetch(counting).cubin == b"text"
+    assert list(kernel_folder().iterdir()) == []
+
+
+def test_a_machine_without_home_is_no_obstacle(counting, monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(compiler, "cache_folder", homeless)
+    assert fetch(counting).cubin == b"text"
+
+
+def test_what_was_read_longest_ago_goes_first(counting, monkeypatch):
+    for index, source in enumerate(("first", "second", "third")):
+        fetch(counting, source)
+        newest = max(kernel_folder().iterdir(), key=lambda path: path.stat().st_mtime_ns)
+        os.utime(newest, (index, index))
+    size = newest.stat().st_size
+    fetch(counting, "first")  # read now
+    monkeypatch.setattr(compiler, "MAX_BYTES", 3 * size + 10)
+    fetch(counting, "fourth")
+    assert counting.calls == 4
+    left = {decode(path.read_bytes()).cubin for path in kernel_folder().iterdir()}
+    assert left == {b"first", b"third", b"fourth"}
+
+
+def test_encoding_keeps_everything_and_refuses_the_rest():
+    kept = Compiled("sm_90", b"\x7fELF\n\n\x00", {"a<1>": "_Za"}, {"a<1>": Resources(1, 2, 3, 4)})
+    assert decode(encode(kept)) == kept
+    with pytest.raises(ValueError, match="not a file of compiled kernels"):
+        decode(b"pickle")
