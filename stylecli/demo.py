@@ -5,6 +5,7 @@
 is done is kept, so that the same command goes on after an interruption.
 """
 
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -17,6 +18,7 @@ import numpy as np
 from stylecli import __version__, files
 from stylecli.checkpoint import load_network, network_digest
 from stylecli.data.demo_faces import make_demo_dataset
+from stylecli.data.ownership import LOCK_FILE
 from stylecli.data.reader import open_dataset
 from stylecli.errors import UsageError
 from stylecli.images import save_png
@@ -34,7 +36,13 @@ from stylecli.training.calibration import measure_stages
 from stylecli.training.launch import rank_processes
 from stylecli.training.loop import TrainingLoop
 from stylecli.training.presets import SMALL_PHASE_SHARE, TrainingPlan, plan_training
-from stylecli.training.run_folder import RunSettings, create_run, is_finished, load_settings
+from stylecli.training.run_folder import (
+    RunSettings,
+    create_run,
+    held,
+    is_finished,
+    load_settings,
+)
 from stylecli.video import write_video
 from stylecli.workspace import RUN_FILE, newest_snapshot
 
@@ -52,6 +60,7 @@ METRICS = {
     "ppl_wfull": PPL_PAIRS,
 }
 # Training may run over its calibrated time by this much before it is cut short.
+_SCRATCH = ".calibration-"
 PATIENCE, GRACE_SECONDS = 1.10, 15.0
 
 ProgressFactory = Callable[[str, str], AbstractContextManager[Progress]]
@@ -78,14 +87,35 @@ def run_demo(
     ranks: int,
     progress: ProgressFactory,
     say: Say,
+    force: bool = False,
 ) -> DemoResult:
     """Make the demo in ``folder`` with ``minutes`` of training; continue what is there.
 
-    Raises UsageError when the folder holds a demo of another length or seed, DataError when the
-    ``demo`` extra is missing, Interrupted on Ctrl-C, with everything saved.
+    ``force`` starts over. Raises UsageError when the folder holds a demo of another length or seed,
+    or other files, DataError when another process makes a demo there or the ``demo`` extra is
+    missing, Interrupted on Ctrl-C, with everything saved.
     """
     started = time.monotonic()
-    _claim(folder, minutes, seed)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"folder {folder} cannot be made ({error.strerror}): give another --out"
+        ) from None
+    with held(folder):
+        _claim(folder, minutes, seed, force=force)
+        return _fill(folder, minutes, seed, ranks, progress, say, started)
+
+
+def _fill(
+    folder: Path,
+    minutes: float,
+    seed: int,
+    ranks: int,
+    progress: ProgressFactory,
+    say: Say,
+    started: float,
+) -> DemoResult:
     with progress("drawing faces", "faces") as report:
         dataset = make_demo_dataset(
             folder / "dataset.lmdb", count=FACES, resolution=RESOLUTION, progress=report
@@ -122,21 +152,35 @@ def run_demo(
     return DemoResult(folder, network, page, results, finished, time.monotonic() - started)
 
 
-def _claim(folder: Path, minutes: float, seed: int) -> None:
-    """Note what the folder is for; refuse one that was started otherwise."""
+def _claim(folder: Path, minutes: float, seed: int, *, force: bool) -> None:
+    """Note what the folder is for; refuse one that was started otherwise, or empty it."""
     wanted = {"minutes": minutes, "seed": seed}
     path = folder / "demo.json"
+    # What a killed process left of temporary files is no other file.
+    others = [item for item in folder.iterdir() if item != path and not _is_passing(item)]
+    if others and not path.exists():
+        advice = "it is not emptied, " if force else ""
+        raise UsageError(f"{folder} holds other files and no demo: {advice}give another --out")
+    if force:
+        for item in others:
+            shutil.rmtree(item) if item.is_dir() and not item.is_symlink() else item.unlink()
+        path.unlink(missing_ok=True)  # last, so that the same command continues after a kill
+    for item in folder.glob(f"{_SCRATCH}*"):
+        shutil.rmtree(item, ignore_errors=True)
     if path.exists():
         found = files.read_json(path)
         if {key: found.get(key) for key in wanted} != wanted:
             raise UsageError(
-                f"{folder} holds a demo of {found.get('minutes'):g} minutes with seed "
+                f"{folder} holds a demo of {found.get('minutes')} minutes with seed "
                 f"{found.get('seed')}: give another --out, or --force to start over"
             )
         return
-    if folder.exists() and any(folder.iterdir()):
-        raise UsageError(f"{folder} holds other files and no demo: give another --out")
     files.write_json(path, {**wanted, "stylecli": __version__})
+
+
+def _is_passing(item: Path) -> bool:
+    """Whether a file is there only while a command runs."""
+    return item.name == LOCK_FILE or item.name.startswith(_SCRATCH) or ".part" in item.suffixes
 
 
 def _settings(plan: TrainingPlan, dataset: Path) -> RunSettings:
@@ -156,7 +200,7 @@ def _calibrated_plan(
     """Measure a step at every stage; return the plan whose schedule fills the minutes."""
     import tempfile
 
-    with tempfile.TemporaryDirectory(prefix=".calibration-", dir=folder) as scratch:
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=folder) as scratch:
         trial = Path(scratch) / "run"
         create_run(trial, _settings(_plan(1.0, seed, ranks), dataset))
         with rank_processes(trial, ranks, calibrate=True) as group:

@@ -30,7 +30,7 @@ EVENTS_FILE = "events.jsonl"
 STATS_FILE = "stats.jsonl"
 BEST_NAME = "best"  # --network RUN/best
 SNAPSHOT_PATTERN = "network-snapshot-*.safetensors"
-_RUN_NAME = re.compile(r"^(\d{5})(-.*)?$")
+_RUN_NAME = re.compile(r"^([0-9]{5,})(-.*)?$")
 
 
 @dataclass(frozen=True)
@@ -129,13 +129,21 @@ def list_runs(root: Path = Path()) -> list[Path]:
     folder = root / "runs"
     if not folder.is_dir():
         return []
-    return sorted(run for run in folder.iterdir() if run.is_dir() and _RUN_NAME.match(run.name))
+    runs = [run for run in folder.iterdir() if _RUN_NAME.match(run.name) and run.is_dir()]
+    return sorted(runs, key=lambda run: (run_number(run), run.name))
+
+
+def run_number(run: Path) -> int:
+    """Return the number of a run of ``list_runs``."""
+    return int(run.name.partition("-")[0])
 
 
 def next_run(description: str, root: Path = Path()) -> Path:
     """Return the path of a new run: the next free number and a description, not yet made."""
-    taken = [int(run.name[:5]) for run in list_runs(root)]
-    return root / "runs" / f"{max(taken, default=-1) + 1:05d}-{description}"
+    runs = root / "runs"
+    names = os.listdir(runs) if runs.is_dir() else []
+    taken = [run_number(runs / name) for name in names if _RUN_NAME.match(name)]
+    return runs / f"{max(taken, default=-1) + 1:05d}-{description}"
 
 
 def newest_run(root: Path = Path()) -> Path:
@@ -158,7 +166,9 @@ def _books(run: Path) -> list[Path]:
 
 def newest_snapshot(run: Path) -> Path | None:
     """Return the network snapshot of a run with the most training, if it has one."""
-    return max(run.glob(SNAPSHOT_PATTERN), default=None, key=lambda path: path.name)
+    return max(
+        run.glob(SNAPSHOT_PATTERN), default=None, key=lambda path: (len(path.name), path.name)
+    )
 
 
 def best_snapshot(run: Path) -> Path:

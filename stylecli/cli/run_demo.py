@@ -1,7 +1,6 @@
 """``stylecli demo``: the whole tool in one command."""
 
 import os
-import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +8,6 @@ import typer
 
 from stylecli.cli.options import ForceOption, JsonOption, QuietOption, SeedOption
 from stylecli.cli.output import Output, format_seconds
-from stylecli.errors import UsageError
 
 
 def command(
@@ -33,10 +31,6 @@ def command(
     Needs no data and no GPU. The same command goes on after an interruption.
     """
     output = Output(json=json, quiet=quiet)
-    if force and out.exists():
-        if not (out / "demo.json").exists():
-            raise UsageError(f"{out} holds no demo: it is not removed, give another --out")
-        shutil.rmtree(out)
     from stylecli.demo import run_demo
 
     result = run_demo(
@@ -44,6 +38,7 @@ def command(
         minutes=minutes,
         seed=seed,
         ranks=ranks or min(2, os.cpu_count() or 1),
+        force=force,
         progress=output.progress,
         say=output.note,
     )

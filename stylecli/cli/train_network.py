@@ -106,6 +106,6 @@ def command(
     if dry_run:
         print_dry_run(plan, settings, dataset, choice, output)
         return
-    run = session.start_or_continue(choice, settings, plan, source, output)
-    network = session.train_run(run, ranks, output, driving, evaluate)
+    with session.owned_run(choice, settings, plan, source, output) as run:
+        network = session.train_run(run, ranks, output, driving, evaluate)
     output.result({"run": str(run), "network": str(network)}, [str(network)])

@@ -1,5 +1,7 @@
 """What ``stylecli train`` does between its options and the training loop."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,6 +26,7 @@ class RunChoice:
 
     run: Path
     state: str  # begin | continue | finished
+    description: str = ""  # what follows the number of a new run; "": --out names the folder
     unreadable: tuple[Path, ...] = ()  # runs whose settings cannot be read, passed over
 
 
@@ -166,49 +169,67 @@ def choose_run(settings: "RunSettings", out: Path | None) -> RunChoice:
             continue
         if stored.same_run(settings):
             if is_finished(run):
-                return RunChoice(run, "finished", tuple(unreadable))
+                return RunChoice(run, "finished", unreadable=tuple(unreadable))
             if stored.device != settings.device:
                 raise UsageError(
                     f"{run} has these settings but trains on {stored.device}, not on "
                     f"{settings.device}: give --device {stored.device} where there is one, or go "
                     f"on here in a new run with --resume '{run}'"
                 )
-            return RunChoice(run, "continue", tuple(unreadable))
+            return RunChoice(run, "continue", unreadable=tuple(unreadable))
         if out is not None:
             raise UsageError(f"{run} was started with other settings: give another --out")
     network = settings.network
     name = f"{settings.dataset.stem}-{network.preset}{network.resolution}"
-    return RunChoice(out or next_run(name), "begin", tuple(unreadable))
+    if out is not None:
+        return RunChoice(out, "begin", unreadable=tuple(unreadable))
+    return RunChoice(next_run(name), "begin", name, tuple(unreadable))
 
 
-def start_or_continue(
+@contextlib.contextmanager
+def owned_run(
     choice: RunChoice,
     settings: "RunSettings",
     plan: "TrainingPlan",
     source: "Source | None",
     output: Output,
-) -> Path:
-    """Make the run where it is new, say on stderr what happens, and return its folder."""
-    from stylecli.training.run_folder import create_run
+) -> Iterator[Path]:
+    """Yield the run's folder, made where it is new; no other process can write it meanwhile.
 
-    run = choice.run
+    Says on stderr what happens. Raises DataError when another process has the run.
+    """
+    from stylecli.training import run_folder
+
     for other in choice.unreadable:
         output.warn(f"{other} is passed over: its run.json is damaged or of another version")
-    if choice.state == "finished":
-        output.note(f"{run} is finished with these settings; change --kimg or --seed for more")
-    elif choice.state == "continue":
-        output.note(f"going on with {run}")
-    else:
-        if source is None:
-            create_run(run, settings)
-        else:
-            from stylecli.training.starting import begin_run
+    if choice.state == "begin":
+        with contextlib.ExitStack() as stack:
+            run = choice.run
+            if not choice.description:
+                stack.enter_context(run_folder.making(run))
+            else:
+                run = stack.enter_context(run_folder.next_numbered(choice.description))
+            if source is None:
+                run_folder.create_run(run, settings)
+            else:
+                from stylecli.training.starting import begin_run
 
-            begin_run(run, settings, source)
-        output.note(f"training in {run}")
-        for item in plan.derived:
-            output.note(f"  {item.name} {item.value}: {item.reason}")
-    return run
+                begin_run(run, settings, source)
+            output.note(f"training in {run}")
+            for item in plan.derived:
+                output.note(f"  {item.name} {item.value}: {item.reason}")
+            yield run
+        return
+    with run_folder.held(choice.run):
+        if choice.state == "finished":
+            output.note(
+                f"{choice.run} is finished with these settings; change --kimg or --seed for more"
+            )
+        else:
+            output.note(f"going on with {choice.run}")
+        if run_folder.record_dataset(choice.run, settings.dataset):
+            output.note(f"  its dataset is {settings.dataset} now")
+        yield choice.run
 
 
 def make_session(**settings: Any) -> "Session":

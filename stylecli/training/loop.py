@@ -29,7 +29,7 @@ from stylecli.training.session import Session
 from stylecli.training.step import TrainingStep, allow_tf32
 from stylecli.training.stopping import stop_requests
 from stylecli.training.streams import seed_after
-from stylecli.workspace import CHECKPOINT_FILE, INITIAL_FILE
+from stylecli.workspace import CHECKPOINT_FILE
 
 
 class TrainingLoop:
@@ -88,9 +88,9 @@ class TrainingLoop:
         if not self._begins:
             self._load(path)
         elif origin is not None and origin.continued:
-            self._load(self.run / INITIAL_FILE)
+            self._load(setup.initial_file(self.run, origin))
         elif origin is not None:
-            saving.load_networks(self.run / INITIAL_FILE, self.bundle)
+            saving.load_networks(setup.initial_file(self.run, origin), self.bundle)
         freeze(self.step, setup.frozen_in(self.settings))
         self._follow_seed()
 

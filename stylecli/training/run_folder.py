@@ -9,6 +9,7 @@ import math
 import os
 import platform
 import re
+import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -16,14 +17,26 @@ from pathlib import Path
 from typing import Any
 
 from stylecli import __version__, files
-from stylecli.data.ownership import OwnerLock
-from stylecli.errors import NetworkError, UsageError
+from stylecli.data.ownership import LOCK_FILE, OwnerLock
+from stylecli.errors import DataError, NetworkError, UsageError
 from stylecli.networks.config import StyleGAN1Config, config_from_dict
 from stylecli.training.config import TrainingConfig, training_from_dict
-from stylecli.workspace import CHECKPOINT_FILE, EVENTS_FILE, RUN_FILE, STATS_FILE, read_run
+from stylecli.workspace import (
+    CHECKPOINT_FILE,
+    EVENTS_FILE,
+    INITIAL_FILE,
+    RUN_FILE,
+    STATS_FILE,
+    list_runs,
+    next_run,
+    read_run,
+    run_number,
+)
 
 RUN_FORMAT = 1
 _ROW_BYTES = 4096  # a row of JSON is shorter
+_ATTEMPTS = 1000  # to reserve a number, each lost to another process
+_HELD: set[tuple[int, Path]] = set()  # threads of this process and the folders they own
 # Temporary names: of stylecli.files for the files that training writes, and of safetensors.
 _LEFTOVER = re.compile(
     r"\.(checkpoint|checkpoint-best|initial|network-snapshot-\d+|fakes\d+|reals|run|best|stats"
@@ -39,6 +52,7 @@ class Origin:
     digest: str  # SHA-256 of the file it led to
     continued: bool  # goes on with its full state; else only weights were taken over
     resolution: int  # side in pixels that the weights taken over are grown to
+    initial: str | None = None  # SHA-256 of initial.safetensors; None in runs of early versions
 
 
 @dataclass(frozen=True)
@@ -69,16 +83,116 @@ def _identity(origin: Origin | None) -> tuple[str, bool] | None:
 
 
 def create_run(run: Path, settings: RunSettings) -> None:
-    """Make the run folder and write ``run.json``; raise UsageError when there is one."""
-    if (run / RUN_FILE).exists():
-        raise UsageError(f"{run} is a run already: choose another folder")
+    """Make the run folder and write ``run.json``.
+
+    Raises UsageError when there is one, DataError when another process makes or trains this run.
+    """
+    with making(run):
+        _write(run, settings, finished=False)
+
+
+@contextlib.contextmanager
+def making(run: Path) -> Iterator[None]:
+    """Make and own a run folder in which there is no run yet; ``run.json`` is to be written last.
+
+    Raises UsageError when it is a run or cannot be made, DataError when another process has it.
+    """
+    _make_folder(run)
+    with held(run):
+        if (run / RUN_FILE).exists():
+            raise UsageError(f"{run} is a run already: choose another folder")
+        yield
+
+
+def _make_folder(folder: Path) -> None:
     try:
-        run.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(
-            f"run folder {run} cannot be made ({error.strerror}): give another --out"
+            f"run folder {folder} cannot be made ({error.strerror}): give another --out"
         ) from None
-    _write(run, settings, finished=False)
+
+
+@contextlib.contextmanager
+def next_numbered(description: str, root: Path = Path()) -> Iterator[Path]:
+    """Reserve the next number in ``runs/`` and own its folder; it is removed if no run is made.
+
+    However many do so at once, each has a number of its own. What sessions left that were killed
+    before their run.json is cleared away. Raises UsageError when no folder can be made.
+    """
+    for left in list_runs(root):
+        _remove_if_abandoned(left)
+    run, holding = _reserve(description, root)
+    try:
+        with holding:
+            yield run
+    finally:
+        if not (run / RUN_FILE).exists():
+            _remove_if_abandoned(run)
+
+
+def _reserve(description: str, root: Path) -> tuple[Path, contextlib.ExitStack]:
+    """Make and own the folder of the next number, as nobody else does."""
+    for _ in range(_ATTEMPTS):
+        run = next_run(description, root)
+        number = run.with_name(f"{run_number(run):05d}")  # all that want this number meet here
+        _make_folder(run.parent)
+        try:
+            number.mkdir()
+            same = [other for other in list_runs(root) if run_number(other) == run_number(run)]
+            if same != [number]:  # somebody named his just before this one was made
+                number.rmdir()
+                continue
+            number.rename(run)
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(held(run))
+                return run, stack.pop_all()
+        except FileExistsError:
+            _remove_if_abandoned(number)
+        except (FileNotFoundError, DataError):
+            continue  # somebody took it for abandoned
+        except OSError as error:
+            raise UsageError(
+                f"run folder {run} cannot be made ({error.strerror}): give another --out"
+            ) from None
+    raise UsageError(f"no number could be reserved in {root / 'runs'}: run the command again")
+
+
+def _remove_if_abandoned(run: Path) -> None:
+    """Remove a numbered folder whose session ended before there was a run in it."""
+
+    def is_ours(name: str) -> bool:
+        return name in (LOCK_FILE, INITIAL_FILE) or _LEFTOVER.fullmatch(name) is not None
+
+    def is_abandoned() -> bool:
+        return all(is_ours(path.name) for path in run.iterdir())
+
+    with contextlib.suppress(DataError, OSError):  # in use, or just taken away
+        if is_abandoned():
+            with held(run):
+                if is_abandoned():
+                    (run / INITIAL_FILE).unlink(missing_ok=True)
+            run.rmdir()
+
+
+def record_dataset(run: Path, dataset: Path) -> bool:
+    """Note in ``run.json`` where the run's dataset lies now; return whether that is news."""
+    if load_settings(run).dataset.resolve() == dataset.resolve():
+        return False
+    with held(run):
+        values = read_run(run)
+        values["dataset"]["path"] = _from_run(dataset, run)
+        with files.room_for(run / RUN_FILE, _ROW_BYTES):
+            files.write_json(run / RUN_FILE, values)
+    return True
+
+
+def _from_run(dataset: Path, run: Path) -> str:
+    """Return a path as run.json has it: from the run, so that both can be moved together."""
+    try:
+        return os.path.relpath(dataset, run)
+    except ValueError:  # on another drive
+        return str(dataset.resolve())
 
 
 def mark_finished(run: Path, nimg: int) -> None:
@@ -91,18 +205,24 @@ def mark_finished(run: Path, nimg: int) -> None:
 
 @contextlib.contextmanager
 def held(run: Path) -> Iterator[None]:
-    """Own a run folder: no second training can write it, whatever became of an earlier one.
+    """Own a run folder: no second session can write it, whatever became of an earlier one.
 
-    Unfinished files that a crash left behind are removed. Raises DataError when another process
-    trains this run.
+    Unfinished files that a crash left behind are removed. A thread that owns it already goes on
+    owning it. Raises DataError when another, of any process, has it.
     """
+    key = threading.get_ident(), run.resolve()
+    if key in _HELD:
+        yield
+        return
     lock = OwnerLock(run)
+    _HELD.add(key)
     try:
         for path in run.iterdir():
             if _LEFTOVER.fullmatch(path.name):
                 path.unlink(missing_ok=True)
         yield
     finally:
+        _HELD.discard(key)
         lock.release()
 
 
@@ -199,7 +319,7 @@ def _write(run: Path, settings: RunSettings, *, finished: bool) -> None:
             "network": settings.network.to_dict(),
             "training": settings.training.to_dict(),
             "dataset": {
-                "path": os.path.relpath(settings.dataset, run),
+                "path": _from_run(settings.dataset, run),
                 "digest": settings.dataset_digest,
             },
             "ranks": settings.ranks,

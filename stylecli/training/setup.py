@@ -1,13 +1,17 @@
 """What a run trains with: its networks, its dataset, and batches that fit its processes."""
 
+from pathlib import Path
+
 import torch
 
+from stylecli.checkpoint import network_digest
 from stylecli.data.reader import Dataset, open_dataset
-from stylecli.errors import DataError, UsageError
+from stylecli.errors import DataError, NetworkError, UsageError
 from stylecli.networks.bundle import Bundle, new_network
 from stylecli.training.freezing import frozen_layers
 from stylecli.training.passes import count_passes
-from stylecli.training.run_folder import RunSettings
+from stylecli.training.run_folder import Origin, RunSettings
+from stylecli.workspace import INITIAL_FILE, RUN_FILE
 
 
 def build_networks(settings: RunSettings) -> Bundle:
@@ -62,6 +66,21 @@ def check_precision(settings: RunSettings) -> None:
         raise UsageError(
             f"--precision fp16 is for CUDA, not for {settings.device}: give bf16 or float32"
         )
+
+
+def initial_file(run: Path, origin: Origin) -> Path:
+    """Return where a run of ``--resume`` begins; raise NetworkError for another file than then."""
+    path = run / INITIAL_FILE
+    if not path.is_file():
+        raise NetworkError(f"{path}, with which this run was started, is gone: put it back")
+    wanted = origin.initial or (origin.digest if origin.continued else None)
+    if wanted is not None and (found := network_digest(path)) != wanted:
+        raise NetworkError(
+            f"{path} is not the file that this run was started with: its SHA-256 is {found[:12]}, "
+            f"{RUN_FILE} says {wanted[:12]}. Start a new run: stylecli train --resume "
+            f"{origin.source} --out another folder"
+        )
+    return path
 
 
 def open_matching(settings: RunSettings) -> Dataset:

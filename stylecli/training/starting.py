@@ -19,7 +19,7 @@ from stylecli.networks.config import make_config
 from stylecli.training.by_resolution import ByResolution
 from stylecli.training.config import TrainingConfig, training_from_dict
 from stylecli.training.presets import Derived, TrainingPlan, plan_training, show_value
-from stylecli.training.run_folder import Origin, RunSettings, create_run, load_settings
+from stylecli.training.run_folder import Origin, RunSettings, create_run, load_settings, making
 from stylecli.training.saving import inherited_info
 from stylecli.training.transfer import grown_resolution, same_architecture, transfer_networks
 from stylecli.training.transfer_table import Row, describe_transfer
@@ -28,7 +28,6 @@ from stylecli.workspace import (
     BEST_NAME,
     CHECKPOINT_FILE,
     INITIAL_FILE,
-    RUN_FILE,
     best_snapshot,
     newest_snapshot,
 )
@@ -133,25 +132,23 @@ def begin_run(run: Path, settings: RunSettings, source: Source) -> None:
     """Make the run with ``initial.safetensors`` in it, which every session and rank begins with.
 
     Raises NetworkError when the source changed since it was opened, UsageError when ``run`` is a
-    run already, StyleCLIError when the disk is full.
+    run already, DataError when another process has it, StyleCLIError when the disk is full.
     """
-    if (run / RUN_FILE).exists():
-        raise UsageError(f"{run} is a run already: choose another folder")
     assert settings.origin is not None
     initial = run / INITIAL_FILE
-    if settings.origin.continued:
-        with (
-            files.room_for(initial, source.path.stat().st_size),
-            files.replacing(initial) as temporary,
-        ):
-            shutil.copyfile(source.path, temporary)
-            if network_digest(temporary) != source.digest:
-                raise NetworkError(f"{source.path} changed while it was read: run this again")
-    else:
-        moved = transfer_networks(source.net, settings.network, seed=settings.training.seed)
-        moved.bundle.info = inherited_info(source.net.info)
-        save_network(initial, moved.bundle)
-    create_run(run, settings)  # last: a folder without run.json is no run
+    with making(run):
+        if settings.origin.continued:
+            room = files.room_for(initial, source.path.stat().st_size)
+            with room, files.replacing(initial) as temporary:
+                shutil.copyfile(source.path, temporary)
+                if network_digest(temporary) != source.digest:
+                    raise NetworkError(f"{source.path} changed while it was read: run this again")
+        else:
+            moved = transfer_networks(source.net, settings.network, seed=settings.training.seed)
+            moved.bundle.info = inherited_info(source.net.info)
+            save_network(initial, moved.bundle)
+        origin = replace(settings.origin, initial=network_digest(initial))
+        create_run(run, replace(settings, origin=origin))  # last: without run.json it is no run
 
 
 def _find_file(given: Path) -> Path:

@@ -1,6 +1,7 @@
 """`stylecli train` as typed: a new run, going on, finished, refused."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,22 @@ def test_a_run_that_cannot_be_read_stops_no_other(here: Path, tiny_lmdb: Path) -
     assert result.stdout.startswith("runs/00008-")
     assert "runs/00007-old is passed over" in result.stderr
     assert train(str(tiny_lmdb), *SMALL, "--out", str(broken.parent)).exit_code == 3
+
+
+def test_a_moved_dataset_and_a_moved_run_are_continued(here: Path, tiny_lmdb: Path) -> None:
+    shutil.copytree(tiny_lmdb, here / "data.lmdb")
+    assert train("data.lmdb", *SMALL, "--out", "work/run").exit_code == 0
+    short = json.loads((here / "work/run/run.json").read_text())
+    (here / "work/run/run.json").write_text(json.dumps({**short, "finished": False}))
+    (here / "far").mkdir()
+    (here / "data.lmdb").rename(here / "far" / "moved.lmdb")
+    (here / "work").rename(here / "other")
+    result = train("far/moved.lmdb", *SMALL, "--out", "other/run")
+    assert result.exit_code == 0, result.stderr
+    assert "its dataset is far/moved.lmdb now" in result.stderr
+    stored = json.loads((here / "other/run/run.json").read_text())
+    assert stored["dataset"] == {**short["dataset"], "path": "../../far/moved.lmdb"}
+    assert stored["finished"]
 
 
 def test_a_run_of_another_device_is_not_taken_over(here: Path, tiny_lmdb: Path) -> None:

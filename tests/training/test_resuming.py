@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from stylecli.checkpoint import read_tensors
+from stylecli.data.ownership import LOCK_FILE, OwnerLock
 from stylecli.data.reader import open_dataset
 from stylecli.errors import DataError, UsageError
 from stylecli.networks.config import make_config
@@ -145,11 +146,13 @@ def test_a_run_has_one_writer(
 ) -> None:
     run = tmp_path / "run"
     create_run(run, settings_for(tiny_lmdb, tiny_config_fields))
-    with (
-        held(run),
-        pytest.raises(DataError, match=f"is being written by another command .*{os.getpid()}"),
-    ):
+    other = OwnerLock(run)  # as another process would hold it
+    with pytest.raises(DataError, match=f"is being written by another command .*{os.getpid()}"):
         TrainingLoop(run).train()
+    other.release()
+    with held(run), held(run):  # who owns it already may again
+        assert TrainingLoop(run).train()
+    assert not (run / LOCK_FILE).exists()
 
 
 def test_a_session_does_not_go_on_from_what_another_has_replaced(

@@ -1,5 +1,6 @@
 """``--resume``: what may be given, what comes of it, and that restarts begin with the same."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ SHORT: dict[str, Any] = {
     "total_kimg": 0.032, "minibatch_repeats": 2, "tick_kimg": 0.016, "snapshot_ticks": 1,
     "batch": {}, "batch_base": 8,
 }  # fmt: skip
+OTHER_SEED = {**SHORT, "seed": 9}
 
 
 @pytest.fixture
@@ -153,3 +155,19 @@ def test_a_source_that_changes_meanwhile_is_refused(
     with pytest.raises(NetworkError, match="changed while it was read"):
         begun(tmp_path / "next", source, tiny_lmdb, training={"total_kimg": 1.0})
     assert list((tmp_path / "next").iterdir()) == []
+
+
+def test_a_run_begins_only_with_the_file_it_was_started_with(
+    grey_file: Path, tmp_path: Path, tiny_lmdb: Path
+) -> None:
+    """Of weights taken over and of a continued run alike; a run of an early version has no word."""
+    run = begun(tmp_path / "run", open_source(grey_file), tiny_lmdb)
+    origin = load_settings(run).origin
+    assert origin is not None and origin.initial == network_digest(run / "initial.safetensors")
+    other = begun(tmp_path / "other", open_source(grey_file), tiny_lmdb, training=OTHER_SEED)
+    shutil.copyfile(other / "initial.safetensors", run / "initial.safetensors")
+    with pytest.raises(NetworkError, match="is not the file that this run was started with"):
+        TrainingLoop(run)
+    (run / "initial.safetensors").unlink()
+    with pytest.raises(NetworkError, match="is gone"):
+        TrainingLoop(run)
