@@ -34,6 +34,7 @@ ROWS = (
     ("networks",),
     ("interop",),
     ("checkpoint",),
+    ("statistics", "features"),
     ("data",),
     ("rendering",),
     ("sampling", "video"),

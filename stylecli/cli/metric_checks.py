@@ -56,8 +56,7 @@ def check_network(
     UsageError for metrics, a truncation or labels that the network does not have, DataError for a
     dataset of too small pictures. Warns ``output`` of one of larger pictures.
     """
-    from stylecli.metrics.fakes import label_source
-    from stylecli.metrics.features import level_for
+    from stylecli.metrics.fakes import label_source, level_for
     from stylecli.metrics.metric_tasks import PictureTask
     from stylecli.metrics.planning import plan
     from stylecli.sampling import check_truncation

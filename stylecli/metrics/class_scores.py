@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stylecli.errors import UsageError
-from stylecli.metrics.arrays import as_features
+from stylecli.statistics.arrays import as_features
 
 
 def inception_score(probs: Any, splits: int = 10) -> tuple[float, float]:

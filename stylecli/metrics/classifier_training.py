@@ -31,8 +31,7 @@ from stylecli.metrics.classifiers import (
     new_classifier_network,
     save_classifiers,
 )
-from stylecli.metrics.fakes import Pictures, PictureSet, as_colour
-from stylecli.metrics.features import level_for
+from stylecli.metrics.fakes import Pictures, PictureSet, as_colour, level_for
 from stylecli.networks.config import StyleGAN1Config, make_config
 from stylecli.networks.stylegan1 import Discriminator
 from stylecli.progress import Progress, silent

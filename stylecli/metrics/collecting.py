@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stylecli.errors import UsageError
+from stylecli.features.extractors import Features
 from stylecli.metrics.class_scores import ClassScores
-from stylecli.metrics.features import Features
 from stylecli.metrics.metric_tasks import PictureTask
 from stylecli.metrics.moments import BLOCK, Moments
 

@@ -20,8 +20,8 @@ from stylecli.metrics.fakes import (
     draw_samples,
     label_source,
     labels_digest,
+    level_for,
 )
-from stylecli.metrics.features import level_for
 from stylecli.metrics.measuring_meter import Meter
 from stylecli.metrics.metric_tasks import PathTask, PictureTask, SeparabilityTask, Task
 from stylecli.metrics.path_measuring import measure_path

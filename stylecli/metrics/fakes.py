@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stylecli.errors import UsageError
+from stylecli.errors import DataError, UsageError
 from stylecli.images import to_uint8
 from stylecli.networks.stylegan1 import Generator
 from stylecli.rendering import device_of, prepare_synthesis
@@ -34,6 +34,17 @@ class PictureSet(Protocol):
     @property
     def digest(self) -> str: ...
     def read(self, indices: NDArray[np.int64], level: int = 0) -> Pictures: ...
+
+
+def level_for(dataset: PictureSet, resolution: int) -> int:
+    """Return the pyramid level at which the dataset has ``resolution``; DataError if it has not."""
+    level = (dataset.resolution // resolution).bit_length() - 1
+    if level < 0 or dataset.resolution != resolution << level:
+        raise DataError(
+            f"the dataset has {dataset.resolution} px and the network {resolution} px: "
+            f"run stylecli pack PICTURES/ --resolution {resolution}, or give another --data"
+        )
+    return level
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from stylecli.errors import UsageError
-from stylecli.metrics.arrays import Float64, as_features, check_same_width
 from stylecli.metrics.moments import Moments, moments_of
+from stylecli.statistics.arrays import Float64, as_features, check_same_width
 
 _EPS = float(np.finfo(np.float64).eps)
 # The quick route is kept when its rounding should stay below this share of the distance, or

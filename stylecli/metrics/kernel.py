@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stylecli.errors import UsageError
-from stylecli.metrics.arrays import Float64, check_features, check_same_width
+from stylecli.statistics.arrays import Float64, check_features, check_same_width
 
 RandomSource = np.random.Generator | np.random.RandomState
 Rows = NDArray[np.int64]

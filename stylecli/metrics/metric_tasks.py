@@ -6,7 +6,7 @@ A bare published name stands on the published counts; off them the name says the
 from dataclasses import dataclass
 from typing import Literal
 
-from stylecli.metrics.features import INCEPTION, VGG16_FC2, View
+from stylecli.features.extractors import INCEPTION, VGG16_FC2, View
 from stylecli.metrics.official_classifiers import COUNT as OFFICIAL_CLASSIFIERS
 from stylecli.metrics.path_length import PathSetting
 from stylecli.metrics.sample_rows import Space

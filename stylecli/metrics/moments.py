@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stylecli.errors import UsageError
-from stylecli.metrics.arrays import Float64
+from stylecli.statistics.arrays import Float64
 
 BLOCK = 2048  # rows multiplied at a time: enough for the matrix product to run at full speed
 

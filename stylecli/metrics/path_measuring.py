@@ -7,11 +7,11 @@ import torch
 
 from stylecli import __version__
 from stylecli.errors import StyleCLIError
+from stylecli.features.lpips import LPIPS, MIN_SIDE
 from stylecli.interop.feature_weights import obtain
 from stylecli.metrics.collecting import Collected, Needs, digest_of
 from stylecli.metrics.collection_pass import Wanted, run_pass
 from stylecli.metrics.fakes import LabelSource
-from stylecli.metrics.lpips import LPIPS, MIN_SIDE
 from stylecli.metrics.metric_tasks import PathTask
 from stylecli.metrics.path_length import measure_path_distances, ppl_trim
 from stylecli.metrics.picture_measuring import Measuring

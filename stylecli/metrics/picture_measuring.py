@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from stylecli import __version__
 from stylecli.distributed import Ranks
 from stylecli.errors import StyleCLIError
+from stylecli.features.extractors import STAND_IN, Extractor, open_extractors
 from stylecli.interop.feature_weights import obtain
 from stylecli.metrics.collecting import (
     Classify,
@@ -24,7 +25,6 @@ from stylecli.metrics.collecting import (
 )
 from stylecli.metrics.collection_pass import Add, Wanted, run_pass
 from stylecli.metrics.feature_streams import Extract, Read
-from stylecli.metrics.features import STAND_IN, Extractor, open_extractors
 from stylecli.metrics.measuring_meter import Meter
 from stylecli.metrics.metric_tasks import PictureTask
 from stylecli.metrics.picture_scores import failed, score

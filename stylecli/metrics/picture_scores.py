@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 
 from stylecli.errors import StyleCLIError, UsageError
+from stylecli.features.extractors import Extractor, Features
 from stylecli.metrics.collecting import SMALL, Collected
-from stylecli.metrics.features import Extractor, Features
 from stylecli.metrics.frechet import frechet_distance, moments_distance
 from stylecli.metrics.kernel import kernel_distance
 from stylecli.metrics.metric_tasks import NEIGHBOURS, PictureTask
-from stylecli.metrics.neighbours import precision_recall
 from stylecli.metrics.results import MetricResult
+from stylecli.statistics.neighbours import precision_recall
 
 KID_SUBSETS = 100
 KID_SUBSET_SIZE = 1000

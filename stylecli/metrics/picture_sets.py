@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stylecli.errors import DataError
-from stylecli.metrics.fakes import Pictures, PictureSet, as_colour
-from stylecli.metrics.features import level_for
+from stylecli.metrics.fakes import Pictures, PictureSet, as_colour, level_for
 
 if TYPE_CHECKING:
     from stylecli.data.sources.base import Source

@@ -8,8 +8,8 @@ from typing import TypeVar, get_args
 
 from stylecli import weights
 from stylecli.errors import UsageError
+from stylecli.features.extractors import STAND_IN
 from stylecli.metrics.classifiers import AttributeClassifiers
-from stylecli.metrics.features import STAND_IN
 from stylecli.metrics.metric_tasks import (
     DEFINED_WITH,
     DIVERSITY_ROWS,

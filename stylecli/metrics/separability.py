@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from stylecli.errors import UsageError
 from stylecli.metrics.classifiers import AttributeClassifiers
 from stylecli.metrics.fakes import LabelSource, draw_samples
-from stylecli.metrics.linear_svm import fit_one_vs_rest, svm_classes
 from stylecli.metrics.sample_rows import SPACES, SampleRows, Space
 from stylecli.networks.stylegan1 import Generator
 from stylecli.progress import Progress, silent
 from stylecli.rendering import device_of, exact_kernels
+from stylecli.statistics.linear_svm import fit_one_vs_rest, svm_classes
 
 PAPER_SAMPLES = 200_000  # of which half are kept
 _PICTURES_SHARE = 0.8  # of the progress bar; the rest are the SVMs

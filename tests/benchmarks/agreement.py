@@ -139,13 +139,13 @@ def our_numbers(folder: Path) -> tuple[dict[str, float], dict[str, Any]]:
     """Return the same numbers from here, and the resized pictures."""
     import torch
 
+    from stylecli.features.resizing import resize_clean
     from stylecli.metrics import (
         frechet_distance,
         inception_score,
         kernel_distance,
         precision_recall,
     )
-    from stylecli.metrics.resizing import resize_clean
 
     with np.load(folder / "inputs.npz") as stored:
         inputs = dict(stored)

@@ -21,13 +21,13 @@ from inception import made_weights
 from numpy.typing import NDArray
 
 import stylecli
+from stylecli.features.efficientnet import EfficientNetLite0
+from stylecli.features.inception import InceptionV3
+from stylecli.features.vgg16 import VGG16, tensor_shapes
 from stylecli.hardware import resolve_device
 from stylecli.interop.feature_weights import obtain
 from stylecli.metrics import frechet_distance, kernel_distance, precision_recall
-from stylecli.metrics.efficientnet import EfficientNetLite0
-from stylecli.metrics.inception import InceptionV3
 from stylecli.metrics.picture_scores import mean_pairwise_distance
-from stylecli.metrics.vgg16 import VGG16, tensor_shapes
 from stylecli.shipped import shipped_network
 
 Rows = NDArray[np.float32]

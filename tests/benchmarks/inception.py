@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from stylecli.metrics.inception import InceptionV3
-from stylecli.metrics.inception_shapes import tensor_shapes
+from stylecli.features.inception import InceptionV3, tensor_shapes
 
 Network = Callable[[torch.Tensor], torch.Tensor]  # uint8 [N, 3, H, W] -> [N, 2048]
 

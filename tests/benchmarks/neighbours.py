@@ -24,8 +24,8 @@ import numpy as np
 import torch
 from frechet import make_features
 
-from stylecli.metrics import distance_ladder
-from stylecli.metrics.neighbours import precision_recall
+from stylecli.statistics import distances
+from stylecli.statistics.neighbours import precision_recall
 
 _MIB = 1024.0  # ru_maxrss counts KiB
 
@@ -66,7 +66,7 @@ def main() -> None:
     make = make_gaussian if asked.gaussian else make_features
     real, fake = (make(asked.rows, asked.width, seed).astype(np.float16) for seed in (0, 1))
     if asked.floats:
-        distance_ladder.bytes_are_fast = lambda: False  # type: ignore[assignment]
+        distances.bytes_are_fast = lambda: False  # type: ignore[assignment]
     if asked.memory:
         precision_recall(real[:100], fake[:100])  # what libraries take at their first use
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _MIB

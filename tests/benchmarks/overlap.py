@@ -25,12 +25,12 @@ from inception import made_weights
 from numpy.typing import NDArray
 
 import stylecli
+from stylecli.features.inception import InceptionV3
+from stylecli.features.resizing import resize_clean
 from stylecli.hardware import resolve_device
 from stylecli.metrics import moments
 from stylecli.metrics.fakes import draw_samples
 from stylecli.metrics.feature_streams import stream_features
-from stylecli.metrics.inception import InceptionV3
-from stylecli.metrics.resizing import resize_clean
 from stylecli.networks.stylegan1 import Generator
 from stylecli.shipped import shipped_network
 

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from stylecli import weights
 from stylecli.checkpoint import save_network
 from stylecli.cli import measure, weights_cache
-from stylecli.metrics import efficientnet, inception_shapes, lpips, picture_measuring, vgg16
+from stylecli.features import efficientnet, inception, lpips, vgg16
+from stylecli.metrics import picture_measuring
 from stylecli.metrics.planning import NAMES
 from stylecli.networks.bundle import new_network
 
@@ -51,7 +52,7 @@ def cache(tmp_path_factory, patched):
         for name, shape in vgg16.tensor_shapes().items()
     }
     patched.setattr(vgg16, "tensor_shapes", lambda: narrow)
-    state = made(inception_shapes.tensor_shapes())
+    state = made(inception.tensor_shapes())
     torch.save(
         {name: torch.from_numpy(value) for name, value in state.items()}, folder / "inception.pth"
     )

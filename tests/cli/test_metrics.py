@@ -156,7 +156,7 @@ def test_options_that_contradict_each_other_are_refused(run, trained, words, mes
 @pytest.fixture
 def with_stand_in(run, tmp_path):
     """The cache holds a made-up EfficientNet."""
-    from stylecli.metrics.efficientnet import tensor_shapes
+    from stylecli.features.efficientnet import tensor_shapes
 
     random = np.random.default_rng(0)
     source = tmp_path / "made.bin"

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from stylecli.distributed import Ranks
+from stylecli.features.extractors import VGG16_FC2
 from stylecli.metrics.collecting import Collected, Needs, needs_of, probabilities
 from stylecli.metrics.collection_pass import Wanted, run_pass
-from stylecli.metrics.features import VGG16_FC2
 from stylecli.metrics.metric_tasks import PictureTask
 from stylecli.metrics.statistics_cache import StatisticsCache
 

@@ -8,10 +8,10 @@ import pytest
 from stylecli.data.reader import open_dataset
 from stylecli.distributed import Ranks
 from stylecli.errors import DataError
+from stylecli.features.extractors import INCEPTION, STAND_IN, VGG16_FC2
 from stylecli.metrics import evaluate
 from stylecli.metrics.collecting import Collected, Needs
 from stylecli.metrics.collection_pass import Wanted, run_pass
-from stylecli.metrics.features import INCEPTION, STAND_IN, VGG16_FC2
 from stylecli.metrics.metric_tasks import PictureTask
 from stylecli.metrics.real_passes import choose_reals, places_of, share_reals
 from stylecli.metrics.statistics_cache import StatisticsCache

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from stylecli.errors import UsageError, WeightsError
-from stylecli.metrics import vgg16
+from stylecli.features import vgg16
 
 
 @pytest.fixture

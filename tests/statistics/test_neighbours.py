@@ -6,19 +6,18 @@ import numpy as np
 import pytest
 
 from stylecli.errors import UsageError
-from stylecli.metrics import distance_ladder, integer_codes, neighbours, precision_recall
-from stylecli.metrics.distance_blocks import PointSet
-from stylecli.metrics.distance_ladder import Ladder
-from stylecli.metrics.integer_codes import Codes
+from stylecli.metrics import precision_recall
+from stylecli.statistics import distances, neighbours
+from stylecli.statistics.distances import Codes, Ladder, PointSet
 
 
 @pytest.fixture(params=["bytes", "floats"])
 def machine(request, monkeypatch):
     """Either kind of machine, whichever this is: bytes are exact everywhere PyTorch passes here."""
     quick = request.param == "bytes"
-    monkeypatch.setattr(distance_ladder, "bytes_are_fast", lambda: quick)
+    monkeypatch.setattr(distances, "bytes_are_fast", lambda: quick)
     if quick:  # a machine without the instructions may saturate: multiply slowly there
-        monkeypatch.setattr(distance_ladder, "products", lambda a, b: a.int() @ b.int().T)
+        monkeypatch.setattr(distances, "products", lambda a, b: a.int() @ b.int().T)
 
 
 @pytest.mark.parametrize(("k", "name"), [(3, ""), (5, "_k5")])
@@ -124,7 +123,7 @@ def test_no_rung_is_wronger_than_it_says(kind, machine):
     real, fake = (np.asarray(side, np.float32) for side in (real, fake))
     centre = real.mean(axis=0, dtype=np.float64)
     rows, columns = PointSet(real, centre), PointSet(fake, centre)
-    ladder = Ladder(rows, columns, *map(distance_ladder.codes_of, (rows, columns)))
+    ladder = Ladder(rows, columns, *map(distances.codes_of, (rows, columns)))
     a, b = real.astype(np.float64), fake.astype(np.float64)
     squares = np.stack([np.square(row - b).sum(axis=1) for row in a])
     for rung, lower in ladder.lower_bounds(slice(0, len(a)), slice(0, len(b))):
@@ -136,7 +135,7 @@ def test_no_rung_is_wronger_than_it_says(kind, machine):
 def test_dearer_rungs_leave_less_in_doubt(machine):
     random = np.random.default_rng(0)
     points = PointSet(random.standard_normal((50, 512)).astype(np.float32), np.zeros(512))
-    codes = distance_ladder.codes_of(points)
+    codes = distances.codes_of(points)
     doubts = [rung.rows.mean() for rung in Ladder(points, points, codes, codes).rungs]
     assert all(after < before / 30 for before, after in pairwise(doubts))
     assert doubts[0] < 0.03 * points.squares.mean()
@@ -150,9 +149,9 @@ def test_codes_hold_a_point_up_to_their_rests():
     digits = [digit.double().numpy() for digit in (codes.first, codes.second)]
     scales = codes.scales.double().numpy()[:, None]
     turned = np.pad(points.widened(slice(None)), ((0, 0), (0, 28))).reshape(-1, 64)
-    turned = (turned @ integer_codes._turn().astype(np.float64)).reshape(40, 128)
+    turned = (turned @ distances._turn().astype(np.float64)).reshape(40, 128)
     first = scales * digits[0]
-    both = first + scales * digits[1] / integer_codes.FINE
+    both = first + scales * digits[1] / distances.FINE
     assert (np.linalg.norm(turned - first, axis=1) <= codes.rests).all()
     assert (np.linalg.norm(turned - both, axis=1) <= codes.fine_rests).all()
     assert (codes.rests < 0.02 * codes.lengths).all()
@@ -161,9 +160,9 @@ def test_codes_hold_a_point_up_to_their_rests():
 
 def test_bytes_that_saturate_are_not_used(monkeypatch):
     monkeypatch.setattr(
-        integer_codes, "products", lambda a, b: (a.int() @ b.int().T).clamp(-(2**15), 2**15 - 1)
+        distances, "products", lambda a, b: (a.int() @ b.int().T).clamp(-(2**15), 2**15 - 1)
     )
-    assert not integer_codes.bytes_are_fast.__wrapped__()
+    assert not distances.bytes_are_fast.__wrapped__()
 
 
 def test_the_features_are_not_changed(arrays):

@@ -2,17 +2,18 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stylecli.errors import DataError, UsageError
+from stylecli.errors import UsageError
 from stylecli.interop.feature_weights import obtain
-from stylecli.metrics.fakes import Pictures, PictureSet
-from stylecli.rendering import Precision
 
+Pictures = NDArray[np.uint8]  # [N, 3, H, W]
 Features = NDArray[np.float32]  # [N, d]
+Precision = Literal["float32", "bf16"]  # of convolutions, as those of rendering
 
 INCEPTION = "inception-2015-12-05"
 VGG16_FC2 = "vgg16"  # its second fully connected layer, for precision and recall
@@ -72,8 +73,8 @@ def open_extractors(views: Iterable[View], device: torch.device) -> dict[str, Ex
 
 
 def _inception(device: torch.device) -> Callable[[View], Extractor]:
-    from stylecli.metrics.inception import RESIZE, InceptionV3
-    from stylecli.metrics.resizing import CLEAN_RESIZE, resize_clean
+    from stylecli.features.inception import RESIZE, InceptionV3
+    from stylecli.features.resizing import CLEAN_RESIZE, resize_clean
 
     arrays, sha256 = obtain(INCEPTION)
     network = InceptionV3.from_state_dict(arrays).to(device)
@@ -91,7 +92,7 @@ def _inception(device: torch.device) -> Callable[[View], Extractor]:
 
 
 def _vgg16(device: torch.device) -> Callable[[View], Extractor]:
-    from stylecli.metrics.vgg16 import RESIZE, VGG16
+    from stylecli.features.vgg16 import RESIZE, VGG16
 
     arrays, sha256 = obtain(VGG16_FC2)
     network = VGG16.from_state_dict(arrays).to(device)
@@ -110,7 +111,7 @@ def _vgg16(device: torch.device) -> Callable[[View], Extractor]:
 
 
 def _stand_in(device: torch.device) -> Callable[[View], Extractor]:
-    from stylecli.metrics.efficientnet import RESIZE, EfficientNetLite0
+    from stylecli.features.efficientnet import RESIZE, EfficientNetLite0
 
     arrays, sha256 = obtain(STAND_IN)
     network = EfficientNetLite0.from_state_dict(arrays).to(device)
@@ -136,14 +137,3 @@ def _refuse_clean(view: View) -> None:
 def _on_host(features: torch.Tensor) -> Features:
     found: Features = features.cpu().numpy()
     return found
-
-
-def level_for(dataset: PictureSet, resolution: int) -> int:
-    """Return the pyramid level at which the dataset has ``resolution``; DataError if it has not."""
-    level = (dataset.resolution // resolution).bit_length() - 1
-    if level < 0 or dataset.resolution != resolution << level:
-        raise DataError(
-            f"the dataset has {dataset.resolution} px and the network {resolution} px: "
-            f"run stylecli pack PICTURES/ --resolution {resolution}, or give another --data"
-        )
-    return level

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stylecli.errors import UsageError
-from stylecli.metrics.arrays import Float64, as_features
+from stylecli.statistics.arrays import Float64, as_features
 
 _MAX_STEPS = 200  # five to fifteen are usual
 _MAX_HALVINGS = 50

@@ -6,8 +6,8 @@ import torch
 
 from stylecli import weights
 from stylecli.errors import UsageError
+from stylecli.features.lpips import LPIPS
 from stylecli.interop.feature_weights import obtain
-from stylecli.metrics.lpips import LPIPS
 
 
 def test_is_zero_for_equal_pictures_and_symmetric(made_lpips):

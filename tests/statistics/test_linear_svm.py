@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stylecli.errors import UsageError
-from stylecli.metrics.linear_svm import fit_linear_svm, fit_one_vs_rest, objective, svm_classes
+from stylecli.statistics.linear_svm import fit_linear_svm, fit_one_vs_rest, objective, svm_classes
 
 
 def whole(svm):

@@ -2,17 +2,15 @@
 
 import json
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from stylecli.errors import UsageError, WeightsError
+from stylecli.features.resizing import resize_like_tensorflow
 from stylecli.metrics import InceptionV3
-from stylecli.metrics.tensorflow_resize import resize_like_tensorflow
-
-REFERENCES = Path(__file__).parent / "references"
+from tests.conftest import REFERENCES
 
 
 def made_tensor(name, shape, seed):

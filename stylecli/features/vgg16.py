@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stylecli.errors import UsageError
-from stylecli.metrics.folding import check_tensors
-from stylecli.metrics.tensorflow_resize import resize_like_tensorflow
+from stylecli.features.folding import check_tensors
+from stylecli.features.resizing import resize_like_tensorflow
 from stylecli.ops.convolution import Convolution, fixed_conv2d
 
 SIDE = 224  # pixels on a side that the network sees

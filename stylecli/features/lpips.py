@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stylecli.errors import UsageError
-from stylecli.metrics.folding import check_tensors
+from stylecli.features.folding import check_tensors
 from stylecli.ops.convolution import Convolution, fixed_conv2d
 
 MIN_SIDE = 16  # VGG16 halves the picture four times before its last tap

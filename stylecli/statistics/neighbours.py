@@ -10,10 +10,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stylecli.errors import UsageError
-from stylecli.metrics.arrays import check_features, check_same_width
-from stylecli.metrics.distance_blocks import Float32, Float64, PointSet, Rows, exact_distances
-from stylecli.metrics.distance_ladder import Ladder, Rung, codes_of
-from stylecli.metrics.integer_codes import Codes
+from stylecli.statistics.arrays import check_features, check_same_width
+from stylecli.statistics.distances import (
+    Codes,
+    Float32,
+    Float64,
+    Ladder,
+    PointSet,
+    Rows,
+    Rung,
+    codes_of,
+    exact_distances,
+)
 
 Bools = NDArray[np.bool_]
 

@@ -6,9 +6,9 @@ import torch
 
 from stylecli import weights
 from stylecli.errors import UsageError
-from stylecli.metrics.features import INCEPTION, STAND_IN, View, open_extractors
-from stylecli.metrics.inception import InceptionV3
-from stylecli.metrics.resizing import resize_clean
+from stylecli.features.extractors import INCEPTION, STAND_IN, View, open_extractors
+from stylecli.features.inception import InceptionV3
+from stylecli.features.resizing import resize_clean
 
 CPU = torch.device("cpu")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stylecli.errors import UsageError
-from stylecli.metrics.resizing import resize_clean
+from stylecli.features.resizing import resize_clean
 
 
 def test_a_flat_picture_stays_flat():

@@ -6,9 +6,9 @@ import torch
 
 from stylecli import weights
 from stylecli.errors import UsageError, WeightsError
+from stylecli.features.efficientnet import EfficientNetLite0
 from stylecli.interop.feature_weights import obtain
 from stylecli.metrics import kernel_distance
-from stylecli.metrics.efficientnet import EfficientNetLite0
 
 
 def test_gives_1280_features_for_pictures_of_any_size(made_efficientnet):
