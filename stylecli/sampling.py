@@ -1,6 +1,6 @@
 """From seeds to latents, labels, styles, and pictures; truncation towards any centre."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -167,13 +167,15 @@ def layer_psis(config: StyleGAN1Config, psi: Psi, psi_cutoff: int | None = None)
     return [psi if layer < cutoff else 1.0 for layer in range(config.num_ws)]
 
 
-def find_centre(net: Bundle, text: str) -> Tensor:
+def find_centre(
+    net: Bundle, text: str, *, tell: Callable[[str], None] = lambda reading: None
+) -> Tensor:
     """Return what to truncate towards, from how people name it, on the CPU.
 
     ``"42"``: the w of a seed [1, w_dim]; ``"class:3"``: the mean w of a class [1, w_dim];
     ``"class"``: those of all classes [L, w_dim], each picture's own; else a file of styles: its
-    mean, [1, w_dim], or [1, num_ws, w_dim] where its layers differ. Raises UsageError for a network
-    without w or without the class, NetworkError for a file that is not one of styles.
+    mean, [1, w_dim], or [1, num_ws, w_dim] where its layers differ (``tell``: see load_ws). Raises
+    UsageError for a network without w or without the class, NetworkError for no file of styles.
     """
     G, config = net.generator, net.config
     if not config.has_w:
@@ -192,7 +194,7 @@ def find_centre(net: Bundle, text: str) -> Tensor:
         return torch.stack([_class_mean(G, label) for label in classes])
     if text.removeprefix("-").isdecimal():
         raise UsageError(f"centre {text!r} is no seed: expected 0 or more, class, or a file")
-    mean = load_ws(text, (config.num_ws, config.w_out_dim)).mean(dim=0, keepdim=True)
+    mean = load_ws(text, (config.num_ws, config.w_out_dim), tell=tell).mean(dim=0, keepdim=True)
     same = bool((mean == mean[:, :1]).all())
     return mean[:, 0] if same else mean
 

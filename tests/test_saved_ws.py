@@ -64,6 +64,70 @@ def test_compressed_files_and_fortran_order_are_read(tmp_path: Path) -> None:
     assert torch.equal(load_ws(tmp_path / "a.npz"), WS)
 
 
+def _written(path: Path, array: Any, key: str) -> Path:
+    """Write styles in the way that the suffix says; a key makes a .pt a dict."""
+    tensor = torch.from_numpy(array)
+    if path.suffix == ".npz":
+        np.savez(path, **{key or "arr_0": array, "seeds": np.arange(3)})
+    elif path.suffix == ".npy":
+        np.save(path, array)
+    elif path.suffix == ".pt":
+        torch.save({key: tensor, "step": 3} if key else tensor, path)
+    else:
+        torch.save([tensor], path, _use_new_zipfile_serialization=False)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".npy", ".pt", ".pth"])
+@pytest.mark.parametrize("key", ["w", "", "latents", "projected_w"])
+@pytest.mark.parametrize("axes", [(2, 3, 4), (1, 2, 3, 4), (2, 1, 3, 4), (1, 1, 2, 3, 4)])
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_styles_of_others_are_read(
+    tmp_path: Path, suffix: str, key: str, axes: tuple[int, ...], kind: Any
+) -> None:
+    told: list[str] = []
+    array = np.arange(24).astype(kind)
+    path = _written(tmp_path / f"a{suffix}", array.reshape(axes), key)
+
+    ws = load_ws(path, (3, 4), tell=told.append)
+
+    assert torch.equal(ws, torch.arange(24.0).reshape(2, 3, 4))
+    name = {".npz": key or "arr_0", ".npy": "", ".pt": key, ".pth": "0"}[suffix]
+    assert bool(told) == (name not in ("", "w")) and all(f"'{name}'" in text for text in told)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".npy", ".pt", ".pth"])
+def test_one_face_with_a_style_per_layer_is_one_face(tmp_path: Path, suffix: str) -> None:
+    told: list[str] = []
+    w = np.arange(12, dtype=np.float32).reshape(3, 4)
+    path = _written(tmp_path / f"a{suffix}", w, "w")
+
+    ws = load_ws(path, (3, 4), tell=told.append)
+
+    assert torch.equal(ws, torch.from_numpy(w)[None])
+    assert any("one face" in text and "3 layers" in text for text in told)
+    assert load_ws(path, (5, 4)).shape == (3, 5, 4)  # of another network they are three faces
+
+
+def test_among_several_arrays_the_one_that_fits_is_taken(tmp_path: Path) -> None:
+    told: list[str] = []
+    arrays = {"ws": WS.numpy(), "noise": np.zeros((1, 1, 8, 8), np.float32), "n": np.arange(2)}
+    nested = {"face.png": {"latent": WS, "noise": [torch.zeros(1, 1, 8, 8)], "img": "x"}}
+    np.savez(tmp_path / "a.npz", **arrays)
+    torch.save(nested, tmp_path / "a.pt")
+
+    for name in ("a.npz", "a.pt"):
+        assert torch.equal(load_ws(tmp_path / name, (3, 4), tell=told.append), WS)
+    assert "'ws'" in told[0] and "'face.png.latent'" in told[1]
+
+
+def test_a_torch_file_that_would_run_code_is_not_loaded(tmp_path: Path) -> None:
+    torch.save({"w": _Trap()}, tmp_path / "a.pt")
+
+    with pytest.raises(NetworkError, match="nothing in it was run"):
+        load_ws(tmp_path / "a.pt", (3, 4))
+
+
 class _Trap:
     def __reduce__(self) -> tuple[Any, ...]:
         return (exec, ("raise SystemExit('executed code from a file')",))
@@ -78,10 +142,23 @@ class _Trap:
         ({"w": np.zeros((0, 4), np.float32)}, r"shape \[0, 4\]"),
         ({"w": np.zeros((2, 4), np.int64)}, "int64"),
         ({"w": np.full((2, 4), np.nan)}, "not finite"),
-        ({"z": np.zeros((2, 4))}, "no array 'w': it holds z.npy"),
+        ({"z": np.zeros((2, 4), np.int64)}, r"no array 'w' .* it holds z \[2, 4\]"),
+        ({"a": np.zeros((2, 4)), "b": np.zeros((2, 3, 4))}, r"several others \(a \[2, 4\], b "),
+        ({"w": np.zeros((2, 2, 3, 4))}, r"shape \[2, 2, 3, 4\]"),
         ({"w": np.array([_Trap()], dtype=object)}, "array of object"),
     ],
-    ids=["layers", "width", "axes", "empty", "whole numbers", "nan", "another key", "objects"],
+    ids=[
+        "layers",
+        "width",
+        "axes",
+        "empty",
+        "whole numbers",
+        "nan",
+        "no floats",
+        "several",
+        "two axes of faces",
+        "objects",
+    ],
 )
 def test_what_does_not_fit_is_refused(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
     path = _npz(tmp_path / "a.npz", **arrays)
@@ -102,10 +179,16 @@ def test_a_shape_is_not_taken_on_its_word(tmp_path: Path) -> None:
 
 
 def test_other_files_and_missing_ones_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.npz").write_bytes(b"\x80\x04no array")
+    (tmp_path / "a.npz").write_bytes(b"GIF89a no array")
+    (tmp_path / "page.npz").write_bytes(b"<!DOCTYPE html><html>")
+    (tmp_path / "a.pt").write_bytes(b"\x80\x04no pickle")
 
     with pytest.raises(NetworkError, match=r"neither a \.npz nor a \.npy"):
         load_ws(tmp_path / "a.npz")
+    with pytest.raises(NetworkError, match="is a web page"):
+        load_ws(tmp_path / "page.npz")
+    with pytest.raises(NetworkError, match="nothing in it was run"):
+        load_ws(tmp_path / "a.pt")
     with pytest.raises(NetworkError, match="do not exist"):
         load_ws(tmp_path / "b.npz")
     with pytest.raises(UsageError, match=r"ends in \.npz"):

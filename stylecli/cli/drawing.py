@@ -67,6 +67,7 @@ class Source:
     path: Path
     digest: str  # SHA-256 of the file
     device: str
+    note: Callable[[str], None] = lambda text: None  # says which reading of a file was taken
 
     @property
     def config(self) -> StyleGAN1Config:
@@ -103,7 +104,7 @@ def open_source(network: Path | None, device: str, output: Output) -> Source:
     chosen = resolve_device(device)
     bundle = load_network(found.path)
     bundle.generator.to(chosen)
-    return Source(bundle, found.path, network_digest(found.path), str(chosen))
+    return Source(bundle, found.path, network_digest(found.path), str(chosen), output.note)
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def resolve_truncation(
     if center is not None:
         from stylecli.sampling import find_centre
 
-        centre = find_centre(source.bundle, center)
+        centre = find_centre(source.bundle, center, tell=source.note)
         if not center.isdecimal() and center.partition(":")[0] != "class":  # then it is a file
             inputs["center"] = Path(center)
         settings["center"] = shown_path(inputs["center"]) if inputs else center

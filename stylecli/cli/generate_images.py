@@ -33,6 +33,7 @@ from stylecli.cli.options import (
 )
 from stylecli.cli.output import Output
 from stylecli.cli.picture_paths import FormatOption, QualityOption, Target, resolve_target
+from stylecli.cli.walk_options import load_styles
 from stylecli.errors import Interrupted, UsageError
 from stylecli.provenance import shown_path
 from stylecli.seeds import format_seeds, parse_seeds
@@ -104,7 +105,7 @@ def command(
     lod: LodOption = None,
     ws: Annotated[
         Path | None,
-        typer.Option("--ws", help="Draw the styles of a .npz or .npy file instead of seeds."),
+        typer.Option("--ws", help="Draw the styles of a .npz, .npy or .pt file instead of seeds."),
     ] = None,
     ws_rows: Annotated[
         str | None, typer.Option("--ws-rows", help="Which of its faces, from 0. Default: all.")
@@ -143,7 +144,7 @@ def command(
     if ws is not None and psi is None and psi_layers is None:
         psi = 1.0  # saved styles are what somebody meant
     truncation = resolve_truncation(source, psi, psi_cutoff, psi_layers, center)
-    rows = None if ws is None else _load(source, ws)
+    rows = None if ws is None else load_styles(source, ws)
     order = Order(
         source, "seeds" if ws is None else "ws_rows", _chosen(wanted, rows, ws_rows), label,
         truncation.options,
@@ -180,17 +181,6 @@ def _names(seeds: str | None, ws: Path | None, ws_rows: str | None, label: int |
                 f"{option} {value} and --ws {ws} are two sources of faces: give one of them"
             )
     return ws_rows or "0"
-
-
-def _load(source: Source, path: Path) -> "Tensor":
-    from stylecli.sampling import load_ws
-
-    config = source.config
-    if not config.has_w:
-        raise UsageError(
-            f"configuration {config.preset!r} has no styles to draw from --ws {path}: give --seeds"
-        )
-    return load_ws(path, (config.num_ws, config.w_out_dim))
 
 
 def _chosen(wanted: list[int], rows: "Tensor | None", ws_rows: str | None) -> list[int]:

@@ -5,26 +5,37 @@ from pathlib import Path
 from typing import Any
 
 from stylecli import shipped
-from stylecli.errors import DataError
+from stylecli.errors import DataError, NetworkError
 from stylecli.provenance import remake_command
 from stylecli.workspace import SNAPSHOT_PATTERN, list_runs
 
 Facts = dict[str, Any]
+_UNKNOWN = "unknown: the file carries no record of stylecli"
+_STYLES = (".npz", ".npy")
 _VIDEOS = (".mp4", ".webm", ".mov", ".gif")
 
 
 def describe_made(path: Path) -> Facts:
     """Describe a picture, a video or saved styles; raise DataError for anything else."""
     suffix = path.suffix.lower()
-    if suffix == ".npz":
+    if suffix in _STYLES:
         facts, provenance = _read_styles(path)
     elif suffix in _VIDEOS:
         facts, provenance = _read_video(path)
     else:
         facts, provenance = _read_picture(path)
     if provenance is None:
-        return {**facts, "made by": "unknown: the file carries no record of stylecli"}
+        return {**facts, "made by": _UNKNOWN}
     return facts | _explain(provenance, facts["what"])
+
+
+def describe_styles(path: Path) -> Facts | None:
+    """Describe a torch file of styles; None if it is none."""
+    try:
+        facts, _ = _read_styles(path)
+    except NetworkError:
+        return None
+    return {**facts, "made by": _UNKNOWN}
 
 
 def _read_styles(path: Path) -> tuple[Facts, Any]:

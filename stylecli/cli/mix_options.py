@@ -42,7 +42,7 @@ ColSeedsOption = Annotated[
 RowWsOption = Annotated[
     Path | None,
     typer.Option(
-        "--row-ws", help="Rows from the styles of a .npz or .npy file.", rich_help_panel=FACES
+        "--row-ws", help="Rows from the styles of a .npz, .npy or .pt file.", rich_help_panel=FACES
     ),
 ]
 ColWsOption = Annotated[

@@ -89,7 +89,7 @@ def _describe(path: Path) -> Facts:
 
 
 def _describe_file(path: Path) -> Facts:
-    from stylecli.cli.made_facts import describe_made
+    from stylecli.cli.made_facts import describe_made, describe_styles
     from stylecli.cli.network_facts import describe_weights
 
     with open(path, "rb") as file:
@@ -97,7 +97,12 @@ def _describe_file(path: Path) -> Facts:
     # A .npz is a zip like torch's files, so the suffix decides between the two.
     zipped = start == b"PK\3\4" and path.suffix.lower() != ".npz"
     if zipped or start[:1] == b"\x80" or path.suffix.lower() in _WEIGHTS:
-        return describe_weights(path)
+        try:
+            return describe_weights(path)
+        except NetworkError:
+            if (facts := describe_styles(path)) is None:
+                raise
+            return facts
     return describe_made(path)
 
 

@@ -27,7 +27,7 @@ SeedsOption = Annotated[
 WsOption = Annotated[
     Path | None,
     typer.Option(
-        "--ws", help="Visit the styles of a .npz or .npy file instead.", rich_help_panel=PATH
+        "--ws", help="Visit the styles of a .npz, .npy or .pt file instead.", rich_help_panel=PATH
     ),
 ]
 WsRowsOption = Annotated[
@@ -184,9 +184,9 @@ def load_styles(source: Source, path: Path) -> "Tensor":
     config = source.config
     if not config.has_w:
         raise UsageError(
-            f"configuration {config.preset!r} has no styles to draw from {path}: give seeds"
+            f"configuration {config.preset!r} has no styles to draw from {path}: give --seeds"
         )
-    return load_ws(path, (config.num_ws, config.w_out_dim))
+    return load_ws(path, (config.num_ws, config.w_out_dim), tell=source.note)
 
 
 def count_frames(

@@ -188,6 +188,24 @@ def test_saved_styles_are_explained(run: Run) -> None:
     assert told["made by"] == "stylecli 9, styles"
 
 
+def test_styles_of_other_tools_are_explained_and_drawn(run: Run) -> None:
+    styles = torch.zeros(1, 2, 6, 8)
+    np.save("faces.npy", styles.numpy())
+    torch.save(styles, "faces.pt")
+    torch.save(torch.zeros(6, 8), "one.pt")
+
+    for name in ("faces.npy", "faces.pt"):
+        told = json.loads(run("info", name, "--json").stdout)
+        assert (told["what"], told["faces"], told["layers"], told["w_dim"]) == ("styles", 2, 6, 8)
+        drawn = run("generate", "--network", "tiny.safetensors", "--ws", name, "--out", name + "s")
+        assert drawn.exit_code == 0 and len(drawn.stdout.splitlines()) == 2
+    drawn = run("generate", "--network", "tiny.safetensors", "--ws", "one.pt", "--out", "one")
+    assert len(drawn.stdout.splitlines()) == 1 and "one face" in drawn.stderr
+    drawn = run("interpolate", "--network", "tiny.safetensors", "--ws", "one.pt",
+                "--seconds", "0.1", "--out", "one.gif")  # fmt: skip
+    assert drawn.exit_code == 0 and "one face" in drawn.stderr
+
+
 def test_a_training_checkpoint_is_explained(run: Run) -> None:
     header, tensors = read_tensors("tiny.safetensors")
     write_tensors("checkpoint.safetensors", tensors, {**header, "training": {"nimg": 400}})
