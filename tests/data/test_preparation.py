@@ -10,7 +10,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
-from stylecli.data.sources.folder import ImageFolder
 
 from stylecli.data.alignment.cropping import AlignSettings, Face
 from stylecli.data.codec import decode
@@ -19,6 +18,7 @@ from stylecli.data.layout import pixel_digest
 from stylecli.data.pack_settings import PackSettings
 from stylecli.data.packing import choose_recipe
 from stylecli.data.preparation import Prepared, Recipe, Skipped, prepare, prepare_all
+from stylecli.data.sources.folders import ImageFolder
 from stylecli.errors import DataError, UsageError
 from tests.data.profiles import linear_grey_profile, wide_gamut_profile
 
@@ -268,8 +268,6 @@ def test_the_record_survives_json_and_names_what_decides():
 
 
 def test_several_processes_prepare_the_same_pictures(tmp_path):
-    from stylecli.data.sources.folders import ImageFolder
-
     for number in range(6):
         noise(20 + number, 20).save(tmp_path / f"{number}.png")
     (tmp_path / "3.png").write_bytes(b"no picture")
