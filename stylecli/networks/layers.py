@@ -75,6 +75,20 @@ class EqualConv2d(nn.Module):
         return leaky_relu(y, self.bias)
 
 
+class ToRGB(EqualConv2d):
+    """Features [N, I, h, w] -> colours [N, C, h, w]: called with autocast off, in whole precision.
+
+    Kernels return features in the reduced precision in which they take them; the colours and the
+    float32 weights that make them need all their bits.
+    """
+
+    def __init__(self, fan_in: int, channels: int) -> None:
+        super().__init__(fan_in, channels, 1, gain=1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(whole_precision(x))
+
+
 def leaky_relu(x: Tensor, bias: Tensor | None = None) -> Tensor:
     """Leaky ReLU of slope 0.2 of x + bias [C], without a gain (the √2 sits in the weights)."""
     if route("bias_act", x) is not Route.REFERENCE:

@@ -17,6 +17,7 @@ from stylecli.networks.layers import (
     SQRT2,
     EqualConv2d,
     EqualLinear,
+    ToRGB,
     box_average,
     check_labels,
     leaky_relu,
@@ -210,7 +211,7 @@ class SynthesisNetwork(nn.Module):
             fan_in = config.fmaps(stage - 1 if index >= 2 and index % 2 == 0 else stage)
             self.layers.append(SynthesisLayer(config, index, fan_in, config.fmaps(stage)))
         self.to_rgb = nn.ModuleList(
-            EqualConv2d(config.fmaps(r - 1), config.channels, 1, gain=1.0)
+            ToRGB(config.fmaps(r - 1), config.channels)
             for r in range(2, config.resolution_log2 + 1)
         )  # to_rgb[i] belongs to resolution 2^(i + 2)
 

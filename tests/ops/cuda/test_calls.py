@@ -20,9 +20,13 @@ from torch.autograd import gradcheck, gradgradcheck
 from stylecli import ops
 from stylecli.errors import DeviceError
 from stylecli.networks.bundle import new_network
+from stylecli.networks.config import PRESETS, make_config
 from stylecli.ops.cuda import calls
 from stylecli.ops.cuda.runtime import Launch
 from stylecli.ops.reference import ACTIVATIONS
+from stylecli.training.config import TrainingConfig
+from stylecli.training.schedule import Stage
+from stylecli.training.step import TrainingStep
 from tests.conftest import FIXTURES
 from tests.ops.cuda.battery import LARGE, SMALL, Case
 from tests.ops.cuda.host_build import (
@@ -315,3 +319,54 @@ def test_a_launch_that_fails_falls_back(network: Any, monkeypatch: Any) -> None:
         found = network.G.synthesis(network.G.mapping(torch.ones(2, 8)))
 
     assert torch.allclose(found, wanted, atol=1e-5)
+
+
+REDUCED = (torch.bfloat16, torch.float16)
+
+
+@pytest.mark.parametrize("dtype", REDUCED, ids=str)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_networks_in_reduced_precision(
+    preset: str, dtype: torch.dtype, tiny_config_fields: dict[str, Any], host: HostBackend
+) -> None:
+    """Kernels return x's own dtype, where plain PyTorch promotes to float32."""
+    layers = min(make_config(preset).mapping_layers, 2)
+    bundle = new_network(preset, **{**tiny_config_fields, "mapping_layers": layers})
+    ws = bundle.G.mapping(torch.randn(4, 8, generator=torch.Generator().manual_seed(1)))
+    wanted = bundle.G.synthesis(ws, lod=0.5)
+    with installed(host), torch.autocast("cpu", dtype, cache_enabled=False):
+        images = bundle.G.synthesis(ws, lod=0.5)
+        logits = bundle.D(images, lod=0.5)
+
+    assert images.dtype == logits.dtype == torch.float32
+    assert (images - wanted).abs().max() < 0.05 * wanted.abs().max()
+    assert torch.allclose(logits, bundle.D(wanted, lod=0.5), atol=0.1, rtol=0.05)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"loss": "wgan-gp"}, {"loss": "hinge"}, {"share_fakes": True}, {"r2_gamma": 1.0}],
+    ids=str,
+)
+def test_a_training_step_in_reduced_precision(
+    settings: dict[str, Any],
+    precision: str,
+    tiny_config_fields: dict[str, Any],
+    host: HostBackend,
+) -> None:
+    config = TrainingConfig(precision=precision, r1_gamma=1.0, **settings)
+    statistics = []
+    for backend in (None, host):
+        bundle = new_network("f", seed=0, **tiny_config_fields)
+        step = TrainingStep(bundle, config)
+        stage = Stage(lod=0.5, resolution=16, batch=4, lr=1e-3, tick_kimg=1.0)
+        step.set_stage(stage, reset=True)
+        generator = torch.Generator().manual_seed(2)
+        reals = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8, generator=generator)
+        with installed(backend):
+            step(reals, None, stage, 0)
+        statistics.append(step.take_statistics())
+
+    plain, by_kernels = statistics
+    assert by_kernels == pytest.approx(plain, rel=0.05, abs=0.02)
