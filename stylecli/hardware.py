@@ -82,7 +82,7 @@ class PeakMemory:
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).malloc_trim(0)
         try:
-            _CLEAR.write_text("5")
+            _CLEAR.write_text("5", "ascii")
         except OSError:
             return False
         return True
@@ -100,8 +100,8 @@ def available_mib(device: "torch.device") -> float | None:
         return None
     mib = found / 1024
     with contextlib.suppress(OSError, ValueError):  # a container may have less
-        limit = int((_CGROUP / "memory.max").read_text())
-        used = int((_CGROUP / "memory.current").read_text())
+        limit = int((_CGROUP / "memory.max").read_text("ascii"))
+        used = int((_CGROUP / "memory.current").read_text("ascii"))
         mib = min(mib, (limit - used) / 2**20)
     return mib
 

@@ -202,7 +202,7 @@ def _devices(health: Health) -> None:
 
 def _cpu_name() -> str:
     try:
-        told = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+        told = Path("/proc/cpuinfo").read_text("utf-8", errors="replace").splitlines()
     except OSError:  # not Linux
         told = []
     names = [line.partition(":")[2].strip() for line in told if line.startswith("model name")]

@@ -80,7 +80,10 @@ def shown_path(path: Path) -> str:
     """
     if path == shipped.shipped_network():
         return shipped.NAME
-    relative = Path(os.path.relpath(path))
+    try:
+        relative = Path(os.path.relpath(path))
+    except ValueError:  # on another drive
+        return path.name
     return path.name if relative.parts[:1] == ("..",) else relative.as_posix()
 
 

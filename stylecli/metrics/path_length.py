@@ -102,7 +102,9 @@ def measure_path_distances(
             ws, noise = _endpoints(G, setting, pairs, seed, labels, device)
             images = G.synthesis(ws, noise=noise)  # [2 pairs, C, R, R]: both ends in one batch
             a, b = _seen(images, setting.crop, setting.rule).chunk(2)
-            distances.append((distance(a, b).double() / setting.epsilon**2).cpu())
+            distances.append(
+                distance(a, b).cpu().double() / setting.epsilon**2
+            )  # MPS has no float64
             progress(pairs.stop - first, samples)
     return torch.cat(distances).numpy()
 

@@ -311,7 +311,7 @@ def _state(run: Path, record: Row, rows: Sequence[Row], events: Sequence[Row]) -
 def _is_owned(run: Path) -> bool:
     """Whether the process that locked the run lives, without touching the lock."""
     try:
-        owner = int((run / LOCK_FILE).read_text().strip())
+        owner = int((run / LOCK_FILE).read_text("ascii").strip())
     except (OSError, ValueError):
         return False
     if sys.platform == "win32":  # where the signal 0 would end it

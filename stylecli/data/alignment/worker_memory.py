@@ -43,13 +43,13 @@ def available_bytes() -> int | None:
     """Return the memory that is free here, by the system and by the container; None: not known."""
     rooms = []
     try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
+        for line in Path("/proc/meminfo").read_text("ascii").splitlines():
             if line.startswith("MemAvailable:"):
                 rooms.append(int(line.split()[1]) << 10)
     except (OSError, ValueError, IndexError):
         pass  # not Linux
     try:
-        limit, used = (int((Path("/sys/fs/cgroup") / name).read_text()) for name in _LIMITS)
+        limit, used = (int((Path("/sys/fs/cgroup") / name).read_text("ascii")) for name in _LIMITS)
         rooms.append(max(limit - used, 0))
     except (OSError, ValueError):
         pass  # no container, or "max": no limit
