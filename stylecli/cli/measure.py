@@ -221,6 +221,10 @@ def _compare(
         if not path.exists():
             raise DataError(f"{path} does not exist: expected a dataset or a folder of pictures")
     measured, reference = open_set(found.path), open_set(against)
+    if chosen["ranks"].is_main:
+        for path, pictures in ((found.path, measured), (against, reference)):
+            for note in pictures.notes:
+                output.note(f"{path}: {note}")
     if measured.sizes != reference.sizes and chosen["ranks"].is_main:
         output.warn(
             f"{found.path} begins with a picture of {measured.sizes} and {against} with one of "

@@ -171,7 +171,7 @@ def _pack(
 
     if choices.get("append") and out is None:
         raise UsageError("--append needs the dataset to add to: name it with --out")
-    pictures = find_source(source, labels=labels)
+    pictures = find_source(source, labels=labels, own_labels=settings.labels)
     out = out or Path("datasets") / f"{pictures.name}.lmdb"
     for note in pictures.notes:
         output.note(f"{source}: {note}")

@@ -215,7 +215,10 @@ def _prepare_photographs(name: str, request: Request, outcome: Outcome, output: 
     if request.unaligned or request.split != "all":
         option = "--unaligned" if request.unaligned else "--split"
         raise UsageError(f"{option} is for the official FFHQ files, not for {request.source}")
-    listed = photos = list_photographs(request.source)
+    notes: list[str] = []
+    listed = photos = list_photographs(request.source, notes)
+    for note in notes:
+        output.note(f"{request.source}: {note}")
     left_out: list[Skipped] = []
     if request.exclude:
         exclusions = read_exclusions(request.exclude)

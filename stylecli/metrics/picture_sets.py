@@ -30,6 +30,8 @@ class MeasuredSet(Protocol):
     def digest(self) -> str: ...
     @property
     def sizes(self) -> str: ...
+    @property
+    def notes(self) -> list[str]: ...
     def __len__(self) -> int: ...
     def read(self, numbers: NDArray[np.int64]) -> list[Pictures]: ...
 
@@ -51,6 +53,11 @@ class DatasetPictures:
         """Say how large the pictures are."""
         return f"{self.resolution} x {self.resolution} px"
 
+    @property
+    def notes(self) -> list[str]:
+        """Say nothing: a dataset is used whole."""
+        return []
+
     def __len__(self) -> int:
         return len(self.dataset)
 
@@ -70,7 +77,7 @@ class FolderPictures:
         from stylecli.data.sources.recognition import find_source
 
         self.path = path
-        self._source: Source = find_source(path)
+        self._source: Source = find_source(path, own_labels=False)
         if not len(self._source):
             raise DataError(f"{path} holds no pictures: expected some to measure")
         self._digest = ""
@@ -97,6 +104,11 @@ class FolderPictures:
             with contextlib.suppress(Exception), self._source[number].open() as picture:
                 return f"{picture.width} x {picture.height} px"
         return "unknown size"
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences about the pictures, such as which files are left out."""
+        return self._source.notes
 
     def __len__(self) -> int:
         return len(self._source)

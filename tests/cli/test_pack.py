@@ -142,6 +142,25 @@ def test_tells_of_labels_that_are_not_used(run, tmp_path):
     assert "photos: " in run("photos").stderr.splitlines()[0]
 
 
+def test_files_that_are_left_out_are_named_before_the_work(run, tmp_path):
+    (tmp_path / "photos" / "phone.HEIC").touch()
+    first = run("photos").stderr.splitlines()[0]
+    assert first.startswith("photos: 1 file is left out") and "phone.HEIC" in first
+
+
+@pytest.mark.parametrize("options", [[], ["--no-labels"], ["--labels", "x.csv"]])
+@pytest.mark.parametrize("text", ['{"images": []}', '{"labels": [["cat/1.png", '])
+def test_labels_of_another_program_never_block_the_options(run, tmp_path, options, text):
+    (tmp_path / "photos" / "dataset.json").write_text(text)
+    (tmp_path / "x.csv").write_text("0\n1\n0\n")
+    result = run("photos", *options, "--json")
+    if not options and "labels" in text:  # spoilt, so it may be theirs
+        assert "--no-labels" in str(result.exception)
+    else:
+        assert result.exit_code == 0
+        assert ("--labels" in options) == ("0" in json.loads(result.stdout)["classes"])
+
+
 def test_a_background_must_be_a_colour(run):
     assert "background 'nice' is not a colour" in str(
         run("photos", "--background", "nice").exception

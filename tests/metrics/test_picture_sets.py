@@ -35,6 +35,14 @@ def test_a_damaged_first_picture_is_named_when_it_is_read_not_before(folder):
         open_set(folder).read(np.array([0]))
 
 
+def test_files_left_out_are_noted_and_a_dataset_json_does_not_block(folder, tiny_lmdb):
+    (folder / "phone.HEIC").touch()
+    (folder / "dataset.json").write_text('{"labels": [["')
+    (note,) = open_set(folder).notes
+    assert "1 file is left out" in note and "phone.HEIC" in note
+    assert open_set(tiny_lmdb).notes == []
+
+
 def test_a_folder_is_the_dataset_that_was_packed_from_it(filled_cache, folder, tiny_lmdb):
     fid, kid, precision, recall = measure(
         ["fid@efficientnet-lite0", KID, "pr"], folder, tiny_lmdb, samples=24

@@ -1,12 +1,14 @@
 """Lists of pictures to leave out: people ask that their photographs be removed."""
 
 import re
+import unicodedata
 from pathlib import Path
 
 from stylecli.errors import DataError
 
 # FFHQ's own names: 00042.png, in-the-wild-images/00000/00042.png, also of pictures saved anew
 _NUMBERED = re.compile(r"(?:(?:.*/)?\d{5}/)?(\d{5,8})\.\w+")
+_MAX_ENTRY = 4096  # characters; longer are neither names nor addresses
 _SCHEME = re.compile(r"^https?://(www\.)?", re.IGNORECASE)
 
 
@@ -29,7 +31,7 @@ class Exclusions:
 
         ``number`` is FFHQ's; it is found in the list as such or as any of FFHQ's file names.
         """
-        path = name.replace("\\", "/").lower()
+        path = _normal(name)
         candidates = [path, path.rpartition("/")[2]]
         if number is not None:
             candidates += [str(number), self._numbered.get(number, "")]
@@ -55,7 +57,13 @@ def read_exclusions(path: Path | str) -> Exclusions:
         raise DataError(f"the list {path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise DataError(f"the list {path} is not UTF-8 text: give one entry a line") from None
-    entries = (re.split(r"(?:^|\s)#", line)[0].strip() for line in text.splitlines())
+    entries = [re.split(r"(?:^|\s)#", line)[0].strip() for line in text.splitlines()]
+    for number, entry in enumerate(entries, 1):
+        if len(entry) > _MAX_ENTRY:
+            raise DataError(
+                f"the list {path} has {len(entry):,} characters in line {number}, "
+                f"{entry[:20]}...: expected the number, the name or the address of a picture"
+            )
     return Exclusions([entry for entry in entries if entry])
 
 
@@ -63,5 +71,7 @@ def _normal(entry: str) -> str:
     entry = entry.strip().replace("\\", "/")
     if _SCHEME.match(entry):
         return "//" + _SCHEME.sub("", entry).rstrip("/").lower()
-    entry = entry.lower()
-    return str(int(entry)) if entry.isascii() and entry.isdigit() else entry
+    entry = unicodedata.normalize("NFC", entry).lower()  # macOS writes accents apart
+    if entry.isascii() and entry.isdigit():
+        return entry.lstrip("0") or "0"
+    return entry

@@ -9,6 +9,7 @@ Points count in the upright picture, turned as its EXIF tag says.
 """
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -150,4 +151,5 @@ def _face(value: dict[str, Any]) -> Detection:
 
 
 def _file_name(name: str) -> str:
-    return name.replace("\\", "/").rpartition("/")[2]
+    """Return the last part of a path; composed and decomposed accents are the same."""
+    return unicodedata.normalize("NFC", name.replace("\\", "/").rpartition("/")[2])

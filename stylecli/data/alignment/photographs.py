@@ -22,13 +22,18 @@ from stylecli.data.alignment.worker_memory import fitting_workers
 from stylecli.data.decoding import name_cause, open_picture, quiet, read_exif
 from stylecli.data.layout import DATA_FILE
 from stylecli.data.preparation import Skipped
-from stylecli.data.sources.folders import is_picture
+from stylecli.data.sources.folders import (
+    FOREIGN,
+    describe_left_out,
+    is_hidden,
+    is_picture,
+    start_of,
+    suffix_of,
+)
 from stylecli.data.workers import ordered_map
 from stylecli.errors import DataError, UsageError
 from stylecli.progress import Progress, silent
 
-# Photographs that Pillow does not read: listed with their cause, not passed over in silence.
-FOREIGN = frozenset(".heic .heif .dng .cr2 .cr3 .nef .arw .orf .rw2 .raf".split())
 BYTES_EACH = 800 << 20  # of memory: a photograph of 24 megapixels in a few copies, and the models
 PHOTOS_EACH = 4  # fewer are not worth another process, which loads the models anew
 
@@ -60,7 +65,7 @@ class Search:
     def __call__(self, photo: Photograph) -> FoundFaces:
         """Return the faces of a photograph, or why there are none. Never raises for a picture."""
         stamp = photo.stamp
-        if photo.path.suffix.lower() in FOREIGN:
+        if suffix_of(photo.name) in FOREIGN:
             cause = f"is of a kind that is not read ({photo.path.suffix}): convert it to JPEG"
             return FoundFaces(photo.name, stamp, cause=cause)
         try:
@@ -81,11 +86,12 @@ class Choice:
     largest: bool = False  # only the largest face of each photograph
 
 
-def list_photographs(path: Path) -> list[Photograph]:
+def list_photographs(path: Path, notes: list[str] | None = None) -> list[Photograph]:
     """Return the photographs below a folder in order of their paths' bytes, or the one file.
 
-    Hidden files, folders that this program made, and files that are no pictures by their suffix
-    are left out. Raises DataError when there is none.
+    Hidden files and folders that this program made are passed over. Files that are no pictures by
+    their suffix are left out, which ``notes`` receives a sentence about; those that could be
+    converted are listed, to be skipped with their cause. Raises DataError when there is none.
     """
     if path.is_file():
         return [Photograph(path, _printable(path.name))]
@@ -93,11 +99,17 @@ def list_photographs(path: Path) -> list[Photograph]:
         raise DataError(f"{path} holds aligned faces already: run stylecli pack {path}")
     if not path.is_dir():
         raise DataError(f"{path} does not exist: give a folder of photographs or FFHQ's folder")
-    names = sorted(_names_below(path), key=os.fsencode)
+    names, others = _names_below(path)
+    names.sort(key=os.fsencode)
+    foreign = [name for name in names if suffix_of(name) in FOREIGN]
+    left_out = describe_left_out([*foreign, *others], lambda name: start_of(path / name))
+    if notes is not None:
+        notes += left_out
     if not names:
+        more = f" ({left_out[0]})" if left_out else ""
         raise DataError(
-            f"{path} holds no photograph: expected files such as .jpg, .png or .webp in it or in "
-            "its sub-folders"
+            f"{path} holds no photograph{more}: expected files such as .jpg, .png or .webp in it "
+            "or in its sub-folders"
         )
     return [Photograph(path / name, _printable(name)) for name in names]
 
@@ -194,19 +206,19 @@ def _printable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def _names_below(path: Path) -> list[str]:
-    names = []
+def _names_below(path: Path) -> tuple[list[str], list[str]]:
+    """Return (photographs, other files) that are not hidden, in any order."""
+    names: list[str] = []
+    others: list[str] = []
     for folder, folders, files in os.walk(path):
         if not {FOUND_FILE, SETTINGS_FILE, DATA_FILE}.isdisjoint(files):
             folders.clear()  # ours: aligned faces, a dataset
             continue
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not is_hidden(name)]
         below = os.path.relpath(folder, path).replace(os.sep, "/")
         prefix = "" if below == "." else below + "/"
-        names += [
-            prefix + name
-            for name in files
-            if is_picture(name)
-            or (os.path.splitext(name)[1].lower() in FOREIGN and not name.startswith("."))
-        ]
-    return names
+        for name in files:
+            if not is_hidden(name):
+                is_photo = is_picture(name) or suffix_of(name) in FOREIGN
+                (names if is_photo else others).append(prefix + name)
+    return names, others

@@ -10,6 +10,7 @@ import io
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,6 +22,24 @@ from stylecli.errors import DataError
 if TYPE_CHECKING:  # items travel to worker processes, which load no numpy for them
     from stylecli.data.sources.labels import Values
 
+SUFFIXES = frozenset(
+    ".png .jpg .jpeg .jpe .jfif .mpo .webp .bmp .dib .tif .tiff .gif .ppm .pgm .pbm .pnm .tga "
+    ".jp2 .j2k .jpx .avif .avifs .qoi .pcx .sgi .psd .dds .ico".split()
+)
+START_BYTES = 32  # tell what kind of picture it is
+_SIGNATURES = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"\0\0\0\x0cjP  ", "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (b"8BPS", "PSD"),
+    (b"qoif", "QOI"),
+    (b"DDS ", "DDS"),
+)
 _SHOWN = 4  # names given as examples in a sentence
 
 Label = int | tuple[float, ...]  # a class, or a vector: one value per attribute
@@ -192,6 +211,37 @@ def read_stored(file: Path, offset: int, size: int) -> bytes:
 def printable(name: str) -> str:
     """Make a file name that is not UTF-8 fit for JSON."""
     return os.fsencode(name).decode("utf-8", "replace")
+
+
+def common_folder(names: Sequence[str]) -> str:
+    """Return the folder around all names, with forward slashes, or "" when there is none."""
+    if not names:
+        return ""
+    first, last = min(names).split("/")[:-1], max(names).split("/")[:-1]
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    return "/".join(part for part, _ in same)
+
+
+def picture_kind(start: bytes) -> str:
+    """Return what kind of picture begins so, such as ``JPEG``; "" for none that is read."""
+    for signature, kind in _SIGNATURES:
+        if start.startswith(signature):
+            return kind
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+        return "WebP"
+    if start[4:12] in (b"ftypavif", b"ftypavis"):
+        return "AVIF"
+    if start[:2] == b"BM" and start[6:10] == bytes(4):
+        return "BMP"
+    if start[:1] == b"P" and start[1:2] in b"123456" and start[2:3].isspace():
+        return "PNM"
+    return ""
+
+
+def is_lossy(start: bytes) -> bool:
+    """Tell whether a picture that begins so has lost something when it was stored."""
+    kind = picture_kind(start)
+    return kind in ("JPEG", "AVIF") or (kind == "WebP" and start[12:16] != b"VP8L")
 
 
 def listing(names: Iterable[str], shown: int = _SHOWN) -> str:

@@ -1,8 +1,8 @@
 """Pictures in a folder or in a zip: which names are pictures, which folders are splits or classes.
 
-A zip is read in place, stored or deflated: nothing is unpacked to the disk. The directory at its
-end is read once; after that an item knows where its bytes lie. The sizes in the directory are
-limits: a member that inflates to more is refused, not followed.
+A zip is read in place: nothing is unpacked to the disk. The directory at its end is read once;
+after that an item knows where its bytes lie. The sizes in the directory are limits.
+Files that are left out because of their names are counted and named, with what to do about them.
 """
 
 import hashlib
@@ -12,8 +12,7 @@ import re
 import stat
 import struct
 import zipfile
-import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,29 @@ from typing import Any
 from PIL import Image
 
 from stylecli.data.decoding import open_picture
-from stylecli.data.sources.base import MAX_PICTURE_BYTES, listing, printable, read_stored
+from stylecli.data.sources.base import (
+    MAX_PICTURE_BYTES,
+    START_BYTES,
+    SUFFIXES,
+    listing,
+    picture_kind,
+    printable,
+    read_stored,
+)
 from stylecli.errors import DataError
 
-SUFFIXES = frozenset(
-    ".png .jpg .jpeg .jpe .jfif .mpo .webp .bmp .dib .tif .tiff .gif .ppm .pgm .pbm .pnm .tga "
-    ".jp2 .j2k .jpx .avif .avifs .qoi .pcx .sgi .psd .dds .ico".split()
+# Pictures that are not read: they can be converted.
+FOREIGN = frozenset(
+    ".heic .heif .heics .hif .jxl .jxr .wdp .dng .cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .orf .rw2 "
+    ".raf .raw .pef .srw .x3f .svg .svgz .eps .ai .psb .xcf .kra .exr .hdr .dcm .fits .bpg".split()
 )
+# What lies beside pictures without being one: texts, tables, numbers, what systems leave.
+_BESIDE = frozenset(
+    ".txt .md .rst .json .jsonl .csv .tsv .xml .html .htm .yaml .yml .toml .npy .npz .labels .log "
+    ".ini .db .pdf .py .sh .md5 .sha256 .url .nfo .bib .lock".split()
+)
+_NAMES_BESIDE = frozenset({"license", "licence", "readme", "copying", "notice", "authors"})
+_LOOKED_INTO = 1000  # of the files left out: what they begin with is read
 # FFHQ and NVIDIA's tools file pictures by number in folders of five digits: these are no classes.
 _NUMBERED = re.compile(r"\d{5}")
 _TRAIN = frozenset({"train", "training"})
@@ -50,9 +65,23 @@ class Arrangement:
 
 def is_picture(name: str) -> bool:
     """Tell whether a name with forward slashes is that of a picture that is not hidden."""
-    parts = name.split("/")
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
-    return not hidden and os.path.splitext(parts[-1])[1].lower() in SUFFIXES
+    return not is_hidden(name) and suffix_of(name) in SUFFIXES
+
+
+def is_hidden(name: str) -> bool:
+    """Tell whether a name, or a folder in it, is hidden or made by an archiver for itself."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+
+
+def lies_beside(name: str) -> bool:
+    """Tell whether a name is that of a text, a table or the like, as they lie beside pictures."""
+    stem = os.path.splitext(name.rpartition("/")[2])[0].lower()
+    return suffix_of(name) in _BESIDE or stem in _NAMES_BESIDE
+
+
+def suffix_of(name: str) -> str:
+    """Return the suffix of a name with forward slashes, in lower case."""
+    return os.path.splitext(name.rpartition("/")[2])[1].lower()
 
 
 def arrange(names: Iterable[str]) -> Arrangement:
@@ -133,21 +162,18 @@ class ImageFolder:
     there is no picture.
     """
 
-    def __init__(self, path: Path, *, classes: bool = True) -> None:
+    def __init__(
+        self, path: Path, files: "FolderFiles | None" = None, *, classes: bool = True
+    ) -> None:
         self.path = path
-        names, unreadable = _picture_names(path)
-        if not names:
-            raise DataError(
-                f"{path} holds no picture: expected files such as .png, .jpg or .webp in it "
-                "or in its sub-folders"
-            )
-        found = arrange(names) if classes else Arrangement(sorted(names, key=os.fsencode))
+        files = files or FolderFiles(path)
+        found = _arranged(path, files, classes)
         self._names, self._labels = found.names, found.labels
-        self.class_names = found.class_names
-        self.notes = list(found.notes)
-        if unreadable:
+        self.class_names, self.notes = found.class_names, found.notes
+        if files.unreadable:
             self.notes.append(
-                f"{len(unreadable)} folders cannot be read and are left out: {listing(unreadable)}"
+                f"{len(files.unreadable)} folders cannot be read and are left out: "
+                f"{listing(files.unreadable)}"
             )
 
     @property
@@ -175,26 +201,112 @@ class ImageFolder:
         return PictureFile(self.path / name, printable(name), label)
 
 
-def _picture_names(path: Path) -> tuple[list[str], list[str]]:
-    """Return (pictures below ``path`` as relative names, folders that could not be read).
+class FolderFiles:
+    """The names of the files in a folder and its sub-folders, with forward slashes.
 
-    Links to folders are followed, each folder once, so that a circle of links ends.
+    Links to folders are followed, each folder once, so that a circle of links ends. Hidden files
+    and folders are no part of it.
     """
-    names: list[str] = []
-    failed: list[OSError] = []
-    seen: set[tuple[int, int]] = set()
-    for folder, folders, files in os.walk(path, followlinks=True, onerror=failed.append):
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        below = os.path.relpath(folder, path).replace(os.sep, "/")
-        prefix = "" if below == "." else below + "/"
-        names += [prefix + name for name in files if is_picture(name)]
-    unreadable = [str(error.filename) for error in failed]
-    return names, unreadable
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.pictures: list[str] = []
+        self.others: list[str] = []
+        failed: list[OSError] = []
+        seen: set[tuple[int, int]] = set()
+        for folder, folders, names in os.walk(path, followlinks=True, onerror=failed.append):
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in seen:
+                folders.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            folders[:] = sorted(name for name in folders if not is_hidden(name))
+            below = os.path.relpath(folder, path).replace(os.sep, "/")
+            prefix = "" if below == "." else below + "/"
+            for name in names:
+                if not is_hidden(name):
+                    kind = self.pictures if is_picture(name) else self.others
+                    kind.append(prefix + name)
+        self.unreadable = [str(error.filename) for error in failed]
+
+    def read(self, name: str, most: int) -> bytes:
+        """Return a file's content. Raises DataError when it has over ``most`` bytes."""
+        file = self.path / name
+        try:
+            if not stat.S_ISREG(file.stat().st_mode):
+                raise DataError("is not a regular file")
+            if file.stat().st_size > most:
+                raise DataError(f"is too large: it has over {most >> 20} MiB")
+            return file.read_bytes()
+        except OSError as error:
+            raise DataError(f"cannot be read: {error.strerror or error}") from None
+
+    def start(self, name: str) -> bytes:
+        """Return what a file begins with; nothing where it cannot be read."""
+        return start_of(self.path / name)
+
+
+def start_of(file: Path) -> bytes:
+    """Return what a file begins with; nothing where it cannot be read."""
+    try:
+        if not stat.S_ISREG(file.stat().st_mode):  # opening a pipe would wait for ever
+            return b""
+        with open(file, "rb") as opened:
+            return opened.read(START_BYTES)
+    except OSError:
+        return b""
+
+
+def describe_left_out(names: Iterable[str], start: Callable[[str], bytes]) -> list[str]:
+    """Say how many files are left out for their names, which, and what to do; nothing for none.
+
+    Texts, tables and the like are expected beside pictures. ``start`` gives what a file begins
+    with.
+    """
+    left = sorted(name for name in names if not lies_beside(name))
+    if not left:
+        return []
+    kinds = {name: picture_kind(start(name)) for name in left[:_LOOKED_INTO]}
+    foreign = [name for name in left if suffix_of(name) in FOREIGN]
+    renamed = [name for name in left if kinds.get(name) and suffix_of(name) not in FOREIGN]
+    rest = [name for name in left if name not in {*foreign, *renamed}]
+    parts = []
+    if foreign:
+        parts.append(f"{listing(foreign)} (convert to JPEG or PNG)")
+    if renamed:
+        inside = " or ".join(sorted({kinds[name] for name in renamed}))
+        suffixes = " or ".join(sorted({_suffix_for(kinds[name]) for name in renamed}))
+        parts.append(f"{listing(renamed)} ({inside} inside: rename to {suffixes})")
+    if rest:
+        parts.append(f"{listing(rest)} (no pictures by their names)")
+    is_one = len(left) == 1
+    counted = "1 file is" if is_one else f"{len(left):,} files are"
+    text = f"{counted} left out for {'its' if is_one else 'their'} suffix: {', '.join(parts)}"
+    if mistaken := [name for name in foreign if kinds.get(name)]:
+        text += f"; {listing(mistaken)}: {kinds[mistaken[0]]} inside, a new suffix is enough"
+    return [text]
+
+
+def _suffix_for(kind: str) -> str:
+    return {"JPEG": ".jpg", "TIFF": ".tif", "JPEG 2000": ".jp2", "PNM": ".ppm"}.get(
+        kind, f".{kind.lower()}"
+    )
+
+
+def _arranged(path: Path, files: "FolderFiles | ZipFiles", classes: bool) -> Arrangement:
+    """Return the pictures of ``files`` in order. Raises DataError when there are none."""
+    left_out = describe_left_out(files.others, files.start)
+    if not files.pictures:
+        more = f" ({left_out[0]})" if left_out else ""
+        raise DataError(
+            f"{path} holds no picture{more}: expected files such as .png, .jpg or .webp"
+        )
+    if classes:
+        found = arrange(files.pictures)
+    else:
+        found = Arrangement(sorted(files.pictures, key=os.fsencode))
+    found.notes.extend(left_out)
+    return found
 
 
 @dataclass(frozen=True)
@@ -212,24 +324,42 @@ class ZipMember:
         """Return the content. Raises DataError when it is damaged or has over ``most`` bytes."""
         if max(self.unpacked_bytes, self.stored_bytes) > most:
             raise DataError(f"is too large: it unpacks to {self.unpacked_bytes:,} bytes")
+        content = self._unpack(self.unpacked_bytes)
+        if len(content) != self.unpacked_bytes:
+            raise DataError("is damaged: its size differs from the one in the zip's directory")
+        return content
+
+    def start(self) -> bytes:
+        """Return what the content begins with; nothing where it cannot be read."""
+        try:
+            return self._unpack(START_BYTES)
+        except DataError:
+            return b""
+
+    def _unpack(self, size: int) -> bytes:
         header = read_stored(self.archive, self.offset, _LOCAL_HEADER.size)
         signature, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(header)
         if signature != b"PK\x03\x04":
             raise DataError("is not where the zip's directory says")
-        start = self.offset + _LOCAL_HEADER.size + name_bytes + extra_bytes
-        content = read_stored(self.archive, start, self.stored_bytes)
-        if self.method == zipfile.ZIP_DEFLATED:
-            try:
-                content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(
-                    content, self.unpacked_bytes + 1
-                )
-            except zlib.error as error:
-                raise DataError(f"is damaged: {error}") from None
-        elif self.method != zipfile.ZIP_STORED:
-            raise DataError(f"is compressed by method {self.method}: expected stored or deflated")
-        if len(content) != self.unpacked_bytes or zlib.crc32(content) != self.crc:
-            raise DataError("is damaged: size or checksum differ from the zip's directory")
-        return content
+        entry = zipfile.ZipInfo()
+        entry.compress_type, entry.CRC = self.method, self.crc
+        entry.compress_size, entry.file_size = self.stored_bytes, self.unpacked_bytes
+        try:
+            with open(self.archive, "rb") as file:
+                file.seek(self.offset + _LOCAL_HEADER.size + name_bytes + extra_bytes)
+                with zipfile.ZipExtFile(file, "r", entry) as member:
+                    return member.read(size)  # checks the CRC-32 where the member ends
+        except NotImplementedError:
+            raise DataError(
+                f"is compressed by method {self.method}, which is not read: unpack the zip and "
+                "name the folder"
+            ) from None
+        except OSError as error:
+            raise DataError(f"cannot be read: {error.strerror or error}") from None
+        except zipfile.BadZipFile:
+            raise DataError("is damaged: its checksum is wrong") from None
+        except Exception as error:  # damaged streams raise nearly anything
+            raise DataError(f"is damaged: {error or type(error).__name__}") from None
 
 
 @dataclass(frozen=True)
@@ -253,17 +383,14 @@ class ZipPicture:
 class ZipPictures:
     """The pictures of a zip in the order of their names' bytes; folders may be classes.
 
-    ``members`` is its directory. Raises DataError when it holds no picture.
+    ``files`` is its directory. Raises DataError when it holds no picture.
     """
 
-    def __init__(self, path: Path, members: dict[str, ZipMember], *, classes: bool = True) -> None:
-        self.path, self._members = path, members
-        names = [name for name in members if is_picture(name)]
-        if not names:
-            raise DataError(f"{path} holds no picture such as .png, .jpg or .webp")
-        found = arrange(names) if classes else Arrangement(sorted(names, key=str.encode))
+    def __init__(self, path: Path, files: "ZipFiles", *, classes: bool = True) -> None:
+        self.path, self._members = path, files.members
+        found = _arranged(path, files, classes)
         self._names, self._labels = found.names, found.labels
-        self.class_names, self.notes = found.class_names, list(found.notes)
+        self.class_names, self.notes = found.class_names, found.notes
 
     @property
     def name(self) -> str:
@@ -287,6 +414,27 @@ class ZipPictures:
         return ZipPicture(self._members[name], name, label)
 
 
+class ZipFiles:
+    """The names of the files in a zip, with forward slashes, and where their bytes lie.
+
+    Raises DataError when it is no zip, is damaged, or holds encrypted files.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.members = read_directory(path)
+        seen = [name for name in self.members if not is_hidden(name)]
+        self.pictures = [name for name in seen if is_picture(name)]
+        self.others = [name for name in seen if not is_picture(name)]
+
+    def read(self, name: str, most: int) -> bytes:
+        """Return a file's content. Raises DataError when it has over ``most`` bytes."""
+        return self.members[name].read(most)
+
+    def start(self, name: str) -> bytes:
+        """Return what a file begins with; nothing where it cannot be read."""
+        return self.members[name].start()
+
+
 def read_directory(path: Path) -> dict[str, ZipMember]:
     """Return the files of a zip by name, with forward slashes; of two equal names the later one.
 
@@ -303,8 +451,9 @@ def read_directory(path: Path) -> dict[str, ZipMember]:
         ) from None
     members = {}
     for entry in entries:
-        name = "/".join(part for part in entry.filename.replace("\\", "/").split("/") if part)
-        if entry.is_dir() or not name:
+        written = entry.filename.replace("\\", "/")
+        name = "/".join(part for part in written.split("/") if part not in ("", "."))
+        if written.endswith("/") or not name:
             continue
         if entry.flag_bits & _ENCRYPTED:
             raise DataError(

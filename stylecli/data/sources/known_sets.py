@@ -34,13 +34,17 @@ import numpy.typing as npt
 from PIL import Image
 
 from stylecli.data.layout import MAX_RESOLUTION
-from stylecli.data.sources.base import AnnotatedSource, Source, listing
-from stylecli.data.sources.folders import ImageFolder, ZipPictures, read_directory
+from stylecli.data.sources.base import AnnotatedSource, Source, common_folder, listing
+from stylecli.data.sources.folders import FolderFiles, ImageFolder, ZipFiles, ZipPictures
 from stylecli.data.sources.labels import (
     MAX_FILE_BYTES,
+    ForeignJsonError,
+    LabelTable,
+    PictureNames,
+    Values,
     align_labels,
+    interpret_numbers,
     parse_label_json,
-    picture_finder,
     read_labels,
 )
 from stylecli.errors import DataError
@@ -67,64 +71,100 @@ _MAX_TAR_BYTES = 1 << 30  # unpacked; the official ones have 186 MB
 _SIDE = 32
 
 
-def open_zip(path: Path) -> Source:
-    """Open a zip of pictures, with the labels of its ``dataset.json`` if it has one."""
-    members = read_directory(path)
-    if LABELS_NAME not in members:
-        return ZipPictures(path, members)
-    files = {}
-    for name in (LABELS_NAME, METADATA_NAME):
-        if name in members:
-            try:
-                files[name] = members[name].read(MAX_FILE_BYTES)
-            except DataError as error:
-                raise DataError(f"{path}: {name} {error}") from None
-    return _annotate(ZipPictures(path, members, classes=False), files, path)
+def open_pictures(path: Path, *, own_labels: bool = True) -> Source:
+    """Open a folder or a zip of pictures, with the labels of its ``dataset.json`` if it has one.
 
-
-def open_folder(path: Path) -> Source:
-    """Open a folder of pictures with ``dataset.json``."""
-    files = {}
+    That file may lie in a folder around everything. One of another program is passed over, and that
+    is noted; without ``own_labels`` nothing that is wrong with it matters. Raises DataError when
+    there is no picture, and for labels that are spoilt.
+    """
+    files = ZipFiles(path) if path.is_file() else FolderFiles(path)
+    name = _find_beside(files, LABELS_NAME)
+    if name is None:
+        return _plain(path, files)
+    where = f"{path}: {LABELS_NAME}"
     try:
-        for name in (LABELS_NAME, METADATA_NAME):
-            if (path / name).is_file():
-                if (path / name).stat().st_size > MAX_FILE_BYTES:
-                    raise DataError(f"{path / name} has more than {MAX_FILE_BYTES >> 20} MiB")
-                files[name] = (path / name).read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
-    return _annotate(ImageFolder(path, classes=False), files, path)
+        table = parse_label_json(_read(files, name, path), where, files.pictures)
+    except ForeignJsonError as error:
+        plain = _plain(path, files)
+        if own_labels:
+            said = str(error).removeprefix(f"{path}: ")
+            plain.notes.append(f"{said}; so it is left alone")
+        return plain
+    except DataError as error:
+        if own_labels:
+            raise DataError(f"{error}; or pack with --no-labels") from None
+        table = None
+    source = _plain(path, files, classes=False)
+    return _annotate(source, files, table if own_labels else None, path)
 
 
-def _annotate(source: Source, files: dict[str, bytes], path: Path) -> Source:
-    """Give pictures the labels and metadata of the files; say so when labels are incomplete."""
+def _plain(
+    path: Path, files: FolderFiles | ZipFiles, *, classes: bool = True
+) -> ImageFolder | ZipPictures:
+    if isinstance(files, ZipFiles):
+        return ZipPictures(path, files, classes=classes)
+    return ImageFolder(path, files, classes=classes)
+
+
+def _find_beside(files: FolderFiles | ZipFiles, wanted: str) -> str | None:
+    """Return the uppermost file of that name whose folder holds all pictures."""
+    around = common_folder(files.pictures) + "/"
+    found = [
+        name
+        for name in files.others
+        if name.rpartition("/")[2] == wanted and f"/{around}".startswith(f"/{name}"[: -len(wanted)])
+    ]
+    return min(found, key=len, default=None)
+
+
+def _read(files: FolderFiles | ZipFiles, name: str, path: Path) -> bytes:
+    try:
+        return files.read(name, MAX_FILE_BYTES)
+    except DataError as error:
+        raise DataError(f"{path}: {name} {error}") from None
+
+
+def _annotate(
+    source: Source, files: FolderFiles | ZipFiles, table: LabelTable | None, path: Path
+) -> Source:
+    """Give pictures their labels and what is known of them; say so when labels are incomplete."""
     where = f"{path}: {LABELS_NAME}"
     names = [source[index].name for index in range(len(source))]
-    table = parse_label_json(files[LABELS_NAME], where)
-    metadata = _parse_metadata(files.get(METADATA_NAME, b""), names, f"{path}: {METADATA_NAME}")
+    notes: list[str] = []
+    metadata: dict[int, dict[str, Any]] = {}
+    if (more := _find_beside(files, METADATA_NAME)) is not None:
+        try:
+            content = files.read(more, MAX_FILE_BYTES)
+            metadata = _parse_metadata(content, names, METADATA_NAME)
+        except DataError as error:  # other programs have files of that name
+            notes.append(f"{error}; so it is left alone")
     if table is None or table.names is None:
-        return AnnotatedSource(source, None, metadata=metadata)
-    find = picture_finder(names)
+        return AnnotatedSource(source, None, notes=notes, metadata=metadata)
+    find = PictureNames(names).find
     places = [find(name) for name in table.names]
-    notes = list(table.notes)
+    notes += table.notes
     if absent := [name for name, place in zip(table.names, places, strict=True) if place is None]:
         notes.append(
-            f"{where} labels {len(absent):,} pictures that are not there: {listing(absent)}"
+            f"{LABELS_NAME} labels {len(absent):,} pictures that are not there: {listing(absent)}"
         )
     if missing := set(range(len(names))).difference(places):
         shown = listing(names[place] for place in sorted(missing)[:5])
         notes.append(
-            f"{where} has no label for {len(missing):,} of {len(names):,} pictures ({shown}), so "
-            "its labels are not used: complete it, or give --labels"
+            f"{LABELS_NAME} has no label for {len(missing):,} of {len(names):,} pictures "
+            f"({shown}), so its labels are not used: complete it, or give --labels"
         )
         return AnnotatedSource(source, None, notes=notes, metadata=metadata)
-    values = align_labels(table, names, where)
+    try:
+        values = align_labels(table, names, where)
+    except DataError as error:
+        raise DataError(f"{error}; or pack with --no-labels") from None
     return AnnotatedSource(source, values, table.class_names, notes=notes, metadata=metadata)
 
 
 def _parse_metadata(content: bytes, names: Sequence[str], where: str) -> dict[int, dict[str, Any]]:
     """Read lines of {"name": picture, ...}; lines for other pictures are passed over."""
-    find = picture_finder(names)
+    find = PictureNames(names).find
     known: dict[int, dict[str, Any]] = {}
     for number, line in enumerate(content.splitlines(), 1):
         fields = parse_json(line, f"{where} line {number}")
@@ -145,10 +185,11 @@ def find_celeba(path: Path) -> Path | None:
     return None
 
 
-def open_celeba(path: Path, folder: Path) -> AnnotatedSource:
+def open_celeba(path: Path, folder: Path, *, own_labels: bool = True) -> AnnotatedSource:
     """Open CelebA's pictures in ``folder`` with the lists that lie at ``path`` or beside it.
 
-    Raises DataError when a list leaves a picture out.
+    Raises DataError when a list leaves a picture out; without ``own_labels``, that is a note for
+    the identities, and the attributes are not read.
     """
     pictures = ImageFolder(folder, classes=False)
     names = [pictures[index].name for index in range(len(pictures))]
@@ -162,9 +203,15 @@ def open_celeba(path: Path, folder: Path) -> AnnotatedSource:
     notes = [_CROP_NOTE] if _is_aligned_size(pictures) else []
     metadata: dict[int, dict[str, Any]] = {}
     if identities := _find(places, _IDENTITIES):
-        numbers = align_labels(read_labels(identities, names), names, identities)
-        metadata = {place: {"identity": number} for place, number in enumerate(numbers.tolist())}
-    if attributes := _find(places, _ATTRIBUTES):
+        try:
+            table = read_labels(identities, names)
+            numbers = (align_labels(table, names, identities) + table.first).tolist()
+            metadata = {place: {"identity": who} for place, who in enumerate(numbers)}
+        except DataError as error:
+            if own_labels:
+                raise DataError(f"{error}; or pack with --no-labels") from None
+            notes.append(str(error))
+    if own_labels and (attributes := _find(places, _ATTRIBUTES)):
         table = read_labels(attributes, names)
         values = align_labels(table, names, attributes)
         return AnnotatedSource(
@@ -211,39 +258,33 @@ class IdxItem:
 class IdxSource:
     """All pictures of the given idx files, one file after the other."""
 
-    def __init__(self, path: Path, files: list[Path]) -> None:
+    def __init__(self, path: Path, files: list[Path], *, own_labels: bool = True) -> None:
         self.path = path
         self._files = files
         self._images = [read_idx(file, dimensions=3) for file in files]
         if len({images.shape[1:] for images in self._images}) > 1:
             raise DataError(f"the idx files of {path} hold pictures of different sizes")
         self._starts = np.cumsum([0] + [len(images) for images in self._images])
-        labels = [_find_labels(file) for file in files]
-        if any(found is None for found in labels):
-            self._labels: list[npt.NDArray[np.uint8]] | None = None
-        else:
-            self._labels = [read_idx(found, dimensions=1) for found in labels if found]
-            for file, images, found in zip(files, self._images, self._labels, strict=True):
-                if len(images) != len(found):
-                    raise DataError(f"{file} holds {len(images)} pictures but {len(found)} labels")
+        self.class_names: list[str] | None = None
+        self.notes: list[str] = []
+        self._labels: Values | None = None
+        labels = [_find_labels(file) for file in files] if own_labels else [None]
+        if None in labels:
+            return
+        read = [read_idx(found, dimensions=1) for found in labels if found]
+        for file, images, found in zip(files, self._images, read, strict=True):
+            if len(images) != len(found):
+                raise DataError(f"{file} holds {len(images)} pictures but {len(found)} labels")
+        table = interpret_numbers(np.concatenate(read), path)
+        self._labels, self.notes = table.values, table.notes
+        highest = int(table.values.max())
+        self.class_names = table.class_names or [str(label) for label in range(highest + 1)]
 
     @property
     def name(self) -> str:
         """The folder's name, or what stands before ``images`` in the single file's."""
         folder = self.path if self.path.is_dir() else self.path.parent
         return folder.resolve().name
-
-    @property
-    def class_names(self) -> list[str] | None:
-        """The classes' numbers, or None without label files."""
-        if self._labels is None:
-            return None
-        return [str(label) for label in range(1 + max(int(part.max()) for part in self._labels))]
-
-    @property
-    def notes(self) -> list[str]:
-        """Say nothing: what is there is used."""
-        return []
 
     def fingerprint(self) -> str:
         """Return a digest over the files' names and sizes."""
@@ -256,7 +297,7 @@ class IdxSource:
     def __getitem__(self, index: int) -> IdxItem:
         part = int(np.searchsorted(self._starts, index, side="right")) - 1
         row = index - int(self._starts[part])
-        label = None if self._labels is None else int(self._labels[part][row])
+        label = None if self._labels is None else int(self._labels[index])
         return IdxItem(self._images[part][row], f"{self._files[part].name}#{row}", label)
 
 
@@ -344,6 +385,11 @@ class CifarSource:
             self.notes = [f"{name} is left out: unpack it and name it to take it" for name in left]
         else:
             self.notes = []
+        if not contents and is_tar(path):
+            raise DataError(
+                f"{path} is a tar archive of something else than CIFAR: unpack it (tar -xf) and "
+                "name the folder"
+            )
         if not batches:
             raise DataError(f"{path} holds no batch of CIFAR: expected data_batch_1 or train")
         self._batches = list(batches)

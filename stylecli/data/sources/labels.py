@@ -7,7 +7,9 @@ exactly one 1 among zeros: such a row is a class written out, and is taken as th
 import csv
 import io
 import math
-from collections.abc import Callable, Sequence
+import os
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,15 +18,22 @@ import numpy as np
 import numpy.typing as npt
 
 from stylecli.data.layout import MAX_LABEL_DIM
-from stylecli.data.sources.base import AnnotatedSource, Source, listing
+from stylecli.data.sources.base import SUFFIXES, AnnotatedSource, Source, common_folder, listing
 from stylecli.errors import DataError
-from stylecli.files import parse_json
+from stylecli.files import name_failed_download, parse_json
 
 _MAX_BYTES = 1 << 32
 
 
 Values = npt.NDArray[np.int64] | npt.NDArray[np.float32]  # classes [N], or vectors [N, L]
 MAX_FILE_BYTES = 1 << 29
+JSON_FORM = '{"labels": [["a.png", 0], ...]}'
+LOOSEST = 7  # of the ways in which a name fits
+_OTHER_KINDS = {b"PK\x03\x04": "a zip or a spreadsheet", b"PAR1": "a Parquet file"}
+_NAME_KEYS = ("file_name", "filename", "name", "file", "image", "path")
+_LABEL_KEYS = ("label", "class", "category")
+_INDEX_COLUMNS = ("", "index", "unnamed: 0")  # what data frames call their row numbers
+_SAMPLED_ROWS = 1000  # of a CSV, to find the column of names
 
 
 def read_npy(path: Path, *, empty: bool = False) -> npt.NDArray[Any]:
@@ -62,6 +71,7 @@ class LabelTable:
     names: list[str] | None = None  # of pictures, as the file spells them; None: in order
     class_names: list[str] | None = None
     notes: list[str] = field(default_factory=list)
+    first: int = 0  # how the file calls the class 0
 
 
 def classes_of(numbers: npt.NDArray[Any] | list[int], where: Path | str) -> npt.NDArray[np.int64]:
@@ -73,6 +83,52 @@ def classes_of(numbers: npt.NDArray[Any] | list[int], where: Path | str) -> npt.
             f"expected classes from 0 to {MAX_LABEL_DIM - 1:,}"
         )
     return np.asarray(numbers, np.int64)
+
+
+def interpret_numbers(
+    numbers: list[Any] | npt.NDArray[Any],
+    where: Path | str,
+    *,
+    names: list[str] | None = None,
+    class_names: Any = None,
+) -> LabelTable:
+    """Turn one number for each picture [N] into classes, or into vectors of one value.
+
+    Whole numbers are classes, however they are written (1, 1.0, true), as NVIDIA's loader has them;
+    classes that are counted from 1 are counted from 0, so that none is empty. Raises DataError for
+    negative and absurd classes, and for numbers that are not finite.
+    """
+    found = list(numbers.tolist() if isinstance(numbers, np.ndarray) else numbers)
+    written_whole = all(isinstance(number, int) for number in found)  # true is an int, too
+    if not written_whole:
+        rows = _floats([[number] for number in found], where)
+        whole = np.isfinite(rows).all() and (rows == np.rint(rows)).all()
+        if not whole or rows.min() < -1 or rows.max() >= MAX_LABEL_DIM:
+            return interpret_rows(rows, where, names=names)
+        found = [int(number) for number in rows[:, 0]]
+    notes = [] if written_whole else [f"{where}: whole numbers are taken as classes"]
+    if set(found) == {-1, 1}:
+        found = [max(number, 0) for number in found]
+        notes.append(f"{where}: -1 and 1 are taken as classes 0 and 1")
+    values = classes_of(found, where)
+    named = isinstance(class_names, list) and all(isinstance(name, str) for name in class_names)
+    fits = named and values.max() < len(class_names) <= MAX_LABEL_DIM
+    if values.min() == 1 and not fits:
+        values, highest = values - 1, int(values.max())
+        named = named and len(class_names) == highest
+        class_names = class_names if named else [str(label + 1) for label in range(highest)]
+        notes.append(f"{where}: classes are counted from 1, so there is no empty class 0")
+        return LabelTable(values, names, class_names, notes, first=1)
+    return LabelTable(values, names, class_names if fits else None, notes)
+
+
+def interpret_array(array: npt.NDArray[Any], where: Path | str) -> LabelTable:
+    """Turn an array [N], [N, 1] or [N, L] into labels in the pictures' order."""
+    if array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1):
+        return interpret_numbers(array.ravel(), where)
+    if array.ndim == 2:
+        return interpret_rows(array, where)
+    raise DataError(f"{where} holds labels of shape {list(array.shape)}: expected [N] or [N, L]")
 
 
 def interpret_rows(
@@ -112,8 +168,8 @@ def interpret_rows(
 def align_labels(table: LabelTable, names: Sequence[str], where: Path | str) -> Values:
     """Return the labels of the pictures called ``names``, one for each.
 
-    A row belongs to the picture of that path, else to the only one of that file name. Raises
-    DataError when a picture has no row or several that differ, naming the first ones.
+    A row belongs to the picture that ``PictureNames`` finds; of several the one that names it more
+    closely. Raises DataError when a picture has no row or several that differ, naming the first.
     """
     if table.names is None:
         if len(table.values) != len(names):
@@ -122,39 +178,109 @@ def align_labels(table: LabelTable, names: Sequence[str], where: Path | str) -> 
                 f"{len(names):,} pictures"
             )
         return table.values
-    find = picture_finder(names)
+    pictures = PictureNames(names)
     rows = np.full(len(names), -1, np.int64)
+    closeness = np.full(len(names), LOOSEST + 1, np.int64)
+    strangers = []
     for row, label_name in enumerate(table.names):
-        place = find(label_name)
+        place, close = pictures.look_up(label_name)
         if place is None:
-            continue  # the file may cover more pictures than are here
-        if rows[place] >= 0 and not np.array_equal(table.values[rows[place]], table.values[row]):
+            strangers.append(label_name)  # the file may cover more pictures than are here
+            continue
+        if close > closeness[place]:
+            continue
+        if close == closeness[place] and not np.array_equal(
+            table.values[rows[place]], table.values[row]
+        ):
             raise DataError(f"{where} gives {listing([names[place]])} two different labels")
-        rows[place] = row
+        rows[place], closeness[place] = row, close
     missing = np.flatnonzero(rows < 0)
     if len(missing):
         shown = listing(names[place] for place in missing[:5])
+        beside = f"; the file names {listing(strangers)}, which fits none" if strangers else ""
         raise DataError(
-            f"{where} has no label for {len(missing):,} of {len(names):,} pictures ({shown}): "
-            "label all or none, by path below the source or by a file name that occurs once"
+            f"{where} has no label for {len(missing):,} of {len(names):,} pictures ({shown})"
+            f"{beside}: label all or none, by path below the source or by a file name that occurs "
+            "once"
         )
     return table.values[rows]
 
 
-def picture_finder(names: Sequence[str]) -> Callable[[str], int | None]:
-    """Return a function from a name in a file of labels to the picture's index, or None."""
-    by_path = {name: place for place, name in enumerate(names)}
-    by_file: dict[str, int | None] = {}
-    for place, name in enumerate(names):
-        file = name.rpartition("/")[2]
-        by_file[file] = None if file in by_file else place
+class PictureNames:
+    """Finds a picture by what a file about pictures calls it.
 
-    def find(name: str) -> int | None:
-        name = name.strip().replace("\\", "/").removeprefix("./")
-        place = by_path.get(name)
-        return by_file.get(name.rpartition("/")[2]) if place is None else place
+    A name fits, from close to loose: the picture's path; an end of it, or a path that ends with it;
+    the same without suffix, or with another one; the file name, where only one picture has it.
+    Composed and decomposed accents are the same, and so are both slashes.
+    """
 
-    return find
+    def __init__(self, names: Sequence[str]) -> None:
+        self._exact = {name: place for place, name in enumerate(names)}
+        self._paths: dict[str, int | None] = {}
+        self._inner: dict[str, int | None] = {}  # without the folders around everything
+        self._ends: dict[str, int | None] = {}
+        self._stems: dict[str, int | None] = {}
+        self._stem_ends: dict[str, int | None] = {}
+        around = len(common_folder([_clean(name) for name in names]))
+        for place, name in enumerate(names):
+            path = _clean(name)
+            _enter(self._inner, path[around:].lstrip("/"), place)
+            stem = _stem(path)
+            _enter(self._paths, path, place)
+            _enter(self._stems, stem, place)
+            for end in _ends(path):
+                _enter(self._ends, end, place)
+            for end in _ends(stem):
+                _enter(self._stem_ends, end, place)
+
+    def find(self, name: str) -> int | None:
+        """Return the place of the one picture that is called so, or None."""
+        return self.look_up(name)[0]
+
+    def look_up(self, name: str) -> tuple[int | None, int]:
+        """Return (place or None, how loosely the name fits: 0 is the path itself)."""
+        if name in self._exact:
+            return self._exact[name], 0
+        path = _clean(name)
+        stems = [path.casefold(), _stem(path)]
+        trials: list[tuple[dict[str, int | None], list[str]]] = [
+            (self._paths, [path]),
+            (self._inner, [path]),
+            (self._paths, _ends(path)),
+            (self._ends, [path]),
+            (self._stems, [end for stem in stems for end in _ends(stem)]),
+            (self._stem_ends, stems),
+            (self._ends, [path.rpartition("/")[2]]),
+            (self._stem_ends, [stem.rpartition("/")[2] for stem in stems]),
+        ]
+        for loose, (known, keys) in enumerate(trials):
+            for key in keys:
+                if (place := known.get(key)) is not None:
+                    return place, loose
+        return None, LOOSEST
+
+
+def _clean(name: str) -> str:
+    """Return a path without what does not tell pictures apart."""
+    parts = unicodedata.normalize("NFC", name.strip()).replace("\\", "/").split("/")
+    return "/".join(part for part in parts if part not in ("", "."))
+
+
+def _stem(path: str) -> str:
+    """Return a path without a picture's suffix, in lower case."""
+    stem, suffix = os.path.splitext(path)
+    return (stem if suffix.lower() in SUFFIXES else path).casefold()
+
+
+def _ends(path: str) -> list[str]:
+    """Return a path, and it without its first folder, its first two, ..."""
+    parts = path.split("/")
+    return ["/".join(parts[start:]) for start in range(len(parts))]
+
+
+def _enter(known: dict[str, int | None], key: str, place: int) -> None:
+    """Remember what a key names: nothing when it names several."""
+    known[key] = None if known.get(key, place) != place else place
 
 
 def label_source(source: Source, path: Path) -> AnnotatedSource:
@@ -172,22 +298,28 @@ def label_source(source: Source, path: Path) -> AnnotatedSource:
 
 
 def read_labels(path: Path, names: Sequence[str]) -> LabelTable:
-    """Read a file of labels for the pictures called ``names``; its suffix says its kind.
+    """Read a file of labels for the pictures called ``names``: npy, JSON, CSV or CelebA's list.
 
-    The names tell a header of a CSV from its first row. Raises DataError.
+    The names tell which column of a CSV holds them. Raises DataError.
     """
     try:
-        if path.suffix.lower() == ".npy":
-            return _read_array(path)
+        with open(path, "rb") as file:
+            if file.read(6) == b"\x93NUMPY":
+                return interpret_array(read_npy(path), path)
         if path.stat().st_size > MAX_FILE_BYTES:
             raise DataError(f"{path} has more than {MAX_FILE_BYTES >> 20} MiB of labels")
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"labels {path} cannot be read: {error.strerror or error}") from None
-    if path.suffix.lower() == ".json":
-        found = parse_label_json(content, path)
+    if cause := name_failed_download(content[:1024]):
+        raise DataError(f"{path} {cause}")
+    if kind := _OTHER_KINDS.get(content[:4]):
+        raise DataError(f"{path} is {kind}: save the labels as CSV, JSON or npy")
+    suffix = path.suffix.lower()
+    if suffix == ".json" or (suffix != ".csv" and content.lstrip()[:1] in (b"{", b"[")):
+        found = parse_label_json(content, path, names)
         if found is None:
-            raise DataError(f'{path} has no labels: expected {{"labels": [[name, label], ...]}}')
+            raise DataError(f"{path} has no labels: expected {JSON_FORM}")
         return found
     try:
         text = content.decode(
@@ -196,44 +328,84 @@ def read_labels(path: Path, names: Sequence[str]) -> LabelTable:
     except UnicodeDecodeError:
         # File names that are not UTF-8 carry the same sign in the names of pictures.
         text = content.decode("utf-8", "replace")
-    if path.suffix.lower() == ".txt":
+    first = text.lstrip().partition("\n")[0]
+    if suffix == ".txt" and not any(mark in first for mark in ",;\t"):
         return parse_celeba(text, path)
     return parse_csv(text, names, path)
 
 
-def parse_label_json(content: bytes, where: Path | str) -> LabelTable | None:
+class ForeignJsonError(DataError):
+    """JSON that holds no labels of pictures, but something of another program."""
+
+
+def parse_label_json(content: bytes, where: Path | str, names: Sequence[str]) -> LabelTable | None:
     """Read NVIDIA's ``{"labels": [[name, class or vector], ...]}``; None when labels are null.
 
-    Class names as labels are taken too, and names for the classes under ``class_names``. Raises
-    DataError for anything else.
+    Names of classes are taken as labels too, and names for the classes under ``class_names``. So
+    are objects that give each name its label, the list alone, and lists of objects with a file name
+    and a label. Raises ForeignJsonError when the JSON is about something else than the labels of
+    the pictures ``names``, DataError when it is spoilt.
     """
-    found = parse_json(content, where)
-    if "labels" not in found:
-        raise DataError(f'{where} has no "labels": expected {{"labels": [[name, label], ...]}}')
-    rows, class_names = found["labels"], found.get("class_names")
-    if rows is None or rows == []:
+    try:
+        found = parse_json(content, where, of=object)
+    except DataError as error:
+        raise (DataError if b'"labels"' in content else ForeignJsonError)(str(error)) from None
+    is_told = isinstance(found, dict) and "labels" in found
+    rows, class_names = (found["labels"], found.get("class_names")) if is_told else (found, None)
+    if is_told and not rows:
         return None
-    if not isinstance(rows, list) or not all(
-        isinstance(row, list) and len(row) == 2 and isinstance(row[0], str) for row in rows
-    ):
-        raise DataError(f"{where} does not list its labels as [name, label]")
-    names, values = [row[0] for row in rows], [row[1] for row in rows]
-    if all(type(value) is int for value in values):
-        return _numbered(names, values, class_names, where)
+    pairs = _pairs(rows)
+    if not pairs or not (is_told or any(map(PictureNames(names).find, [p[0] for p in pairs]))):
+        what = "does not list its labels as [name, label]" if is_told else 'has no "labels"'
+        raise ForeignJsonError(f"{where} {what}: expected {JSON_FORM}")
+    pairs = [(name, label) for name, label in pairs if label is not None]
+    found_names, values = [name for name, _ in pairs], [label for _, label in pairs]
+    if not pairs:
+        return None
+    if all(isinstance(value, int | float) for value in values):
+        return interpret_numbers(values, where, names=found_names, class_names=class_names)
     if all(isinstance(value, str) for value in values):
-        return _named(names, values)
+        return _named(found_names, values)
     if all(isinstance(value, list) and _all_numbers(value) for value in values):
         if len({len(value) for value in values}) > 1:
             raise DataError(f"{where} holds label vectors of different lengths")
-        return interpret_rows(_floats(values, where), where, names=names, plain=True)
-    raise DataError(f"{where} mixes kinds of labels: expected all integers or all lists of numbers")
+        return interpret_rows(_floats(values, where), where, names=found_names, plain=True)
+    other = next((i for i, value in enumerate(values) if type(value) is not type(values[0])), 0)
+    raise DataError(
+        f"{where} mixes kinds of labels: {_shown(*pairs[0])} and {_shown(*pairs[other])}; expected "
+        "all numbers, all names of classes or all lists of numbers"
+    )
+
+
+def _pairs(rows: Any) -> list[tuple[str, Any]]:
+    """Return (name, label) of each entry; nothing when these are no labels of pictures."""
+    if isinstance(rows, dict):
+        rows = list(rows.items())
+    if not isinstance(rows, list):
+        return []
+    pairs = []
+    for row in rows:
+        if isinstance(row, dict):
+            name = next((row[key] for key in _NAME_KEYS if key in row), None)
+            row = (name, next((row[key] for key in _LABEL_KEYS if key in row), ()))
+        if not isinstance(row, list | tuple) or len(row) != 2 or not isinstance(row[0], str):
+            return []
+        if not isinstance(row[1], int | float | str | list | None):
+            return []
+        pairs.append((row[0], row[1]))
+    return pairs
+
+
+def _shown(name: str, label: Any) -> str:
+    return f"{label!r:.40} for {listing([name])}"
 
 
 def parse_csv(text: str, names: Sequence[str], where: Path | str) -> LabelTable:
     """Read ``name,label`` or ``name,value,value,...`` with or without a header.
 
-    Commas, semicolons and tabs part the cells. Rows of numbers alone, as many as there are
-    pictures, are labels in the pictures' order. Raises DataError.
+    Commas, semicolons and tabs part the cells. The column of names is the one that fits the
+    pictures' names best; a column of row numbers before it is left out. Rows of numbers alone, as
+    many as there are pictures, are labels in the pictures' order. Raises DataError.
     """
     first = text.split("\n", 1)[0]
     delimiter = max(",;\t", key=first.count)
@@ -245,12 +417,15 @@ def parse_csv(text: str, names: Sequence[str], where: Path | str) -> LabelTable:
         raise DataError(f"{where} is not readable CSV: {error}") from None
     if not rows:
         raise DataError(f"{where} holds no labels")
-    find = picture_finder(names)
+    pictures = PictureNames(names)
+    column = _name_column(rows, pictures)
     header: list[str] | None = None
-    if find(rows[0][0]) is None and not _are_numbers(rows[0][1:] or rows[0]):
+    is_stranger = pictures.find(rows[0][min(column, len(rows[0]) - 1)]) is None
+    others = rows[0][:column] + rows[0][column + 1 :]
+    if is_stranger and not _are_numbers(others or rows[0]):
         header, rows = rows[0], rows[1:]
-    elif find(rows[0][0]) is None and len(rows) == len(names) and _are_numbers(rows[0]):
-        rows = [["", *row] for row in rows]  # no names: in order
+    elif _are_numbers(rows[0]) and _in_order(rows, pictures, len(names)):
+        rows, column = [["", *row] for row in rows], 0
     if not rows:
         raise DataError(f"{where} holds a header and no labels")
     width = len(rows[0])
@@ -260,8 +435,51 @@ def parse_csv(text: str, names: Sequence[str], where: Path | str) -> LabelTable:
                 f"{where} row {number} is {','.join(row)[:80]!r}: expected a name and "
                 f"{max(width - 1, 1)} labels"
             )
-    table = _interpret_cells(rows, header[1:] if header and len(header) == width else None, where)
-    return table if rows[0][0] else LabelTable(table.values, None, table.class_names, table.notes)
+    columns = header if header and len(header) == width else None
+    # What stands before the name numbers the rows, as data frames write it.
+    start = 1 if column and _counts_rows(rows, columns) else 0
+    cells = [[row[column], *row[start:column], *row[column + 1 :]] for row in rows]
+    if columns:
+        columns = columns[start:column] + columns[column + 1 :]
+    table = _interpret_cells(cells, columns, where)
+    return table if cells[0][0] else LabelTable(table.values, None, table.class_names, table.notes)
+
+
+def _name_column(rows: list[list[str]], pictures: PictureNames) -> int:
+    """Return the column whose cells fit names of pictures best; of equal ones the first.
+
+    Row numbers fit pictures called 0.png, 1.png, ... as well: then it is the next column.
+    """
+    sample = rows[:: max(1, len(rows) // _SAMPLED_ROWS)]
+    width = min(map(len, sample))
+    scores = []
+    for column in range(width):
+        fits = [pictures.look_up(row[column]) for row in sample]
+        found = [loose for place, loose in fits if place is not None]
+        scores.append((len(found), -sum(found)))
+    best = max(range(width), key=lambda column: scores[column])
+    if best == 0 and width > 2 and _counts_rows(rows[1:], rows[0]):
+        later = max(range(1, width), key=lambda column: scores[column])
+        if scores[later][0] >= scores[0][0] > 0:
+            best = later
+    return best
+
+
+def _counts_rows(rows: list[list[str]], header: list[str] | None) -> bool:
+    """Tell whether the first column numbers the rows from 0 or 1, under no name of its own."""
+    numbers = [row[0].strip() for row in rows]
+    if header is not None:
+        named = header[0].strip().lower()
+        return named in _INDEX_COLUMNS and all(map(_is_integer, numbers))
+    return any(numbers == [str(first + place) for place in range(len(rows))] for first in (0, 1))
+
+
+def _in_order(rows: list[list[str]], pictures: PictureNames, count: int) -> bool:
+    """Tell whether rows of numbers are labels alone: no first column that names every picture."""
+    if len(rows) != count:
+        return False
+    places = [pictures.find(row[0]) for row in rows] if len(rows[0]) > 1 else [None]
+    return None in places or len(set(places)) < count
 
 
 def parse_celeba(text: str, where: Path | str) -> LabelTable:
@@ -276,17 +494,6 @@ def parse_celeba(text: str, where: Path | str) -> LabelTable:
     return _interpret_cells(rows, columns, where)
 
 
-def _read_array(path: Path) -> LabelTable:
-    array = read_npy(path)
-    if array.ndim == 2 and array.shape[1] == 1 and array.dtype.kind in "iu":
-        array = array[:, 0]
-    if array.ndim == 1 and array.dtype.kind in "iu":
-        return LabelTable(classes_of(array, path))
-    if array.ndim in (1, 2):
-        return interpret_rows(array.reshape(len(array), -1), path)
-    raise DataError(f"{path} holds labels of shape {list(array.shape)}: expected [N] or [N, L]")
-
-
 def _interpret_cells(
     rows: list[list[str]], columns: list[str] | None, where: Path | str
 ) -> LabelTable:
@@ -294,10 +501,10 @@ def _interpret_cells(
     names = [row[0] for row in rows]
     cells = [row[1] for row in rows]
     if len(rows[0]) == 2:
-        if all(_is_integer(cell) for cell in cells):
-            return _numbered(names, [int(cell) for cell in cells], None, where)
         if not _are_numbers(cells):
             return _named(names, [cell.strip() for cell in cells])
+        numbers = [int(cell) if _is_integer(cell) else float(cell) for cell in cells]
+        return interpret_numbers(numbers, where, names=names)
     elif not all(_are_numbers(row[1:]) for row in rows):
         bad = next(row for row in rows if not _are_numbers(row[1:]))
         raise DataError(
@@ -305,16 +512,6 @@ def _interpret_cells(
         )
     values = _floats([row[1:] for row in rows], where)
     return interpret_rows(values, where, names=names, columns=columns)
-
-
-def _numbered(
-    names: list[str], labels: list[int], class_names: Any, where: Path | str
-) -> LabelTable:
-    values = classes_of(labels, where)
-    named = isinstance(class_names, list) and all(isinstance(name, str) for name in class_names)
-    if not named or not values.max() < len(class_names) <= MAX_LABEL_DIM:
-        class_names = None
-    return LabelTable(values, names, class_names)
 
 
 def _named(names: list[str], labels: list[str]) -> LabelTable:
@@ -346,4 +543,4 @@ def _are_numbers(cells: list[str]) -> bool:
 
 
 def _all_numbers(values: list[Any]) -> bool:
-    return all(type(value) in (int, float) for value in values)
+    return all(isinstance(value, int | float) for value in values)

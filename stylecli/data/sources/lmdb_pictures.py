@@ -17,6 +17,7 @@ of any size as values; the folder ``bedroom_train_lmdb`` holds the category bedr
 
 import hashlib
 import re
+import struct
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -27,15 +28,27 @@ import numpy.typing as npt
 from PIL import Image
 
 from stylecli.data.codec import to_picture
-from stylecli.data.database_file import Meta, read_meta
+from stylecli.data.database_file import Meta, Tree, read_meta
 from stylecli.data.layout import DATA_FILE
 from stylecli.data.reader import Dataset, open_dataset
-from stylecli.data.sources.base import Label, StoredPicture, printable, read_stored
+from stylecli.data.sources.base import (
+    START_BYTES,
+    Label,
+    StoredPicture,
+    is_lossy,
+    listing,
+    picture_kind,
+    printable,
+    read_stored,
+)
 from stylecli.errors import DataError
 
 _HEADER_BYTES, _NODE_BYTES = 16, 8
 _BRANCH, _LEAF = 0x01, 0x02
 _BIG = 0x01  # the value lies on pages of its own
+_NAMED = 0x02  # the value is the record of a database whose name is the key
+_SEVERAL = 0x04  # the key has several values
+_DATABASE = struct.Struct("<IHHQQQQQ")  # pad, flags, depth, 4 counts, root
 _NO_PAGE = 2**64 - 1
 _MAGIC = bytes.fromhex("dec0efbe 01000000")
 
@@ -44,7 +57,12 @@ Numbers = npt.NDArray[np.int64]
 
 _SIZED_KEY = re.compile(rb"(\d{1,5})-(\d{5,12})")
 _CATEGORY = re.compile(r"(?P<category>.+?)(_(?P<split>train|val|test))?(_lmdb|\.lmdb)?")
-_PICTURE_STARTS = (b"\xff\xd8\xff", b"RIFF", b"\x89PNG")
+_LSUN_KEY = re.compile(rb"[0-9a-f]{40}")
+_OUR_KEYS = (b"_meta", b"_labels")
+_SAMPLED = 64  # values whose beginning is read to see what kind they are
+_LOSSY = "the pictures are stored as JPEG or the like: lossy, pack the originals if you have them"
+_LSUN_LOSSY = "LSUN's pictures are stored as JPEG or WebP: lossy, and there are no others"
+_KINDS = "stylecli's, rosinality's or LSUN's, or any whose values are encoded pictures"
 
 
 @dataclass(frozen=True)
@@ -55,6 +73,7 @@ class LmdbIndex:
     keys: list[bytes]
     offsets: Numbers
     sizes: Numbers
+    databases: dict[bytes, Tree]  # that have a name, which are entries as well
 
     def beginning(self, place: int, most: int) -> bytes:
         """Return at most so many bytes of the value at ``place``."""
@@ -71,11 +90,14 @@ def is_lmdb(path: Path) -> bool:
         return False
 
 
-def index_lmdb(path: Path, *, first_page_only: bool = False) -> LmdbIndex:
+def index_lmdb(
+    path: Path, *, first_page_only: bool = False, database: bytes | None = None
+) -> LmdbIndex:
     """Read the keys of the LMDB at ``path``, a folder or a file, and where their values lie.
 
-    ``first_page_only`` stops after the first page of entries, to see what kind of keys there are.
-    Raises DataError when it is no LMDB or is damaged or cut short.
+    ``database`` is one with a name. ``first_page_only`` stops after the first page of entries, to
+    see what kind of keys there are. Raises DataError when it is no LMDB, when it is damaged or cut
+    short, and when its keys have several values each.
     """
     file = _file_of(path)
     meta = read_meta(file)
@@ -84,13 +106,25 @@ def index_lmdb(path: Path, *, first_page_only: bool = False) -> LmdbIndex:
     try:
         with open(file, "rb") as content:
             size = content.seek(0, 2)
-            entries = _Tree(content, meta, size).walk(first_page_only)
+            tree = _Tree(content, meta, size)
+            if database is not None:
+                tree.walk(meta.main, False)
+            keys, offsets, sizes = tree.walk(
+                meta.main if database is None else tree.databases[database], first_page_only
+            )
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
     except _DamagedError as error:
         raise DataError(f"{path} is damaged or cut short: {error}; copy it again") from None
-    keys, offsets, sizes = entries
-    return LmdbIndex(file, keys, offsets, sizes)
+    except _DuplicatesError:
+        raise DataError(
+            f"{path} is an LMDB of another kind: it has several values under one key (dupsort)"
+        ) from None
+    return LmdbIndex(file, keys, offsets, sizes, tree.databases if database is None else {})
+
+
+class _DuplicatesError(Exception):
+    """A key has several values."""
 
 
 class _DamagedError(Exception):
@@ -103,12 +137,13 @@ class _Tree:
     def __init__(self, content: BinaryIO, meta: Meta, size: int) -> None:
         self._content, self._meta, self._size = content, meta, size
         self._seen: set[int] = set()
+        self.databases: dict[bytes, Tree] = {}
 
-    def walk(self, first_page_only: bool) -> tuple[list[bytes], Numbers, Numbers]:
+    def walk(self, tree: Tree, first_page_only: bool) -> tuple[list[bytes], Numbers, Numbers]:
         """Return (keys, offsets, sizes) of all entries in order."""
         keys: list[bytes] = []
         offsets, sizes = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-        root, depth = self._meta.main.root, self._meta.main.depth
+        root, depth = tree.root, tree.depth
         todo = [] if root == _NO_PAGE else [(root, 1)]
         while todo:
             number, level = todo.pop()
@@ -138,12 +173,21 @@ class _Tree:
         values = nodes + _NODE_BYTES + key_bytes
         big = (flags & _BIG) > 0
         sizes = low | high << 16
-        if (flags & ~_BIG).any() or (values + np.where(big, 8, sizes) > len(page)).any():
+        named = flags == _NAMED
+        if (flags & ~(_BIG | _NAMED | _SEVERAL)).any() or (sizes[named] != _DATABASE.size).any():
             raise _DamagedError(f"page {number} has entries that cannot be")
+        if (values + np.where(big, 8, sizes) > len(page)).any():
+            raise _DamagedError(f"page {number} has entries that cannot be")
+        if (flags & _SEVERAL).any():
+            raise _DuplicatesError
         keys = [
             page[start:end]
             for start, end in zip((nodes + _NODE_BYTES).tolist(), values.tolist(), strict=True)
         ]
+        for place in np.flatnonzero(named):
+            _, kind, depth, *_, root = _DATABASE.unpack_from(page, int(values[place]))
+            self.databases[keys[place]] = Tree(kind, depth, root)
+        keys = [key for key, is_named in zip(keys, named.tolist(), strict=True) if not is_named]
         offsets = number * self._meta.page_bytes + values
         for place in np.flatnonzero(big):
             start = int(values[place])
@@ -153,7 +197,7 @@ class _Tree:
             offsets[place] = value_page * self._meta.page_bytes + _HEADER_BYTES
         if (offsets + sizes > self._size).any():
             raise _DamagedError("values lie beyond its end")
-        return keys, offsets, sizes
+        return keys, offsets[~named], sizes[~named]
 
     def _page(self, number: int, kind: int) -> tuple[bytes, npt.NDArray[np.uint16], Numbers]:
         """Return a page as (bytes, 16-bit words, where its nodes start), checked."""
@@ -208,8 +252,8 @@ class RosinalityLmdb:
         chosen = sorted(places[self.size])
         kept = [place for _, place in chosen]
         self._numbers = [number for number, _ in chosen]
-        self._index = LmdbIndex(index.file, [], index.offsets[kept], index.sizes[kept])
-        self.notes = ["the pictures are stored as JPEG: lossy, pack the originals if you have them"]
+        self._index = LmdbIndex(index.file, [], index.offsets[kept], index.sizes[kept], {})
+        self.notes = [_LOSSY] if any(map(is_lossy, _beginnings(self._index))) else []
         if length is None:
             self.notes.append(f"{path} has no length: its conversion was probably cut short")
         elif length != str(len(chosen)):
@@ -236,12 +280,33 @@ class RosinalityLmdb:
         return StoredPicture(self._index.file, offset, size, name, None)
 
 
-class LsunLmdbs:
-    """All pictures of one or several LSUN databases; several categories are the classes."""
+class PictureLmdbs:
+    """All pictures of one or several LMDBs, as LSUN's are; several categories are the classes.
 
-    def __init__(self, path: Path, databases: list[Path], notes: list[str] | None = None) -> None:
+    What is no picture is left out and counted. ``database`` is one with a name.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        databases: list[Path],
+        notes: list[str] | None = None,
+        *,
+        database: bytes | None = None,
+    ) -> None:
         self.path = path
-        self._indices = [index_lmdb(database) for database in databases]
+        self.notes: list[str] = []
+        lossy = False
+        self._indices: list[LmdbIndex] = []
+        for each in databases:
+            index, left_out = _keep_pictures(index_lmdb(each, database=database))
+            self._indices.append(index)
+            lossy = lossy or any(map(is_lossy, _beginnings(index)))
+            if left_out:
+                counted = "1 entry is" if len(left_out) == 1 else f"{len(left_out):,} entries are"
+                self.notes.append(
+                    f"{counted} no picture and left out: {listing(map(_readable, left_out))}"
+                )
         self._starts = np.cumsum([0] + [len(index.keys) for index in self._indices])
         if not len(self):
             raise DataError(f"{path} holds no picture")
@@ -249,10 +314,10 @@ class LsunLmdbs:
         names = sorted(set(categories))
         self.class_names = names if len(names) > 1 else None
         self._categories = categories
-        self.notes = [
-            "LSUN's pictures are stored as JPEG or WebP: lossy, and there are no others",
-            *(notes or []),
-        ]
+        if lossy:
+            is_lsun = _LSUN_KEY.fullmatch(self._indices[0].keys[0])
+            self.notes.insert(0, _LSUN_LOSSY if is_lsun else _LOSSY)
+        self.notes += notes or []
 
     @property
     def name(self) -> str:
@@ -285,18 +350,32 @@ class LsunLmdbs:
         )
 
 
-def open_foreign_lmdb(path: Path) -> RosinalityLmdb | LsunLmdbs:
+def open_foreign_lmdb(path: Path) -> RosinalityLmdb | PictureLmdbs:
     """Tell by the first keys and values whose LMDB lies at ``path``. Raises DataError."""
     start = index_lmdb(path, first_page_only=True)
     if any(_SIZED_KEY.fullmatch(key) or key == b"length" for key in start.keys):
         return RosinalityLmdb(path)
-    if start.keys and start.beginning(0, 4).startswith(_PICTURE_STARTS):
-        return LsunLmdbs(path, [path])
-    first = f"its first key is {start.keys[0][:40]!r}" if start.keys else "it is empty"
-    raise DataError(
-        f"{path} is an LMDB of an unknown kind ({first}): expected stylecli's, rosinality's or "
-        "LSUN's"
-    )
+    if _has_pictures(start):
+        return PictureLmdbs(path, [path])
+    if names := list(index_lmdb(path).databases):
+        found = [name for name in names if _has_pictures(index_lmdb(path, database=name))]
+        chosen = [name for name in found if name in (b"train", b"training")] or found
+        if len(chosen) == 1:
+            left = [name for name in names if name != chosen[0]]
+            notes = [f"the databases {listing(map(_readable, left))} are left out"] if left else []
+            return PictureLmdbs(path, [path], notes, database=chosen[0])
+        which = "several of them hold" if chosen else "none of them holds"
+        raise DataError(
+            f"{path} is an LMDB of named databases ({listing(map(_readable, names))}), and {which} "
+            "pictures: expected exactly one; write its pictures into a folder"
+        )
+    raise DataError(f"{path} is an LMDB of an unknown kind ({_describe(start)}): expected {_KINDS}")
+
+
+def is_ours(path: Path) -> bool:
+    """Tell by the first keys whether the LMDB at ``path`` is a dataset of ours, finished or not."""
+    keys = index_lmdb(path, first_page_only=True).keys
+    return any(key in _OUR_KEYS or (len(key) == 10 and key[:2] == b"d/") for key in keys)
 
 
 def find_lsun_databases(path: Path) -> tuple[list[Path], list[str]]:
@@ -308,7 +387,11 @@ def find_lsun_databases(path: Path) -> tuple[list[Path], list[str]]:
         found = sorted(entry for entry in path.iterdir() if entry.is_dir() and is_lmdb(entry))
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
-    found = [entry for entry in found if _holds_pictures(entry)]
+    found = [
+        entry
+        for entry in found
+        if not is_ours(entry) and _has_pictures(index_lmdb(entry, first_page_only=True))
+    ]
     splits = {entry: _category(entry) for entry in found}
     trained = {category for category, split in splits.values() if split == "train"}
     kept = [entry for entry in found if splits[entry][1] == "train"]
@@ -318,9 +401,44 @@ def find_lsun_databases(path: Path) -> tuple[list[Path], list[str]]:
     return sorted(kept), notes
 
 
-def _holds_pictures(path: Path) -> bool:
-    start = index_lmdb(path, first_page_only=True)
-    return bool(start.keys) and start.beginning(0, 4).startswith(_PICTURE_STARTS)
+def _has_pictures(index: LmdbIndex) -> bool:
+    return any(map(picture_kind, _beginnings(index)))
+
+
+def _beginnings(index: LmdbIndex) -> list[bytes]:
+    """Return what some values begin with: the first ones, and others spread over all."""
+    count = len(index.sizes)
+    places = {*range(min(count, _SAMPLED)), *range(0, count, max(1, count // _SAMPLED))}
+    return [index.beginning(place, START_BYTES) for place in sorted(places)]
+
+
+def _keep_pictures(index: LmdbIndex) -> tuple[LmdbIndex, list[bytes]]:
+    """Return the pictures alone, and the keys of what is none; all are looked at if some are."""
+    if all(map(picture_kind, _beginnings(index))):
+        return index, []
+    is_picture = [
+        bool(picture_kind(index.beginning(place, START_BYTES))) for place in range(len(index.keys))
+    ]
+    kept = [place for place, is_one in enumerate(is_picture) if is_one]
+    left_out = [key for key, is_one in zip(index.keys, is_picture, strict=True) if not is_one]
+    keys = [index.keys[place] for place in kept]
+    return LmdbIndex(index.file, keys, index.offsets[kept], index.sizes[kept], {}), left_out
+
+
+def _describe(index: LmdbIndex) -> str:
+    """Say what the first entry is like."""
+    if not index.keys:
+        return "it is empty"
+    start = index.beginning(0, START_BYTES)
+    kind = "pickled Python objects" if start[:1] == b"\x80" else "no pictures"
+    return (
+        f"its values are {kind}: the first, under {_readable(index.keys[0])!r}, begins with "
+        f"{start[:12]!r}"
+    )
+
+
+def _readable(key: bytes) -> str:
+    return key[:40].decode("utf-8", "replace")
 
 
 def _category(path: Path) -> tuple[str, str | None]:

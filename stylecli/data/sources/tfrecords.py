@@ -1,8 +1,11 @@
-"""StyleGAN's TFRecord pyramids: ``<name>-rNN.tfrecords`` for each level, ``<name>-rxx.labels``.
+"""TFRecords of pictures: StyleGAN's pyramids, and files or shards with encoded pictures.
+
+A pyramid is ``<name>-rNN.tfrecords`` for each level and ``<name>-rxx.labels``.
 
 A file is a row of records: the data's length (uint64, little-endian), the length's masked CRC-32C
-(Castagnoli), the data, its masked CRC-32C. The data is a tf.train.Example with raw pixels. Every
-level holds the same pictures in the same order; the highest has them whole.
+(Castagnoli), the data, its masked CRC-32C. The data is a tf.train.Example with raw pixels, or with
+an encoded picture. Every level of a pyramid holds the same pictures in the same order; the highest
+has them whole.
 
 Protocol buffers on the wire: a field is a varint, number * 8 + type (0 varint, 1 eight bytes, 2 a
 length and so many bytes, 5 four bytes), then its value. The message is
@@ -19,10 +22,14 @@ shifted over the length of the right one, until one is left. Measured in one thr
 200 kB, 8 ms for 3 MB; a compiled library would take a tenth, but be one more dependency.
 """
 
+import contextlib
 import hashlib
+import io
+import math
 import re
 import struct
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -32,9 +39,23 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from stylecli.data.decoding import open_picture
 from stylecli.data.layout import MAX_RESOLUTION
-from stylecli.data.sources.base import Label, printable, read_stored
-from stylecli.data.sources.labels import LabelTable, classes_of, interpret_rows, read_npy
+from stylecli.data.sources.base import (
+    START_BYTES,
+    Label,
+    listing,
+    picture_kind,
+    printable,
+    read_stored,
+)
+from stylecli.data.sources.labels import (
+    LabelTable,
+    Values,
+    interpret_array,
+    interpret_numbers,
+    read_npy,
+)
 from stylecli.errors import DataError
 
 _POLYNOMIAL = 0x82F63B78  # 0x1EDC6F41 with its bits reversed, as the CRC is defined
@@ -47,7 +68,14 @@ Words = npt.NDArray[np.uint32]
 
 _MAX_FIELDS = 1000  # at each level; a StyleGAN record has two features
 _FIXED = {1: 8, 5: 4}
-_LEVEL_NAME = re.compile(r"(?P<stem>.*)-r(?P<level>\d\d)\.tfrecords", re.DOTALL)
+_LEVEL_NAME = re.compile(r"(?P<stem>.*)-r(?P<level>\d\d)\.tfrecords(\.gz)?", re.DOTALL)
+_SHARD_NAME = re.compile(r"(?P<stem>.*?)-\d{5}-of-(?P<count>\d{5})(\.\w+)*", re.DOTALL)
+_PLAIN_NAME = re.compile(r"(?P<stem>.*)\.tfrecords?(\.gz)?", re.DOTALL)
+_LABEL_FEATURES = (b"label", b"labels", b"class")
+_TRIED = 20  # files of a folder that are opened to see whether they are TFRecords
+_START_READ = 4096  # of a compressed file, to see the first record's header
+_ANY_HEADER = 32 + zlib.MAX_WBITS  # zlib's own name for: gzip or zlib
+_MAX_UNPACKED_BYTES = 1 << 30
 _MAX_RECORD_BYTES = 4 * MAX_RESOLUTION**2 + 4096
 _HEADER = struct.Struct("<QI")
 _CRC = struct.Struct("<I")
@@ -144,26 +172,51 @@ def _block_table() -> Words:
     return np.stack(rows[::-1])
 
 
-def parse_example(record: "memoryview[int]") -> tuple[tuple[int, int, int], "memoryview[int]"]:
-    """Return (shape [C, H, W], pixels as uint8 bytes in that order), views of the record.
+def parse_example(
+    record: "memoryview[int]",
+) -> tuple[tuple[int, int, int] | None, "memoryview[int]"]:
+    """Return (shape [C, H, W], pixels as uint8 bytes in that order), or (None, encoded picture).
 
-    Raises DataError when the record holds anything else, or not as many bytes as the shape says.
+    Both are views of the record. Raises DataError when the record holds anything else, or not as
+    many bytes as the shape says.
     """
+    features = _features(record)
+    contents = {name: _first_bytes(feature) for name, feature in features.items()}
+    shape = _numbers(features, b"shape")
+    pixels = contents.get(b"data", memoryview(b""))
+    if len(shape) == 3 and min(shape) >= 1 and math.prod(shape) == len(pixels):
+        return (shape[0], shape[1], shape[2]), pixels
+    encoded = [data for data in contents.values() if picture_kind(bytes(data[:START_BYTES]))]
+    if encoded:
+        return None, max(encoded, key=len)
+    if shape and len(pixels):
+        raise DataError(f"is a record of shape {shape[:8]} with {len(pixels):,} bytes of pixels")
+    raise DataError(
+        f"is a record of {_listed(features)}: expected shape and data, or an encoded picture"
+    )
+
+
+def _listed(features: Iterable[bytes]) -> str:
+    return listing(sorted(name.decode("utf-8", "replace") for name in features)) or "nothing"
+
+
+def _features(record: "memoryview[int]") -> "dict[bytes, memoryview[int]]":
     features: dict[bytes, memoryview[int]] = {}
     for features_message in _messages(record, 1):
         for entry in _messages(features_message, 1):
             name = next(iter(_messages(entry, 1)), memoryview(b""))
             features[bytes(name[:64])] = next(iter(_messages(entry, 2)), memoryview(b""))
-    if not {b"shape", b"data"} <= features.keys():
-        raise DataError(f"is a record of {sorted(features)}: expected shape and data")
-    shape = [number for values in _messages(features[b"shape"], 3) for number in _integers(values)]
-    data = next(
-        (value for values in _messages(features[b"data"], 1) for value in _messages(values, 1)),
-        memoryview(b""),
-    )
-    if len(shape) != 3 or min(shape) < 1 or shape[0] * shape[1] * shape[2] != len(data):
-        raise DataError(f"is a record of shape {shape[:8]} with {len(data):,} bytes of pixels")
-    return (shape[0], shape[1], shape[2]), data
+    return features
+
+
+def _first_bytes(feature: "memoryview[int]") -> "memoryview[int]":
+    values = (value for values in _messages(feature, 1) for value in _messages(values, 1))
+    return next(values, memoryview(b""))
+
+
+def _numbers(features: "dict[bytes, memoryview[int]]", name: bytes) -> list[int]:
+    feature = features.get(name, memoryview(b""))
+    return [number for values in _messages(feature, 3) for number in _integers(values)]
 
 
 def _messages(message: "memoryview[int]", wanted: int) -> "Iterator[memoryview[int]]":
@@ -233,6 +286,7 @@ class TFRecordPicture:
     size: int
     name: str
     label: Label | None
+    content: bytes | None = None  # the data and its checksum, of a file that is compressed
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -241,11 +295,18 @@ class TFRecordPicture:
 
     def open(self) -> Image.Image:
         """Read and check the record. Raises DataError with the cause."""
-        content = memoryview(read_stored(self.file, self.offset, self.size + _CRC.size))
+        content = memoryview(
+            read_stored(self.file, self.offset, self.size + _CRC.size)
+            if self.content is None
+            else self.content
+        )
         data = content[: self.size]
         if _CRC.unpack(content[self.size :])[0] != masked_crc32c(data):
             raise DataError("is damaged: its checksum is wrong")
-        (channels, height, width), pixels = parse_example(data)
+        shape, pixels = parse_example(data)
+        if shape is None:
+            return open_picture(io.BytesIO(pixels))
+        channels, height, width = shape
         if channels not in (1, 3) or max(height, width) > MAX_RESOLUTION:
             raise DataError(f"is a record of {channels} x {height} x {width} values, not a picture")
         array = np.frombuffer(pixels, np.uint8).reshape(channels, height, width)
@@ -254,32 +315,75 @@ class TFRecordPicture:
         return Image.fromarray(np.ascontiguousarray(array.transpose(1, 2, 0)))
 
 
-class TFRecordPyramid:
-    """The pictures of one level: of the given file, or of a folder's highest level.
+@dataclass(frozen=True)
+class _Records:
+    """Where the records of a file lie."""
 
-    Raises DataError when the file is damaged or cut short, when a folder holds several pyramids, or
+    file: Path
+    offsets: npt.NDArray[np.int64]  # of their data
+    sizes: npt.NDArray[np.int64]
+    checksums: bytes
+    content: bytes | None  # of a file that is compressed: all of it, unpacked
+
+
+class TFRecordPictures:
+    """The pictures of a file, of a folder's highest level, or of all the shards in a folder.
+
+    Compressed files are unpacked in memory. Raises DataError when a file is damaged or cut short,
+    when a folder holds several sets, when the records hold no pictures, or, with ``own_labels``,
     when there are not as many labels as pictures.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._file = _highest_level(path) if path.is_dir() else path
-        match = _LEVEL_NAME.fullmatch(self._file.name)
-        self.name = printable(match["stem"] if match else self._file.stem)
-        self._offsets, self._sizes, self._checksums = _index_records(self._file)
-        found = _find_labels(self._file, len(self)) if match else None
-        self._values = found.values if found else None
-        self.class_names = found.class_names if found else None
-        self.notes = list(found.notes) if found else []
+    def __init__(self, path: Path, *, own_labels: bool = True) -> None:
+        self.notes: list[str] = []
+        files = _choose_files(path, self.notes) if path.is_dir() else [path]
+        self._parts = [_index_records(file) for file in files]
+        self._starts = np.cumsum([0] + [len(part.sizes) for part in self._parts])
+        self.name = printable(_set_name(path, files))
+        self._values: Values | None = None
+        self.class_names: list[str] | None = None
+        label = self._check_first()
+        if not own_labels:
+            return
+        found = _find_labels(files[0], len(self)) if _LEVEL_NAME.fullmatch(files[0].name) else None
+        if found is None and label is not None:
+            numbers = [number for part in self._parts for number in _record_labels(part, label)]
+            found = interpret_numbers(numbers, f"{_listed([label])} of the records")
+        if found is not None:
+            self._values, self.class_names = found.values, found.class_names
+            self.notes += found.notes
+
+    def _check_first(self) -> bytes | None:
+        """Return the name of the feature that holds a class, if the first record has one.
+
+        Raises DataError when the record holds something else than a picture.
+        """
+        first = self[0]
+        part = self._parts[0]
+        content = memoryview(first.content or read_stored(first.file, first.offset, first.size))
+        try:
+            features = _features(content[: first.size])
+            parse_example(content[: first.size])
+        except DataError as error:
+            if _CRC.unpack(part.checksums[: _CRC.size])[0] == masked_crc32c(content[: first.size]):
+                raise DataError(
+                    f"{first.file} holds TFRecords of another kind: the first {error}"
+                ) from None
+            return None  # it is skipped with its cause when its turn comes
+        likely = [name for name in features if name.rpartition(b"/")[2] in _LABEL_FEATURES]
+        return next((name for name in likely if len(_numbers(features, name)) == 1), None)
 
     def fingerprint(self) -> str:
         """Return a digest over the records' sizes and checksums, and the labels."""
-        digest = hashlib.sha256(self._sizes.astype("<i8").tobytes() + self._checksums)
+        digest = hashlib.sha256()
+        for part in self._parts:
+            digest.update(part.sizes.astype("<i8").tobytes() + part.checksums)
         if self._values is not None:
             digest.update(np.ascontiguousarray(self._values).tobytes())
         return digest.hexdigest()
 
     def __len__(self) -> int:
-        return len(self._offsets)
+        return int(self._starts[-1])
 
     def __getitem__(self, index: int) -> TFRecordPicture:
         index = range(len(self))[index]
@@ -287,49 +391,110 @@ class TFRecordPyramid:
         if self._values is not None:
             value = self._values[index].tolist()
             label = value if isinstance(value, int) else tuple(value)
-        offset, size = int(self._offsets[index]), int(self._sizes[index])
-        name = f"{printable(self._file.name)}#{index}"
-        return TFRecordPicture(self._file, offset, size, name, label)
+        number = int(np.searchsorted(self._starts, index, side="right")) - 1
+        part, row = self._parts[number], index - int(self._starts[number])
+        offset, size = int(part.offsets[row]), int(part.sizes[row])
+        content = part.content and part.content[offset : offset + size + _CRC.size]
+        name = f"{printable(part.file.name)}#{row}"
+        return TFRecordPicture(part.file, offset, size, name, label, content or None)
 
 
 def is_tfrecords(path: Path) -> bool:
     """Tell by the first record's length and its checksum whether a file holds TFRecords."""
     try:
         with open(path, "rb") as file:
-            start = file.read(_HEADER.size)
+            start = file.read(_START_READ)
     except OSError:
         return False
+    if start[:1] in (b"\x1f", b"\x78"):  # gzip or zlib
+        with contextlib.suppress(zlib.error):
+            start = zlib.decompressobj(_ANY_HEADER).decompress(start, _HEADER.size)
+    start = start[: _HEADER.size]
     return len(start) == _HEADER.size and _HEADER.unpack(start)[1] == masked_crc32c(start[:8])
 
 
 def find_tfrecords(path: Path) -> bool:
-    """Tell whether a folder holds levels of a pyramid."""
-    return any(_LEVEL_NAME.fullmatch(entry.name) for entry in path.iterdir())
+    """Tell whether a folder holds levels of a pyramid, or shards, or files called .tfrecords."""
+    names = sorted(entry.name for entry in path.iterdir())
+    if any(map(_LEVEL_NAME.fullmatch, names)):
+        return True
+    likely = [name for name in names if _SHARD_NAME.fullmatch(name) or _PLAIN_NAME.fullmatch(name)]
+    return any((path / name).is_file() and is_tfrecords(path / name) for name in likely[:_TRIED])
+
+
+def _choose_files(path: Path, notes: list[str]) -> list[Path]:
+    """Return the files of a folder that make up one set."""
+    names = sorted(entry.name for entry in path.iterdir() if entry.is_file())
+    if any(map(_LEVEL_NAME.fullmatch, names)):
+        return [_highest_level(path)]
+    sets: dict[str, list[str]] = {}
+    for name in names:
+        if match := _SHARD_NAME.fullmatch(name):
+            sets.setdefault(match["stem"].rpartition(".tfrecord")[0] or match["stem"], []).append(
+                name
+            )
+        elif (match := _PLAIN_NAME.fullmatch(name)) and is_tfrecords(path / name):
+            sets.setdefault(match["stem"] if _split(match["stem"]) else "", []).append(name)
+    chosen = list(sets)
+    if len(sets) > 1:
+        chosen = [stem for stem in sets if _split(stem) == "train"]
+        left = [name for stem in sets if stem not in chosen for name in sets[stem]]
+        if len(chosen) != 1 or not all(_split(stem) for stem in sets):
+            raise DataError(
+                f"{path} holds several sets of TFRecords ({listing(sets)}): give each a folder of "
+                "its own, or name one file"
+            )
+        notes.append(f"{len(left):,} files are left out ({listing(left)}): name one to take it")
+    files = sets[chosen[0]]
+    if match := _SHARD_NAME.fullmatch(files[0]):
+        missing = int(match["count"]) - len(files)
+        if missing > 0:
+            notes.append(f"{missing:,} of {int(match['count']):,} shards are missing")
+    return [path / name for name in files]
+
+
+def _split(stem: str) -> str:
+    """Return which part of a set its file's name says it is: train, test, or nothing."""
+    last = re.split(r"[-_.]", stem.lower())[-1]
+    if last in ("train", "training"):
+        return "train"
+    return "test" if last in ("val", "valid", "validation", "test", "testing") else ""
+
+
+def _set_name(path: Path, files: list[Path]) -> str:
+    """Return what a dataset made of the files is called."""
+    name = files[0].name
+    for pattern in (_LEVEL_NAME, _SHARD_NAME, _PLAIN_NAME):
+        if match := pattern.fullmatch(name):
+            stem = match["stem"].rpartition(".tfrecord")[0] or match["stem"]
+            is_own = pattern is _LEVEL_NAME or (len(files) == 1 and not _split(stem))
+            return stem if is_own or not path.is_dir() else path.resolve().name
+    return files[0].stem
 
 
 def _highest_level(path: Path) -> Path:
     matches = [_LEVEL_NAME.fullmatch(entry.name) for entry in path.iterdir()]
-    levels = sorted((match["stem"], match["level"]) for match in matches if match)
-    stems = sorted({stem for stem, _ in levels})
+    levels = sorted((match["stem"], match["level"], match[0]) for match in matches if match)
+    stems = sorted({stem for stem, _, _ in levels})
     if len(stems) > 1:
         raise DataError(
             f"{path} holds several pyramids ({', '.join(map(printable, stems[:4]))}): name one "
-            f"file, such as {printable(path.name)}/{printable('-r'.join(levels[-1]))}.tfrecords"
+            f"file, such as {printable(path.name)}/{printable(levels[-1][2])}"
         )
-    return path / ("-r".join(levels[-1]) + ".tfrecords")
+    return path / levels[-1][2]
 
 
-def _index_records(
-    file: Path,
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], bytes]:
-    """Return (where the records' data begin, their sizes, their checksums), by the lengths."""
+def _index_records(file: Path) -> _Records:
+    """Find the records of a file by their lengths."""
     offsets: list[int] = []
     sizes: list[int] = []
     checksums = bytearray()
     known: dict[bytes, int] = {}  # the last length's: most records are of one
     try:
-        end = file.stat().st_size
-        with open(file, "rb", buffering=0) as content:
+        unpacked = _unpacked(file)
+        end = file.stat().st_size if unpacked is None else len(unpacked)
+        opened = open(file, "rb", buffering=0) if unpacked is None else io.BytesIO(unpacked)
+        with opened as content:
             place = 0
             header = content.read(_HEADER.size)
             while place < end:
@@ -338,10 +503,15 @@ def _index_records(
                 size, crc = _HEADER.unpack(header)
                 if header[:8] not in known:
                     known = {header[:8]: masked_crc32c(header[:8])}
-                if known[header[:8]] != crc or not 0 < size <= _MAX_RECORD_BYTES:
+                if known[header[:8]] != crc or not size:
                     raise DataError(
                         f"{file} is damaged, or no TFRecord file: the length of record "
                         f"{len(offsets)} (byte {place:,}) does not fit its checksum; get it again"
+                    )
+                if size > _MAX_RECORD_BYTES:
+                    raise DataError(
+                        f"{file} holds TFRecords of another kind: record {len(offsets)} has "
+                        f"{size:,} bytes, more than a picture has"
                     )
                 offsets.append(place + _HEADER.size)
                 sizes.append(size)
@@ -356,7 +526,48 @@ def _index_records(
         raise DataError(f"{file} cannot be read: {error.strerror or error}") from None
     if not offsets:
         raise DataError(f"{file} holds no record")
-    return np.array(offsets, np.int64), np.array(sizes, np.int64), bytes(checksums)
+    return _Records(
+        file, np.array(offsets, np.int64), np.array(sizes, np.int64), bytes(checksums), unpacked
+    )
+
+
+def _record_labels(part: _Records, name: bytes) -> list[int]:
+    """Return the class in every record; what is damaged gets any, and is skipped when opened."""
+    labels: list[int] = []
+    for offset, size in zip(part.offsets.tolist(), part.sizes.tolist(), strict=True):
+        content = part.content and part.content[offset : offset + size]
+        found: list[int] = []
+        with contextlib.suppress(DataError):
+            record = content or read_stored(part.file, offset, size)
+            found = _numbers(_features(memoryview(record)), name)
+        labels.append(found[0] if found else 0)
+    return labels
+
+
+def _unpacked(file: Path) -> bytes | None:
+    """Return the content of a file that TensorFlow compressed, GZIP or ZLIB; None for others."""
+    with open(file, "rb") as opened:
+        start = opened.read(2)
+        if start != b"\x1f\x8b" and (start[:1] != b"\x78" or not is_tfrecords(file)):
+            return None
+        opened.seek(0)
+        parts: list[bytes] = []
+        total, stream = 0, zlib.decompressobj(_ANY_HEADER)
+        try:
+            while chunk := stream.unconsumed_tail or stream.unused_data or opened.read(1 << 20):
+                if stream.eof:  # gzip files may be several, one after the other
+                    stream = zlib.decompressobj(_ANY_HEADER)
+                parts.append(stream.decompress(chunk, 1 << 24))
+                total += len(parts[-1])
+                if total > _MAX_UNPACKED_BYTES:
+                    raise DataError(
+                        f"{file} unpacks to over {_MAX_UNPACKED_BYTES >> 20} MiB: run gunzip first"
+                    )
+        except zlib.error as error:
+            raise DataError(f"{file} is damaged: {error}; get it again") from None
+    if not stream.eof:
+        raise DataError(f"{file} is cut short: its compressed data do not end; get it again")
+    return b"".join(parts)
 
 
 def _cut_short(file: Path, count: int) -> DataError:
@@ -372,12 +583,7 @@ def _find_labels(file: Path, count: int) -> LabelTable | None:
     rows = read_npy(path, empty=True)
     if rows.ndim == 2 and rows.shape[1] == 0:
         return None
-    if rows.ndim == 1 and rows.dtype.kind in "iu" and len(rows):
-        table = LabelTable(classes_of(rows, path))
-    elif rows.ndim == 2:
-        table = interpret_rows(rows, path)
-    else:
-        raise DataError(f"{path} holds labels of shape {list(rows.shape)}: expected [N, L]")
+    table = interpret_array(rows, path)
     if len(table.values) != count:
         raise DataError(f"{path} holds {len(rows):,} labels for {count:,} pictures")
     return table

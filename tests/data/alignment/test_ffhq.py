@@ -325,3 +325,19 @@ def test_a_list_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
         read_exclusions(tmp_path / "list")
     with pytest.raises(DataError, match="cannot be read"):
         read_exclusions(tmp_path / "nothing")
+
+
+def test_a_number_of_absurd_length_in_a_list_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "list").write_text("7\n" + "9" * 5000)
+
+    with pytest.raises(DataError, match=r"5,000 characters in line 2"):
+        read_exclusions(tmp_path / "list")
+
+
+@pytest.mark.parametrize("entry", ["9" * 4000, "000042", "caf\u00e9.png", "cafe\u0301.png"])
+def test_entries_name_pictures_however_they_are_written(entry: str) -> None:
+    exclusions = Exclusions([entry])
+
+    assert exclusions.excludes(number=42) == (entry == "000042")
+    assert exclusions.excludes(name="a/caf\u00e9.png") == entry.endswith(".png")
+    assert exclusions.excludes(name="a/cafe\u0301.png") == entry.endswith(".png")

@@ -57,8 +57,12 @@ def test_lists_all_pictures_but_hidden_ones_and_its_own(tmp_path: Path) -> None:
         path.touch()
     for name in ("phone.HEIC", "notes.txt", f"aligned/{FOUND_FILE}", "set.lmdb/data.mdb"):
         (tmp_path / name).touch()
-    names = [photo.name for photo in list_photographs(tmp_path)]
+    (tmp_path / "scan").write_bytes((save(tmp_path / "b.jpg").path).read_bytes())
+    notes: list[str] = []
+    names = [photo.name for photo in list_photographs(tmp_path, notes)]
     assert names == ["a/c.PNG", "b.jpg", "phone.HEIC"]
+    (note,) = notes
+    assert "2 files are left out" in note and "phone.HEIC (convert" in note and "scan (JPEG" in note
 
 
 def test_one_photograph_is_a_list_of_one(tmp_path: Path) -> None:
@@ -68,6 +72,9 @@ def test_one_photograph_is_a_list_of_one(tmp_path: Path) -> None:
 
 def test_a_folder_without_photographs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no photograph"):
+        list_photographs(tmp_path)
+    (tmp_path / "notes.jpg.part").touch()
+    with pytest.raises(DataError, match=r"1 file is left out .*notes.jpg.part"):
         list_photographs(tmp_path)
     (tmp_path / "faces.jsonl").touch()
     with pytest.raises(DataError, match="aligned faces already: run stylecli pack"):

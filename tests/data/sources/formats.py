@@ -56,6 +56,15 @@ def example(pixels, packed=True):
     return field(1, b"".join(entries))
 
 
+def encoded_example(features):
+    """Return a tf.train.Example of {name: bytes or integer}, as other tools write it."""
+    entries = []
+    for name, value in features.items():
+        kind, content = (3, varint(value)) if isinstance(value, int) else (1, value)
+        entries.append(field(1, field(1, name) + field(2, field(kind, field(1, content)))))
+    return field(1, b"".join(entries))
+
+
 def record(data):
     """Return a TFRecord: length, its masked CRC, the data, its masked CRC."""
     length = struct.pack("<Q", len(data))

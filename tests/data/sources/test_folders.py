@@ -150,7 +150,7 @@ def test_a_damaged_picture_is_refused_and_the_others_are_not(tmp_path):
     content[60] ^= 1
     path.write_bytes(content)
     source = find_source(path)
-    with pytest.raises(DataError, match="is damaged: size or checksum"):
+    with pytest.raises(DataError, match="is damaged: its checksum"):
         source[0].open()
     assert source[1].open().size == (8, 8)
 
@@ -189,10 +189,66 @@ def test_encrypted_zips_are_refused_with_a_hint(tmp_path):
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_other_compressions_are_named(tmp_path, method):
+def test_other_compressions_are_read(tmp_path, method):
     path = write_zip(tmp_path / "a.zip", {"a.png": picture_bytes()}, method)
-    with pytest.raises(DataError, match=f"by method {method}: expected stored or deflated"):
+    assert find_source(path)[0].open().size == (8, 8)
+
+
+def test_a_compression_that_is_not_read_is_named(tmp_path):
+    path = write_zip(tmp_path / "a.zip", {"a.png": picture_bytes()})
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"PK\x01\x02") + 10] = 98
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"method 98.*unpack"):
         find_source(path)[0].open()
+
+
+def test_an_entry_without_a_name_is_passed_over(tmp_path):
+    path = write_zip(tmp_path / "a.zip", {"a.png": picture_bytes(), "./": b""})
+    nameless = zipfile.ZipInfo("x")
+    nameless.filename = ""
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(nameless, b"no")
+    assert len(find_source(path)) == 1
+
+
+LEFT_OUT = {
+    "a.jpg": picture_bytes(kind="jpeg"),
+    "phone.HEIC": b"\0\0\0\x18ftypheic",
+    "new.jxl": b"\xff\x0a",
+    "photo.jpg.1": picture_bytes(kind="jpeg"),
+    "scan": picture_bytes(),
+    "more.zip": b"PK",
+    "readme": b"text",
+    "LICENSE.txt": b"text",
+    ".hidden.raw": b"",
+}
+
+
+@pytest.mark.parametrize("kind", ["zip", "folder"])
+def test_files_left_out_for_their_names_are_counted_and_named(tmp_path, kind):
+    if kind == "zip":
+        source = find_source(write_zip(tmp_path / "a.zip", LEFT_OUT))
+    else:
+        for name, content in LEFT_OUT.items():
+            (tmp_path / name).write_bytes(content)
+        source = find_source(tmp_path)
+    assert len(source) == 1
+    (note,) = source.notes
+    assert note.startswith("5 files are left out")
+    assert "new.jxl, phone.HEIC (convert" in note
+    assert "photo.jpg.1, scan (JPEG or PNG inside: rename to .jpg or .png)" in note
+    assert "more.zip" in note and "readme" not in note and "hidden" not in note
+
+
+def test_a_folder_of_nothing_but_other_files_names_them(tmp_path):
+    (tmp_path / "a.heic").touch()
+    (tmp_path / "b.heic").touch()
+    with pytest.raises(DataError, match=r"holds no picture \(2 files .*a.heic, b.heic \(convert"):
+        find_source(tmp_path)
+    os.mkfifo(tmp_path / "pipe")  # is not waited for
+    with pytest.raises(DataError, match="3 files"):
+        find_source(tmp_path)
 
 
 def test_a_truncated_zip_is_found_out(tmp_path):

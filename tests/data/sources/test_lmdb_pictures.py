@@ -2,6 +2,7 @@
 
 import pickle
 
+import lmdb
 import numpy as np
 import pytest
 
@@ -104,3 +105,65 @@ def test_metadata_and_names_come_from_when_it_was_packed(tmp_path):
         writer.add(np.zeros((1, 4, 4), np.uint8), (0.5, 1.0), known)
     item = pickle.loads(pickle.dumps(find_source(tmp_path / "set.lmdb")[0]))
     assert (item.name, item.metadata, item.label) == ("a/1.png", known, (0.5, 1.0))
+
+
+@pytest.mark.parametrize("kind", ["png", "bmp", "gif", "tiff", "jpeg", "webp"])
+def test_any_kind_of_picture_is_read_and_only_lossy_ones_are_called_that(tmp_path, kind):
+    values = {f"{n:04d}".encode(): picture_bytes((n, 0, 0), kind=kind) for n in range(3)}
+    write_lmdb(tmp_path / "a.lmdb", values)
+    source = find_source(tmp_path / "a.lmdb")
+    assert len(source) == 3 and source[2].open().size == (8, 8)
+    assert any("lossy" in note for note in source.notes) == (kind in ("jpeg", "webp"))
+    assert not any("LSUN" in note for note in source.notes)
+
+
+def test_entries_that_are_no_pictures_are_left_out_and_counted(tmp_path):
+    values = {f"image-{n:03d}".encode(): picture_bytes((n, 0, 0)) for n in range(80)}
+    write_lmdb(tmp_path, {b"__len__": b"80", **values, b"num-samples": b"80"})
+    source = find_source(tmp_path)
+    assert reds(source) == list(range(80))
+    assert "2 entries are no picture and left out: __len__, num-samples" in source.notes[-1]
+
+
+def write_named(folder, databases):
+    """Write {database: {key: value}}, each under its name."""
+    folder.mkdir()
+    with lmdb.open(str(folder), map_size=1 << 26, max_dbs=9) as environment:
+        for name, entries in databases.items():
+            database = environment.open_db(name)
+            with environment.begin(write=True) as transaction:
+                for key, value in entries.items():
+                    transaction.put(key, value, db=database)
+
+
+def test_the_named_database_with_pictures_is_taken(tmp_path):
+    pictures = {f"{n:05d}".encode(): picture_bytes((n, 0, 0)) for n in range(300)}
+    write_named(tmp_path / "a", {b"images": pictures, b"labels": {b"0": b"cat"}})
+    source = find_source(tmp_path / "a")
+    assert reds(source) == [n % 256 for n in range(300)] or len(source) == 300
+    assert "labels are left out" in source.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("databases", "cause"),
+    [
+        ({b"a": {b"0": b"text"}}, "named databases .a., and none"),
+        ({b"a": {b"0": picture_bytes()}, b"b": {b"0": picture_bytes()}}, "a, b.*several"),
+    ],
+)
+def test_other_named_databases_are_told_and_not_called_damaged(tmp_path, databases, cause):
+    write_named(tmp_path / "a", databases)
+    with pytest.raises(DataError, match=cause) as caught:
+        find_source(tmp_path / "a")
+    assert "damaged" not in str(caught.value)
+
+
+def test_several_values_under_a_key_are_told_and_not_called_damaged(tmp_path):
+    with lmdb.open(str(tmp_path / "a"), map_size=1 << 26, max_dbs=9) as environment:
+        database = environment.open_db(b"x", dupsort=True)
+        with environment.begin(write=True) as transaction:
+            for value in (b"1", b"2"):
+                transaction.put(b"k", value, db=database)
+    with pytest.raises(DataError, match="dupsort") as caught:
+        find_source(tmp_path / "a")
+    assert "damaged" not in str(caught.value)

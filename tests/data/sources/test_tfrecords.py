@@ -1,5 +1,8 @@
 """StyleGAN's TFRecords: pixels, levels, labels, checksums, and every kind of damage found."""
 
+import gzip
+import zlib
+
 import numpy as np
 import pytest
 
@@ -7,7 +10,13 @@ from stylecli.data.sources.recognition import find_source
 from stylecli.data.sources.tfrecords import crc32c, masked_crc32c
 from stylecli.errors import DataError
 from tests.data.sources import formats
-from tests.data.sources.formats import example, record, write_tfrecords
+from tests.data.sources.formats import (
+    encoded_example,
+    example,
+    picture_bytes,
+    record,
+    write_tfrecords,
+)
 
 
 @pytest.mark.parametrize(
@@ -147,3 +156,93 @@ def test_several_pyramids_in_a_folder_are_told_apart(pyramid, pictures):
     write_tfrecords(pyramid / "cats-r03.tfrecords", pictures)
     with pytest.raises(DataError, match=r"several pyramids \(cats, faces\)"):
         find_source(pyramid)
+
+
+def records(count, name=b"image/encoded", kind="jpeg", first=0, **more):
+    """Return records with encoded pictures that are as red as their number."""
+    return b"".join(
+        record(
+            encoded_example(
+                {b"image/format": b"?", name: picture_bytes((number, 0, 0), kind=kind)}
+                | {key.encode(): value(number) for key, value in more.items()}
+            )
+        )
+        for number in range(first, first + count)
+    )
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "bmp"])
+@pytest.mark.parametrize("name", [b"img", b"data", b"image/encoded", b"any"])
+def test_encoded_pictures_are_found_by_what_they_are(tmp_path, name, kind):
+    (tmp_path / "x-r03.tfrecords").write_bytes(records(2, name, kind))
+    source = find_source(tmp_path)
+    assert len(source) == 2 and source[1].open().size == (8, 8)
+
+
+def test_shards_are_one_set_in_order(tmp_path):
+    for shard in range(3):
+        path = tmp_path / "cats" / f"train-0000{shard}-of-00004"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(records(2, first=2 * shard, kind="png"))
+    (tmp_path / "cats" / "validation-00000-of-00001").write_bytes(records(1))
+    source = find_source(tmp_path / "cats")
+    reds = [source[index].open().getpixel((0, 0))[0] for index in range(len(source))]
+    assert source.name == "cats" and reds == [0, 1, 2, 3, 4, 5]
+    assert source[3].name == "train-00001-of-00004#1"
+    assert "validation-00000-of-00001" in source.notes[0] and "1 of 4 shards" in source.notes[1]
+    assert len(find_source(tmp_path / "cats" / "validation-00000-of-00001")) == 1
+
+
+@pytest.mark.parametrize("name", ["a.tfrecord", "a.tfrecord-00000-of-00001", "a-train.tfrecords"])
+def test_other_names_are_known_too(tmp_path, name):
+    (tmp_path / name).write_bytes(records(1))
+    assert len(find_source(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    "pack",
+    [
+        gzip.compress,
+        zlib.compress,
+        lambda content: b"".join(
+            gzip.compress(content[part : part + 100]) for part in range(0, len(content), 100)
+        ),
+    ],
+)
+def test_compressed_files_are_read(tmp_path, pack):
+    (tmp_path / "a-r03.tfrecords.gz").write_bytes(pack(records(3, kind="png")))
+    source = find_source(tmp_path)
+    assert [item.open().getpixel((0, 0))[0] for item in source] == [0, 1, 2]
+    (tmp_path / "a-r03.tfrecords.gz").write_bytes(pack(records(3))[:-5])
+    with pytest.raises(DataError, match=r"cut short|damaged"):
+        find_source(tmp_path)
+
+
+def test_classes_in_the_records_are_labels(tmp_path):
+    (tmp_path / "a.tfrecords").write_bytes(
+        records(3, **{"image/class/label": lambda number: number + 1, "image/height": lambda n: 8})
+    )
+    source = find_source(tmp_path / "a.tfrecords")
+    assert [item.label for item in source] == [0, 1, 2] and source.class_names == ["1", "2", "3"]
+    assert "counted from 1" in source.notes[0]
+    assert find_source(tmp_path / "a.tfrecords", own_labels=False)[0].label is None
+
+
+def test_records_of_another_kind_are_named_not_called_damaged(tmp_path):
+    (tmp_path / "a.tfrecords").write_bytes(record(encoded_example({b"text": b"hello", b"n": 1})))
+    with pytest.raises(DataError, match=r"of another kind: .* n, text: expected") as caught:
+        find_source(tmp_path)
+    assert "damaged" not in str(caught.value)
+
+
+def test_several_sets_in_a_folder_are_told_apart(tmp_path):
+    for name in ("cats-00000-of-00001", "dogs-00000-of-00001"):
+        (tmp_path / name).write_bytes(records(1))
+    with pytest.raises(DataError, match=r"several sets of TFRecords \(cats, dogs\)"):
+        find_source(tmp_path)
+
+
+def test_labels_of_another_number_do_not_stop_without_labels(pyramid):
+    with open(pyramid / "faces-rxx.labels", "wb") as file:
+        np.save(file, np.zeros((2, 5), np.float32))
+    assert find_source(pyramid, own_labels=False)[0].label is None
