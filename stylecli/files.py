@@ -7,7 +7,6 @@ torn by a crash, which would swallow the next one.
 """
 
 import contextlib
-import errno
 import json
 import math
 import os
@@ -19,14 +18,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from stylecli.errors import DataError, StyleCLIError
+from stylecli.errors import DISK_FULL, DataError, StyleCLIError
 
 MAX_JSON_BYTES = 256 << 20  # labels of millions of pictures, rows of years take less
 MAX_JSON_DEPTH = 64  # ours nest 6 deep; Python gives up near 1,000
 MAX_NUMBER_LETTERS = 80  # the state of a random generator has 40
 _ROW_BYTES = 4096  # a row of JSON is shorter
-
-_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}  # Windows has no quota error
 
 
 @contextlib.contextmanager
@@ -135,7 +132,7 @@ def room_for(path: Path, needed: int) -> Iterator[None]:
 def _means_full(error: Exception) -> bool:
     """Whether a write failed for lack of space; safetensors says so in words only."""
     if isinstance(error, OSError):
-        return error.errno in _FULL
+        return error.errno in DISK_FULL
     return "No space left on device" in str(error) or "StorageFull" in str(error)
 
 

@@ -1,8 +1,16 @@
-"""Lazy package attributes (PEP 562), so that importing a package does not import torch."""
+"""Modules on first use: lazy package attributes (PEP 562), and torch loading undisturbed."""
 
+import contextlib
 import importlib
-from collections.abc import Callable
+import importlib.abc
+import importlib.machinery
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
+
+_UNDISTURBED = {"numpy", "torch"}
 
 
 def lazy_attributes(package: str, where: dict[str, str]) -> Callable[[str], Any]:
@@ -21,3 +29,53 @@ def lazy_attributes(package: str, where: dict[str, str]) -> Callable[[str], Any]
         return getattr(importlib.import_module(module), name)
 
     return __getattr__
+
+
+@contextlib.contextmanager
+def holding_back_interrupts() -> Iterator[None]:
+    """Let SIGINT and SIGTERM wait until the end of this, then obey the first that came.
+
+    Only the main thread can; in others nothing is held back.
+    """
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {
+        number: signal.signal(number, lambda number, frame: came.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+    if came:
+        signal.raise_signal(came[0])
+
+
+class _Undisturbed(importlib.abc.MetaPathFinder):
+    """Finds numpy and torch as Python does, and lets interrupts wait while they load.
+
+    Their start is C code that loses an exception, and goes on with half a numpy, or aborts.
+    """
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
+        if name not in _UNDISTURBED:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.loader is not None:
+            load = spec.loader.exec_module
+
+            def load_undisturbed(module: Any) -> None:
+                with holding_back_interrupts():
+                    load(module)
+
+            spec.loader.exec_module = load_undisturbed  # type: ignore[method-assign]
+        return spec
+
+
+def hold_back_interrupts_while_loading() -> None:
+    """From now on Ctrl-C waits for the second in which torch loads, whichever command needs it."""
+    if not any(isinstance(finder, _Undisturbed) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Undisturbed())

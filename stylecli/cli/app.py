@@ -1,7 +1,9 @@
 """The ``stylecli`` command: one sub-command per file, our errors turned into one sentence each."""
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -28,31 +30,47 @@ from stylecli.cli import (
     write_report,
 )
 from stylecli.cli.grouped_help import GroupedCommand
-from stylecli.errors import ExitCode, StyleCLIError
+from stylecli.cli.output import print_error
+from stylecli.errors import ExitCode, explain, printable
+
+# What typer raises for a wrong command line, of whichever click it carries.
+_WrongWords: type[Any] = typer.BadParameter.__bases__[0]
 
 
 class _Group(TyperGroup):
     """Ends with the error's exit code and one line on stderr instead of a traceback."""
 
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with _escaped_words():
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
-        except StyleCLIError as error:
-            if os.environ.get("STYLECLI_DEBUG") == "1":
-                raise
-            print(f"stylecli: {error}", file=sys.stderr)
-            raise typer.Exit(error.exit_code) from None
+            with _escaped_words():
+                returned = super().invoke(ctx)
+                sys.stdout.flush()  # a full disk behind it is found out here
+                return returned
+        except (_WrongWords, typer.Exit, typer.Abort, SystemExit):
+            raise
         except BrokenPipeError:  # the reader of a pipe has left: nothing more to say
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(ExitCode.FAILED) from None
-        except OSError as error:  # a full disk, a folder that cannot be written, ...
-            if os.environ.get("STYLECLI_DEBUG") == "1":
+        except BaseException as error:  # libraries in Rust panic beside Exception
+            if os.environ.get("STYLECLI_DEBUG") == "1" and not isinstance(error, KeyboardInterrupt):
                 raise
-            print(f"stylecli: {error}", file=sys.stderr)
-            raise typer.Exit(ExitCode.FAILED) from None
-        except KeyboardInterrupt:
-            print("stylecli: interrupted: the same command goes on", file=sys.stderr)
-            raise typer.Exit(ExitCode.INTERRUPTED) from None
+            text, code = explain(error)
+            print_error(text)
+            raise typer.Exit(code) from None
+
+
+@contextlib.contextmanager
+def _escaped_words() -> Iterator[None]:
+    """Escape what typer repeats of a wrong command line; its help keeps its lines."""
+    try:
+        yield
+    except _WrongWords as error:
+        error.message = "\n".join(map(printable, error.message.split("\n")))
+        raise
 
 
 app = typer.Typer(

@@ -1,8 +1,6 @@
 """What ``stylecli metrics`` refuses before hours of work, and warns of."""
 
-import contextlib
-import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from stylecli.cli.output import Output
@@ -13,31 +11,11 @@ if TYPE_CHECKING:
     from stylecli.networks.bundle import Bundle
 
 
-@contextlib.contextmanager
-def holding_back_interrupts() -> Iterator[None]:
-    """Let SIGINT and SIGTERM wait until the end of this, then obey the first that came.
-
-    torch's start is C code that loses an exception, and goes on with half a numpy, or aborts.
-    """
-    came: list[int] = []
-    before = {
-        number: signal.signal(number, lambda number, frame: came.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)
-    if came:
-        signal.raise_signal(came[0])
-
-
 def check_request(names: Sequence[str], precision: str) -> None:
     """Raise UsageError for unknown metrics and precisions, before any file is opened."""
-    with holding_back_interrupts():
-        from stylecli.metrics.planning import check_names
-        from stylecli.rendering import check_precision
+    from stylecli.metrics.planning import check_names
+    from stylecli.rendering import check_precision
+
     check_names(names)
     check_precision(precision)
 

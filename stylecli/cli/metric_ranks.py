@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from stylecli.cli.metric_checks import holding_back_interrupts
 from stylecli.errors import ExitCode, StyleCLIError, UsageError
+from stylecli.lazy import holding_back_interrupts
 from stylecli.processes import start_python
 
 if TYPE_CHECKING:

@@ -1,11 +1,13 @@
 """The one sink: results go to stdout, everything else to stderr, bars only to a terminal."""
 
 import contextlib
+import functools
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from stylecli.errors import printable, printable_json
 from stylecli.files import to_json
 from stylecli.progress import Progress, silent
 
@@ -24,8 +26,26 @@ def format_seconds(seconds: float) -> str:
     return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
 
 
+def print_error(text: str) -> None:
+    """Print the one line that a command ends with."""
+    print(f"stylecli: {text}", file=sys.stderr, flush=True)
+
+
+def _json_text(document: Mapping[str, Any]) -> str:
+    """Return JSON that the encoding of stdout can hold."""
+    text = printable_json(to_json(document, indent=2, default=str).decode())
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # replacing letters there would break the document
+        return to_json(document, indent=2, default=str, ascii=True).decode()
+    return text
+
+
 class Output:
-    """What a command says. Make one per command from its ``--json`` and ``--quiet``."""
+    """What a command says. Make one per command from its ``--json`` and ``--quiet``.
+
+    Whatever the text holds, a terminal gets letters only: see ``errors.printable``.
+    """
 
     def __init__(self, *, json: bool = False, quiet: bool = False) -> None:
         self.json = json
@@ -34,10 +54,10 @@ class Output:
     def result(self, document: Mapping[str, Any], lines: Sequence[str]) -> None:
         """Print the command's result: ``document`` under --json, else the lines, to stdout."""
         if self.json:
-            print(to_json(document, indent=2, default=str).decode())
+            print(_json_text(document))
         else:
             for line in lines:
-                print(line)
+                print(printable(line))
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
         """Lay rows out in aligned columns; return the lines, to be handed to ``result``."""
@@ -51,11 +71,11 @@ class Output:
     def note(self, text: str) -> None:
         """Tell something useful on stderr; silenced by --quiet."""
         if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+            print(printable(text), file=sys.stderr, flush=True)
 
     def warn(self, text: str) -> None:
         """Warn on stderr, always."""
-        print(f"warning: {text}", file=sys.stderr, flush=True)
+        print(f"warning: {printable(text)}", file=sys.stderr, flush=True)
 
     @contextlib.contextmanager
     def progress(
@@ -109,7 +129,8 @@ class _PlainProgress:
                 parts.append(f"{format_seconds((total - done) / rate)} left")
             elif estimate is not None:
                 parts.append(f"about {format_seconds(estimate)} left")
-        print(", ".join([*parts, note] if note else parts), file=sys.stderr, flush=True)
+        text = ", ".join([*parts, note] if note else parts)
+        print(printable(text), file=sys.stderr, flush=True)
 
 
 def _rate(per_second: float, unit: str) -> str:
@@ -121,15 +142,15 @@ def _live_bar(title: str, unit: str, seconds_left: SecondsLeft | None = None) ->
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    left = TextColumn("{task.fields[left]}") if seconds_left else TimeRemainingColumn(compact=True)
-
+    plain = functools.partial(TextColumn, markup=False)  # names may hold square brackets
+    left = plain("{task.fields[left]}") if seconds_left else TimeRemainingColumn(compact=True)
     bar = Progress(
-        TextColumn("{task.description}"),
+        plain("{task.description}"),
         BarColumn(),
-        TextColumn("{task.fields[amount]}"),
-        TextColumn("{task.fields[rate]}"),
+        plain("{task.fields[amount]}"),
+        plain("{task.fields[rate]}"),
         left,
-        TextColumn("{task.fields[note]}"),
+        plain("{task.fields[note]}"),
         console=Console(stderr=True),
         transient=False,
     )
@@ -149,7 +170,7 @@ def _live_bar(title: str, unit: str, seconds_left: SecondsLeft | None = None) ->
                 total=total,
                 amount=f"{done:g}/{total:g} {unit}".rstrip(),
                 rate=_rate(rate, unit) if rate else "",
-                note=note,
+                note=printable(note),
             )
 
         yield report

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from stylecli import processes
 from stylecli.distributed import Ranks, join, leave
-from stylecli.errors import DeviceError, ExitCode, Interrupted, StyleCLIError
+from stylecli.errors import DeviceError, ExitCode, Interrupted, StyleCLIError, explain
 from stylecli.training import run_folder
 from stylecli.training.hub import Hub, reach_hub
 from stylecli.training.peers import Peers, speaks_for
@@ -186,12 +186,15 @@ def exit_code_of(work: Callable[[], None], rank: int, peers: Callable[[], Peers 
     except Interrupted as error:
         found = peers()
         return found.loss.exit_code if found and found.loss else error.exit_code
-    except StyleCLIError as error:
+    except Exception as error:
+        if os.environ.get("STYLECLI_DEBUG") == "1":
+            raise
+        text, code = explain(error)
         found = peers()
         loss = found.loss if found else None
         if found is None or (loss is not None and speaks_for(rank, loss)):
-            print(f"stylecli: {error}", file=sys.stderr, flush=True)
-        return error.exit_code
+            print(f"stylecli: {text}", file=sys.stderr, flush=True)
+        return code
 
 
 @contextlib.contextmanager
@@ -210,7 +213,8 @@ def reporting(peers: Peers) -> Iterator[None]:
         peers.tell_failure("interrupted", int(ExitCode.INTERRUPTED))
         raise
     except BaseException as error:
-        peers.tell_failure(f"{type(error).__name__}: {error}", int(ExitCode.FAILED))
+        text, code = explain(error)
+        peers.tell_failure(text, int(code))
         raise
     finally:
         peers.close()

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from stylecli.errors import ExitCode, StyleCLIError
+from stylecli.errors import ExitCode, StyleCLIError, printable
 from stylecli.files import parse_json, row_line
 
 BEAT_SECONDS = 2.0
@@ -256,7 +256,7 @@ class Peers:
         """End at once: the main thread hangs in an exchange that nothing can end."""
         assert self.loss is not None
         if speaks_for(self.rank, self.loss):
-            print(f"stylecli: {self.loss.error()}", file=sys.stderr, flush=True)
+            print(f"stylecli: {printable(self.loss.error())}", file=sys.stderr, flush=True)
         os._exit(self.loss.exit_code)
 
 

@@ -1,5 +1,7 @@
 """The command as a whole: version, help, errors as one sentence each, exit codes."""
 
+import os
+import re
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -13,6 +15,8 @@ import stylecli
 from stylecli import __main__ as command_line
 from stylecli import errors
 from stylecli.cli import app as application
+
+CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]")
 
 ERRORS = [
     (errors.StyleCLIError, 1),
@@ -63,7 +67,7 @@ def test_ctrl_c_while_modules_load_leaves_no_traceback(
         command_line.main()
 
     assert ended.value.code == 130
-    assert capsys.readouterr().err == "stylecli: interrupted: the same command goes on\n"
+    assert capsys.readouterr().err == f"stylecli: {errors.INTERRUPTED_TEXT}\n"
 
 
 def test_without_a_word_the_help_is_shown() -> None:
@@ -101,7 +105,7 @@ def test_an_interruption_says_how_to_go_on(monkeypatch: Any) -> None:
     result = CliRunner().invoke(application.app, ["report"])
 
     assert result.exit_code == 130
-    assert result.stderr == "stylecli: interrupted: the same command goes on\n"
+    assert result.stderr == f"stylecli: {errors.INTERRUPTED_TEXT}\n"
 
 
 def test_debugging_brings_the_traceback_back(monkeypatch: Any) -> None:
@@ -142,3 +146,60 @@ def test_a_system_error_is_one_sentence(tmp_path: Path, tiny_network_file: Path)
     assert result.exit_code == 1
     assert "blocked" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RecursionError("too deep"), KeyError("x"), OSError(122, "Disk quota exceeded")],
+    ids=lambda error: type(error).__name__,
+)
+def test_the_last_net_holds_every_error(error: BaseException, monkeypatch: Any) -> None:
+    monkeypatch.setattr("stylecli.cli.write_report.newest_run", raising(error))
+
+    result = CliRunner().invoke(application.app, ["report"])
+
+    text, code = errors.explain(error)
+    assert (result.exit_code, result.stderr) == (code, f"stylecli: {text}\n")
+
+
+ESCAPES = "a\x1b]0;PWN\x07\x1b[2J\x9b31m\u202e"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [ESCAPES], [f"--{ESCAPES}"], ["mix", f"--{ESCAPES}"], ["mix", "--psi", ESCAPES],
+        ["mix", "--rows", ESCAPES], ["info", ESCAPES], ["version", ESCAPES], ["doctor", ESCAPES],
+        ["generate", "--network", ESCAPES], ["generate", "--seeds", ESCAPES], ["check", ESCAPES],
+        ["weights", ESCAPES], ["weights", "fetch", ESCAPES], ["weights", "add", ESCAPES, ESCAPES],
+        ["pack", ESCAPES], ["train", ESCAPES], ["train", "--preset", ESCAPES],
+        ["report", ESCAPES], ["metrics", ESCAPES], ["convert", ESCAPES], ["figures", ESCAPES],
+        ["interpolate", "--kind", ESCAPES], ["plan", ESCAPES], ["prepare-ffhq", ESCAPES],
+        ["bench", "--device", ESCAPES], ["generate", "--device", ESCAPES],
+    ],
+)  # fmt: skip
+def test_what_is_typed_is_repeated_without_control_characters(
+    words: list[str], tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    result = CliRunner().invoke(application.app, words)
+
+    assert result.exit_code in (1, 2, 3, 4)
+    assert "failed unexpectedly" not in result.stderr
+    assert CONTROL.search(result.output) is None
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_letters_that_the_terminal_lacks_end_no_command(encoding: str, tmp_path: Path) -> None:
+    folder = tmp_path / "猫"
+    folder.mkdir()
+    for words in (["info", str(folder)], ["check", str(folder)], ["--help"], ["mix", "--help"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "stylecli", *words], capture_output=True, cwd=tmp_path,
+            env={**os.environ, "PYTHONIOENCODING": encoding}, check=False,
+        )  # fmt: skip
+
+        assert b"Traceback" not in done.stderr
+        assert done.returncode == (0 if "--help" in words else 3)
+        assert "--help" in words or rb"\u732b" in done.stderr

@@ -82,14 +82,6 @@ def test_weights_that_nobody_published_are_warned_of(capsys):
     assert "bbbbbbbbbbbb" in said and "fid@9 may compare" in said and "kid@" not in said
 
 
-def test_an_interrupt_waits_for_what_must_not_be_cut():
-    done = []
-    with pytest.raises(KeyboardInterrupt), metric_checks.holding_back_interrupts():
-        signal.raise_signal(signal.SIGINT)
-        done.append(True)
-    assert done
-
-
 def test_an_interrupt_while_modules_load_leaves_no_process_behind(monkeypatch):
     started = []
 
