@@ -71,7 +71,7 @@ class EqualConv2d(nn.Module):
         if self.bias is None or route("bias_act", x) is Route.REFERENCE:
             return leaky_relu(self(x))
         weight = self.scaled_weight
-        y = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+        y = convolve(x, weight, padding=weight.shape[-1] // 2)
         return leaky_relu(y, self.bias)
 
 

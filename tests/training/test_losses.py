@@ -1,12 +1,17 @@
 """Losses, penalties and one optimizer equal the official values."""
 
+import contextlib
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from stylecli.checkpoint import load_network
+from stylecli.networks.config import make_config
+from stylecli.networks.stylegan1 import Discriminator
+from stylecli.ops.cuda.runtime import set_backend
 from stylecli.training.adam import Adam
 from stylecli.training.flat_parameters import FlatParameters
 from stylecli.training.losses import (
@@ -144,3 +149,53 @@ def test_finite_differences_have_the_gradient_of_the_penalty_on_average() -> Non
     )
 
     assert float((found - wanted).norm() / wanted.norm()) < 0.1
+
+
+class Kernels(TorchDispatchMode):
+    """Writes down the sides of the kernels of all convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sides: list[int] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.convolution.default:
+            self.sides.append(max(args[1].shape[2:]))
+        if func is torch.ops.aten.convolution_backward.default:
+            self.sides.append(max(args[2].shape[2:]))
+        return func(*args, **(kwargs or {}))
+
+
+class NothingRuns:
+    """Launches of a device that only has shapes."""
+
+    def launch(self, record: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize("backend", [None, NothingRuns()], ids=["plain", "kernels"])
+@pytest.mark.parametrize("penalty", ["r1", "gp"])
+def test_no_convolution_of_a_penalty_has_kernels_as_large_as_pictures(
+    backend: Any, penalty: str, monkeypatch: Any
+) -> None:
+    """On an accelerator, whose libraries have none: here "meta", a device without numbers."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
+    before = set_backend("meta", backend)
+    try:
+        with torch.device("meta"):
+            D = Discriminator(make_config("f", resolution=256))
+            images = torch.empty(8, 3, 256, 256, requires_grad=True)
+            with Kernels() as seen:
+                logits = D(images, lod=0.5)
+                if penalty == "r1":
+                    squared = squared_gradient(logits, images)
+                else:
+                    mixing = torch.empty(8, 1, 1, 1)
+                    squared = gradient_penalty(lambda x: D(x, lod=0.5), images, images, mixing)
+                (logits.sum() + squared.sum()).backward()
+    finally:
+        set_backend("meta", before)
+
+    assert D.blocks[-1].conv0.weight.grad is not None
+    assert len(seen.sides) > 50
+    assert max(seen.sides) <= 4
