@@ -26,8 +26,8 @@ ARCHIVES = ("interop/", "data/sources/", "data/alignment/landmark_files.py",
 CPU_TENSORS = {
     "sampling.py": "map_latents returns on the CPU",
     "training/diversity.py": "pictures are brought to the CPU",
-    "metrics/folding.py": "weights as they were read",
-    "metrics/integer_codes.py": "int8 products are a matter of the CPU",
+    "features/folding.py": "weights as they were read",
+    "statistics/integer_codes.py": "int8 products are a matter of the CPU",
     "metrics/feature_streams.py": "gloo carries tensors of the CPU",
     "data/alignment/": "detectors run on the CPU",
     "ops/": "float64 comes out only where it went in",
@@ -142,6 +142,7 @@ def test_no_path_is_taken_to_have_slashes() -> None:
 
 def test_no_float64_is_asked_of_mps() -> None:
     """Apple's GPUs have none: what may lie there comes to the CPU first."""
+    assert [name for name in CPU_TENSORS if not (PACKAGE / name).exists()] == []
     wrong = []
     for path in FILES:
         if shown(path).startswith(tuple(CPU_TENSORS)):
@@ -169,9 +170,8 @@ def test_text_files_name_their_encoding() -> None:
             if name in ("read_text", "write_text") and len(call.args) < (name == "write_text") + 1:
                 unnamed = "encoding" not in keywords and not is_own(path, call)
             elif ast.unparse(call.func) in ("open", "io.open", "os.fdopen", "io.TextIOWrapper"):
-                mode = call.args[1].value if len(call.args) > 1 and isinstance(
-                    call.args[1], ast.Constant) else "r"  # fmt: skip
-                unnamed = "b" not in str(mode) and "encoding" not in keywords
+                mode = ast.unparse(call.args[1]) if len(call.args) > 1 else "'r'"
+                unnamed = "b" not in mode and "encoding" not in keywords
             else:
                 continue
             if unnamed:

@@ -15,7 +15,7 @@ from stylecli.processes import start_python
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "stylecli").rglob("*.py"))
 # Files that start programs other than Python, by the module's path.
-OTHER_PROGRAMS = ("health", "video/", "interop/", "ops/cuda/")
+OTHER_PROGRAMS = ("health.py", "video.py", "interop/", "ops/cuda/")
 # The names by which Python starts processes of any kind.
 STARTING = {"Popen", "run", "call", "check_call", "check_output", "getoutput", "getstatusoutput"}
 OS_STARTING = {"fork", "forkpty", "system", "popen", "startfile", "posix_spawn", "posix_spawnp"}
