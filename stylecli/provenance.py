@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -25,12 +26,13 @@ def make_provenance(
     ``settings`` are the command's options, spelled as its parameters: ``psi_cutoff`` is
     ``--psi-cutoff``. None stands for what was not set. ``arguments`` are the words that follow the
     command, such as the figure's name. ``inputs`` are files that options name, by option: their
-    contents decide the result too, so their SHA-256 are kept. Raises OSError where one is missing.
+    contents decide the result too, so their SHA-256 are kept. Raises OSError where one is missing,
+    the network too.
     """
     made: dict[str, Any] = {
         "tool": f"stylecli {__version__}",
         "command": command,
-        "network": {"file": shown_path(network), "sha256": digest},
+        "network": {"file": shown_path(network), "sha256": digest, "bytes": network.stat().st_size},
         "settings": {name: value for name, value in settings.items() if value is not None},
     }
     if arguments:
@@ -43,33 +45,58 @@ def make_provenance(
     return made
 
 
-# What draws; a stranger's record must not name what deletes, downloads or trains.
-_DRAWING = ("generate", "mix", "interpolate", "figures")
-# Where to write, and over what, is for whoever types the command.
-_NOT_REPEATED = ("out", "force", "save_ws")
+# What a printed command repeats: options of the commands that draw, by command. A stranger's record
+# must not name what deletes, downloads or trains, nor where to write and over what: that is for
+# whoever types the command.
+_DRAWN = frozenset(
+    ("seeds", "psi", "psi_cutoff", "psi_layers", "center", "label", "noise_mode", "noise_seed",
+     "lod", "scale", "format", "device", "precision")
+)  # fmt: skip
+_REPEATED = {
+    "generate": _DRAWN | {"ws", "ws_rows", "columns", "quality"},
+    "mix": (_DRAWN - {"seeds"})
+    | {"rows", "cols", "row_seeds", "col_seeds", "row_ws", "col_ws", "styles", "bands", "video",
+       "key_seconds", "fps", "video_format", "quality"},
+    "interpolate": _DRAWN
+    | {"ws", "ws_rows", "classes", "space", "method", "grid", "seconds", "key_seconds", "psi_to",
+       "pulses", "noise_motion", "noise_seconds", "fps", "codec", "crf"},
+    "figures": frozenset(
+        ("seeds", "row_seeds", "col_seeds", "seed", "psi", "psi_cutoff", "label", "device",
+         "precision")
+    ),
+}  # fmt: skip
+_FLAGS = {"generate": {"grid"}, "mix": {"each", "labels"}, "interpolate": {"loop"}, "figures": ()}
+_WORD = re.compile(r"\w[\w.-]{0,40}")  # the name of a figure
 
 
 def remake_command(provenance: Mapping[str, Any]) -> str | None:
-    """Return the command line that makes the file again, None when it does not say."""
+    """Return the command line that makes the file again, None when it does not say.
+
+    It holds nothing but the network and what ``_REPEATED`` lists.
+    """
     command, network = provenance.get("command"), provenance.get("network")
-    if command not in _DRAWING or not isinstance(network, Mapping):
+    if not isinstance(command, str) or command not in _REPEATED or not isinstance(network, Mapping):
         return None
     arguments, settings = provenance.get("arguments", ()), provenance.get("settings", {})
     if not isinstance(arguments, list | tuple) or not isinstance(settings, Mapping):
         return None
-    words = ["stylecli", command, *map(str, arguments)]
-    words += ["--network", str(network.get("file"))]
+    words = ["stylecli", command]
+    if command == "figures":
+        words += [word for word in map(str, arguments) if _WORD.fullmatch(word)]
+    words += _option("network", str(network.get("file")))
     for name, value in settings.items():
-        if name.replace("-", "_") in _NOT_REPEATED:
-            continue
-        flag = "--" + name.replace("_", "-")
+        plain = name.replace("-", "_")
+        flag = name.replace("_", "-")
         if isinstance(value, bool):
-            words.append(flag if value else f"--no-{name.replace('_', '-')}")
-        elif str(value).startswith("-"):  # a negative number is no option
-            words.append(f"{flag}={value}")
-        else:
-            words += [flag, str(value)]
+            words += [f"--{flag}" if value else f"--no-{flag}"] if plain in _FLAGS[command] else []
+        elif plain in _REPEATED[command] and isinstance(value, str | int | float):
+            words += _option(flag, str(value))
     return shlex.join(words)
+
+
+def _option(name: str, value: str) -> list[str]:
+    """Return an option's words; what begins with a dash is no option of its own."""
+    return [f"--{name}={value}"] if value.startswith("-") else [f"--{name}", value]
 
 
 def shown_path(path: Path) -> str:

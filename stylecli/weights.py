@@ -6,17 +6,18 @@ Nothing is downloaded unasked: a network comes from a package that is installed,
 ``stylecli weights add`` was given, or from ``stylecli weights fetch``.
 """
 
+import contextlib
 import functools
 import hashlib
 import importlib.util
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stylecli.errors import DataError, UsageError, WeightsError
+from stylecli.errors import DataError, StyleCLIError, UsageError, WeightsError
 from stylecli.feature_networks import NETWORKS as NETWORKS  # known as weights.NETWORKS too
 from stylecli.feature_networks import FeatureNetwork
 from stylecli.files import read_json, replacing, write_json
@@ -160,6 +161,49 @@ def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file, remembered while its size and time stay the same."""
     stat = path.stat()
     return _sha256_of(path.resolve(), stat.st_size, stat.st_mtime_ns)
+
+
+_DIGESTS_FILE = "digests.json"  # what files held, by size and time of change
+_MOST_DIGESTS = 4_000
+
+
+def remember_digest(path: Path | str) -> str:
+    """Hash a file, remember the SHA-256 for ``remembered_digests``, and return it."""
+    path = Path(path)
+    digest = file_sha256(path)
+    known = _digests()
+    if known.get(key := _digest_key(path)) != digest:
+        known[key] = digest
+        newest = dict(list(known.items())[-_MOST_DIGESTS:])
+        with contextlib.suppress(OSError, RuntimeError):  # a memory, which nothing depends on
+            write_json(cache_folder() / _DIGESTS_FILE, newest)
+    return digest
+
+
+def remembered_digests(paths: Iterable[Path]) -> dict[Path, str | None]:
+    """Return what is remembered of files of such size and time of change, reading none of them.
+
+    It tells which file to look at; whoever relies on a digest hashes the file.
+    """
+    known = _digests()
+    found: dict[Path, str | None] = {}
+    for path in paths:
+        with contextlib.suppress(OSError):
+            found[path] = known.get(_digest_key(path))
+    return found
+
+
+def _digest_key(path: Path) -> str:
+    state = path.stat()  # kept where a file is moved or a folder renamed
+    return f"{state.st_size}-{state.st_mtime_ns}"
+
+
+def _digests() -> dict[str, str]:
+    try:
+        known = read_json(cache_folder() / _DIGESTS_FILE)
+    except (StyleCLIError, OSError, RuntimeError):
+        return {}
+    return {key: value for key, value in known.items() if isinstance(value, str)}
 
 
 def _cached_path(name: str) -> Path:

@@ -95,8 +95,9 @@ class Source:
 
 def open_source(network: Path | None, device: str, output: Output) -> Source:
     """Load the network that was given or found, onto its device; say which was found."""
-    from stylecli.checkpoint import load_network, network_digest
+    from stylecli.checkpoint import load_network
     from stylecli.hardware import resolve_device
+    from stylecli.weights import remember_digest
 
     found = find_network(network)
     if found.why:
@@ -104,7 +105,7 @@ def open_source(network: Path | None, device: str, output: Output) -> Source:
     chosen = resolve_device(device)
     bundle = load_network(found.path)
     bundle.generator.to(chosen)
-    return Source(bundle, found.path, network_digest(found.path), str(chosen), output.note)
+    return Source(bundle, found.path, remember_digest(found.path), str(chosen), output.note)
 
 
 @dataclass(frozen=True)

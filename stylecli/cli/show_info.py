@@ -92,8 +92,13 @@ def _describe_file(path: Path) -> Facts:
     from stylecli.cli.made_facts import describe_made, describe_styles
     from stylecli.cli.network_facts import describe_weights
 
-    with open(path, "rb") as file:
-        start = file.read(4)
+    if not path.is_file():
+        raise DataError(f"{path} is a pipe, a device or a socket: expected a file or a folder")
+    try:
+        with open(path, "rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        raise DataError(f"{path} is not readable: {error.strerror}") from None
     # A .npz is a zip like torch's files, so the suffix decides between the two.
     zipped = start == b"PK\3\4" and path.suffix.lower() != ".npz"
     if zipped or start[:1] == b"\x80" or path.suffix.lower() in _WEIGHTS:
@@ -123,7 +128,7 @@ def _describe_run(run: Path) -> Facts:
 def _describe_demo(folder: Path) -> Facts:
     told = read_json(folder / _DEMO_FILE)
     facts: Facts = {"what": "demo", "folder": str(folder)}
-    facts |= told
+    facts |= {name: value for name, value in told.items() if name not in (*facts, "run")}
     if (folder / "run" / RUN_FILE).is_file():
         facts["run"] = _describe_run(folder / "run")
     return facts

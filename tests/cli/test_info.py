@@ -1,9 +1,11 @@
 """``stylecli info``: pictures tell how they were made, and the told command makes them again."""
 
 import json
+import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import typer
 from PIL import Image, PngImagePlugin
 from typer.testing import CliRunner, Result
 
+from stylecli import weights
 from stylecli.checkpoint import read_tensors, write_tensors
 from stylecli.cli import generate_images, interpolate_video, mix_styles, show_info
 from stylecli.errors import DataError, StyleCLIError
@@ -66,6 +69,138 @@ def test_a_strangers_record_cannot_forge_lines_or_end_info(run: Run) -> None:
     assert run("info", "odd.png").exit_code == 0
 
 
+def _marked(name: str, **record: Any) -> str:
+    """Write a picture with a record that says it was drawn by a network of no file."""
+    network = {"file": "gone.safetensors", "sha256": "0" * 64}
+    made = {"tool": "stylecli 0.1.0", "command": "generate", "network": network,
+            "settings": {"seeds": "0", "psi": 0.7}}  # fmt: skip
+    save_png(name, np.zeros((2, 2, 3), np.uint8), {**made, **record})
+    return name
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"arguments": ["--out", "/tmp/x", "--force"]},
+        {"arguments": ["fakes", "--force"], "command": "figures"},
+        {"settings": {"seeds": "0", "out=/tmp/x": True, "force": True}},
+        {"settings": {"out": "/tmp/x", "--out": "x", "-out": "x", "save-ws": "x", "save_ws": "x"}},
+        {"settings": {"psi": True, "out": "x"}},
+        {"settings": {"seeds": ["--force"], "psi": {"--out": 1}}},
+        {"settings": {"seeds": "--force", "center": "--out=x"}},
+        {"settings": {"labels --force": True, "loop --out x": False}},
+        {"network": {"file": "--out=/tmp/x", "sha256": "0" * 64}},
+        {"command": ["generate"]},
+        {"command": "weights", "arguments": ["fetch"]},
+        {"command": "train"},
+    ],
+)
+def test_the_told_command_draws_and_nothing_else(run: Run, record: dict[str, Any]) -> None:
+    told = json.loads(run("info", _marked("a.png", **record), "--json").stdout)
+
+    words = shlex.split(told.get("again", "stylecli generate"))
+    assert words[:2] in (["stylecli", "generate"], ["stylecli", "figures"])
+    given = [word.partition("=")[0] for word in words if word.startswith("-")]
+    assert set(given) <= {"--network", "--seeds", "--psi", "--center"}
+    assert not any(word.startswith("--psi") for word in words if record.get("psi") is True)
+
+
+def test_a_record_cannot_stand_in_for_what_info_finds(run: Run) -> None:
+    claims = {"what": "network", "file": "/etc/hostname", "made by": "me", "again": "rm -r x",
+              "network is": "here, unchanged", "record": {"what": "x"},
+              "size": "1 x 1"}  # fmt: skip
+    name = _marked("a.png", **claims, settings={"what": "run", "file": "b", "seeds": "0"})
+
+    told = json.loads(run("info", name, "--json").stdout)
+    lines = run("info", name).stdout.splitlines()
+
+    assert (told["what"], told["file"], told["size"]) == ("picture", name, "2 x 2 RGB")
+    assert told["network is"].startswith("not here") and told["again"].startswith("stylecli gen")
+    assert told["record"]["made by"] == "stylecli 0.1.0, a generated picture"
+    for finding in ("what", "file", "size", "network is", "again"):
+        assert sum(line.split("  ")[0] == finding for line in lines) == 1
+
+
+@pytest.mark.parametrize("kind", ["outside", "above", "proc", "pipe", "device", "folder", "small"])
+def test_only_plain_files_of_this_folder_are_hashed(
+    run: Run, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    outside = Path("elsewhere.safetensors").resolve()
+    outside.write_bytes(bytes(1000))
+    Path("sub").mkdir()
+    Path("sub/small").write_bytes(b"x")
+    os.mkfifo("pipe")
+    monkeypatch.chdir("sub")
+    file = {
+        "outside": str(outside), "above": f"../{outside.name}", "proc": "/proc/self/pagemap",
+        "pipe": "pipe", "device": "/dev/zero", "folder": ".", "small": "small",
+    }[kind]  # fmt: skip
+    os.mkfifo("pipe")
+    monkeypatch.setattr(weights, "file_sha256", lambda path: pytest.fail(f"hashed {path}"))
+
+    name = _marked("a.png", network={"file": file, "sha256": "0" * 64})
+
+    assert "not here" in json.loads(run("info", name, "--json").stdout)["network is"]
+
+
+@pytest.mark.parametrize("digest", ["0", 5, None, ["0" * 64], "G" * 64, "0" * 65])
+def test_what_is_no_digest_has_nothing_hashed(
+    run: Run, monkeypatch: pytest.MonkeyPatch, digest: Any
+) -> None:
+    monkeypatch.setattr(weights, "file_sha256", lambda path: pytest.fail(f"hashed {path}"))
+    name = _marked("a.png", network={"file": "tiny.safetensors", "sha256": digest})
+
+    assert "not told" in json.loads(run("info", name, "--json").stdout)["network is"]
+
+
+def test_finding_a_network_hashes_few_snapshots_and_each_once(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(25):
+        home = Path(f"runs/{number:05d}-x/network-snapshot-000001.safetensors")
+        home.parent.mkdir(parents=True)
+        home.write_bytes(b"%300d" % number)
+    hashed: list[Path] = []
+    digest = weights.file_sha256
+
+    def count(path: Path) -> str:
+        hashed.append(path)
+        return digest(path)
+
+    monkeypatch.setattr(weights, "file_sha256", count)
+    other_size = {"file": "x.safetensors", "sha256": "0" * 64, "bytes": 301}
+    wanted = _marked("b.png", network=other_size)
+    assert "not here" in run("info", wanted).stdout and hashed == []
+
+    name = _marked("a.png")
+    told = [run("info", name).stdout for _ in range(4)]
+    assert [("not found yet" in text) for text in told] == [True, True, False, False]
+    assert len(hashed) == len(set(hashed)) == 25  # ten, ten, five, none
+
+    last = "runs/00024-x/network-snapshot-000001.safetensors"
+    hashed.clear()
+    found = _marked("c.png", network={"file": None, "sha256": digest(Path(last))})
+    assert f"here, as {last}" in run("info", found).stdout and hashed == [Path(last)]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_pipe_or_a_device_is_refused(run: Run, kind: str) -> None:
+    os.mkfifo("pipe.png")
+
+    result = run("info", "pipe.png" if kind == "pipe" else "/dev/zero")
+
+    assert isinstance(result.exception, DataError) and "is a pipe" in str(result.exception)
+
+
+def test_a_demos_record_cannot_stand_in_for_what_info_finds(run: Run) -> None:
+    Path("d").mkdir()
+    Path("d/demo.json").write_text('{"what": "network", "run": {"what": "x"}, "seed": 4}')
+
+    told = json.loads(run("info", "d", "--json").stdout)
+
+    assert told == {"what": "demo", "folder": "d", "seed": 4}
+
+
 @pytest.mark.parametrize("error", [RuntimeError, RecursionError, Image.DecompressionBombError])
 def test_whatever_a_decoder_raises_is_a_sentence(
     run: Run, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
@@ -97,7 +232,8 @@ def test_a_picture_is_explained(run: Run) -> None:
     lines = run("info", "here/seed0003.png").stdout.splitlines()
 
     assert lines[0].split() == ["what", "picture"]
-    assert "network is  here, unchanged" in lines and "seeds       3" in lines
+    assert "network is         here, unchanged" in lines
+    assert "record.seeds       3" in lines
 
 
 def test_a_moved_network_is_found_by_its_hash(run: Run) -> None:
@@ -138,7 +274,9 @@ def test_a_picture_that_names_its_network_by_hash_alone_is_explained(run: Run) -
 
     told = json.loads(run("info", "fakes.png", "--json").stdout)
 
-    assert told["made by"] == "stylecli 0.1.0, a generated picture" and told["figure"] == "fakes"
+    record = told["record"]
+    assert record["made by"] == "stylecli 0.1.0, a generated picture"
+    assert record["figure"] == "fakes"
     assert told["network is"].startswith("not here") and "again" not in told
 
 
@@ -185,7 +323,7 @@ def test_saved_styles_are_explained(run: Run) -> None:
     told = json.loads(run("info", "faces.npz", "--json").stdout)
 
     assert (told["what"], told["faces"], told["layers"], told["w_dim"]) == ("styles", 2, 6, 8)
-    assert told["made by"] == "stylecli 9, styles"
+    assert told["record"]["made by"] == "stylecli 9, styles"
 
 
 def test_styles_of_other_tools_are_explained_and_drawn(run: Run) -> None:

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import typer
 from PIL import Image
 from typer.testing import CliRunner
 
 import stylecli
+from stylecli import provenance
 from stylecli.cli.app import app
 from stylecli.images import read_provenance
 from stylecli.provenance import remake_command
@@ -82,3 +84,24 @@ def test_the_named_command_makes_the_same_pixels(labelled_run: Path, line: str) 
     again = Path("again", made.name)
     np.testing.assert_array_equal(_pixels(again), _pixels(made))
     assert again.read_bytes() == made.read_bytes()
+
+
+@pytest.mark.parametrize("command", ["generate", "mix", "interpolate", "figures"])
+def test_what_is_repeated_is_what_the_command_knows(command: str) -> None:
+    """A new option of a drawing command belongs into ``_REPEATED``, or here with the reason."""
+    told: Any = typer.main.get_command(app)
+    options = {
+        option.lstrip("-").replace("-", "_"): getattr(parameter, "is_flag", False)
+        for parameter in told.commands[command].params
+        if parameter.param_type_name == "option"
+        for option in parameter.opts
+        if option.startswith("--")
+    }
+    where_to_write = {"out", "force", "save_ws"}
+    how_to_run = {"json", "quiet", "batch"}  # decide nothing about the pixels
+    other_names = {"network", "class"}
+    rest = options.keys() - where_to_write - how_to_run - other_names
+
+    flags = {name for name in rest if options[name]}
+    assert flags == set(provenance._FLAGS[command])
+    assert rest - flags == provenance._REPEATED[command]
