@@ -12,7 +12,7 @@ from stylecli import __version__
 from stylecli.distributed import Ranks
 from stylecli.hardware import resolve_device
 from stylecli.metrics.classifiers import AttributeClassifiers
-from stylecli.metrics.collecting import digest_of
+from stylecli.metrics.collecting import StatisticsCache, digest_of
 from stylecli.metrics.fakes import (
     LabelSource,
     PictureSet,
@@ -22,21 +22,20 @@ from stylecli.metrics.fakes import (
     labels_digest,
     level_for,
 )
-from stylecli.metrics.measuring_meter import Meter
 from stylecli.metrics.metric_tasks import PathTask, PictureTask, SeparabilityTask, Task
 from stylecli.metrics.path_measuring import measure_path
 from stylecli.metrics.picture_measuring import (
     FakeSource,
     Measuring,
+    Meter,
     count_pictures,
     measure_pictures,
+    places_of,
 )
 from stylecli.metrics.picture_sets import DatasetPictures, MeasuredSet, choose
 from stylecli.metrics.planning import Samples, plan, plan_sets
-from stylecli.metrics.real_passes import places_of
 from stylecli.metrics.results import MetricResult
 from stylecli.metrics.separability_results import SHARE, judge_spaces, share_samples
-from stylecli.metrics.statistics_cache import StatisticsCache
 from stylecli.networks.bundle import Bundle
 from stylecli.networks.stylegan1 import Generator
 from stylecli.progress import Progress, silent

@@ -9,8 +9,7 @@ from stylecli import __version__
 from stylecli.errors import StyleCLIError
 from stylecli.features.lpips import LPIPS, MIN_SIDE
 from stylecli.interop.feature_weights import obtain
-from stylecli.metrics.collecting import Collected, Needs, digest_of
-from stylecli.metrics.collection_pass import Wanted, run_pass
+from stylecli.metrics.collecting import Collected, Needs, Wanted, digest_of, run_pass
 from stylecli.metrics.fakes import LabelSource
 from stylecli.metrics.metric_tasks import PathTask
 from stylecli.metrics.path_length import measure_path_distances, ppl_trim

@@ -1,6 +1,8 @@
 """Metrics on pictures: all feature networks see the fakes once, then the reals, then come scores.
 
-The same for a generator's pictures and for two sets of pictures.
+The same for a generator's pictures and for two sets of pictures. Metrics choose real pictures for
+themselves: all, the first, or the same random ones. What the metrics of one network choose is
+joined, and each takes its own from what streams past.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,27 +15,95 @@ from numpy.typing import NDArray
 
 from stylecli import __version__
 from stylecli.distributed import Ranks
-from stylecli.errors import StyleCLIError
-from stylecli.features.extractors import STAND_IN, Extractor, open_extractors
+from stylecli.errors import StyleCLIError, UsageError
+from stylecli.features.extractors import STAND_IN, Extractor, Features, open_extractors
 from stylecli.interop.feature_weights import obtain
 from stylecli.metrics.collecting import (
+    SMALL,
+    Add,
     Classify,
     Collected,
+    Extract,
+    Read,
+    StatisticsCache,
+    Wanted,
     digest_of,
     needs_of,
     probabilities,
+    run_pass,
 )
-from stylecli.metrics.collection_pass import Add, Wanted, run_pass
-from stylecli.metrics.feature_streams import Extract, Read
-from stylecli.metrics.measuring_meter import Meter
-from stylecli.metrics.metric_tasks import PictureTask
-from stylecli.metrics.picture_scores import failed, score
-from stylecli.metrics.picture_sets import MeasuredSet
-from stylecli.metrics.real_passes import Numbers, RealPass, choose_reals, places_of, share_reals
+from stylecli.metrics.frechet import frechet_distance, moments_distance
+from stylecli.metrics.kernel import kernel_distance
+from stylecli.metrics.metric_tasks import NEIGHBOURS, PictureTask
+from stylecli.metrics.picture_sets import MeasuredSet, choose
 from stylecli.metrics.results import MetricResult
-from stylecli.metrics.statistics_cache import StatisticsCache
+from stylecli.progress import Progress
+from stylecli.statistics.neighbours import precision_recall
 
+Numbers = NDArray[np.int64]
 _REAL_BATCH = 32  # real pictures at a time
+KID_SUBSETS = 100
+KID_SUBSET_SIZE = 1000
+
+
+class Meter:
+    """Adds up pictures and pairs of every phase; ``total`` is known before."""
+
+    def __init__(self, report: Progress, total: float) -> None:
+        self._report, self._done, self._total = report, 0.0, total
+
+    def add(self, count: float, note: str) -> None:
+        """Say that ``count`` more are done."""
+        if count:
+            self._done += count
+            self._report(self._done, self._total, note)
+
+    def share(self, size: float) -> Progress:
+        """Return a progress callback for a part of the whole, ``size`` of its units."""
+        before = self._done
+
+        def report(done: float, total: float, note: str = "") -> None:
+            self._done = before + round(size * done / total)
+            self._report(self._done, self._total, note)
+
+        return report
+
+
+@dataclass(frozen=True)
+class RealPass:
+    """Real pictures that are read and shown together, and the metrics that look at them."""
+
+    numbers: Numbers  # in their set, ascending
+    tasks: tuple[PictureTask, ...]
+
+
+def share_reals(tasks: Sequence[PictureTask], size: int) -> list[RealPass]:
+    """Return the passes over a set of ``size`` pictures that ``tasks`` need, in their order.
+
+    Views that look at the same pictures share a pass, so that those are read once.
+    """
+    looking = [task for task in tasks if task.reals and size]
+    joined: dict[str, Numbers] = {}
+    for task in looking:
+        chosen, _ = choose_reals(task, size)
+        joined[task.view.key] = np.union1d(joined.get(task.view.key, chosen), chosen)
+    passes: dict[bytes, RealPass] = {}
+    for task in looking:
+        numbers = joined[task.view.key]
+        others = passes.get(numbers.tobytes(), RealPass(numbers, ())).tasks
+        passes[numbers.tobytes()] = RealPass(numbers, (*others, task))
+    return list(passes.values())
+
+
+def choose_reals(task: PictureTask, size: int) -> tuple[Numbers, str]:
+    """Return the numbers of the real pictures of a task, ascending, and in words which they are."""
+    return choose(task.reals, size, first=task.published_count or task.full)
+
+
+def places_of(chosen: Numbers, numbers: Numbers) -> Numbers | None:
+    """Return where ``chosen`` stand in ``numbers``; None where they are the first of them."""
+    places: Numbers = np.searchsorted(numbers, chosen)
+    return None if places[-1] == len(places) - 1 else places
 
 
 @dataclass(frozen=True)
@@ -247,3 +317,85 @@ def count_pictures(tasks: Sequence[PictureTask], reals: int) -> int:
     """
     fakes = max((task.fakes for task in tasks), default=0)
     return fakes + sum(len(shown.numbers) for shown in share_reals(tasks, reals))
+
+
+def score(
+    task: PictureTask,
+    extractor: Extractor,
+    reals: Collected | None,
+    fakes: Collected,
+    common: Mapping[str, Any],
+) -> list[MetricResult]:
+    """Return the results of ``task``: one, or two for precision and recall.
+
+    What cannot be computed from these features comes back as a result without a value that says
+    why. ``common["seed"]`` chooses the subsets of a kernel distance.
+    """
+    definition = {
+        **common,
+        "features": extractor.name,
+        "features_sha256": extractor.sha256,
+        "features_precision": extractor.precision,
+        "resize": extractor.resize,
+        "fakes": task.fakes,
+        "reals": task.reals or None,
+    }
+    try:
+        values, more = _values(task, reals, fakes, int(common["seed"]))
+    except MemoryError:
+        reason = f"{task.fakes} and {task.reals} pictures do not fit into memory: give --samples"
+        return [failed(task, reason, definition)]
+    except StyleCLIError as error:
+        return [failed(task, str(error), definition)]
+    return [
+        MetricResult(name, value, std, note=task.note, definition=definition | more)
+        for name, (value, std) in zip(task.names, values, strict=True)
+    ]
+
+
+def failed(task: PictureTask, reason: str, definition: Mapping[str, Any]) -> MetricResult:
+    """Return a result without a number."""
+    return MetricResult(task.name, None, skipped=reason, note=task.note, definition=definition)
+
+
+def _values(
+    task: PictureTask, reals: Collected | None, fakes: Collected, seed: int
+) -> tuple[list[tuple[float, float | None]], dict[str, Any]]:
+    if task.kind == "is":
+        assert fakes.scores is not None
+        mean, std = fakes.scores.result()
+        return [(mean, std)], {"splits": fakes.scores.splits, "std_over": "splits"}
+    assert reals is not None
+    if task.kind == "fid":
+        if max(task.fakes, task.reals) <= SMALL:
+            value = frechet_distance(reals.rows, fakes.rows, task.ddof)
+        else:
+            assert reals.moments is not None and fakes.moments is not None
+            value = moments_distance(reals.moments, fakes.moments, task.ddof)
+        return [(value, None)], {"ddof": task.ddof}
+    if task.kind == "kid":
+        # Subsets of half the pictures at most: whole sets would show no spread.
+        size = min(KID_SUBSET_SIZE, max(2, min(task.fakes, task.reals) // 2))
+        rng = np.random.Generator(np.random.Philox(key=[seed, 2]))
+        mean, std = kernel_distance(
+            reals.rows, fakes.rows, subsets=KID_SUBSETS, subset_size=size, rng=rng
+        )
+        return [(mean, std)], {"subsets": KID_SUBSETS, "subset_size": size, "std_over": "subsets"}
+    if task.kind == "pr":
+        precision, recall = precision_recall(reals.rows, fakes.rows, NEIGHBOURS)
+        kept = {"k": NEIGHBOURS, "feature_type": str(fakes.rows.dtype)}
+        return [(precision, None), (recall, None)], kept
+    spread = mean_pairwise_distance(reals.rows)
+    value = mean_pairwise_distance(fakes.rows) / max(spread, 1e-12)
+    return [(value, None)], {"rows": len(fakes.rows), "rows_of_reals": len(reals.rows)}
+
+
+def mean_pairwise_distance(features: Features) -> float:
+    """Return the mean Euclidean distance over all pairs of rows of features [N, d], N > 1."""
+    if len(features) < 2:
+        raise UsageError(f"{len(features)} rows have no pairs: expected at least 2")
+    x = features.astype(np.float64)
+    squares = np.square(x).sum(axis=1)
+    distances = np.sqrt(np.maximum(squares[:, None] + squares - 2.0 * (x @ x.T), 0.0))
+    np.fill_diagonal(distances, 0.0)
+    return float(distances.sum() / (len(x) * (len(x) - 1)))

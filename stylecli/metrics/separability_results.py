@@ -7,8 +7,7 @@ from typing import Any
 from stylecli import __version__
 from stylecli.errors import StyleCLIError
 from stylecli.metrics.classifiers import AttributeClassifiers
-from stylecli.metrics.collecting import Collected, Needs, digest_of
-from stylecli.metrics.collection_pass import Wanted
+from stylecli.metrics.collecting import Collected, Needs, Wanted, digest_of
 from stylecli.metrics.metric_tasks import SeparabilityTask
 from stylecli.metrics.picture_measuring import Beside, Measuring
 from stylecli.metrics.results import MetricResult

@@ -20,8 +20,7 @@ import numpy as np
 import scipy
 import scipy.linalg
 
-from stylecli.metrics.frechet import statistics_distance
-from stylecli.metrics.moments import moments_of
+from stylecli.metrics.frechet import moments_of, statistics_distance
 
 _CHUNK = 2000
 

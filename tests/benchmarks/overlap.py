@@ -28,9 +28,9 @@ import stylecli
 from stylecli.features.inception import InceptionV3
 from stylecli.features.resizing import resize_clean
 from stylecli.hardware import resolve_device
-from stylecli.metrics import moments
+from stylecli.metrics import frechet
+from stylecli.metrics.collecting import stream_features
 from stylecli.metrics.fakes import draw_samples
-from stylecli.metrics.feature_streams import stream_features
 from stylecli.networks.stylegan1 import Generator
 from stylecli.shipped import shipped_network
 
@@ -54,7 +54,7 @@ def main() -> None:
     )
     show_parts(generator, inception, chosen.batch)
     torch.set_num_threads(chosen.threads)
-    moments.BLOCK = chosen.count // 2  # so that a short turn has its share of products
+    frechet.BLOCK = chosen.count // 2  # so that a short turn has its share of products
     pool = ThreadPoolExecutor(chosen.threads)
 
     def draw(numbers: range) -> list[NDArray[Any]]:
@@ -97,8 +97,8 @@ def show_parts(generator: Generator, inception: InceptionV3, batch: int) -> None
     draws = partial(draw_samples, generator, batch, seed=0, batch=batch, labels=None)
     pictures = next(iter(draws())).pictures
     large = np.random.default_rng(0).integers(0, 256, (4, 3, 1024, 1024), np.uint8)
-    kept = moments.Moments(2048)
-    rows = np.random.default_rng(0).normal(size=(moments.BLOCK, 2048)).astype(np.float32)
+    kept = frechet.Moments(2048)
+    rows = np.random.default_rng(0).normal(size=(frechet.BLOCK, 2048)).astype(np.float32)
     parts: dict[str, tuple[Callable[[], Any], int]] = {
         "drawing": (lambda: [sample.pictures for sample in draws()], batch),
         "Inception": (lambda: inception(pictures, outputs=["2048"]), batch),
@@ -118,7 +118,7 @@ def show_parts(generator: Generator, inception: InceptionV3, batch: int) -> None
 
 def collect(stream: Iterator[dict[str, NDArray[Any]]], apart: bool) -> None:
     """Add up what streams, in a thread of its own if asked for."""
-    kept = moments.Moments(2048)
+    kept = frechet.Moments(2048)
     if not apart:
         for features in stream:
             kept.add(features["net"])

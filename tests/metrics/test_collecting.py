@@ -5,10 +5,16 @@ import pytest
 
 from stylecli.distributed import Ranks
 from stylecli.features.extractors import VGG16_FC2
-from stylecli.metrics.collecting import Collected, Needs, needs_of, probabilities
-from stylecli.metrics.collection_pass import Wanted, run_pass
+from stylecli.metrics.collecting import (
+    Collected,
+    Needs,
+    StatisticsCache,
+    Wanted,
+    needs_of,
+    probabilities,
+    run_pass,
+)
 from stylecli.metrics.metric_tasks import PictureTask
-from stylecli.metrics.statistics_cache import StatisticsCache
 
 COUNT, WIDTH = 2500, 12
 ROWS = np.random.default_rng(0).normal(size=(COUNT, WIDTH)).astype(np.float32)
@@ -87,7 +93,7 @@ def test_statistics_are_as_large_for_many_pictures_as_for_few():
 
 
 def test_the_oldest_statistics_make_room(empty_cache, monkeypatch):
-    monkeypatch.setattr("stylecli.metrics.statistics_cache.MOST_BYTES", 40_000)
+    monkeypatch.setattr("stylecli.metrics.collecting.MOST_BYTES", 40_000)
     cache = StatisticsCache()
     for name in "abc":
         collected = Collected(300, Needs("rows", 300))
