@@ -115,6 +115,7 @@ def find_dataset(data: Path | None = None, root: Path = Path(), run: Path | None
 
 def describe_unfinished(dataset: Path) -> str:
     """Say what to do where only the unfinished part of a dataset lies; empty where none does."""
+    dataset = Path(os.path.realpath(dataset)) if dataset.is_symlink() else dataset
     part = dataset.with_name(dataset.name + ".part")
     if not (part / "data.mdb").is_file():
         return ""

@@ -29,6 +29,9 @@ class Entry:
         yield layout.digest_key(index), self.digest
         for level, image in enumerate(self.images):
             yield layout.image_key(index, level), image
+        if len(self.images) > 1:
+            digests = (layout.pixel_digest(image) for image in self.images[1:])
+            yield layout.levels_key(index), b"".join(digests)
         if self.metadata:
             yield layout.metadata_key(index), self.metadata
         if self.label:

@@ -35,7 +35,12 @@ class Database:
             check_pages(self._file)
         try:
             self._env: lmdb.Environment = lmdb.open(
-                str(folder), map_size=FIRST_MAP_BYTES, sync=durable, lock=shared, meminit=False
+                str(folder),
+                map_size=FIRST_MAP_BYTES,
+                sync=durable,
+                lock=shared,
+                meminit=False,
+                mode=0o666,  # less the umask, as for every other file
             )
         except (OSError, lmdb.Error) as error:
             if "already open" in str(error):

@@ -2,9 +2,10 @@
 
 LMDB maps its file into memory and believes every page number in it, so a file that was cut short or
 overwritten ends the process (SIGBUS, SIGSEGV) instead of raising. ``check_whole`` reads the two
-meta pages and compares what they need with the size of the file: cheap, done at every opening.
-``check_pages`` walks all pages of the tree: done where a file is going to be written to, and by
-``stylecli check``. The layout is that of LMDB 0.9 on 64-bit machines.
+meta pages and compares what they need with the size of the file. ``check_tree`` also walks all
+pages that a reader follows, and is done at every opening: without it one wrong byte ends the
+process. ``check_pages`` looks at the pages of large values, too: done where a file is going to be
+written to, and by ``stylecli check``. The layout is that of LMDB 0.9 on 64-bit machines.
 
     page   number u64, pad u16, flags u16, lower u16, upper u16 (overflow: u32 pages in a row)
     meta   page header, magic u32, version u32, address u64, map size u64, two trees (free, main)
@@ -13,13 +14,17 @@ meta pages and compares what they need with the size of the file: cheap, done at
     node   size low u16, size high u16, flags u16, key bytes u16, key, value
 """
 
-import mmap
 import struct
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 from stylecli.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 _MAGIC, _VERSION = 0xBEEFC0DE, 1
 _PAGE = struct.Struct("<QHHHH")
@@ -30,6 +35,9 @@ _BIG = 0x01  # the node's value lies on pages of its own
 _INTEGER_KEYS = 0x08
 _NO_PAGE = 2**64 - 1
 _MAX_DEPTH = 32  # LMDB's own cursor stack
+
+# Files whose pages this process has walked, as they were then: device, inode, size, time.
+_walked: set[tuple[int, int, int, int]] = set()
 
 
 @dataclass(frozen=True)
@@ -103,28 +111,46 @@ def pad_file(path: Path) -> None:
             file.truncate(meta.file_bytes)
 
 
-def check_pages(path: Path) -> None:
-    """Walk every page of the main tree; raise DataError when one is not what LMDB expects.
+def check_tree(path: Path) -> None:
+    """Walk what a reader of the file follows, once per process for a file that stays as it is.
 
-    After this no reading of the (unchanged) file can leave it. Values are not looked at: pixels
-    have their own digests.
+    After this no reading of the (unchanged) file can leave it. Pages of large values, nearly all of
+    a dataset, are not read: it takes half a second for a million pictures. Raises DataError.
     """
+    status = path.stat()
+    known = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    if known in _walked:
+        return
+    _walk(path, values=False)
+    _walked.add(known)
+
+
+def check_pages(path: Path) -> None:
+    """Walk every page of both trees; raise DataError when one is not what LMDB expects.
+
+    After this no writing to the (unchanged) file can leave it either. Values are not looked at:
+    pixels have their own digests.
+    """
+    _walk(path, values=True)
+
+
+def _walk(path: Path, *, values: bool) -> None:
     check_whole(path)
     meta = read_meta(path)
     if meta is None:
         return
-    with (
-        open(path, "rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
-    ):
-        try:
-            walk = _Walk(content, meta)
-            walk.go(meta.free)
+    try:
+        with open(path, "rb") as file:
+            walk = _Walk(file, meta, values)
+            if values:
+                walk.go(meta.free)  # readers do not look at it
             walk.go(meta.main)
-        except (ValueError, struct.error) as error:
-            raise DataError(
-                f"{path} is damaged: {error}; copy it again, or pack the pictures again"
-            ) from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+    except (ValueError, struct.error) as error:
+        raise DataError(
+            f"{path} is damaged: {error}; copy it again, or pack the pictures again"
+        ) from None
 
 
 def _parse_meta(start: bytes) -> Meta | None:
@@ -152,10 +178,11 @@ def _parse_meta(start: bytes) -> Meta | None:
 
 
 class _Walk:
-    """A walk over one tree that raises ValueError at the first page that is wrong."""
+    """A walk over the trees of a file that raises ValueError at the first page that is wrong."""
 
-    def __init__(self, content: mmap.mmap, meta: Meta) -> None:
-        self._content, self._meta = content, meta
+    def __init__(self, file: BinaryIO, meta: Meta, values: bool) -> None:
+        self._file, self._meta = file, meta
+        self._values = values  # whether to look at the pages of large values, too
         self._seen = bytearray(meta.last_page + 1)
 
     def go(self, tree: Tree) -> None:
@@ -164,59 +191,82 @@ class _Walk:
         todo = [(tree.root, 1)]
         while todo:
             number, level = todo.pop()
-            is_leaf = level == tree.depth
-            start = self._enter(number, _LEAF if is_leaf else _BRANCH)
-            for offset in self._nodes(number, start):
-                low, high, flags, key_bytes = _NODE.unpack_from(self._content, offset)
-                if is_leaf:
-                    self._value(number, start, offset, low | high << 16, flags, key_bytes)
-                else:
-                    todo.append((low | high << 16 | flags << 32, level + 1))
-                    self._within(number, offset + _NODE.size + key_bytes - start)
+            if level == tree.depth:
+                self._leaf(number)
+            else:
+                todo += [(child, level + 1) for child in self._branch(number)]
 
-    def _enter(self, number: int, kind: int) -> int:
-        """Check a page's number, kind, and that it is met once; return where it starts."""
-        if not 2 <= number <= self._meta.last_page:
-            raise ValueError(f"page {number} does not exist")
-        if self._seen[number]:
-            raise ValueError(f"page {number} is used twice")
-        self._seen[number] = 1
-        start = number * self._meta.page_bytes
-        own, _, flags, _, _ = _PAGE.unpack_from(self._content, start)
-        if own != number or flags & ~0x10 != kind:
-            raise ValueError(f"page {number} is not what the pages before it say")
-        return start
+    def _branch(self, number: int) -> list[int]:
+        """Check a page of the tree's inside; return the pages below."""
+        _, nodes = self._nodes(number, _BRANCH)
+        if nodes.shape[1] < 2:
+            raise ValueError(f"page {number} leads to one page only")  # LMDB would abort
+        low, high, top, key_bytes = nodes[1:]
+        self._within(number, nodes[0] + _NODE.size + key_bytes)
+        below: list[int] = (low | high << 16 | top << 32).tolist()
+        return below
 
-    def _nodes(self, number: int, start: int) -> list[int]:
-        """Return where the nodes of a page start."""
-        lower, upper = struct.unpack_from("<HH", self._content, start + 12)
-        if not _PAGE.size < lower <= upper <= self._meta.page_bytes or lower & 1:
-            raise ValueError(f"page {number} has no room for its own entries")
-        offsets = struct.unpack_from(f"<{(lower - _PAGE.size) // 2}H", self._content, start + 16)
-        if min(offsets) < upper or max(offsets) > self._meta.page_bytes - _NODE.size:
-            raise ValueError(f"page {number} has entries outside of itself")
-        return [start + offset for offset in offsets]
+    def _leaf(self, number: int) -> None:
+        """Check that a leaf's values lie within it, or on pages of their own."""
+        import numpy as np
 
-    def _value(
-        self, number: int, start: int, offset: int, size: int, flags: int, key_bytes: int
-    ) -> None:
-        """Check that a leaf's value lies within its page, or on pages of its own."""
-        value = offset + _NODE.size + key_bytes
-        if flags & ~_BIG:
+        page, nodes = self._nodes(number, _LEAF)
+        low, high, flags, key_bytes = nodes[1:]
+        if (flags & ~_BIG).any():
             raise ValueError(f"page {number} has an entry of an unknown kind")
-        if not flags & _BIG:
-            return self._within(number, value + size - start)
-        self._within(number, value + 8 - start)
-        (first,) = struct.unpack_from("<Q", self._content, value)
-        there = self._enter(first, _OVERFLOW)
-        (pages,) = struct.unpack_from("<I", self._content, there + 12)
+        big, starts, sizes = flags > 0, nodes[0] + _NODE.size + key_bytes, low | high << 16
+        self._within(number, starts + np.where(big, 8, sizes))
+        for start, size in zip(starts[big].tolist(), sizes[big].tolist(), strict=True):
+            self._large(struct.unpack_from("<Q", page, start)[0], size)
+
+    def _large(self, first: int, size: int) -> None:
+        """Check the pages of one large value."""
         needed = -(-(size + _PAGE.size) // self._meta.page_bytes)
+        if not 2 <= first <= self._meta.last_page:
+            raise ValueError(f"page {first} does not exist")
+        if first + needed - 1 > self._meta.last_page:
+            raise ValueError(f"page {first} is too short for its value")
+        if not self._values:
+            return
+        header = self._enter(first, _PAGE.size, _OVERFLOW)
+        (pages,) = struct.unpack_from("<I", header, 12)
         if pages < needed or first + pages - 1 > self._meta.last_page:
             raise ValueError(f"page {first} is too short for its value")
         if any(self._seen[first + 1 : first + pages]):
             raise ValueError(f"page {first} runs into others")
         self._seen[first + 1 : first + pages] = b"\1" * (pages - 1)
 
-    def _within(self, number: int, end: int) -> None:
-        if end > self._meta.page_bytes:
+    def _nodes(self, number: int, kind: int) -> tuple[bytes, "npt.NDArray[np.int64]"]:
+        """Return a page and, of each of its nodes [5, N]: where it starts, and its four words."""
+        import numpy as np
+
+        size = self._meta.page_bytes
+        page = self._enter(number, size, kind)
+        words = np.frombuffer(page, "<u2")
+        lower, upper = int(words[6]), int(words[7])
+        if not _PAGE.size < lower <= upper <= size or lower & 1:
+            raise ValueError(f"page {number} has no room for its own entries")
+        starts = words[_PAGE.size // 2 : lower // 2].astype(np.int64)
+        if starts.min() < upper or starts.max() > size - _NODE.size or (starts & 1).any():
+            raise ValueError(f"page {number} has entries outside of itself")
+        return page, np.stack([starts, *(words[starts // 2 + place] for place in range(4))])
+
+    def _enter(self, number: int, size: int, kind: int) -> bytes:
+        """Check a page's number, kind, and that it is met once; return its first bytes."""
+        if not 2 <= number <= self._meta.last_page:
+            raise ValueError(f"page {number} does not exist")
+        if self._seen[number]:
+            raise ValueError(f"page {number} is used twice")
+        self._seen[number] = 1
+        self._file.seek(number * self._meta.page_bytes)
+        page = self._file.read(size)
+        if len(page) < size:
+            raise ValueError(f"page {number} is not there")
+        own, _, flags, _, _ = _PAGE.unpack_from(page)
+        if own != number or flags & ~0x10 != kind:
+            raise ValueError(f"page {number} is not what the pages before it say")
+        return page
+
+    def _within(self, number: int, ends: "npt.NDArray[np.int64]") -> None:
+        if ends.max() > self._meta.page_bytes:
             raise ValueError(f"page {number} has an entry that runs out of it")

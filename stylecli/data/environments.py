@@ -6,7 +6,7 @@ from pathlib import Path
 
 import lmdb
 
-from stylecli.data.database_file import check_whole
+from stylecli.data.database_file import check_tree
 from stylecli.data.layout import DATA_FILE
 from stylecli.errors import DataError
 
@@ -34,8 +34,8 @@ _shared: weakref.WeakValueDictionary[tuple[int, int], SharedEnvironment] = (
 def open_environment(path: Path) -> SharedEnvironment:
     """Open the LMDB in the folder ``path``; keep the result as long as it is read.
 
-    LMDB trusts what it maps, so the file's size is checked first. Raises OSError when there is no
-    such file and DataError when it is no LMDB or was cut short.
+    LMDB trusts what it maps, so the file's pages are walked first. Raises OSError when there is no
+    such file and DataError when it is no LMDB, is damaged or was cut short.
     """
     file = path / DATA_FILE
     status = file.stat()
@@ -45,7 +45,7 @@ def open_environment(path: Path) -> SharedEnvironment:
         return environment
     if environment is not None:
         environment.lmdb.close()  # a parent's, inherited by fork: drop our copy of it, open anew
-    check_whole(file)
+    check_tree(file)
     try:
         environment = _shared[key] = SharedEnvironment(path)
     except lmdb.Error as error:

@@ -5,6 +5,7 @@
     l/ + index          its label: one int64, or float32 [L]; little-endian
     m/ + index          what is known of it, as JSON: author, licence, source, attributes
     d/ + index          SHA-256 of its raw pixels (uint8 [C, H, W] in C order)
+    h/ + index          SHA-256 of what is stored at each level from 1 on, if there are such
     s/ + number         a picture that was left out, as JSON: name, cause
     _labels             all labels as one array: int64 [N] or float32 [N, L], little-endian
     _meta               the header, as JSON; written last, with "complete": true
@@ -60,12 +61,17 @@ def digest_key(index: int) -> bytes:
     return b"d/" + struct.pack(">Q", index)
 
 
+def levels_key(index: int) -> bytes:
+    """Return the key of the digests of a picture's lower levels."""
+    return b"h/" + struct.pack(">Q", index)
+
+
 def skipped_key(number: int) -> bytes:
     """Return the key of what is known of a picture that was left out."""
     return b"s/" + struct.pack(">Q", number)
 
 
-def pixel_digest(pixels: bytes) -> bytes:
+def pixel_digest(pixels: "bytes | memoryview[int]") -> bytes:
     """Return the digest of one picture: SHA-256 of its raw pixels, whatever the codec."""
     return hashlib.sha256(pixels).digest()
 
@@ -110,9 +116,10 @@ def _check_numbers(path: Path, header: dict[str, Any]) -> None:
         "channels": (1, 4),
         "levels": (1, MAX_RESOLUTION.bit_length()),
         "label_dim": (0, MAX_LABEL_DIM),
+        "skipped": (0, MAX_COUNT),
     }
     for name, (low, high) in limits.items():
-        value = header.get(name)
+        value = header.get(name, 0 if name == "skipped" else None)
         if type(value) is not int or not low <= value <= high:
             raise DataError(
                 f"the header of {path} says {name} = {value!r}: expected {low} to {high}; "
@@ -141,3 +148,28 @@ def _check_numbers(path: Path, header: dict[str, Any]) -> None:
         raise DataError(f"the header of {path} does not name its {header['label_dim']} classes")
     if not isinstance(header.get("digest"), str):
         raise DataError(f"the header of {path} has no digest: pack the pictures again")
+    _check_records(path, header)
+
+
+def _check_records(path: Path, header: dict[str, Any]) -> None:
+    """Check what a header says beyond the pixels: how, when and in which steps it was packed."""
+    additions = header.get("additions", [])
+    tally = header.get("tally", {})
+    sound = {
+        "tool": isinstance(header.get("tool", ""), str),
+        "created": isinstance(header.get("created", ""), str),
+        "tally": isinstance(tally, dict) and all(type(n) is int for n in tally.values()),
+        "additions": isinstance(additions, list)
+        and all(
+            isinstance(entry, dict)
+            and type(entry.get("first")) is int
+            and type(entry.get("skipped")) is int
+            and "settings" in entry
+            for entry in additions
+        ),
+    }
+    if wrong := [name for name, is_sound in sound.items() if not is_sound]:
+        raise DataError(
+            f"the header of {path} says {wrong[0]} = {header[wrong[0]]!r}: the file is damaged, "
+            "copy it again, or pack the pictures again"
+        )

@@ -14,6 +14,7 @@ from stylecli.data.layout import DATA_FILE
 from stylecli.data.pack_report import PackReport, make_report
 from stylecli.data.pack_settings import MAX_PACKED_RESOLUTION, PackSettings
 from stylecli.data.preparation import Prepared, Recipe, Skipped, prepare_all
+from stylecli.data.publishing import real_path
 from stylecli.data.pyramid import count_levels
 from stylecli.data.reader import Dataset, open_dataset
 from stylecli.data.sources.base import Item, Label, Source, spread
@@ -105,6 +106,8 @@ def pack(
     count, (base_count, base_skipped) = len(job.indices), job.bases
     needed, free = _check_room(job, out)
     if job.base is not None:
+        # A picture that has changed would otherwise pass for one of a dataset just written.
+        job.base.verify(lambda done, total, note="": progress(done, total, "checking the dataset"))
         job.base.close()  # LMDB opens a file once per process
     position = 0
     try:
@@ -215,9 +218,10 @@ def _check_room(job: _Job, out: Path) -> tuple[int, int]:
     recipe, codec = job.recipe, job.settings.codec
     levels = count_levels(recipe.resolution) if job.settings.pyramid else 1
     needed = len(job.indices) * picture_bytes(recipe.channels, recipe.resolution, codec, levels)
-    unfinished = out.with_name(out.name + ".part") / DATA_FILE
+    target = real_path(out)
+    unfinished = target.with_name(target.name + ".part") / DATA_FILE
     have = unfinished.stat().st_size if unfinished.exists() else 0
-    return needed, check_room(out.parent, needed - have, is_exact=codec == "raw")
+    return needed, check_room(target.parent, needed - have, is_exact=codec == "raw")
 
 
 def _open_writer(job: _Job, out: Path, *, force: bool) -> DatasetWriter:

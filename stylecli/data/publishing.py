@@ -1,8 +1,8 @@
 """Give a finished dataset its name, and never take a name from what is no dataset."""
 
 import os
+import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 from stylecli.data.layout import DATA_FILE
@@ -11,6 +11,11 @@ from stylecli.errors import DataError
 from stylecli.files import sync_directory
 
 OWN_FILES = {DATA_FILE, "lock.mdb", LOCK_FILE}  # a killed writer may leave the locks behind
+
+
+def real_path(path: Path) -> Path:
+    """Return where a dataset lies: a link to a larger disk is followed, never replaced."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def check_target(path: Path, *, force: bool) -> None:
@@ -25,17 +30,48 @@ def check_target(path: Path, *, force: bool) -> None:
 
 
 def publish(part: Path, path: Path, owner: OwnerLock) -> None:
-    """Rename ``part`` to ``path``; what stands there is kept until that moment."""
+    """Rename ``part`` to ``path``; what stands there is removed only after that.
+
+    A full folder cannot be replaced in one step, so the old one is moved aside, and back if its
+    place cannot be taken. Whatever ends the process in between, ``settle`` brings in order.
+    """
     if sys.platform == "win32":
         owner.release()  # a folder with an open file in it cannot be renamed there
+    aside = replaced_path(path)
     if path.exists():
-        with tempfile.TemporaryDirectory(dir=path.parent) as aside:
-            os.replace(path, Path(aside) / "old")
-            os.replace(part, path)
-    else:
+        settle(path)
+        for name in ("", DATA_FILE):  # as private as it was
+            shutil.copymode(path / name, part / name)
+        os.replace(path, aside)
+    try:
         os.replace(part, path)
+    except BaseException:
+        if aside.exists():
+            os.replace(aside, path)
+        raise
     owner.folder = path
     sync_directory(path.parent)
+    settle(path)
+
+
+def replaced_path(path: Path) -> Path:
+    """Return where a dataset lies while another one takes its place; no hand gives such a name."""
+    return path.with_name(f".{path.name}.replaced")
+
+
+def settle(path: Path) -> None:
+    """Bring in order what was left by a kill while ``path`` was being replaced.
+
+    The old dataset is removed where the new one has its name, and else gets its name back. Only
+    for who holds the lock of the unfinished dataset.
+    """
+    aside = replaced_path(path)
+    if not aside.exists():
+        return
+    if path.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        os.replace(aside, path)
 
 
 def wipe(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Read a dataset: opened on first use, safe to pickle and to fork, quick to read in batches."""
 
 import contextlib
+import hashlib
 import operator
 import os
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,11 @@ from stylecli.data.environments import SharedEnvironment, open_environment
 from stylecli.data.pyramid import Pixels, box_mean, count_levels
 from stylecli.errors import DataError, UsageError
 from stylecli.files import parse_json
+from stylecli.progress import Progress, silent
 from stylecli.workspace import describe_unfinished
+
+_COPY_AGAIN = "copy it again, or pack the pictures again"
+_VERIFIED_BYTES = 16 << 20  # read at a time
 
 Shape = tuple[int, int, int]
 Labels = npt.NDArray[np.int64] | npt.NDArray[np.float32]
@@ -34,13 +39,17 @@ def open_dataset(path: Path | str) -> "Dataset":
 class Dataset:
     """Pictures with labels: ``len()``, ``[i]`` -> (uint8 [C, H, W], label), batches by ``read``.
 
-    Pictures that are added to the file later are not seen until it is opened again.
+    Pixels never pass unseen if they are not those that were packed: each picture is compared with
+    its digest the first time that it is read. Pictures that are added to the file later are not
+    seen until it is opened again.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self._environment: SharedEnvironment | None = None
         self._labels: Labels | None = None
+        self._rows_verified = False
+        self._verified: dict[int, bytearray] = {}  # level -> 1 for every picture that was compared
         self.info = layout.parse_header(self.path, self._get(layout.META_KEY))
         if self._get(layout.digest_key(len(self) - 1)) is None:
             raise DataError(
@@ -108,11 +117,14 @@ class Dataset:
             self._labels = labels.astype(dtype.newbyteorder("="))
         return self._labels
 
-    def read(self, indices: Sequence[int] | npt.NDArray[Any], level: int = 0) -> Pixels:
+    def read(
+        self, indices: Sequence[int] | npt.NDArray[Any], level: int = 0, *, verify: bool = True
+    ) -> Pixels:
         """Read a batch: uint8 [B, C, R >> level, R >> level].
 
         A level is the float box mean of the full picture, rounded once. Raises UsageError for a
-        level or an index that does not exist and DataError for damaged pixels.
+        level or an index that does not exist and DataError for pixels that are not those that were
+        packed, unless ``verify`` is off.
         """
         if not 0 <= level < count_levels(self.resolution):
             raise UsageError(f"level {level} does not exist in {self.resolution} px pictures")
@@ -120,17 +132,62 @@ class Dataset:
         side = self.resolution >> stored_level
         shape = (self.channels, side, side)
         batch = np.empty((len(indices), *shape), np.uint8)
+        if verify:
+            self.verify_rows()
+        verified = self._verified.setdefault(stored_level, bytearray(len(self)))
         with self._begin() as transaction:
             for row, index in enumerate(map(int, indices)):
                 batch[row] = self._pixels(transaction, index, stored_level, shape)
+                if verify and not verified[index]:
+                    self._verify(transaction, index, stored_level, batch[row])
+                    verified[index] = 1
         return box_mean(batch, level - stored_level)
 
+    def verify(self, progress: Progress = silent) -> None:
+        """Compare every picture with its digest; raise DataError at the first that differs."""
+        size = max(1, _VERIFIED_BYTES // (self.channels * self.resolution**2))
+        for start in range(0, len(self), size):
+            end = min(start + size, len(self))
+            self.read(range(start, end))
+            progress(end, len(self))
+
+    def verify_rows(self) -> None:
+        """Compare the digests with the header's and the labels with the pictures' own, once.
+
+        A second or less for a million pictures. Raises DataError when they differ.
+        """
+        if self._rows_verified:
+            return
+        digest, labels = hashlib.sha256(), hashlib.sha256()
+        with self._begin() as transaction:
+            for value in self._rows(transaction, layout.digest_key(0)):
+                digest.update(value)
+            if self.label_dim:
+                for value in self._rows(transaction, layout.label_key(0)):
+                    labels.update(value)
+        if digest.hexdigest() != self.digest:
+            raise DataError(
+                f"{self.path} is damaged: its header's digest is not that of its {len(self):,} "
+                f"pictures; {_COPY_AGAIN}"
+            )
+        if self.labels is not None:
+            stored = self.labels.astype(self.labels.dtype.newbyteorder("<"))
+            if hashlib.sha256(stored.tobytes()).digest() != labels.digest():
+                raise DataError(
+                    f"{self.path} is damaged: its list of labels differs from the pictures' own; "
+                    f"{_COPY_AGAIN}"
+                )
+        self._rows_verified = True
+
     def metadata(self, index: int) -> dict[str, Any]:
-        """Return what is known of a picture: author, licence, source, attributes; may be empty."""
+        """Return what is known of a picture: author, licence, source, attributes; may be empty.
+
+        Raises DataError when it is damaged.
+        """
         stored = self._get(layout.metadata_key(operator.index(index)))
-        known: dict[str, Any] = (
-            parse_json(stored, f"what {self.path} says of picture {index}") if stored else {}
-        )
+        known: dict[str, Any] = {}
+        if stored:
+            known = parse_json(stored, f"metadata of picture {index} in {self.path}")
         return known
 
     def item_digest(self, index: int) -> bytes:
@@ -147,11 +204,14 @@ class Dataset:
     def skipped(self) -> list[tuple[str, str]]:
         """Return (name, cause) of every picture that packing left out."""
         found = []
-        with self._begin() as transaction:
-            for number in range(int(self.info.get("skipped") or 0)):
-                if (text := transaction.get(layout.skipped_key(number))) is not None:
-                    entry = parse_json(bytes(text), f"what {self.path} says of skipped pictures")
-                    found.append((str(entry.get("name", "")), str(entry.get("cause", ""))))
+        end = layout.skipped_key(int(self.info.get("skipped", 0)))
+        with self._begin() as transaction, transaction.cursor() as cursor:
+            what = f"the list of skipped pictures in {self.path}"
+            more = cursor.set_range(layout.skipped_key(0))
+            while more and bytes(cursor.key()) < end:
+                entry = parse_json(bytes(cursor.value()), what)
+                found.append((str(entry.get("name")), str(entry.get("cause"))))
+                more = cursor.next()
         return found
 
     def close(self) -> None:
@@ -159,7 +219,7 @@ class Dataset:
         self._environment = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_environment": None}
+        return {**self.__dict__, "_environment": None, "_verified": {}}
 
     def _get(self, key: bytes) -> bytes | None:
         with self._begin() as transaction:
@@ -183,6 +243,45 @@ class Dataset:
             return decode(data, self.info["codec"], shape)
         except DataError as error:
             raise DataError(f"picture {index} of {self.path}: {error}") from None
+
+    def _verify(
+        self,
+        transaction: "lmdb.Transaction[memoryview[int]]",
+        index: int,
+        level: int,
+        pixels: Pixels,
+    ) -> None:
+        """Raise DataError unless a picture's pixels at a stored level are what was packed."""
+        place = slice((level - 1) * layout.DIGEST_BYTES, level * layout.DIGEST_BYTES)
+        if not level:
+            same = bytes(transaction.get(layout.digest_key(index), b"")) == layout.pixel_digest(
+                np.ascontiguousarray(pixels).data
+            )
+        elif (digests := transaction.get(layout.levels_key(index))) is not None:
+            stored = transaction.get(layout.image_key(index, level), b"")
+            same = digests[place] == layout.pixel_digest(stored)
+        else:  # packed before levels had digests
+            full = self._pixels(transaction, index, 0, (self.channels, *2 * (self.resolution,)))
+            self._verify(transaction, index, 0, full)
+            same = np.array_equal(box_mean(full, level), pixels)
+        if not same:
+            side = f" at {self.resolution >> level} px" if level else ""
+            raise DataError(
+                f"picture {index} of {self.path} has changed since it was packed: its pixels{side} "
+                f"differ from their digest; {_COPY_AGAIN}"
+            )
+
+    def _rows(
+        self, transaction: "lmdb.Transaction[memoryview[int]]", first: bytes
+    ) -> "Iterator[memoryview[int]]":
+        """Yield the values of all pictures under keys of one kind, as far as they are there."""
+        with transaction.cursor() as cursor:
+            more = cursor.set_range(first)
+            for index in range(len(self)):
+                if not more or bytes(cursor.key()) != first[:-8] + index.to_bytes(8, "big"):
+                    return
+                yield cursor.value()
+                more = cursor.next()
 
     @contextlib.contextmanager
     def _begin(self) -> "Iterator[lmdb.Transaction[memoryview[int]]]":

@@ -77,6 +77,7 @@ def drop_addition(database: Database, header: dict[str, Any]) -> None:
         layout.label_key(count),
         layout.metadata_key(count),
         layout.digest_key(count),
+        layout.levels_key(count),
         layout.skipped_key(skipped),
     ]
     keys = [key for first in firsts for key, _ in database.scan(first[:-8], first)]

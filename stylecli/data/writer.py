@@ -21,7 +21,7 @@ from stylecli.data.journal import State
 from stylecli.data.labelling import Label, LabelRows
 from stylecli.data.layout import Codec
 from stylecli.data.ownership import OwnerLock
-from stylecli.data.publishing import check_target, publish, wipe
+from stylecli.data.publishing import check_target, publish, real_path, settle, wipe
 from stylecli.data.pyramid import box_mean, count_levels
 from stylecli.data.unfinished import Stored, drop_addition, read_complete, read_part
 from stylecli.errors import DataError
@@ -73,7 +73,8 @@ class DatasetWriter:
         self._identity, self._append = identity, append
         self._resumable = identity is not None
         self._batch = Batch()
-        self._part = self.path.with_name(self.path.name + ".part")
+        self._target = real_path(self.path)
+        self._part = self._target.with_name(self._target.name + ".part")
         self._folder = self.path if append else self._part
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +83,13 @@ class DatasetWriter:
         self._owner = OwnerLock(self._folder)
         try:
             self._database, stored = self._open(force)
+            if not append and stored.header is None:
+                self._restore(force)
         except BaseException:
+            if not append:
+                settle(self._target)
+                if not self._resumable:
+                    shutil.rmtree(self._folder, ignore_errors=True)
             self._owner.release()
             raise
         self._state, self._before = stored.state, stored.header
@@ -195,6 +202,15 @@ class DatasetWriter:
         wipe(self._folder)
         return self._take_up(identity)
 
+    def _restore(self, force: bool) -> None:
+        """Give back the name of what other work was about to replace when it was killed."""
+        try:
+            settle(self._target)
+            check_target(self.path, force=force)
+        except BaseException:
+            self._database.close()
+            raise
+
     def _take_up(self, identity: dict[str, Any], *, drop: bool = False) -> tuple[Database, Stored]:
         database = Database(self._folder, shared=self._append)
         try:
@@ -271,7 +287,7 @@ class DatasetWriter:
                 drop_addition(self._database, self._before or {})
             self._database.close()
             if done and not self._append:
-                publish(self._part, self.path, self._owner)
+                publish(self._part, self._target, self._owner)
             elif not (done or self._resumable or self._append):
                 shutil.rmtree(self._folder, ignore_errors=True)
         finally:

@@ -3,15 +3,20 @@
 import subprocess
 import sys
 
+import lmdb
 import numpy as np
 import pytest
 from PIL import Image
 
 from stylecli.data import batching
+from stylecli.data.exporting import export_nvidia
+from stylecli.data.layout import image_key
+from stylecli.data.loader import BatchLoader
 from stylecli.data.pack_settings import PackSettings
 from stylecli.data.packing import pack
 from stylecli.data.reader import open_dataset
 from stylecli.data.sources.folders import ImageFolder
+from stylecli.data.sources.lmdb_pictures import PackedSource
 from stylecli.errors import DataError, Interrupted
 
 
@@ -103,7 +108,12 @@ def test_an_interrupted_addition_leaves_the_dataset_as_it_was_and_goes_on(out, m
         pack(more, out, append=True, progress=stop)
     assert (open_dataset(out).digest, values(out)) == (digest, [1, 2, 3])
     seen = []
-    pack(more, out, append=True, progress=lambda done, total, note="": seen.append(done))
+
+    def note_packed(done, total, note=""):
+        if not note.startswith("checking"):
+            seen.append(done)
+
+    pack(more, out, append=True, progress=note_packed)
     assert seen == [2, 3] and values(out) == [1, 2, 3, 4, 5]
 
 
@@ -193,3 +203,36 @@ def test_a_dataset_that_is_open_here_is_not_added_to(out, more):
     with pytest.raises(DataError, match="is open for reading in this program: close it"):
         pack(more, out, append=True)
     assert len(reader.read([0])) == 1
+
+
+def change_pixel(path, index):
+    with lmdb.open(str(path), lock=False) as environment, environment.begin(write=True) as txn:
+        pixels = bytearray(txn.get(image_key(index)))
+        pixels[0] ^= 4
+        txn.put(image_key(index), bytes(pixels))
+
+
+def test_nothing_is_added_to_pictures_that_changed(out, more):
+    change_pixel(out, 1)
+    with pytest.raises(DataError, match=r"picture 1 of .*out.lmdb has changed"):
+        pack(more, out, append=True)
+    assert len(open_dataset(out)) == 3
+
+
+def test_a_copy_leaves_out_and_names_pictures_that_changed(tmp_path, out):
+    change_pixel(out, 1)
+    report = pack(PackedSource(out), tmp_path / "copy.lmdb")
+    assert [skipped.name for skipped in report.skipped] == ["cat/2.png"]
+    assert "has changed" in report.skipped[0].cause
+    assert values(report.path) == [1, 3]
+    with pytest.raises(DataError, match="has changed"):
+        pack(PackedSource(out), tmp_path / "strict.lmdb", strict=True)
+
+
+def test_an_export_and_training_stop_at_a_picture_that_changed(tmp_path, out):
+    change_pixel(out, 1)
+    with pytest.raises(DataError, match="picture 1 of"):
+        export_nvidia(open_dataset(out), tmp_path / "a.zip")
+    assert not (tmp_path / "a.zip").exists()
+    with pytest.raises(DataError, match="picture 1 of"):
+        BatchLoader(open_dataset(out), seed=0).next(3)

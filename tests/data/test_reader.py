@@ -8,7 +8,7 @@ import lmdb
 import numpy as np
 import pytest
 
-from stylecli.data.layout import META_KEY, image_key
+from stylecli.data.layout import META_KEY, digest_key, image_key, label_key, levels_key
 from stylecli.data.reader import open_dataset
 from stylecli.data.writer import DatasetWriter
 from stylecli.errors import DataError, UsageError
@@ -79,6 +79,10 @@ def test_reads_in_spawned_and_forked_processes(path):
         ({"resolution": True}, "says resolution = True"),
         ({"channels": 2}, "says channels = 2"),
         ({"codec": "jpeg"}, "says codec = 'jpeg'"),
+        ({"skipped": 10**12}, "says skipped = 1000000000000"),
+        ({"tool": 3.5}, "says tool = 3.5"),
+        ({"tally": {"enlarged": "x"}}, "says tally = "),
+        ({"additions": [3]}, "says additions = "),
         ({"class_names": ["cat"]}, "does not name its 2 classes"),
     ],
 )
@@ -112,6 +116,68 @@ def test_names_the_damaged_picture(path):
         dataset.read([0, 2])
     with pytest.raises(DataError, match=r"picture 3 of .* is missing"):
         dataset.read([3])
+
+
+def flip(value):
+    return bytes([value[0] ^ 16]) + value[1:]
+
+
+def test_pixels_that_changed_do_not_pass(path):
+    edit(path, image_key(2), flip)
+    dataset = open_dataset(path)
+    assert dataset.read([0, 1, 3]).shape[0] == 3
+    for _ in range(2):  # not only the first time
+        with pytest.raises(DataError, match=r"picture 2 of .*four.lmdb has changed"):
+            dataset.read([1, 2])
+    with pytest.raises(DataError, match="picture 2 of"):
+        dataset.verify()
+    assert dataset.read([2], verify=False).max() == 18
+    with pytest.raises(DataError, match="picture 2 of"):
+        pickle.loads(pickle.dumps(dataset)).read([2], level=1)
+
+
+@pytest.mark.parametrize("has_digests", [True, False], ids=["with digests", "packed before"])
+@pytest.mark.parametrize("codec", ["raw", "png"])
+def test_levels_that_changed_do_not_pass(tmp_path, codec, has_digests):
+    path = tmp_path / "a.lmdb"
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 3, 16, 16), dtype=np.uint8)
+    with DatasetWriter(path, resolution=16, channels=3, codec=codec, pyramid=True) as writer:
+        for pixels in pictures:
+            writer.add(pixels)
+    other = open_dataset(path).read([1], 1)
+    with open_dataset(path)._begin() as transaction:
+        of_another = bytes(transaction.get(image_key(1, 1)))
+    edit(path, image_key(2, 1), lambda _: of_another)
+    if not has_digests:
+        for index in range(3):
+            edit(path, levels_key(index), lambda _: None)
+    dataset = open_dataset(path)
+    assert np.array_equal(dataset.read([0, 1], 1)[1:], other)
+    assert dataset.read([2]).shape == (1, 3, 16, 16)
+    with pytest.raises(DataError, match=r"picture 2 of .* its pixels at 8 px"):
+        dataset.read([2], 1)
+
+
+@pytest.mark.parametrize(
+    ("key", "sentence"),
+    [
+        (b"_labels", "list of labels differs"),
+        (label_key(1), "list of labels differs"),
+        (digest_key(3), "its header's digest"),
+    ],
+)
+def test_rows_that_changed_do_not_pass(path, key, sentence):
+    edit(path, key, lambda value: bytes([value[0] ^ 1]) + value[1:])
+    with pytest.raises(DataError, match=sentence):
+        open_dataset(path).read([0])
+
+
+def test_damaged_metadata_is_named(path):
+    edit(path, b"m/" + bytes(8), lambda _: b'{"author": ')
+    edit(path, b"m/" + bytes(7) + b"\1", lambda _: b"[]")
+    for index in (0, 1):
+        with pytest.raises(DataError, match=f"metadata of picture {index} in .*four.lmdb"):
+            open_dataset(path).metadata(index)
 
 
 def test_refuses_labels_beyond_the_classes(path):

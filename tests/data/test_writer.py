@@ -1,10 +1,13 @@
 """Datasets are whole or not there, and give back what was put in."""
 
+import os
+import signal
+
 import lmdb
 import numpy as np
 import pytest
 
-from stylecli.data import database
+from stylecli.data import database, publishing
 from stylecli.data.reader import open_dataset
 from stylecli.data.writer import DatasetWriter
 from stylecli.errors import DataError, UsageError
@@ -137,3 +140,90 @@ def test_takes_over_from_a_command_that_was_killed(tmp_path):
     (tmp_path / "a.lmdb.part" / "data.mdb").write_bytes(b"half of it")
     assert len(write(tmp_path / "a.lmdb", random_pictures(2))) == 2
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.lmdb"]
+
+
+def test_a_dataset_that_cannot_be_replaced_gets_its_name_back(tmp_path, monkeypatch):
+    path = tmp_path / "a.lmdb"
+    digest = write(path, random_pictures(2)).digest
+    replace = os.replace
+
+    def fail(source, target):
+        if str(source).endswith(".part"):
+            raise PermissionError(13, "Permission denied", str(target))
+        replace(source, target)
+
+    monkeypatch.setattr(publishing.os, "replace", fail)
+    with pytest.raises(PermissionError):
+        write(path, random_pictures(5), force=True)
+    assert open_dataset(path).digest == digest
+    assert not publishing.replaced_path(path).exists()
+
+
+def pack_and_die(path, pictures, before, **options):
+    """Replace a dataset in a process that is killed just before its renaming number ``before``."""
+    child = os.fork()
+    if child == 0:
+        calls, replace = [], os.replace
+
+        def deadly(source, target):
+            calls.append(source)
+            if len(calls) == before:
+                os.kill(os.getpid(), signal.SIGKILL)
+            replace(source, target)
+
+        publishing.os.replace = deadly
+        if before == 3:
+            publishing.shutil.rmtree = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+        write(path, pictures, force=True, **options)
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+
+
+@pytest.mark.parametrize("before", [1, 2, 3])
+@pytest.mark.parametrize("identity", [None, {"kind": "test"}])
+def test_a_kill_while_replacing_loses_nothing_and_the_same_command_continues(
+    tmp_path, before, identity
+):
+    path, new = tmp_path / "a.lmdb", random_pictures(5)
+    old = write(path, random_pictures(2)).digest
+    options = {"identity": identity, "info": {"settings": identity}} if identity else {}
+    pack_and_die(path, new, before, **options)
+    kept = [p for p in (path, publishing.replaced_path(path)) if p.exists()]
+    assert old in {open_dataset(p).digest for p in kept} or before == 3
+    with DatasetWriter(path, resolution=8, channels=3, force=True, **options) as writer:
+        for pixels in new[writer.position :]:
+            writer.add(pixels)
+    assert len(open_dataset(path)) == 5
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.lmdb"]
+
+
+def test_other_work_finds_the_old_dataset_in_its_place_after_such_a_kill(tmp_path):
+    path = tmp_path / "a.lmdb"
+    old = write(path, random_pictures(2)).digest
+    settings = {"kind": "test"}
+    pack_and_die(path, random_pictures(5), 2, identity=settings, info={"settings": settings})
+    other = {"kind": "other"}
+    with pytest.raises(DataError, match="begun with another kind"):
+        DatasetWriter(path, resolution=8, channels=3, identity=other, info={"settings": other})
+    assert open_dataset(path).digest == old
+
+
+def test_replacing_keeps_links_and_modes(tmp_path):
+    real = tmp_path / "large disk" / "a.lmdb"
+    write(real, random_pictures(2))
+    os.chmod(real / "data.mdb", 0o600)
+    os.chmod(real, 0o700)
+    (tmp_path / "a.lmdb").symlink_to(real)
+    assert len(write(tmp_path / "a.lmdb", random_pictures(5), force=True)) == 5
+    assert (tmp_path / "a.lmdb").is_symlink() and len(open_dataset(real)) == 5
+    modes = [path.stat().st_mode & 0o777 for path in (real, real / "data.mdb")]
+    assert modes == [0o700, 0o600]
+
+
+def test_the_umask_decides_who_may_write(tmp_path):
+    before = os.umask(0o002)
+    try:
+        write(tmp_path / "a.lmdb", random_pictures(2))
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.lmdb" / "data.mdb").stat().st_mode & 0o777 == 0o664

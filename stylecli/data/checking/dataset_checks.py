@@ -77,7 +77,7 @@ class DatasetSubject:
         pictures = np.zeros((len(indices), *shape), np.uint8)
         for row, index in enumerate(indices):
             try:
-                pictures[row] = self.dataset.read([index], level)[0]
+                pictures[row] = self.dataset.read([index], level, verify=False)[0]
             except DataError:
                 continue  # it has been counted
         return pictures
@@ -86,7 +86,7 @@ class DatasetSubject:
         """Return what a picture was called in its source, with its number."""
         try:
             source = self.dataset.metadata(index).get("source")
-        except (ValueError, AttributeError):
+        except DataError:
             source = None
         return f"#{index} {source}" if source else f"#{index}"
 
@@ -154,7 +154,7 @@ def _verify_pixels(
     stored, pixels = _NO_DIGEST, None
     try:
         stored = dataset.item_digest(index)
-        pixels = dataset.read([index])[0]
+        pixels = dataset.read([index], verify=False)[0]
         if layout.pixel_digest(pixels.tobytes()) != stored:
             faults.append(Fault(index, "pixels", "its pixels differ from its digest"))
             pixels = None
@@ -181,22 +181,25 @@ def _verify_label(dataset: Dataset, index: int, faults: list[Fault]) -> Label | 
 
 def _verify_metadata(dataset: Dataset, index: int, faults: list[Fault]) -> None:
     try:
-        readable = isinstance(dataset.metadata(index), dict)
-    except ValueError:
-        readable = False
-    if not readable:
+        dataset.metadata(index)
+    except DataError:
         faults.append(Fault(index, "metadata", "its metadata is not a JSON object"))
 
 
 def _verify_levels(dataset: Dataset, index: int, pixels: Pixels, faults: list[Fault]) -> None:
     for level in range(1, dataset.info["levels"]):
         try:
-            same = np.array_equal(dataset.read([index], level)[0], box_mean(pixels, level))
+            same = _level_is_sound(dataset, index, level, pixels)
         except DataError:
             same = False
         if not same:
             faults.append(Fault(index, "level", f"its level of {dataset.resolution >> level} px"))
             return
+
+
+def _level_is_sound(dataset: Dataset, index: int, level: int, pixels: Pixels) -> bool:
+    stored = dataset.read([index], level, verify=False)[0]
+    return np.array_equal(stored, box_mean(pixels, level))
 
 
 def _reduce(pixels: Pixels, side: int) -> Pixels:

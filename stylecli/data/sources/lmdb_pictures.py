@@ -15,6 +15,7 @@ size, and ``length`` with their number as text. LSUN: 40 hexadecimal digits as k
 of any size as values; the folder ``bedroom_train_lmdb`` holds the category bedroom.
 """
 
+import contextlib
 import hashlib
 import re
 import struct
@@ -458,11 +459,14 @@ class PackedPicture:
     @property
     def name(self) -> str:
         """What the picture was called when it was packed, if that is known."""
-        return str(self.metadata.get("source") or f"{self.dataset.name}#{self.index}")
+        known: dict[str, Any] = {}
+        with contextlib.suppress(DataError):  # whoever needs its metadata will hear of it
+            known = self.metadata
+        return str(known.get("source") or f"{self.dataset.name}#{self.index}")
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """Return what the dataset knows of it."""
+        """Return what the dataset knows of it. Raises DataError when that is damaged."""
         return _shared(self.dataset).metadata(self.index)
 
     def open(self) -> Image.Image:
@@ -477,6 +481,7 @@ class PackedSource:
         _shared.cache_clear()  # the dataset at a path may be another one now
         self.path = path
         self._dataset = open_dataset(path)
+        self._dataset.verify_rows()
         self._labels = self._dataset.labels
 
     @property
