@@ -60,7 +60,6 @@ METRICS = {
     "ppl_wfull": PPL_PAIRS,
 }
 # Training may run over its calibrated time by this much before it is cut short.
-_SCRATCH = ".calibration-"
 PATIENCE, GRACE_SECONDS = 1.10, 15.0
 
 ProgressFactory = Callable[[str, str], AbstractContextManager[Progress]]
@@ -165,8 +164,6 @@ def _claim(folder: Path, minutes: float, seed: int, *, force: bool) -> None:
         for item in others:
             shutil.rmtree(item) if item.is_dir() and not item.is_symlink() else item.unlink()
         path.unlink(missing_ok=True)  # last, so that the same command continues after a kill
-    for item in folder.glob(f"{_SCRATCH}*"):
-        shutil.rmtree(item, ignore_errors=True)
     if path.exists():
         found = files.read_json(path)
         if {key: found.get(key) for key in wanted} != wanted:
@@ -180,7 +177,7 @@ def _claim(folder: Path, minutes: float, seed: int, *, force: bool) -> None:
 
 def _is_passing(item: Path) -> bool:
     """Whether a file is there only while a command runs."""
-    return item.name == LOCK_FILE or item.name.startswith(_SCRATCH) or ".part" in item.suffixes
+    return item.name == LOCK_FILE or item.suffix == files.SCRATCH_SUFFIX
 
 
 def _settings(plan: TrainingPlan, dataset: Path) -> RunSettings:
@@ -198,10 +195,8 @@ def _calibrated_plan(
     folder: Path, dataset: Path, minutes: float, seed: int, ranks: int
 ) -> TrainingPlan:
     """Measure a step at every stage; return the plan whose schedule fills the minutes."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=folder) as scratch:
-        trial = Path(scratch) / "run"
+    with files.scratch_folder(folder, "calibration") as scratch:
+        trial = scratch / "run"
         create_run(trial, _settings(_plan(1.0, seed, ranks), dataset))
         with rank_processes(trial, ranks, calibrate=True) as group:
             costs = measure_stages(trial, group)

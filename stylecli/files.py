@@ -1,6 +1,7 @@
 """Files that are either whole or not there, a full disk in one sentence, and all JSON.
 
-A file is written under a temporary name, synced and renamed. JSON comes from strangers, crashes and
+A file is written in a scratch folder beside it, synced and renamed; what a killed process leaves of
+that is swept by the next one. JSON comes from strangers, crashes and
 other versions: ``parse_json`` and ``read_json`` are the only readers, ``to_json`` the only writer.
 Rows of JSON, a line each, are appended and made durable one by one; ``append_row`` cuts off a row
 torn by a crash, which would swallow the next one.
@@ -10,10 +11,12 @@ import contextlib
 import json
 import math
 import os
+import re
 import shutil
 import stat
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,35 +28,131 @@ MAX_JSON_DEPTH = 64  # ours nest 6 deep; Python gives up near 1,000
 MAX_NUMBER_LETTERS = 80  # the state of a random generator has 40
 _ROW_BYTES = 4096  # a row of JSON is shorter
 
+SCRATCH_SUFFIX = ".part"
+_SCRATCH = re.compile(r"\..*-[a-z0-9_]{8}\.part")
+_SHOWN_BYTES = 40  # of a name in that of its scratch folder: names may take 255 in all
+_LEFT_SECONDS = 86400.0
+_NO_HANDLE = -1
+_swept: set[str] = set()  # folders
+_held: set[int] = set()  # open scratch folders of this process
+
+
+class _FullDiskError(StyleCLIError):
+    """A disk was full while a file was written; ``room_for`` knows how much it needed."""
+
 
 @contextlib.contextmanager
-def replacing(path: Path | str) -> Iterator[Path]:
+def replacing(path: Path | str, needed: int = 0) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it is fsynced and takes its name.
 
-    The suffix is kept, so that writers which look at it work. On any error the temporary file is
-    removed and ``path`` stays as it was.
+    The name is kept, so that writers which look at it work; it lies in a scratch folder. On any
+    error that is removed and ``path`` stays as it was. A file that is replaced keeps its mode, a
+    link stays a link. ``needed`` bytes are only spoken of where the disk is full.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(
-        prefix=f".{path.stem}-", suffix=f".part{path.suffix}", dir=path.parent
-    )
-    os.close(handle)
-    temporary = Path(name)
+    target = Path(os.path.realpath(path)) if Path(path).is_symlink() else Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with scratch_folder(target.parent, target.stem) as folder:
+        temporary = folder / target.name
+        try:
+            temporary.touch()
+            mode = (target if target.exists() else temporary).stat().st_mode
+            yield temporary
+            temporary.chmod(stat.S_IMODE(mode))  # some writers make files of their own
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        except Exception as error:
+            if not _means_full(error):
+                raise
+            needed = needed or (temporary.stat().st_size if temporary.exists() else 0)
+            raise _FullDiskError(_sentence(Path(path), needed, _free_bytes(target))) from error
+        sync_directory(target.parent)
+
+
+@contextlib.contextmanager
+def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
+    """Yield a new private folder in ``parent`` that is removed afterwards.
+
+    If the process is killed first, the next command that writes into ``parent`` removes it.
+    """
+    sweep(parent, again=False)
+    short = os.fsencode(name)[:_SHOWN_BYTES].decode(errors="ignore")
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=f".{short}-", suffix=SCRATCH_SUFFIX, dir=parent))
+        handle = _hold(folder)
+        if folder.exists():
+            break
+        _let_go(handle)  # swept before it was held
     try:
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files private; ours are ordinary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_directory(path.parent)
+        yield folder
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        _let_go(handle)
+
+
+def sweep(folder: Path, *, again: bool = True) -> None:
+    """Remove the scratch folders in ``folder`` whose processes were killed.
+
+    Without ``again`` it is done once per process.
+    """
+    place = os.path.abspath(folder)
+    if place in _swept and not again:
+        return
+    _swept.add(place)
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        found = [Path(entry.path) for entry in entries if _SCRATCH.fullmatch(entry.name)]
+        for scratch in found:
+            if (handle := _hold(scratch)) is not None:
+                shutil.rmtree(scratch, ignore_errors=True)
+                _let_go(handle)
+
+
+def _hold(folder: Path) -> int | None:
+    """Lock a scratch folder, which ends with the process; None where another process has it.
+
+    Where folders cannot be locked, one that nothing was put into for a day counts as left behind.
+    """
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows does not open folders
+        return _no_lock(folder)
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError) as error:
+        os.close(handle)
+        return None if isinstance(error, BlockingIOError) else _no_lock(folder)
+    _held.add(handle)
+    return handle
+
+
+def _no_lock(folder: Path) -> int | None:
+    with contextlib.suppress(OSError):
+        if time.time() - folder.stat().st_mtime > _LEFT_SECONDS:
+            return _NO_HANDLE
+    return None
+
+
+def _let_go(handle: int | None) -> None:
+    if handle is not None and handle in _held:
+        _held.discard(handle)
+        os.close(handle)
+
+
+def _forget_held() -> None:
+    """In a forked process: else it would keep what its parent left alive."""
+    for handle in list(_held):
+        _let_go(handle)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_held)
 
 
 def write_bytes(path: Path | str, content: bytes) -> None:
     """Write ``content`` to ``path`` atomically."""
-    with replacing(path) as temporary:
+    with replacing(path, len(content)) as temporary:
         temporary.write_bytes(content)
 
 
@@ -91,12 +190,6 @@ def name_failed_download(start: bytes) -> str:
     return ""
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def sync_directory(folder: Path) -> None:
     """Make a rename in ``folder`` durable; systems that cannot open folders do without."""
     with contextlib.suppress(OSError):
@@ -124,7 +217,7 @@ def room_for(path: Path, needed: int) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not _means_full(error):
+        if not isinstance(error, _FullDiskError) and not _means_full(error):
             raise
         raise StyleCLIError(_sentence(path, needed, _free_bytes(path))) from error
 

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import importlib.util
 import os
+import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -43,9 +44,17 @@ class Record:
 
 
 def cache_folder() -> Path:
-    """Return the folder of what can be made again: ``$STYLECLI_CACHE`` or the default."""
+    """Return the folder of what can be made again: ``$STYLECLI_CACHE`` or the default.
+
+    A user without a home folder, as in some containers, has it among the temporary files.
+    """
     given = os.environ.get(CACHE_VARIABLE)
-    return Path(given) if given else Path.home() / ".cache" / "stylecli"
+    if given:
+        return Path(given).expanduser() if given.startswith("~") else Path(given)
+    try:
+        return Path.home() / ".cache" / "stylecli"
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / f"stylecli-{os.getuid()}"
 
 
 def find_feature_network(name: str) -> FeatureNetwork:

@@ -10,15 +10,17 @@ A run holds ``run.json`` (settings; names its dataset), ``stats.jsonl``, ``event
 was measured, ``best.json`` and ``checkpoint-best.safetensors`` are the best snapshot so far.
 """
 
+import contextlib
 import os
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stylecli import shipped
 from stylecli.errors import DataError, NetworkError
-from stylecli.files import read_json
+from stylecli.files import read_json, sweep
 
 RUN_FILE = "run.json"
 CHECKPOINT_FILE = "checkpoint.safetensors"
@@ -29,6 +31,7 @@ INITIAL_FILE = "initial.safetensors"  # where a run of --resume began
 EVENTS_FILE = "events.jsonl"
 STATS_FILE = "stats.jsonl"
 BEST_NAME = "best"  # --network RUN/best
+_MOST_SWEPT = 1000  # folders
 SNAPSHOT_PATTERN = "network-snapshot-*.safetensors"
 _RUN_NAME = re.compile(r"^([0-9]{5,})(-.*)?$")
 
@@ -123,6 +126,38 @@ def describe_unfinished(dataset: Path) -> str:
         f"{dataset} is unfinished ({part.name} is there): run the stylecli pack command that began "
         "it again, and it goes on"
     )
+
+
+def sweep_leftovers(root: Path = Path()) -> None:
+    """Remove what commands that were killed left where commands write when not told otherwise.
+
+    That is in ``root``, its folders, and those of ``runs``, ``demo`` and ``out``; unfinished work
+    that the same command continues stays. Other folders are swept when they are next written to.
+    """
+    folders = [root, *_folders(root)]
+    for name in ("runs", "demo", "out"):
+        folders += _folders(root / name)
+    for folder in folders[:_MOST_SWEPT]:
+        sweep(folder)
+        for aside in folder.glob(".*.replaced"):  # by a new dataset, which has its name already
+            new = folder / aside.name[1:].removesuffix(".replaced")
+            with contextlib.suppress(OSError):
+                if (new / "data.mdb").is_file() and _is_bare_dataset(aside):
+                    shutil.rmtree(aside)
+
+
+def _folders(folder: Path) -> list[Path]:
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        return [
+            Path(entry.path)
+            for entry in entries
+            if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
+        ]
+    return []
+
+
+def _is_bare_dataset(folder: Path) -> bool:
+    return {path.name for path in folder.iterdir()} <= {"data.mdb", "lock.mdb", "writer.lock"}
 
 
 def list_runs(root: Path = Path()) -> list[Path]:

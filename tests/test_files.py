@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+import signal
 import stat
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from stylecli.files import (
     write_json,
     write_rows,
 )
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 SENTENCE = (
     r"the disk is full: .*file\.bin needs 1,152,921,504,606,846,976 bytes \(1,099,511,627,776\.0 "
@@ -207,3 +210,95 @@ def test_a_number_of_a_row_is_a_number() -> None:
 
     assert row_number(row, "a") == 1.0
     assert all(math.isnan(row_number(row, name)) for name in "bcdef")
+
+
+def leave_scratch(folder: Path) -> Path:
+    """Begin to write a file in a process that is then killed; return what it leaves."""
+    child = os.fork()
+    if child == 0:
+        with replacing(folder / "file.bin") as temporary:
+            temporary.write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    (left,) = folder.glob(".*.part")
+    return left
+
+
+@needs_fork
+def test_what_a_killed_process_left_is_swept_and_what_another_writes_is_not(tmp_path: Path) -> None:
+    left = leave_scratch(tmp_path)
+    (tmp_path / ".file-abcd1234.part.txt").touch()
+    (tmp_path / "notes.part").mkdir()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with replacing(tmp_path / "other.bin") as temporary:
+            temporary.write_bytes(b"half")
+            os.read(reader, 1)
+        os._exit(0)
+    while not (alive := list(tmp_path.glob(".other-*.part/other.bin"))):
+        pass
+    files.sweep(tmp_path)
+    assert not left.exists() and alive[0].exists()
+    os.write(writer, b"x")
+    assert os.waitpid(child, 0)[1] == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".file-abcd1234.part.txt", "notes.part", "other.bin",
+    ]  # fmt: skip
+
+
+@needs_fork
+def test_writing_sweeps_and_children_hold_nothing(tmp_path: Path) -> None:
+    left = leave_scratch(tmp_path)
+    files._swept.clear()
+    write_bytes(tmp_path / "file.bin", b"whole")
+    assert not left.exists() and [p.name for p in tmp_path.iterdir()] == ["file.bin"]
+    with replacing(tmp_path / "file.bin"):
+        child = os.fork()
+        if child == 0:
+            os._exit(len(files._held))
+        assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_folder_without_locks_is_swept_after_a_day(tmp_path: Path, monkeypatch: Any) -> None:
+    def no_locks(*_: Any) -> None:
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    left = tmp_path / ".file-abcd1234.part"
+    left.mkdir()
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    write_bytes(tmp_path / "file.bin", b"x")
+    files.sweep(tmp_path)
+    assert left.exists()
+    os.utime(left, (0, 0))
+    files.sweep(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["file.bin"]
+
+
+def test_modes_and_links_are_kept(tmp_path: Path) -> None:
+    path, link = tmp_path / "disk" / "file.bin", tmp_path / "file.bin"
+    write_bytes(path, b"old")
+    path.chmod(0o600)
+    link.symlink_to(path)
+    write_bytes(link, b"new")
+    assert link.is_symlink() and path.read_bytes() == b"new"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("name", ["x" * 251 + ".png", "é" * 120 + ".png", ".hidden", "a" * 255])
+def test_long_and_odd_names_can_be_written(tmp_path: Path, name: str) -> None:
+    write_bytes(tmp_path / name, b"x")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_full_disk_names_the_file_and_the_need(tmp_path: Path, monkeypatch: Any) -> None:
+    def full(self: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(StyleCLIError, match=r"disk is full: .*file\.bin needs 3,000 bytes"):
+        write_bytes(tmp_path / "file.bin", bytes(3000))
+    needs = r"disk is full: .*file\.bin needs 9,000 bytes"
+    with pytest.raises(StyleCLIError, match=needs), room_for(tmp_path / "file.bin", 9000):
+        write_bytes(tmp_path / "file.bin", bytes(3000))
+    assert not list(tmp_path.iterdir())

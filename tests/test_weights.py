@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -93,3 +94,13 @@ def test_missing_inception_names_the_published_file():
 def test_an_unknown_network_is_answered_with_the_known_ones():
     with pytest.raises(UsageError, match="expected inception-2015-12-05, vgg16-lpips"):
         weights.locate("vgg19")
+
+
+def test_without_a_home_the_cache_is_among_the_temporary_files(monkeypatch):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv(weights.CACHE_VARIABLE, raising=False)
+    monkeypatch.setattr(weights.Path, "home", no_home)
+    folder = weights.cache_folder()
+    assert folder.parent == weights.Path(tempfile.gettempdir()) and str(os.getuid()) in folder.name

@@ -17,6 +17,7 @@ from stylecli.workspace import (
     next_run,
     read_run,
     run_dataset,
+    sweep_leftovers,
 )
 
 
@@ -190,3 +191,17 @@ def test_a_damaged_run_is_told_in_a_sentence(
 
     with pytest.raises(NetworkError, match=message):
         read_run(tmp_path)
+
+
+def test_what_killed_commands_left_is_swept_and_unfinished_work_is_not(tmp_path: Path) -> None:
+    left = [".a-abcd1234.part", "runs/00000-x/.checkpoint-abcd1234.part", "mine/.b-abcd1234.part",
+            "datasets/.a.lmdb.replaced"]  # fmt: skip
+    kept = ["datasets/a.lmdb", "datasets/b.lmdb.part", "datasets/.c.lmdb.replaced",
+            "datasets/.a.lmdb.mine.replaced", "deep/er/folder/.x-abcd1234.part"]  # fmt: skip
+    for name in [*left, *kept]:
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "data.mdb").touch()
+    sweep_leftovers(tmp_path)
+    assert not [name for name in left if (tmp_path / name).exists()]
+    assert [name for name in kept if (tmp_path / name).exists()] == kept
+    sweep_leftovers(tmp_path / "none")

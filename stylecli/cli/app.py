@@ -32,6 +32,7 @@ from stylecli.cli import (
 from stylecli.cli.grouped_help import GroupedCommand
 from stylecli.cli.output import print_error
 from stylecli.errors import ExitCode, explain, printable
+from stylecli.workspace import sweep_leftovers
 
 # What typer raises for a wrong command line, of whichever click it carries.
 _WrongWords: type[Any] = typer.BadParameter.__bases__[0]
@@ -43,6 +44,9 @@ class _Group(TyperGroup):
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
         with _escaped_words():
             return super().make_context(*args, **kwargs)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, [_expand_home(text) for text in args])
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -86,6 +90,17 @@ app = typer.Typer(
 )
 
 
+def _expand_home(text: str) -> str:
+    """Expand the tilde of ``--out=~/x``, which shells leave alone."""
+    name, equals, value = text.partition("=")
+    if not (name.startswith("--") and equals and value.startswith("~")):
+        return text
+    expanded = os.path.expanduser(value)
+    if expanded.startswith("~"):
+        raise typer.BadParameter(f"{name} {value}: no such home folder, give the full path")
+    return f"{name}={expanded}"
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         print(f"stylecli {__version__}")
@@ -98,7 +113,8 @@ def _root(
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print and exit."),
     ] = False,
-) -> None: ...
+) -> None:
+    sweep_leftovers()
 
 
 app.command("demo")(run_demo.command)

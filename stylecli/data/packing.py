@@ -14,7 +14,7 @@ from stylecli.data.layout import DATA_FILE
 from stylecli.data.pack_report import PackReport, make_report
 from stylecli.data.pack_settings import MAX_PACKED_RESOLUTION, PackSettings
 from stylecli.data.preparation import Prepared, Recipe, Skipped, prepare_all
-from stylecli.data.publishing import real_path
+from stylecli.data.publishing import real_path, sweep_locks
 from stylecli.data.pyramid import count_levels
 from stylecli.data.reader import Dataset, open_dataset
 from stylecli.data.sources.base import Item, Label, Source, spread
@@ -194,6 +194,7 @@ def _done_before(
         return make_report(job.base, was_there=True) if is_same else None
     if not out.exists() or force:
         return None
+    sweep_locks(out)
     dataset = open_dataset(out)
     before = dataset.info.get("settings")
     if before != job.identity:

@@ -1,5 +1,6 @@
 """Give a finished dataset its name, and never take a name from what is no dataset."""
 
+import contextlib
 import os
 import shutil
 import sys
@@ -72,6 +73,15 @@ def settle(path: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
     else:
         os.replace(aside, path)
+
+
+def sweep_locks(path: Path) -> None:
+    """Remove the lock files that a killed writer left in a complete dataset."""
+    with contextlib.suppress(DataError):  # somebody is writing
+        if (path / LOCK_FILE).exists():
+            owner = OwnerLock(path)
+            (path / "lock.mdb").unlink(missing_ok=True)
+            owner.release()
 
 
 def wipe(folder: Path) -> None:

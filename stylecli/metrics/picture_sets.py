@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stylecli.errors import DataError
+from stylecli.files import SCRATCH_SUFFIX
 from stylecli.metrics.fakes import Pictures, PictureSet, as_colour, level_for
 
 if TYPE_CHECKING:
@@ -162,6 +163,7 @@ def _files(path: Path) -> list[Path]:
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
+        folders[:] = [name for name in folders if not name.endswith(SCRATCH_SUFFIX)]
         files += [Path(folder, name) for name in names]
     return sorted(file for file in files if file.is_file())
 

@@ -8,7 +8,6 @@ import contextlib
 import math
 import os
 import platform
-import re
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -37,11 +36,6 @@ RUN_FORMAT = 1
 _ROW_BYTES = 4096  # a row of JSON is shorter
 _ATTEMPTS = 1000  # to reserve a number, each lost to another process
 _HELD: set[tuple[int, Path]] = set()  # threads of this process and the folders they own
-# Temporary names: of stylecli.files for the files that training writes, and of safetensors.
-_LEFTOVER = re.compile(
-    r"\.(checkpoint|checkpoint-best|initial|network-snapshot-\d+|fakes\d+|reals|run|best|stats"
-    r"|metric-.+)-[a-z0-9_]{8}\.part\.[a-z]+|\.tmp[A-Za-z0-9]{6}"
-)
 
 
 @dataclass(frozen=True)
@@ -217,9 +211,7 @@ def held(run: Path) -> Iterator[None]:
     lock = OwnerLock(run)
     _HELD.add(key)
     try:
-        for path in run.iterdir():
-            if _LEFTOVER.fullmatch(path.name):
-                path.unlink(missing_ok=True)
+        files.sweep(run)
         yield
     finally:
         _HELD.discard(key)

@@ -203,3 +203,27 @@ def test_letters_that_the_terminal_lacks_end_no_command(encoding: str, tmp_path:
         assert b"Traceback" not in done.stderr
         assert done.returncode == (0 if "--help" in words else 3)
         assert "--help" in words or rb"\u732b" in done.stderr
+
+
+def test_a_tilde_behind_an_equals_sign_is_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(application.app, ["pack", "none", "--out=~/x.lmdb", "--labels=~/l"])
+    assert result.exit_code == 3
+    assert application._expand_home("--out=~/x") == f"--out={tmp_path}/x"
+    for text in ("--seeds=1,2", "--out=x~", "~/x", "-o=~"):
+        assert application._expand_home(text) == text
+    result = CliRunner().invoke(application.app, ["pack", "x", "--out=~nobody-of-this-name/x"])
+    assert result.exit_code == 2 and "~nobody-of-this-name/x" in result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_command_sweeps_what_killed_ones_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".grid-abcd1234.part").mkdir()
+    CliRunner().invoke(application.app, ["info", "none"])
+    assert not list(tmp_path.iterdir())

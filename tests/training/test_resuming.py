@@ -132,8 +132,8 @@ def test_what_a_crash_left_is_swept_and_no_line_is_doubled(
     append_statistics(run, {"nimg": 16, "loss_G": 0.0})
     with open(run / "stats.jsonl", "a") as file:
         file.write('{"nimg": 32, "lo')
-    (run / ".checkpoint-ab12_cd3.part.safetensors").write_bytes(b"half")
-    (run / ".tmpIlzkIN").write_bytes(b"half")  # what safetensors leaves
+    (run / ".checkpoint-ab12_cd3.part").mkdir()
+    (run / ".checkpoint-ab12_cd3.part" / ".tmpIlzkIN").write_bytes(b"half")
     (run / ".note-ab12_cd3.part.txt").write_bytes(b"not ours")
     TrainingLoop(run).train()
     lines = (run / "stats.jsonl").read_text().splitlines()

@@ -188,10 +188,10 @@ class _Tasks:
 def _sweep(folder: Path, settings: AlignSettings, stale: Iterable[int]) -> None:
     """Remove pictures that are no longer asked for, and what processes left that were killed."""
     kinds = (images_folder(settings.size), thumbnails_folder())
-    torn = [path for kind in kinds for path in (folder / kind).glob("*/.*.part.png")]
-    torn += [*folder.glob(".*.part.json"), *folder.glob(".*.part.jsonl")]
+    for torn in (folder, *(path for kind in kinds for path in (folder / kind).glob("*/"))):
+        files.sweep(torn)
     old = [folder / kind / picture_path(number) for kind in kinds for number in stale]
-    for path in [*torn, *old]:
+    for path in old:
         path.unlink(missing_ok=True)
 
 

@@ -175,7 +175,9 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(faces: list[Face], tmp_pat
         AlignedFolder(tmp_path / "out")
     with open(tmp_path / "out" / "faces.jsonl.part", "ab") as part:
         part.write(b'{"number":2,"recipe":"tor')  # killed in the middle of a line
-    (tmp_path / "out" / "images32x32" / "00000" / ".00002-x.part.png").touch()  # and of a picture
+    scratch = tmp_path / "out" / "images32x32" / "00000" / ".00002-abcd1234.part"
+    scratch.mkdir()
+    (scratch / "00002.png").touch()  # and of a picture
     report = write(faces, tmp_path / "out")
 
     assert (report.kept, report.written) == (2, 2)
