@@ -177,7 +177,7 @@ def _claim(folder: Path, minutes: float, seed: int, *, force: bool) -> None:
 
 def _is_passing(item: Path) -> bool:
     """Whether a file is there only while a command runs."""
-    return item.name == LOCK_FILE or item.suffix == files.SCRATCH_SUFFIX
+    return item.name == LOCK_FILE or item.suffix == ".part"
 
 
 def _settings(plan: TrainingPlan, dataset: Path) -> RunSettings:

@@ -28,7 +28,6 @@ MAX_JSON_DEPTH = 64  # ours nest 6 deep; Python gives up near 1,000
 MAX_NUMBER_LETTERS = 80  # the state of a random generator has 40
 _ROW_BYTES = 4096  # a row of JSON is shorter
 
-SCRATCH_SUFFIX = ".part"
 _SCRATCH = re.compile(r"\..*-[a-z0-9_]{8}\.part")
 _SHOWN_BYTES = 40  # of a name in that of its scratch folder: names may take 255 in all
 _LEFT_SECONDS = 86400.0
@@ -78,7 +77,7 @@ def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
     sweep(parent, again=False)
     short = os.fsencode(name)[:_SHOWN_BYTES].decode(errors="ignore")
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=f".{short}-", suffix=SCRATCH_SUFFIX, dir=parent))
+        folder = Path(tempfile.mkdtemp(prefix=f".{short}-", suffix=".part", dir=parent))
         handle = _hold(folder)
         if folder.exists():
             break
@@ -88,6 +87,11 @@ def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         _let_go(handle)
+
+
+def is_scratch(name: str) -> bool:
+    """Tell by its name whether a folder is a scratch folder."""
+    return _SCRATCH.fullmatch(name) is not None
 
 
 def sweep(folder: Path, *, again: bool = True) -> None:
@@ -100,7 +104,7 @@ def sweep(folder: Path, *, again: bool = True) -> None:
         return
     _swept.add(place)
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        found = [Path(entry.path) for entry in entries if _SCRATCH.fullmatch(entry.name)]
+        found = [Path(entry.path) for entry in entries if is_scratch(entry.name)]
         for scratch in found:
             if (handle := _hold(scratch)) is not None:
                 shutil.rmtree(scratch, ignore_errors=True)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stylecli.errors import DataError
-from stylecli.files import SCRATCH_SUFFIX
+from stylecli.files import is_scratch
 from stylecli.metrics.fakes import Pictures, PictureSet, as_colour, level_for
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def _files(path: Path) -> list[Path]:
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        folders[:] = [name for name in folders if not name.endswith(SCRATCH_SUFFIX)]
+        folders[:] = [name for name in folders if not is_scratch(name)]
         files += [Path(folder, name) for name in names]
     return sorted(file for file in files if file.is_file())
 

@@ -156,7 +156,7 @@ def _remove_if_abandoned(run: Path) -> None:
     """Remove a numbered folder whose session ended before there was a run in it."""
 
     def is_ours(name: str) -> bool:
-        return name in (LOCK_FILE, INITIAL_FILE) or _LEFTOVER.fullmatch(name) is not None
+        return name in (LOCK_FILE, INITIAL_FILE) or files.is_scratch(name)
 
     def is_abandoned() -> bool:
         return all(is_ours(path.name) for path in run.iterdir())

@@ -77,13 +77,14 @@ def test_each_of_several_processes_gets_numbers_of_its_own(tmp_path: Path) -> No
 def test_what_a_killed_session_left_before_there_was_a_run_is_cleared(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     for name, files in (
-        ("00000-a", ["initial.safetensors", "writer.lock", ".initial-ab12_cd3.part.safetensors"]),
+        ("00000-a", ["initial.safetensors", "writer.lock", ".initial-ab12_cd3.part/initial"]),
         ("00001", []),
         ("00002-b", ["run.json"]),
         ("00003-c", ["notes.txt"]),  # somebody's own
     ):
         (runs / name).mkdir(parents=True)
         for file in files:
+            (runs / name / file).parent.mkdir(exist_ok=True)
             (runs / name / file).touch()
     (runs / "00004-d").mkdir()
     lock = OwnerLock(runs / "00004-d")  # another process begins it just now
