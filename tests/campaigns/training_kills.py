@@ -1,7 +1,7 @@
 """Kill a training run again and again, and prove that nothing is lost.
 
-    python tests/training/kill_campaign.py --kills 100 --seed 0
-    python tests/training/kill_campaign.py --kills 100 --seed 0 --ranks 2
+    python tests/campaigns/training_kills.py --kills 100 --seed 0
+    python tests/campaigns/training_kills.py --kills 100 --seed 0 --ranks 2
 
 A tiny run is ended by SIGKILL, at random moments or at a random file operation while it saves, and
 started again until it is finished; then the next one begins. With two ranks either process is the

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="sessions are forked")
 def test_a_run_survives_being_killed() -> None:
-    script = Path(__file__).with_name("kill_campaign.py")
+    script = Path(__file__).with_name("training_kills.py")
     done = subprocess.run(
         [sys.executable, str(script), "--kills", "4", "--seed", "1"],
         capture_output=True,

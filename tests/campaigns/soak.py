@@ -1,6 +1,6 @@
 """A long run of a tiny network: does memory grow, do files or threads stay behind?
 
-    PYTHONPATH=. python tests/training/soak.py [TICKS]
+    PYTHONPATH=. python tests/campaigns/soak.py [TICKS]
 
 Trains through a growth, with the watchdog, snapshots that replace each other, a metric and one
 resumption half-way, and prints what the process holds after each tenth. Ends with exit code 1 when

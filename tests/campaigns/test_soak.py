@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training import soak
+from tests.campaigns import soak
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
