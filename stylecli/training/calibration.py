@@ -15,7 +15,7 @@ from stylecli.training.passes import count_passes
 from stylecli.training.schedule import Stage, schedule_at
 from stylecli.training.session import Session
 from stylecli.training.setup import build_networks
-from stylecli.training.step import TrainingStep, allow_tf32
+from stylecli.training.step import TrainingStep
 from stylecli.training.time_left import StageKey
 
 SECONDS_PER_STAGE = 1.5
@@ -131,13 +131,12 @@ class _Meter:
     def __init__(self, run: Path, ranks: Ranks, session: Session) -> None:
         self.settings = run_folder.load_settings(run)
         self.config, self.session, self.ranks = self.settings.training, session, ranks
-        allow_tf32(session.tf32)
         device = torch.device(self.settings.device)
         label_dim = self.settings.network.label_dim
         self.labels = torch.eye(label_dim) if label_dim else None
         self.step = TrainingStep(
             build_networks(self.settings), self.config, ranks=ranks, device=device,
-            label_table=self.labels, batch_gpu=session.batch_gpu,
+            label_table=self.labels, batch_gpu=session.batch_gpu, tf32=session.tf32,
         )  # fmt: skip
         self.memory = PeakMemory(device)
         self.memory.start()

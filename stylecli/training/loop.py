@@ -26,7 +26,7 @@ from stylecli.training.measuring import Evaluate
 from stylecli.training.oversight import Oversight, unheard
 from stylecli.training.schedule import Stage, resets_optimizer, schedule_at
 from stylecli.training.session import Session
-from stylecli.training.step import TrainingStep, allow_tf32
+from stylecli.training.step import TrainingStep
 from stylecli.training.stopping import stop_requests
 from stylecli.training.streams import seed_after
 from stylecli.workspace import CHECKPOINT_FILE
@@ -47,7 +47,6 @@ class TrainingLoop:
         self.session = session or Session()
         self.settings = run_folder.load_settings(run)
         self.config = self.settings.training
-        allow_tf32(self.session.tf32)
         self.dataset = setup.open_matching(self.settings)
         self.bundle = setup.build_networks(self.settings)
         label_table = setup.label_table(self.dataset)
@@ -58,6 +57,7 @@ class TrainingLoop:
             device=torch.device(self.settings.device),
             label_table=label_table,
             batch_gpu=self.session.batch_gpu,
+            tf32=self.session.tf32,
         )
         self.counters = saving.Counters()
         self.stage: Stage | None = None

@@ -61,11 +61,14 @@ class TrainingStep:
         device: torch.device | None = None,
         label_table: Tensor | None = None,
         batch_gpu: int | None = None,
+        tf32: bool = False,
     ) -> None:
         """``label_table`` [N, label_dim] holds the dataset's labels, which G draws from.
 
         ``batch_gpu`` is the most samples of a pass, None the rank's whole share of a batch.
+        ``tf32`` lets CUDA round factors in the whole process: whoever trains gets float32 else.
         """
+        _allow_tf32(tf32)
         assert bundle.G is not None and bundle.D is not None and bundle.G_ema is not None
         self.config = config
         self.batch_gpu = batch_gpu
@@ -290,7 +293,7 @@ class TrainingStep:
         self.totals[-1] += steps
 
 
-def allow_tf32(allowed: bool) -> None:
+def _allow_tf32(allowed: bool) -> None:
     """Let CUDA round factors of float32 products to 10 bits of mantissa in this process, or not.
 
     torch by itself does so in convolutions.
