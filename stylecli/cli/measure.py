@@ -212,7 +212,7 @@ def _compare(
     output: Output,
 ) -> "tuple[_Facts, list[MetricResult]]":
     from stylecli.metrics.evaluation import compare
-    from stylecli.metrics.picture_sets import open_set
+    from stylecli.metrics.picture_sets import agree_on_colours, describe_differences, open_set
 
     found = find_dataset(data)
     if found.why:
@@ -220,17 +220,13 @@ def _compare(
     for path in (found.path, against):
         if not path.exists():
             raise DataError(f"{path} does not exist: expected a dataset or a folder of pictures")
-    measured, reference = open_set(found.path), open_set(against)
+    measured, reference = agree_on_colours(open_set(found.path), open_set(against))
     if chosen["ranks"].is_main:
         for path, pictures in ((found.path, measured), (against, reference)):
             for note in pictures.notes:
                 output.note(f"{path}: {note}")
-    if measured.sizes != reference.sizes and chosen["ranks"].is_main:
-        output.warn(
-            f"{found.path} begins with a picture of {measured.sizes} and {against} with one of "
-            f"{reference.sizes}: the feature network's own resize makes them equal, and part of "
-            "the distance is that"
-        )
+        if difference := describe_differences(measured, reference):
+            output.warn(difference)
     with output.progress("metrics", "pictures") as progress:
         results = compare(names, measured, reference, device=device, progress=progress, **chosen)
     return _Facts(None, against, None), results

@@ -73,6 +73,10 @@ class DecodeSettings:
             background=(levels[0], levels[1], levels[2]) if is_colour else cls.background,
         )
 
+    def described(self) -> dict[str, Any]:
+        """Return the fields as JSON has them."""
+        return asdict(self) | {"background": list(self.background)}
+
 
 @dataclass(frozen=True)
 class Recipe:

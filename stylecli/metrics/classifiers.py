@@ -14,7 +14,7 @@ from torch import Tensor
 from stylecli import __version__
 from stylecli.checkpoint import load_state, read_header, read_tensors, write_tensors
 from stylecli.errors import NetworkError, UsageError
-from stylecli.metrics.fakes import Pictures
+from stylecli.metrics.fakes import Pictures, over_white
 from stylecli.networks.config import StyleGAN1Config, config_from_dict
 from stylecli.networks.layers import box_average
 from stylecli.networks.stylegan1 import Discriminator
@@ -52,7 +52,7 @@ class AttributeClassifier:
         """Return softmax probabilities [N, K] of images [N, 3, R, R] about [-1, 1], float32.
 
         Larger images are reduced to the network's size by box means, grey is repeated, alpha
-        dropped. Raises UsageError for images smaller than the network's, or no whole
+        laid over white. Raises UsageError for images smaller than the network's, or no whole
         multiple of it.
         """
         config = self.network.config
@@ -63,8 +63,7 @@ class AttributeClassifier:
                 f"of {self.name!r}, which looks at {config.resolution} px: use classifiers trained "
                 "at that size or smaller (stylecli metrics ls --train-classifiers)"
             )
-        colour = images[:, :3] if images.shape[1] > 1 else images.expand(-1, 3, -1, -1)
-        small = box_average(colour, factor)
+        small = box_average(over_white(images), factor)
         chunks = torch.split(small, self._chunk())
         logits = torch.cat([self.network.outputs(chunk, lod=0.0) for chunk in chunks])
         if logits.shape[1] == 1:  # StyleGAN's metric: p = sigmoid(2a)

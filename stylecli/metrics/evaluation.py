@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from stylecli import __version__
+from stylecli.data.colours import WHITE
 from stylecli.distributed import Ranks
 from stylecli.hardware import resolve_device
 from stylecli.metrics.classifiers import AttributeClassifiers
@@ -17,6 +18,7 @@ from stylecli.metrics.fakes import (
     LabelSource,
     PictureSet,
     Sample,
+    as_colour,
     draw_samples,
     label_source,
     labels_digest,
@@ -32,7 +34,7 @@ from stylecli.metrics.picture_measuring import (
     measure_pictures,
     places_of,
 )
-from stylecli.metrics.picture_sets import DatasetPictures, MeasuredSet, choose
+from stylecli.metrics.picture_sets import DatasetPictures, MeasuredSet, agree_on_colours, choose
 from stylecli.metrics.planning import Samples, plan, plan_sets
 from stylecli.metrics.results import MetricResult
 from stylecli.metrics.separability_results import SHARE, judge_spaces, share_samples
@@ -122,13 +124,15 @@ def compare(
 ) -> list[MetricResult]:
     """Measure ``names`` on one set of pictures against another; return the results, in order.
 
-    All pictures of both count unless ``samples`` or a published name say otherwise; of fewer, the
-    same random ones are taken every time. Pictures go to the feature network at their own size, and
-    its resize, which the definition names, makes them its input. Raises UsageError for unknown
-    names and for metrics of networks.
+    Both are decoded in one way (profiles, alpha, EXIF, grey), as the recipe of the dataset among
+    them says. All pictures of both count unless ``samples`` or a published name say otherwise; of
+    fewer, the same random ones are taken every time. Pictures go to the feature network at their
+    own size, and its resize, which the definition names, makes them its input. Raises UsageError
+    for unknown names and for metrics of networks.
     """
     check_precision(precision)
     device = resolve_device(device) if isinstance(device, str) else device
+    measured, reference = agree_on_colours(measured, reference)
     tasks = plan_sets(names, samples, measured=len(measured), reference=len(reference),
                       precision=precision)  # fmt: skip
     possible = [task for task in tasks if not task.skipped]
@@ -138,6 +142,7 @@ def compare(
         "measured_sizes": measured.sizes,
         "dataset_digest": reference.digest,
         "dataset_sizes": reference.sizes,
+        "decoded": reference.settings.described(),
         "version": __version__,
     }
     how = Measuring(device, Meter(progress, _total(possible, len(reference))),
@@ -191,7 +196,14 @@ def _measure_network(
         if pictures or shared is not None:
             reals = DatasetPictures(dataset, G.config.resolution) if dataset is not None else None
             facts = {**common, "noise_mode": NOISE}
-            source = FakeSource(draw, digest, size, pictures=lambda sample: sample.pictures)
+            background = reals.settings.background if reals is not None else WHITE
+            identity = digest
+            if G.config.channels == 4:
+                facts["background"] = list(background)
+                identity = digest_of(digest, str(background)) if digest else ""
+            source = FakeSource(
+                draw, identity, size, pictures=lambda fakes: as_colour(fakes.pixels, background)
+            )
             beside = shared.beside if shared else None
             found += measure_pictures(pictures, source, reals, facts, how, beside)
         for task in tasks:

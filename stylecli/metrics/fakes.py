@@ -9,8 +9,11 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
+from stylecli.data.codec import to_picture
+from stylecli.data.colours import WHITE, Colour, lay_over
 from stylecli.errors import DataError, UsageError
 from stylecli.images import to_uint8
 from stylecli.networks.stylegan1 import Generator
@@ -56,9 +59,14 @@ class Sample:
     images: Tensor  # [B, C, R, R], about [-1, 1]
 
     @functools.cached_property
+    def pixels(self) -> Pictures:
+        """The images as uint8 [B, C, R, R], quantised as saved pictures are."""
+        return to_uint8(self.images).transpose(0, 3, 1, 2)
+
+    @property
     def pictures(self) -> Pictures:
-        """The images as uint8 [B, 3, R, R], quantised as saved pictures are."""
-        return as_colour(to_uint8(self.images).transpose(0, 3, 1, 2))
+        """The same in colour over white, [B, 3, R, R]."""
+        return as_colour(self.pixels)
 
 
 def draw_samples(
@@ -101,11 +109,33 @@ def draw_samples(
         yield Sample(z, ws[:, -1], images)
 
 
-def as_colour(pictures: Pictures) -> Pictures:
-    """Return [N, 3, H, W]: grey repeated to three channels, alpha dropped."""
-    if pictures.shape[1] == 1:
-        return np.repeat(pictures, 3, axis=1)
-    return pictures[:, :3]
+def as_colour(pictures: Pictures, background: Colour = WHITE, *, grey: bool = False) -> Pictures:
+    """Return [N, 3, H, W]: alpha laid over the background, grey repeated.
+
+    With ``grey`` colours become grey first, by Pillow's weights as packing does it.
+    """
+    if pictures.shape[1] == 4:
+        pictures = _each(pictures, lambda picture: lay_over(picture, background))
+    if grey and pictures.shape[1] == 3:
+        pictures = _each(pictures, lambda picture: picture.convert("L"))
+    return np.repeat(pictures, 3, axis=1) if pictures.shape[1] == 1 else pictures
+
+
+def over_white(images: Tensor) -> Tensor:
+    """Return images [N, 1, 3 or 4, H, W] about [-1, 1] as [N, 3, H, W], as ``as_colour`` does."""
+    if images.shape[1] == 4:
+        alpha = (images[:, 3:] / 2 + 0.5).clamp(0, 1)
+        return images[:, :3] * alpha + (1 - alpha)  # 1 is white
+    return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+
+
+def _each(pictures: Pictures, convert: Callable[[Image.Image], Image.Image]) -> Pictures:
+    """Convert pictures [N, C, H, W] one by one by Pillow's rules, which files are decoded by."""
+    height, width = pictures.shape[2:]
+    converted = [np.asarray(convert(to_picture(picture))) for picture in pictures]
+    return np.stack([np.atleast_3d(one).transpose(2, 0, 1) for one in converted]).reshape(
+        len(pictures), -1, height, width
+    )
 
 
 def labels_digest(dataset: PictureSet | None) -> str:

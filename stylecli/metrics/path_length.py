@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stylecli.errors import UsageError
-from stylecli.metrics.fakes import LabelSource
+from stylecli.metrics.fakes import LabelSource, over_white
 from stylecli.networks.stylegan1 import Generator
 from stylecli.progress import Progress, silent
 
@@ -153,8 +153,7 @@ def _seen(images: Tensor, crop: bool, rule: str = "paper") -> Tensor:
     half as much of a crop. Smaller pictures stay as they are.
     """
     whole = images.shape[2]
-    if images.shape[1] != 3:
-        images = images[:, :3] if images.shape[1] == 4 else images.expand(-1, 3, -1, -1)
+    images = over_white(images)
     if crop:
         eighth = images.shape[2] // 8
         images = images[:, :, 3 * eighth : 7 * eighth, 2 * eighth : 6 * eighth]

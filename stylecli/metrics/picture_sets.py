@@ -1,18 +1,22 @@
 """Sets of pictures that are measured: a packed dataset, or a folder of pictures as it is.
 
 Pictures of a folder keep their own sizes: only the feature network's own resize changes them.
+Their colours are decoded as packing decodes them, by the recipe of the dataset they are measured
+with, so that a dataset and its own sources are the same pictures.
 """
 
 import contextlib
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stylecli.data.decoding import check_kind, name_cause, quiet, read_header
+from stylecli.data.preparation import DecodeSettings, decode_pixels
 from stylecli.errors import DataError
 from stylecli.files import is_scratch
 from stylecli.metrics.fakes import Pictures, PictureSet, as_colour, level_for
@@ -20,34 +24,73 @@ from stylecli.metrics.fakes import Pictures, PictureSet, as_colour, level_for
 if TYPE_CHECKING:
     from stylecli.data.sources.base import Source
 
-_LOOKED_AT = 16  # first pictures, for one whose size can be told
+_LOOKED_AT = 16  # pictures spread over a set, for their sizes
 LEAST_SIDE = 8  # px; feature networks enlarge pictures, but less holds nothing to measure
+# What of two datasets' recipes measuring cannot make equal, as a sentence calls it.
+_FIXED = ("resolution", "transform", "width", "height", "filter", "exif", "icc")
+
+Recorded = dict[str, Any]  # the settings that a dataset was packed with
 
 
 class MeasuredSet(Protocol):
     """Pictures by number, and what tells them from all other pictures."""
 
     @property
+    def name(self) -> str: ...
+    @property
     def digest(self) -> str: ...
     @property
     def sizes(self) -> str: ...
     @property
     def notes(self) -> list[str]: ...
+    @property
+    def recorded(self) -> Recorded | None: ...
+    @property
+    def settings(self) -> DecodeSettings: ...
     def __len__(self) -> int: ...
     def read(self, numbers: NDArray[np.int64]) -> list[Pictures]: ...
+    def decoded_by(self, settings: DecodeSettings) -> "MeasuredSet": ...
 
 
 @dataclass(frozen=True)
 class DatasetPictures:
-    """A packed dataset at one of its resolutions."""
+    """A packed dataset at one of its resolutions.
+
+    Alpha is laid over the background of ``how``, else of the dataset's recipe; ``how`` of one
+    channel makes colours grey.
+    """
 
     dataset: PictureSet
     resolution: int
+    how: DecodeSettings | None = None
+
+    @property
+    def name(self) -> str:
+        """Where it lies."""
+        return str(getattr(self.dataset, "path", "the dataset"))
+
+    @property
+    def recorded(self) -> Recorded:
+        """The settings that it was packed with; only its channels where none are recorded."""
+        info = getattr(self.dataset, "info", {})
+        recorded = info.get("settings")
+        channels = {"channels": info["channels"]} if "channels" in info else {}
+        return {**(recorded if isinstance(recorded, dict) else {}), **channels}
+
+    @property
+    def settings(self) -> DecodeSettings:
+        """How its pictures are shown."""
+        return self.how or DecodeSettings.of_record(self.recorded)
 
     @property
     def digest(self) -> str:
         """Empty where the dataset has none."""
-        return f"{self.dataset.digest} at {self.resolution}" if self.dataset.digest else ""
+        if not self.dataset.digest:
+            return ""
+        stored, shown = self.recorded.get("channels"), self.settings
+        over = f" over {shown.background}" if stored == 4 else ""
+        grey = " in grey" if shown.channels == 1 and stored != 1 else ""
+        return f"{self.dataset.digest} at {self.resolution}{over}{grey}"
 
     @property
     def sizes(self) -> str:
@@ -65,23 +108,43 @@ class DatasetPictures:
     def read(self, numbers: NDArray[np.int64]) -> list[Pictures]:
         """Return pictures uint8 [N, 3, R, R]. Raises DataError for damaged ones."""
         level = level_for(self.dataset, self.resolution)
-        return [as_colour(self.dataset.read(numbers, level))]
+        shown = self.settings
+        pixels = self.dataset.read(numbers, level)
+        return [as_colour(pixels, shown.background, grey=shown.channels == 1)]
+
+    def decoded_by(self, settings: DecodeSettings) -> "DatasetPictures":
+        """Return the same pictures, shown by other settings."""
+        return replace(self, how=settings)
 
 
 class FolderPictures:
     """A folder, a zip or any other source that can be packed, without packing it.
 
-    Raises DataError when there is no picture.
+    Its files are decoded by ``settings``, by default as ``pack`` would. Raises DataError when there
+    is no picture.
     """
 
-    def __init__(self, path: Path) -> None:
+    recorded = None
+
+    def __init__(
+        self,
+        path: Path,
+        settings: DecodeSettings = DecodeSettings(),  # noqa: B008  # it is frozen
+        *,
+        source: "Source | None" = None,
+    ) -> None:
         from stylecli.data.sources.recognition import find_source
 
-        self.path = path
-        self._source: Source = find_source(path, own_labels=False)
+        self.path, self.settings = path, settings
+        self._source: Source = find_source(path, own_labels=False) if source is None else source
         if not len(self._source):
             raise DataError(f"{path} holds no pictures: expected some to measure")
         self._digest = ""
+
+    @property
+    def name(self) -> str:
+        """Where it lies."""
+        return str(self.path)
 
     @property
     def digest(self) -> str:
@@ -90,7 +153,7 @@ class FolderPictures:
         Reading them is cheap beside any feature network.
         """
         if not self._digest:
-            found = hashlib.sha256(self._source.fingerprint().encode())
+            found = hashlib.sha256(f"{self._source.fingerprint()} {self.settings}".encode())
             for file in _files(self.path):
                 name = os.fsencode(os.path.relpath(file, self.path))
                 found.update(name + b"\0" + _content(file) + b"\n")
@@ -99,12 +162,22 @@ class FolderPictures:
 
     @property
     def sizes(self) -> str:
-        """Say how large the first readable picture is, which its header tells."""
-        for number in range(min(len(self._source), _LOOKED_AT)):
+        """Say how large the pictures are: the smallest and the largest of some all over the set."""
+        found = set()
+        count = min(len(self._source), _LOOKED_AT)
+        for number in (place * len(self._source) // count for place in range(count)):
             # What is damaged is named when its turn comes; Pillow's plugins raise anything.
-            with contextlib.suppress(Exception), self._source[number].open() as picture:
-                return f"{picture.width} x {picture.height} px"
-        return "unknown size"
+            with (
+                contextlib.suppress(Exception),
+                quiet(),
+                self._source[number].open() as picture,
+            ):
+                found.add(read_header(picture, upright=self.settings.exif).upright_size)
+        if not found:
+            return "unknown size"
+        ends = sorted(found, key=lambda size: (size[0] * size[1], size))
+        shown = [f"{width} x {height}" for width, height in dict.fromkeys((ends[0], ends[-1]))]
+        return " to ".join(shown) + " px"
 
     @property
     def notes(self) -> list[str]:
@@ -127,17 +200,19 @@ class FolderPictures:
             runs[-1].append(picture)
         return [np.stack(run) for run in runs]
 
-    def _decode(self, number: int) -> Pictures:
-        from stylecli.data.decoding import check_kind, name_cause, quiet, read_header
-        from stylecli.data.preparation import DecodeSettings, decode_pixels
+    def decoded_by(self, settings: DecodeSettings) -> "FolderPictures":
+        """Return the same pictures, decoded by other settings."""
+        return FolderPictures(self.path, settings, source=self._source)
 
+    def _decode(self, number: int) -> Pictures:
+        """Return one picture as uint8 [3, H, W]: alpha is laid over the background at once."""
         item = self._source[number]
+        seen = replace(self.settings, channels=1 if self.settings.channels == 1 else 3)
         try:
             with quiet(), item.open() as opened:
-                header = read_header(opened)
+                header = read_header(opened, upright=seen.exif)
                 check_kind(header)
-                picture, _ = decode_pixels(opened, header, DecodeSettings())
-                pixels = np.asarray(picture, np.uint8)
+                pixels = np.asarray(decode_pixels(opened, header, seen)[0], np.uint8)
         except Exception as error:  # Pillow's plugins raise anything on damaged files
             raise DataError(
                 f"picture {item.name} of {self.path} {name_cause(error)}: take it out"
@@ -148,7 +223,57 @@ class FolderPictures:
                 f"picture {item.name} of {self.path} is {width} x {height} px: "
                 f"expected at least {LEAST_SIDE} px on a side"
             )
-        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        (picture,) = as_colour(np.atleast_3d(pixels).transpose(2, 0, 1)[None])
+        return np.ascontiguousarray(picture)
+
+
+def agree_on_colours(
+    measured: MeasuredSet, reference: MeasuredSet
+) -> tuple[MeasuredSet, MeasuredSet]:
+    """Return both sets decoded in one way: as the dataset among them was packed.
+
+    Of two datasets the reference decides; but alpha is laid over the background that the one
+    without alpha was packed with, and both are grey where one is. Two folders are decoded as
+    ``pack`` would.
+    """
+    records = [one.recorded for one in (reference, measured) if one.recorded is not None]
+    if not records:
+        settings = DecodeSettings()
+    else:
+        packed = [DecodeSettings.of_record(record) for record in records]
+        flat = [one for one in packed if one.channels != 4]
+        settings = replace(
+            packed[0],
+            channels=min(one.channels for one in packed),
+            background=(flat or packed)[0].background,
+        )
+    return measured.decoded_by(settings), reference.decoded_by(settings)
+
+
+def describe_differences(measured: MeasuredSet, reference: MeasuredSet) -> str:
+    """Say in one sentence what about two sets is not made equal by decoding, or return ""."""
+    names = f"{measured.name} and {reference.name}"
+    ending = "part of the distance is that"
+    if measured.recorded is not None and reference.recorded is not None:
+        one, other = measured.recorded, reference.recorded
+        named = [key for key in _FIXED if key in one and key in other and one[key] != other[key]]
+        if "resolution" in named:
+            named = [key for key in named if key not in ("width", "height")]  # they follow from it
+        told = [f"{key} {one[key]} and {other[key]}" for key in named]
+        if measured.sizes != reference.sizes and "resolution" not in named:
+            told.insert(0, f"{measured.sizes} and {reference.sizes}")
+        return f"{names} were packed differently ({', '.join(told)}): {ending}" if told else ""
+    if measured.sizes == reference.sizes:
+        return ""
+    ways = ""
+    for one_set in (measured, reference):
+        if one_set.recorded and "transform" in one_set.recorded and "filter" in one_set.recorded:
+            way = f"{one_set.recorded['transform']}, {one_set.recorded['filter']}"
+            ways = f"; {one_set.name} was cropped and resized when it was packed ({way})"
+    return (
+        f"{names} have pictures of {measured.sizes} and {reference.sizes}{ways}: the feature "
+        f"network's own resize makes them equal, and {ending}"
+    )
 
 
 def _files(path: Path) -> list[Path]:

@@ -109,10 +109,13 @@ def test_larger_grey_and_transparent_pictures_are_seen_as_colour_at_their_size(t
     random = np.random.default_rng(0)
     small = random.integers(0, 256, (2, 3, 16, 16), np.uint8)
     large = small.repeat(4, axis=2).repeat(4, axis=3)
+    opaque = np.concatenate([small, np.full_like(small[:, :1], 255)], axis=1)
     clear = np.concatenate([small, np.zeros_like(small[:, :1])], axis=1)
+    white = tiny_classifiers.predict(np.full_like(small, 255))
     for name, p in tiny_classifiers.predict(small).items():
         np.testing.assert_allclose(tiny_classifiers.predict(large)[name], p, atol=1e-5)
-        np.testing.assert_allclose(tiny_classifiers.predict(clear)[name], p, atol=1e-6)
+        np.testing.assert_allclose(tiny_classifiers.predict(opaque)[name], p, atol=1e-6)
+        np.testing.assert_allclose(tiny_classifiers.predict(clear)[name], white[name], atol=1e-6)
         grey = tiny_classifiers.predict(small[:, :1])[name]
         spread = tiny_classifiers.predict(small[:, :1].repeat(3, axis=1))[name]
         np.testing.assert_allclose(grey, spread, atol=1e-6)

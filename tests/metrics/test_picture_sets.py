@@ -6,10 +6,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stylecli.data.packing import PackSettings, pack
 from stylecli.data.reader import open_dataset
+from stylecli.data.sources.recognition import find_source
 from stylecli.errors import DataError
 from stylecli.metrics.evaluation import compare
-from stylecli.metrics.picture_sets import FolderPictures, choose, open_set
+from stylecli.metrics.fakes import as_colour
+from stylecli.metrics.picture_sets import (
+    DatasetPictures,
+    FolderPictures,
+    agree_on_colours,
+    choose,
+    describe_differences,
+    open_set,
+)
+from tests.data.profiles import linear_grey_profile, wide_gamut_profile
 
 KID = "kid@efficientnet-lite0"
 
@@ -108,3 +119,107 @@ def test_published_definitions_take_the_first_pictures_and_others_random_ones():
     numbers, which = choose(3, 10, first=False)
     assert list(numbers) != [0, 1, 2] and list(numbers) == list(choose(3, 10, first=False)[0])
     assert choose(10, 10, first=False)[1] == "all"
+
+
+def deep_png(path, pixels):
+    """Write 16-bit grey."""
+    Image.fromarray(pixels[..., 0].astype(np.uint16) * 257).save(path)
+
+
+@pytest.fixture
+def strange(tmp_path):
+    """Square pictures of 16 px of every kind: profiles, alpha, palettes, EXIF, deep grey."""
+    path = tmp_path / "strange"
+    path.mkdir()
+    random = np.random.default_rng(0)
+    exif = Image.Exif()
+    exif[274] = 6
+    for number in range(3):
+        pixels = random.integers(0, 256, (16, 16, 4), np.uint8)
+        colour, clear = Image.fromarray(pixels[..., :3].copy()), Image.fromarray(pixels)
+        colour.save(path / f"{number}-profile.png", icc_profile=wide_gamut_profile())
+        clear.save(path / f"{number}-alpha.png", icc_profile=wide_gamut_profile())
+        colour.save(path / f"{number}-turned.jpg", exif=exif, quality=95)
+        colour.convert("P").save(path / f"{number}-palette.png", transparency=3)
+        colour.convert("CMYK").save(path / f"{number}-cmyk.tiff")
+        colour.convert("L").save(path / f"{number}-grey.png", icc_profile=linear_grey_profile())
+        deep_png(path / f"{number}-deep.png", pixels)
+    return path
+
+
+RECIPES = [
+    {}, {"icc": "ignore"}, {"exif": True}, {"channels": 1}, {"channels": 1, "icc": "ignore"},
+    {"channels": 4}, {"background": (10, 200, 30)}, {"channels": 4, "background": (0, 0, 0)},
+    {"channels": 1, "background": (0, 0, 0), "exif": True},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=str)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_dataset_and_its_own_sources_are_the_same_pictures(strange, tmp_path, recipe, reverse):
+    pack(
+        find_source(strange), tmp_path / "d.lmdb", PackSettings(16, keep_duplicates=True, **recipe)
+    )
+    pair = open_set(strange), open_set(tmp_path / "d.lmdb")
+    one, other = agree_on_colours(*(pair[::-1] if reverse else pair))
+    numbers = np.arange(len(one))
+    assert len(one) == len(other) == 21
+    assert (np.concatenate(one.read(numbers)) == np.concatenate(other.read(numbers))).all()
+    assert describe_differences(one, other) == ""
+
+
+def test_a_dataset_packed_from_another_is_the_same_pictures_in_grey_or_without_alpha(
+    strange, tmp_path
+):
+    pack(find_source(strange), tmp_path / "a.lmdb", PackSettings(16, 4, background=(0, 0, 0)))
+    source = open_set(tmp_path / "a.lmdb")
+    for name, recipe in (("b", {"channels": 1}), ("c", {"background": (9, 99, 200)})):
+        out = tmp_path / f"{name}.lmdb"
+        pack(find_source(tmp_path / "a.lmdb"), out, PackSettings(16, **{"channels": 3, **recipe}))
+        one, other = agree_on_colours(source, open_set(out))
+        numbers = np.arange(len(one))
+        assert (one.read(numbers)[0] == other.read(numbers)[0]).all()
+
+
+def test_the_distance_of_a_dataset_to_its_own_sources_is_none(filled_cache, strange, tmp_path):
+    out = tmp_path / "d.lmdb"
+    pack(find_source(strange), out, PackSettings(16, 4, exif=True, background=(0, 0, 0)))
+    (result,) = measure(["fid@efficientnet-lite0"], strange, out, samples=21)
+    assert result.value == pytest.approx(0, abs=1e-6)
+    assert result.definition["decoded"] == {
+        "channels": 4, "exif": True, "icc": "convert", "background": [0, 0, 0],
+    }  # fmt: skip
+
+
+def test_other_differences_of_recipes_are_one_sentence(strange, tmp_path):
+    a, b = tmp_path / "a.lmdb", tmp_path / "b.lmdb"
+    pack(find_source(strange), a, PackSettings(16, filter="box", icc="ignore"))
+    pack(find_source(strange), b, PackSettings(8, transform="stretch", icc="ignore"))
+    told = describe_differences(*agree_on_colours(open_set(a), open_set(b)))
+    for word in ("resolution 16 and 8", "transform center-crop and stretch", "filter box and "):
+        assert word in told
+    assert "icc" not in told and "width" not in told
+    told = describe_differences(*agree_on_colours(open_set(strange), open_set(b)))
+    assert "16 x 16 px and 8 x 8 px" in told and "stretch, lanczos" in told
+    same = open_set(a)
+    assert describe_differences(*agree_on_colours(same, same)) == ""
+
+
+def test_sizes_are_those_of_pictures_all_over_the_set(folder):
+    Image.new("RGB", (40, 20)).save(folder / "zz.png")
+    for number in range(24, 40):
+        Image.new("RGB", (16, 16)).save(folder / f"{number:03d}.png")
+    Image.new("RGB", (12, 12)).save(folder / "000.png")
+    assert open_set(folder).sizes == "12 x 12 to 16 x 16 px"
+
+
+def test_alpha_of_generated_pictures_is_laid_over_the_datasets_background(strange, tmp_path):
+    pack(find_source(strange), tmp_path / "d.lmdb", PackSettings(16, 4, background=(0, 0, 0)))
+    pictures = DatasetPictures(open_dataset(tmp_path / "d.lmdb"), 16)
+    stored = pictures.dataset.read(np.arange(4))
+    assert (pictures.read(np.arange(4))[0] == as_colour(stored, (0, 0, 0))).all()
+    assert (as_colour(stored, (0, 0, 0)) != as_colour(stored)).any()
+    assert (
+        pictures.digest
+        != DatasetPictures(pictures.dataset, 16, how=FolderPictures(strange).settings).digest
+    )
