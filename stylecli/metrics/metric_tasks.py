@@ -9,8 +9,7 @@ from typing import Literal
 from stylecli.features.extractors import INCEPTION, VGG16_FC2, View
 from stylecli.metrics.official_classifiers import COUNT as OFFICIAL_CLASSIFIERS
 from stylecli.metrics.path_length import PathSetting
-from stylecli.metrics.sample_rows import Space
-from stylecli.metrics.separability import PAPER_SAMPLES
+from stylecli.metrics.separability import PAPER_SAMPLES, Space
 from stylecli.rendering import Precision
 
 Kind = Literal["fid", "kid", "is", "pr", "diversity"]

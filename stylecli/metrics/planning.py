@@ -23,8 +23,7 @@ from stylecli.metrics.metric_tasks import (
     Task,
 )
 from stylecli.metrics.path_length import PathSetting
-from stylecli.metrics.sample_rows import Space
-from stylecli.metrics.separability import PAPER_SAMPLES
+from stylecli.metrics.separability import PAPER_SAMPLES, Space
 from stylecli.networks.config import StyleGAN1Config
 from stylecli.rendering import Precision
 

@@ -11,8 +11,7 @@ from stylecli.metrics.collecting import Collected, Needs, Wanted, digest_of
 from stylecli.metrics.metric_tasks import SeparabilityTask
 from stylecli.metrics.picture_measuring import Beside, Measuring
 from stylecli.metrics.results import MetricResult
-from stylecli.metrics.sample_rows import SPACES, SampleRows
-from stylecli.metrics.separability import Separability, separability_of
+from stylecli.metrics.separability import SPACES, SampleRows, Separability, separability_of
 from stylecli.networks.config import StyleGAN1Config
 
 # The SVM is judged on the points it was fitted to, as in the paper: with few points for its
