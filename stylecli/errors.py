@@ -80,7 +80,10 @@ _UNREADABLE = {
     "UnicodeDecodeError", "RecursionError", "DecompressionBombError",
 }  # fmt: skip
 _UNREADABLE_MODULES = ("zlib", "lzma", "lmdb", "struct", "PIL")
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "std::bad_alloc")
+_NO_MEMORY = (
+    "can't allocate memory", "not enough memory", "out of memory", "std::bad_alloc",
+    "unable to find an engine",  # cuDNN, where no algorithm's workspace fits
+)  # fmt: skip
 
 # What moves the cursor, colours, rings, turns the direction of writing, hides or begins a line. A
 # line break followed by two spaces is kept: so continue the few messages of several lines.
@@ -124,9 +127,7 @@ def explain(error: BaseException) -> tuple[str, ExitCode]:
     if isinstance(error, OSError) and error.errno is not None:
         return cause, ExitCode.FAILED
     kinds = {kind.__name__ for kind in type(error).__mro__}
-    if "MemoryError" in kinds or "OutOfMemoryError" in kinds or any(
-        words in cause.lower() for words in _NO_MEMORY
-    ):  # fmt: skip
+    if lacks_memory(error):
         text = (
             f"there is not enough memory ({cause or 'no details'}): end other programs, or ask for "
             "less at a time (--batch, --resolution)"
@@ -141,6 +142,15 @@ def explain(error: BaseException) -> tuple[str, ExitCode]:
         return text, ExitCode.UNUSABLE
     text = f"stylecli failed unexpectedly ({named}): STYLECLI_DEBUG=1 shows where; please report it"
     return text, ExitCode.FAILED
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Say whether memory ran out, of the machine or of a GPU, whoever's words tell it."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    cause = _cause(error).lower()
+    return bool(kinds & {"MemoryError", "OutOfMemoryError"}) or any(
+        words in cause for words in _NO_MEMORY
+    )
 
 
 def _cause(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from stylecli.training.passes import count_passes
 from stylecli.training.schedule import Stage, schedule_at
 from stylecli.training.session import Session
 from stylecli.training.setup import build_networks
-from stylecli.training.step import TrainingStep
+from stylecli.training.step import StepMemoryError, TrainingStep
 from stylecli.training.time_left import StageKey
 
 SECONDS_PER_STAGE = 1.5
@@ -155,7 +155,7 @@ class _Meter:
         """Whether a step of so many images at full resolution has the memory it needs."""
         try:
             self.peak_of(batch)
-        except torch.OutOfMemoryError:
+        except StepMemoryError:
             return False
         return True
 

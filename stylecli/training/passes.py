@@ -6,6 +6,8 @@ partners of a group are still N/g apart in the whole, so each group lies within 
 the size of a pass is a multiple of g. Stdlib only.
 """
 
+from collections.abc import Iterator
+
 from stylecli.errors import UsageError
 
 
@@ -18,10 +20,9 @@ def count_passes(share: int, batch_gpu: int | None, group_size: int) -> int:
     if batch_gpu is None or share <= batch_gpu:
         return 1
     group = min(group_size, share) if group_size > 1 else 1
-    for passes in range(2, share // group + 1):
-        size, rest = divmod(share, passes)
-        if not rest and size <= batch_gpu and size % group == 0:
-            return passes
+    for size in _pass_sizes(share, group):
+        if size <= batch_gpu:
+            return share // size
     raise UsageError(
         f"{share} samples per process do not divide into passes of at most {batch_gpu} that are "
         f"multiples of the minibatch-stddev group of {group}: give --batch-gpu {group} or more"
@@ -29,3 +30,17 @@ def count_passes(share: int, batch_gpu: int | None, group_size: int) -> int:
         else f"{share} samples per process do not divide into equal passes of at most {batch_gpu} "
         f"in whole minibatch-stddev groups of {group}: give another --batch or --batch-gpu"
     )
+
+
+def smaller_pass(share: int, passes: int, group_size: int) -> int | None:
+    """Return the next smaller size of a pass than with ``passes`` of them, None if it is least."""
+    group = min(group_size, share) if group_size > 1 else 1
+    return next((size for size in _pass_sizes(share, group) if size < share // passes), None)
+
+
+def _pass_sizes(share: int, group: int) -> Iterator[int]:
+    """Yield the sizes of equal passes in whole groups, from the largest below ``share`` down."""
+    for passes in range(2, share // group + 1):
+        size, rest = divmod(share, passes)
+        if not rest and size % group == 0:
+            yield size

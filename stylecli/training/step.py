@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from stylecli.distributed import Ranks
+from stylecli.errors import StyleCLIError, lacks_memory
 from stylecli.networks.bundle import Bundle
 from stylecli.training.adam import Adam
 from stylecli.training.config import TrainingConfig
@@ -24,13 +25,17 @@ from stylecli.training.losses import (
     sampled_squared_gradient,
     squared_gradient,
 )
-from stylecli.training.passes import count_passes
+from stylecli.training.passes import count_passes, smaller_pass
 from stylecli.training.reals import process_reals
 from stylecli.training.schedule import Stage
 from stylecli.training.streams import Streams
 
 STATISTICS = ("loss_G", "loss_D", "r1_penalty", "real_logits", "fake_logits", "skipped_steps")
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class StepMemoryError(StyleCLIError):
+    """A step needs more memory than the device has."""
 
 
 @dataclass
@@ -105,9 +110,28 @@ class TrainingStep:
     ) -> None:
         """Train on this rank's share of a batch: uint8 [n, C, h, w] at the stage's size.
 
-        Raises UsageError when the share does not divide into passes.
+        Raises UsageError when the share does not divide into passes, and StepMemoryError when a
+        pass does not fit the device's memory.
         """
-        passes = count_passes(len(real_images), self.batch_gpu, self.G.config.mbstd_group_size)
+        group = self.G.config.mbstd_group_size
+        passes = count_passes(len(real_images), self.batch_gpu, group)
+        try:
+            self._train(real_images, real_labels, stage, step, passes)
+        except (RuntimeError, MemoryError) as error:
+            if not lacks_memory(error):
+                raise
+            smaller = smaller_pass(len(real_images), passes, group)
+            advice = "a smaller --resolution" if smaller is None else f"--batch-gpu {smaller}"
+            raise StepMemoryError(
+                f"{self.device} has not enough memory to train on {len(real_images) // passes} "
+                f"pictures of {stage.resolution} px at a time: use {advice}, or measure what fits "
+                "with stylecli plan"
+            ) from error
+
+    def _train(
+        self, real_images: Tensor, real_labels: Tensor | None, stage: Stage, step: int, passes: int
+    ) -> None:
+        """Do it in ``passes`` passes."""
         reals = process_reals(real_images.to(self.device, non_blocking=True), stage.fade)
         labels = None if real_labels is None else real_labels.to(self.device)
         shapes = self.G.synthesis.noise_shapes()

@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from stylecli.distributed import Ranks
 from stylecli.networks.config import make_config
 from stylecli.training import calibration
 from stylecli.training.calibration import (
@@ -65,3 +67,16 @@ def test_the_search_finds_the_largest_multiple_of_a_group(largest: int) -> None:
 
     assert largest_fitting(fits, 4, 4096) == min(largest // 4 * 4, 4096)
     assert len(tried) < 25
+
+
+def test_a_batch_without_memory_does_not_fit(run: Path, monkeypatch: Any) -> None:
+    def limited(images: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        if len(images) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return scores(images, lod=0.0)
+
+    meter = calibration._Meter(run, Ranks(), Session())
+    scores = meter.step.D.forward
+    monkeypatch.setattr(meter.step.D, "forward", limited)
+
+    assert meter.fits(4) and not meter.fits(8)

@@ -10,9 +10,9 @@ from stylecli.errors import UsageError
 from stylecli.networks.bundle import new_network
 from stylecli.networks.layers import minibatch_stddev
 from stylecli.training.config import TrainingConfig
-from stylecli.training.passes import count_passes
+from stylecli.training.passes import count_passes, smaller_pass
 from stylecli.training.schedule import Stage
-from stylecli.training.step import TrainingStep
+from stylecli.training.step import StepMemoryError, TrainingStep
 
 STAGE = Stage(lod=0.5, resolution=16, batch=16, lr=0.003, tick_kimg=1)
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -163,3 +163,52 @@ def test_draws_are_dealt_to_ranks_and_passes_alike(tiny_config_fields: dict[str,
     whole_noise: Any = draws.noise
     noise: Any = draws.part(1, 4).noise
     assert torch.equal(noise[0], whole_noise[0][1::4])
+
+
+@pytest.mark.parametrize(
+    ("share", "passes", "group", "smaller"),
+    [(16, 1, 4, 8), (16, 2, 4, 4), (16, 4, 4, None), (12, 1, 4, 4), (6, 1, 0, 3), (1, 1, 4, None)],
+)
+def test_the_next_smaller_pass_is_one_that_divides(
+    share: int, passes: int, group: int, smaller: int | None
+) -> None:
+    assert smaller_pass(share, passes, group) == smaller
+    if smaller is not None:
+        assert share // count_passes(share, smaller, group) == smaller
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9 GB, other allocations: 1 GB)"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: not enough memory"),
+    ],
+    ids=["cuda", "mps", "cudnn", "cpu"],
+)
+@pytest.mark.parametrize(("batch_gpu", "advice"), [(None, "--batch-gpu 8"), (4, "--resolution")])
+def test_a_pass_that_does_not_fit_says_what_to_give(
+    error: Exception, batch_gpu: int | None, advice: str, tiny_network: Any, monkeypatch: Any
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise error
+
+    step = TrainingStep(tiny_network, TrainingConfig(), batch_gpu=batch_gpu)
+    monkeypatch.setattr(step.D, "forward", full)
+    reals = torch.zeros(16, 3, 16, 16, dtype=torch.uint8)
+
+    with pytest.raises(StepMemoryError, match=advice) as told:
+        step(reals, None, STAGE, 0)
+    assert f"{batch_gpu or 16} pictures of 16 px" in str(told.value)
+
+
+def test_another_failure_stays_what_it_is(tiny_network: Any, monkeypatch: Any) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    step = TrainingStep(tiny_network, TrainingConfig())
+    monkeypatch.setattr(step.D, "forward", fails)
+
+    with pytest.raises(RuntimeError, match="illegal"):
+        step(torch.zeros(4, 3, 16, 16, dtype=torch.uint8), None, STAGE, 0)
