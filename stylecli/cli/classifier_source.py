@@ -105,8 +105,7 @@ def asks_for(names: Sequence[str]) -> bool:
 
 
 def _load(path: Path) -> "AttributeClassifiers":
-    from stylecli.metrics.classifiers import load_classifiers
-    from stylecli.metrics.official_classifiers import load_official_classifiers
+    from stylecli.metrics.classifiers import load_classifiers, load_official_classifiers
 
     return load_official_classifiers(path) if path.is_dir() else load_classifiers(path)
 
@@ -114,7 +113,7 @@ def _load(path: Path) -> "AttributeClassifiers":
 def _in_cache(dataset: "Dataset | None", resolution: int, output: Output) -> Path | None:
     from stylecli import weights
     from stylecli.metrics.classifier_training import find_cached
-    from stylecli.metrics.official_classifiers import list_official
+    from stylecli.metrics.classifiers import list_official
 
     path = find_cached(dataset, resolution) if dataset is not None else None
     if path is None:

@@ -1,6 +1,13 @@
-"""Attribute classifiers: a network for each attribute, pictures in, probabilities out."""
+"""Attribute classifiers: a network for each attribute, pictures in, probabilities out.
+
+The 40 CelebA attribute classifiers that StyleGAN's separability is defined with are published as
+TensorFlow pickles, ``celebahq-classifier-00-male.pkl`` to
+``celebahq-classifier-39-wearing-necktie.pkl``: discriminator networks for 256 px with one logit a,
+read here as p = softmax([a, -a]), which is sigmoid(2a). Nothing in a file is run.
+"""
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +20,9 @@ from torch import Tensor
 
 from stylecli import __version__
 from stylecli.checkpoint import load_state, read_header, read_tensors, write_tensors
-from stylecli.errors import NetworkError, UsageError
+from stylecli.errors import NetworkError, UsageError, WeightsError
+from stylecli.interop.foreign_tree import TFNetwork, read_foreign_tree
+from stylecli.interop.tf_stylegan1 import convert_tf_discriminator
 from stylecli.metrics.fakes import Pictures, over_white
 from stylecli.networks.config import StyleGAN1Config, config_from_dict
 from stylecli.networks.layers import box_average
@@ -24,6 +33,10 @@ KIND = "attribute-classifiers"
 CELEBA = "celebahq-classifier"  # the source of the official ones: the begin of their file names
 _LEAST_GAIN = 0.1
 _VALUES_PER_CHUNK = 1 << 20  # of the pictures classified at once: bounds memory
+OFFICIAL_CLASSIFIERS = 40
+_OFFICIAL_PLACE = "the folder stylegan/networks/metrics of NVIDIA's download site"
+_OFFICIAL_VALUES = ("positive", "negative")  # by the sign of a; which is which, no source says
+_OFFICIAL_NAME = re.compile(rf"{CELEBA}-(\d\d)-(.+)\.pkl")
 
 
 @dataclass(frozen=True)
@@ -223,3 +236,53 @@ def _read_one(
         commonest=row.get("commonest"),
         held_out=int(row.get("held_out", 0)),
     )
+
+
+def list_official(folder: Path) -> dict[int, Path]:
+    """Return number -> file of the official classifiers in a folder, in order."""
+    found = {
+        int(match[1]): path
+        for path in sorted(folder.glob(f"{CELEBA}-*.pkl"))
+        if (match := _OFFICIAL_NAME.fullmatch(path.name))
+    }
+    return dict(sorted(found.items()))
+
+
+def load_official_classifiers(folder: Path) -> AttributeClassifiers:
+    """Read every ``celebahq-classifier-NN-name.pkl`` of a folder; on the CPU, in eval mode.
+
+    Raises WeightsError when there is none, NetworkError for a file that is no such classifier.
+    """
+    files = list_official(folder)
+    if not files:
+        raise WeightsError(
+            f"{folder} holds no {CELEBA}-NN-name.pkl: the {OFFICIAL_CLASSIFIERS} files are in "
+            f"{_OFFICIAL_PLACE}; put them there, or train others with stylecli metrics ls "
+            "--train-classifiers"
+        )
+    return AttributeClassifiers(
+        [_read_official(path) for path in files.values()], {"source": CELEBA}
+    )
+
+
+def _read_official(path: Path) -> AttributeClassifier:
+    match = _OFFICIAL_NAME.fullmatch(path.name)
+    name = match[2] if match else path.stem
+    tree = read_foreign_tree(path)
+    if not isinstance(tree, TFNetwork):
+        raise NetworkError(f"{path} is not one network: expected a published {CELEBA} file")
+    try:
+        foreign = convert_tf_discriminator(tree)
+    except NetworkError as error:
+        raise NetworkError(f"{path} is no attribute classifier: {error}") from None
+    network = new_classifier_network(foreign.config, 0)
+    arrays = {f"D.{key}": torch.from_numpy(array) for key, array in foreign.networks["D"].items()}
+    load_state(path, "D", network, arrays)
+    outputs = network.head.dense1.weight.shape[0]
+    if outputs != 1 or foreign.config.channels != 3:
+        raise NetworkError(
+            f"{path} has {outputs} logits for {foreign.config.channels} channels: expected one "
+            "logit for colour pictures"
+        )
+    network.lod = 0.0
+    return AttributeClassifier(name, _OFFICIAL_VALUES, network.eval().requires_grad_(False))

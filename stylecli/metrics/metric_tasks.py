@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stylecli.features.extractors import INCEPTION, VGG16_FC2, View
-from stylecli.metrics.official_classifiers import COUNT as OFFICIAL_CLASSIFIERS
+from stylecli.metrics.classifiers import OFFICIAL_CLASSIFIERS
 from stylecli.metrics.path_length import PathSetting
 from stylecli.metrics.separability import PAPER_SAMPLES, Space
 from stylecli.rendering import Precision
