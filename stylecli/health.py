@@ -19,7 +19,7 @@ from typing import Any
 
 from stylecli import __version__
 from stylecli.progress import Progress, silent
-from stylecli.weights import cache_folder
+from stylecli.weights import cache_folder, whose
 
 OPERATORS = ("bias_act", "upfirdn2d", "style_epilogue")
 DTYPES = ("float32", "float16", "bfloat16", "float64")
@@ -248,6 +248,13 @@ def _cache(health: Health) -> None:
         "compiled_mib": round(sum(path.stat().st_size for path in kernels) / 2**20, 1),
         "weights": sorted(path.stem for path in Path(folder, "weights").glob("*.safetensors")),
     }
+    for part in ("weights", "kernels"):
+        if (folder / part).is_dir() and (reason := whose(folder / part)):
+            health.problems.append(
+                f"what is in {_short(folder / part)} is not loaded ({reason}): run "
+                f"chmod -R go-w {_short(folder / part)} if it is yours, or set STYLECLI_CACHE to a "
+                "folder of yours"
+            )
     if not health.cache["writable"]:
         health.problems.append(
             f"{_short(folder)} cannot be written, so kernels are compiled anew in every process: "

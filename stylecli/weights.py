@@ -1,7 +1,8 @@
 """The cache of feature networks: where it is, what is in it, whether that is still whole.
 
 One folder holds them, ``$STYLECLI_CACHE`` or ``~/.cache/stylecli``: ``weights/<name>.safetensors``
-beside ``weights/<name>.json``, which records the file they were read from and its SHA-256.
+beside ``weights/<name>.json``, which records the file they were read from and its SHA-256. The
+folder is the user's own: made for nobody else, and what others own or may write is not loaded.
 Nothing is downloaded unasked: a network comes from a package that is installed, from a file that
 ``stylecli weights add`` was given, or from ``stylecli weights fetch``.
 """
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CACHE_VARIABLE = "STYLECLI_CACHE"
+_FOLDER = "weights"
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,49 @@ def cache_folder() -> Path:
         return Path.home() / ".cache" / "stylecli"
     except RuntimeError:
         return Path(tempfile.gettempdir()) / f"stylecli-{os.getuid()}"
+
+
+def private_folder(name: str) -> Path:
+    """Return a folder of the cache, made where it is missing, for this user alone (mode 0700).
+
+    Raises OSError where that cannot be, RuntimeError where there is no home folder.
+    """
+    folder = cache_folder() / name
+    for each in (folder.parent, folder):
+        each.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not whose(folder) and folder.stat().st_mode & 0o077:
+        folder.chmod(0o700)
+    return folder
+
+
+def keep_private(path: Path) -> None:
+    """Let nobody else read or write a file of the cache, whatever the umask."""
+    path.chmod(0o600)
+
+
+def whose(path: Path) -> str:
+    """Say why a file of the cache, or its folder, is not this user's own; empty where it is.
+
+    What somebody else can write is code that a GPU runs, or numbers that others believe: it is not
+    loaded. What root owns is trusted, as root is. Raises OSError where there is no such file.
+    """
+    if not hasattr(os, "geteuid"):  # Windows keeps profiles apart
+        return ""
+    for each in (path, path.parent) if path.is_file() else (path,):
+        state = each.stat()
+        if state.st_uid not in (os.geteuid(), 0):
+            return f"{each} belongs to another user"
+        if state.st_mode & 0o022:
+            return f"{each} can be written by others"
+    return ""
+
+
+def _check_own(path: Path) -> None:
+    if reason := whose(path):
+        raise WeightsError(
+            f"{path} is not loaded, because {reason}: run chmod -R go-w {path.parent} if the files "
+            f"are yours, or set {CACHE_VARIABLE} to a folder of your own"
+        )
 
 
 def find_feature_network(name: str) -> FeatureNetwork:
@@ -101,12 +146,13 @@ def store(
     from safetensors.numpy import save_file
 
     find_feature_network(name)
-    target = _cached_path(name)
+    target = private_folder(_FOLDER) / _cached_path(name).name
     with replacing(target) as temporary:
         save_file(
             {key: np.ascontiguousarray(value) for key, value in arrays.items()}, str(temporary)
         )
         content_sha256 = file_sha256(temporary)
+    keep_private(target)
     sha256 = file_sha256(file)
     record = Record(
         name=name,
@@ -118,6 +164,7 @@ def store(
         added=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     )
     write_json(target.with_suffix(".json"), asdict(record))
+    keep_private(target.with_suffix(".json"))
     return record
 
 
@@ -135,7 +182,7 @@ def read_record(name: str) -> Record | None:
 def load_cached(name: str) -> "tuple[dict[str, NDArray[np.float32]], Record] | None":
     """Return the cached arrays of ``name`` and their record, or None when there are none.
 
-    Raises WeightsError when the file is not the one that was stored.
+    Raises WeightsError when the file is not the one that was stored, or not this user's own.
     """
     from safetensors.numpy import load_file
 
@@ -143,6 +190,8 @@ def load_cached(name: str) -> "tuple[dict[str, NDArray[np.float32]], Record] | N
     if record is None:
         return None
     path = _cached_path(name)
+    for file in (path, path.with_suffix(".json")):
+        _check_own(file)
     if file_sha256(path) != record.safetensors_sha256:
         raise _damaged(name, f"{path} is not the file that was stored")
     return load_file(str(path)), record
@@ -155,6 +204,8 @@ def verify(name: str) -> Record | None:
     """
     _sha256_of.cache_clear()
     record = read_record(name)
+    if record is not None:
+        _check_own(_cached_path(name))
     if record is not None and file_sha256(_cached_path(name)) != record.safetensors_sha256:
         raise _damaged(name, f"{_cached_path(name)} is not the file that was stored")
     return record
@@ -172,7 +223,10 @@ def file_sha256(path: Path) -> str:
     return _sha256_of(path.resolve(), stat.st_size, stat.st_mtime_ns)
 
 
-_DIGESTS_FILE = "digests.json"  # what files held, by size and time of change
+_DIGESTS_FOLDER, _DIGESTS_FILE = (
+    "digests",
+    "digests.json",
+)  # what files held, by size and time of change
 _MOST_DIGESTS = 4_000
 
 
@@ -185,7 +239,9 @@ def remember_digest(path: Path | str) -> str:
         known[key] = digest
         newest = dict(list(known.items())[-_MOST_DIGESTS:])
         with contextlib.suppress(OSError, RuntimeError):  # a memory, which nothing depends on
-            write_json(cache_folder() / _DIGESTS_FILE, newest)
+            file = private_folder(_DIGESTS_FOLDER) / _DIGESTS_FILE
+            write_json(file, newest)
+            keep_private(file)
     return digest
 
 
@@ -209,14 +265,17 @@ def _digest_key(path: Path) -> str:
 
 def _digests() -> dict[str, str]:
     try:
-        known = read_json(cache_folder() / _DIGESTS_FILE)
+        file = cache_folder() / _DIGESTS_FOLDER / _DIGESTS_FILE
+        if whose(file):
+            return {}
+        known = read_json(file)
     except (StyleCLIError, OSError, RuntimeError):
         return {}
     return {key: value for key, value in known.items() if isinstance(value, str)}
 
 
 def _cached_path(name: str) -> Path:
-    return cache_folder() / "weights" / f"{name}.safetensors"
+    return cache_folder() / _FOLDER / f"{name}.safetensors"
 
 
 def _package_file(network: FeatureNetwork) -> Path | None:

@@ -104,3 +104,69 @@ def test_without_a_home_the_cache_is_among_the_temporary_files(monkeypatch):
     monkeypatch.setattr(weights.Path, "home", no_home)
     folder = weights.cache_folder()
     assert folder.parent == weights.Path(tempfile.gettempdir()) and str(os.getuid()) in folder.name
+
+
+@pytest.fixture(params=[0o022, 0o002, 0o000])
+def umask(request):
+    before = os.umask(request.param)
+    yield
+    os.umask(before)
+
+
+def test_the_cache_is_made_for_this_user_alone(umask, cache, tmp_path):
+    (tmp_path / "file").write_bytes(b"x")
+    weights.store("vgg16-lpips", {"a": np.ones(3, np.float32)}, file=tmp_path / "file")
+    weights.remember_digest(tmp_path / "file")
+
+    paths = [cache, *cache.rglob("*")]
+    modes = {oct(path.stat().st_mode & 0o777) for path in paths if path.is_dir()}
+    assert modes == {"0o700"} and len(paths) == 6
+    assert {oct(path.stat().st_mode & 0o777) for path in paths if path.is_file()} == {"0o600"}
+    assert weights.load_cached("vgg16-lpips") is not None
+
+
+def _spoil(path, kind):
+    """Give a file, or its folder, to others; return what must be named."""
+    if kind == "another owner":
+        if os.geteuid() != 0:
+            pytest.skip("only root may give files away")
+        os.chown(path, 12345, -1)
+    elif kind == "another owner of the folder":
+        if os.geteuid() != 0:
+            pytest.skip("only root may give folders away")
+        os.chown(path.parent, 12345, -1)
+    elif kind == "writable by all":
+        path.chmod(0o606)
+    elif kind == "writable by the group":
+        path.chmod(0o620)
+    else:
+        path.parent.chmod(0o777)
+    return path
+
+
+SPOILT = ["another owner", "another owner of the folder", "writable by all",
+          "writable by the group", "a folder writable by all"]  # fmt: skip
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="Windows keeps profiles apart")
+@pytest.mark.parametrize("kind", SPOILT)
+@pytest.mark.parametrize("suffix", ["safetensors", "json"])
+def test_weights_that_others_may_write_are_not_loaded(cache, stored, kind, suffix):
+    path = _spoil(cache / "weights" / f"vgg16-lpips.{suffix}", kind)
+
+    with pytest.raises(WeightsError, match=r"is not loaded, because .*STYLECLI_CACHE") as told:
+        weights.load_cached("vgg16-lpips")
+    assert str(path.parent) in str(told.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="Windows keeps profiles apart")
+@pytest.mark.parametrize("kind", SPOILT)
+def test_digests_that_others_may_write_are_not_remembered(cache, tmp_path, kind):
+    file = tmp_path / "file"
+    file.write_bytes(b"x")
+    weights.remember_digest(file)
+    assert weights.remembered_digests([file])[file] is not None
+
+    _spoil(cache / "digests" / "digests.json", kind)
+
+    assert weights.remembered_digests([file]) == {file: None}

@@ -119,6 +119,9 @@ def _in_cache(dataset: "Dataset | None", resolution: int, output: Output) -> Pat
     if path is None:
         folder = weights.cache_folder() / "classifiers"
         path = folder if list_official(folder) else None
+        if path is not None and (reason := weights.whose(path)):
+            output.warn(f"the classifiers in {path} are left out: {reason}")
+            path = None
     if path is not None:
         output.note(f"classifiers: {path}")
     return path

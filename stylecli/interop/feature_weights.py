@@ -52,7 +52,7 @@ def fetch(name: str, *, url: str | None = None, progress: Progress = silent) -> 
     for other in network.needs:
         if weights.read_record(other) is None:
             fetch(other, progress=progress)
-    folder = weights.cache_folder() / "downloads"
+    folder = weights.private_folder("downloads")
     address = url or file.url
     path = download(address, folder / file.name, sha256=file.sha256, progress=progress)
     record = add(path, source=address)

@@ -39,6 +39,7 @@ from stylecli.progress import Progress, silent
 SMALL_SIDE = 64  # up to here the small recipe is the default
 _IN_MEMORY = 256 << 20  # bytes of pictures that are read once for all attributes
 _REPORT_EVERY = 20  # steps
+_FOLDER = "classifiers"  # of the cache
 
 
 @dataclass(frozen=True)
@@ -117,12 +118,21 @@ def train_classifiers(
             finished[name] = _train_one(pictures, name, column, recipe, seed, device, meter)
             done = AttributeClassifiers([finished[n] for n in table if n in finished], info)
             if path is not None:
-                save_classifiers(path, done)
+                _save(path, done)
         progress(number + 1, len(table), _remark(finished[name]))
     done = AttributeClassifiers([finished[name] for name in table], complete)
     if path is not None:
-        save_classifiers(path, done)
+        _save(path, done)
     return done
+
+
+def _save(path: Path | str, done: AttributeClassifiers) -> None:
+    cached = Path(path).parent == _cache()
+    if cached:
+        weights.private_folder(_FOLDER)
+    save_classifiers(path, done)
+    if cached:
+        weights.keep_private(Path(path))
 
 
 def cached_path(dataset: PictureSet, attributes: AttributeTable, recipe: ClassifierRecipe) -> Path:
@@ -137,6 +147,8 @@ def find_cached(dataset: PictureSet, resolution: int) -> Path | None:
     """Return the newest complete classifiers of a dataset for pictures of at least this size."""
     files = _cache().glob(f"{dataset.digest[:24]}-*.safetensors")
     for path in sorted(files, key=lambda path: path.stat().st_mtime, reverse=True):
+        if weights.whose(path):  # what somebody else may have written
+            continue
         info = read_header(path).get("info", {})
         if info.get("complete") and info["recipe"]["resolution"] <= resolution:
             return path
@@ -144,7 +156,7 @@ def find_cached(dataset: PictureSet, resolution: int) -> Path | None:
 
 
 def _cache() -> Path:
-    return weights.cache_folder() / "classifiers"
+    return weights.cache_folder() / _FOLDER
 
 
 def _resume(

@@ -314,6 +314,8 @@ class StatisticsCache:
         if not self.use or not path.is_file():
             return False
         try:
+            if weights.whose(path):  # numbers that somebody else may have written
+                return False
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
                 into.restore(dict(stored))
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, UsageError, KeyError):
@@ -332,9 +334,11 @@ class StatisticsCache:
             return f"{size} bytes of statistics are more than is kept ({MOST_BYTES})"
         path = self._path(name)
         try:
+            weights.private_folder(CACHE_FOLDER)
             self._make_room(size)
             with replacing(path) as temporary:
                 np.savez(temporary, allow_pickle=False, **arrays)
+            weights.keep_private(path)
         except (OSError, ValueError) as error:  # zipfile closes a broken archive with a ValueError
             cause = error.strerror if isinstance(error, OSError) and error.strerror else "disk full"
             return f"{path.parent} cannot be written ({cause})"

@@ -101,3 +101,16 @@ def test_the_oldest_statistics_make_room(empty_cache, monkeypatch):
         cache.save(name, collected)
     names = sorted(path.stem for path in (empty_cache / "features").iterdir())
     assert names == ["b", "c"]
+
+
+def test_statistics_that_others_may_write_are_not_believed(empty_cache):
+    collected = Collected(300, Needs("rows", 300))
+    collected.add(ROWS[:300], 0)
+    StatisticsCache().save("a", collected)
+    path = empty_cache / "features" / "a.npz"
+    assert StatisticsCache().load("a", Collected(300, Needs("rows", 300)))
+    assert oct(path.stat().st_mode & 0o777) == "0o600"
+
+    path.chmod(0o666)
+
+    assert not StatisticsCache().load("a", Collected(300, Needs("rows", 300)))

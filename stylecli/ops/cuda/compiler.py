@@ -24,7 +24,7 @@ from pathlib import Path
 
 from stylecli.errors import DataError, DeviceError
 from stylecli.files import parse_json, row_line, write_bytes
-from stylecli.weights import cache_folder
+from stylecli.weights import cache_folder, keep_private, private_folder, whose
 
 # ---- the source
 
@@ -204,9 +204,11 @@ def _complaint(error: BaseException) -> str:
 #
 # A file is a line that says what it is, a line of JSON (symbols, resources, the SHA-256 of the
 # rest) and the machine code. It is written whole or not at all, so processes may share the folder.
-# Nothing here ever fails a command: a file that is not what was stored is removed and made again, a
-# folder that cannot be written leaves the code in memory only.
+# What others own or may write is not loaded: it is made again, and stays in memory only where the
+# folder is theirs. Nothing here ever fails a command: a file that is not what was stored is removed
+# and made again, a folder that cannot be written leaves the code in memory only.
 
+_FOLDER = "kernels"
 FIRST_LINE = b"stylecli kernels 1\n"
 MAX_BYTES = 256 * 2**20
 """All kernels of one dtype and GPU are about 0.6 MB; old ones go once the folder is larger."""
@@ -216,7 +218,7 @@ Compile = Callable[[str, Sequence[str], str], Compiled]
 
 def kernel_folder() -> Path:
     """Return the folder of compiled kernels; it need not exist."""
-    return cache_folder() / "kernels"
+    return cache_folder() / _FOLDER
 
 
 def cache_key(
@@ -249,8 +251,10 @@ def compile_cached(
         return stored
     compiled = compile_kernels(source, template_ids, architecture)
     with contextlib.suppress(OSError):
-        write_bytes(path, encode(compiled))
-        _remove_oldest(path.parent, keep=path)
+        if not whose(private_folder(_FOLDER)):
+            write_bytes(path, encode(compiled))
+            keep_private(path)
+            _remove_oldest(path.parent, keep=path)
     return compiled
 
 
@@ -280,6 +284,8 @@ def decode(content: bytes) -> Compiled:
 
 def _read(path: Path) -> Compiled | None:
     try:
+        if whose(path):  # code that somebody else may have written
+            return None
         compiled = decode(path.read_bytes())
     except OSError:
         return None

@@ -244,6 +244,34 @@ def test_a_damaged_file_is_made_again(counting, damage):
     assert counting.calls == 2
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="Windows keeps profiles apart")
+@pytest.mark.parametrize("kind", ["owner", "all", "group", "folder"])
+def test_kernels_that_others_may_write_are_not_loaded(counting, kind):
+    """They are code: whoever wrote the file would run it on this user's GPU."""
+    fetch(counting)
+    (file,) = kernel_folder().iterdir()
+    assert oct(file.stat().st_mode & 0o777) == "0o600"
+    assert oct(kernel_folder().stat().st_mode & 0o777) == "0o700"
+    planted = encode(Compiled("sm_90", b"planted", {"a": "_Za"}, {}))
+    file.write_bytes(planted)
+    if kind == "owner":
+        if os.geteuid() != 0:
+            pytest.skip("only root may give files away")
+        os.chown(file, 12345, -1)
+    elif kind == "folder":
+        if os.geteuid() != 0:
+            pytest.skip("only root may give folders away")
+        os.chown(kernel_folder(), 12345, -1)
+    else:
+        file.chmod(0o606 if kind == "all" else 0o660)
+
+    assert fetch(counting).cubin == b"text" and counting.calls == 2
+    if kind == "folder":  # and nothing is written into the folder of somebody else
+        assert file.read_bytes() == planted
+    else:
+        assert fetch(counting).cubin == b"text" and counting.calls == 2  # replaced by ours
+
+
 def test_a_file_in_place_of_the_folder_is_no_obstacle(counting, tmp_path):
     (tmp_path / "cache").write_text("not a folder")
     assert fetch(counting).cubin == b"text"
