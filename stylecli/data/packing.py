@@ -133,7 +133,9 @@ def choose_recipe(source: Source, indices: Sequence[int], settings: PackSettings
     for item in (source[index] for index in indices[::step]):
         # What is wrong with a picture is counted and listed when its turn comes.
         with contextlib.suppress(Exception), decoding.quiet(), item.open() as picture:
-            header = decoding.read_header(picture, upright=settings.exif)
+            # Looking for a PNG's orientation would decode it, a thousand times for a guess.
+            upright = settings.exif and picture.format != "PNG"
+            header = decoding.read_header(picture, upright=upright)
             sizes.append(header.upright_size)
             grey = grey and header.is_grey
         if settings.resolution and not grey:

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from stylecli.data.pack_settings import PackSettings
-from stylecli.data.packing import pack
+from stylecli.data.packing import choose_recipe, pack
 from stylecli.data.preparation import Skipped
 from stylecli.data.reader import open_dataset
 from stylecli.data.sources.folders import ImageFolder
@@ -134,3 +134,14 @@ def test_reports_progress_to_the_end(photos, out):
 def test_refuses_settings_by_name(wrong):
     with pytest.raises(UsageError, match=next(iter(wrong)).replace("_", " ")):
         PackSettings(**wrong)
+
+
+def test_a_size_is_chosen_for_pictures_as_they_are_turned(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6  # 32 x 64 px as stored, 64 x 32 seen
+    for number in range(3):
+        Image.new("RGB", (32, 64), (number, 0, 0)).save(tmp_path / f"{number}.jpg", exif=exif)
+    for upright, resolution in ((False, 32), (True, 64)):
+        settings = PackSettings(transform="wide", exif=upright)
+        chosen = choose_recipe(ImageFolder(tmp_path), range(3), settings).resolution
+        assert chosen == resolution

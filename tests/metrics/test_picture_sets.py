@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from stylecli.data.packing import PackSettings, pack
@@ -11,7 +12,7 @@ from stylecli.data.reader import open_dataset
 from stylecli.data.sources.recognition import find_source
 from stylecli.errors import DataError
 from stylecli.metrics.evaluation import compare
-from stylecli.metrics.fakes import as_colour
+from stylecli.metrics.fakes import as_colour, over_white
 from stylecli.metrics.picture_sets import (
     DatasetPictures,
     FolderPictures,
@@ -223,3 +224,10 @@ def test_alpha_of_generated_pictures_is_laid_over_the_datasets_background(strang
         pictures.digest
         != DatasetPictures(pictures.dataset, 16, how=FolderPictures(strange).settings).digest
     )
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_images_and_pictures_become_colour_alike(channels):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, channels, 8, 8), np.uint8)
+    images = over_white(torch.from_numpy(pixels).float() / 127.5 - 1)
+    assert np.abs((images.numpy() + 1) * 127.5 - as_colour(pixels)).max() <= 1
