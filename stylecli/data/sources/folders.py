@@ -36,6 +36,7 @@ FOREIGN = frozenset(
     ".heic .heif .heics .hif .jxl .jxr .wdp .dng .cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .orf .rw2 "
     ".raf .raw .pef .srw .x3f .svg .svgz .eps .ai .psb .xcf .kra .exr .hdr .dcm .fits .bpg".split()
 )
+_PACKED = frozenset(".zip .tar .tgz .gz .bz2 .xz .7z .rar .tfrecord .tfrecords .mdb".split())
 # What lies beside pictures without being one: texts, tables, numbers, what systems leave.
 _BESIDE = frozenset(
     ".txt .md .rst .json .jsonl .csv .tsv .xml .html .htm .yaml .yml .toml .npy .npz .labels .log "
@@ -99,9 +100,11 @@ def arrange(names: Iterable[str]) -> Arrangement:
         if folders <= _SPLITS and folders & _TRAIN and len(folders) > 1:
             kept = [name for name in names if _folder(name, depth) in _TRAIN]
             others = ", ".join(sorted(folder for folder in folders - _TRAIN if folder))
+            left = len(names) - len(kept)
+            counted = "1 picture" if left == 1 else f"{left:,} pictures"
             notes.append(
-                f"{len(names) - len(kept):,} pictures in {others} are left out: "
-                "name that folder to take them"
+                f"{counted} in {others} {'is' if left == 1 else 'are'} left out: name that folder "
+                f"to take {'it' if left == 1 else 'them'}"
             )
             names, depth = kept, depth + 1
         elif len(folders) == 1 and None not in folders:
@@ -113,8 +116,9 @@ def arrange(names: Iterable[str]) -> Arrangement:
         return Arrangement(names, notes=notes)
     if None in folders:
         outside = [name for name in names if _folder(name, depth) is None]
+        counted = "1 picture lies" if len(outside) == 1 else f"{len(outside):,} pictures lie"
         notes.append(
-            f"{len(outside):,} pictures lie outside the {len(classes)} sub-folders "
+            f"{counted} outside the {len(classes)} sub-folders "
             f"({listing(outside)}), so these are not taken as classes: move the pictures, or give "
             "--labels"
         )
@@ -269,7 +273,9 @@ def describe_left_out(names: Iterable[str], start: Callable[[str], bytes]) -> li
     kinds = {name: picture_kind(start(name)) for name in left[:_LOOKED_INTO]}
     foreign = [name for name in left if suffix_of(name) in FOREIGN]
     renamed = [name for name in left if kinds.get(name) and suffix_of(name) not in FOREIGN]
-    rest = [name for name in left if name not in {*foreign, *renamed}]
+    packed = [name for name in left if suffix_of(name) in _PACKED and name not in renamed]
+    known = {*foreign, *renamed, *packed}
+    rest = [name for name in left if name not in known]
     parts = []
     if foreign:
         parts.append(f"{listing(foreign)} (convert to JPEG or PNG)")
@@ -277,6 +283,8 @@ def describe_left_out(names: Iterable[str], start: Callable[[str], bytes]) -> li
         inside = " or ".join(sorted({kinds[name] for name in renamed}))
         suffixes = " or ".join(sorted({_suffix_for(kinds[name]) for name in renamed}))
         parts.append(f"{listing(renamed)} ({inside} inside: rename to {suffixes})")
+    if packed:
+        parts.append(f"{listing(packed)} (pack each by its own name, or unpack it)")
     if rest:
         parts.append(f"{listing(rest)} (no pictures by their names)")
     is_one = len(left) == 1
@@ -452,7 +460,7 @@ def read_directory(path: Path) -> dict[str, ZipMember]:
     members = {}
     for entry in entries:
         written = entry.filename.replace("\\", "/")
-        name = "/".join(part for part in written.split("/") if part not in ("", "."))
+        name = "/".join(part for part in written.split("/") if part not in ("", ".", ".."))
         if written.endswith("/") or not name:
             continue
         if entry.flag_bits & _ENCRYPTED:

@@ -95,6 +95,11 @@ def open_pictures(path: Path, *, own_labels: bool = True) -> Source:
         if own_labels:
             raise DataError(f"{error}; or pack with --no-labels") from None
         table = None
+    if table is not None and not _names_any(table, files.pictures):
+        plain = _plain(path, files)
+        shown = listing(table.names or [])
+        plain.notes.append(f"{LABELS_NAME} labels none of the pictures, but {shown}")
+        return plain
     source = _plain(path, files, classes=False)
     return _annotate(source, files, table if own_labels else None, path)
 
@@ -105,6 +110,11 @@ def _plain(
     if isinstance(files, ZipFiles):
         return ZipPictures(path, files, classes=classes)
     return ImageFolder(path, files, classes=classes)
+
+
+def _names_any(table: LabelTable, pictures: Sequence[str]) -> bool:
+    find = PictureNames(pictures).find
+    return any(find(name) is not None for name in table.names or [])
 
 
 def _find_beside(files: FolderFiles | ZipFiles, wanted: str) -> str | None:
@@ -277,8 +287,7 @@ class IdxSource:
                 raise DataError(f"{file} holds {len(images)} pictures but {len(found)} labels")
         table = interpret_numbers(np.concatenate(read), path)
         self._labels, self.notes = table.values, table.notes
-        highest = int(table.values.max())
-        self.class_names = table.class_names or [str(label) for label in range(highest + 1)]
+        self.class_names = table.named_classes()
 
     @property
     def name(self) -> str:

@@ -73,6 +73,12 @@ class LabelTable:
     notes: list[str] = field(default_factory=list)
     first: int = 0  # how the file calls the class 0
 
+    def named_classes(self) -> list[str] | None:
+        """Return the names of the classes, their numbers where it has none; None for vectors."""
+        if self.class_names or self.values.ndim > 1:
+            return self.class_names
+        return [str(label) for label in range(int(self.values.max()) + 1)]
+
 
 def classes_of(numbers: npt.NDArray[Any] | list[int], where: Path | str) -> npt.NDArray[np.int64]:
     """Check integers [N] as classes. Raises DataError for negative and absurd ones."""
@@ -99,6 +105,8 @@ def interpret_numbers(
     negative and absurd classes, and for numbers that are not finite.
     """
     found = list(numbers.tolist() if isinstance(numbers, np.ndarray) else numbers)
+    if not found:
+        raise DataError(f"{where} holds no labels")
     written_whole = all(isinstance(number, int) for number in found)  # true is an int, too
     if not written_whole:
         rows = _floats([[number] for number in found], where)
@@ -316,8 +324,10 @@ def read_labels(path: Path, names: Sequence[str]) -> LabelTable:
     if kind := _OTHER_KINDS.get(content[:4]):
         raise DataError(f"{path} is {kind}: save the labels as CSV, JSON or npy")
     suffix = path.suffix.lower()
-    if suffix == ".json" or (suffix != ".csv" and content.lstrip()[:1] in (b"{", b"[")):
-        found = parse_label_json(content, path, names)
+    if suffix == ".jsonl":  # an object a line
+        content = b"[" + b",".join(line for line in content.splitlines() if line.strip()) + b"]"
+    if suffix in (".json", ".jsonl") or (suffix != ".csv" and content.lstrip()[:1] in (b"{", b"[")):
+        found = parse_label_json(content, path, names, in_order=True)
         if found is None:
             raise DataError(f"{path} has no labels: expected {JSON_FORM}")
         return found
@@ -338,13 +348,16 @@ class ForeignJsonError(DataError):
     """JSON that holds no labels of pictures, but something of another program."""
 
 
-def parse_label_json(content: bytes, where: Path | str, names: Sequence[str]) -> LabelTable | None:
+def parse_label_json(
+    content: bytes, where: Path | str, names: Sequence[str], *, in_order: bool = False
+) -> LabelTable | None:
     """Read NVIDIA's ``{"labels": [[name, class or vector], ...]}``; None when labels are null.
 
     Names of classes are taken as labels too, and names for the classes under ``class_names``. So
     are objects that give each name its label, the list alone, and lists of objects with a file name
-    and a label. Raises ForeignJsonError when the JSON is about something else than the labels of
-    the pictures ``names``, DataError when it is spoilt.
+    and a label; with ``in_order`` a list of numbers, one for each picture. Raises ForeignJsonError
+    when the JSON is about something else than the labels of the pictures ``names``, DataError when
+    it is spoilt.
     """
     try:
         found = parse_json(content, where, of=object)
@@ -354,8 +367,10 @@ def parse_label_json(content: bytes, where: Path | str, names: Sequence[str]) ->
     rows, class_names = (found["labels"], found.get("class_names")) if is_told else (found, None)
     if is_told and not rows:
         return None
-    pairs = _pairs(rows)
-    if not pairs or not (is_told or any(map(PictureNames(names).find, [p[0] for p in pairs]))):
+    if in_order and rows and isinstance(rows, list) and _all_numbers(rows):
+        return interpret_numbers(rows, where, class_names=class_names)
+    pairs, find = _pairs(rows), PictureNames(names).find
+    if not pairs or not (is_told or any(find(name) is not None for name, _ in pairs)):
         what = "does not list its labels as [name, label]" if is_told else 'has no "labels"'
         raise ForeignJsonError(f"{where} {what}: expected {JSON_FORM}")
     pairs = [(name, label) for name, label in pairs if label is not None]
@@ -441,8 +456,17 @@ def parse_csv(text: str, names: Sequence[str], where: Path | str) -> LabelTable:
     cells = [[row[column], *row[start:column], *row[column + 1 :]] for row in rows]
     if columns:
         columns = columns[start:column] + columns[column + 1 :]
+        cells, columns = _labels_among(cells, columns)
     table = _interpret_cells(cells, columns, where)
     return table if cells[0][0] else LabelTable(table.values, None, table.class_names, table.notes)
+
+
+def _labels_among(rows: list[list[str]], columns: list[str]) -> tuple[list[list[str]], list[str]]:
+    """Return the column that is called label, where others hold words as well; else all."""
+    called = [place for place, name in enumerate(columns) if name.strip().lower() in _LABEL_KEYS]
+    if len(columns) == 1 or len(called) != 1 or all(_are_numbers(row[1:]) for row in rows):
+        return rows, columns
+    return [[row[0], row[1 + called[0]]] for row in rows], [columns[called[0]]]
 
 
 def _name_column(rows: list[list[str]], pictures: PictureNames) -> int:

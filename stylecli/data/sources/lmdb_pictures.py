@@ -363,7 +363,7 @@ def open_foreign_lmdb(path: Path) -> RosinalityLmdb | PictureLmdbs:
         chosen = [name for name in found if name in (b"train", b"training")] or found
         if len(chosen) == 1:
             left = [name for name in names if name != chosen[0]]
-            notes = [f"the databases {listing(map(_readable, left))} are left out"] if left else []
+            notes = [f"named databases left out: {listing(map(_readable, left))}"] if left else []
             return PictureLmdbs(path, [path], notes, database=chosen[0])
         which = "several of them hold" if chosen else "none of them holds"
         raise DataError(

@@ -75,6 +75,7 @@ _LABEL_FEATURES = (b"label", b"labels", b"class")
 _TRIED = 20  # files of a folder that are opened to see whether they are TFRecords
 _START_READ = 4096  # of a compressed file, to see the first record's header
 _ANY_HEADER = 32 + zlib.MAX_WBITS  # zlib's own name for: gzip or zlib
+_GZIP = b"\x1f\x8b"
 _MAX_UNPACKED_BYTES = 1 << 30
 _MAX_RECORD_BYTES = 4 * MAX_RESOLUTION**2 + 4096
 _HEADER = struct.Struct("<QI")
@@ -350,7 +351,7 @@ class TFRecordPictures:
             numbers = [number for part in self._parts for number in _record_labels(part, label)]
             found = interpret_numbers(numbers, f"{_listed([label])} of the records")
         if found is not None:
-            self._values, self.class_names = found.values, found.class_names
+            self._values, self.class_names = found.values, found.named_classes()
             self.notes += found.notes
 
     def _check_first(self) -> bytes | None:
@@ -406,9 +407,14 @@ def is_tfrecords(path: Path) -> bool:
             start = file.read(_START_READ)
     except OSError:
         return False
-    if start[:1] in (b"\x1f", b"\x78"):  # gzip or zlib
-        with contextlib.suppress(zlib.error):
-            start = zlib.decompressobj(_ANY_HEADER).decompress(start, _HEADER.size)
+    if _begins_record(start):
+        return True
+    with contextlib.suppress(zlib.error):  # what is not compressed ends here, too
+        return _begins_record(zlib.decompressobj(_ANY_HEADER).decompress(start, _HEADER.size))
+    return False
+
+
+def _begins_record(start: bytes) -> bool:
     start = start[: _HEADER.size]
     return len(start) == _HEADER.size and _HEADER.unpack(start)[1] == masked_crc32c(start[:8])
 
@@ -547,8 +553,9 @@ def _record_labels(part: _Records, name: bytes) -> list[int]:
 def _unpacked(file: Path) -> bytes | None:
     """Return the content of a file that TensorFlow compressed, GZIP or ZLIB; None for others."""
     with open(file, "rb") as opened:
-        start = opened.read(2)
-        if start != b"\x1f\x8b" and (start[:1] != b"\x78" or not is_tfrecords(file)):
+        start = opened.read(_HEADER.size)
+        # A length may begin like a compressed file; then its checksum fits.
+        if _begins_record(start) or (start[:2] != _GZIP and not is_tfrecords(file)):
             return None
         opened.seek(0)
         parts: list[bytes] = []

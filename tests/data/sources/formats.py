@@ -86,6 +86,17 @@ def write_lmdb(folder, entries):
     (folder / "lock.mdb").unlink()
 
 
+def write_named_lmdb(folder, databases):
+    """Write {database: {key: value}}, each under its name."""
+    folder.mkdir()
+    with lmdb.open(str(folder), map_size=1 << 26, max_dbs=9) as environment:
+        for name, entries in databases.items():
+            database = environment.open_db(name)
+            with environment.begin(write=True) as transaction:
+                for key, value in entries.items():
+                    transaction.put(key, value, db=database)
+
+
 def write_rosinality(folder, count, sizes=(8, 16), length=None):
     """Write ``{size}-{index:05d}`` -> JPEG, and ``length``."""
     entries = {

@@ -86,6 +86,37 @@ def write_celeba(folder):
     (folder / "identity_CelebA.txt").write_text("1.jpg 5\n2.jpg 5\n")
 
 
+def write_shards(folder):
+    for shard in range(2):
+        content = formats.record(
+            formats.encoded_example({b"image/encoded": formats.picture_bytes(), b"label": shard})
+        )
+        content = gzip.compress(content) if shard else content
+        (folder / f"train-0000{shard}-of-00002").write_bytes(content)
+
+
+def write_named_lmdb(folder):
+    pictures = {
+        f"{n:05d}".encode(): formats.picture_bytes((n, 0, 0), kind="bmp") for n in range(40)
+    }
+    formats.write_named_lmdb(folder / "a", {b"images": pictures, b"more": {b"0": b"text"}})
+
+
+def write_wrapped(folder):
+    (folder / "set" / "cat").mkdir(parents=True)
+    (folder / "set" / "dataset.json").write_text('{"labels": {"cat/a.png": true, "b.jpg": false}}')
+    (folder / "set" / "cat" / "a.png").write_bytes(formats.picture_bytes())
+    (folder / "set" / "b.png").write_bytes(formats.picture_bytes())
+    (folder / "set" / "scan").write_bytes(formats.picture_bytes())
+
+
+def write_frame(folder):
+    for name in ("1.png", "2.png"):
+        (folder / name).write_bytes(formats.picture_bytes())
+    (folder / "labels.csv").write_text(",id,label\n0,1,1.0\n1,2,2.0\n")
+    (folder / "labels.json").write_text('[{"file_name": "1.jpg", "label": 0.5}, ["2", 1]]')
+
+
 def write_labelled(folder):
     for name in ("1.png", "2.png"):
         (folder / name).write_bytes(formats.picture_bytes())
@@ -96,6 +127,7 @@ def write_labelled(folder):
 WRITERS = [
     write_idx, write_plain_idx, write_pyramid, write_nvidia, write_nvidia_folder, write_rosinality,
     write_lsun, write_cifar, write_cifar_batch, write_celeba, write_labelled,
+    write_shards, write_named_lmdb, write_wrapped, write_frame,
 ]  # fmt: skip
 
 edits = st.lists(

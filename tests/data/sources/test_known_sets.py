@@ -117,8 +117,10 @@ def test_classes_of_folders_stay_beside_a_dataset_json_of_another_program(tmp_pa
     for name in ("cat/1.png", "dog/2.png"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_bytes(picture_bytes())
-    (tmp_path / "dataset.json").write_text('{"images": []}')
-    assert find_source(tmp_path).class_names == ["cat", "dog"]
+    for text in ('{"images": []}', '{"labels": [["cat", 0], ["dog", 1]]}', '{"labels": [1, 0]}'):
+        (tmp_path / "dataset.json").write_text(text)
+        source = find_source(tmp_path)
+        assert source.class_names == ["cat", "dog"] and "dataset.json" in source.notes[0]
 
 
 def test_metadata_of_another_program_is_left_alone(write, tmp_path):
@@ -130,7 +132,7 @@ def test_metadata_of_another_program_is_left_alone(write, tmp_path):
         assert labels_of(source) == [0, 0, 0] and "metadata.jsonl" in source.notes[0]
 
 
-@pytest.mark.parametrize("around", ["set/", "./", "./data/set/"])
+@pytest.mark.parametrize("around", ["set/", "./", "./data/set/", "/root/"])
 @pytest.mark.parametrize("kind", ["zip", "folder"])
 def test_a_folder_around_everything_changes_nothing(tmp_path, kind, around):
     pictures = [f"{place}/img{place}.png" for place in ("00000", "00001")]
@@ -164,7 +166,7 @@ def write_files(folder, kind, files):
                 archive.writestr(name, content)
         return folder / "all.zip"
     for name, content in files.items():
-        path = folder / "all" / name
+        path = folder / "all" / name.lstrip("/")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     return folder / "all"

@@ -150,6 +150,8 @@ def test_the_fingerprint_follows_the_labels(labelled):
         '[["1.png", 0], ["2.png", 1], ["3.png", 0]]',
         '[{"file_name": "1.png", "label": 0}, {"file_name": "2.png", "label": 1}, '
         '{"file_name": "3.png", "label": 0}]',
+        "[0, 1, 0]",
+        '{"labels": [0.0, 1.0, 0.0]}',
         '{"labels": [["1.png", -1], ["2.png", 1], ["3.png", -1]]}',
         '{"labels": [["1.png", 1], ["2.png", 2], ["3.png", 1]]}',  # counted from 1
     ],
@@ -176,6 +178,7 @@ def test_classes_in_json_however_they_are_written(labelled, text):
         "0,1.png,0\n1,2.png,1\n2,3.png,0\n",
         "label,name\n0,1.png\n1,2.png\n0,3.png\n",
         "-1\n1\n-1\n",
+        "name,label,split\n1.png,0,train\n2.png,1,train\n3.png,0,val\n",
     ],
 )
 def test_classes_in_a_csv_however_they_are_written(labelled, text):
@@ -199,6 +202,11 @@ def test_one_number_a_picture_that_is_no_class_is_a_vector_of_one(labelled, name
 @pytest.mark.parametrize("kind", [bool, np.float32, np.int64])
 def test_an_array_of_classes_may_be_of_any_kind(labelled, kind):
     assert labels_of(labelled("x.npy", np.array([0, 1, 0]).astype(kind))) == [0, 1, 0]
+
+
+def test_a_line_of_json_for_each_picture_serves_too(labelled):
+    rows = "".join(f'{{"file_name": "{n}.png", "label": {n % 2}}}\n' for n in (1, 2, 3))
+    assert labels_of(labelled("metadata.jsonl", rows)) == [1, 0, 1]
 
 
 def test_classes_counted_from_1_keep_their_names(labelled):

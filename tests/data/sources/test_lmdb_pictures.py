@@ -11,7 +11,13 @@ from stylecli.data.sources.lmdb_pictures import RosinalityLmdb
 from stylecli.data.sources.recognition import find_source
 from stylecli.data.writer import DatasetWriter
 from stylecli.errors import DataError
-from tests.data.sources.formats import picture_bytes, write_lmdb, write_lsun, write_rosinality
+from tests.data.sources.formats import (
+    picture_bytes,
+    write_lmdb,
+    write_lsun,
+    write_named_lmdb,
+    write_rosinality,
+)
 
 
 def reds(source):
@@ -125,23 +131,12 @@ def test_entries_that_are_no_pictures_are_left_out_and_counted(tmp_path):
     assert "2 entries are no picture and left out: __len__, num-samples" in source.notes[-1]
 
 
-def write_named(folder, databases):
-    """Write {database: {key: value}}, each under its name."""
-    folder.mkdir()
-    with lmdb.open(str(folder), map_size=1 << 26, max_dbs=9) as environment:
-        for name, entries in databases.items():
-            database = environment.open_db(name)
-            with environment.begin(write=True) as transaction:
-                for key, value in entries.items():
-                    transaction.put(key, value, db=database)
-
-
 def test_the_named_database_with_pictures_is_taken(tmp_path):
     pictures = {f"{n:05d}".encode(): picture_bytes((n, 0, 0)) for n in range(300)}
-    write_named(tmp_path / "a", {b"images": pictures, b"labels": {b"0": b"cat"}})
+    write_named_lmdb(tmp_path / "a", {b"images": pictures, b"labels": {b"0": b"cat"}})
     source = find_source(tmp_path / "a")
     assert reds(source) == [n % 256 for n in range(300)] or len(source) == 300
-    assert "labels are left out" in source.notes[0]
+    assert "named databases left out: labels" in source.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -152,7 +147,7 @@ def test_the_named_database_with_pictures_is_taken(tmp_path):
     ],
 )
 def test_other_named_databases_are_told_and_not_called_damaged(tmp_path, databases, cause):
-    write_named(tmp_path / "a", databases)
+    write_named_lmdb(tmp_path / "a", databases)
     with pytest.raises(DataError, match=cause) as caught:
         find_source(tmp_path / "a")
     assert "damaged" not in str(caught.value)

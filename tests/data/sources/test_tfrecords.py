@@ -246,3 +246,26 @@ def test_labels_of_another_number_do_not_stop_without_labels(pyramid):
     with open(pyramid / "faces-rxx.labels", "wb") as file:
         np.save(file, np.zeros((2, 5), np.float32))
     assert find_source(pyramid, own_labels=False)[0].label is None
+
+
+def test_an_empty_list_of_labels_is_refused(pyramid):
+    with open(pyramid / "faces-rxx.labels", "wb") as file:
+        np.save(file, np.zeros(0, np.float32))
+    with pytest.raises(DataError, match="no labels"):
+        find_source(pyramid)
+
+
+@pytest.mark.parametrize("size", [0x178, 0x9C78, 0x8B1F])
+def test_a_length_that_begins_like_a_compressed_file_is_a_length(tmp_path, size):
+    records = (
+        encoded_example({b"img": picture_bytes() + bytes(filled)})
+        for filled in range(size - 140, size)
+    )
+    data = next(data for data in records if len(data) == size)
+    (tmp_path / "a.tfrecords").write_bytes(record(data))
+    assert len(find_source(tmp_path / "a.tfrecords")) == 1
+
+
+def test_classes_that_count_from_0_have_their_numbers_as_names(tmp_path):
+    (tmp_path / "a.tfrecords").write_bytes(records(2, label=lambda number: number))
+    assert find_source(tmp_path).class_names == ["0", "1"]
