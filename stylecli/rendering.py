@@ -154,14 +154,22 @@ def chunk_size(G: Generator) -> int:
 
 @contextlib.contextmanager
 def exact_kernels(device: torch.device) -> Iterator[None]:
-    """Compute in full float32: TF32 convolutions would move pictures by several grey levels."""
+    """Compute in full float32: TF32 convolutions would move pictures by several grey levels.
+
+    Also within a session that trains with TF32, so that a snapshot's numbers are the file's.
+    """
     if device.type != "cuda":
         yield
         return
-    with torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-    ):
-        yield
+    matmul = torch.backends.cuda.matmul
+    before, matmul.allow_tf32 = matmul.allow_tf32, False
+    try:
+        with torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+        ):
+            yield
+    finally:
+        matmul.allow_tf32 = before
 
 
 def filled(rows: Tensor, size: int) -> Tensor:
