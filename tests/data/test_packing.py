@@ -138,9 +138,9 @@ def test_refuses_settings_by_name(wrong):
 
 def test_a_size_is_chosen_for_pictures_as_they_are_turned(tmp_path):
     exif = Image.Exif()
-    exif[274] = 6  # 32 x 64 px as stored, 64 x 32 seen
+    exif[274] = 6  # 48 x 64 px as stored, 64 x 48 seen
     for number in range(3):
-        Image.new("RGB", (32, 64), (number, 0, 0)).save(tmp_path / f"{number}.jpg", exif=exif)
+        Image.new("RGB", (48, 64), (number, 0, 0)).save(tmp_path / f"{number}.jpg", exif=exif)
     for upright, resolution in ((False, 32), (True, 64)):
         settings = PackSettings(transform="wide", exif=upright)
         chosen = choose_recipe(ImageFolder(tmp_path), range(3), settings).resolution
