@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from stylecli import weights
-from stylecli.downloading import download
 from stylecli.errors import WeightsError
-from stylecli.feature_networks import PublishedFile
 from stylecli.interop.feature_files import HEADS, Arrays, read_feature_file
 from stylecli.progress import Progress, silent
+from stylecli.weights import PublishedFile, download
 
 _CONV = re.compile(r"features\.(\d+)\.weight")
 
