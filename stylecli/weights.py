@@ -188,7 +188,8 @@ def cache_folder() -> Path:
     try:
         return Path.home() / ".cache" / "stylecli"
     except RuntimeError:
-        return Path(tempfile.gettempdir()) / f"stylecli-{os.getuid()}"
+        user = f"-{os.getuid()}" if hasattr(os, "getuid") else ""  # Windows keeps them apart
+        return Path(tempfile.gettempdir()) / f"stylecli{user}"
 
 
 def private_folder(name: str) -> Path:

@@ -29,7 +29,7 @@ CPU_FILES = {
     "diversity.py": "pictures are brought to the CPU",
     "folding.py": "weights as they were read",
     "distances.py": "int8 products are a matter of the CPU",
-    "feature_streams.py": "gloo carries tensors of the CPU",
+    "collecting.py": "gloo carries tensors of the CPU",
 }
 POSIX_MODULES = {"fcntl", "resource", "pwd", "grp", "termios", "pty", "syslog"}
 WINDOWS_MODULES = {"msvcrt", "winreg", "_winapi"}
