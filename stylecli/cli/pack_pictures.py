@@ -206,8 +206,9 @@ def _pack_zip(
     """Write NVIDIA's format, from a dataset as it is, else by way of a temporary one."""
     import shutil
 
-    from stylecli.data.exporting import export_nvidia
+    from stylecli.data.exporting import export_nvidia, find_export
     from stylecli.data.pack_settings import PackSettings
+    from stylecli.data.packing import identify
     from stylecli.data.reader import open_dataset
     from stylecli.data.sources.lmdb_pictures import PackedSource
     from stylecli.data.sources.recognition import find_source
@@ -218,22 +219,48 @@ def _pack_zip(
         raise UsageError(
             f"{out} would lose transparency, which NVIDIA's format has not: give 1 or 3"
         )
-    _check_zip(source, out, force=choices["force"])
-    temporary: Path | None = None
-    as_it_is = labels is None and settings == PackSettings()
-    if not (as_it_is and isinstance(find_source(source), PackedSource)):
-        temporary = out.with_name(out.name + ".lmdb")
-        _pack(source, labels, temporary, settings, output, **{**choices, "force": False})
-    with output.progress("exporting", "pictures") as progress:
-        report = export_nvidia(
-            open_dataset(temporary or source), out, force=choices["force"], progress=progress
-        )
+    pictures = find_source(source, labels=labels)
+    temporary: Path | None = out.with_name(out.name + ".lmdb")
+    if labels is None and settings == PackSettings() and isinstance(pictures, PackedSource):
+        temporary = None
+        work = {"kind": "export", "fingerprint": pictures.fingerprint()}
+    else:
+        work = identify(pictures, settings)
+    report = None if choices["force"] else find_export(out, work)
+    if report is not None:
+        output.note(f"{out} is there already, made from the same pictures")
+        if temporary is not None and not _is_left_of(temporary, work):
+            temporary = None
+    else:
+        _check_zip(source, out, force=choices["force"])
+        if temporary is not None:
+            _pack(source, labels, temporary, settings, output, **{**choices, "force": False})
+        with output.progress("exporting", "pictures") as progress:
+            report = export_nvidia(
+                open_dataset(temporary or source),
+                out,
+                made_from=work,
+                force=choices["force"],
+                progress=progress,
+            )
     if temporary is not None:
-        shutil.rmtree(temporary)
+        shutil.rmtree(temporary, ignore_errors=True)
     output.result(
         {**asdict(report), "path": str(report.path)},
         [str(report.path), f"{report.count:,} pictures, {report.resolution} px"],
     )
+
+
+def _is_left_of(temporary: Path, work: dict[str, Any]) -> bool:
+    """Whether a folder is what a killed command of the same work left, in part or as a whole."""
+    from stylecli.data.publishing import OWN_FILES
+    from stylecli.data.reader import open_dataset
+
+    try:
+        return open_dataset(temporary).info.get("settings") == work
+    except DataError:
+        names = {path.name for path in temporary.iterdir()} if temporary.is_dir() else {""}
+        return names < OWN_FILES and "data.mdb" not in names
 
 
 def _check_zip(source: Path, out: Path, *, force: bool) -> None:

@@ -16,7 +16,7 @@ from stylecli.data.codec import to_picture
 from stylecli.data.reader import Dataset
 from stylecli.data.sources.known_sets import LABELS_NAME, METADATA_NAME
 from stylecli.errors import DataError
-from stylecli.files import replacing, to_json
+from stylecli.files import parse_json, replacing, to_json
 from stylecli.progress import Progress, silent
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same dataset gives the same bytes on any day
@@ -35,13 +35,19 @@ class ExportReport:
 
 
 def export_nvidia(
-    dataset: Dataset, out: Path | str, *, force: bool = False, progress: Progress = silent
+    dataset: Dataset,
+    out: Path | str,
+    *,
+    made_from: dict[str, Any] | None = None,
+    force: bool = False,
+    progress: Progress = silent,
 ) -> ExportReport:
     """Write ``dataset`` as the zip that StyleGAN2-ADA, StyleGAN3 and their descendants read.
 
     Pixels and labels are kept exactly: classes as integers, vectors as lists of floats. Raises
     DataError when ``out`` exists (unless ``force``) or the pictures have transparency, for which
-    the format has no room. An interrupted export leaves nothing behind.
+    the format has no room. An interrupted export leaves nothing behind. ``made_from`` is what
+    ``find_export`` knows the work by later.
     """
     out = Path(out)
     if out.is_dir() or (out.exists() and not force):
@@ -52,6 +58,12 @@ def export_nvidia(
             f"{dataset.path} has {dataset.channels} channels, and NVIDIA's format holds 1 or 3: "
             "pack the pictures with --channels 3 first"
         )
+    facts: dict[str, Any] = {
+        "count": len(dataset),
+        "resolution": dataset.resolution,
+        "channels": dataset.channels,
+        "label_dim": dataset.label_dim,
+    }
     with replacing(out) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for index in range(len(dataset)):
             buffer = io.BytesIO()
@@ -61,14 +73,21 @@ def export_nvidia(
         _add(archive, LABELS_NAME, to_json(_labels(dataset)))
         if lines := [to_json(line) for line in _metadata(dataset)]:
             _add(archive, METADATA_NAME, b"\n".join(lines) + b"\n")
-    return ExportReport(
-        path=out,
-        count=len(dataset),
-        resolution=dataset.resolution,
-        channels=dataset.channels,
-        label_dim=dataset.label_dim,
-        bytes=out.stat().st_size,
-    )
+        if made_from is not None:
+            archive.comment = to_json({"made_from": made_from, **facts})
+    return ExportReport(**facts, path=out, bytes=out.stat().st_size)
+
+
+def find_export(out: Path, made_from: dict[str, Any]) -> ExportReport | None:
+    """Return the report of the export at ``out`` if the same work made it, else None."""
+    try:
+        with zipfile.ZipFile(out) as archive:
+            noted = parse_json(archive.comment, out)
+        if noted.pop("made_from") != parse_json(to_json(made_from), out):
+            return None
+        return ExportReport(**noted, path=out, bytes=out.stat().st_size)
+    except (DataError, OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile):
+        return None
 
 
 def picture_name(index: int) -> str:

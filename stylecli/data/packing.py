@@ -124,6 +124,11 @@ def pack(
     return make_report(open_dataset(out), base_count=base_count, base_skipped=base_skipped)
 
 
+def identify(source: Source, settings: PackSettings) -> dict[str, Any]:
+    """Return what packing ``source`` is known by: the pictures and all that is done to them."""
+    return _plan_dataset(source, settings).identity
+
+
 def choose_recipe(source: Source, indices: Sequence[int], settings: PackSettings) -> Recipe:
     """Return how pictures are prepared: the settings' own size, else what most pictures suggest."""
     if settings.resolution is not None and settings.channels is not None:

@@ -134,7 +134,21 @@ def test_writes_nvidias_zip_from_pictures_or_a_dataset(run, tmp_path, source):
     with zipfile.ZipFile(tmp_path / "photos.zip") as archive:
         assert len(json.loads(archive.read("dataset.json"))["labels"]) == 3
     assert not (tmp_path / "photos.zip.lmdb").exists()
-    assert "photos.zip exists" in str(run(source, "--out", "photos.zip").exception)
+    again = run(source, "--out", "photos.zip")  # as after a kill between renaming and answering
+    assert again.exit_code == 0 and again.stdout == result.stdout
+    assert "photos.zip is there already" in again.stderr
+    other = run(source, "--out", "photos.zip", "--resolution", "8")
+    assert "photos.zip exists" in str(other.exception)
+
+
+def test_a_kill_before_the_rest_of_a_zip_was_removed_leaves_nothing(run, tmp_path):
+    assert run("photos", "--out", "photos.zip").exit_code == 0
+    assert run("photos", "--out", "photos.zip.lmdb").exit_code == 0
+    assert run("photos", "--out", "photos.zip").exit_code == 0
+    assert not (tmp_path / "photos.zip.lmdb").exists()
+    assert run("photos", "--resolution", "8", "--out", "photos.zip.lmdb").exit_code == 0
+    assert run("photos", "--out", "photos.zip").exit_code == 0
+    assert (tmp_path / "photos.zip.lmdb").exists()  # somebody's own
 
 
 def test_tells_of_labels_that_are_not_used(run, tmp_path):
