@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from stylecli import __version__, files
 from stylecli.errors import NetworkError
-from stylecli.interop.families import read_foreign_networks
+from stylecli.interop.foreign_networks import read_foreign_networks
 from stylecli.networks.bundle import Bundle
 from stylecli.networks.config import StyleGAN1Config, config_from_dict
 from stylecli.networks.stylegan1 import Discriminator, Generator
@@ -52,7 +52,11 @@ def load_network(path: Path | str) -> Bundle:
     except (KeyError, TypeError, ValueError) as error:  # UsageError is a ValueError
         raise NetworkError(f"{path} has no usable network configuration: {error}") from None
     lods, info = header.get("lods", {}), header.get("info", {})
-    if not isinstance(lods, dict) or not isinstance(info, dict):
+    if (
+        not isinstance(lods, dict)
+        or not isinstance(info, dict)
+        or not all(map(files.is_number, lods.values()))
+    ):
         raise NetworkError(f"{path} has a damaged stylecli header")
     return _build(path, config, tensors, lods, info)
 

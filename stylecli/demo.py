@@ -20,7 +20,7 @@ from stylecli.checkpoint import load_network, network_digest
 from stylecli.data.demo_faces import make_demo_dataset
 from stylecli.data.ownership import LOCK_FILE
 from stylecli.data.reader import open_dataset
-from stylecli.errors import UsageError
+from stylecli.errors import DataError, UsageError
 from stylecli.images import save_png
 from stylecli.metrics.evaluation import evaluate
 from stylecli.networks.bundle import Bundle
@@ -255,12 +255,10 @@ def measure(
     """Measure the network, write metrics.json; numbers already there for it are kept."""
     path = folder / "metrics.json"
     digest = network_digest(network)
-    if path.exists():
-        found = files.read_json(path)
-        if found.get("network") == digest and found.get("stylecli") == __version__:
-            results: list[dict[str, Any]] = found["results"]
-            progress(1, 1)
-            return results
+    kept = _kept_results(path, digest)
+    if kept is not None:
+        progress(1, 1)
+        return kept
     measured = evaluate(
         list(METRICS), net, open_dataset(dataset), samples=METRICS, device="cpu",
         network_digest=digest, progress=progress,
@@ -268,3 +266,22 @@ def measure(
     results = [result.to_dict() for result in measured]
     files.write_json(path, {"network": digest, "stylecli": __version__, "results": results})
     return results
+
+
+def _kept_results(path: Path, digest: str) -> list[dict[str, Any]] | None:
+    """Return the numbers of a network that were measured before; None where they are not whole."""
+    try:
+        found = files.read_json(path)
+    except (FileNotFoundError, DataError):
+        return None
+    rows = found.get("results")
+    if found.get("network") != digest or found.get("stylecli") != __version__:
+        return None
+    if not isinstance(rows, list) or not all(
+        isinstance(row, dict)
+        and isinstance(row.get("name"), str)
+        and (row.get("value") is None or files.is_number(row["value"]))
+        for row in rows
+    ):
+        return None
+    return rows

@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeGuard
 
 from stylecli.errors import DISK_FULL, DataError, StyleCLIError
 
@@ -161,8 +161,8 @@ def write_bytes(path: Path | str, content: bytes) -> None:
 
 
 def write_text(path: Path | str, content: str) -> None:
-    """Write UTF-8 text to ``path`` atomically."""
-    write_bytes(path, content.encode())
+    """Write UTF-8 text to ``path`` atomically; half characters, as of file names, as escapes."""
+    write_bytes(path, content.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path | str, value: Any) -> None:
@@ -434,9 +434,12 @@ def read_rows(path: Path | str) -> list[dict[str, Any]]:
 def row_number(row: Mapping[str, Any], name: str) -> float:
     """Return a number of a row; NaN for none, and for what is no number."""
     value = row.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return math.nan
-    return float(value)
+    return float(value) if is_number(value) else math.nan
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether a value of JSON is a number; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def write_rows(path: Path | str, rows: Iterable[Mapping[str, Any]]) -> None:

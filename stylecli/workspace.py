@@ -34,6 +34,11 @@ BEST_NAME = "best"  # --network RUN/best
 _MOST_SWEPT = 1000  # folders
 SNAPSHOT_PATTERN = "network-snapshot-*.safetensors"
 _RUN_NAME = re.compile(r"^([0-9]{5,})(-.*)?$")
+_RUN_VALUES: dict[str, type | tuple[type, ...]] = {
+    "format": int, "stylecli": str, "network": dict, "training": dict, "dataset": dict,
+    "ranks": int, "device": str, "origin": (dict, type(None)), "environment": dict, "started": str,
+    "finished": bool,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -227,6 +232,14 @@ def read_run(run: Path) -> dict[str, Any]:
         settings: dict[str, Any] = read_json(run / RUN_FILE, error=NetworkError)
     except (FileNotFoundError, NotADirectoryError):
         raise NetworkError(f"{run} is not a run: it has no {RUN_FILE}") from None
+    for name, kind in _RUN_VALUES.items():
+        if name in settings and not isinstance(settings[name], kind):
+            raise NetworkError(
+                f"{run / RUN_FILE} is not readable: {name} is {str(settings[name])[:40]!r}"
+            )
+    dataset = settings.get("dataset", {})
+    if not all(isinstance(dataset.get(name, ""), str) for name in ("path", "digest")):
+        raise NetworkError(f"{run / RUN_FILE} is not readable: dataset is {str(dataset)[:40]!r}")
     return settings
 
 

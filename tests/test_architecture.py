@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A row imports only rows above it, nothing beside it; docs/architecture.md says what each is for.
 ROWS = (
-    ("errors", "lazy", "progress"),
+    ("errors", "lazy", "progress", "feature_networks"),
     ("files", "processes"),
     ("shipped",),
     (
@@ -27,6 +27,7 @@ ROWS = (
         "distributed",
         "hardware",
         "provenance",
+        "downloading",
     ),
     ("styles", "images"),
     ("ops",),
@@ -184,6 +185,20 @@ def test_a_library_stays_in_its_package(library: str, home: str) -> None:
 
     assert users
     assert [user for user in users if not user.startswith(f"stylecli/{home}/")] == []
+
+
+def test_nothing_but_the_output_prints() -> None:
+    """So that text of strangers is escaped: errors.printable is in each of these."""
+    prints = re.compile(r"(?<![.\w])print\(|\becho\(|stdout\.write|stderr\.write")
+    users = {shown(path) for path in FILES if prints.search(path.read_text("utf-8"))}
+
+    assert users == {
+        "stylecli/__main__.py",
+        "stylecli/cli/app.py",  # the version
+        "stylecli/cli/output.py",
+        "stylecli/training/launch.py",  # what ends a further rank
+        "stylecli/training/peers.py",
+    }
 
 
 def test_json_is_read_and_written_in_one_place() -> None:

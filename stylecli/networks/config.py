@@ -196,6 +196,9 @@ def make_config(preset: str = "f", **overrides: Any) -> StyleGAN1Config:
     return replace(StyleGAN1Config(preset=name, **PRESETS[name]), **overrides)
 
 
+_MAX_VALUE = 1e9  # no size, weight or rate comes near
+
+
 def config_from_dict(values: Mapping[str, Any]) -> StyleGAN1Config:
     """Rebuild a configuration written by ``to_dict``; raise UsageError when it is not one."""
     values = dict(values)
@@ -207,7 +210,12 @@ def config_from_dict(values: Mapping[str, Any]) -> StyleGAN1Config:
         raise UsageError(f"network configuration has unknown fields: {', '.join(unknown)}")
     for field in fields(StyleGAN1Config):
         kinds = (int, float) if type(field.default) is float else type(field.default)
-        value = values.get(field.name, field.default)
-        if field.name not in ("fused_scale", "truncation_cutoff") and not isinstance(value, kinds):
+        value: Any = values.get(field.name, field.default)
+        if field.name == "fused_scale":
+            continue  # its values are checked
+        if field.name == "truncation_cutoff" and value is None:
+            continue
+        too_large = isinstance(value, int | float) and not -_MAX_VALUE < value < _MAX_VALUE
+        if not isinstance(value, kinds) or too_large:
             raise UsageError(f"network configuration has {field.name} {str(value)[:40]!r}")
     return StyleGAN1Config(**values)

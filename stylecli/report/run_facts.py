@@ -18,15 +18,15 @@ from typing import Any, TypeGuard
 
 from stylecli.data.ownership import LOCK_FILE
 from stylecli.errors import DataError, NetworkError, UsageError
-from stylecli.files import read_json, read_rows, row_number
+from stylecli.files import is_number, read_rows, row_number
 from stylecli.report.content import Table
 from stylecli.training.by_resolution import parse_by_resolution
 from stylecli.training.measuring import METRIC_PATTERN
 from stylecli.training.preset_reasons import PRESET_TEXTS
 from stylecli.training.presets import TrainingPlan, plan_training, show_value
-from stylecli.training.retention import more_is_better
+from stylecli.training.retention import more_is_better, read_best
 from stylecli.training.run_folder import RunSettings, load_settings, read_events, read_statistics
-from stylecli.workspace import BEST_FILE, STATS_FILE, newest_snapshot, read_run
+from stylecli.workspace import STATS_FILE, newest_snapshot, read_run
 
 _NIMG = re.compile(r"-(\d{9,})\.")
 _DECIDING = ("fakes", "reals", "samples", "features_sha256", "truncation_psi", "dataset_digest")
@@ -153,7 +153,7 @@ def _samples(definition: Mapping[str, Any]) -> int | None:
 
 
 def _finite(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return is_number(value) and math.isfinite(value)
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ def read_facts(run: Path) -> RunFacts:
         rows=rows,
         events=events,
         metrics=read_metrics(run),
-        best=_best(run),
+        best=read_best(run),
         sheets=sorted(sheets),
         newest=newest_snapshot(run),
         state=state,
@@ -270,20 +270,6 @@ def strict(value: Any) -> Any:
 
 def _placed(row: Row) -> bool:
     return math.isfinite(row_number(row, "nimg")) and math.isfinite(row_number(row, "kimg"))
-
-
-def _best(run: Path) -> dict[str, Any] | None:
-    try:
-        best: dict[str, Any] = read_json(run / BEST_FILE)
-    except (OSError, DataError):
-        return None
-    if not isinstance(best.get("metric"), str):
-        return None
-    return (
-        best
-        if all(math.isfinite(row_number(best, key)) for key in ("nimg", "kimg", "value"))
-        else None
-    )
 
 
 def _state(run: Path, record: Row, rows: Sequence[Row], events: Sequence[Row]) -> tuple[str, str]:

@@ -346,8 +346,9 @@ def seconds_left(facts: RunFacts) -> float:
     paces: dict[tuple[int, bool], list[float]] = {}
     for row in facts.rows:
         pace, lod = row_number(row, "sec_per_kimg"), row_number(row, "lod")
-        if math.isfinite(pace) and math.isfinite(lod) and pace > 0:
-            key = (int(row_number(row, "resolution")), lod != math.floor(lod))
+        resolution = row_number(row, "resolution")
+        if all(map(math.isfinite, (pace, lod, resolution))) and pace > 0:
+            key = (int(resolution), lod != math.floor(lod))
             paces.setdefault(key, []).append(pace)
     estimate = TimeLeft(settings.training, settings.network)
     known = {key for key, _, _ in estimate.spans}

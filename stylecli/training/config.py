@@ -106,4 +106,11 @@ def training_from_dict(values: Mapping[str, Any]) -> TrainingConfig:
     known = {item.name for item in fields(TrainingConfig)}
     if unknown := sorted(set(values) - known):
         raise UsageError(f"training settings have unknown fields: {', '.join(unknown)}")
+    for item in fields(TrainingConfig):
+        value, usual = values.get(item.name), item.default
+        kinds = (int, float) if isinstance(usual, float) else type(usual)
+        if item.name in values and isinstance(usual, bool | int | float | str) and (
+            not isinstance(value, kinds) or isinstance(value, bool) != isinstance(usual, bool)
+        ):  # fmt: skip
+            raise UsageError(f"training settings have {item.name} {str(value)[:40]!r}")
     return TrainingConfig(**values)

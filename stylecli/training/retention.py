@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import math
 import os
 import re
 import shutil
@@ -65,7 +66,9 @@ def read_best(run: Path) -> dict[str, Any] | None:
     """Return what ``best.json`` says: network, nimg, kimg, metric, value; None for none."""
     with contextlib.suppress(OSError, NetworkError):
         best: dict[str, Any] = files.read_json(run / BEST_FILE, error=NetworkError)
-        return best
+        numbers = [files.row_number(best, name) for name in ("nimg", "kimg", "value")]
+        if isinstance(best.get("metric"), str) and all(map(math.isfinite, numbers)):
+            return best
     return None
 
 

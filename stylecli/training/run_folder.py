@@ -9,7 +9,7 @@ import math
 import os
 import platform
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -249,7 +249,8 @@ def load_settings(run: Path) -> RunSettings:
             device=values["device"],
             origin=Origin(**values["origin"]) if values.get("origin") else None,
         )
-    except (KeyError, TypeError, UsageError) as error:
+    # ValueError is UsageError's too; a path may hold a null character.
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise NetworkError(f"{run / RUN_FILE} is not readable: {error}") from None
 
 
@@ -259,10 +260,14 @@ def append_statistics(run: Path, row: dict[str, Any]) -> None:
 
 
 def read_statistics(run: Path) -> list[dict[str, Any]]:
-    """Return the rows of ``stats.jsonl``; a torn line is left out. What was not finite is NaN."""
+    """Return the rows of ``stats.jsonl``, numbers all of them; what was not finite is NaN.
+
+    Left out are torn lines and those that do not say how many images were shown.
+    """
     return [
-        {name: math.nan if value is None else value for name, value in row.items()}
+        {name: value if files.is_number(value) else math.nan for name, value in row.items()}
         for row in files.read_rows(run / STATS_FILE)
+        if _is_placed(row)
     ]
 
 
@@ -296,8 +301,23 @@ def append_event(run: Path, row: dict[str, Any]) -> None:
 
 
 def read_events(run: Path) -> list[dict[str, Any]]:
-    """Return the rows of ``events.jsonl``, oldest first; a torn line is left out."""
-    return files.read_rows(run / EVENTS_FILE)
+    """Return the rows of ``events.jsonl``, oldest first.
+
+    Left out are torn lines and those that do not say what happened after how many images.
+    """
+    found = []
+    for row in files.read_rows(run / EVENTS_FILE):
+        if _is_placed(row) and isinstance(row.get("event"), str):
+            row |= {"kimg": row["nimg"] / 1000, "text": str(row.get("text") or "")}
+            names = row.pop("files", None)
+            if isinstance(names, list):
+                row["files"] = [name for name in names if isinstance(name, str)]
+            found.append(row)
+    return found
+
+
+def _is_placed(row: Mapping[str, Any]) -> bool:
+    return isinstance(row.get("nimg"), int) and 0 <= row["nimg"] < 1 << 50
 
 
 def _write(run: Path, settings: RunSettings, *, finished: bool) -> None:
