@@ -63,8 +63,11 @@ def replacing(path: Path | str, needed: int = 0) -> Iterator[Path]:
         except Exception as error:
             if not _means_full(error):
                 raise
-            needed = needed or (temporary.stat().st_size if temporary.exists() else 0)
-            raise _FullDiskError(_sentence(Path(path), needed, _free_bytes(target))) from error
+            written = temporary.stat().st_size if temporary.exists() else 0
+            free = _free_bytes(target)
+            free = None if free is None else free + written  # which is given back now
+            text = _sentence(Path(path), max(needed, written), free, is_least=needed <= written)
+            raise _FullDiskError(text) from error
         sync_directory(target.parent)
 
 
@@ -244,11 +247,12 @@ def _free_bytes(path: Path) -> int | None:
         return None
 
 
-def _sentence(path: Path, needed: int, free: int | None) -> str:
+def _sentence(path: Path, needed: int, free: int | None, *, is_least: bool = False) -> str:
+    more = "more than " if is_least else ""
     left = "an unknown number is" if free is None else f"{_sized(free)} are"
     return (
-        f"the disk is full: {path} needs {_sized(needed)}, {left} free; nothing was replaced: "
-        "make room and run the same command again"
+        f"the disk is full: {path} needs {more}{_sized(needed)}, {left} free; nothing was "
+        "replaced: make room and run the same command again"
     )
 
 

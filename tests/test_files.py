@@ -301,4 +301,10 @@ def test_a_full_disk_names_the_file_and_the_need(tmp_path: Path, monkeypatch: An
     needs = r"disk is full: .*file\.bin needs 9,000 bytes"
     with pytest.raises(StyleCLIError, match=needs), room_for(tmp_path / "file.bin", 9000):
         write_bytes(tmp_path / "file.bin", bytes(3000))
+    with (
+        pytest.raises(StyleCLIError, match=r"file\.bin needs more than 500 bytes"),
+        replacing(tmp_path / "file.bin") as temporary,
+    ):
+        os.truncate(temporary, 500)
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
     assert not list(tmp_path.iterdir())

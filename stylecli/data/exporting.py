@@ -19,6 +19,7 @@ from stylecli.errors import DataError
 from stylecli.files import parse_json, replacing, to_json
 from stylecli.progress import Progress, silent
 
+_ENTRY_BYTES = 400  # of a picture beside its pixels: the headers of PNG and zip
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same dataset gives the same bytes on any day
 
 
@@ -64,7 +65,8 @@ def export_nvidia(
         "channels": dataset.channels,
         "label_dim": dataset.label_dim,
     }
-    with replacing(out) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+    needed = len(dataset) * (dataset.channels * dataset.resolution**2 + _ENTRY_BYTES)
+    with replacing(out, needed) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for index in range(len(dataset)):
             buffer = io.BytesIO()
             to_picture(dataset.read([index])[0]).save(buffer, "png", compress_level=0)
