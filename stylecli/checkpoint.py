@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from stylecli import __version__, files
 from stylecli.errors import NetworkError
-from stylecli.interop.foreign_networks import read_foreign_networks
+from stylecli.interop.families import read_foreign_networks
 from stylecli.networks.bundle import Bundle
 from stylecli.networks.config import StyleGAN1Config, config_from_dict
 from stylecli.networks.stylegan1 import Discriminator, Generator

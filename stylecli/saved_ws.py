@@ -26,7 +26,7 @@ from torch import Tensor
 
 from stylecli.errors import NetworkError, UsageError
 from stylecli.files import name_failed_download, parse_json, to_json, write_bytes
-from stylecli.interop.foreign_tree import read_foreign_tree
+from stylecli.interop.trees import read_foreign_tree
 
 KEY, PROVENANCE_KEY = "w", "stylecli"
 MAX_BYTES = 1 << 30  # 29 thousand faces of a 1024 px network

@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A row imports only rows above it, nothing beside it; docs/architecture.md says what each is for.
 ROWS = (
-    ("errors", "lazy", "progress", "feature_networks"),
+    ("errors", "lazy", "progress"),
     ("files", "processes"),
     ("shipped",),
     (
@@ -27,7 +27,6 @@ ROWS = (
         "distributed",
         "hardware",
         "provenance",
-        "downloading",
     ),
     ("styles", "images"),
     ("ops",),

@@ -13,7 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Where a file or folder changes its name, always within one folder: a rename across drives fails.
 RENAMES = {
     "files.py": "a temporary file beside the one it replaces",
-    "downloading.py": "a partial download beside the file",
+    "weights.py": "a partial download beside the file",
     "data/publishing.py": "a dataset's unfinished folder beside it",
     "training/run_folder.py": "a reserved number within runs/",
 }
@@ -29,7 +29,7 @@ CPU_FILES = {
     "diversity.py": "pictures are brought to the CPU",
     "folding.py": "weights as they were read",
     "distances.py": "int8 products are a matter of the CPU",
-    "feature_streams.py": "gloo carries tensors of the CPU",
+    "collecting.py": "gloo carries tensors of the CPU",
 }
 POSIX_MODULES = {"fcntl", "resource", "pwd", "grp", "termios", "pty", "syslog"}
 WINDOWS_MODULES = {"msvcrt", "winreg", "_winapi"}

@@ -222,7 +222,7 @@ def _compare(
             raise DataError(f"{path} does not exist: expected a dataset or a folder of pictures")
     measured, reference = agree_on_colours(open_set(found.path), open_set(against))
     if chosen["ranks"].is_main:
-        for path, pictures in ((found.path, measured), (against, reference)):
+        for path, pictures in {found.path: measured, against: reference}.items():
             for note in pictures.notes:
                 output.note(f"{path}: {note}")
         if difference := describe_differences(measured, reference):

@@ -60,7 +60,7 @@ def _file(path: Path) -> Facts:
 
 
 def _describe_foreign(path: Path) -> Facts:
-    from stylecli.interop.foreign_networks import describe_foreign
+    from stylecli.interop.families import describe_foreign
 
     try:
         facts = describe_foreign(path)

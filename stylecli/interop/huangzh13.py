@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from stylecli.errors import NetworkError, UsageError
-from stylecli.interop.converted import (
+from stylecli.interop.conversion import (
     Arrays,
     ForeignNetworks,
     Variables,

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from stylecli.errors import NetworkError
-from stylecli.interop.converted import ForeignNetworks, Variables
-from stylecli.interop.foreign_tree import TFNetwork
+from stylecli.interop.conversion import ForeignNetworks, Variables
+from stylecli.interop.trees import TFNetwork
 from stylecli.networks.config import StyleGAN1Config, make_config
 
 _FAMILIES = {"G_style": "f", "G_paper": "a"}

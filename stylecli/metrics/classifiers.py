@@ -21,8 +21,8 @@ from torch import Tensor
 from stylecli import __version__
 from stylecli.checkpoint import load_state, read_header, read_tensors, write_tensors
 from stylecli.errors import NetworkError, UsageError, WeightsError
-from stylecli.interop.foreign_tree import TFNetwork, read_foreign_tree
 from stylecli.interop.tf_stylegan1 import convert_tf_discriminator
+from stylecli.interop.trees import TFNetwork, read_foreign_tree
 from stylecli.metrics.fakes import Pictures, over_white
 from stylecli.networks.config import StyleGAN1Config, config_from_dict
 from stylecli.networks.layers import box_average

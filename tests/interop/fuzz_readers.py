@@ -15,7 +15,7 @@ import atheris
 
 with atheris.instrument_imports(include=["stylecli.interop"]):
     from stylecli.checkpoint import load_network
-    from stylecli.interop import converted
+    from stylecli.interop import conversion
     from tests.interop import foreign_files, reader_checks
 
 from stylecli.errors import StyleCLIError
@@ -43,7 +43,7 @@ def read(content: bytes) -> None:
 
 def main() -> None:
     """Fill the corpus with good files and start."""
-    converted._AVERAGED = converted._CHUNK = 10  # the mean of w is arithmetic, not reading
+    conversion._AVERAGED = conversion._CHUNK = 10  # the mean of w is arithmetic, not reading
     corpus = Path(next(word for word in sys.argv[1:] if not word.startswith("-")))
     corpus.mkdir(parents=True, exist_ok=True)
     kinds = {**foreign_files.all_kinds(), "ours": foreign_files.own_network()}

@@ -313,7 +313,7 @@ def own_files() -> dict[str, tuple[bytes, str]]:
         "no-header": (safetensors({"a": whole}, b"\0" * 16), "not written by stylecli"),
         "json": (
             safetensors({"__metadata__": metadata, "a": whole}, b"\0" * 16),
-            "damaged stylecli",
+            "stylecli header of .* is not readable",
         ),
         "giant": (claims_a_giant(), "configuration needs at least"),
         "text": (b"hello there, I am a text", "not a readable safetensors"),

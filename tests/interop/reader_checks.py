@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from stylecli.errors import StyleCLIError
-from stylecli.interop.array_pickle import read_array_pickle
-from stylecli.interop.batch_pickle import read_batch_pickle
-from stylecli.interop.foreign_networks import recognise, unwrap
-from stylecli.interop.foreign_tree import parse_foreign
+from stylecli.interop.families import recognise, unwrap
+from stylecli.interop.feature_weights import read_array_pickle
+from stylecli.interop.pickles import read_batch_pickle
+from stylecli.interop.trees import parse_foreign
 
 _FORBIDDEN = ("os.", "subprocess.", "exec", "compile", "import", "socket.", "shutil.", "ctypes.",
               "pickle.find_class", "marshal.", "code.__new__", "webbrowser.")  # fmt: skip

@@ -11,14 +11,14 @@ import pytest
 
 from stylecli.checkpoint import load_network
 from stylecli.errors import NetworkError, StyleCLIError
-from stylecli.interop import converted
-from stylecli.interop.refusal import Budget
+from stylecli.interop import conversion
+from stylecli.interop.pickles import Budget
 from tests.interop import foreign_files, hostile_files
 from tests.interop.reader_checks import check_arrays, check_batch, check_network, watch
 
 CORPUS = Path(__file__).parent / "corpus"
 HOSTILE = {**hostile_files.pickles(), **hostile_files.torch_files(), **hostile_files.own_files()}
-MAX_BYTES = 100 << 20  # what a reader may take beside three times the file (foreign_tree.py)
+MAX_BYTES = 100 << 20  # what a reader may take beside three times the file (trees.py)
 READERS = {"tf": "tf-4", "ada": "ada", "stream": "huangzh13-stream"}
 
 
@@ -32,8 +32,8 @@ def kinds() -> dict[str, bytes]:
 
 @pytest.fixture(autouse=True)
 def _quick_mean(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(converted, "_AVERAGED", 10)
-    monkeypatch.setattr(converted, "_CHUNK", 10)
+    monkeypatch.setattr(conversion, "_AVERAGED", 10)
+    monkeypatch.setattr(conversion, "_CHUNK", 10)
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -12,7 +12,7 @@ import torch
 from stylecli.checkpoint import read_tensors, write_tensors
 from stylecli.data.reader import open_dataset
 from stylecli.errors import DataError, NetworkError, UsageError, WeightsError
-from stylecli.interop.foreign_tree import read_foreign_tree
+from stylecli.interop.trees import read_foreign_tree
 from stylecli.metrics import classifier_training
 from stylecli.metrics.attribute_tables import read_attributes
 from stylecli.metrics.classifier_training import (

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from stylecli.data.alignment.detection import INSTALL, Detection
 from stylecli.data.alignment.mtcnn_nets import OutputNet, ProposalNet, RefinementNet
 from stylecli.errors import DataError, WeightsError
-from stylecli.interop.foreign_tree import parse_foreign
+from stylecli.interop.trees import parse_foreign
 
 WEIGHTS = {  # of facenet-pytorch 2.6.0
     "pnet.pt": "a2a71925e0b9996a42f63e47efc1ca19043e69558b5c523b978d611dfae49c8f",

@@ -49,7 +49,7 @@ from stylecli.data.sources.labels import (
 )
 from stylecli.errors import DataError
 from stylecli.files import parse_json
-from stylecli.interop.batch_pickle import MAX_BYTES, read_batch_pickle
+from stylecli.interop.pickles import MAX_BYTES, read_batch_pickle
 
 LABELS_NAME = "dataset.json"
 METADATA_NAME = "metadata.jsonl"

@@ -310,6 +310,8 @@ def read_labels(path: Path, names: Sequence[str]) -> LabelTable:
 
     The names tell which column of a CSV holds them. Raises DataError.
     """
+    if path.exists() and not path.is_file():
+        raise DataError(f"labels {path} cannot be read: it is not a file")
     try:
         with open(path, "rb") as file:
             if file.read(6) == b"\x93NUMPY":

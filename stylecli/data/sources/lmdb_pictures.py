@@ -84,6 +84,8 @@ class LmdbIndex:
 
 def is_lmdb(path: Path) -> bool:
     """Tell by its first bytes whether a file, or the data file in a folder, is an LMDB."""
+    if not _file_of(path).is_file():  # a pipe would be waited for
+        return False
     try:
         with open(_file_of(path), "rb") as file:
             return file.read(24)[16:] == _MAGIC

@@ -421,11 +421,11 @@ def _begins_record(start: bytes) -> bool:
 
 def find_tfrecords(path: Path) -> bool:
     """Tell whether a folder holds levels of a pyramid, or shards, or files called .tfrecords."""
-    names = sorted(entry.name for entry in path.iterdir())
+    names = sorted(entry.name for entry in path.iterdir() if entry.is_file())
     if any(map(_LEVEL_NAME.fullmatch, names)):
         return True
     likely = [name for name in names if _SHARD_NAME.fullmatch(name) or _PLAIN_NAME.fullmatch(name)]
-    return any((path / name).is_file() and is_tfrecords(path / name) for name in likely[:_TRIED])
+    return any(is_tfrecords(path / name) for name in likely[:_TRIED])
 
 
 def _choose_files(path: Path, notes: list[str]) -> list[Path]:
@@ -479,7 +479,8 @@ def _set_name(path: Path, files: list[Path]) -> str:
 
 
 def _highest_level(path: Path) -> Path:
-    matches = [_LEVEL_NAME.fullmatch(entry.name) for entry in path.iterdir()]
+    names = [entry.name for entry in path.iterdir() if entry.is_file()]
+    matches = map(_LEVEL_NAME.fullmatch, names)
     levels = sorted((match["stem"], match["level"], match[0]) for match in matches if match)
     stems = sorted({stem for stem, _, _ in levels})
     if len(stems) > 1:
@@ -585,7 +586,7 @@ def _find_labels(file: Path, count: int) -> LabelTable | None:
     """Read the float32 [N, L] beside a pyramid; None when there are none."""
     stem = file.name.rpartition("-r")[0]
     path = file.with_name(f"{stem}-rxx.labels")
-    if not path.exists():
+    if not path.is_file():
         return None
     rows = read_npy(path, empty=True)
     if rows.ndim == 2 and rows.shape[1] == 0:

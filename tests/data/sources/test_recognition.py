@@ -1,5 +1,7 @@
 """What lies at a path is told by content; what does not fit is refused in one sentence."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -92,3 +94,17 @@ def test_a_tarball_of_pictures_is_not_called_cifar(tmp_path):
     write_tar(tmp_path / "cats.tar.gz", {"cats/1.png": picture_bytes()})
     with pytest.raises(DataError, match=r"tar archive .*unpack it"):
         find_source(tmp_path / "cats.tar.gz")
+
+
+@pytest.mark.parametrize(
+    "name", ["data.mdb", "a-r02.tfrecords", "a-rxx.labels", "train-00000-of-00001", "dataset.json",
+             "train-images-idx3-ubyte", "batches.meta", "a.png", "faces.jsonl", "photos.zip"]
+)  # fmt: skip
+def test_a_pipe_is_not_waited_for(tmp_path, name):
+    write_tfrecords(tmp_path / "a-r01.tfrecords", np.zeros((1, 3, 2, 2), np.uint8))
+    os.mkfifo(tmp_path / name)
+    assert len(find_source(tmp_path)) == 1
+    with pytest.raises(DataError, match="not a file"):
+        find_source(tmp_path, labels=tmp_path / name)
+    with pytest.raises(DataError, match=r"no source|single picture|damaged"):
+        find_source(tmp_path / name)

@@ -17,17 +17,19 @@ from typing import Any
 import numpy as np
 
 from stylecli.errors import NetworkError
-from stylecli.interop.converted import Arrays, ForeignNetworks
-from stylecli.interop.foreign_tree import PersistentModule, TFNetwork, read_foreign_tree
+from stylecli.interop.conversion import Arrays, ForeignNetworks
 from stylecli.interop.huangzh13 import convert_huangzh13
+from stylecli.interop.pickles import PlainObject
 from stylecli.interop.rosinality import convert_rosinality
-from stylecli.interop.stand_ins import PlainObject
 from stylecli.interop.tf_stylegan1 import convert_tf_triple
-from stylecli.interop.tree_facts import (
+from stylecli.interop.trees import (
     SETTINGS,
+    PersistentModule,
+    TFNetwork,
     child_modules,
     persistent_facts,
     plain_facts,
+    read_foreign_tree,
     tf_facts,
 )
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stylecli.errors import DataError
-from stylecli.interop.batch_pickle import read_batch_pickle
+from stylecli.interop.pickles import read_batch_pickle
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4])

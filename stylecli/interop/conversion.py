@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stylecli.errors import NetworkError
-from stylecli.interop.refusal import shown
+from stylecli.interop.pickles import shown
 from stylecli.networks.config import StyleGAN1Config
 
 Arrays = dict[str, NDArray[Any]]

@@ -9,7 +9,7 @@ import torch
 
 from stylecli.checkpoint import load_network
 from stylecli.errors import NetworkError
-from stylecli.interop.foreign_networks import describe_foreign
+from stylecli.interop.families import describe_foreign
 from stylecli.networks.frozen import FrozenSynthesis
 from tests.conftest import FIXTURES
 from tests.interop import foreign_files, peer_arithmetic
@@ -193,7 +193,7 @@ def test_an_official_triple_names_its_source_and_licence() -> None:
 
 
 def test_half_precision_and_strides_are_honoured() -> None:
-    from stylecli.interop.foreign_tree import parse_foreign
+    from stylecli.interop.trees import parse_foreign
 
     values = torch.randn(3, 4, 5)
     saved = {"half": values.half(), "brain": values.bfloat16(), "turned": values.permute(2, 0, 1),
@@ -345,7 +345,7 @@ def test_what_a_download_left_is_called_what_it_is(
     tmp_path: Path, content: bytes, words: str, suffix: str
 ) -> None:
     from stylecli.errors import WeightsError
-    from stylecli.interop.feature_files import read_feature_file
+    from stylecli.interop.feature_weights import read_feature_file
 
     path = tmp_path / f"network{suffix}"
     path.write_bytes(content)
