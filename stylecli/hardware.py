@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import gc
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")  # writing 5 makes the peak begin anew (Linux 4.0)
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
+_LIMITS = ("memory.max", "memory.current")
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # glibc's malloc.h
 _LARGEST_BLOCK = 1 << 30
 _KEPT_AT_THE_TOP = 2**31 - 1
@@ -95,15 +97,26 @@ def available_mib(device: "torch.device") -> float | None:
 
         free, _ = torch.cuda.mem_get_info(device)
         return free / 2**20
-    found = _kib(_MEMINFO, "MemAvailable")
-    if found is None:
-        return None
-    mib = found / 1024
-    with contextlib.suppress(OSError, ValueError):  # a container may have less
-        limit = int((_CGROUP / "memory.max").read_text("ascii"))
-        used = int((_CGROUP / "memory.current").read_text("ascii"))
-        mib = min(mib, (limit - used) / 2**20)
-    return mib
+    room = available_bytes()
+    return None if room is None else room / 2**20
+
+
+def available_bytes() -> int | None:
+    """Return the memory that is free here, by the system and by the container; None: not known."""
+    rooms = []
+    if (free := _kib(_MEMINFO, "MemAvailable")) is not None:
+        rooms.append(free << 10)
+    try:
+        limit, used = (int((_CGROUP / name).read_text("ascii")) for name in _LIMITS)
+        rooms.append(max(limit - used, 0))
+    except (OSError, ValueError):
+        pass  # no container, or "max": no limit
+    if not rooms and hasattr(os, "sysconf"):
+        try:
+            rooms.append(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        except (OSError, ValueError):
+            pass
+    return min(rooms, default=None)
 
 
 def _kib(path: Path, name: str) -> int | None:
@@ -111,7 +124,7 @@ def _kib(path: Path, name: str) -> int | None:
         for line in path.read_text(encoding="ascii").splitlines():
             if line.startswith(name + ":"):
                 return int(line.split()[1])
-    except (OSError, ValueError):
+    except (OSError, ValueError, IndexError):
         pass
     return None
 

@@ -3,13 +3,14 @@
 import platform
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from stylecli.errors import DeviceError, UsageError
-from stylecli.hardware import resolve_device
+from stylecli.hardware import available_bytes, available_mib, resolve_device
 
 PROGRAM = """
 import resource, sys
@@ -83,3 +84,21 @@ def test_freed_blocks_are_used_again() -> None:
     }
 
     assert faults["ask"] * 4 < faults["leave"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "expected"),
+    [("max", "5", 8 << 20), (str(6 << 20), str(2 << 20), 4 << 20), ("100", "300", 0)],
+    ids=["no limit", "a container's", "over the limit"],
+)
+def test_free_memory_is_the_less_of_the_system_s_and_the_container_s(
+    tmp_path: Path, monkeypatch: Any, limit: str, used: str, expected: int
+) -> None:
+    (tmp_path / "meminfo").write_text(f"MemTotal: 9 kB\nMemAvailable:  {8 << 10} kB\n")
+    (tmp_path / "memory.max").write_text(limit)
+    (tmp_path / "memory.current").write_text(used)
+    monkeypatch.setattr("stylecli.hardware._MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr("stylecli.hardware._CGROUP", tmp_path)
+
+    assert available_bytes() == expected
+    assert available_mib(torch.device("cpu")) == expected / 2**20

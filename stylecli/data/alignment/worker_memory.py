@@ -1,8 +1,6 @@
 """How many processes may align faces at once without running out of memory."""
 
 import math
-import os
-from pathlib import Path
 
 import numpy as np
 
@@ -10,10 +8,10 @@ from stylecli.data.alignment.cropping import AlignSettings, Face
 from stylecli.data.alignment.geometry import face_quad
 from stylecli.data.workers import count_workers
 from stylecli.errors import DataError, UsageError
+from stylecli.hardware import available_bytes
 
 PHOTO_BYTES = 300 << 20  # a photograph of 24 megapixels, decoded and copied; and the interpreter
 PADDED_BYTES = 20  # for each pixel of the padded crop; see padding.extend
-_LIMITS = ("memory.max", "memory.current")
 
 
 def bytes_needed(face: Face, settings: AlignSettings) -> int:
@@ -37,25 +35,3 @@ def fitting_workers(faces: int, bytes_each: int) -> int:
     wanted = min(count_workers(), faces)
     room = available_bytes()
     return max(1, wanted if room is None else min(wanted, room // max(bytes_each, 1)))
-
-
-def available_bytes() -> int | None:
-    """Return the memory that is free here, by the system and by the container; None: not known."""
-    rooms = []
-    try:
-        for line in Path("/proc/meminfo").read_text("ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                rooms.append(int(line.split()[1]) << 10)
-    except (OSError, ValueError, IndexError):
-        pass  # not Linux
-    try:
-        limit, used = (int((Path("/sys/fs/cgroup") / name).read_text("ascii")) for name in _LIMITS)
-        rooms.append(max(limit - used, 0))
-    except (OSError, ValueError):
-        pass  # no container, or "max": no limit
-    if not rooms and hasattr(os, "sysconf"):
-        try:
-            rooms.append(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-        except (OSError, ValueError):
-            pass
-    return min(rooms, default=None)
