@@ -1,7 +1,8 @@
 """The steps of ``stylecli prepare-ffhq`` and what it tells about each."""
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -72,6 +73,31 @@ class Outcome:
     digest: str | None = None
     skipped: list[dict[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def owned_folder(request: Request) -> Iterator[None]:
+    """Own the folder of aligned pictures: of two commands at once, one would clear up the other's.
+
+    Raises DataError when another process has it.
+    """
+    from stylecli.data.ownership import OwnerLock
+
+    folder = request.folder
+    is_first = not folder.parent.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be written: {error.strerror}") from None
+    lock = OwnerLock(folder)
+    try:
+        yield
+    finally:
+        lock.release()
+        with contextlib.suppress(OSError):  # there is something in it
+            folder.rmdir()
+            if is_first:
+                folder.parent.rmdir()
 
 
 def claim(request: Request) -> None:
@@ -245,9 +271,10 @@ def record_skipped(skipped: "Sequence[Skipped]", outcome: Outcome) -> None:
 def tell_skipped(request: Request, outcome: Outcome, output: Output) -> None:
     """Write skipped.jsonl beside the pictures, and name the first few on stderr."""
     from stylecli import files
+    from stylecli.data.ownership import LOCK_FILE
 
     skipped, file = outcome.skipped, request.folder / SKIPPED_FILE
-    kept = request.folder.is_dir()
+    kept = any(item.name != LOCK_FILE for item in request.folder.iterdir())
     if kept:
         files.write_rows(file, skipped)
     if not skipped:

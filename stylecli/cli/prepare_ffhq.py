@@ -114,11 +114,12 @@ def command(
     )  # fmt: skip
     output = Output(json=json, quiet=quiet)
     outcome = Outcome(str(request.source), size=size)
-    if layout is not None:
-        _prepare_official(layout, name, request, outcome, output)
-    else:
-        _prepare_photographs(name, request, outcome, output)
-    face_steps.tell_skipped(request, outcome, output)
+    with face_steps.owned_folder(request):
+        if layout is not None:
+            _prepare_official(layout, name, request, outcome, output)
+        else:
+            _prepare_photographs(name, request, outcome, output)
+        face_steps.tell_skipped(request, outcome, output)
     output.result(vars(outcome), _lines(outcome))
 
 

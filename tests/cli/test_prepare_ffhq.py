@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from stylecli.cli import prepare_ffhq
 from stylecli.data.alignment import detection, detectors
+from stylecli.data.ownership import LOCK_FILE, OwnerLock
 from stylecli.data.reader import open_dataset
 from stylecli.errors import DataError, UsageError
 from tests.conftest import FIXTURES
@@ -71,6 +72,20 @@ def test_the_same_command_again_finds_it_done(run: Run, photos: Path) -> None:
     assert again.exit_code == 0 and again.stdout == first.stdout
     assert "aligned/photos-64 holds these faces already" in again.stderr
     assert "datasets/photos-64.lmdb is there already" in again.stderr
+
+
+def test_a_folder_of_faces_has_one_writer(run: Run, photos: Path) -> None:
+    """Two at once cleared each other's temporary files away, and called faces skipped."""
+    arguments = ("photos", "--landmarks", "points.json", "--size", "32", "--workers", "1")
+    folder = Path("aligned/photos-32")
+    folder.mkdir(parents=True)
+    other = OwnerLock(folder)
+    refused = run(*arguments)
+    assert isinstance(refused.exception, DataError)
+    assert "is being written by another command" in str(refused.exception)
+    other.release()
+    assert run(*arguments).exit_code == 0
+    assert not (folder / LOCK_FILE).exists()
 
 
 def test_only_a_dataset_or_only_pictures(run: Run, photos: Path) -> None:

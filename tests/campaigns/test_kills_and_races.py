@@ -1,0 +1,55 @@
+"""The campaigns of kills and races over all commands, short ones: nothing wrong, nothing left."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.campaigns import commands
+
+ROOT = Path(__file__).parents[2]
+KILLED = ["pack --append", "export", "prepare-ffhq", "generate --grid", "train --resume"]
+RACED = ["pack", "pack --force", "prepare-ffhq", "train --resume"]
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="sessions are forked")
+
+
+@pytest.mark.parametrize(
+    ("campaign", "options", "line"),
+    [("kills", ["--kills", "8"], "kills: 8"), ("races", ["--rounds", "1"], "races: 4")],
+)
+def test_nothing_is_wrong_afterwards(campaign: str, options: list[str], line: str) -> None:
+    names = KILLED if campaign == "kills" else RACED
+    only = [word for name in names for word in ("--only", name)]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "campaigns" / f"{campaign}.py"), *options, *only],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = done.stdout.splitlines()
+    assert line in said and said[-1].startswith("wrong: 0;")
+
+
+def test_what_is_wrong_is_found(tmp_path: Path) -> None:
+    """A campaign that finds nothing proves nothing: these are the faults it looks for."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / ".x.part.json").write_text("{}")
+    (tmp_path / "rows.jsonl").write_text('{"a": 1}\n{"a"')
+    assert commands.leftovers(tmp_path) == ["a/.x.part.json"]
+    found = commands.contents(tmp_path)
+    assert "a torn line" in found["rows.jsonl"]
+    (tmp_path / "rows.jsonl").write_text('{"a": 2, "seconds": 3}\n')
+    wanted = commands.contents(tmp_path)
+    (tmp_path / "rows.jsonl").write_text('{"a": 2, "seconds": 4}\n')
+    assert commands.differences(commands.contents(tmp_path), wanted) == []
+    assert len(commands.differences(found, wanted)) == 1
+    assert commands.differences({}, wanted) and commands.differences({**wanted, "b": ""}, wanted)
+    assert commands.faults_in("fine\nTraceback (most recent call last):\n") != []
+    running = commands.start(["no-such-command"], tmp_path)
+    assert commands.finish(running)[0] == 2
