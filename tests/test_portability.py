@@ -13,7 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Where a file or folder changes its name, always within one folder: a rename across drives fails.
 RENAMES = {
     "files.py": "a temporary file beside the one it replaces",
-    "weights.py": "a partial download beside the file",
+    "downloading.py": "a partial download beside the file",
     "data/publishing.py": "a dataset's unfinished folder beside it",
     "training/run_folder.py": "a reserved number within runs/",
 }
@@ -29,7 +29,6 @@ CPU_FILES = {
     "diversity.py": "pictures are brought to the CPU",
     "folding.py": "weights as they were read",
     "distances.py": "int8 products are a matter of the CPU",
-    "collecting.py": "gloo carries tensors of the CPU",
 }
 POSIX_MODULES = {"fcntl", "resource", "pwd", "grp", "termios", "pty", "syslog"}
 WINDOWS_MODULES = {"msvcrt", "winreg", "_winapi"}
@@ -151,6 +150,13 @@ def test_no_float64_is_asked_of_mps() -> None:
             text = ast.unparse(node)
             if node.attr == "float64" and text != "torch.float64":
                 continue  # of numpy
+            call = next((outer for outer in around(node) if isinstance(outer, ast.Call)), None)
+            if (
+                call is not None
+                and ast.unparse(call.func).startswith("torch.")
+                and not any(keyword.arg == "device" for keyword in call.keywords)
+            ):
+                continue  # made on the CPU
             line = ast.unparse(next(outer for outer in around(node) if isinstance(outer, ast.stmt)))
             if ".cpu()" not in text and "mps" not in line:
                 wrong.append(f"{shown(path)}:{node.lineno} {text}")
