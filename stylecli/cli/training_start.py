@@ -66,7 +66,7 @@ def tell_start(source: "Source | None", settings: "RunSettings", output: Output)
     """Say on stderr what a new run takes over from its source, and what of D stays frozen."""
     if source is None or output.quiet:
         return
-    from stylecli.training.freezing import describe_frozen
+    from stylecli.training.optimizer import describe_frozen
     from stylecli.training.setup import frozen_in
     from stylecli.training.starting import describe_start
     from stylecli.training.transfer_table import HEADINGS

@@ -21,14 +21,13 @@ from stylecli.training import (
     sheets,
     ticks,
 )
-from stylecli.training.freezing import freeze
+from stylecli.training.draws import seed_after
 from stylecli.training.measuring import Evaluate
 from stylecli.training.oversight import Oversight, unheard
 from stylecli.training.schedule import Stage, resets_optimizer, schedule_at
 from stylecli.training.session import Session
 from stylecli.training.step import TrainingStep
 from stylecli.training.stopping import stop_requests
-from stylecli.training.streams import seed_after
 from stylecli.workspace import CHECKPOINT_FILE
 
 
@@ -91,7 +90,7 @@ class TrainingLoop:
             self._load(setup.initial_file(self.run, origin))
         elif origin is not None:
             saving.load_networks(setup.initial_file(self.run, origin), self.bundle)
-        freeze(self.step, setup.frozen_in(self.settings))
+        self.step.freeze_D(setup.frozen_in(self.settings))
         self._follow_seed()
 
     def _load(self, path: Path) -> None:

@@ -23,8 +23,7 @@ from stylecli.errors import NetworkError
 from stylecli.files import check_room, room_for
 from stylecli.images import Pictures
 from stylecli.networks.bundle import Bundle
-from stylecli.training.adam import Adam
-from stylecli.training.flat_parameters import FlatParameters
+from stylecli.training.optimizer import Adam, FlatParameters
 from stylecli.training.run_folder import RunSettings, append_event, read_events
 from stylecli.training.sheets import save_sheet, sheet_bytes, sheet_path
 from stylecli.training.step import TrainingStep

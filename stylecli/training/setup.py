@@ -8,7 +8,7 @@ from stylecli.checkpoint import network_digest
 from stylecli.data.reader import Dataset, open_dataset
 from stylecli.errors import DataError, NetworkError, UsageError
 from stylecli.networks.bundle import Bundle, new_network
-from stylecli.training.freezing import frozen_layers
+from stylecli.training.optimizer import frozen_layers
 from stylecli.training.passes import count_passes
 from stylecli.training.run_folder import Origin, RunSettings
 from stylecli.workspace import INITIAL_FILE, RUN_FILE

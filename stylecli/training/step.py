@@ -12,12 +12,11 @@ from torch import Tensor
 
 from stylecli.distributed import Ranks
 from stylecli.errors import StyleCLIError, lacks_memory
+from stylecli.images import from_uint8
 from stylecli.networks.bundle import Bundle
-from stylecli.training.adam import Adam
+from stylecli.networks.layers import box_average, lerp, upscale_nearest
 from stylecli.training.config import TrainingConfig
-from stylecli.training.draws import Draws, DrawSource
-from stylecli.training.flat_parameters import FlatParameters
-from stylecli.training.loss_scaling import LossScaler
+from stylecli.training.draws import Draws, DrawSource, Streams
 from stylecli.training.losses import (
     D_loss,
     G_loss,
@@ -25,10 +24,9 @@ from stylecli.training.losses import (
     sampled_squared_gradient,
     squared_gradient,
 )
+from stylecli.training.optimizer import Adam, FlatParameters, LossScaler
 from stylecli.training.passes import count_passes, smaller_pass
-from stylecli.training.reals import process_reals
 from stylecli.training.schedule import Stage
-from stylecli.training.streams import Streams
 
 STATISTICS = ("loss_G", "loss_D", "r1_penalty", "real_logits", "fake_logits", "skipped_steps")
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -104,6 +102,18 @@ class TrainingStep:
         if reset:
             self.adam_G.reset()
             self.adam_D.reset()
+
+    def freeze_D(self, layers: list[str]) -> None:
+        """Keep the parameters of D's ``layers`` as they are from now on.
+
+        Their gradients are cleared before every update, and what momentum a checkpoint brought.
+        """
+        names = [f"{layer}.{part}" for layer in layers for part in ("weight", "bias")]
+        self.flat_D.freeze(names)
+        if self.adam_D.mean is not None:
+            moments = self.flat_D.named(self.adam_D.mean)
+            for name in names:
+                moments[name].zero_()
 
     def __call__(
         self, real_images: Tensor, real_labels: Tensor | None, stage: Stage, step: int
@@ -324,3 +334,16 @@ def _allow_tf32(allowed: bool) -> None:
     """
     torch.backends.cuda.matmul.allow_tf32 = allowed
     torch.backends.cudnn.allow_tf32 = allowed
+
+
+def process_reals(images: Tensor, fade: float, upscale: int = 1) -> Tensor:
+    """Turn real images, uint8 [N, C, h, w], into what D sees: -1..1, faded and upscaled.
+
+    ``fade`` is the fractional part of lod: the share of the picture's own 2×2 averages, so that
+    reals lose detail as fakes do. ``upscale`` repeats pixels; training leaves it at 1, because D
+    takes images at the level's own size.
+    """
+    x = from_uint8(images)
+    if fade:
+        x = lerp(x, upscale_nearest(box_average(x, 2), 2), fade)
+    return upscale_nearest(x, upscale)

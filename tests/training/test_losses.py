@@ -12,8 +12,6 @@ from stylecli.checkpoint import load_network
 from stylecli.networks.config import make_config
 from stylecli.networks.stylegan1 import Discriminator
 from stylecli.ops.cuda.runtime import set_backend
-from stylecli.training.adam import Adam
-from stylecli.training.flat_parameters import FlatParameters
 from stylecli.training.losses import (
     D_loss,
     G_loss,
@@ -21,6 +19,7 @@ from stylecli.training.losses import (
     sampled_squared_gradient,
     squared_gradient,
 )
+from stylecli.training.optimizer import Adam, FlatParameters
 from tests.conftest import FIXTURES
 
 OFFICIAL = FIXTURES / "official"

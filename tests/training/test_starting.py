@@ -12,8 +12,8 @@ from stylecli.checkpoint import load_network, network_digest, save_network
 from stylecli.data.reader import Dataset, open_dataset
 from stylecli.errors import NetworkError, UsageError
 from stylecli.networks.bundle import new_network
-from stylecli.training.freezing import describe_frozen, frozen_layers
 from stylecli.training.loop import TrainingLoop
+from stylecli.training.optimizer import describe_frozen, frozen_layers
 from stylecli.training.presets import TrainingPlan
 from stylecli.training.run_folder import Origin, RunSettings, load_settings
 from stylecli.training.starting import Source, begin_run, open_source, plan_resumed

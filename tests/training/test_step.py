@@ -10,9 +10,8 @@ from stylecli.checkpoint import load_network
 from stylecli.errors import UsageError
 from stylecli.networks.bundle import new_network
 from stylecli.training.config import TrainingConfig
-from stylecli.training.reals import process_reals
 from stylecli.training.schedule import Stage
-from stylecli.training.step import TrainingStep
+from stylecli.training.step import TrainingStep, process_reals
 from tests.conftest import FIXTURES
 
 OFFICIAL = FIXTURES / "official"

@@ -6,7 +6,7 @@ import torch
 
 from stylecli.networks.bundle import new_network
 from stylecli.training.config import TrainingConfig
-from stylecli.training.loss_scaling import FIRST_SCALE, STEPS_TO_GROW, LossScaler
+from stylecli.training.optimizer import FIRST_SCALE, STEPS_TO_GROW, LossScaler
 from stylecli.training.schedule import Stage
 from stylecli.training.step import TrainingStep
 
