@@ -19,7 +19,7 @@ from stylecli.networks.config import StyleGAN1Config
 from stylecli.progress import Progress, silent
 from stylecli.rendering import Precision, exact_kernels, prepare_synthesis
 from stylecli.training.config import TrainingConfig
-from stylecli.training.schedule import schedule_at
+from stylecli.training.schedule import stage_at
 from stylecli.training.step import TrainingStep
 
 WARM_UP = 2  # rounds that do not count
@@ -117,7 +117,7 @@ def training_case(
     training = TrainingConfig(batch={}, batch_base=batch, lr={}, hold_kimg=0, fade_kimg=1e-3,
                               precision=precision)  # fmt: skip
     step = TrainingStep(net, training, device=device)
-    stage = schedule_at(training, config.resolution, 10**9)
+    stage = stage_at(training, config.resolution, 10**9)
     step.set_stage(stage, reset=True)
     size = (batch, config.channels, config.resolution, config.resolution)
     reals = torch.randint(0, 256, size, dtype=torch.uint8)

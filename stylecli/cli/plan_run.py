@@ -16,10 +16,9 @@ from stylecli.workspace import find_dataset
 
 if TYPE_CHECKING:
     from stylecli.progress import Progress
-    from stylecli.training.calibration import LargestBatch
+    from stylecli.training.calibration import LargestBatch, StageBudget
     from stylecli.training.run_folder import RunSettings
     from stylecli.training.session import Session
-    from stylecli.training.stage_budget import StageBudget
 
 DatasetArgument = Annotated[
     Path | None,
@@ -110,9 +109,9 @@ def _settings(
     import os
 
     from stylecli.hardware import resolve_device
-    from stylecli.training.by_resolution import parse_by_resolution
     from stylecli.training.presets import plan_training
     from stylecli.training.run_folder import RunSettings
+    from stylecli.training.schedule import parse_by_resolution
     from stylecli.training.setup import check_batches, check_precision
 
     channels, pictures = 3, None
@@ -158,13 +157,13 @@ def _measure(
     import torch
 
     from stylecli.hardware import PeakMemory
-    from stylecli.training.calibration import measure_largest_batch, measure_stages
+    from stylecli.training.calibration import budget_stages, measure_largest_batch, measure_stages
     from stylecli.training.launch import rank_processes
     from stylecli.training.run_folder import create_run
-    from stylecli.training.stage_budget import budget_stages
-    from stylecli.training.time_left import growth_spans
+    from stylecli.training.schedule import list_stages
 
-    trained = {key for key, _, _ in growth_spans(settings.training, settings.network.resolution)}
+    growth = list_stages(settings.training, settings.network.resolution)
+    trained = {stage.key for stage in growth if stage.reached}
     with tempfile.TemporaryDirectory(prefix="stylecli-plan-") as folder:
         trial = Path(folder) / "run"
         create_run(trial, settings)

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from stylecli.data.reader import Dataset
     from stylecli.training.presets import TrainingPlan
     from stylecli.training.run_folder import RunSettings
-    from stylecli.training.stage_table import PlannedStage
+    from stylecli.training.schedule import PlannedStage
 
 _STATES = {
     "begin": "would begin: no run has these settings and this dataset",

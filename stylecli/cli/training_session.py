@@ -96,8 +96,8 @@ def make_settings(
     import os
 
     from stylecli.hardware import resolve_device
-    from stylecli.training.by_resolution import parse_by_resolution
     from stylecli.training.run_folder import RunSettings
+    from stylecli.training.schedule import parse_by_resolution
     from stylecli.training.setup import check_batches, check_precision, frozen_in
 
     chosen = resolve_device(device)
@@ -254,7 +254,7 @@ def train_run(
     from stylecli.training.launch import rank_processes
     from stylecli.training.loop import TrainingLoop
     from stylecli.training.run_folder import is_finished, load_settings
-    from stylecli.training.time_left import TimeLeft
+    from stylecli.training.schedule import TimeLeft
 
     if not is_finished(run):
         settings = load_settings(run)

@@ -27,8 +27,8 @@ from stylecli.report.content import (
 )
 from stylecli.report.page import write_report
 from stylecli.sheets.fakes import draw_fakes
-from stylecli.training.calibration import growth_stages
 from stylecli.training.run_folder import load_settings, read_statistics
+from stylecli.training.schedule import list_stages
 
 MEANINGS = {
     "kid": "Distance between fakes and dataset as an ImageNet network sees them: 0 is best. "
@@ -156,17 +156,14 @@ def _growth(run: Path, settings: Any, rows: list[dict[str, Any]]) -> Section:
 
 
 def _stages(settings: Any, last_kimg: float) -> list[Stage]:
-    training = settings.training
-    stages, at = [], 0.0
-    order = growth_stages(settings.network.resolution, training.initial_resolution)
-    for index, (side, fading) in enumerate(order):
-        length = training.fade_kimg if fading else training.hold_kimg
-        end = training.total_kimg if index == len(order) - 1 else at + length
-        if at < last_kimg:
-            label = "" if fading else f"{side} px"
-            stages.append(Stage(at, min(end, last_kimg), label, fading))
-        at = end
-    return stages
+    return [
+        Stage(
+            stage.from_kimg, min(stage.to_kimg, last_kimg),
+            "" if stage.fading else f"{stage.resolution} px", stage.fading,
+        )
+        for stage in list_stages(settings.training, settings.network.resolution)
+        if stage.from_kimg < last_kimg
+    ]  # fmt: skip
 
 
 def _mixing(folder: Path) -> Section:

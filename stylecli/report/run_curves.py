@@ -8,7 +8,7 @@ from statistics import median
 
 from stylecli.report.content import Chart, Line, Mark, Stage
 from stylecli.report.run_facts import Metric, Row, RunFacts
-from stylecli.training.stage_table import list_stages
+from stylecli.training.schedule import list_stages
 
 X_LABEL = "kimg (thousand images shown)"
 GRAVE = {"warning", "rollback", "evaluation-failed"}

@@ -20,12 +20,12 @@ from stylecli.data.ownership import LOCK_FILE
 from stylecli.errors import DataError, NetworkError, UsageError
 from stylecli.files import is_number, read_rows, row_number
 from stylecli.report.content import Table
-from stylecli.training.by_resolution import parse_by_resolution
 from stylecli.training.measuring import METRIC_PATTERN
 from stylecli.training.preset_reasons import PRESET_TEXTS
 from stylecli.training.presets import TrainingPlan, plan_training, show_value
 from stylecli.training.retention import more_is_better, read_best
 from stylecli.training.run_folder import RunSettings, load_settings, read_events, read_statistics
+from stylecli.training.schedule import parse_by_resolution
 from stylecli.workspace import STATS_FILE, newest_snapshot, read_run
 
 _NIMG = re.compile(r"-(\d{9,})\.")

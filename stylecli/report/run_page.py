@@ -47,8 +47,7 @@ from stylecli.report.run_facts import (
     train_command,
 )
 from stylecli.report.run_sheets import BUDGET_BYTES, MAX_SHEETS, prepare_sheets, recompress
-from stylecli.training.schedule import schedule_at
-from stylecli.training.time_left import TimeLeft
+from stylecli.training.schedule import TimeLeft, stage_at
 
 MAX_EVENTS = 60  # lines of the table; the newest
 _REALS_BYTES = 400_000
@@ -108,7 +107,7 @@ def slides_of(
     settings = facts.settings
     labels = []
     for nimg in sheets.nimg:
-        stage = schedule_at(settings.training, settings.network.resolution, nimg)
+        stage = stage_at(settings.training, settings.network.resolution, nimg)
         best = " · best" if nimg in keep else ""
         labels.append(f"{nimg / 1000:,.6g} kimg · {stage.resolution} px{best}")
     return Slides(
@@ -351,7 +350,7 @@ def seconds_left(facts: RunFacts) -> float:
             key = (int(resolution), lod != math.floor(lod))
             paces.setdefault(key, []).append(pace)
     estimate = TimeLeft(settings.training, settings.network)
-    known = {key for key, _, _ in estimate.spans}
+    known = {stage.key for stage in estimate.stages}
     measured = {key: median(values) for key, values in paces.items() if key in known}
     if not measured or facts.kimg >= settings.training.total_kimg:
         return 0.0

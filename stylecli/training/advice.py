@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from stylecli.training.config import TrainingConfig
 from stylecli.training.presets import TrainingPlan
 from stylecli.training.published import GAMMA, SETS, WGAN_GP_MAX_LR
-from stylecli.training.stage_table import grown_kimg, list_stages
+from stylecli.training.schedule import batch_at, grown_kimg, list_stages
 
 FAR = 4.0  # so many times above or below what is usual counts as far
 # The field's rule of thumb for the weight of R1 by resolution and batch (StyleGAN2-ADA's).
@@ -63,7 +63,7 @@ def usual_gamma(training: TrainingConfig, resolution: int) -> tuple[float, float
 
     From the rule of thumb 0.0002 · side² / batch to the paper's 10, whichever is lower first.
     """
-    batch = training.batch.get(resolution, training.batch_base)
+    batch = batch_at(training, resolution)
     rule = GAMMA_RULE * resolution**2 / batch
     return min(rule, GAMMA), max(rule, GAMMA)
 

@@ -1,7 +1,7 @@
 """Measure what a step takes at every stage of growth, on this machine, now: time and memory."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,11 +12,11 @@ from stylecli.hardware import PeakMemory, available_mib
 from stylecli.progress import Progress, silent
 from stylecli.training import run_folder
 from stylecli.training.passes import count_passes
-from stylecli.training.schedule import Stage, schedule_at
+from stylecli.training.run_folder import RunSettings
+from stylecli.training.schedule import Stage, StageKey, list_stages, stage_of_lod
 from stylecli.training.session import Session
 from stylecli.training.setup import build_networks
 from stylecli.training.step import StepMemoryError, TrainingStep
-from stylecli.training.time_left import StageKey
 
 SECONDS_PER_STAGE = 1.5
 WARM_UP_STEPS, WARM_UP_SECONDS = 4, 3.0  # whichever ends first
@@ -37,6 +37,21 @@ class StageCost:
 
 
 @dataclass(frozen=True)
+class StageBudget:
+    """A row of the plan."""
+
+    name: str
+    resolution: int
+    fading: bool
+    batch: int  # over all processes
+    passes: int  # of every process
+    memory_mib: float  # of one process
+    sec_per_kimg: float
+    kimg: float
+    seconds: float
+
+
+@dataclass(frozen=True)
 class LargestBatch:
     """The most images of one pass that fit at full resolution."""
 
@@ -44,16 +59,6 @@ class LargestBatch:
     memory_mib: float  # that one process may take
     mib_per_image: float
     estimated: bool  # from the growth with the batch, not tried
-
-
-def growth_stages(resolution: int, initial_resolution: int) -> list[StageKey]:
-    """Return (resolution, fading) in the order of growth: 8, 16 fading, 16, 32 fading, 32."""
-    stages = [(initial_resolution, False)]
-    side = initial_resolution
-    while side < resolution:
-        side *= 2
-        stages += [(side, True), (side, False)]
-    return stages
 
 
 def measure_stages(
@@ -69,8 +74,9 @@ def measure_stages(
     All ranks take the same number of steps, on random pictures; ``only`` rank 0 chooses the stages.
     """
     meter = _Meter(run, ranks or Ranks(), session or Session())
-    stages = growth_stages(meter.settings.network.resolution, meter.config.initial_resolution)
-    stages = [tuple(stage) for stage in meter.ranks.from_main([s for s in stages if only(s)])]
+    growth = list_stages(meter.config, meter.settings.network.resolution)
+    chosen = [stage.key for stage in growth if only(stage.key)]
+    stages: list[StageKey] = [tuple(key) for key in meter.ranks.from_main(chosen)]
     costs: dict[StageKey, StageCost] = {}
     for number, stage in enumerate(stages):
         progress(number, len(stages), describe(stage))
@@ -82,6 +88,23 @@ def measure_stages(
 def describe(stage: StageKey) -> str:
     """Return ``16 px fading in``."""
     return f"{stage[0]} px{' fading in' if stage[1] else ''}"
+
+
+def budget_stages(settings: RunSettings, costs: Mapping[StageKey, StageCost]) -> list[StageBudget]:
+    """Return the stages of a schedule in their order; ``costs`` holds each of them."""
+    budgets = []
+    for stage in list_stages(settings.training, settings.network.resolution):
+        if not stage.reached:
+            continue
+        cost, kimg = costs[stage.key], stage.to_kimg - stage.from_kimg
+        rate = cost.seconds_per_image * 1000
+        budgets.append(
+            StageBudget(
+                describe(stage.key), *stage.key, cost.batch, cost.passes, round(cost.memory_mib, 1),
+                round(rate, 3), round(kimg, 6), round(rate * kimg, 1),
+            )
+        )  # fmt: skip
+    return budgets
 
 
 def measure_largest_batch(
@@ -170,14 +193,7 @@ class _Meter:
     def _stage(self, side: int, fading: bool) -> Stage:
         resolution = self.settings.network.resolution
         lod = resolution.bit_length() - side.bit_length() + (0.5 if fading else 0.0)
-        stage = schedule_at(self.config, resolution, 0)
-        return replace(
-            stage,
-            lod=lod,
-            resolution=side,
-            batch=self.config.batch.get(side, self.config.batch_base),
-            lr=self.config.lr.get(side, self.config.lr_base),
-        )
+        return stage_of_lod(self.config, resolution, lod)
 
     def _pictures(self, stage: Stage, share: int) -> tuple[torch.Tensor, torch.Tensor | None]:
         size = (share, self.settings.network.channels, stage.resolution, stage.resolution)

@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ from stylecli.training import (
 from stylecli.training.draws import seed_after
 from stylecli.training.measuring import Evaluate
 from stylecli.training.oversight import Oversight, unheard
-from stylecli.training.schedule import Stage, resets_optimizer, schedule_at
+from stylecli.training.schedule import Stage, resets_optimizer, stage_at
 from stylecli.training.session import Session
 from stylecli.training.step import TrainingStep
 from stylecli.training.stopping import stop_requests
@@ -99,10 +100,10 @@ class TrainingLoop:
         self.stage = self._schedule(self.counters.nimg)
         assert self.bundle.G is not None
         if self.bundle.G.lod != self.stage.lod:
-            self.stage = Stage(**{**self.stage.__dict__, "lod": self.bundle.G.lod})
+            self.stage = replace(self.stage, lod=self.bundle.G.lod)
 
     def _schedule(self, nimg: int) -> Stage:
-        return schedule_at(self.config, self.settings.network.resolution, nimg)
+        return stage_at(self.config, self.settings.network.resolution, nimg)
 
     def train(
         self,

@@ -9,7 +9,7 @@ from stylecli.networks.config import PRESETS as CONFIGS
 from stylecli.networks.config import StyleGAN1Config
 from stylecli.training.config import TrainingConfig
 from stylecli.training.presets import Derived, TrainingPlan, show_value
-from stylecli.training.stage_table import PlannedStage, list_stages
+from stylecli.training.schedule import PlannedStage, list_stages
 
 # Fields whose default is the paper's; the defaults of all others are the tool's own.
 PAPER_FIELDS = {

@@ -6,7 +6,6 @@ from typing import Any
 
 from stylecli.errors import UsageError
 from stylecli.networks.config import PRESETS, StyleGAN1Config, make_config
-from stylecli.training.by_resolution import ByResolution
 from stylecli.training.config import TrainingConfig
 from stylecli.training.preset_reasons import PRESET_TEXTS, derived_reason
 from stylecli.training.published import (
@@ -17,6 +16,7 @@ from stylecli.training.published import (
     WGAN_GP_MAX_LR,
     batches_for,
 )
+from stylecli.training.schedule import ByResolution
 
 ALIASES = {"ffhq": "paper", "bedroom": "lsun-bedroom", "car": "lsun-car", "cat": "lsun-cat"}
 FEW_PICTURES = 10_000  # on a GPU, fewer than this take the preset for photographs

@@ -1,10 +1,24 @@
-"""Progressive growing as a pure function of the images shown so far."""
+"""Progressive growing: which stage is trained when, with what, and how long the rest takes.
+
+All is a function of the settings and of the images shown so far. Stdlib only.
+"""
 
 import math
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
+from stylecli.errors import UsageError
+from stylecli.networks.config import StyleGAN1Config
 from stylecli.training.config import TrainingConfig
 from stylecli.training.published import TICK_KIMG
+
+StageKey = tuple[int, bool]  # resolution, whether it is being faded in
+_PACE_SECONDS = 60.0  # of a stage that count: its rate now, not since it began
+_ENOUGH_SECONDS = 3.0  # before the first estimate
+# Seconds per image = a + b·values. On two cores the small preset at 8 to 32 px and a network of
+# 512 feature maps at 4 to 64 px were within a third of it with this share for a at 8 px.
+_FIXED_VALUES = 150_000.0
 
 
 @dataclass(frozen=True)
@@ -28,30 +42,39 @@ class Stage:
         return self.lod - self.level
 
 
-def schedule_at(config: TrainingConfig, resolution: int, nimg: int) -> Stage:
+def stage_at(config: TrainingConfig, resolution: int, nimg: int) -> Stage:
     """Return the stage after ``nimg`` images for a network of ``resolution`` pixels.
 
     lod = max(0, r_max - r_initial - p - max(kimg - p·phase - hold, 0) / fade), where a phase is
     hold + fade and p counts the whole phases passed. Resolution, and with it batch and learning
     rate, switch the moment a fade begins.
     """
-    r_max = resolution.bit_length() - 1
-    r_initial = min(config.initial_resolution.bit_length() - 1, r_max)
     kimg = nimg / 1000
     phase = config.hold_kimg + config.fade_kimg
     passed = math.floor(kimg / phase)
     into = kimg - passed * phase
-    lod = r_max - r_initial - passed - max(into - config.hold_kimg, 0.0) / config.fade_kimg
-    lod = max(lod, 0.0)
-    current = 2 ** (r_max - math.floor(lod))
-    tick = TICK_KIMG[current] if config.tick_kimg is None else config.tick_kimg
+    lod = _doublings(config, resolution) - passed
+    return stage_of_lod(
+        config, resolution, max(lod - max(into - config.hold_kimg, 0.0) / config.fade_kimg, 0.0)
+    )
+
+
+def stage_of_lod(config: TrainingConfig, resolution: int, lod: float) -> Stage:
+    """Return the stage of a network of ``resolution`` pixels at a level of detail."""
+    side = resolution >> math.floor(lod)
+    tick = TICK_KIMG[side] if config.tick_kimg is None else config.tick_kimg
     return Stage(
         lod=lod,
-        resolution=current,
-        batch=config.batch.get(current, config.batch_base),
-        lr=config.lr.get(current, config.lr_base),
+        resolution=side,
+        batch=batch_at(config, side),
+        lr=config.lr.get(side, config.lr_base),
         tick_kimg=tick,
     )
+
+
+def batch_at(config: TrainingConfig, side: int) -> int:
+    """Return the images per step, over all ranks, while ``side`` pixels are trained."""
+    return config.batch.get(side, config.batch_base)
 
 
 def resets_optimizer(before: Stage | None, now: Stage) -> bool:
@@ -61,3 +84,195 @@ def resets_optimizer(before: Stage | None, now: Stage) -> bool:
     return math.floor(before.lod) != math.floor(now.lod) or math.ceil(before.lod) != math.ceil(
         now.lod
     )
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """One stretch of training: a resolution that is held, or faded in."""
+
+    resolution: int  # px, already the larger one while fading
+    fading: bool
+    from_kimg: float
+    to_kimg: float
+    batch: int  # images per step, over all ranks
+    lr: float
+    tick_kimg: float
+    reached: bool = True  # False where the length ends before
+
+    @property
+    def key(self) -> StageKey:
+        """What tells it from the others."""
+        return self.resolution, self.fading
+
+
+def grown_kimg(config: TrainingConfig, resolution: int) -> float:
+    """Return when a network of ``resolution`` pixels is fully grown, in thousands of images."""
+    return _doublings(config, resolution) * (config.hold_kimg + config.fade_kimg)
+
+
+def list_sides(config: TrainingConfig, resolution: int) -> list[int]:
+    """Return the sizes in pixels that are trained one after the other, the last ``resolution``."""
+    return [resolution >> left for left in range(_doublings(config, resolution), -1, -1)]
+
+
+def _doublings(config: TrainingConfig, resolution: int) -> int:
+    """Return how often a network of ``resolution`` pixels grows."""
+    return resolution.bit_length() - min(config.initial_resolution, resolution).bit_length()
+
+
+def list_stages(config: TrainingConfig, resolution: int) -> list[PlannedStage]:
+    """Return all stages of growing to ``resolution``, those beyond the length marked.
+
+    The last stage, full resolution, ends with the schedule; without holding, stages only fade.
+    """
+    doublings = _doublings(config, resolution)
+    phase = config.hold_kimg + config.fade_kimg
+    spans: list[tuple[bool, float, float]] = []
+    for passed in range(doublings):
+        begin = passed * phase
+        if config.hold_kimg:
+            spans.append((False, begin, begin + config.hold_kimg))
+        spans.append((True, begin + config.hold_kimg, begin + phase))
+    spans.append((False, doublings * phase, config.total_kimg))
+    stages = []
+    for fading, begin, end in spans:
+        # A moment within the stage, away from the rounding of its borders.
+        middle = (begin + end) / 2 if end > begin else begin + config.fade_kimg
+        at = stage_at(config, resolution, round(middle * 1000))
+        stages.append(
+            PlannedStage(
+                at.resolution, fading, begin, min(end, config.total_kimg), at.batch, at.lr,
+                at.tick_kimg, reached=begin < config.total_kimg,
+            )
+        )  # fmt: skip
+    return stages
+
+
+def image_cost(network: StyleGAN1Config, config: TrainingConfig, stage: StageKey) -> float:
+    """Return the work of one image at a stage, in units that only ratios have a meaning of.
+
+    The sum over all layers of values computed, pixels times feature maps, each costing as much as
+    512 of its multiplications, and a constant for what every layer of a step costs by itself.
+    """
+    side, fading = stage
+    batch = batch_at(config, side)
+    work = 0.0
+    for r in range(2, side.bit_length()):
+        maps = network.fmaps(r - 1)
+        work += 4**r * maps * (1 + 9 * maps / 512)
+    layers = 2 * (side.bit_length() - 2)
+    return work * (1.05 if fading else 1.0) + _FIXED_VALUES * layers / batch
+
+
+class TimeLeft:
+    """Estimates the seconds left of a run from its progress in kimg.
+
+    Images cost more at every resolution, so the rate of today says little about tomorrow. Stages
+    that were trained in this session count with their measured time per image. Later ones take
+    that of the last stage trained, times the ratio of estimated work (``image_cost``).
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        network: StyleGAN1Config,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.config, self.network, self._clock = config, network, clock
+        self.stages = [stage for stage in list_stages(config, network.resolution) if stage.reached]
+        self._seconds: dict[StageKey, float] = {}
+        self._kimg: dict[StageKey, float] = {}
+        self._last: tuple[float, float] | None = None  # kimg, time
+        self._stage: StageKey | None = None
+
+    def __call__(self, done: float) -> float | None:
+        """Take note that ``done`` kimg are trained; return the seconds left, None if not known."""
+        now = self._clock()
+        stage = self._stage_at(done)
+        if self._last is not None and done > self._last[0] and stage == self._stage:
+            self._add(stage, done - self._last[0], now - self._last[1])
+        if self._last is None or done != self._last[0] or stage != self._stage:
+            self._last, self._stage = (done, now), stage
+        known = [key for key in self._kimg if self._seconds[key] >= _ENOUGH_SECONDS]
+        if not known:
+            return None
+        return self.seconds_from(done, {key: self._seconds[key] / self._kimg[key] for key in known})
+
+    def seconds_from(self, done: float, measured: dict[StageKey, float]) -> float:
+        """Return the seconds from ``done`` kimg on, given seconds per kimg of some stages."""
+        order = [stage.key for stage in self.stages]
+        latest = max(measured, key=order.index)
+        unit = measured[latest] / image_cost(self.network, self.config, latest)
+        left = 0.0
+        for stage in self.stages:
+            if (kimg := stage.to_kimg - max(stage.from_kimg, done)) > 0:
+                rate = measured.get(stage.key)
+                if rate is None:
+                    rate = unit * image_cost(self.network, self.config, stage.key)
+                left += kimg * rate
+        return left
+
+    def _stage_at(self, kimg: float) -> StageKey:
+        for stage in self.stages:
+            if kimg < stage.to_kimg:
+                return stage.key
+        return self.stages[-1].key
+
+    def _add(self, stage: StageKey, kimg: float, seconds: float) -> None:
+        spent = self._seconds.get(stage, 0.0)
+        keep = min(1.0, _PACE_SECONDS / spent) if spent else 0.0
+        self._seconds[stage] = spent * keep + seconds
+        self._kimg[stage] = self._kimg.get(stage, 0.0) * keep + kimg
+
+
+@dataclass(frozen=True)
+class ByResolution:
+    """Numbers that depend on the resolution being trained: for some, and for all others or None.
+
+    As people type them:
+
+    16                          everywhere
+    8:64,16:32                  there; elsewhere what the preset says
+    0.001,128:0.0015,256:0.002  the bare number everywhere else
+    """
+
+    base: float | None = None
+    table: Mapping[int, float] = field(default_factory=dict)
+
+    def over(self, table: Mapping[int, float], base: float) -> tuple[dict[int, float], float]:
+        """Return a preset's table and base with these values in their place."""
+        if self.base is not None:
+            return dict(self.table), self.base
+        return {**table, **self.table}, base
+
+
+def parse_by_resolution(text: str, name: str, *, whole: bool = False) -> ByResolution:
+    """Read ``16`` or ``0.001,128:0.0015``; ``name`` is the option for messages.
+
+    ``whole`` wants whole numbers. Raises UsageError naming the part at fault.
+    """
+    base: float | None = None
+    table: dict[int, float] = {}
+    for part in (piece.strip() for piece in text.split(",")):
+        side, colon, value = part.rpartition(":")
+        try:
+            number = int(value) if whole else float(value)
+            if not number > 0 or number == float("inf"):
+                raise ValueError
+            if not colon:
+                if base is not None:
+                    raise ValueError
+                base = number
+                continue
+            px = int(side)
+            if px < 4 or px & (px - 1) or px in table:
+                raise ValueError
+            table[px] = number
+        except ValueError:
+            kind = "a whole number" if whole else "a number"
+            example = "64:32,128:16" if whole else "128:0.0015,256:0.002"
+            raise UsageError(
+                f"{name} {text!r} is not understood at {part!r}: expected {kind} above 0, or pairs "
+                f"of pixels and number such as {example}"
+            ) from None
+    return ByResolution(base, table)

@@ -11,6 +11,7 @@ from stylecli.networks.bundle import Bundle, new_network
 from stylecli.training.optimizer import frozen_layers
 from stylecli.training.passes import count_passes
 from stylecli.training.run_folder import Origin, RunSettings
+from stylecli.training.schedule import batch_at, list_sides
 from stylecli.workspace import INITIAL_FILE, RUN_FILE
 
 
@@ -46,18 +47,16 @@ def label_table(dataset: Dataset) -> torch.Tensor | None:
 
 def check_batches(settings: RunSettings, batch_gpu: int | None = None) -> None:
     """Raise UsageError for a batch that cannot be dealt to ranks, passes and stddev groups."""
-    resolution = settings.training.initial_resolution
     group = settings.network.mbstd_group_size
-    while resolution <= settings.network.resolution:
-        batch = settings.training.batch.get(resolution, settings.training.batch_base)
+    for side in list_sides(settings.training, settings.network.resolution):
+        batch = batch_at(settings.training, side)
         share, rest = divmod(batch, settings.ranks)
         if rest or (group > 1 and share % min(group, max(share, 1))):
             raise UsageError(
-                f"batch {batch} at {resolution} px does not divide into {settings.ranks} "
+                f"batch {batch} at {side} px does not divide into {settings.ranks} "
                 f"processes and minibatch-stddev groups of {group}"
             )
         count_passes(share, batch_gpu, group)
-        resolution *= 2
 
 
 def check_precision(settings: RunSettings) -> None:

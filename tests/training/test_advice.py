@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from stylecli.training.advice import advise
-from stylecli.training.by_resolution import ByResolution
 from stylecli.training.presets import plan_training
+from stylecli.training.schedule import ByResolution
 
 
 @pytest.mark.parametrize(

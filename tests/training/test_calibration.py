@@ -10,6 +10,7 @@ from stylecli.distributed import Ranks
 from stylecli.networks.config import make_config
 from stylecli.training import calibration
 from stylecli.training.calibration import (
+    budget_stages,
     largest_fitting,
     measure_largest_batch,
     measure_stages,
@@ -17,7 +18,6 @@ from stylecli.training.calibration import (
 from stylecli.training.config import TrainingConfig
 from stylecli.training.run_folder import RunSettings, create_run
 from stylecli.training.session import Session
-from stylecli.training.stage_budget import budget_stages
 
 CONFIG = TrainingConfig(total_kimg=1, hold_kimg=0.1, fade_kimg=0.1, batch={8: 16}, batch_base=8)
 

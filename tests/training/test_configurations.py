@@ -6,8 +6,7 @@ import torch
 from stylecli.networks.bundle import new_network
 from stylecli.networks.config import PRESETS
 from stylecli.training.presets import TrainingPlan, plan_training
-from stylecli.training.schedule import schedule_at
-from stylecli.training.stage_table import list_stages
+from stylecli.training.schedule import list_stages, stage_at
 from stylecli.training.step import TrainingStep
 
 TINY = {"z_dim": 8, "w_dim": 8, "mapping_fmaps": 8, "fmap_base": 64, "fmap_max": 8}
@@ -31,7 +30,7 @@ def test_a_step_at_every_stage_moves_both_networks(config: str, preset: str) -> 
     ]  # fmt: skip
     for number, planned in enumerate(stages):
         middle = (planned.from_kimg + planned.to_kimg) / 2
-        stage = schedule_at(plan.training, 32, round(middle * 1000))
+        stage = stage_at(plan.training, 32, round(middle * 1000))
         before = step.flat_G.data.clone(), step.flat_D.data.clone(), step.flat_ema.data.clone()
         side = stage.resolution
         images = torch.randint(0, 256, (4, 3, side, side), dtype=torch.uint8)

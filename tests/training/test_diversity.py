@@ -10,9 +10,9 @@ import torch
 from stylecli.data.reader import open_dataset
 from stylecli.training.config import TrainingConfig
 from stylecli.training.diversity import DiversityGauge, mean_pair_distance
-from stylecli.training.schedule import schedule_at
+from stylecli.training.schedule import stage_at
 
-STAGE = schedule_at(TrainingConfig(initial_resolution=16), 16, 0)
+STAGE = stage_at(TrainingConfig(initial_resolution=16), 16, 0)
 
 
 def test_the_distance_is_the_mean_over_all_pairs() -> None:

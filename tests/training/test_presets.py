@@ -4,8 +4,8 @@ import pytest
 
 from stylecli.errors import UsageError
 from stylecli.networks.config import PRESETS, make_config
-from stylecli.training.by_resolution import parse_by_resolution
 from stylecli.training.presets import plan_training
+from stylecli.training.schedule import parse_by_resolution
 
 
 @pytest.mark.parametrize("config", PRESETS)
