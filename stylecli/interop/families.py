@@ -191,7 +191,8 @@ def _of_objects(tree: dict[Any, Any]) -> Family | None:
 def _of_names(tree: dict[Any, Any]) -> Family | None:
     if "GAN" in tree and "version" in tree:
         return _LUCIDRAINS
-    inner = next((tree[key] for key in ("g_running", "g_ema", "generator") if key in tree), tree)
+    keys = ("g_running", "g_ema", "generator", "discriminator")
+    inner = next((tree[key] for key in keys if key in tree), tree)
     if not isinstance(inner, dict):
         return None
     signs = {**_GENERATORS, **_DISCRIMINATORS}

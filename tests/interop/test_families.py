@@ -288,6 +288,17 @@ def test_an_average_is_told_from_what_is_trained(tmp_path: Path) -> None:
         assert all(torch.equal(wanted[key], found[key]) for key in wanted)
 
 
+def test_a_discriminator_alone_is_found_in_its_wrapping_or_told(tmp_path: Path) -> None:
+    huang = _prefixed("module.", foreign_files.huangzh13_discriminator())
+    rosinality = foreign_files.rosinality_arrays()["discriminator"]
+
+    net = load(tmp_path, foreign_files.torch_file({"state_dict": huang}))
+    assert net.D is not None and net.G_ema is None
+    for tree in (rosinality, {"model": _prefixed("_orig_mod.", rosinality)}):
+        with pytest.raises(NetworkError, match=r"rosinality.*holds the discriminator alone"):
+            load(tmp_path, foreign_files.torch_file(tree))
+
+
 def test_two_networks_of_one_kind_are_named_rather_than_guessed(tmp_path: Path) -> None:
     first = foreign_files.rosinality_arrays()["generator"]
     second = {name: value + 1 for name, value in first.items()}
