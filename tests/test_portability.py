@@ -13,7 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Where a file or folder changes its name, always within one folder: a rename across drives fails.
 RENAMES = {
     "files.py": "a temporary file beside the one it replaces",
-    "downloading.py": "a partial download beside the file",
+    "weights.py": "a partial download beside the file",
     "data/publishing.py": "a dataset's unfinished folder beside it",
     "training/run_folder.py": "a reserved number within runs/",
 }
