@@ -62,7 +62,7 @@ DRAWERS = {"utils", "util", "misc", "helpers", "helper", "common"}
 MAX_FILE_LINES = 600
 SMALL_FILE_LINES = 100
 TABLES = {"stylecli.cli.app"}  # what a table alone names is a file of its own
-NOT_MERGED_YET = ("cli", "data", "interop", "training")  # packages with files that are too small
+NOT_MERGED_YET = ("cli", "data", "training")  # packages with files that are too small
 MAX_FUNCTION_LINES = 70
 
 
