@@ -69,7 +69,7 @@ def tell_start(source: "Source | None", settings: "RunSettings", output: Output)
     from stylecli.training.optimizer import describe_frozen
     from stylecli.training.setup import frozen_in
     from stylecli.training.starting import describe_start
-    from stylecli.training.transfer_table import HEADINGS
+    from stylecli.training.transfer import HEADINGS
 
     rows = describe_start(source, settings)
     if rows:

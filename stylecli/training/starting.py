@@ -21,8 +21,13 @@ from stylecli.training.presets import Derived, TrainingPlan, plan_training, show
 from stylecli.training.run_folder import Origin, RunSettings, create_run, load_settings, making
 from stylecli.training.saving import inherited_info
 from stylecli.training.schedule import ByResolution
-from stylecli.training.transfer import grown_resolution, same_architecture, transfer_networks
-from stylecli.training.transfer_table import Row, describe_transfer
+from stylecli.training.transfer import (
+    TransferRow,
+    describe_transfer,
+    grown_resolution,
+    same_architecture,
+    transfer_networks,
+)
 from stylecli.workspace import (
     BEST_CHECKPOINT_FILE,
     BEST_NAME,
@@ -118,7 +123,7 @@ def plan_resumed(
     return plan, Origin(str(source.given), source.digest, continued, start)
 
 
-def describe_start(source: Source, settings: RunSettings) -> list[Row]:
+def describe_start(source: Source, settings: RunSettings) -> list[TransferRow]:
     """Return what will become of every part of the source; no row when it goes on as it is."""
     assert settings.origin is not None
     if settings.origin.continued:

@@ -4,6 +4,9 @@ Layers are numbered from 4 px up in every network, so a larger one has the same 
 at the source's resolution it draws what the source draws.
 """
 
+import itertools
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -13,18 +16,23 @@ from torch import Tensor, nn
 
 from stylecli.networks.bundle import Bundle, new_network
 from stylecli.networks.config import StyleGAN1Config
-from stylecli.training.colour_change import (
-    change_colours,
-    recolour_discriminator,
-    recolour_generator,
-)
-from stylecli.training.label_change import relabel_discriminator, relabel_generator
-from stylecli.training.width_change import resize_parameter
+from stylecli.networks.layers import SQRT2
 
 Outcome = Literal["taken over", "resized", "initialised", "left out"]
 Outcomes = dict[str, dict[str, Outcome]]  # network name -> parameter name -> outcome
 # Fields that change no weight: settings of training and drawing.
 FREE_FIELDS = ("preset", "style_mixing_prob", "truncation_psi", "truncation_cutoff", "w_avg_beta")
+GREY, RGB, RGBA = 1, 3, 4
+# ITU-R 601 luma, which packing to grey uses too.
+_LUMA = (0.299, 0.587, 0.114)
+OPAQUE = 1.0  # alpha of an opaque picture: 255 in [-1, 1]
+# Parameters that labels reach, by what they are.
+EMBEDDING = "mapping.label_embedding"
+FIRST = "mapping.layers.0"
+W_AVG = "mapping.w_avg"
+LOGITS = "head.dense1"
+_STYLE = re.compile(r"synthesis\.layers\.\d+\.style\.(weight|bias)")
+HEADINGS = ("network", "part", "outcome", "why")
 
 
 @dataclass(frozen=True)
@@ -119,3 +127,393 @@ def _adapt(
         recolour = recolour_generator if is_generator else recolour_discriminator
         tensors = recolour(tensors, change)
     return tensors, replace(before, label_dim=after.label_dim, channels=after.channels)
+
+
+@dataclass(frozen=True)
+class ColourChange:
+    """How pictures of a new kind (grey, RGB, RGBA) and an old one follow from each other.
+
+    A picture x of the new kind and a picture y of the old one are affine functions of each other
+    per pixel: x = M y + o (drawing), y = N x + p (seeing). ToRGB of a generator takes on the first,
+    so that it draws the same in the new kind; FromRGB of a discriminator the second, so that it
+    sees the same.
+    """
+
+    draw: Tensor  # M [new, old]
+    draw_offset: Tensor  # o [new]
+    see: Tensor  # N [old, new]
+    see_offset: Tensor  # p [old]
+
+    def then(self, other: "ColourChange") -> "ColourChange":
+        """Return this change followed by another."""
+        return ColourChange(
+            other.draw @ self.draw,
+            other.draw @ self.draw_offset + other.draw_offset,
+            self.see @ other.see,
+            self.see @ other.see_offset + self.see_offset,
+        )
+
+
+def change_colours(old: int, new: int) -> ColourChange:
+    """Return the change from ``old`` to ``new`` channels, each 1, 3 or 4.
+
+    Grey is drawn as equal R, G and B, and seen in RGB as their mean; RGB is drawn in grey as luma.
+    Alpha is drawn opaque where it is new and assumed opaque where it goes.
+    """
+    return _to_rgb(old).then(_from_rgb(new))
+
+
+def recolour_generator(tensors: dict[str, Tensor], change: ColourChange) -> dict[str, Tensor]:
+    """Return a generator's tensors with every ToRGB drawing pictures of the new kind."""
+    changed = dict(tensors)
+    for name, tensor in tensors.items():
+        if name.startswith("synthesis.to_rgb."):
+            if name.endswith(".weight"):  # [C, nf, 1, 1]
+                changed[name] = torch.einsum("xy,yfhw->xfhw", change.draw, tensor)
+            else:
+                changed[name] = change.draw @ tensor + change.draw_offset
+    return changed
+
+
+def recolour_discriminator(tensors: dict[str, Tensor], change: ColourChange) -> dict[str, Tensor]:
+    """Return a discriminator's tensors with every FromRGB seeing pictures of the new kind.
+
+    Its weights are stored before equalisation, gain/√C: the gain √2 is that of the network.
+    """
+    changed = dict(tensors)
+    old, new = change.see.shape
+    for name, tensor in tensors.items():
+        if name.startswith("from_rgb.") and name.endswith(".weight"):  # [nf, C, 1, 1]
+            changed[name] = torch.einsum("fyhw,yx->fxhw", tensor, change.see) * (new / old) ** 0.5
+            bias = name.replace(".weight", ".bias")
+            effective = tensor[:, :, 0, 0] * (2 / old) ** 0.5
+            changed[bias] = tensors[bias] + effective @ change.see_offset
+    return changed
+
+
+def _to_rgb(channels: int) -> ColourChange:
+    if channels == GREY:
+        return ColourChange(
+            torch.ones(RGB, GREY), torch.zeros(RGB), torch.full((GREY, RGB), 1 / 3),
+            torch.zeros(GREY),
+        )  # fmt: skip
+    if channels == RGBA:
+        drop = torch.eye(RGB, RGBA)
+        return ColourChange(drop, torch.zeros(RGB), drop.T, torch.tensor([0.0, 0.0, 0.0, OPAQUE]))
+    return ColourChange(torch.eye(RGB), torch.zeros(RGB), torch.eye(RGB), torch.zeros(RGB))
+
+
+def _from_rgb(channels: int) -> ColourChange:
+    if channels == GREY:
+        return ColourChange(
+            torch.tensor([_LUMA]), torch.zeros(GREY), torch.ones(RGB, GREY), torch.zeros(RGB)
+        )
+    if channels == RGBA:
+        add = torch.eye(RGBA, RGB)
+        return ColourChange(add, torch.tensor([0.0, 0.0, 0.0, OPAQUE]), add.T, torch.zeros(RGB))
+    return _to_rgb(RGB)
+
+
+def relabel_generator(
+    tensors: dict[str, Tensor], config: StyleGAN1Config, classes: int, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Return the tensors of a generator of ``config`` for another number of classes, also 0.
+
+    What labels add is zero at first: right after adding them every class draws what the network
+    drew before. What labels said is averaged over the classes when they go.
+
+    Labels reach the layers behind the normalisation of (z, label): mapping layer 0, else every
+    layer that takes w. There a weight w acts as w·gain/√(z_dim + e), where e is the mean squared
+    length of the label part; keeping that product keeps the picture. New labels begin with an
+    embedding of zeros (e = 0), or with zero weights for one-hot labels (e = 1).
+    """
+    if config.label_dim and classes:
+        return _recount_labels(tensors, config, classes)
+    if config.label_dim:
+        return _drop_labels(tensors, config)
+    return _add_labels(tensors, config, classes, generator)
+
+
+def relabel_discriminator(
+    tensors: dict[str, Tensor], config: StyleGAN1Config, classes: int
+) -> dict[str, Tensor]:
+    """Return the tensors of a discriminator of ``config`` for another number of classes.
+
+    With one output per class, a new class gets the mean of the outputs that were there, and
+    without classes the mean stays. Class logits of the original Progressive GAN begin at zero.
+    """
+    if config.D_label_mode == "ignore":
+        return tensors
+    changed = dict(tensors)
+    first = 1 if config.D_label_mode == "auxiliary" else 0
+    for name in (f"{LOGITS}.weight", f"{LOGITS}.bias"):
+        rows = tensors[name]
+        score, logits = rows[:first], rows[first:]
+        if first:
+            new = logits.new_zeros(max(classes - len(logits), 0), *logits.shape[1:])
+            changed[name] = torch.cat([score, logits[:classes], new])
+        elif classes and config.label_dim:
+            changed[name] = _counted(logits, classes)
+        else:
+            changed[name] = _mean_row(logits).expand(max(classes, 1), *logits.shape[1:])
+    return changed
+
+
+def _drop_labels(tensors: dict[str, Tensor], config: StyleGAN1Config) -> dict[str, Tensor]:
+    changed = dict(tensors)
+    embedding = changed.pop(EMBEDDING, None)
+    mean, length = _label_part(embedding, config)  # [label width], e
+    z = config.z_dim
+    for layer, gain in _takers(tensors, config):
+        weight = tensors[f"{layer}.weight"]
+        changed[f"{layer}.weight"] = weight[:, :z] * math.sqrt(z / (z + length))
+        if f"{layer}.bias" in tensors:
+            shift = weight[:, z:] @ mean * (gain / math.sqrt(z + length))
+            changed[f"{layer}.bias"] = tensors[f"{layer}.bias"] + shift
+    if not config.mapping_layers:
+        width = len(tensors[W_AVG])
+        changed[W_AVG] = tensors[W_AVG][:z] * math.sqrt((z + length) / width)
+    return changed
+
+
+def _add_labels(
+    tensors: dict[str, Tensor], config: StyleGAN1Config, classes: int, generator: torch.Generator
+) -> dict[str, Tensor]:
+    changed = dict(tensors)
+    z = config.z_dim
+    embeds = config.label_mode == "embed"
+    width, length = (z, 0.0) if embeds else (classes, 1.0)
+    if embeds:
+        changed[EMBEDDING] = torch.zeros(classes, z)
+    for layer, _ in _takers(tensors, config):
+        weight = tensors[f"{layer}.weight"]
+        new = torch.zeros(len(weight), width)
+        if embeds:  # with zeros on both sides nothing would ever learn
+            lrmul = config.mapping_lrmul if layer == FIRST else 1.0
+            new = torch.randn(new.shape, generator=generator) / lrmul
+        kept = weight * math.sqrt((z + length) / z) if length else weight
+        changed[f"{layer}.weight"] = torch.cat([kept, new], dim=1)
+    if not config.mapping_layers:
+        kept = tensors[W_AVG] * math.sqrt((z + width) / (z + length))
+        changed[W_AVG] = torch.cat([kept, torch.zeros(width)])
+    return changed
+
+
+def _recount_labels(
+    tensors: dict[str, Tensor], config: StyleGAN1Config, classes: int
+) -> dict[str, Tensor]:
+    """Keep classes by number; a new one begins as the mean of all."""
+    changed = dict(tensors)
+    if EMBEDDING in tensors:
+        changed[EMBEDDING] = _counted(tensors[EMBEDDING], classes)
+        return changed
+    z = config.z_dim
+    for layer, _ in _takers(tensors, config):
+        weight = tensors[f"{layer}.weight"]
+        labels = _counted(weight[:, z:].T, classes).T
+        changed[f"{layer}.weight"] = torch.cat([weight[:, :z], labels], dim=1)
+    if not config.mapping_layers:
+        kept = tensors[W_AVG] * math.sqrt((z + classes) / (z + config.label_dim))
+        changed[W_AVG] = torch.cat([kept[:z], _counted(kept[z:, None], classes)[:, 0]])
+    return changed
+
+
+def _takers(tensors: dict[str, Tensor], config: StyleGAN1Config) -> list[tuple[str, float]]:
+    """Return the dense layers that take (z, label), each with its gain."""
+    if config.mapping_layers:
+        return [(FIRST, SQRT2)]
+    ends = {".style.weight": 1.0, ".dense.weight": SQRT2 / 4}
+    return [
+        (name.removesuffix(".weight"), gain)
+        for name in tensors
+        for end, gain in ends.items()
+        if name.endswith(end)
+    ]
+
+
+def _label_part(embedding: Tensor | None, config: StyleGAN1Config) -> tuple[Tensor, float]:
+    """Return the mean label part of (z, label) and its mean squared length."""
+    if embedding is None:
+        return torch.full((config.label_dim,), 1 / config.label_dim), 1.0
+    return embedding.mean(dim=0), float(embedding.square().sum(dim=1).mean())
+
+
+def _counted(rows: Tensor, count: int) -> Tensor:
+    """Return ``count`` rows: the first ones, and the mean of all for what is missing."""
+    missing = max(count - len(rows), 0)
+    return torch.cat([rows[:count], _mean_row(rows).expand(missing, *rows.shape[1:])])
+
+
+def _mean_row(rows: Tensor) -> Tensor:
+    return rows if len(rows) == 1 else rows.mean(dim=0, keepdim=True)
+
+
+def resize_parameter(
+    name: str, old: Tensor, new: Tensor, before: StyleGAN1Config, after: StyleGAN1Config
+) -> Tensor:
+    """Return ``new``, a fresh parameter of ``after``, with the overlap of ``old`` put in.
+
+    What overlaps is taken over, the rest stays as initialised.
+    Axes that hold several things in a row overlap thing by thing. Weights are stored before
+    equalisation, gain/√fan_in: they are rescaled to act as they did.
+    """
+    result = new.clone()
+    scale = 1.0
+    if name.endswith(".weight"):
+        scale = math.sqrt(math.prod(new.shape[1:]) / math.prod(old.shape[1:]))
+    axes = [
+        list(_overlaps(given, wanted))
+        for given, wanted in zip(
+            _axis_parts(name, old, before), _axis_parts(name, new, after), strict=True
+        )
+    ]
+    for place in itertools.product(*axes):
+        source = tuple(pair[0] for pair in place)
+        target = tuple(pair[1] for pair in place)
+        result[target] = old[source] * scale
+    return result
+
+
+def _overlaps(old: list[int], new: list[int]) -> list[tuple[slice, slice]]:
+    """Return for every thing along an axis where its overlap lies in the old and the new one."""
+    pairs = []
+    start = begin = 0
+    for given, wanted in itertools.zip_longest(old, new, fillvalue=0):
+        both = min(given, wanted)
+        pairs.append((slice(start, start + both), slice(begin, begin + both)))
+        start, begin = start + given, begin + wanted
+    return pairs
+
+
+def _axis_parts(name: str, tensor: Tensor, config: StyleGAN1Config) -> list[list[int]]:
+    """Return the lengths of the things that lie in a row along every axis of a parameter."""
+    parts = [[size] for size in tensor.shape]
+    if _STYLE.fullmatch(name):  # scales, then shifts
+        parts[0] = [tensor.shape[0] // 2] * 2
+    if name == "head.conv.weight":  # features, then the minibatch deviation
+        features = config.fmaps(1)
+        parts[1] = [features, tensor.shape[1] - features]
+    takes_z = name == "mapping.layers.0.weight"
+    takes_w = name.endswith((".style.weight", ".dense.weight"))
+    if takes_z or (takes_w and not config.mapping_layers):  # z, then the label
+        parts[1] = [config.z_dim, tensor.shape[1] - config.z_dim]
+    if name == "mapping.w_avg" and not config.mapping_layers:
+        parts[0] = [config.z_dim, tensor.shape[0] - config.z_dim]
+    return parts
+
+
+@dataclass(frozen=True)
+class TransferRow:
+    """One line of the table of a transfer: parts of a network that met the same fate."""
+
+    networks: str  # "G, G_ema" where both fare alike
+    part: str  # mapping, blocks 4-32 px, ToRGB 64 px, ...
+    outcome: Outcome
+    why: str
+
+    def cells(self) -> tuple[str, str, str, str]:
+        """Return the line's columns."""
+        return self.networks, self.part, self.outcome, self.why
+
+
+def describe_transfer(
+    outcomes: Outcomes, before: StyleGAN1Config, after: StyleGAN1Config
+) -> list[TransferRow]:
+    """Return the table of a transfer from ``before`` to ``after``."""
+    rows: list[TransferRow] = []
+    for name in ("G_ema", "G", "D"):
+        for row in _network_rows(name, outcomes[name], before, after):
+            twin = replace(row, networks="G_ema")
+            if name == "G" and twin in rows:
+                rows[rows.index(twin)] = replace(row, networks="G, G_ema")
+            else:
+                rows.append(row)
+    return rows
+
+
+def _network_rows(
+    name: str, outcomes: dict[str, Outcome], before: StyleGAN1Config, after: StyleGAN1Config
+) -> list[TransferRow]:
+    fates: dict[tuple[str, int], set[Outcome]] = {}
+    for parameter, outcome in outcomes.items():
+        fates.setdefault(_part_of(parameter), set()).add(outcome)
+    rows: list[tuple[str, list[int], Outcome]] = []
+    for (kind, side), fate in sorted(fates.items(), key=lambda item: _part_order(*item[0])):
+        outcome = fate.pop() if len(fate) == 1 else "resized"
+        if rows and rows[-1][0] == kind and rows[-1][2] == outcome:
+            rows[-1][1].append(side)
+        else:
+            rows.append((kind, [side], outcome))
+    lacking = all(outcome == "initialised" for outcome in outcomes.values())
+    return [
+        TransferRow(
+            name,
+            _named_part(kind, sides),
+            outcome,
+            "the source has none"
+            if lacking
+            else _why_changed(name, kind, sides, outcome, before, after),
+        )
+        for kind, sides, outcome in rows
+    ]
+
+
+def _part_of(parameter: str) -> tuple[str, int]:
+    """Return the kind of part that a parameter belongs to, and its side in pixels (0: none)."""
+    match = re.match(r"(synthesis\.layers|synthesis\.to_rgb|from_rgb|blocks)\.(\d+)\.", parameter)
+    if match is None:
+        return ("head", 0) if parameter.startswith("head.") else ("mapping", 0)
+    index = int(match[2])
+    return {
+        "synthesis.layers": ("block", 2 ** (index // 2 + 2)),
+        "synthesis.to_rgb": ("ToRGB", 2 ** (index + 2)),
+        "from_rgb": ("FromRGB", 2 ** (index + 2)),
+        "blocks": ("block", 2 ** (index + 3)),
+    }[match[1]]
+
+
+def _part_order(kind: str, side: int) -> tuple[int, int]:
+    return ("mapping", "block", "ToRGB", "FromRGB", "head").index(kind), side
+
+
+def _named_part(kind: str, sides: list[int]) -> str:
+    if sides == [0]:
+        return kind
+    span = f"{sides[0]} px" if len(sides) == 1 else f"{sides[0]}-{sides[-1]} px"
+    plural = "s" if kind == "block" and len(sides) > 1 else ""
+    return f"{kind}{plural} {span}"
+
+
+def _why_changed(
+    network: str,
+    kind: str,
+    sides: list[int],
+    outcome: Outcome,
+    before: StyleGAN1Config,
+    after: StyleGAN1Config,
+) -> str:
+    """Say what made a part change; empty for what did not."""
+    if outcome == "taken over":
+        return ""
+    if outcome == "left out":
+        return f"the network ends at {after.resolution} px" if sides != [0] else "not needed"
+    if outcome == "initialised" and sides[0] > before.resolution:
+        return f"new: the source ends at {before.resolution} px"
+    causes = []
+    if kind in ("ToRGB", "FromRGB") and before.channels != after.channels:
+        causes.append(f"channels {before.channels} to {after.channels}")
+    takes_labels = {"mapping", "head"} if after.mapping_layers else {"mapping", "head", "block"}
+    if kind in takes_labels and before.label_dim != after.label_dim:
+        causes.append(f"classes {before.label_dim} to {after.label_dim}")
+    features = () if kind == "mapping" else ("fmap_base", "fmap_max")
+    latents = {
+        "mapping": ("z_dim", "w_dim", "mapping_layers", "mapping_fmaps"),
+        "block": ("w_dim",) if network != "D" else (),
+        "head": ("mbstd_group_size",),
+    }.get(kind, ())
+    causes += [
+        f"{name} {getattr(before, name)} to {getattr(after, name)}"
+        for name in (*latents, *features)
+        if getattr(before, name) != getattr(after, name)
+    ]
+    return ", ".join(causes)

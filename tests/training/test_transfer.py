@@ -10,8 +10,7 @@ from torch import Tensor
 
 from stylecli.checkpoint import load_network
 from stylecli.networks.bundle import Bundle, new_network
-from stylecli.training.transfer import grown_resolution, transfer_networks
-from stylecli.training.transfer_table import describe_transfer
+from stylecli.training.transfer import describe_transfer, grown_resolution, transfer_networks
 
 PICKLES = Path(__file__).parent.parent / "fixtures" / "official"
 CONFIGS = ("f", "mapping-0", "a")
