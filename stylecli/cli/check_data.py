@@ -11,7 +11,7 @@ from stylecli.errors import ExitCode, Interrupted
 from stylecli.workspace import find_dataset
 
 if TYPE_CHECKING:
-    from stylecli.data.checking.report import CheckReport, Problem
+    from stylecli.data.checking.findings import CheckReport, Problem
 
 NAMES_SHOWN = 3  # of the pictures a problem is about; --json lists more
 

@@ -5,30 +5,97 @@ what was looked at until then.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+
 from stylecli import __version__
-from stylecli.data.checking import sheets
-from stylecli.data.checking.judgement import Case, Duplicates, judge, suggest_resolution
-from stylecli.data.checking.measuring import Findings
-from stylecli.data.checking.near_duplicates import find_near_duplicates, group_pairs
-from stylecli.data.checking.perceptual_hash import THUMBNAIL_SIDE, shrink
-from stylecli.data.checking.report import MAX_NAMES, CheckReport, Problem, worst_first
+from stylecli.data.checking.findings import (
+    MAX_NAMES,
+    CheckReport,
+    Findings,
+    Pixels,
+    Problem,
+    Tally,
+    worst_first,
+)
+from stylecli.data.checking.judgement import (
+    Case,
+    Duplicates,
+    collect_facts,
+    describe,
+    judge,
+    suggest_resolution,
+)
+from stylecli.data.checking.near_duplicates import (
+    THUMBNAIL_SIDE,
+    find_near_duplicates,
+    group_pairs,
+    shrink,
+)
 from stylecli.data.checking.subjects import open_subject
-from stylecli.data.checking.tally import Tally
-from stylecli.data.checking.wording import collect_facts, describe
 from stylecli.data.database import free_bytes
 from stylecli.files import write_json
+from stylecli.images import enlarge, make_grid, save_png
 from stylecli.progress import Progress, silent
+
+SAMPLE_COLUMNS, SAMPLE_ROWS = 10, 6
+SHOWN_SIDE = 128  # px, of one picture on a sheet
+GROUPS_SHOWN, GROUP_SHOWN = 12, 6
+_GAP = 2  # px
 
 QUICK_SAMPLE = 500  # pictures
 _SPARE_BYTES = 1 << 30  # for a run's snapshots
 _WITH_BORDERS = ("letterbox", "pad", "wide", "tall")  # transforms that make them
+
+
+def choose_sample(count: int, seed: int = 0) -> list[int]:
+    """Return the indices of up to 60 pictures, drawn without repetition, in order."""
+    wanted = min(count, SAMPLE_COLUMNS * SAMPLE_ROWS)
+    drawn = np.random.default_rng(seed).choice(count, wanted, replace=False)
+    return sorted(int(index) for index in drawn)
+
+
+def save_mean(path: Path, mean: Pixels) -> None:
+    """Write the mean picture [C, S, S]; small ones are enlarged by whole pixels."""
+    save_png(path, _lay_over_white(mean[None], 256)[0])
+
+
+def save_sample(path: Path, pictures: Pixels) -> None:
+    """Write pictures [B, C, S, S] side by side, ten in a row."""
+    save_png(path, make_grid(_lay_over_white(pictures), SAMPLE_COLUMNS, padding=_GAP))
+
+
+def save_groups(
+    path: Path,
+    groups: Sequence[Sequence[int]],
+    fetch: Callable[[Sequence[int]], Pixels],
+) -> None:
+    """Write a row for each of the first groups of near duplicates."""
+    shown = [list(group[:GROUP_SHOWN]) for group in groups[:GROUPS_SHOWN]]
+    pictures = _lay_over_white(fetch([index for group in shown for index in group]))
+    columns = max(map(len, shown))
+    cells, at = [], 0
+    for group in shown:
+        row = pictures[at : at + len(group)]
+        blank = np.full((columns - len(group), *row.shape[1:]), 255, np.uint8)
+        cells.append(np.concatenate([row, blank]))
+        at += len(group)
+    save_png(path, make_grid(np.concatenate(cells), columns, padding=_GAP))
+
+
+def _lay_over_white(pictures: Pixels, side: int = SHOWN_SIDE) -> Pixels:
+    """Turn [B, C, S, S] into [B, S', S', 1 or 3] of about ``side`` px, without transparency."""
+    cells = pictures.transpose(0, 2, 3, 1)
+    if cells.shape[-1] == 4:
+        alpha = cells[..., 3:].astype(np.float32) / 255
+        cells = np.rint(cells[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
+    return enlarge(np.ascontiguousarray(cells), max(1, side // cells.shape[1]))
 
 
 class Inspection:
@@ -169,19 +236,19 @@ class Inspection:
         out.mkdir(parents=True, exist_ok=True)
         files = []
         if (mean := self.tally.mean()) is not None:
-            sheets.save_mean(out / "mean.png", mean)
+            save_mean(out / "mean.png", mean)
             files.append("mean.png")
-        sample = sheets.choose_sample(len(self.subject))
-        pictures = self.subject.fetch(sample, sheets.SHOWN_SIDE)
-        sheets.save_sample(out / "samples.png", pictures)
+        sample = choose_sample(len(self.subject))
+        pictures = self.subject.fetch(sample, SHOWN_SIDE)
+        save_sample(out / "samples.png", pictures)
         files.append("samples.png")
         near = out / "near-duplicates.png"
         if self.duplicates.near:
-            sheets.save_groups(near, self.duplicates.near, self._fetch_to_show)
+            save_groups(near, self.duplicates.near, self._fetch_to_show)
             files.append(near.name)
         elif self.duplicates.searched:
             near.unlink(missing_ok=True)  # of an earlier check: it would be taken for this one's
         return [os.fspath(out / file) for file in files]
 
     def _fetch_to_show(self, indices: Sequence[int]) -> Any:
-        return self.subject.fetch(indices, sheets.SHOWN_SIDE)
+        return self.subject.fetch(indices, SHOWN_SIDE)

@@ -4,9 +4,8 @@ import random
 
 import pytest
 
+from stylecli.data.checking.findings import Findings, Measured, Tally
 from stylecli.data.checking.judgement import suggest_resolution
-from stylecli.data.checking.measuring import Findings, Measured
-from stylecli.data.checking.tally import Tally
 from stylecli.data.transforms import choose_resolution
 
 

@@ -3,8 +3,14 @@
 import numpy as np
 import pytest
 
-from stylecli.data.checking.near_duplicates import find_near_duplicates, group_pairs, residual
-from stylecli.data.checking.perceptual_hash import fit_hash, shrink, to_grey
+from stylecli.data.checking.near_duplicates import (
+    find_near_duplicates,
+    fit_hash,
+    group_pairs,
+    residual,
+    shrink,
+    to_grey,
+)
 from tests.data.checking.pictures import brighten, draw, encode_again, pixels_of, shift
 
 
