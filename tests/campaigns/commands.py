@@ -188,15 +188,17 @@ class Running:
 def start(words: list[str], folder: Path) -> Running:
     """Fork a process that carries out a command in a folder."""
     log = folder.with_name(f"{folder.name}-{time.monotonic_ns()}.log")
+    log.touch()
     sys.stdout.flush()
     child = os.fork()
+    with contextlib.suppress(OSError):  # here and there: it may be killed before its first step
+        os.setpgid(child, child)
     if child:
         return Running(child, log)
     code = 70
     try:
-        os.setsid()
         os.chdir(folder)
-        written = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        written = os.open(log, os.O_WRONLY | os.O_APPEND)
         nothing = os.open(os.devnull, os.O_RDONLY)
         for handle, target in ((nothing, 0), (written, 1), (written, 2)):
             os.dup2(handle, target)
