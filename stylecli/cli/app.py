@@ -11,23 +11,23 @@ from typer.core import TyperGroup
 
 from stylecli import __version__
 from stylecli.cli import (
-    check_data,
-    convert_network,
-    draw_figures,
-    generate_images,
-    interpolate_video,
-    measure,
-    mix_styles,
-    pack_pictures,
+    bench,
+    check,
+    convert,
+    demo,
+    doctor,
+    figures,
+    generate,
+    info,
+    interpolate,
+    metrics,
+    mix,
+    pack,
     plan_run,
     prepare_ffhq,
-    run_bench,
-    run_demo,
-    show_health,
-    show_info,
+    report,
     train_network,
-    weights_cache,
-    write_report,
+    weights,
 )
 from stylecli.cli.grouped_help import GroupedCommand
 from stylecli.cli.output import print_error
@@ -117,23 +117,23 @@ def _root(
     sweep_leftovers()
 
 
-app.command("demo")(run_demo.command)
+app.command("demo")(demo.command)
 app.command("prepare-ffhq")(prepare_ffhq.command)
-app.command("pack")(pack_pictures.command)
-app.command("check")(check_data.command)
+app.command("pack")(pack.command)
+app.command("check")(check.command)
 app.command("train", cls=GroupedCommand)(train_network.command)
-app.command("report")(write_report.command)
+app.command("report")(report.command)
 app.command("plan", cls=GroupedCommand)(plan_run.command)
-app.command("generate")(generate_images.command)
-app.command("mix", cls=GroupedCommand)(mix_styles.command)
-app.command("interpolate", cls=GroupedCommand)(interpolate_video.command)
-app.command("figures")(draw_figures.command)
-app.command("metrics")(measure.command)
-app.add_typer(weights_cache.app, name="weights")
-app.command("convert")(convert_network.command)
-app.command("info")(show_info.command)
-app.command("bench")(run_bench.command)
-app.command("doctor")(show_health.command)
+app.command("generate")(generate.command)
+app.command("mix", cls=GroupedCommand)(mix.command)
+app.command("interpolate", cls=GroupedCommand)(interpolate.command)
+app.command("figures")(figures.command)
+app.command("metrics")(metrics.command)
+app.add_typer(weights.app, name="weights")
+app.command("convert")(convert.command)
+app.command("info")(info.command)
+app.command("bench")(bench.command)
+app.command("doctor")(doctor.command)
 
 
 def main() -> None:

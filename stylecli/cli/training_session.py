@@ -65,7 +65,7 @@ def prepare_dataset(
                 + (f" --resolution {side}" if side else "")
                 + (f" --transform {transform}" if transform != "center-crop" else "")
             )
-        from stylecli.cli.pack_pictures import pack_to_default
+        from stylecli.cli.pack import pack_to_default
 
         path = pack_to_default(path, side, output, transform=transform)
     dataset = open_dataset(path)

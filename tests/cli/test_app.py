@@ -81,7 +81,7 @@ def test_without_a_word_the_help_is_shown() -> None:
 def test_an_error_is_one_line_on_stderr_and_its_exit_code(
     kind: type[errors.StyleCLIError], code: int, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("stylecli.cli.measure.find_network", raising(kind("what - expected - run")))
+    monkeypatch.setattr("stylecli.cli.metrics.find_network", raising(kind("what - expected - run")))
 
     result = CliRunner().invoke(application.app, ["metrics"])
 
@@ -100,7 +100,7 @@ def test_every_kind_of_error_has_an_exit_code_here() -> None:
 
 
 def test_an_interruption_says_how_to_go_on(monkeypatch: Any) -> None:
-    monkeypatch.setattr("stylecli.cli.write_report.newest_run", raising(KeyboardInterrupt()))
+    monkeypatch.setattr("stylecli.cli.report.newest_run", raising(KeyboardInterrupt()))
 
     result = CliRunner().invoke(application.app, ["report"])
 
@@ -110,7 +110,7 @@ def test_an_interruption_says_how_to_go_on(monkeypatch: Any) -> None:
 
 def test_debugging_brings_the_traceback_back(monkeypatch: Any) -> None:
     monkeypatch.setenv("STYLECLI_DEBUG", "1")
-    monkeypatch.setattr("stylecli.cli.measure.find_network", raising(errors.DataError("x")))
+    monkeypatch.setattr("stylecli.cli.metrics.find_network", raising(errors.DataError("x")))
 
     result = CliRunner().invoke(application.app, ["metrics"])
 
@@ -154,7 +154,7 @@ def test_a_system_error_is_one_sentence(tmp_path: Path, tiny_network_file: Path)
     ids=lambda error: type(error).__name__,
 )
 def test_the_last_net_holds_every_error(error: BaseException, monkeypatch: Any) -> None:
-    monkeypatch.setattr("stylecli.cli.write_report.newest_run", raising(error))
+    monkeypatch.setattr("stylecli.cli.report.newest_run", raising(error))
 
     result = CliRunner().invoke(application.app, ["report"])
 

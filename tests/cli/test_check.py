@@ -8,7 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from stylecli.cli import check_data
+from stylecli.cli import check
 from stylecli.data import layout
 from stylecli.data.checking.inspection import Inspection
 from stylecli.data.writer import DatasetWriter
@@ -24,7 +24,7 @@ def run(tmp_path, monkeypatch):
         (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
         draw(index).save(tmp_path / "photos" / name)
     app = typer.Typer()
-    app.command()(check_data.command)
+    app.command()(check.command)
     return lambda *arguments: CliRunner().invoke(app, list(arguments))
 
 

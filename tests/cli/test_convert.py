@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from stylecli import checkpoint
 from stylecli.checkpoint import load_network
-from stylecli.cli import convert_network, show_info
+from stylecli.cli import convert, info
 from stylecli.errors import NetworkError, UsageError
 from tests.conftest import FIXTURES
 
@@ -27,8 +27,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.chdir(tmp_path)
     shutil.copy(OFFICIAL / "stylegan1_labels_G_D_Gs.pkl", "faces.pkl")
     app = typer.Typer()
-    app.command("convert")(convert_network.command)
-    app.command("info")(show_info.command)
+    app.command("convert")(convert.command)
+    app.command("info")(info.command)
     return lambda *arguments: CliRunner().invoke(app, list(arguments))
 
 

@@ -12,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from stylecli import health
-from stylecli.cli import show_health
+from stylecli.cli import doctor
 from stylecli.ops.cuda import selfcheck
 from stylecli.ops.cuda.calls import variants
 from stylecli.ops.cuda.runtime import DTYPE_NAMES
@@ -24,7 +24,7 @@ SECTIONS = ["versions", "devices", "extras", "cache", "kernels", "problems"]
 def run(monkeypatch):
     monkeypatch.setattr(health, "_driver", lambda: None)
     app = typer.Typer()
-    app.command()(show_health.command)
+    app.command()(doctor.command)
     return lambda *words: CliRunner().invoke(app, words)
 
 

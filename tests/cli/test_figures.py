@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 import stylecli
-from stylecli.cli import draw_figures
+from stylecli.cli import figures
 from stylecli.errors import Interrupted, UsageError
 from stylecli.images import SOURCE_TYPE, read_provenance
 from stylecli.sheets.paper import FIGURES
@@ -26,7 +26,7 @@ ALL = [figure.file for figure in FIGURES]
 def run(tiny_network_file: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.chdir(tiny_network_file.parent)
     app = typer.Typer()
-    app.command()(draw_figures.command)
+    app.command()(figures.command)
 
     def call(*arguments: str) -> Result:
         network = [] if "--network" in arguments else ["--network", tiny_network_file.name]

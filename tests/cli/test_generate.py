@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 import stylecli
-from stylecli.cli import generate_images
+from stylecli.cli import generate
 from stylecli.errors import Interrupted, NetworkError, UsageError
 from stylecli.images import read_provenance
 
@@ -26,7 +26,7 @@ def run(tiny_network: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> R
     folder = Path("runs/00002-tiny")
     stylecli.save_network(folder / "network-snapshot-000004.safetensors", tiny_network)
     app = typer.Typer()
-    app.command()(generate_images.command)
+    app.command()(generate.command)
     return lambda *arguments: CliRunner().invoke(app, list(arguments))
 
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 from stylecli import weights
 from stylecli.checkpoint import read_tensors, write_tensors
-from stylecli.cli import generate_images, interpolate_video, mix_styles, show_info
+from stylecli.cli import generate, info, interpolate, mix
 from stylecli.errors import DataError, StyleCLIError
 from stylecli.images import read_provenance, save_png
 from stylecli.saved_ws import save_ws
@@ -30,10 +30,10 @@ Run = Callable[..., Result]
 def run(tiny_network_file: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.chdir(tiny_network_file.parent)
     app = typer.Typer()
-    app.command("generate")(generate_images.command)
-    app.command("mix")(mix_styles.command)
-    app.command("interpolate")(interpolate_video.command)
-    app.command("info")(show_info.command)
+    app.command("generate")(generate.command)
+    app.command("mix")(mix.command)
+    app.command("interpolate")(interpolate.command)
+    app.command("info")(info.command)
     return lambda *arguments: CliRunner().invoke(app, list(arguments))
 
 

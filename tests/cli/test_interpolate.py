@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 import stylecli
-from stylecli.cli import interpolate_video
+from stylecli.cli import interpolate
 from stylecli.errors import Interrupted, StyleCLIError, UsageError
 from stylecli.images import read_provenance
 from stylecli.provenance import remake_command
@@ -26,7 +26,7 @@ Run = Callable[..., Result]
 def run(tiny_network_file: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.chdir(tiny_network_file.parent)
     app = typer.Typer()
-    app.command()(interpolate_video.command)
+    app.command()(interpolate.command)
     network = ["--network", tiny_network_file.name]
     return lambda *arguments: CliRunner().invoke(app, [*network, *arguments])
 

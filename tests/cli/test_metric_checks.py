@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from stylecli import weights
 from stylecli.checkpoint import save_network
-from stylecli.cli import classifier_source, measure, metric_checks, metric_ranks, metric_results
+from stylecli.cli import classifier_source, metric_checks, metric_ranks, metric_results, metrics
 from stylecli.cli.output import Output
 from stylecli.errors import DataError, Interrupted, UsageError
 from stylecli.metrics import MetricResult, classifier_training
@@ -23,7 +23,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(weights.CACHE_VARIABLE, str(tmp_path / "cache"))
     app = typer.Typer()
-    app.command()(measure.command)
+    app.command()(metrics.command)
     return lambda *words: CliRunner().invoke(app, [*words, "--device", "cpu"])
 
 

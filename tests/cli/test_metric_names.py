@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from stylecli import weights
 from stylecli.checkpoint import save_network
-from stylecli.cli import measure, weights_cache
+from stylecli.cli import metrics
+from stylecli.cli.weights import app as weights_app
 from stylecli.features import efficientnet, inception, lpips, vgg16
 from stylecli.metrics import picture_measuring
 from stylecli.metrics.planning import NAMES
@@ -60,7 +61,7 @@ def cache(tmp_path_factory, patched):
                          ("stand_in", efficientnet.tensor_shapes())):  # fmt: skip
         save_file(made(shapes), folder / f"{name}.safetensors")
     for path in sorted(folder.glob("*.*")):
-        assert CliRunner().invoke(weights_cache.app, ["add", str(path)]).exit_code == 0
+        assert CliRunner().invoke(weights_app, ["add", str(path)]).exit_code == 0
         path.unlink()
     return folder
 
@@ -90,7 +91,7 @@ def place(cache, patched):
 def run(place, monkeypatch):
     monkeypatch.setenv(weights.CACHE_VARIABLE, str(place / "cache"))
     app = typer.Typer()
-    app.command()(measure.command)
+    app.command()(metrics.command)
 
     def measured(*words):
         given = [*words, "--samples", str(COUNT), "--data", str(place / "tiny.lmdb"),

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from stylecli import weights
 from stylecli.checkpoint import save_network
-from stylecli.cli import measure
+from stylecli.cli import metrics
 from stylecli.errors import DataError, Interrupted
 from stylecli.metrics import MetricResult, classifier_training, evaluation
 from stylecli.metrics.classifier_training import ClassifierRecipe
@@ -30,7 +30,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setenv(weights.CACHE_VARIABLE, str(tmp_path / "cache"))
     monkeypatch.setattr(weights, "_package_file", lambda network: None)
     app = typer.Typer()
-    app.command()(measure.command)
+    app.command()(metrics.command)
     return lambda *words: CliRunner().invoke(app, [*words, "--device", "cpu"])
 
 

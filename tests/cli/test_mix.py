@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 import stylecli
-from stylecli.cli import mix_styles
+from stylecli.cli import mix
 from stylecli.errors import UsageError
 from stylecli.images import read_provenance
 from stylecli.provenance import remake_command
@@ -28,7 +28,7 @@ Run = Callable[..., Result]
 def run(tiny_network_file: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.chdir(tiny_network_file.parent)
     app = typer.Typer()
-    app.command()(mix_styles.command)
+    app.command()(mix.command)
     network = ["--network", tiny_network_file.name]
     return lambda *arguments: CliRunner().invoke(app, [*network, *arguments])
 

@@ -8,7 +8,7 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from stylecli.cli import pack_pictures
+from stylecli.cli import pack
 from stylecli.data import packing
 from stylecli.errors import DataError, Interrupted
 
@@ -21,7 +21,7 @@ def run(tmp_path, monkeypatch):
         (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (16, 16), (grey,) * 3).save(tmp_path / "photos" / name)
     app = typer.Typer()
-    app.command()(pack_pictures.command)
+    app.command()(pack.command)
     return lambda *arguments: CliRunner().invoke(app, list(arguments))
 
 

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from stylecli import weights
-from stylecli.cli.weights_cache import app
+from stylecli.cli.weights import app
 from stylecli.errors import UsageError, WeightsError
 
 
