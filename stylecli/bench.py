@@ -15,7 +15,6 @@ from torch.nn import functional as F
 
 from stylecli.errors import UsageError
 from stylecli.networks.bundle import Bundle
-from stylecli.networks.config import StyleGAN1Config
 from stylecli.progress import Progress, silent
 from stylecli.rendering import Precision, exact_kernels, prepare_synthesis
 from stylecli.training.config import TrainingConfig
@@ -98,7 +97,7 @@ def drawing_cases(
             cases.append(
                 Case(
                     f"draw {config.resolution} px, batch {batch}, {precision}",
-                    "image", batch, draw, drawing_flops(config), precision,
+                    "image", batch, draw, config.drawing_flops(), precision,
                 )
             )  # fmt: skip
     return cases
@@ -143,19 +142,6 @@ def ceiling_case(device: torch.device, precision: Precision) -> Case:
     flops = 2.0 * 9 * CEILING_MAPS**2 * CEILING_SIDE**2
     name = f"ceiling: 3x3 convolution, {precision}"
     return Case(name, "convolution", 1, convolve, flops, precision)
-
-
-def drawing_flops(config: StyleGAN1Config) -> float:
-    """Return the multiplications and additions of one image's convolutions, as done here.
-
-    Upsampling convolutions count four taps of an input pixel's sixteen per output pixel.
-    """
-    total = 2.0 * 9 * config.fmaps(1) ** 2 * 16  # the one convolution at 4×4
-    for r in range(3, config.resolution_log2 + 1):
-        before, maps, pixels = config.fmaps(r - 2), config.fmaps(r - 1), 4**r
-        total += 2.0 * pixels * (4 * before * maps + 9 * maps**2)
-    last = config.resolution_log2
-    return total + 2.0 * (1 << 2 * last) * config.fmaps(last - 1) * config.channels
 
 
 def _clock(run: Callable[[], object], device: torch.device | None) -> tuple[float, float]:

@@ -20,8 +20,9 @@ from stylecli import __version__, files
 from stylecli.errors import NetworkError
 from stylecli.interop.families import read_foreign_networks
 from stylecli.networks.bundle import Bundle
-from stylecli.networks.config import StyleGAN1Config, config_from_dict
-from stylecli.networks.stylegan1 import Discriminator, Generator
+from stylecli.networks.config import NetworkConfig
+from stylecli.networks.model import Discriminator, Generator
+from stylecli.networks.registry import build_discriminator, build_generator, config_from_dict
 
 FORMAT = 1
 NETWORK_NAMES = ("G_ema", "G", "D")
@@ -126,7 +127,7 @@ def network_header(bundle: Bundle, info: Mapping[str, Any]) -> dict[str, Any]:
     lods = {
         name: network.lod
         for name in NETWORK_NAMES
-        if (network := getattr(bundle, name)) is not None
+        if bundle.config.grows and (network := getattr(bundle, name)) is not None
     }
     return {"config": bundle.config.to_dict(), "lods": lods, "info": dict(info)}
 
@@ -211,7 +212,7 @@ def load_state(
 
 def _build(
     path: Path,
-    config: StyleGAN1Config,
+    config: NetworkConfig,
     tensors: Mapping[str, Tensor],
     lods: Mapping[str, float],
     info: Mapping[str, Any],
@@ -229,7 +230,7 @@ def _build(
             )
         with torch.random.fork_rng(devices=[]):  # initial values are drawn and overwritten
             network: Generator | Discriminator = (
-                Discriminator(config) if name == "D" else Generator(config)
+                build_discriminator(config) if name == "D" else build_generator(config)
             )
         load_state(path, name, network, tensors)
         try:

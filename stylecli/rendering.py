@@ -17,9 +17,8 @@ from torch import Tensor
 
 from stylecli.errors import UsageError
 from stylecli.images import Pictures, to_uint8
-from stylecli.networks.config import StyleGAN1Config
-from stylecli.networks.frozen import FrozenSynthesis
-from stylecli.networks.stylegan1 import Generator
+from stylecli.networks.model import Generator, asked_lod
+from stylecli.networks.registry import freeze_synthesis
 from stylecli.seeds import check_seed
 
 NoiseMode = Literal["const", "random", "none"]
@@ -85,7 +84,7 @@ def _render(
                     noise_mode=noise_mode,
                     noise=None if noise is None else [layer.to(device) for layer in noise],
                     noise_scale=noise_scale,
-                    lod=lod,
+                    **asked_lod(G.config, lod),
                 )
             pictures.extend(to_uint8(images[: len(part)]))
         yield from pictures
@@ -101,7 +100,7 @@ def prepare_synthesis(G: Generator, precision: Precision = "float32") -> Callabl
     device = device_of(G)
     if device.type == "cpu":
         dtype = torch.float32 if precision == "float32" else torch.bfloat16
-        return FrozenSynthesis(G.synthesis, dtype)
+        return freeze_synthesis(G, dtype)
     if precision == "float32":
         return G.synthesis
 
@@ -116,11 +115,10 @@ def prepare_synthesis(G: Generator, precision: Precision = "float32") -> Callabl
 def seed_noise(G: Generator, noise_seed: int) -> list[Tensor]:
     """Return one noise map [1, 1, h, w] per layer, ~ N(0, 1), drawn on the CPU from its own seed.
 
-    Layer l has side 2^(l // 2 + 2). The global random state is neither read nor changed.
+    The global random state is neither read nor changed.
     """
     source = torch.Generator().manual_seed(check_seed(noise_seed))
-    sides = [2 ** (layer // 2 + 2) for layer in range(G.config.num_layers)]
-    return [torch.randn(1, 1, side, side, generator=source) for side in sides]
+    return [torch.randn(shape, generator=source) for shape in G.config.noise_shapes()]
 
 
 def check_noise_mode(noise_mode: str) -> None:
@@ -147,7 +145,7 @@ def chunk_size(G: Generator) -> int:
     small one spends its time between operators; 4 to 32 elsewhere.
     """
     if device_of(G).type == "cpu":
-        values = _CHUNK_VALUES // _largest_features(G.config)
+        values = _CHUNK_VALUES // G.config.largest_features()
         return max(1, min(_MAX_CPU_CHUNK, values))
     return max(4, min(32, 4096 // G.config.resolution))
 
@@ -178,10 +176,6 @@ def filled(rows: Tensor, size: int) -> Tensor:
     return torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])]) if missing else rows
 
 
-def _largest_features(config: StyleGAN1Config) -> int:
-    return max(config.fmaps(r - 1) << 2 * r for r in range(2, config.resolution_log2 + 1))
-
-
 def _noises(
     G: Generator,
     noise_mode: NoiseMode,
@@ -189,7 +183,7 @@ def _noises(
     noise: Iterable[Sequence[Tensor]] | None,
 ) -> Iterator[Sequence[Tensor] | None]:
     """Yield the noise maps of one picture after another; None leaves them to the generator."""
-    if not G.config.use_noise:
+    if not G.config.has_noise:
         yield from repeat(None)
     elif noise is not None:
         yield from noise

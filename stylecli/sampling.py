@@ -9,8 +9,8 @@ from torch import Tensor
 from stylecli.errors import UsageError
 from stylecli.images import Pictures
 from stylecli.networks.bundle import Bundle
-from stylecli.networks.config import StyleGAN1Config
-from stylecli.networks.stylegan1 import Generator
+from stylecli.networks.config import NetworkConfig
+from stylecli.networks.model import Generator
 from stylecli.rendering import (
     LATENTS_PER_CHUNK,
     NoiseMode,
@@ -55,7 +55,7 @@ def one_hot(labels: Sequence[int], label_dim: int) -> Tensor:
 
 
 def seed_labels(
-    config: StyleGAN1Config, seeds: Sequence[int], label: int | None = None
+    config: NetworkConfig, seeds: Sequence[int], label: int | None = None
 ) -> list[int] | None:
     """Return the class of every seed: the one asked for, else the classes in turn (seed mod L).
 
@@ -155,7 +155,7 @@ def truncate_ws(
     return middle + (ws - middle) * torch.tensor(strengths).view(1, -1, 1)
 
 
-def layer_psis(config: StyleGAN1Config, psi: Psi, psi_cutoff: int | None = None) -> list[float]:
+def layer_psis(config: NetworkConfig, psi: Psi, psi_cutoff: int | None = None) -> list[float]:
     """Return the truncation strength of every layer [num_ws]; raise UsageError as check_truncation.
 
     One psi acts on the first ``psi_cutoff`` layers and leaves the others at 1.
@@ -253,7 +253,7 @@ def generate(
     return zip(chosen, pictures, strict=True)
 
 
-def check_truncation(config: StyleGAN1Config, psi: Psi, psi_cutoff: int | None = None) -> None:
+def check_truncation(config: NetworkConfig, psi: Psi, psi_cutoff: int | None = None) -> None:
     """Raise UsageError unless the network can be truncated this way."""
     strengths = psi if isinstance(psi, Sequence) else [psi]
     for strength in strengths:

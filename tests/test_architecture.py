@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from stylecli.networks.registry import FAMILIES as FAMILY_ROWS
+
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "stylecli"
 FILES = sorted(PACKAGE.rglob("*.py"))
+FAMILIES = set(FAMILY_ROWS)
 
 # A row imports only rows above it, nothing beside it; docs/architecture.md says what each is for.
 ROWS = (
@@ -49,6 +52,7 @@ HEIGHT = {unit: height for height, row in enumerate(ROWS) for unit in row}
 ONLY_IN = {"typer": "cli", "rich": "cli", "lmdb": "data"}
 TORCH_FREE_MODULES = (
     "stylecli.networks.config",
+    "stylecli.networks.registry",
     "stylecli.training.config",
     "stylecli.training.presets",
 )
@@ -58,6 +62,11 @@ DIGESTS_OF_JSON = {
     "stylecli/metrics/classifier_training.py",
     "stylecli/ops/cuda/compiler.py",
 }
+# Where families of networks are named: everywhere else networks are asked for their properties.
+FAMILY_ROOMS = re.compile(
+    r"stylecli/(networks/|interop/|training/(presets|losses|\w*transfer\w*)\.py$)"
+)
+FAMILY_NAMES = re.compile(r"stylegan_?\d|stylegan\d?config|r3gan|progan", re.IGNORECASE)
 DRAWERS = {"utils", "util", "misc", "helpers", "helper", "common"}
 MAX_FILE_LINES = 600
 SMALL_FILE_LINES = 100
@@ -224,6 +233,26 @@ def test_a_configuration_module_needs_the_standard_library_only(module: str) -> 
     }
 
     assert foreign == set()
+
+
+def family_words(tree: ast.Module) -> Iterator[str]:
+    """Yield the names in code, and the texts, by which it speaks of one family of networks."""
+    yield from filter(FAMILY_NAMES.search, imported_names(tree))
+    for node in ast.walk(tree):
+        name = getattr(node, "id", None) or getattr(node, "attr", None) or getattr(node, "arg", "")
+        if FAMILY_NAMES.search(name or ""):
+            yield str(name)
+        if isinstance(node, ast.Constant) and FAMILIES.intersection({node.value}):
+            yield repr(node.value)
+
+
+def test_no_family_of_networks_is_named_outside_its_rooms() -> None:
+    rooms = {shown(path) for path in FILES if FAMILY_ROOMS.match(shown(path))}
+    named = {shown(path): sorted(set(family_words(tree_of(path)))) for path in FILES}
+
+    assert {"stylecli/networks/registry.py", "stylecli/training/transfer.py"} <= rooms
+    assert named["stylecli/networks/registry.py"]  # so that the search finds what there is
+    assert {name: words for name, words in named.items() if words and name not in rooms} == {}
 
 
 def test_every_module_says_its_job_first() -> None:

@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
-from stylecli.bench import Case, ceiling_case, drawing_cases, drawing_flops, measure, training_case
-from stylecli.networks.config import make_config
+from stylecli.bench import Case, ceiling_case, drawing_cases, measure, training_case
+from stylecli.networks.registry import make_config
 
 CPU = torch.device("cpu")
 
@@ -34,7 +34,7 @@ def test_drawing_and_training_of_a_network_are_measured(tiny_network: Any) -> No
 
 def test_the_work_of_a_picture_is_that_of_its_convolutions() -> None:
     """By hand for the paper's 256 px network; its ninefold upsampling would be 56.2 G."""
-    assert round(drawing_flops(make_config("f", resolution=256)) / 1e9, 1) == 36.6
+    assert round(make_config("f", resolution=256).drawing_flops() / 1e9, 1) == 36.6
     assert ceiling_case(CPU, "float32").flops == 2 * 9 * 512 * 512 * 64 * 64
 
 

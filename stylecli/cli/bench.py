@@ -8,7 +8,7 @@ import typer
 from stylecli.cli.options import DeviceOption, JsonOption, QuietOption
 from stylecli.cli.output import Output
 from stylecli.errors import UsageError
-from stylecli.networks.config import StyleGAN1Config
+from stylecli.networks.config import NetworkConfig
 
 if TYPE_CHECKING:
     from stylecli.bench import Case, Timing
@@ -56,8 +56,8 @@ def command(
     output.result(_document(timings, str(chosen)), output.table(*_table(timings)))
 
 
-def _config(preset: str, resolution: int, small: bool) -> StyleGAN1Config:
-    from stylecli.networks.config import make_config
+def _config(preset: str, resolution: int, small: bool) -> NetworkConfig:
+    from stylecli.networks.registry import make_config
     from stylecli.training.presets import plan_training
 
     if not 8 <= resolution <= MAX_RESOLUTION or resolution & (resolution - 1):
@@ -70,7 +70,7 @@ def _config(preset: str, resolution: int, small: bool) -> StyleGAN1Config:
 
 
 def _cases(
-    networks: list[StyleGAN1Config], batches: list[int], precisions: list[str], train: bool,
+    networks: list[NetworkConfig], batches: list[int], precisions: list[str], train: bool,
     device: Any,
 ) -> "list[Case]":  # fmt: skip
     from dataclasses import asdict

@@ -9,7 +9,7 @@ import typer
 
 from stylecli.cli.output import Output
 from stylecli.errors import UsageError
-from stylecli.networks.config import StyleGAN1Config
+from stylecli.networks.config import NetworkConfig
 from stylecli.provenance import make_provenance, shown_path
 from stylecli.styles import layer_strengths
 from stylecli.workspace import find_network
@@ -70,7 +70,7 @@ class Source:
     note: Callable[[str], None] = lambda text: None  # says which reading of a file was taken
 
     @property
-    def config(self) -> StyleGAN1Config:
+    def config(self) -> NetworkConfig:
         return self.bundle.config
 
     @property
@@ -161,7 +161,7 @@ def resolve_truncation(
 
 
 def truncation(
-    config: StyleGAN1Config, psi: float | None, psi_cutoff: int | None
+    config: NetworkConfig, psi: float | None, psi_cutoff: int | None
 ) -> tuple[float, int | None]:
     """Return (psi, cutoff) from --psi and --psi-cutoff: the network's own where not given."""
     strength = psi if psi is not None else config.truncation_psi if config.has_w else 1.0

@@ -196,7 +196,6 @@ def _chosen(wanted: list[int], rows: "Tensor | None", ws_rows: str | None) -> li
 
 def _check(order: Order) -> None:
     """Refuse what the network cannot follow before any file is looked at."""
-    from stylecli.networks.layers import split_lod
     from stylecli.rendering import check_precision
     from stylecli.sampling import check_truncation, seed_labels
 
@@ -205,7 +204,7 @@ def _check(order: Order) -> None:
     seed_labels(config, order.numbers[:1], order.label)
     check_precision(order.draw["precision"])
     if order.draw["lod"] is not None:
-        split_lod(order.draw["lod"], config.resolution_log2)
+        config.check_lod(order.draw["lod"])
 
 
 def _write_files(order: Order, target: Target, force: bool, output: Output) -> list[Path]:

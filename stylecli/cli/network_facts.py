@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from stylecli.errors import NetworkError, WeightsError
-from stylecli.networks.config import PRESET_TEXTS
 
 Facts = dict[str, Any]
 
@@ -33,7 +32,7 @@ def describe_network(path: Path) -> Facts:
     header = {} if is_foreign(path) else read_header(path)
     facts: Facts = {
         "what": "training checkpoint" if "training" in header else "network", **_file(path),
-        "configuration": f"{config.preset}: {PRESET_TEXTS.get(config.preset, 'its own')}",
+        "configuration": f"{config.preset}: {config.preset_text or 'its own'}",
         "resolution": config.resolution, "channels": config.channels,
         "classes": config.label_dim, "z_dim": config.z_dim,
         "w_dim": config.w_dim if config.has_w else None,
@@ -44,7 +43,8 @@ def describe_network(path: Path) -> Facts:
         if module is not None:
             facts[f"{name} parameters"] = sum(p.numel() for p in module.parameters())
     if bundle.G_ema is not None or bundle.G is not None:
-        facts["lod"] = bundle.generator.lod
+        if config.grows:
+            facts["lod"] = bundle.generator.lod
         facts["psi"] = config.truncation_psi if config.has_w else None
         facts["psi_cutoff"] = config.truncation_cutoff
     facts |= {name: value for name, value in bundle.info.items() if name not in facts}

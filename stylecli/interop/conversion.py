@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from stylecli.errors import NetworkError
 from stylecli.interop.pickles import shown
-from stylecli.networks.config import StyleGAN1Config
+from stylecli.networks.stylegan1_config import StyleGAN1Config
 
 Arrays = dict[str, NDArray[Any]]
 _MAX_BLOCKS = 9

@@ -21,7 +21,7 @@ from stylecli.interop.conversion import Arrays, ForeignNetworks
 from stylecli.interop.huangzh13 import convert_huangzh13
 from stylecli.interop.pickles import PlainObject
 from stylecli.interop.rosinality import convert_rosinality
-from stylecli.interop.tf_stylegan1 import convert_tf_triple
+from stylecli.interop.tf_stylegan1 import convert_tf_discriminator, convert_tf_triple
 from stylecli.interop.trees import (
     SETTINGS,
     PersistentModule,
@@ -134,6 +134,20 @@ def read_foreign_networks(path: Path) -> ForeignNetworks:
         **networks.info,
     }
     return networks
+
+
+def read_foreign_classifier(path: Path) -> ForeignNetworks:
+    """Read a file that holds one discriminator-like network, under ``D``: an official classifier.
+
+    Raises NetworkError for anything else.
+    """
+    tree = read_foreign_tree(path)
+    if not isinstance(tree, TFNetwork):
+        raise NetworkError(f"{path} is not one network: expected a published classifier")
+    try:
+        return convert_tf_discriminator(tree)
+    except NetworkError as error:
+        raise NetworkError(f"{path} is no attribute classifier: {error}") from None
 
 
 def describe_foreign(path: Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from stylecli.interop.conversion import (
     noise_maps,
     state_dict,
 )
-from stylecli.networks.config import StyleGAN1Config, make_config
+from stylecli.networks.stylegan1_config import StyleGAN1Config
 
 NORM_EPSILON = 1e-5
 LRMUL = 0.01
@@ -121,7 +121,7 @@ def _generator_config(variables: Variables) -> StyleGAN1Config:
 
 def _make_config(**fields: Any) -> StyleGAN1Config:
     try:
-        return make_config("f", norm_epsilon=NORM_EPSILON, **fields)
+        return StyleGAN1Config.named("f", norm_epsilon=NORM_EPSILON, **fields)
     except UsageError as error:
         raise NetworkError(f"its sizes make no sense: {error}") from None
 

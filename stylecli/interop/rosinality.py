@@ -31,7 +31,7 @@ from stylecli.interop.conversion import (
     noise_maps,
     state_dict,
 )
-from stylecli.networks.config import StyleGAN1Config, make_config
+from stylecli.networks.stylegan1_config import StyleGAN1Config
 
 SQRT2 = np.float32(np.sqrt(2.0))
 NORM_EPSILON = 1e-5
@@ -104,7 +104,7 @@ def _config(variables: Variables, blocks: int, activation: bool) -> StyleGAN1Con
     first = variables.take("style.1.linear.weight_orig", None, None)
     last = variables.take(f"style.{2 * layers - 1}.linear.weight_orig", None, None)
     try:
-        return make_config(
+        return StyleGAN1Config.named(
             "f", resolution=2 << blocks,
             channels=variables.take("generator.to_rgb.0.conv.weight_orig").shape[0],
             z_dim=first.shape[1], w_dim=last.shape[0], mapping_layers=layers,

@@ -13,7 +13,7 @@ import numpy as np
 from stylecli.errors import NetworkError
 from stylecli.interop.conversion import ForeignNetworks, Variables
 from stylecli.interop.trees import TFNetwork
-from stylecli.networks.config import StyleGAN1Config, make_config
+from stylecli.networks.stylegan1_config import StyleGAN1Config
 
 _FAMILIES = {"G_style": "f", "G_paper": "a"}
 _DISCRIMINATORS = ("D_basic", "D_paper")
@@ -88,7 +88,7 @@ def convert_tf_discriminator(network: TFNetwork) -> ForeignNetworks:
     if head.shape[2] == head.shape[3]:
         fields["mbstd_group_size"] = 0
     try:
-        config = make_config(
+        config = StyleGAN1Config.named(
             "f",
             **fields,
             blur=given.get("blur_filter", True) is not None and source.build != "D_paper",
@@ -172,9 +172,9 @@ def _config(G: _Source, D: _Source) -> StyleGAN1Config:
     try:
         if preset == "a":
             if fields.get("z_dim") is None:
-                fields["z_dim"] = make_config("a", **{**fields, "z_dim": 1}).fmaps(0)
+                fields["z_dim"] = StyleGAN1Config.named("a", **{**fields, "z_dim": 1}).fmaps(0)
             fields["D_label_mode"] = "auxiliary" if _swapped_up(G) else "ignore"
-        return make_config(preset, **fields)
+        return StyleGAN1Config.named(preset, **fields)
     except (ValueError, TypeError) as error:  # UsageError is a ValueError
         raise NetworkError(f"its settings make no sense: {error}") from None
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from stylecli.errors import UsageError
-from stylecli.networks.stylegan1 import Generator
+from stylecli.networks.model import Generator
 from stylecli.rendering import seed_noise
 from stylecli.sampling import (
     Psi,

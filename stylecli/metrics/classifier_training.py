@@ -32,8 +32,9 @@ from stylecli.metrics.classifiers import (
     save_classifiers,
 )
 from stylecli.metrics.fakes import Pictures, PictureSet, as_colour, level_for
-from stylecli.networks.config import StyleGAN1Config, make_config
-from stylecli.networks.stylegan1 import Discriminator
+from stylecli.networks.config import NetworkConfig
+from stylecli.networks.model import Discriminator
+from stylecli.networks.registry import make_config
 from stylecli.progress import Progress, silent
 
 SMALL_SIDE = 64  # up to here the small recipe is the default
@@ -47,7 +48,7 @@ class ClassifierRecipe:
     """How one attribute's network is built and trained."""
 
     resolution: int = 256  # pixels the networks look at
-    fmap_base: int = 8192  # widths, as in StyleGAN1Config
+    fmap_base: int = 8192  # widths, as in NetworkConfig
     fmap_max: int = 512
     images: int = 150_000  # shown in training, repeats counted
     batch: int = 8
@@ -243,7 +244,7 @@ def _fit(
             progress(step / steps, float(loss.detach()))
 
 
-def network_config(recipe: ClassifierRecipe, outputs: int) -> StyleGAN1Config:
+def network_config(recipe: ClassifierRecipe, outputs: int) -> NetworkConfig:
     """Return the discriminator's configuration with ``outputs`` logits and without stddev."""
     return make_config(
         "f",

@@ -21,12 +21,12 @@ from torch import Tensor
 from stylecli import __version__
 from stylecli.checkpoint import load_state, read_header, read_tensors, write_tensors
 from stylecli.errors import NetworkError, UsageError, WeightsError
-from stylecli.interop.tf_stylegan1 import convert_tf_discriminator
-from stylecli.interop.trees import TFNetwork, read_foreign_tree
+from stylecli.interop.families import read_foreign_classifier
 from stylecli.metrics.fakes import Pictures, over_white
-from stylecli.networks.config import StyleGAN1Config, config_from_dict
+from stylecli.networks.config import NetworkConfig
 from stylecli.networks.layers import box_average
-from stylecli.networks.stylegan1 import Discriminator
+from stylecli.networks.model import Discriminator
+from stylecli.networks.registry import build_discriminator, config_from_dict
 from stylecli.rendering import exact_kernels
 
 KIND = "attribute-classifiers"
@@ -78,7 +78,7 @@ class AttributeClassifier:
             )
         small = box_average(over_white(images), factor)
         chunks = torch.split(small, self._chunk())
-        logits = torch.cat([self.network.outputs(chunk, lod=0.0) for chunk in chunks])
+        logits = torch.cat([self.network.outputs(chunk) for chunk in chunks])
         if logits.shape[1] == 1:  # StyleGAN's metric: p = sigmoid(2a)
             logits = torch.cat([logits, -logits], dim=1)
         return torch.softmax(logits, dim=1)
@@ -212,11 +212,11 @@ def load_classifiers(path: Path | str) -> AttributeClassifiers:
         raise NetworkError(f"{path} has a damaged header: {error}") from None
 
 
-def new_classifier_network(config: StyleGAN1Config, seed: int) -> Discriminator:
+def new_classifier_network(config: NetworkConfig, seed: int) -> Discriminator:
     """Return a fresh network; the same seed gives the same weights, whatever was drawn before."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Discriminator(config)
+        return build_discriminator(config)
 
 
 def _read_one(
@@ -268,17 +268,12 @@ def load_official_classifiers(folder: Path) -> AttributeClassifiers:
 def _read_official(path: Path) -> AttributeClassifier:
     match = _OFFICIAL_NAME.fullmatch(path.name)
     name = match[2] if match else path.stem
-    tree = read_foreign_tree(path)
-    if not isinstance(tree, TFNetwork):
-        raise NetworkError(f"{path} is not one network: expected a published {CELEBA} file")
-    try:
-        foreign = convert_tf_discriminator(tree)
-    except NetworkError as error:
-        raise NetworkError(f"{path} is no attribute classifier: {error}") from None
+    foreign = read_foreign_classifier(path)
     network = new_classifier_network(foreign.config, 0)
     arrays = {f"D.{key}": torch.from_numpy(array) for key, array in foreign.networks["D"].items()}
     load_state(path, "D", network, arrays)
-    outputs = network.head.dense1.weight.shape[0]
+    side, channels = foreign.config.resolution, foreign.config.channels
+    outputs = network.outputs(torch.zeros(1, channels, side, side)).shape[1]
     if outputs != 1 or foreign.config.channels != 3:
         raise NetworkError(
             f"{path} has {outputs} logits for {foreign.config.channels} channels: expected one "

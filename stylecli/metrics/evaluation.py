@@ -39,7 +39,7 @@ from stylecli.metrics.planning import Samples, plan, plan_sets
 from stylecli.metrics.results import MetricResult
 from stylecli.metrics.separability_results import SHARE, judge_spaces, share_samples
 from stylecli.networks.bundle import Bundle
-from stylecli.networks.stylegan1 import Generator
+from stylecli.networks.model import Generator
 from stylecli.progress import Progress, silent
 from stylecli.rendering import Precision, check_precision, exact_kernels
 

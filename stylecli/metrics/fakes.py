@@ -16,7 +16,7 @@ from stylecli.data.codec import to_picture
 from stylecli.data.colours import WHITE, Colour, lay_over
 from stylecli.errors import DataError, UsageError
 from stylecli.images import to_uint8
-from stylecli.networks.stylegan1 import Generator
+from stylecli.networks.model import Generator
 from stylecli.rendering import device_of, prepare_synthesis
 
 Pictures = NDArray[np.uint8]
@@ -99,8 +99,7 @@ def draw_samples(
             torch.from_numpy(
                 np.stack([random.standard_normal(shape[1:], np.float32) for random in randoms])
             ).to(device)
-            for shape in G.synthesis.noise_shapes()
-            if G.config.use_noise
+            for shape in G.config.noise_shapes()
         ]
         with torch.inference_mode():
             c = torch.cat(given).to(device) if given else None

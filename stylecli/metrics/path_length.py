@@ -16,7 +16,7 @@ from torch import Tensor
 
 from stylecli.errors import UsageError
 from stylecli.metrics.fakes import LabelSource, over_white
-from stylecli.networks.stylegan1 import Generator
+from stylecli.networks.model import Generator
 from stylecli.progress import Progress, silent
 
 Distance = Callable[[Tensor, Tensor], Tensor]
@@ -136,10 +136,10 @@ def _endpoints(
         w0, w1 = G.mapping(torch.cat([z0, z1]).float().to(device), c).chunk(2)
         t = t.float().to(device)[:, :, None]  # [pairs, 1, 1]: the same t in every layer
         ws = torch.cat([torch.lerp(w0, w1, t), torch.lerp(w0, w1, t + setting.epsilon)])
-    if not G.config.use_noise:
+    if not G.config.has_noise:
         return ws, None
     noise = []
-    for shape in G.synthesis.noise_shapes():
+    for shape in G.config.noise_shapes():
         maps = np.stack([r.standard_normal(shape[1:], np.float32) for r in randoms])
         noise.append(torch.from_numpy(np.concatenate([maps, maps])).to(device))
     return ws, noise

@@ -15,7 +15,7 @@ from stylecli.metrics.metric_tasks import PathTask
 from stylecli.metrics.path_length import measure_path_distances, ppl_trim
 from stylecli.metrics.picture_measuring import Measuring
 from stylecli.metrics.results import MetricResult
-from stylecli.networks.stylegan1 import Generator
+from stylecli.networks.model import Generator
 
 NETWORK = "vgg16-lpips"
 

@@ -24,7 +24,7 @@ from stylecli.metrics.metric_tasks import (
 )
 from stylecli.metrics.path_length import PathSetting
 from stylecli.metrics.separability import PAPER_SAMPLES, Space
-from stylecli.networks.config import StyleGAN1Config
+from stylecli.networks.config import NetworkConfig
 from stylecli.rendering import Precision
 
 Samples = int | Mapping[str, int] | None
@@ -77,7 +77,7 @@ def plan(
     samples: Samples,
     *,
     dataset_size: int,
-    config: StyleGAN1Config,
+    config: NetworkConfig,
     gpu: bool,
     classifiers: AttributeClassifiers | None = None,
     psi: float = 1.0,
@@ -206,7 +206,7 @@ def _path_task(
 def _separability_tasks(
     name: str,
     asked: int | None,
-    config: StyleGAN1Config,
+    config: NetworkConfig,
     gpu: bool,
     classifiers: AttributeClassifiers | None,
     psi: float,

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from stylecli.errors import UsageError
 from stylecli.metrics.classifiers import AttributeClassifiers
 from stylecli.metrics.fakes import LabelSource, Sample, draw_samples
-from stylecli.networks.config import StyleGAN1Config
-from stylecli.networks.stylegan1 import Generator
+from stylecli.networks.config import NetworkConfig
+from stylecli.networks.model import Generator
 from stylecli.progress import Progress, silent
 from stylecli.rendering import device_of, exact_kernels
 from stylecli.statistics.linear_svm import fit_one_vs_rest, svm_classes
@@ -36,7 +36,7 @@ class SampleRows:
 
     def __init__(
         self,
-        config: StyleGAN1Config,
+        config: NetworkConfig,
         classifiers: AttributeClassifiers,
         spaces: Sequence[Space] = SPACES,
     ) -> None:

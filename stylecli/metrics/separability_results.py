@@ -12,7 +12,7 @@ from stylecli.metrics.metric_tasks import SeparabilityTask
 from stylecli.metrics.picture_measuring import Beside, Measuring
 from stylecli.metrics.results import MetricResult
 from stylecli.metrics.separability import SPACES, SampleRows, Separability, separability_of
-from stylecli.networks.config import StyleGAN1Config
+from stylecli.networks.config import NetworkConfig
 
 # The SVM is judged on the points it was fitted to, as in the paper: with few points for its
 # dimensions it learns them by heart. The paper has 195 kept pictures per dimension.
@@ -30,7 +30,7 @@ class SharedSamples:
 
 def share_samples(
     tasks: Sequence[SeparabilityTask],
-    config: StyleGAN1Config,
+    config: NetworkConfig,
     classifiers: AttributeClassifiers,
     identity: str,
 ) -> SharedSamples:
@@ -50,7 +50,7 @@ def share_samples(
 def judge_spaces(
     tasks: Sequence[SeparabilityTask],
     shared: SharedSamples,
-    config: StyleGAN1Config,
+    config: NetworkConfig,
     common: Mapping[str, Any],
     how: Measuring,
 ) -> list[MetricResult]:
@@ -81,7 +81,7 @@ def judge_spaces(
 def _result(
     task: SeparabilityTask,
     found: Separability,
-    config: StyleGAN1Config,
+    config: NetworkConfig,
     classifiers: AttributeClassifiers,
     common: Mapping[str, Any],
 ) -> MetricResult:

@@ -6,15 +6,16 @@ from typing import Any
 
 import torch
 
-from stylecli.networks.config import StyleGAN1Config, make_config
-from stylecli.networks.stylegan1 import Discriminator, Generator
+from stylecli.networks.config import NetworkConfig
+from stylecli.networks.model import Discriminator, Generator
+from stylecli.networks.registry import build_discriminator, build_generator, make_config
 
 
 @dataclass
 class Bundle:
     """Networks and what is known of them. Networks the source did not have are None."""
 
-    config: StyleGAN1Config
+    config: NetworkConfig
     G_ema: Generator | None = None  # the averaged generator: what pictures are made with
     G: Generator | None = None
     D: Discriminator | None = None
@@ -32,9 +33,9 @@ class Bundle:
 
 
 def new_network(preset: str = "f", *, seed: int = 0, **fields: Any) -> Bundle:
-    """Make freshly initialised networks of a paper configuration (``a`` to ``f`` and others).
+    """Make freshly initialised networks of a configuration: ``a`` to ``f``, ``traditional-8``, ...
 
-    ``fields`` replace fields of StyleGAN1Config: resolution, channels, z_dim, w_dim, label_dim,
+    ``fields`` replace fields of its family: resolution, channels, z_dim, w_dim, label_dim,
     mapping_layers, mapping_fmaps, fmap_base, fmap_max, fused_scale, mbstd_group_size, ... The same
     seed gives the same weights; the global random state is left alone. G_ema is an equal copy of
     G; all are in eval mode, on the CPU, in float32. Raises UsageError for bad names or values.
@@ -42,8 +43,8 @@ def new_network(preset: str = "f", *, seed: int = 0, **fields: Any) -> Bundle:
     config = make_config(preset, **fields)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        G = Generator(config)
-        D = Discriminator(config)
+        G = build_generator(config)
+        D = build_discriminator(config)
     G_ema = copy.deepcopy(G)
     for network in (G, D, G_ema):
         network.eval()

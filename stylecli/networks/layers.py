@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stylecli.errors import UsageError
+from stylecli.networks.config import NetworkConfig
 from stylecli.ops.activation import bias_act
 from stylecli.ops.convolution import convolve
 from stylecli.ops.dispatch import Route, route
@@ -142,14 +143,12 @@ def minibatch_stddev(x: Tensor, group_size: int) -> Tensor:
     return torch.cat([x, plane], dim=1)
 
 
-def split_lod(lod: float, resolution_log2: int) -> tuple[int, float]:
+def split_lod(config: NetworkConfig, lod: float) -> tuple[int, float]:
     """Split a level of detail into whole levels and the fading fraction; raise when out of range.
 
-    lod 0 is full resolution; ``resolution_log2 - 2`` shows the 4×4 block alone.
+    lod 0 is full resolution; ``config.deepest_lod`` shows the 4×4 block alone.
     """
-    deepest = resolution_log2 - 2
-    if not 0 <= lod <= deepest:
-        raise UsageError(f"lod {lod:g} is out of range: this network has 0 to {deepest}")
+    config.check_lod(lod)
     level = math.floor(lod)
     return level, lod - level
 

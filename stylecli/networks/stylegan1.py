@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stylecli.errors import UsageError
-from stylecli.networks.config import StyleGAN1Config
+from stylecli.networks import model
 from stylecli.networks.layers import (
     SQRT2,
     EqualConv2d,
@@ -27,22 +27,20 @@ from stylecli.networks.layers import (
     upscale_nearest,
     whole_precision,
 )
+from stylecli.networks.stylegan1_config import StyleGAN1Config
 from stylecli.ops.convolution import conv2d_downsample, upsample_conv2d
 from stylecli.ops.epilogue import style_epilogue
 from stylecli.ops.reference import pixel_norm
 from stylecli.ops.resampling import blur2d
 
-NOISE_MODES = ("const", "random", "none")
 
-
-class MappingNetwork(nn.Module):
+class MappingNetwork(model.MappingNetwork):
     """f: Z -> W, a stack of dense layers behind a normalisation of the input (§2 of the paper)."""
 
-    w_avg: Tensor
+    config: StyleGAN1Config
 
     def __init__(self, config: StyleGAN1Config) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         width = config.z_dim
         self.label_embedding: nn.Parameter | None = None
         if config.label_dim:
@@ -62,11 +60,7 @@ class MappingNetwork(nn.Module):
 
     def embed(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """Map latents [N, z_dim] (and labels [N, label_dim]) to w [N, w_dim], nothing else."""
-        if z.ndim != 2 or z.shape[1] != self.config.z_dim:
-            raise UsageError(
-                f"latents have shape {list(z.shape)}: this network needs [N, {self.config.z_dim}]"
-            )
-        check_labels(c, self.config.label_dim, len(z))
+        self.check_latents(z, c)
         x = z
         if self.config.label_dim and c is not None:
             c = c.to(z.dtype)
@@ -76,49 +70,6 @@ class MappingNetwork(nn.Module):
         for layer in self.layers:
             x = leaky_relu(layer(x))
         return x
-
-    @torch.no_grad()
-    def update_w_avg(self, w: Tensor) -> None:
-        """Move w_avg towards the mean of a batch w [N, w_dim]: lerp(mean, w_avg, w_avg_beta)."""
-        mean = w.detach().mean(dim=0).to(self.w_avg.dtype)
-        self.w_avg.copy_(lerp(mean, self.w_avg, self.config.w_avg_beta))
-
-    def broadcast(self, w: Tensor) -> Tensor:
-        """Repeat w [N, w_dim] for every layer: [N, num_ws, w_dim]."""
-        return w.unsqueeze(1).expand(-1, self.config.num_ws, -1)
-
-    def truncate(self, ws: Tensor, psi: float, cutoff: int | None = None) -> Tensor:
-        """Pull the first ``cutoff`` layers (None: all) towards w_avg: w_avg + psi·(w - w_avg)."""
-        if psi == 1.0:
-            return ws
-        if not self.config.has_w:
-            raise UsageError(
-                f"configuration {self.config.preset!r} has no intermediate latent space: "
-                "truncation needs one, use psi 1"
-            )
-        layers = torch.arange(ws.shape[1], device=ws.device)
-        strength = torch.full((ws.shape[1],), psi, dtype=ws.dtype, device=ws.device)
-        if cutoff is not None:
-            strength = torch.where(layers < cutoff, strength, torch.ones_like(strength))
-        return self.w_avg + (ws - self.w_avg) * strength.view(1, -1, 1)
-
-    def forward(
-        self,
-        z: Tensor,
-        c: Tensor | None = None,
-        *,
-        truncation_psi: float = 1.0,
-        truncation_cutoff: int | None = None,
-    ) -> Tensor:
-        """Map z [N, z_dim] to one latent per layer, ws [N, num_ws, w_dim].
-
-        In training mode also moves w_avg. Truncation acts on the first ``truncation_cutoff``
-        layers, None means all. Raises UsageError for wrong shapes or labels.
-        """
-        w = self.embed(z, c)
-        if self.training:
-            self.update_w_avg(w)
-        return self.truncate(self.broadcast(w), truncation_psi, truncation_cutoff)
 
 
 class SynthesisLayer(nn.Module):
@@ -198,13 +149,13 @@ class SynthesisLayer(nn.Module):
         )
 
 
-class SynthesisNetwork(nn.Module):
+class SynthesisNetwork(model.SynthesisNetwork):
     """g: one latent per layer -> image, growing by ``lod``; every resolution has its own toRGB."""
 
+    config: StyleGAN1Config
+
     def __init__(self, config: StyleGAN1Config) -> None:
-        super().__init__()
-        self.config = config
-        self.lod = 0.0  # the stored level of detail; 0 once fully grown
+        super().__init__(config)
         self.layers = nn.ModuleList()
         for index in range(config.num_layers):
             stage = index // 2 + 1  # block 2^r uses nf(r - 1)
@@ -214,11 +165,6 @@ class SynthesisNetwork(nn.Module):
             ToRGB(config.fmaps(r - 1), config.channels)
             for r in range(2, config.resolution_log2 + 1)
         )  # to_rgb[i] belongs to resolution 2^(i + 2)
-
-    def noise_shapes(self) -> list[tuple[int, int, int, int]]:
-        """Return the shape [1, 1, h, w] of every layer's noise map."""
-        sides = (2 ** (index // 2 + 2) for index in range(self.config.num_layers))
-        return [(1, 1, side, side) for side in sides]
 
     def forward(
         self,
@@ -239,9 +185,9 @@ class SynthesisNetwork(nn.Module):
         out the final upscaling: the image has side R / 2^floor(lod). Raises UsageError for bad
         arguments.
         """
-        self._check(ws, noise_mode, noise)
-        scales = self._noise_scales(noise_scale)
-        level, fade = split_lod(self.lod if lod is None else lod, self.config.resolution_log2)
+        self.check_inputs(ws, noise_mode, noise)
+        scales = self.layer_scales(noise_scale)
+        level, fade = split_lod(self.config, self.lod if lod is None else lod)
         depth = self.config.resolution_log2 - 1 - level  # blocks to run, 1 = 4×4 only
         x: Tensor | None = None
         before: Tensor | None = None  # features entering the last block
@@ -256,33 +202,6 @@ class SynthesisNetwork(nn.Module):
             if fade and before is not None:
                 image = lerp(image, upscale_nearest(self.to_rgb[depth - 2](before), 2), fade)
         return image if native else upscale_nearest(image, 2**level)
-
-    def _check(self, ws: Tensor, noise_mode: str, noise: Sequence[Tensor | None] | None) -> None:
-        wanted = (self.config.num_ws, self.config.w_out_dim)
-        if ws.ndim != 3 or tuple(ws.shape[1:]) != wanted:
-            raise UsageError(
-                f"ws have shape {list(ws.shape)}: this network needs [N, {wanted[0]}, {wanted[1]}]"
-            )
-        if noise_mode not in NOISE_MODES:
-            raise UsageError(f"noise mode {noise_mode!r} is not one of {', '.join(NOISE_MODES)}")
-        if noise is None or not self.config.use_noise:
-            return
-        if len(noise) != self.config.num_layers or any(
-            plane is not None and tuple(plane.shape) not in (shape, (len(ws), *shape[1:]))
-            for plane, shape in zip(noise, self.noise_shapes(), strict=True)
-        ):
-            raise UsageError(
-                f"noise does not fit: this network takes {self.config.num_layers} maps of shapes "
-                f"{[list(shape) for shape in self.noise_shapes()]}"
-            )
-
-    def _noise_scales(self, scale: float | Sequence[float]) -> list[float]:
-        count = self.config.num_layers
-        if isinstance(scale, int | float):
-            return [float(scale)] * count
-        if len(scale) != count:
-            raise UsageError(f"noise scales are {len(scale)}: this network has {count} layers")
-        return [float(value) for value in scale]
 
     def _noise(
         self,
@@ -306,49 +225,20 @@ class SynthesisNetwork(nn.Module):
         elif mode == "const":
             plane = cast(Tensor, self.layers[index].noise_const)
         else:
-            side = 2 ** (index // 2 + 2)
+            side = self.config.layer_side(index)
             plane = torch.randn(
                 (count, 1, side, side), generator=generator, dtype=like.dtype, device=like.device
             )
         return plane if scale == 1 else plane * scale
 
 
-class Generator(nn.Module):
+class Generator(model.Generator):
     """z -> image in two halves, ``mapping`` and ``synthesis``, that can be called apart."""
 
     def __init__(self, config: StyleGAN1Config) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.mapping = MappingNetwork(config)
         self.synthesis = SynthesisNetwork(config)
-
-    @property
-    def lod(self) -> float:
-        """The stored level of detail, 0 once fully grown."""
-        return self.synthesis.lod
-
-    @lod.setter
-    def lod(self, value: float) -> None:
-        split_lod(value, self.config.resolution_log2)
-        self.synthesis.lod = float(value)
-
-    def forward(
-        self,
-        z: Tensor,
-        c: Tensor | None = None,
-        *,
-        truncation_psi: float = 1.0,
-        truncation_cutoff: int | None = None,
-        noise_mode: str = "const",
-        noise: Sequence[Tensor | None] | None = None,
-        noise_scale: float | Sequence[float] = 1.0,
-        lod: float | None = None,
-    ) -> Tensor:
-        """Draw images [N, C, R, R] from z [N, z_dim]: synthesis of mapping, arguments of both."""
-        ws = self.mapping(z, c, truncation_psi=truncation_psi, truncation_cutoff=truncation_cutoff)
-        return self.synthesis(  # type: ignore[no-any-return]
-            ws, noise_mode=noise_mode, noise=noise, noise_scale=noise_scale, lod=lod
-        )
 
 
 class DiscriminatorBlock(nn.Module):
@@ -389,7 +279,7 @@ class DiscriminatorHead(nn.Module):
         return self.dense1(x)  # type: ignore[no-any-return]
 
 
-class Discriminator(nn.Module):
+class Discriminator(model.Discriminator):
     """D: image -> logit; positive means real.
 
     Labels, by ``config.D_label_mode``: ``select`` has one output per class and takes the labelled
@@ -397,10 +287,10 @@ class Discriminator(nn.Module):
     ``auxiliary`` has the score first and class logits behind it (the original Progressive GAN).
     """
 
+    config: StyleGAN1Config
+
     def __init__(self, config: StyleGAN1Config) -> None:
-        super().__init__()
-        self.config = config
-        self.lod = 0.0
+        super().__init__(config)
         r_max = config.resolution_log2
         outputs = {
             "select": max(config.label_dim, 1),
@@ -434,7 +324,7 @@ class Discriminator(nn.Module):
 
     def outputs(self, images: Tensor, *, lod: float | None = None) -> Tensor:
         """Return all outputs [N, outputs] of the last layer, before labels are looked at."""
-        level, fade = split_lod(self.lod if lod is None else lod, self.config.resolution_log2)
+        level, fade = split_lod(self.config, self.lod if lod is None else lod)
         images = self._at_level(images, level)
         if images.is_cpu:  # blurs ten times faster there; all features keep the layout
             images = images.contiguous(memory_format=torch.channels_last)

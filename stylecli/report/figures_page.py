@@ -10,7 +10,7 @@ from PIL import Image
 
 from stylecli import __version__
 from stylecli.images import encode_picture, shrink
-from stylecli.networks.config import PRESET_TEXTS, StyleGAN1Config
+from stylecli.networks.config import NetworkConfig
 from stylecli.provenance import remake_command
 from stylecli.report.content import Commands, Picture, Report, Section
 from stylecli.report.page import write_report
@@ -32,14 +32,14 @@ class Drawn:
 
 
 def write_figures_page(
-    path: Path, network: Path, digest: str, config: StyleGAN1Config, figures: Sequence[Drawn]
+    path: Path, network: Path, digest: str, config: NetworkConfig, figures: Sequence[Drawn]
 ) -> None:
     """Write one self-contained HTML page of figures, atomically; large sheets as previews."""
     facts = [
         ("network", network.name),
         ("resolution", f"{config.resolution} px"),
         ("layers", str(config.num_layers)),
-        ("configuration", f"{config.preset}: {PRESET_TEXTS.get(config.preset, 'its own')}"),
+        ("configuration", f"{config.preset}: {config.preset_text or 'its own'}"),
         ("SHA-256", f"{digest[:16]}…"),
     ]
     sections = [_section(drawn) for drawn in figures]

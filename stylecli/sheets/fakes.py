@@ -10,7 +10,7 @@ from torch import Tensor
 from stylecli.errors import UsageError
 from stylecli.images import WHITE, Pictures, enlarge, make_grid, shrink, visible_scale
 from stylecli.networks.bundle import Bundle
-from stylecli.networks.stylegan1 import Generator
+from stylecli.networks.model import Generator
 from stylecli.progress import Progress, silent
 from stylecli.rendering import NoiseMode, Precision, render
 from stylecli.sampling import Psi, generate, map_latents, seed_labels

@@ -13,8 +13,8 @@ from torch import Tensor
 from stylecli.errors import UsageError
 from stylecli.images import WHITE, Pictures, make_grid, visible_scale
 from stylecli.latents.walks import Method, follow_path, path_positions
-from stylecli.networks.config import StyleGAN1Config
-from stylecli.networks.stylegan1 import Generator
+from stylecli.networks.config import NetworkConfig
+from stylecli.networks.model import Generator
 from stylecli.progress import Progress, silent
 from stylecli.rendering import NoiseMode, Precision, render
 from stylecli.sampling import map_seeds, mix_ws
@@ -202,7 +202,7 @@ def name_faces(
     return Sources(ws, tuple(str(seed) for seed in faces))
 
 
-def check_styles(config: StyleGAN1Config) -> None:
+def check_styles(config: NetworkConfig) -> None:
     """Raise UsageError where a network has no styles to mix."""
     if not config.has_w:
         raise UsageError(
@@ -285,7 +285,7 @@ def draw_mixing_walk(
     return _frames(tops, pictures, across, _factor(G.config, across, scale))
 
 
-def mixing_walk_size(config: StyleGAN1Config, still: int, scale: int | None) -> tuple[int, int]:
+def mixing_walk_size(config: NetworkConfig, still: int, scale: int | None) -> tuple[int, int]:
     """Return (height, width) of the frames of a walk beside ``still`` faces, drawing none."""
     across = still + 1
     side = config.resolution * _factor(config, across, scale)
@@ -293,7 +293,7 @@ def mixing_walk_size(config: StyleGAN1Config, still: int, scale: int | None) -> 
     return 2 * side + gap, across * side + still * gap
 
 
-def _factor(config: StyleGAN1Config, across: int, scale: int | None) -> int:
+def _factor(config: NetworkConfig, across: int, scale: int | None) -> int:
     return scale or visible_scale(config.resolution * across, at_least=SCREEN)
 
 

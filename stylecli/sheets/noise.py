@@ -8,8 +8,8 @@ from torch import Tensor
 
 from stylecli.errors import UsageError
 from stylecli.images import Pictures, enlarge, visible_scale
-from stylecli.networks.config import StyleGAN1Config
-from stylecli.networks.stylegan1 import Generator
+from stylecli.networks.config import NetworkConfig
+from stylecli.networks.model import Generator
 from stylecli.progress import Progress, silent
 from stylecli.rendering import Precision, render
 from stylecli.sampling import Psi, map_seeds
@@ -106,7 +106,7 @@ def draw_noise_layers(
     return enlarge(sheet, scale or visible_scale(G.config.resolution))
 
 
-def noise_kinds(config: StyleGAN1Config) -> dict[str, list[float]]:
+def noise_kinds(config: NetworkConfig) -> dict[str, list[float]]:
     """Return the noise scales of every layer for ``all``, ``none``, ``fine`` and ``coarse``.
 
     Fine is the band of that name, 64 px and up in the paper; coarse is everything before it.
@@ -155,8 +155,8 @@ def _colours(picture: Pictures) -> Pictures:
     return picture[:, :, :3]
 
 
-def _check_noise(config: StyleGAN1Config) -> None:
-    if not config.use_noise:
+def _check_noise(config: NetworkConfig) -> None:
+    if not config.has_noise:
         raise UsageError(
             f"configuration {config.preset!r} has no noise inputs: train configuration e or later"
         )

@@ -16,8 +16,8 @@ import torch
 
 from stylecli.errors import UsageError
 from stylecli.images import Pictures, make_grid, shrink, visible_scale
-from stylecli.networks.config import StyleGAN1Config
-from stylecli.networks.stylegan1 import Generator
+from stylecli.networks.config import NetworkConfig
+from stylecli.networks.model import Generator
 from stylecli.progress import Progress, silent
 from stylecli.rendering import NoiseMode, Precision, render
 from stylecli.sampling import Psi, map_seeds, mix_ws
@@ -165,17 +165,17 @@ def find_figures(words: Sequence[str]) -> list[Figure]:
     return [figure for figure in FIGURES if not words or figure.key in chosen]
 
 
-def describe_lack(figure: Figure, config: StyleGAN1Config) -> str:
+def describe_lack(figure: Figure, config: NetworkConfig) -> str:
     """Say why a network cannot be shown in a figure; empty where it can."""
     if figure.needs == "w" and not config.has_w:
         return f"configuration {config.preset!r} has no intermediate latent space w"
-    if figure.needs == "noise" and not config.use_noise:
+    if figure.needs == "noise" and not config.has_noise:
         return f"configuration {config.preset!r} has no noise inputs"
     return ""
 
 
 def figure_settings(
-    figure: Figure, config: StyleGAN1Config, overrides: Mapping[str, Any]
+    figure: Figure, config: NetworkConfig, overrides: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return a figure's settings for a network: the published ones, then what was asked for.
 

@@ -7,8 +7,8 @@ from torch import Tensor
 from stylecli.errors import UsageError
 from stylecli.images import Pictures, make_grid, visible_scale
 from stylecli.latents.walks import USUAL, Motion, Route, moving_noise, walk_ws
-from stylecli.networks.config import StyleGAN1Config
-from stylecli.networks.stylegan1 import Generator
+from stylecli.networks.config import NetworkConfig
+from stylecli.networks.model import Generator
 from stylecli.rendering import NoiseMode, Precision, render
 from stylecli.sampling import Psi
 
@@ -74,14 +74,14 @@ def draw_walk(
     return _moments(pictures, cells, columns, _factor(G.config, grid, scale))
 
 
-def walk_size(config: StyleGAN1Config, grid: tuple[int, int], scale: int | None) -> tuple[int, int]:
+def walk_size(config: NetworkConfig, grid: tuple[int, int], scale: int | None) -> tuple[int, int]:
     """Return (height, width) of the frames that ``draw_walk`` yields, without drawing any."""
     columns, rows = grid
     side = config.resolution * _factor(config, grid, scale)
     return rows * side, columns * side
 
 
-def _factor(config: StyleGAN1Config, grid: tuple[int, int], scale: int | None) -> int:
+def _factor(config: NetworkConfig, grid: tuple[int, int], scale: int | None) -> int:
     return scale or visible_scale(config.resolution * max(grid), at_least=SCREEN)
 
 

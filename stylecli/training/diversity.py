@@ -9,7 +9,7 @@ from torch import Tensor
 from stylecli.data.reader import Dataset
 from stylecli.images import from_uint8
 from stylecli.networks.layers import box_average
-from stylecli.networks.stylegan1 import Generator
+from stylecli.networks.model import Generator
 from stylecli.sampling import seed_latents
 from stylecli.training.schedule import Stage
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from stylecli.distributed import Ranks
-from stylecli.networks.config import StyleGAN1Config
+from stylecli.networks.config import NetworkConfig
 from stylecli.training.schedule import Stage
 
 
@@ -85,7 +85,7 @@ class DrawSource:
     """Draws from the streams of a run."""
 
     def __init__(
-        self, config: StyleGAN1Config, streams: Streams, ranks: Ranks, label_table: Tensor | None
+        self, config: NetworkConfig, streams: Streams, ranks: Ranks, label_table: Tensor | None
     ) -> None:
         """``label_table`` [N, label_dim] holds the dataset's labels, which G draws from."""
         self.config, self.streams, self.ranks = config, streams, ranks
@@ -106,15 +106,16 @@ class DrawSource:
         if config.label_dim and labels is None:
             labels = self._labels(stage.batch, position)
         latents = (stage.batch, config.z_dim)
-        active = config.num_layers - 2 * stage.level
-        crossover = active
+        active = config.layers_at(stage.level)
+        styles = config.num_ws - (config.num_layers - active)  # in use
+        crossover = styles
         if config.has_w and config.style_mixing_prob:
-            crossover = self._crossover(active, position)
+            crossover = self._crossover(styles, position)
         second_z = None
-        if crossover < active:
+        if crossover < styles:
             second_z = self._normal(latents, Purpose.LATENTS, position, 1)
         noise: list[Tensor | None] | None = None
-        if config.use_noise:
+        if config.has_noise:
             noise = [
                 self._normal((stage.batch, *shape[1:]), Purpose.NOISE, position, index)
                 if index < active

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from stylecli.errors import UsageError
-from stylecli.networks.config import StyleGAN1Config
+from stylecli.networks.config import NetworkConfig
 
 
 class FlatParameters:
@@ -135,7 +135,7 @@ class LossScaler:
             self.scale, self.good_steps = float(state["scale"]), int(state["good_steps"])
 
 
-def frozen_layers(config: StyleGAN1Config, count: int, resolution: int) -> list[str]:
+def frozen_layers(config: NetworkConfig, count: int, resolution: int) -> list[str]:
     """Return the names of D's first ``count`` layers for pictures of ``resolution`` pixels.
 
     Freeze-D (Mo, Cho, Shin 2020, "Freeze the Discriminator: a Simple Baseline for Fine-Tuning

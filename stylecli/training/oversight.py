@@ -12,7 +12,7 @@ import torch
 from stylecli.data.reader import Dataset
 from stylecli.images import Pictures
 from stylecli.networks.bundle import Bundle
-from stylecli.networks.stylegan1 import Generator
+from stylecli.networks.model import Generator
 from stylecli.training import measuring, retention, run_folder
 from stylecli.training.diversity import DiversityGauge
 from stylecli.training.rollback import MAX_ROLLBACKS, rollback_source

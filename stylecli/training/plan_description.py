@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from stylecli.networks.config import PRESET_TEXTS as CONFIG_TEXTS
-from stylecli.networks.config import PRESETS as CONFIGS
-from stylecli.networks.config import StyleGAN1Config
+from stylecli.networks.config import NetworkConfig
+from stylecli.networks.registry import build_discriminator, build_generator
 from stylecli.training.config import TrainingConfig
 from stylecli.training.presets import Derived, TrainingPlan, show_value
 from stylecli.training.schedule import PlannedStage, list_stages
@@ -45,7 +44,7 @@ def describe_plan(plan: TrainingPlan) -> PlanDescription:
     network = [
         Derived(item.name, show_value(getattr(plan.network, item.name)),
                 _network_reason(plan, item.name, reasons))
-        for item in fields(StyleGAN1Config)
+        for item in fields(plan.network)
     ]  # fmt: skip
     training = [
         Derived(item.name, _shown_training(plan.training, item.name),
@@ -60,14 +59,12 @@ def describe_plan(plan: TrainingPlan) -> PlanDescription:
     )
 
 
-def count_parameters(config: StyleGAN1Config) -> dict[str, int]:
+def count_parameters(config: NetworkConfig) -> dict[str, int]:
     """Return how many numbers G and D learn, without holding any of them."""
     import torch
 
-    from stylecli.networks.stylegan1 import Discriminator, Generator
-
     with torch.device("meta"):
-        networks = {"G": Generator(config), "D": Discriminator(config)}
+        networks = {"G": build_generator(config), "D": build_discriminator(config)}
     return {
         name: sum(parameter.numel() for parameter in network.parameters())
         for name, network in networks.items()
@@ -79,14 +76,14 @@ def _network_reason(plan: TrainingPlan, name: str, reasons: Mapping[str, str]) -
     if name in plan.given:
         return "asked for"
     if name == "preset":
-        return CONFIG_TEXTS.get(config, "")
+        return plan.network.preset_text
     if name == "label_dim" and not plan.network.label_dim:
         return "trained without classes"
     if name in _FROM_DATASET:
         return _FROM_DATASET[name]
     if name in reasons:
         return reasons[name]
-    if name in CONFIGS.get(config, {}):
+    if name in plan.network.preset_fields:
         return f"what makes configuration {config}"
     return "the paper's"
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stylecli.errors import UsageError
-from stylecli.networks.config import PRESETS, StyleGAN1Config, make_config
+from stylecli.networks.config import NetworkConfig
+from stylecli.networks.registry import make_config
 from stylecli.training.config import TrainingConfig
 from stylecli.training.preset_reasons import PRESET_TEXTS, derived_reason
 from stylecli.training.published import (
@@ -43,7 +44,7 @@ class Derived:
 class TrainingPlan:
     """All that a run is started with, and how it came about."""
 
-    network: StyleGAN1Config
+    network: NetworkConfig
     training: TrainingConfig
     ranks: int
     derived: tuple[Derived, ...]
@@ -202,7 +203,7 @@ def _small(
         "z_dim": 64, "w_dim": 64, "mapping_fmaps": 64,
         "fmap_base": max(256, 8 * resolution), "fmap_max": 64,
     }  # fmt: skip
-    if "mapping_layers" not in PRESETS.get(config, {}):
+    if "mapping_layers" not in make_config(config).preset_fields:
         network["mapping_layers"] = 4  # elsewhere the depth is what the configuration is about
     training = {
         "total_kimg": total, "hold_kimg": SMALL_PHASE_SHARE * total,

@@ -18,7 +18,8 @@ from typing import Any
 from stylecli import __version__, files
 from stylecli.data.ownership import LOCK_FILE, OwnerLock
 from stylecli.errors import DataError, NetworkError, UsageError
-from stylecli.networks.config import StyleGAN1Config, config_from_dict
+from stylecli.networks.config import NetworkConfig
+from stylecli.networks.registry import config_from_dict
 from stylecli.training.config import TrainingConfig, training_from_dict
 from stylecli.workspace import (
     CHECKPOINT_FILE,
@@ -53,7 +54,7 @@ class Origin:
 class RunSettings:
     """What a run was started with; equal settings on equal data are the same run."""
 
-    network: StyleGAN1Config
+    network: NetworkConfig
     training: TrainingConfig
     dataset: Path  # where it lies now
     dataset_digest: str

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from stylecli.errors import UsageError
-from stylecli.networks.config import StyleGAN1Config
+from stylecli.networks.config import NetworkConfig
 from stylecli.training.config import TrainingConfig
 from stylecli.training.published import TICK_KIMG
 
@@ -148,19 +148,15 @@ def list_stages(config: TrainingConfig, resolution: int) -> list[PlannedStage]:
     return stages
 
 
-def image_cost(network: StyleGAN1Config, config: TrainingConfig, stage: StageKey) -> float:
+def image_cost(network: NetworkConfig, config: TrainingConfig, stage: StageKey) -> float:
     """Return the work of one image at a stage, in units that only ratios have a meaning of.
 
-    The sum over all layers of values computed, pixels times feature maps, each costing as much as
-    512 of its multiplications, and a constant for what every layer of a step costs by itself.
+    The work of the layers, and a constant for what every layer of a step costs by itself.
     """
     side, fading = stage
     batch = batch_at(config, side)
-    work = 0.0
-    for r in range(2, side.bit_length()):
-        maps = network.fmaps(r - 1)
-        work += 4**r * maps * (1 + 9 * maps / 512)
-    layers = 2 * (side.bit_length() - 2)
+    work = network.training_work(side)
+    layers = network.layers_at((network.resolution // side).bit_length() - 1)
     return work * (1.05 if fading else 1.0) + _FIXED_VALUES * layers / batch
 
 
@@ -175,7 +171,7 @@ class TimeLeft:
     def __init__(
         self,
         config: TrainingConfig,
-        network: StyleGAN1Config,
+        network: NetworkConfig,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.config, self.network, self._clock = config, network, clock

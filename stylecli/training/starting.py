@@ -15,7 +15,7 @@ from stylecli.checkpoint import load_network, network_digest, read_header, save_
 from stylecli.data.reader import Dataset
 from stylecli.errors import NetworkError, UsageError
 from stylecli.networks.bundle import Bundle
-from stylecli.networks.config import make_config
+from stylecli.networks.registry import make_config
 from stylecli.training.config import TrainingConfig, training_from_dict
 from stylecli.training.presets import Derived, TrainingPlan, plan_training, show_value
 from stylecli.training.run_folder import Origin, RunSettings, create_run, load_settings, making

@@ -144,7 +144,7 @@ class TrainingStep:
         """Do it in ``passes`` passes."""
         reals = process_reals(real_images.to(self.device, non_blocking=True), stage.fade)
         labels = None if real_labels is None else real_labels.to(self.device)
-        shapes = self.G.synthesis.noise_shapes()
+        shapes = self.G.config.noise_shapes()
         share = self.config.share_fakes
         # A step has two draws: even stream positions belong to D, odd ones to G.
         draws = self.draws.fakes(stage, 2 * step, shapes, None if share else labels)

@@ -8,15 +8,18 @@ import itertools
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from stylecli.errors import UsageError
 from stylecli.networks.bundle import Bundle, new_network
-from stylecli.networks.config import StyleGAN1Config
+from stylecli.networks.config import NetworkConfig
 from stylecli.networks.layers import SQRT2
+from stylecli.networks.stylegan1_config import StyleGAN1Config
 
 Outcome = Literal["taken over", "resized", "initialised", "left out"]
 Outcomes = dict[str, dict[str, Outcome]]  # network name -> parameter name -> outcome
@@ -43,10 +46,12 @@ class Transfer:
     outcomes: Outcomes
 
 
-def same_architecture(one: StyleGAN1Config, other: StyleGAN1Config) -> bool:
+def same_architecture(one: NetworkConfig, other: NetworkConfig) -> bool:
     """Whether the weights of one network fit the other as they are."""
-    free = {name: getattr(other, name) for name in FREE_FIELDS}
-    return replace(one, **free) == other
+    if one.family != other.family:
+        return False
+    names = {field.name for field in fields(one)} & set(FREE_FIELDS)
+    return replace(one, **{name: getattr(other, name) for name in names}) == other
 
 
 def grown_resolution(net: Bundle) -> int:
@@ -55,13 +60,22 @@ def grown_resolution(net: Bundle) -> int:
     return net.config.resolution >> -int(-lod // 1)
 
 
-def transfer_networks(source: Bundle, config: StyleGAN1Config, *, seed: int) -> Transfer:
+def transfer_networks(source: Bundle, config: NetworkConfig, *, seed: int) -> Transfer:
     """Return networks of ``config`` with all weights of ``source`` that fit or can be made to.
+
+    Between networks of StyleGAN's own layers much can be made to fit, in other families only equal
+    shapes do. Raises UsageError for a source of another family.
 
     What is new is initialised as ``new_network`` does with ``seed``, equally in G and G_ema. A
     generator that the source lacks is its other one. The networks' lod is where the source's are
     trained: new resolutions are still to grow.
     """
+    if source.config.family != config.family:
+        raise UsageError(
+            f"the source is a {source.config.family} network and configuration {config.preset!r} "
+            f"is {config.family}: weights go to networks of their own family, so give a --config "
+            "of that"
+        )
     values = config.to_dict()
     values.pop("family")
     fresh = new_network(values.pop("preset"), seed=seed, **values)
@@ -81,8 +95,8 @@ def transfer_networks(source: Bundle, config: StyleGAN1Config, *, seed: int) -> 
 def _fill(
     target: nn.Module,
     network: nn.Module | None,
-    before: StyleGAN1Config,
-    after: StyleGAN1Config,
+    before: NetworkConfig,
+    after: NetworkConfig,
     seed: int,
 ) -> dict[str, Outcome]:
     """Put a network's weights into a fresh one; return what became of each parameter."""
@@ -92,16 +106,19 @@ def _fill(
     given: Mapping[str, Tensor] = {
         name: tensor.detach().float() for name, tensor in network.state_dict().items()
     }
-    adapted, now = _adapt(dict(given), before, after, seed)
+    adapted, resized = dict(given), None
+    if isinstance(before, StyleGAN1Config) and isinstance(after, StyleGAN1Config):
+        adapted, now = _adapt(adapted, before, after, seed)
+        resized = partial(resize_parameter, before=now, after=after)
     filled: dict[str, Tensor] = {}
     outcomes: dict[str, Outcome] = {}
     for name, fresh in state.items():
-        if name not in adapted:
+        if name not in adapted or (resized is None and adapted[name].shape != fresh.shape):
             filled[name], outcomes[name] = fresh, "initialised"
             continue
         tensor = adapted[name]
-        if tensor.shape != fresh.shape:
-            tensor = resize_parameter(name, tensor, fresh, now, after)
+        if resized is not None and tensor.shape != fresh.shape:
+            tensor = resized(name, tensor, fresh)
         filled[name] = tensor
         unchanged = name in given and tensor is given[name]
         outcomes[name] = "taken over" if unchanged else "resized"
@@ -417,7 +434,7 @@ class TransferRow:
 
 
 def describe_transfer(
-    outcomes: Outcomes, before: StyleGAN1Config, after: StyleGAN1Config
+    outcomes: Outcomes, before: NetworkConfig, after: NetworkConfig
 ) -> list[TransferRow]:
     """Return the table of a transfer from ``before`` to ``after``."""
     rows: list[TransferRow] = []
@@ -432,7 +449,7 @@ def describe_transfer(
 
 
 def _network_rows(
-    name: str, outcomes: dict[str, Outcome], before: StyleGAN1Config, after: StyleGAN1Config
+    name: str, outcomes: dict[str, Outcome], before: NetworkConfig, after: NetworkConfig
 ) -> list[TransferRow]:
     fates: dict[tuple[str, int], set[Outcome]] = {}
     for parameter, outcome in outcomes.items():
@@ -489,8 +506,8 @@ def _why_changed(
     kind: str,
     sides: list[int],
     outcome: Outcome,
-    before: StyleGAN1Config,
-    after: StyleGAN1Config,
+    before: NetworkConfig,
+    after: NetworkConfig,
 ) -> str:
     """Say what made a part change; empty for what did not."""
     if outcome == "taken over":
@@ -514,6 +531,6 @@ def _why_changed(
     causes += [
         f"{name} {getattr(before, name)} to {getattr(after, name)}"
         for name in (*latents, *features)
-        if getattr(before, name) != getattr(after, name)
+        if getattr(before, name, None) != getattr(after, name, None)
     ]
     return ", ".join(causes)

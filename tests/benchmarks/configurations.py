@@ -30,7 +30,7 @@ from stylecli.metrics.classifier_training import cached_path, default_recipe, tr
 from stylecli.metrics.classifiers import AttributeClassifiers
 from stylecli.metrics.evaluation import evaluate
 from stylecli.networks.bundle import Bundle
-from stylecli.networks.config import PRESET_TEXTS
+from stylecli.networks.stylegan1_config import PRESETS
 from stylecli.training.run_folder import load_settings
 from stylecli.workspace import newest_snapshot
 
@@ -87,7 +87,7 @@ def measure_all(
     """Measure what is not in ``results`` yet, saving after each run."""
     dataset = open_dataset(arguments.dataset)
     classifiers = own_classifiers(dataset, arguments.attributes)
-    for name in arguments.only or PRESET_TEXTS:
+    for name in arguments.only or PRESETS:
         run = arguments.runs / name
         snapshot = newest_snapshot(run) if run.is_dir() else None
         if snapshot is None:
@@ -205,7 +205,7 @@ def write_tables(results: Results) -> str:
 
 def _table_1(results: Results) -> list[str]:
     rows = [
-        (name, PRESET_TEXTS[name], results[name]["loss"], _kid(results, name))
+        (name, PRESETS[name].text, results[name]["loss"], _kid(results, name))
         for name in TABLE_1 if name in results
     ]  # fmt: skip
     return _table("As Table 1: quality", ("config", "what", "loss", "KID × 1000"), rows)

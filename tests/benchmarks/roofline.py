@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from stylecli.networks.config import StyleGAN1Config
+from stylecli.networks.stylegan1_config import StyleGAN1Config
 from stylecli.ops.cuda.calls import plane_shape
 from stylecli.ops.epilogue import style_epilogue
 from stylecli.ops.reference import (

@@ -22,7 +22,7 @@ from stylecli.data.reader import Dataset, open_dataset
 from stylecli.data.writer import DatasetWriter
 from stylecli.errors import Interrupted
 from stylecli.networks.bundle import Bundle
-from stylecli.networks.config import make_config
+from stylecli.networks.registry import make_config
 from stylecli.training.config import TrainingConfig
 from stylecli.training.loop import TrainingLoop
 from stylecli.training.run_folder import RunSettings, create_run, read_statistics

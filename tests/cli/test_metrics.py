@@ -285,7 +285,7 @@ def classifier_file(tmp_path):
         new_classifier_network,
         save_classifiers,
     )
-    from stylecli.networks.config import StyleGAN1Config
+    from stylecli.networks.stylegan1_config import StyleGAN1Config
 
     config = StyleGAN1Config(resolution=16, fmap_base=64, fmap_max=8, mbstd_group_size=1)
     one = AttributeClassifier("shade", ("dark", "bright"), new_classifier_network(config, 0))

@@ -95,7 +95,7 @@ def test_separability_is_measured_with_classifiers_and_left_out_without(
         new_classifier_network,
         save_classifiers,
     )
-    from stylecli.networks.config import StyleGAN1Config
+    from stylecli.networks.stylegan1_config import StyleGAN1Config
 
     config = StyleGAN1Config(resolution=16, fmap_base=64, fmap_max=8, mbstd_group_size=1)
     network = new_classifier_network(config, 0)

@@ -101,7 +101,7 @@ def safetensors(header: object, body: bytes = b"") -> bytes:
 
 def claims_a_giant() -> bytes:
     """Return a file of ours whose configuration needs gigabytes that it does not have."""
-    from stylecli.networks.config import StyleGAN1Config
+    from stylecli.networks.stylegan1_config import StyleGAN1Config
 
     config = StyleGAN1Config(fmap_base=1 << 20, fmap_max=16_384, w_dim=16_384).to_dict()
     metadata = {"stylecli": json.dumps({"format": 1, "config": config})}

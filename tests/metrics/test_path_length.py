@@ -49,9 +49,6 @@ class _Linear(torch.nn.Module):
         self.mapping = self._map
         self.drawn = []
 
-    def noise_shapes(self):
-        return [(1, 1, 4, 4)]
-
     def _map(self, z, c=None):
         self.drawn.append(z)
         return z[:, None, :].expand(-1, 2, -1)
@@ -74,7 +71,7 @@ def test_a_linear_generator_has_a_closed_form(tiny_network):
 def test_both_ends_share_noise_and_pairs_do_not(tiny_network):
     G = _Linear(tiny_network.config)
     measure_path_distances(G, squared_difference, PathSetting(), samples=2, batch=2)
-    (maps,) = G.noise
+    maps = G.noise[0]
     assert maps.shape == (4, 1, 4, 4)
     assert torch.equal(maps[:2], maps[2:]) and not torch.equal(maps[0], maps[1])
 

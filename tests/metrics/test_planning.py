@@ -9,7 +9,7 @@ from stylecli.errors import UsageError
 from stylecli.metrics import planning
 from stylecli.metrics.classifiers import CELEBA, AttributeClassifier, AttributeClassifiers
 from stylecli.metrics.planning import NAMES, plan
-from stylecli.networks.config import make_config
+from stylecli.networks.registry import make_config
 
 
 def planned(names, samples=None, **facts):

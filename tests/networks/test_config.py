@@ -6,7 +6,8 @@ import pytest
 
 from stylecli.errors import UsageError
 from stylecli.networks.bundle import new_network
-from stylecli.networks.config import PRESETS, config_from_dict, make_config
+from stylecli.networks.registry import config_from_dict, make_config
+from stylecli.networks.stylegan1_config import PRESETS
 
 
 @pytest.mark.parametrize("preset", PRESETS)

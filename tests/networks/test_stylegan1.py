@@ -14,8 +14,9 @@ from stylecli.checkpoint import load_network
 from stylecli.errors import UsageError
 from stylecli.images import to_uint8
 from stylecli.networks.bundle import Bundle, new_network
-from stylecli.networks.config import PRESETS, make_config
+from stylecli.networks.registry import make_config
 from stylecli.networks.stylegan1 import Discriminator, Generator
+from stylecli.networks.stylegan1_config import PRESETS
 from tests.conftest import FIXTURES
 
 # ---- The generator
@@ -35,7 +36,7 @@ def test_every_configuration_draws_and_judges(
 
 
 def make_layers(preset: str) -> int:
-    return min(PRESETS[preset].get("mapping_layers", 8), 2)
+    return min(PRESETS[preset].fields.get("mapping_layers", 8), 2)
 
 
 def test_noise_modes_differ_and_none_equals_scale_zero(tiny_network: Any) -> None:
@@ -52,7 +53,7 @@ def test_noise_modes_differ_and_none_equals_scale_zero(tiny_network: Any) -> Non
 
 def test_noise_scale_per_layer_acts_on_its_layer_alone(tiny_network: Any) -> None:
     ws = tiny_network.G.mapping(torch.randn(1, 8))
-    maps = [torch.zeros(shape) for shape in tiny_network.G.synthesis.noise_shapes()]
+    maps = [torch.zeros(shape) for shape in tiny_network.G.config.noise_shapes()]
     maps[3] = torch.randn(maps[3].shape)
     scaled = tiny_network.G.synthesis(ws, noise=maps, noise_scale=[0, 0, 0, 0.5, 0, 0])
     maps[3] = maps[3] * 0.5

@@ -9,7 +9,7 @@ import torch
 import stylecli
 from stylecli.errors import UsageError
 from stylecli.images import Pictures
-from stylecli.networks.config import make_config
+from stylecli.networks.registry import make_config
 from stylecli.sheets.noise import draw_noise_detail, draw_noise_layers, noise_kinds
 
 

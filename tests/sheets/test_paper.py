@@ -9,7 +9,7 @@ import torch
 import stylecli
 from stylecli.errors import UsageError
 from stylecli.images import Pictures
-from stylecli.networks.config import make_config
+from stylecli.networks.registry import make_config
 from stylecli.progress import silent
 from stylecli.rendering import render
 from stylecli.sampling import map_latents, map_seeds, mix_ws

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stylecli.distributed import Ranks
-from stylecli.networks.config import make_config
+from stylecli.networks.registry import make_config
 from stylecli.training import calibration
 from stylecli.training.calibration import (
     budget_stages,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from stylecli.networks.bundle import new_network
-from stylecli.networks.config import PRESETS
+from stylecli.networks.stylegan1_config import PRESETS
 from stylecli.training.presets import TrainingPlan, plan_training
 from stylecli.training.schedule import list_stages, stage_at
 from stylecli.training.step import TrainingStep

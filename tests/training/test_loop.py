@@ -11,7 +11,7 @@ import torch
 
 from stylecli.data.reader import open_dataset
 from stylecli.errors import DataError, Interrupted, StyleCLIError, UsageError
-from stylecli.networks.config import make_config
+from stylecli.networks.registry import make_config
 from stylecli.training import launch
 from stylecli.training.config import TrainingConfig
 from stylecli.training.launch import rank_processes

@@ -12,7 +12,7 @@ from stylecli.checkpoint import read_header, read_tensors
 from stylecli.data.reader import Dataset, open_dataset
 from stylecli.errors import StyleCLIError
 from stylecli.networks.bundle import Bundle
-from stylecli.networks.config import make_config
+from stylecli.networks.registry import make_config
 from stylecli.training import rollback, watchdog
 from stylecli.training.config import TrainingConfig
 from stylecli.training.launch import rank_processes

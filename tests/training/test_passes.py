@@ -153,12 +153,12 @@ def test_draws_are_dealt_to_ranks_and_passes_alike(tiny_config_fields: dict[str,
     def latents(rank: int, count: int) -> torch.Tensor:
         step = TrainingStep(new_network(**tiny_config_fields), TrainingConfig(),
                             ranks=Ranks(rank, count))  # fmt: skip
-        return step.draws.fakes(STAGE, 7, step.G.synthesis.noise_shapes()).z
+        return step.draws.fakes(STAGE, 7, step.G.config.noise_shapes()).z
 
     whole = latents(0, 1)
     assert torch.equal(latents(1, 2), whole[1::2])
     step = TrainingStep(new_network(**tiny_config_fields), TrainingConfig())
-    draws = step.draws.fakes(STAGE, 7, step.G.synthesis.noise_shapes())
+    draws = step.draws.fakes(STAGE, 7, step.G.config.noise_shapes())
     assert torch.equal(draws.part(1, 4).z, whole[1::4])
     whole_noise: Any = draws.noise
     noise: Any = draws.part(1, 4).noise

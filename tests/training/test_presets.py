@@ -3,7 +3,8 @@
 import pytest
 
 from stylecli.errors import UsageError
-from stylecli.networks.config import PRESETS, make_config
+from stylecli.networks.registry import make_config
+from stylecli.networks.stylegan1_config import PRESETS
 from stylecli.training.presets import plan_training
 from stylecli.training.schedule import parse_by_resolution
 
@@ -12,7 +13,7 @@ from stylecli.training.schedule import parse_by_resolution
 def test_small_networks_keep_what_defines_their_configuration(config: str) -> None:
     plan = plan_training("small", config=config, resolution=32)
     wanted = make_config(config)
-    for field in PRESETS[config]:
+    for field in PRESETS[config].fields:
         assert getattr(plan.network, field) == getattr(wanted, field), field
 
 

@@ -8,7 +8,7 @@ import pytest
 from stylecli.checkpoint import read_header
 from stylecli.data.reader import open_dataset
 from stylecli.errors import NetworkError
-from stylecli.networks.config import make_config
+from stylecli.networks.registry import make_config
 from stylecli.training.config import TrainingConfig
 from stylecli.training.loop import TrainingLoop
 from stylecli.training.retention import keep_best, mend_best, read_best, remove_old_snapshots

@@ -11,7 +11,7 @@ import pytest
 from stylecli.data.ownership import LOCK_FILE, OwnerLock
 from stylecli.data.reader import open_dataset
 from stylecli.errors import DataError, UsageError
-from stylecli.networks.config import make_config
+from stylecli.networks.registry import make_config
 from stylecli.training.config import TrainingConfig
 from stylecli.training.run_folder import (
     RunSettings,

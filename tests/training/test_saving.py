@@ -15,7 +15,7 @@ from stylecli import checkpoint, files, images
 from stylecli.checkpoint import read_tensors
 from stylecli.data.reader import open_dataset
 from stylecli.errors import ExitCode, StyleCLIError
-from stylecli.networks.config import make_config
+from stylecli.networks.registry import make_config
 from stylecli.training import saving
 from stylecli.training.config import TrainingConfig
 from stylecli.training.loop import TrainingLoop

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from stylecli.errors import UsageError
-from stylecli.networks.config import make_config
+from stylecli.networks.registry import make_config
 from stylecli.training.config import TrainingConfig
 from stylecli.training.schedule import (
     ByResolution,

@@ -20,7 +20,8 @@ from torch.autograd import gradcheck, gradgradcheck
 from stylecli import ops
 from stylecli.errors import DeviceError
 from stylecli.networks.bundle import new_network
-from stylecli.networks.config import PRESETS, make_config
+from stylecli.networks.registry import make_config
+from stylecli.networks.stylegan1_config import PRESETS
 from stylecli.ops.cuda import calls
 from stylecli.ops.cuda.runtime import Launch
 from stylecli.ops.reference import ACTIVATIONS

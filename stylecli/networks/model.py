@@ -1,0 +1,207 @@
+"""What the networks of every family are: a generator in two halves, and a discriminator.
+
+Whoever draws, measures or trains takes these; a family derives its own and fills in the halves.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stylecli.errors import UsageError
+from stylecli.networks.config import NetworkConfig
+from stylecli.networks.layers import check_labels, lerp
+
+NOISE_MODES = ("const", "random", "none")
+
+
+class MappingNetwork(nn.Module):
+    """Latents z, and labels, to one latent per layer; a family fills in ``embed``.
+
+    Where ``config.has_w`` it also registers the buffer ``w_avg`` [w_out_dim].
+    """
+
+    config: NetworkConfig
+    w_avg: Tensor
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def embed(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        """Map latents [N, z_dim] (and labels [N, label_dim]) to w [N, w_out_dim], nothing else."""
+        raise NotImplementedError
+
+    def check_latents(self, z: Tensor, c: Tensor | None) -> None:
+        """Raise UsageError unless z is [N, z_dim] and c as check_labels says."""
+        if z.ndim != 2 or z.shape[1] != self.config.z_dim:
+            raise UsageError(
+                f"latents have shape {list(z.shape)}: this network needs [N, {self.config.z_dim}]"
+            )
+        check_labels(c, self.config.label_dim, len(z))
+
+    @torch.no_grad()
+    def update_w_avg(self, w: Tensor) -> None:
+        """Move w_avg, if any, towards the mean of w [N, w_dim]: lerp(mean, w_avg, w_avg_beta)."""
+        if "w_avg" in self._buffers:
+            mean = w.detach().mean(dim=0).to(self.w_avg.dtype)
+            self.w_avg.copy_(lerp(mean, self.w_avg, self.config.w_avg_beta))
+
+    def broadcast(self, w: Tensor) -> Tensor:
+        """Repeat w [N, w_dim] for every layer: [N, num_ws, w_dim]."""
+        return w.unsqueeze(1).expand(-1, self.config.num_ws, -1)
+
+    def truncate(self, ws: Tensor, psi: float, cutoff: int | None = None) -> Tensor:
+        """Pull the first ``cutoff`` layers (None: all) towards w_avg: w_avg + psi·(w - w_avg)."""
+        if psi == 1.0:
+            return ws
+        if not self.config.has_w:
+            raise UsageError(
+                f"configuration {self.config.preset!r} has no intermediate latent space: "
+                "truncation needs one, use psi 1"
+            )
+        layers = torch.arange(ws.shape[1], device=ws.device)
+        strength = torch.full((ws.shape[1],), psi, dtype=ws.dtype, device=ws.device)
+        if cutoff is not None:
+            strength = torch.where(layers < cutoff, strength, torch.ones_like(strength))
+        return self.w_avg + (ws - self.w_avg) * strength.view(1, -1, 1)
+
+    def forward(
+        self,
+        z: Tensor,
+        c: Tensor | None = None,
+        *,
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
+    ) -> Tensor:
+        """Map z [N, z_dim] to one latent per layer, ws [N, num_ws, w_dim].
+
+        In training mode also moves w_avg. Truncation acts on the first ``truncation_cutoff``
+        layers, None means all. Raises UsageError for wrong shapes or labels.
+        """
+        w = self.embed(z, c)
+        if self.training:
+            self.update_w_avg(w)
+        return self.truncate(self.broadcast(w), truncation_psi, truncation_cutoff)
+
+
+class SynthesisNetwork(nn.Module):
+    """One latent per layer to a picture: a family fills in ``forward``.
+
+    forward(ws, *, noise_mode="const", noise=None, noise_scale=1.0) takes ws [N, num_ws, w_out_dim]
+    and returns pictures [N, C, R, R], about -1 to 1. ``noise_mode``: const (stored maps), random,
+    none; ``noise`` overrides it with one [N or 1, 1, h, w] map (None: no noise) per layer;
+    ``noise_scale`` multiplies it, a number or one per layer. In growing families it also takes
+    ``lod`` (None: the stored one) and ``native``, which leaves pictures at R / 2^floor(lod).
+    """
+
+    config: NetworkConfig
+    lod: float = 0.0  # the stored level of detail of growing families; 0 once fully grown
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def check_inputs(
+        self, ws: Tensor, noise_mode: str, noise: Sequence[Tensor | None] | None
+    ) -> None:
+        """Raise UsageError for ws, a noise mode or noise maps that this network cannot take."""
+        wanted = (self.config.num_ws, self.config.w_out_dim)
+        if ws.ndim != 3 or tuple(ws.shape[1:]) != wanted:
+            raise UsageError(
+                f"ws have shape {list(ws.shape)}: this network needs [N, {wanted[0]}, {wanted[1]}]"
+            )
+        if noise_mode not in NOISE_MODES:
+            raise UsageError(f"noise mode {noise_mode!r} is not one of {', '.join(NOISE_MODES)}")
+        if noise is None or not self.config.has_noise:
+            return
+        shapes = self.config.noise_shapes()
+        if len(noise) != len(shapes) or any(
+            plane is not None and tuple(plane.shape) not in (shape, (len(ws), *shape[1:]))
+            for plane, shape in zip(noise, shapes, strict=True)
+        ):
+            raise UsageError(
+                f"noise does not fit: this network takes {len(shapes)} maps of shapes "
+                f"{[list(shape) for shape in shapes]}"
+            )
+
+    def layer_scales(self, scale: float | Sequence[float]) -> list[float]:
+        """Return the scale of every layer's noise; raise UsageError for another count of them."""
+        count = self.config.num_layers
+        if isinstance(scale, int | float):
+            return [float(scale)] * count
+        if len(scale) != count:
+            raise UsageError(f"noise scales are {len(scale)}: this network has {count} layers")
+        return [float(value) for value in scale]
+
+
+class Generator(nn.Module):
+    """z -> picture in two halves, which a family sets: ``mapping`` and ``synthesis``."""
+
+    mapping: MappingNetwork
+    synthesis: SynthesisNetwork
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    @property
+    def lod(self) -> float:
+        """The stored level of detail, 0 once fully grown and for what does not grow."""
+        return self.synthesis.lod
+
+    @lod.setter
+    def lod(self, value: float) -> None:
+        self.config.check_lod(value)
+        self.synthesis.lod = float(value)
+
+    def forward(
+        self,
+        z: Tensor,
+        c: Tensor | None = None,
+        *,
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
+        noise_mode: str = "const",
+        noise: Sequence[Tensor | None] | None = None,
+        noise_scale: float | Sequence[float] = 1.0,
+        lod: float | None = None,
+    ) -> Tensor:
+        """Draw images [N, C, R, R] from z [N, z_dim]: synthesis of mapping, arguments of both."""
+        ws = self.mapping(z, c, truncation_psi=truncation_psi, truncation_cutoff=truncation_cutoff)
+        return self.synthesis(  # type: ignore[no-any-return]
+            ws, noise_mode=noise_mode, noise=noise, noise_scale=noise_scale,
+            **asked_lod(self.config, lod),
+        )  # fmt: skip
+
+
+class Discriminator(nn.Module):
+    """D: picture -> logit; positive means real. A family fills in ``forward`` and ``outputs``.
+
+    forward(images, c=None) scores images [N, C, R, R]: logits [N, 1]; ``c`` is one-hot
+    [N, label_dim]. In growing families it also takes ``lod`` (None: the stored one) and images
+    at R / 2^floor(lod).
+    """
+
+    config: NetworkConfig
+    lod: float = 0.0  # as of the generator's synthesis
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def outputs(self, images: Tensor) -> Tensor:
+        """Return all outputs [N, outputs] of the last layer, before labels are looked at."""
+        raise NotImplementedError
+
+
+def asked_lod(config: NetworkConfig, lod: float | None) -> dict[str, Any]:
+    """Return the argument that asks synthesis for a level of detail; none where it is not given.
+
+    Raises UsageError for a level that the network does not have.
+    """
+    if lod is None:
+        return {}
+    config.check_lod(lod)
+    return {"lod": lod} if config.grows else {}

@@ -1,0 +1,94 @@
+"""Which families of networks there are, and which configuration belongs to which.
+
+A row is one family; everything that must know a family by name asks here. Standard library only:
+networks are named as ``module:Class`` and loaded when the first one is built.
+"""
+
+import copy
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stylecli.errors import UsageError
+from stylecli.networks.config import NetworkConfig
+from stylecli.networks.stylegan1_config import StyleGAN1Config
+
+if TYPE_CHECKING:
+    import torch
+
+    from stylecli.networks.model import Discriminator, Generator, SynthesisNetwork
+
+
+@dataclass(frozen=True)
+class Family:
+    """A row of the registry."""
+
+    config: type[NetworkConfig]
+    generator: str  # module:Class, called with a configuration
+    discriminator: str
+    frozen: str | None = None  # a quicker synthesis on a CPU, called with (synthesis, dtype)
+
+
+FAMILIES: dict[str, Family] = {
+    "stylegan1": Family(
+        config=StyleGAN1Config,
+        generator="stylecli.networks.stylegan1:Generator",
+        discriminator="stylecli.networks.stylegan1:Discriminator",
+        frozen="stylecli.networks.frozen:FrozenSynthesis",
+    ),
+}
+
+
+def list_presets() -> list[str]:
+    """Return the words that name a configuration, of all families."""
+    return [name for family in FAMILIES.values() for name in family.config.presets]
+
+
+def make_config(name: str, **overrides: Any) -> NetworkConfig:
+    """Return the named configuration with fields replaced; raise UsageError for unknown names."""
+    for family in FAMILIES.values():
+        if name.lower() in family.config.presets:
+            return family.config.named(name, **overrides)
+    raise UsageError(f"configuration {name!r} is unknown: expected one of {list_presets()}")
+
+
+def config_from_dict(values: Mapping[str, Any]) -> NetworkConfig:
+    """Rebuild a configuration written by ``to_dict``; raise UsageError when it is not one."""
+    values = dict(values)
+    name = values.pop("family", None)
+    family = FAMILIES.get(name) if isinstance(name, str) else None
+    if family is None:
+        raise UsageError(
+            f"network family {name!r} is unknown: this version knows {', '.join(FAMILIES)}"
+        )
+    family.config.check_types(values)
+    return family.config(**values)
+
+
+def build_generator(config: NetworkConfig) -> "Generator":
+    """Return a freshly initialised generator."""
+    generator: Generator = _load(FAMILIES[config.family].generator)(config)
+    return generator
+
+
+def build_discriminator(config: NetworkConfig) -> "Discriminator":
+    """Return a freshly initialised discriminator."""
+    discriminator: Discriminator = _load(FAMILIES[config.family].discriminator)(config)
+    return discriminator
+
+
+def freeze_synthesis(G: "Generator", dtype: "torch.dtype") -> "SynthesisNetwork":
+    """Return a copy of a generator's synthesis for drawing on a CPU, the quickest that there is.
+
+    ``dtype`` bfloat16 computes the large layers in it where the family's copy can.
+    """
+    name = FAMILIES[G.config.family].frozen
+    synthesis: SynthesisNetwork
+    synthesis = copy.deepcopy(G.synthesis) if name is None else _load(name)(G.synthesis, dtype)
+    return synthesis
+
+
+def _load(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
