@@ -8,6 +8,7 @@ torn by a crash, which would swallow the next one.
 """
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -36,8 +37,18 @@ _swept: set[str] = set()  # folders
 _held: set[int] = set()  # open scratch folders of this process
 
 
-class _FullDiskError(StyleCLIError):
-    """A disk was full while a file was written; ``room_for`` knows how much it needed."""
+class _FullDiskError(StyleCLIError, OSError):
+    """A disk was full while a file was written; ``room_for`` knows how much it needed.
+
+    An OSError too: whoever can do without the file, a cache, goes on as after any other.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.errno, self.strerror = errno.ENOSPC, os.strerror(errno.ENOSPC)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 @contextlib.contextmanager

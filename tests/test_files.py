@@ -308,3 +308,12 @@ def test_a_full_disk_names_the_file_and_the_need(tmp_path: Path, monkeypatch: An
         os.truncate(temporary, 500)
         raise OSError(errno.EDQUOT, "Disk quota exceeded")
     assert not list(tmp_path.iterdir())
+
+
+def test_whoever_can_do_without_a_file_goes_on_when_the_disk_is_full(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="the disk is full") as caught, replacing(tmp_path / "a.npz"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    assert isinstance(caught.value, StyleCLIError)
+    assert caught.value.strerror == "No space left on device"
+    assert str(caught.value).startswith("the disk is full: ")
