@@ -11,10 +11,9 @@ from stylecli.cli.output import Output
 from stylecli.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from stylecli.data.alignment.cropping import Face
     from stylecli.data.alignment.ffhq import FfhqReport
-    from stylecli.data.alignment.found_faces import FoundFaces
-    from stylecli.data.alignment.photographs import Photograph
+    from stylecli.data.alignment.geometry import Face
+    from stylecli.data.alignment.photographs import FoundFaces, Photograph
     from stylecli.data.preparation import Skipped
     from stylecli.data.sources.base import Source
 
@@ -102,8 +101,8 @@ def owned_folder(request: Request) -> Iterator[None]:
 
 def claim(request: Request) -> None:
     """Refuse a folder that holds other faces before any work is done."""
-    from stylecli.data.alignment.cropping import AlignSettings
-    from stylecli.data.alignment.faces import claim_folder
+    from stylecli.data.alignment.aligning import claim_folder
+    from stylecli.data.alignment.geometry import AlignSettings
 
     if request.pictures:
         settings = AlignSettings(request.size, padding=request.padding, rotate=request.rotate)
@@ -112,9 +111,8 @@ def claim(request: Request) -> None:
 
 def check_dataset(faces: "Sequence[Face]", request: Request) -> None:
     """Refuse a dataset of other faces before the pictures of its own are replaced."""
-    from stylecli.data.alignment.aligned_folder import AlignedFolder
-    from stylecli.data.alignment.cropping import AlignSettings
-    from stylecli.data.alignment.records import RECORDS_FILE, read_records
+    from stylecli.data.alignment.aligned_folder import RECORDS_FILE, AlignedFolder, read_records
+    from stylecli.data.alignment.geometry import AlignSettings
     from stylecli.data.reader import open_dataset
 
     out, folder = request.dataset, request.folder
@@ -156,16 +154,16 @@ def find_faces(
     photos: "list[Photograph]", min_crop: float, request: Request, output: Output
 ) -> "list[FoundFaces]":
     """Return what was found in each photograph, by a detector or in a file of landmarks."""
-    from stylecli.data.alignment import detectors, landmark_files, photographs
-    from stylecli.data.alignment.found_faces import FOUND_FILE
+    from stylecli.data.alignment import detectors, photographs
+    from stylecli.data.alignment.photographs import FOUND_FILE, given_faces, read_landmarks
 
     if request.detector == "file" or request.landmarks is not None:
         if request.landmarks is None:
             raise UsageError("--detector file needs --landmarks FILE")
         if request.detector not in ("auto", "file"):
             raise UsageError(f"--landmarks takes the place of --detector {request.detector}")
-        given = landmark_files.read_landmarks(request.landmarks)
-        found, unused = landmark_files.given_faces(photos, given, request.landmarks)
+        given = read_landmarks(request.landmarks)
+        found, unused = given_faces(photos, given, request.landmarks)
         if unused and request.limit is None:
             output.note(
                 f"{len(unused):,} entries of {request.landmarks} fit no photograph: "
@@ -189,7 +187,8 @@ def make_pictures(
     faces: "Sequence[Face]", name: str, request: Request, outcome: Outcome, output: Output
 ) -> None:
     """Write the aligned pictures with their contact sheets, and the dataset."""
-    from stylecli.data.alignment.faces import AlignedFaces, AlignedFolder, write_aligned
+    from stylecli.data.alignment.aligned_folder import AlignedFolder
+    from stylecli.data.alignment.aligning import AlignedFaces, write_aligned
 
     options: dict[str, Any] = {"padding": request.padding, "rotate": request.rotate}
     outcome.faces = len(faces)

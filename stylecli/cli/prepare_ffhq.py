@@ -146,8 +146,13 @@ def _prepare_official(
     layout: "FfhqLayout", name: str, request: Request, outcome: Outcome, output: Output
 ) -> None:
     """Align FFHQ's in-the-wild photographs, or pack its pictures that are aligned already."""
-    from stylecli.data.alignment.exclusion import Exclusions, read_exclusions
-    from stylecli.data.alignment.ffhq import FfhqOptions, ffhq_faces, ffhq_pictures
+    from stylecli.data.alignment.ffhq import (
+        Exclusions,
+        FfhqOptions,
+        ffhq_faces,
+        ffhq_pictures,
+        read_exclusions,
+    )
 
     for option, given in (
         ("--landmarks", request.landmarks is not None or request.detector != "auto"),
@@ -205,7 +210,7 @@ def _aligned_already(layout: "FfhqLayout", request: Request) -> "Pictures | None
 
 def _prepare_photographs(name: str, request: Request, outcome: Outcome, output: Output) -> None:
     """Find faces in photographs, and align them."""
-    from stylecli.data.alignment.exclusion import read_exclusions
+    from stylecli.data.alignment.ffhq import read_exclusions
     from stylecli.data.alignment.photographs import (
         Choice,
         choose_faces,

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
 
-from stylecli.data.alignment.cropping import AlignSettings, Face
+from stylecli.data.alignment.geometry import AlignSettings, Face
 from stylecli.data.codec import decode
 from stylecli.data.colours import BROKEN_PROFILE
 from stylecli.data.layout import pixel_digest

@@ -1,32 +1,47 @@
 """FFHQ as it is published: its metadata, its folders of pictures, its split and its licences.
 
-ffhq-dataset-v2.json
-in-the-wild-images/00000/00042.png   the photographs, to be aligned
-images1024x1024/00000/00042.png      or the pictures that are aligned already
-thumbnails128x128/00000/00042.png
+    ffhq-dataset-v2.json
+    in-the-wild-images/00000/00042.png   the photographs, to be aligned
+    images1024x1024/00000/00042.png      or the pictures that are aligned already
+    thumbnails128x128/00000/00042.png
+
+Pictures whose people asked that they be removed are left out by lists.
 """
 
+import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from stylecli.data.alignment import credits
-from stylecli.data.alignment.aligned_folder import AlignedPicture, AlignedPictures, picture_path
-from stylecli.data.alignment.exclusion import Exclusions
-from stylecli.data.alignment.faces import Face
+from stylecli.data.alignment.aligned_folder import (
+    SOURCE_URL,
+    AlignedPicture,
+    AlignedPictures,
+    picture_path,
+)
 from stylecli.data.alignment.ffhq_records import (
     OFFICIAL_COUNT,
+    Check,
     FfhqRecord,
     FfhqRecords,
     Kind,
+    Level,
+    check_level,
     read_ffhq_records,
+    verify,
 )
+from stylecli.data.alignment.geometry import Face
 from stylecli.data.alignment.unaligned import RANDOM_SHIFT, Shift, random_shifts, shifted
-from stylecli.data.alignment.verification import Check, Level, check_level, verify
 from stylecli.data.preparation import Skipped
 from stylecli.errors import DataError, UsageError
 from stylecli.progress import Progress, silent
+
+# FFHQ's own names: 00042.png, in-the-wild-images/00000/00042.png, also of pictures saved anew
+_NUMBERED = re.compile(r"(?:(?:.*/)?\d{5}/)?(\d{5,8})\.\w+")
+_MAX_ENTRY = 4096  # characters; longer are neither names nor addresses
+_SCHEME = re.compile(r"^https?://(www\.)?", re.IGNORECASE)
 
 METADATA_FILE = "ffhq-dataset-v2.json"
 Pictures = Literal["in-the-wild-images", "images1024x1024", "thumbnails128x128"]
@@ -38,6 +53,73 @@ KINDS: dict[Pictures, Kind] = {
 SUFFIXES = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG", ".webp")
 SPLITS = ("all", "training", "validation")
 MAX_SEARCHED = 1000  # sub-folders looked into for the metadata
+
+_ALIGNED: tuple[Pictures, ...] = ("images1024x1024", "thumbnails128x128")
+
+
+class Exclusions:
+    """What a list names: pictures by number, by file name or by the address of the photograph.
+
+    One entry a line; ``#`` begins a comment, but not within an address. Upper and lower case count
+    as the same, and so do addresses with and without ``www`` and a last slash.
+    """
+
+    def __init__(self, entries: list[str]) -> None:
+        self._entries = {_normal(entry): entry for entry in entries}
+        self._numbered = {
+            int(match.group(1)): key for key in self._entries if (match := _NUMBERED.fullmatch(key))
+        }
+        self._used: set[str] = set()
+
+    def excludes(self, *, number: int | None = None, name: str = "", url: str = "") -> bool:
+        """Tell whether a picture is named by its number, its name or path, or its address.
+
+        ``number`` is FFHQ's; it is found in the list as such or as any of FFHQ's file names.
+        """
+        path = _normal(name)
+        candidates = [path, path.rpartition("/")[2]]
+        if number is not None:
+            candidates += [str(number), self._numbered.get(number, "")]
+        if url:
+            candidates.append(_normal(url))
+        found = [candidate for candidate in candidates if candidate in self._entries]
+        self._used.update(found)
+        return bool(found)
+
+    def unused(self) -> list[str]:
+        """Return the entries that named none of the pictures asked about."""
+        return [entry for key, entry in self._entries.items() if key not in self._used]
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+def read_exclusions(path: Path | str) -> Exclusions:
+    """Read a list from a text file. Raises DataError when it cannot be read."""
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"the list {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise DataError(f"the list {path} is not UTF-8 text: give one entry a line") from None
+    entries = [re.split(r"(?:^|\s)#", line)[0].strip() for line in text.splitlines()]
+    for number, entry in enumerate(entries, 1):
+        if len(entry) > _MAX_ENTRY:
+            raise DataError(
+                f"the list {path} has {len(entry):,} characters in line {number}, "
+                f"{entry[:20]}...: expected the number, the name or the address of a picture"
+            )
+    return Exclusions([entry for entry in entries if entry])
+
+
+def _normal(entry: str) -> str:
+    entry = entry.strip().replace("\\", "/")
+    if _SCHEME.match(entry):
+        return "//" + _SCHEME.sub("", entry).rstrip("/").lower()
+    entry = unicodedata.normalize("NFC", entry).lower()  # macOS writes accents apart
+    if entry.isascii() and entry.isdigit():
+        return entry.lstrip("0") or "0"
+    return entry
 
 
 @dataclass(frozen=True)
@@ -227,7 +309,7 @@ def _select(
     """Return the records of the split with their files; note in the report what is left out."""
     chosen: list[tuple[FfhqRecord, Path]] = []
     for record in records:
-        url = str(record.metadata.get(credits.SOURCE_URL, ""))
+        url = str(record.metadata.get(SOURCE_URL, ""))
         name = f"{folder.name}/{picture_path(record.number)}"
         # asked first, so that an entry for the other half of the split counts as used
         if options.exclude.excludes(number=record.number, name=name, url=url):
@@ -272,3 +354,31 @@ def _find_file(folder: Path, number: int) -> Path | None:
         if (path := stem.with_suffix(suffix)).is_file():
             return path
     return None
+
+
+def open_published(path: Path) -> AlignedPictures | None:
+    """Return the aligned pictures of an FFHQ folder with their metadata; None where it is none.
+
+    ``path`` holds ``ffhq-dataset-v2.json`` and a folder of aligned pictures (the larger is taken),
+    or is such a folder beside it. Files are compared by size. Raises DataError when only the
+    in-the-wild photographs are there, and when no picture is usable.
+    """
+    path = path.resolve()
+    layout = find_ffhq(path)
+    if layout is None or layout.root not in (path, path.parent):
+        return None
+    there = [name for name in _ALIGNED if name in layout.folders]
+    if layout.root == path.parent:
+        there = [name for name in there if name == path.name]
+    elif not there:
+        raise DataError(
+            f"{path} holds FFHQ's photographs, which are not aligned: run stylecli prepare-ffhq"
+        )
+    if not there:
+        return None
+    source, report = ffhq_pictures(layout, there[0])
+    left_out = {"missing": len(report.missing), "not of the published size": len(report.failed)}
+    for cause, count in left_out.items():
+        if count:
+            source.remarks.append(f"{count:,} of FFHQ's {report.records:,} pictures are {cause}")
+    return source

@@ -1,17 +1,29 @@
-"""``ffhq-dataset-v2.json``, 268 MB, read record by record: only what is needed is kept."""
+"""``ffhq-dataset-v2.json``, 268 MB, read record by record, and files compared with what it says.
+
+Only what is needed of a record is kept: its 68 points take 76 MB for 70,000 faces instead of 530.
+"""
 
 import codecs
 import hashlib
 import re
 import sys
-from collections.abc import Callable, Iterator
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
-from stylecli.data.alignment import credits
-from stylecli.data.alignment.points import Points
-from stylecli.errors import DataError
+from stylecli.data.alignment.aligned_folder import (
+    AUTHOR,
+    CATEGORY,
+    LICENCE,
+    LICENCE_URL,
+    SOURCE_URL,
+    TITLE,
+)
+from stylecli.data.decoding import name_cause, open_picture, quiet
+from stylecli.data.workers import ordered_map
+from stylecli.errors import DataError, UsageError
 from stylecli.files import JSON_DECODER
 from stylecli.progress import Progress, silent
 
@@ -27,13 +39,59 @@ _KEY = re.compile(r'[\s,]*"((?:[^"\\]|\\.)*)"\s*:\s*')
 _END = re.compile(r"\s*\}")
 # our name -> theirs
 _CREDITS = {
-    credits.AUTHOR: "author",
-    credits.LICENCE: "license",
-    credits.LICENCE_URL: "license_url",
-    credits.SOURCE_URL: "photo_url",
-    credits.TITLE: "photo_title",
+    AUTHOR: "author",
+    LICENCE: "license",
+    LICENCE_URL: "license_url",
+    SOURCE_URL: "photo_url",
+    TITLE: "photo_title",
 }
-_REPEATED = (credits.LICENCE, credits.LICENCE_URL)  # a few values for all pictures
+_REPEATED = (LICENCE, LICENCE_URL)  # a few values for all pictures
+
+Level = Literal["none", "size", "file", "pixels"]
+LEVELS: tuple[Level, ...] = ("none", "size", "file", "pixels")
+_BLOCK = 1 << 20
+
+
+class Points(Sequence[tuple[float, float]]):
+    """Points (x, y) that read like a tuple of pairs and are stored as plain float64."""
+
+    __slots__ = ("_flat",)
+
+    def __init__(self, pairs: Iterable[Iterable[float]]) -> None:
+        """Take pairs; raise TypeError or ValueError where they are none."""
+        self._flat = array("d")
+        for x, y in pairs:
+            self._flat.append(x)
+            self._flat.append(y)
+
+    def __len__(self) -> int:
+        return len(self._flat) // 2
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[float, float]: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[tuple[float, float], ...]: ...
+    def __getitem__(
+        self, index: int | slice
+    ) -> tuple[float, float] | tuple[tuple[float, float], ...]:
+        if isinstance(index, slice):
+            return tuple(self)[index]
+        index = range(len(self))[index]  # negative indices, and IndexError
+        return self._flat[2 * index], self._flat[2 * index + 1]
+
+    def __iter__(self) -> Iterator[tuple[float, float]]:
+        return zip(self._flat[::2], self._flat[1::2], strict=True)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Points):
+            return self._flat == other._flat
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+    def __repr__(self) -> str:
+        return f"Points({list(self)!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +110,7 @@ class FfhqRecord:
 
     number: int
     category: str  # "training" or "validation"
-    metadata: dict[str, Any]  # author, licence, ... by the names of credits.py
+    metadata: dict[str, Any]  # author, licence, ... by the names of aligned_folder.py
     published: Published
     landmarks: Points | None
     box: tuple[float, float, float, float] | None
@@ -162,7 +220,7 @@ def _record(number: int, value: Any, kind: Kind) -> FfhqRecord:
     for name in _REPEATED:
         if name in metadata:
             metadata[name] = sys.intern(metadata[name])
-    metadata[credits.CATEGORY] = category
+    metadata[CATEGORY] = category
     file = value[kind]
     wild = file if kind == "in_the_wild" else {}
     points, box = wild.get("face_landmarks"), wild.get("face_rect")
@@ -198,3 +256,70 @@ def _pair(value: Any) -> tuple[int, int]:
 def _box(value: Any) -> tuple[float, float, float, float]:
     left, top, right, bottom = map(float, value)
     return left, top, right, bottom
+
+
+@dataclass(frozen=True)
+class Check:
+    """A file, what it should be, and how closely to look."""
+
+    path: Path
+    name: str
+    published: Published
+    level: Level
+
+
+def check_level(level: str) -> Level:
+    """Return the level; raise UsageError when there is none of that name."""
+    for known in LEVELS:
+        if level == known:
+            return known
+    raise UsageError(f"verification {level!r} is not one of {', '.join(LEVELS)}")
+
+
+def verify(
+    checks: Sequence[Check], *, workers: int | None = None, progress: Progress = silent
+) -> Iterator[str]:
+    """Yield for each file what is wrong with it, "" when it is as published."""
+    cheap = all(check.level in ("none", "size") for check in checks)
+    results = ordered_map(find_fault, checks, workers=1 if cheap else workers, chunk=4)
+    for done, fault in enumerate(results, 1):
+        yield fault
+        progress(done, len(checks), "verifying")
+
+
+def find_fault(check: Check) -> str:
+    """Return what is wrong with a file, in words that follow its name, or "".
+
+    ``size``: its bytes are counted. ``file``: their MD5 is compared too. ``pixels``: it is decoded
+    instead, so that a picture packed anew without loss passes.
+    """
+    published = check.published
+    try:
+        if check.level == "pixels":
+            return _pixel_fault(check.path, published)
+        if check.level == "none":
+            return ""
+        size = check.path.stat().st_size
+        if published.file_size is not None and size != published.file_size:
+            return f"has {size:,} bytes, published were {published.file_size:,}"
+        if check.level == "file" and published.file_md5 is not None:
+            with open(check.path, "rb") as file:
+                digest = hashlib.md5(usedforsecurity=False)
+                while block := file.read(_BLOCK):
+                    digest.update(block)
+            if digest.hexdigest() != published.file_md5:
+                return f"has MD5 {digest.hexdigest()}, published was {published.file_md5}"
+    except Exception as error:  # decoders raise anything on damaged files
+        return name_cause(error)
+    return ""
+
+
+def _pixel_fault(path: Path, published: Published) -> str:
+    with quiet(), open_picture(path) as picture:
+        if published.pixel_size is not None and picture.size != published.pixel_size:
+            width, height = published.pixel_size
+            return f"is {picture.width} x {picture.height} px, published was {width} x {height}"
+        digest = hashlib.md5(picture.tobytes(), usedforsecurity=False).hexdigest()
+    if published.pixel_md5 is not None and digest != published.pixel_md5:
+        return f"has other pixels than the published picture: MD5 {digest}"
+    return ""

@@ -4,20 +4,35 @@ The steps and their constants are those of the FFHQ dataset (Karras et al. 2019,
 to the grey level: shrink by a whole number, crop, mirror and blur what is missing, map the square
 to ``transform_size`` with bilinear sampling, reduce with Lanczos. All coordinates are float64
 pixels (x, y) of the picture as it is passed.
+
+What is missing beyond the picture's edges is continued: mirrored, ever more blurred, fading to the
+median colour. A face and the settings that make a square picture of it are here as well, and how
+many processes may do so at once without running out of memory.
 """
 
+import hashlib
+import json
+import math
 import operator
-from dataclasses import dataclass
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from stylecli.data.alignment.padding import extend
 from stylecli.data.colours import convert_colours
-from stylecli.data.decoding import name_cause, quiet
+from stylecli.data.decoding import check_kind, name_cause, open_picture, quiet, read_header
+from stylecli.data.preparation import DecodeSettings, decode_pixels
+from stylecli.data.workers import count_workers
 from stylecli.errors import DataError, UsageError
+from stylecli.hardware import available_bytes
+
+Pixels = npt.NDArray[np.uint8]
+BLOCK = 256  # rows that one matrix product blurs; near twice the usual radius is quickest
 
 Float64 = npt.NDArray[np.float64]
 
@@ -25,6 +40,14 @@ OUTPUT_SIZE = 1024  # px, the side of FFHQ's pictures
 TRANSFORM_SIZE = 4096  # px, the side that is sampled before the reduction
 MAX_SIDE = 32_768  # px; Pillow's own limits are not far above
 MAX_COORDINATE = 1e6  # px; no picture reaches so far, and a square of it stays exact
+
+SUPERSAMPLING = 4  # FFHQ samples 4096 px for 1024
+MIN_SIZE, MAX_SIZE = 4, 4096
+_UPRIGHT = DecodeSettings(exif=True)
+_AS_STORED = DecodeSettings(icc="ignore")
+
+PHOTO_BYTES = 300 << 20  # a photograph of 24 megapixels, decoded and copied; and the interpreter
+PADDED_BYTES = 20  # for each pixel of the padded crop; see ``extend``
 
 
 @dataclass(frozen=True)
@@ -273,3 +296,205 @@ def _check_quad(quad: Any) -> Float64:
     if not np.isfinite(corners).all() or np.abs(corners).max() > 8 * MAX_COORDINATE:
         raise DataError("the square's corners are no coordinates of a picture")
     return corners
+
+
+def extend(pixels: Pixels, pads: tuple[int, int, int, int], *, sigma: float) -> Pixels:
+    """Return uint8 [H + top + bottom, W + left + right, C] around ``pixels`` [H, W, C].
+
+    ``pads`` are left, top, right, bottom in pixels, each at least 1. The picture is mirrored about
+    its edge pixels, as often as needed. With m = 1 at the new edge, 0 at the old one and falling
+    further inwards, it is blended with its Gaussian blur by clip(3 m + 1) and then with the median
+    of each channel by clip(m). Channels, and rows in bands, are worked on one after the other,
+    which bounds the memory to some 20 bytes for each pixel of the result.
+    """
+    left, top, right, bottom = pads
+    mirrored = np.pad(pixels, ((top, bottom), (left, right), (0, 0)), mode="reflect")
+    height, width, channels = mirrored.shape
+    bands = [slice(start, min(start + BLOCK, height)) for start in range(0, height, BLOCK)]
+    for channel in range(channels):
+        plane = mirrored[:, :, channel].astype(np.float32)
+        blur = blurred(plane, sigma)
+        for rows in bands:
+            edge = edge_distance(height, width, pads, rows)
+            plane[rows] += (blur[rows] - plane[rows]) * np.clip(edge * 3.0 + 1.0, 0.0, 1.0)
+        median = np.median(plane)
+        for rows in bands:
+            edge = edge_distance(height, width, pads, rows)
+            plane[rows] += (median - plane[rows]) * np.clip(edge, 0.0, 1.0)
+        mirrored[:, :, channel] = np.clip(np.rint(plane), 0, 255)
+    return mirrored
+
+
+def edge_distance(
+    height: int, width: int, pads: tuple[int, int, int, int], rows: slice
+) -> npt.NDArray[np.float64]:
+    """Return m of ``extend`` for some rows of the padded picture, [rows, width].
+
+    It is the greater of both axes' values, each relative to that side's padding.
+    """
+    left, top, right, bottom = pads
+    y, x = np.arange(height)[rows, None], np.arange(width)[None, :]
+    across = 1.0 - np.minimum(x / left, (width - 1 - x) / right)
+    down = 1.0 - np.minimum(y / top, (height - 1 - y) / bottom)
+    return np.maximum(across, down)
+
+
+def blurred(plane: npt.NDArray[np.float32], sigma: float) -> npt.NDArray[np.float32]:
+    """Return [H, W] under a Gaussian of ``sigma`` pixels, cut off at four sigma.
+
+    Beyond its edges the plane is mirrored with the edge pixel repeated. Sums are float64, each
+    axis is rounded to float32: SciPy's ``gaussian_filter`` does the same, so results agree but for
+    the order of additions.
+    """
+    return _blur_rows(_blur_rows(plane, sigma).T, sigma).T
+
+
+def _blur_rows(plane: npt.NDArray[np.float32], sigma: float) -> npt.NDArray[np.float32]:
+    """Blur along the first axis, block by block, as products with one banded matrix.
+
+    The matrix multiplies mostly zeros and is yet several times quicker than a loop over the taps.
+    """
+    radius = int(4.0 * sigma + 0.5)
+    if not radius:
+        return plane
+    offsets = np.arange(-radius, radius + 1)
+    taps = np.exp(-0.5 / (sigma * sigma) * offsets**2)
+    taps /= taps.sum()
+    rows = len(plane)
+    block = min(BLOCK, rows)
+    band = np.zeros((block, block + 2 * radius))
+    for row in range(block):
+        band[row, row : row + len(taps)] = taps
+    source = np.pad(plane, ((radius, radius), (0, 0)), mode="symmetric")
+    result = np.empty_like(plane)
+    for start in range(0, rows, block):
+        count = min(block, rows - start)
+        window = source[start : start + count + 2 * radius].astype(np.float64)
+        result[start : start + count] = band[:count, : len(window)] @ window
+    return result
+
+
+@dataclass(frozen=True)
+class Face:
+    """One face in one photograph; coordinates are pixels (x, y) of the photograph."""
+
+    photo: Path
+    name: str  # unique among the faces, such as "party.jpg" or "party.jpg#2"
+    landmarks: Sequence[tuple[float, float]]  # 68 (dlib) or 5 (eyes, nose, mouth corners)
+    box: tuple[float, float, float, float] | None = None  # left, top, right, bottom
+    metadata: dict[str, Any] = field(
+        default_factory=dict
+    )  # author, licence, ... (aligned_folder.py)
+    quad: Sequence[tuple[float, float]] | None = None  # the square, where not from the landmarks
+    number: int | None = None  # what its file is called; None: its place in the list
+    # The photograph is taken as people see it: turned as its EXIF tag says, and the result in sRGB.
+    # Off for FFHQ, whose official program knows neither.
+    upright: bool = False
+
+    def decode(self) -> Image.Image:
+        """Return the photograph as RGB, turned as the coordinates need it. Raises DataError."""
+        with open_picture(self.photo) as photo, quiet():
+            try:
+                return decode_photo(photo, upright=self.upright)
+            except Exception as error:  # plugins raise anything on damaged files
+                raise DataError(name_cause(error)) from None
+
+
+def decode_photo(photo: Image.Image, *, upright: bool) -> Image.Image:
+    """Decode an opened photograph to RGB, ``upright`` as explained at ``Face``.
+
+    Raises DataError for what cannot be used; Pillow's plugins raise anything.
+    """
+    header = read_header(photo, upright=upright)
+    check_kind(header)
+    return decode_pixels(photo, header, _UPRIGHT if upright else _AS_STORED)[0]
+
+
+@dataclass(frozen=True)
+class AlignSettings:
+    """How faces become square pictures."""
+
+    size: int = OUTPUT_SIZE  # px
+    transform_size: int | None = None  # px, sampled before the reduction; None: 4 x size
+    padding: bool = True  # mirror and blur what lies outside the photograph, else black
+    rotate: bool = True  # turn the eyes level
+
+    def __post_init__(self) -> None:
+        """Check the sizes; raise UsageError."""
+        if not MIN_SIZE <= self.size <= MAX_SIZE:
+            raise UsageError(
+                f"size {self.size} is out of range: expected {MIN_SIZE} to {MAX_SIZE} px"
+            )
+        if self.transform_size is not None and not 1 <= self.transform_size <= 8 * MAX_SIZE:
+            raise UsageError(f"transform size {self.transform_size} is out of range")
+
+    @property
+    def sampled_size(self) -> int:
+        """The side that is sampled before the reduction, in pixels."""
+        return self.transform_size or SUPERSAMPLING * self.size
+
+    def align(self, face: Face) -> Image.Image:
+        """Return the face as RGB of ``size``. Raises DataError with the cause."""
+        photo = face.decode()
+        try:
+            square = None
+            if face.quad is None:
+                square = face_square(face.landmarks, rotate=self.rotate)
+            return crop_quad(
+                photo,
+                square.quad() if square else face.quad,
+                side=square.side if square else None,
+                output_size=self.size,
+                transform_size=self.sampled_size,
+                padding=self.padding,
+            )
+        except (DataError, UsageError) as error:
+            raise DataError(f"cannot be aligned: {error}") from None
+        except MemoryError:
+            raise DataError("cannot be aligned: not enough memory") from None
+
+    def recipe(self, face: Face) -> str:
+        """Return a digest of all that the aligned pixels depend on, but the photograph's own.
+
+        The photograph counts by its name and its size in bytes: nothing needs to be decoded.
+        """
+        try:
+            photo_bytes = os.stat(face.photo).st_size
+        except OSError:
+            photo_bytes = -1  # it is skipped with its cause when it is opened
+        points = face.landmarks if face.quad is None else face.quad
+        described = [
+            face.photo.name,
+            photo_bytes,
+            [list(map(float, point)) for point in points],
+            face.quad is None,
+            face.upright and "colours first",
+            self.size,
+            self.sampled_size,
+            self.padding,
+            self.rotate,
+        ]
+        return hashlib.sha256(json.dumps(described).encode()).hexdigest()
+
+
+def bytes_needed(face: Face, settings: AlignSettings) -> int:
+    """Estimate the memory that aligning a face takes at its peak.
+
+    The photograph is reduced until the square's side is under 4 times ``size``; the crop is its
+    bounding box with a border of 0.1 of the side, and then padded by 0.3 of it, all around.
+    """
+    try:
+        quad = face_quad(face.landmarks, rotate=settings.rotate)  # a moved square is no larger
+    except (DataError, UsageError):
+        return PHOTO_BYTES  # it is skipped
+    side = math.dist(quad[0], quad[3])
+    reach = (float(np.ptp(quad, axis=0).max()) + 0.8 * side) * min(1.0, 4.0 * settings.size / side)
+    padded = PADDED_BYTES * reach * reach if settings.padding else 0
+    return int(PHOTO_BYTES + padded + 6 * settings.sampled_size**2)
+
+
+def fitting_workers(faces: int, bytes_each: int) -> int:
+    """Return one process per CPU (at most 8, at most one per face) that memory has room for."""
+    wanted = min(count_workers(), faces)
+    room = available_bytes()
+    return max(1, wanted if room is None else min(wanted, room // max(bytes_each, 1)))

@@ -1,24 +1,42 @@
 """Anyone's photographs: list them, search each for faces, choose which faces are wanted.
 
-What a search found is written to a journal at once (journal of detections, ``found_faces.py``), so
-that the same call goes on after it was stopped, and another choice of faces needs no new search.
+What a search found is written at once to ``detections.jsonl``, so that the same call goes on after
+it was stopped, and another choice of faces needs no new search. Its first line says how was
+searched; then follows a line for each photograph, written when it is done. A line that a death has
+cut short is left out, and its photograph is searched again.
+
+Landmarks that somebody has found already take the place of a search. Taken are our own
+``faces.jsonl`` and ``detections.jsonl``, FFHQ's metadata, and the plain form
+
+    {"party.jpg": [face, face], "me.png": face}
+
+where a face is 68 or 5 points [x, y], or an object with these as "landmarks" and maybe a "box".
+Points count in the upright picture, turned as its EXIF tag says.
 """
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
 
+import numpy as np
 from PIL import ExifTags, Image
 
-from stylecli.data.alignment.aligned_folder import SETTINGS_FILE, is_aligned_folder
-from stylecli.data.alignment.credits import AUTHOR, LICENCE
-from stylecli.data.alignment.cropping import Face, decode_photo
+from stylecli.data.alignment.aligned_folder import AUTHOR, LICENCE, SETTINGS_FILE, is_aligned_folder
+from stylecli.data.alignment.detection import Detection, search_faces
 from stylecli.data.alignment.detectors import load_detector
-from stylecli.data.alignment.found_faces import FOUND_FILE, FoundFaces, Journal
-from stylecli.data.alignment.geometry import face_square
-from stylecli.data.alignment.searching import search_faces
-from stylecli.data.alignment.worker_memory import fitting_workers
+from stylecli.data.alignment.geometry import (
+    Face,
+    check_landmarks,
+    decode_photo,
+    face_square,
+    fitting_workers,
+)
 from stylecli.data.decoding import name_cause, open_picture, quiet, read_exif
 from stylecli.data.layout import DATA_FILE
 from stylecli.data.preparation import Skipped
@@ -32,10 +50,115 @@ from stylecli.data.sources.folders import (
 )
 from stylecli.data.workers import ordered_map
 from stylecli.errors import DataError, UsageError
+from stylecli.files import parse_json, parse_row, row_line
 from stylecli.progress import Progress, silent
+
+FOUND_FILE = "detections.jsonl"
+VERSION = 1  # of the journal and of the search: another one searches anew
 
 BYTES_EACH = 800 << 20  # of memory: a photograph of 24 megapixels in a few copies, and the models
 PHOTOS_EACH = 4  # fewer are not worth another process, which loads the models anew
+
+_POINTS_KEYS = ("landmarks", "face_landmarks", "points")
+_NUMBER_BEHIND = re.compile(r"#\d+$")
+_EXPECTED = 'expected {"photo.jpg": [[x, y], ... 68 or 5 points]}, FFHQ\'s JSON, or faces.jsonl'
+
+
+@dataclass(frozen=True)
+class FoundFaces:
+    """The faces of one photograph, in pixels of the upright picture, or why it has none."""
+
+    photo: str  # its name below its folder
+    stamp: tuple[int, int]  # size in bytes, date in ns
+    size: tuple[int, int] | None = None  # width, height of the upright picture
+    faces: tuple[Detection, ...] = ()
+    credits: dict[str, str] = field(default_factory=dict)  # of its EXIF, by aligned_folder.py
+    cause: str = ""  # why it could not be searched
+
+
+class Journal:
+    """The journal of a folder; use ``with``, or close it."""
+
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+        """Read what earlier runs found with the same settings; begin anew with others.
+
+        Raises DataError when the folder cannot be written.
+        """
+        self.path = folder / FOUND_FILE
+        header = {"journal": VERSION, **settings}
+        self.entries: dict[str, FoundFaces] = {}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lines = self.path.read_bytes().split(b"\n") if self.path.exists() else [b""]
+            if parse_row(lines[0]) == parse_row(row_line(header)):
+                for line in lines[1:]:
+                    if (entry := _entry(parse_row(line))) is not None:
+                        self.entries[entry.photo] = entry
+                self._file: BinaryIO = open(self.path, "ab")
+                if lines[-1]:  # a torn line must not swallow the next
+                    self._file.write(b"\n")
+            else:
+                self._file = open(self.path, "wb")
+                self._write(header)
+        except OSError as error:
+            raise DataError(f"{self.path} cannot be written: {error.strerror}") from None
+
+    def add(self, found: FoundFaces) -> None:
+        """Append what was found; it is on its way to the disk when this returns."""
+        self.entries[found.photo] = found
+        try:
+            self._write(asdict(found))
+        except OSError as error:
+            raise DataError(f"{self.path} cannot be written: {error.strerror}") from None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _write(self, record: dict[str, Any]) -> None:
+        self._file.write(row_line(record))
+        self._file.flush()
+
+
+def read_found(path: Path) -> Iterator[FoundFaces]:
+    """Yield the photographs of a journal, the newest line of each last."""
+    with open(path, "rb") as file:
+        for line in file:
+            if (entry := _entry(parse_row(line))) is not None:
+                yield entry
+
+
+def _entry(record: Any) -> FoundFaces | None:
+    """Return a line's photograph; None for the header and for what is none."""
+    try:
+        size = record["size"]
+        return FoundFaces(
+            photo=str(record["photo"]),
+            stamp=(int(record["stamp"][0]), int(record["stamp"][1])),
+            size=None if size is None else (int(size[0]), int(size[1])),
+            faces=tuple(_detection(face) for face in record["faces"]),
+            credits={str(key): str(value) for key, value in record["credits"].items()},
+            cause=str(record["cause"]),
+        )
+    except (TypeError, LookupError, ValueError, AttributeError):
+        return None
+
+
+def _detection(face: dict[str, Any]) -> Detection:
+    x0, y0, x1, y1 = map(float, face["box"])
+    landmarks = tuple((float(x), float(y)) for x, y in face["landmarks"])
+    return Detection((x0, y0, x1, y1), landmarks, float(face["score"]))
 
 
 @dataclass(frozen=True)
@@ -222,3 +345,129 @@ def _names_below(path: Path) -> tuple[list[str], list[str]]:
                 is_photo = is_picture(name) or suffix_of(name) in FOREIGN
                 (names if is_photo else others).append(prefix + name)
     return names, others
+
+
+def read_landmarks(path: Path) -> dict[str, tuple[Detection, ...]]:
+    """Return the faces of each photograph by the name the file gives it.
+
+    Raises DataError naming the entry that cannot be understood.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"the landmarks {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise DataError(f"the landmarks {path} are not UTF-8 text: {_EXPECTED}") from None
+    if text.startswith('{"journal"'):  # ours, and a death may have torn a line
+        return {found.photo: found.faces for found in read_found(path) if not found.cause}
+    faces: dict[str, list[Detection]] = defaultdict(list)
+    for name, value in _entries(_document(text, path), path):
+        try:
+            faces[name] += _faces(value)
+        except (DataError, UsageError, TypeError, ValueError, LookupError) as error:
+            raise DataError(f"the landmarks of {name!r} in {path}: {error}") from None
+    if not faces:
+        raise DataError(f"{path} holds no landmarks: {_EXPECTED}")
+    return {name: tuple(found) for name, found in faces.items()}
+
+
+def given_faces(
+    photos: Sequence[Photograph], landmarks: dict[str, tuple[Detection, ...]], path: Path
+) -> tuple[list[FoundFaces], list[str]]:
+    """Return what a file of landmarks says of each photograph, and the entries that fit none.
+
+    A photograph is found by its path below its folder, else by its file name where only one
+    photograph and one entry have it.
+    """
+    by_file: dict[str, set[str]] = defaultdict(set)
+    photos_by_file: dict[str, int] = defaultdict(int)
+    for name in landmarks:
+        by_file[_file_name(name)].add(name)
+    for photo in photos:
+        photos_by_file[_file_name(photo.name)] += 1
+    used: set[str] = set()
+    found = []
+    for photo in photos:
+        entry = photo.name
+        if entry not in landmarks:
+            alike = by_file.get(_file_name(entry), set())
+            if len(alike) == 1 and photos_by_file[_file_name(entry)] == 1:
+                (entry,) = alike
+        if entry in landmarks:
+            used.add(entry)
+            found.append(FoundFaces(photo.name, photo.stamp, faces=landmarks[entry]))
+        else:
+            cause = f"has no landmarks in {path.name}"
+            found.append(FoundFaces(photo.name, photo.stamp, cause=cause))
+    return found, [name for name in landmarks if name not in used]
+
+
+def _document(text: str, path: Path) -> Any:
+    """Parse a JSON document, or JSON lines as the list of their values."""
+    try:
+        return parse_json(text, path, of=object)
+    except DataError as error:
+        lines = [line for line in text.splitlines() if line.strip()]
+        if len(lines) < 2:
+            raise DataError(f"{error}: {_EXPECTED}") from None
+    return [
+        parse_json(line, f"line {number} of {path}", of=object)
+        for number, line in enumerate(lines, 1)
+    ]
+
+
+def _entries(document: Any, path: Path) -> Iterator[tuple[str, Any]]:
+    """Yield (name of the photograph, its faces as the file has them)."""
+    if isinstance(document, dict) and "photo" not in document:
+        for name, value in document.items():
+            wild = value.get("in_the_wild") if isinstance(value, dict) else None
+            if isinstance(wild, dict):
+                yield str(wild.get("file_path") or name), wild
+            else:
+                yield name, value
+        return
+    for record in document if isinstance(document, list) else [document]:
+        if not isinstance(record, dict):
+            raise DataError(f"{path} holds {str(record)[:40]!r}: {_EXPECTED}")
+        name = record.get("photo") or record.get("name")
+        if "faces" not in record and record.get("name"):  # ours: the path, with #2 behind
+            name = _NUMBER_BEHIND.sub("", str(record["name"]))
+        if not name:
+            raise DataError(f"{path} holds a line without the name of a photo: {_EXPECTED}")
+        yield str(name), record.get("faces", record)
+
+
+def _faces(value: Any) -> list[Detection]:
+    if isinstance(value, dict):
+        return [_face(value)]
+    if not isinstance(value, list):
+        raise DataError(f"{str(value)[:40]!r} is no list of points")
+    if _is_point_list(value):
+        return [_face({"landmarks": value})]
+    return [_face(each if isinstance(each, dict) else {"landmarks": each}) for each in value]
+
+
+def _is_point_list(value: list[Any]) -> bool:
+    first = value[0] if value else None
+    return isinstance(first, list) and len(first) == 2 and not isinstance(first[0], list)
+
+
+def _face(value: dict[str, Any]) -> Detection:
+    key = next((key for key in _POINTS_KEYS if key in value), None)
+    if key is None:
+        raise DataError(f"an object has no {' or '.join(_POINTS_KEYS)}")
+    points = check_landmarks(value[key])
+    box = value.get("box") or value.get("face_rect") or [*points.min(0), *points.max(0)]
+    x0, y0, x1, y1 = (float(number) for number in box)
+    if not np.isfinite([x0, y0, x1, y1]).all():
+        raise DataError(f"the box {box} is none")
+    return Detection(
+        (x0, y0, x1, y1),
+        tuple((float(x), float(y)) for x, y in points),
+        float(value.get("score") or 0),
+    )
+
+
+def _file_name(name: str) -> str:
+    """Return the last part of a path; composed and decomposed accents are the same."""
+    return unicodedata.normalize("NFC", name.replace("\\", "/").rpartition("/")[2])

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from stylecli.data.alignment.cropping import Face
 from stylecli.data.alignment.geometry import (
+    Face,
     FaceSquare,
     Float64,
     check_landmarks,

@@ -6,7 +6,7 @@ import zlib
 from pathlib import Path
 
 from stylecli.data.alignment.aligned_folder import AlignedFolder, is_aligned_folder
-from stylecli.data.alignment.published import open_published
+from stylecli.data.alignment.ffhq import open_published
 from stylecli.data.database_file import read_meta
 from stylecli.data.layout import DATA_FILE
 from stylecli.data.sources.base import SUFFIXES, Source, picture_kind

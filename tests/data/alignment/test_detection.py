@@ -1,6 +1,5 @@
 """Faces of two real portraits: found upright, tilted, mirrored, lying; nothing found elsewhere."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,11 +7,15 @@ import pytest
 from PIL import Image
 
 from stylecli.data.alignment import detectors
-from stylecli.data.alignment.detection import INSTALL, Detection, Detector
-from stylecli.data.alignment.detectors import choose_detector, load_detector
+from stylecli.data.alignment.detection import (
+    INSTALL,
+    Detection,
+    Detector,
+    search_faces,
+    searched_size,
+)
+from stylecli.data.alignment.detectors import load_detector
 from stylecli.data.alignment.geometry import face_quad
-from stylecli.data.alignment.searching import search_faces, searched_size
-from stylecli.errors import DataError, UsageError
 from tests.conftest import FIXTURES
 
 Array = Any  # of numpy
@@ -137,31 +140,3 @@ def test_the_search_looks_as_closely_as_needed(
     size: tuple[int, int], min_crop: int, searched: tuple[int, int]
 ) -> None:
     assert searched_size(size, min_face=80, min_crop=min_crop) == searched
-
-
-@pytest.fixture
-def installed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    return lambda *names: monkeypatch.setattr(detectors, "is_installed", names.__contains__)
-
-
-def test_dlib_is_taken_before_mtcnn(installed: Callable[..., None]) -> None:
-    installed("dlib", "mtcnn")
-    assert choose_detector("auto") == "dlib"
-    installed("mtcnn")
-    assert choose_detector("auto") == "mtcnn"
-
-
-def test_without_a_detector_the_commands_are_named(installed: Callable[..., None]) -> None:
-    installed()
-    for name, command in (
-        ("auto", "pip install dlib-bin face-recognition-models"),
-        ("dlib", "pip install dlib-bin face-recognition-models"),
-        ("mtcnn", "pip install --no-deps facenet-pytorch==2.6.0"),
-    ):
-        with pytest.raises(DataError, match=command):
-            choose_detector(name)
-
-
-def test_an_unknown_detector_is_refused() -> None:
-    with pytest.raises(UsageError, match="'yolo' is not one of auto, dlib, mtcnn"):
-        choose_detector("yolo")

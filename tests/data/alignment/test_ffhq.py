@@ -11,18 +11,20 @@ import pytest
 from PIL import Image
 
 from stylecli.data.alignment import ffhq_records
-from stylecli.data.alignment.exclusion import Exclusions, read_exclusions
-from stylecli.data.alignment.faces import AlignedFolder, write_aligned
+from stylecli.data.alignment.aligned_folder import AlignedFolder
+from stylecli.data.alignment.aligning import write_aligned
 from stylecli.data.alignment.ffhq import (
+    Exclusions,
     FfhqLayout,
     FfhqOptions,
     ffhq_faces,
     ffhq_pictures,
     find_ffhq,
+    open_published,
+    read_exclusions,
     what_is_missing,
 )
 from stylecli.data.alignment.ffhq_records import read_ffhq_records
-from stylecli.data.alignment.published import open_published
 from stylecli.errors import DataError, UsageError
 from tests.data.alignment.face_points import face_at
 

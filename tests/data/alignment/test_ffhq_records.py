@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stylecli.data.alignment.ffhq_records import read_ffhq_records
+from stylecli.data.alignment.ffhq_records import Points, read_ffhq_records
 from stylecli.errors import DataError
 
 names = st.sampled_from(["0", "1", "category", "metadata", "image", "file_size", "pixel_size"])
@@ -65,3 +66,15 @@ def test_any_text_is_records_or_a_clear_error(text: str, tmp_path_factory: Any) 
     except DataError:
         return
     assert found.records
+
+
+def test_points_read_like_a_tuple_of_pairs() -> None:
+    pairs = ((1.5, 2.0), (3.0, 4.25))
+
+    points = Points(pairs)
+
+    assert (len(points), points[-1], points[:1]) == (2, (3.0, 4.25), ((1.5, 2.0),))
+    assert points == pairs
+    assert np.array_equal(np.asarray(points), pairs)
+    with pytest.raises(IndexError):
+        points[2]

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from stylecli.data.alignment import mtcnn
-from stylecli.data.alignment.mtcnn import suppressed
-from stylecli.data.alignment.mtcnn_nets import OutputNet, ProposalNet, RefinementNet
+from stylecli.data.alignment.mtcnn import OutputNet, ProposalNet, RefinementNet, suppressed
 from stylecli.errors import DataError, WeightsError
 
 

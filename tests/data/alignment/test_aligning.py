@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stylecli.data.alignment.credits import licence_notes
-from stylecli.data.alignment.cropping import AlignSettings
-from stylecli.data.alignment.faces import AlignedFaces, AlignedFolder, Face, write_aligned
-from stylecli.data.alignment.geometry import align_face
-from stylecli.data.alignment.points import Points
-from stylecli.data.alignment.worker_memory import bytes_needed, fitting_workers
+from stylecli.data.alignment.aligned_folder import AlignedFolder, licence_notes
+from stylecli.data.alignment.aligning import AlignedFaces, write_aligned
+from stylecli.data.alignment.geometry import (
+    AlignSettings,
+    Face,
+    align_face,
+    bytes_needed,
+    fitting_workers,
+)
 from stylecli.errors import DataError, UsageError
 
 CREDITS = {
@@ -282,18 +285,6 @@ def test_a_folder_whose_files_were_lost_says_so_when_opened(
 
     with pytest.raises(DataError, match="cannot be read"):
         AlignedFolder(tmp_path / "out")[0].open()
-
-
-def test_points_read_like_a_tuple_of_pairs() -> None:
-    pairs = ((1.5, 2.0), (3.0, 4.25))
-
-    points = Points(pairs)
-
-    assert (len(points), points[-1], points[:1]) == (2, (3.0, 4.25), ((1.5, 2.0),))
-    assert points == pairs
-    assert np.array_equal(np.asarray(points), pairs)
-    with pytest.raises(IndexError):
-        points[2]
 
 
 def test_licences_are_counted_and_restrictions_said() -> None:
