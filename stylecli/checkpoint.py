@@ -112,6 +112,42 @@ def convert_network(source: Path | str, target: Path | str) -> Bundle:
     return again
 
 
+def describe_network(path: Path) -> dict[str, Any]:
+    """Describe a network or training checkpoint of ours, or a foreign network that can be drawn.
+
+    Returns facts by name, what ``info`` of the file says last. Raises as load_network does.
+    """
+    bundle = load_network(path)
+    config = bundle.config
+    header = {} if is_foreign(path) else read_header(path)
+    facts: dict[str, Any] = {
+        "what": "training checkpoint" if "training" in header else "network", **describe_file(path),
+        "configuration": f"{config.preset}: {config.preset_text or 'its own'}",
+        "resolution": config.resolution, "channels": config.channels,
+        "classes": config.label_dim, "z_dim": config.z_dim,
+        "w_dim": config.w_dim if config.has_w else None,
+        "mapping_layers": config.mapping_layers, "layers": config.num_layers,
+    }  # fmt: skip
+    for name in ("G_ema", "G", "D"):
+        module = getattr(bundle, name)
+        if module is not None:
+            facts[f"{name} parameters"] = sum(p.numel() for p in module.parameters())
+    if bundle.G_ema is not None or bundle.G is not None:
+        if config.grows:
+            facts["lod"] = bundle.generator.lod
+        facts["psi"] = config.truncation_psi if config.has_w else None
+        facts["psi_cutoff"] = config.truncation_cutoff
+    facts |= {name: value for name, value in bundle.info.items() if name not in facts}
+    if "training" in header:
+        facts["training"] = header["training"]
+    return facts
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    """Return a file's path, size in bytes and SHA-256, which every description begins with."""
+    return {"file": str(path), "bytes": path.stat().st_size, "sha256": network_digest(path)}
+
+
 def network_tensors(bundle: Bundle) -> dict[str, Tensor]:
     """Return every network's state under ``G_ema.``, ``G.`` and ``D.``."""
     return {

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from stylecli import __version__
 from stylecli.cli import (
@@ -29,7 +29,6 @@ from stylecli.cli import (
     train_network,
     weights,
 )
-from stylecli.cli.grouped_help import GroupedCommand
 from stylecli.cli.output import print_error
 from stylecli.errors import ExitCode, explain, printable
 from stylecli.workspace import sweep_leftovers
@@ -65,6 +64,33 @@ class _Group(TyperGroup):
             text, code = explain(error)
             print_error(text)
             raise typer.Exit(code) from None
+
+
+class GroupedCommand(TyperCommand):
+    """A command that lists its options under the ``rich_help_panel`` each of them names.
+
+    Headings come in the order of the parameters; options that name none come last. Typer itself
+    draws panels only with rich's boxes, which no log and no documentation page can hold.
+    """
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the arguments, then one section per heading."""
+        arguments, sections, rest = [], {}, []  # type: ignore[var-annotated]
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is None:
+                continue
+            heading = getattr(parameter, "rich_help_panel", None)
+            if parameter.param_type_name == "argument":
+                arguments.append(record)
+            elif heading:
+                sections.setdefault(heading, []).append(record)
+            else:
+                rest.append(record)
+        for heading, records in {"Arguments": arguments, **sections, "Options": rest}.items():
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl(records)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 import typer
 
-from stylecli.cli.network_facts import describe_network
 from stylecli.cli.options import ForceOption, JsonOption, QuietOption
 from stylecli.cli.output import Output
 from stylecli.errors import NetworkError, UsageError
@@ -49,6 +48,8 @@ def command(
 
         convert_network(source, target)
         output.note("written, read back and compared: equal")
+    from stylecli.checkpoint import describe_network
+
     facts = {"converted": not done, **describe_network(target)}
     shown = ("source_family", "configuration", "resolution", "classes", "G_ema parameters",
              "G parameters", "D parameters", "left_out", "w_avg", "source_licence")  # fmt: skip
