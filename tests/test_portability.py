@@ -20,8 +20,12 @@ RENAMES = {
 # Where a path is measured from a folder that os.walk found below it: never on another drive.
 WALKS = ("metrics/picture_sets.py", "data/alignment/photographs.py", "data/sources/")
 # Names of entries in archives, lists and foreign files, which have "/" on every system.
-ARCHIVES = ("interop/", "data/sources/", "data/alignment/landmark_files.py",
-            "data/alignment/exclusion.py", "data/alignment/photographs.py")  # fmt: skip
+ARCHIVES = (
+    "interop/",
+    "data/sources/",
+    "data/alignment/ffhq.py",
+    "data/alignment/photographs.py",
+)
 # Tensors that were read from files or made on the CPU, or float64 that only comes where it went in.
 CPU_FOLDERS = ("data/alignment/", "ops/")
 CPU_FILES = {
