@@ -79,6 +79,18 @@ def test_unknown_version_and_foreign_safetensors_are_refused(
         stylecli.load_network(tmp_path / "new.safetensors")
 
 
+def test_a_header_of_any_length_is_read(tiny_network: Any, tmp_path: Path) -> None:
+    """Its length is how a file begins, and 0x80 is how pickles begin."""
+    path = tmp_path / "long.safetensors"
+    begins = set()
+    for length in range(0, 256, 8):
+        tiny_network.info["licence"] = "x" * length
+        stylecli.save_network(path, tiny_network)
+        begins.add(path.read_bytes()[:1])
+        assert stylecli.load_network(path).info["licence"] == "x" * length
+    assert b"\x80" in begins
+
+
 def test_missing_file_is_named() -> None:
     with pytest.raises(NetworkError, match=r"nowhere\.pkl does not exist"):
         stylecli.load_network("nowhere.pkl")
