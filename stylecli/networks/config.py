@@ -142,6 +142,13 @@ class NetworkConfig:
         """Synthesis layers that run at resolution / 2^level."""
         return self.num_layers
 
+    def discriminator_layers(self, side: int) -> list[str]:
+        """Return the names of D's layers for pictures of ``side`` px, from the picture on.
+
+        The last one is left out: it is never frozen.
+        """
+        return []
+
     @property
     def mbstd_group_size(self) -> int:
         """Samples of a minibatch standard deviation in D, which batches divide into; 0 = none."""

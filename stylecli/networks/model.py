@@ -196,8 +196,14 @@ class Discriminator(nn.Module):
         raise NotImplementedError
 
 
+def native_lod(config: NetworkConfig, lod: float) -> dict[str, Any]:
+    """Return the arguments that ask synthesis for pictures as they are trained at ``lod``."""
+    asked = asked_lod(config, lod)
+    return {**asked, "native": True} if asked else {}
+
+
 def asked_lod(config: NetworkConfig, lod: float | None) -> dict[str, Any]:
-    """Return the argument that asks synthesis for a level of detail; none where it is not given.
+    """Return the argument that asks for a level of detail; none where it is None or nothing grows.
 
     Raises UsageError for a level that the network does not have.
     """

@@ -163,6 +163,18 @@ class StyleGAN1Config(NetworkConfig):
         dense = 0 if self.const_input else 16 * f(1)
         return kernels + mapping + self.w_out_dim * (2 * styles + dense)
 
+    def discriminator_layers(self, side: int) -> list[str]:
+        """Return the names of D's layers for pictures of ``side`` px, but for the last one.
+
+        Layer 1 is FromRGB of that resolution, then come the two convolutions of its block, those of
+        the next smaller block and so on, at last the head's convolution and first dense layer.
+        """
+        top = side.bit_length() - 1
+        layers = [f"from_rgb.{top - 2}"]
+        for r in range(top, 2, -1):
+            layers += [f"blocks.{r - 3}.conv0", f"blocks.{r - 3}.conv1_down"]
+        return [*layers, "head.conv", "head.dense0"]
+
     def largest_features(self) -> int:
         """Numbers in the largest feature maps of one picture."""
         return max(self.fmaps(r - 1) << 2 * r for r in range(2, self.resolution_log2 + 1))

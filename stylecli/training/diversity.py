@@ -9,7 +9,7 @@ from torch import Tensor
 from stylecli.data.reader import Dataset
 from stylecli.images import from_uint8
 from stylecli.networks.layers import box_average
-from stylecli.networks.model import Generator
+from stylecli.networks.model import Generator, native_lod
 from stylecli.sampling import seed_latents
 from stylecli.training.schedule import Stage
 
@@ -50,7 +50,7 @@ class DiversityGauge:
             ws = G_ema.mapping(
                 self._z[picked].to(device), None if labels is None else labels[picked]
             )
-            images = G_ema.synthesis(ws, noise_mode="none", lod=stage.lod, native=True)
+            images = G_ema.synthesis(ws, noise_mode="none", **native_lod(G_ema.config, stage.lod))
             chunks.append(_shrink(images.float().clamp(-1, 1), side).cpu())
         real = self._real_distance(side)
         return mean_pair_distance(torch.cat(chunks)) / real if real else math.nan

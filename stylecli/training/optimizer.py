@@ -142,19 +142,14 @@ def frozen_layers(config: NetworkConfig, count: int, resolution: int) -> list[st
     GANs"): they keep the weights they began with. The first layers, near the picture, know what
     pictures are made of; fine-tuning the rest needs less data.
 
-    Layer 1 is FromRGB of that resolution, then come the two convolutions of its block, those of
-    the next smaller block and so on, at last the head's convolution and first dense layer. Blocks
-    above ``resolution``, which grow in afresh, are never frozen. Raises UsageError when D has
-    fewer layers in front of its last one.
+    What lies above ``resolution``, and grows in afresh, is never frozen. Raises UsageError when D
+    has fewer layers in front of its last one.
     """
-    top = min(resolution, config.resolution).bit_length() - 1
-    layers = [f"from_rgb.{top - 2}"]
-    for r in range(top, 2, -1):
-        layers += [f"blocks.{r - 3}.conv0", f"blocks.{r - 3}.conv1_down"]
-    layers += ["head.conv", "head.dense0"]
+    side = min(resolution, config.resolution)
+    layers = config.discriminator_layers(side)
     if not 0 <= count <= len(layers):
         raise UsageError(
-            f"freeze_d {count} is not within 0 to {len(layers)}, the layers of a {2**top} px "
+            f"freeze_d {count} is not within 0 to {len(layers)}, the layers of a {side} px "
             "discriminator before its last one"
         )
     return layers[:count]

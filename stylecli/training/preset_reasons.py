@@ -13,6 +13,7 @@ PRESET_TEXTS = {
 }
 
 _OWN: dict[str, dict[str, str]] = {
+    "none": {"*": "the default"},
     "photos": {
         "fmap_base": "half the paper's feature maps: few pictures teach a large network by heart",
         "total_kimg": "a fifth of the paper's: few pictures are learned by heart before more",

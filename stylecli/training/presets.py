@@ -20,6 +20,8 @@ from stylecli.training.published import (
 from stylecli.training.schedule import ByResolution
 
 ALIASES = {"ffhq": "paper", "bedroom": "lsun-bedroom", "car": "lsun-car", "cat": "lsun-cat"}
+_FAMILY = "stylegan1"  # of the networks that all presets below are for
+NO_PRESET = "none"  # of a run of another family
 FEW_PICTURES = 10_000  # on a GPU, fewer than this take the preset for photographs
 
 # Shares of a short schedule: 8 px and each fade or hold below full size take 9 %.
@@ -92,16 +94,13 @@ def plan_training(
     is known. ``batch`` and ``lr`` take the place of the preset's tables. Raises UsageError for
     unknown names, fields and values.
     """
-    if preset is None:
-        name, why = choose_preset(device, pictures)
-    else:
-        name, why = name_preset(preset), "asked for"
+    config = config.lower()
+    name, why = _choose(preset, config, device, pictures)
     given_network, given_training = dict(network or {}), dict(training or {})
-    derived = [Derived("preset", name, f"{PRESET_TEXTS[name]} ({why})")]
+    derived = [Derived("preset", name, why)]
     chosen_ranks, ranks_reason = _choose_ranks(device, cpus, ranks)
     if ranks is None:
         derived.append(Derived("ranks", str(chosen_ranks), ranks_reason))
-    config = config.lower()
     gpus = chosen_ranks if device == "cuda" else 1  # further processes share one GPU's batch
     network_fields, training_fields = _preset_fields(name, config, resolution, gpus, given_training)
     given_training |= _tables(training_fields, batch, lr)
@@ -111,16 +110,45 @@ def plan_training(
                 reason = derived_reason(name, config, key, gpus)
                 derived.append(Derived(key, show_value(value), reason))
     settings = TrainingConfig(**{**training_fields, **given_training})
+    own = {"resolution": resolution, "channels": channels, "label_dim": label_dim}
+    made = make_config(config, **{**own, **network_fields, **given_network})
+    if not made.grows:
+        if given_training.get("initial_resolution", resolution) != resolution:
+            raise UsageError(
+                f"configuration {config!r} does not grow: leave out --initial-resolution"
+            )
+        derived.append(
+            Derived("initial_resolution", str(resolution), f"configuration {config} does not grow")
+        )
+        settings = replace(settings, initial_resolution=resolution)
     if settings.initial_resolution > resolution:
         reason = f"growth cannot begin above the {resolution} px of the pictures"
         derived.append(Derived("initial_resolution", str(resolution), reason))
         settings = replace(settings, initial_resolution=resolution)
-    own = {"resolution": resolution, "channels": channels, "label_dim": label_dim}
-    made = make_config(config, **{**own, **network_fields, **given_network})
     names = frozenset(given_network) | frozenset(given_training) | {
         key for key, value in (("preset", preset), ("ranks", ranks)) if value is not None
     }  # fmt: skip
     return TrainingPlan(made, settings, chosen_ranks, tuple(derived), name, names)
+
+
+def _choose(preset: str | None, config: str, device: str, pictures: int | None) -> tuple[str, str]:
+    """Return the preset's name, and what it is and why it is taken; NO_PRESET where none is made.
+
+    Raises UsageError for an unknown name, or a preset that another family is trained with.
+    """
+    fits = make_config(config).family == _FAMILY
+    if preset is None and not fits:
+        return NO_PRESET, f"the defaults: configuration {config} has no preset yet"
+    if preset is None:
+        name, why = choose_preset(device, pictures)
+    else:
+        name, why = name_preset(preset), "asked for"
+    if not fits:
+        raise UsageError(
+            f"preset {name!r} is for StyleGAN configurations such as f, not for {config!r}: leave "
+            "out --preset, or give another --config"
+        )
+    return name, f"{PRESET_TEXTS[name]} ({why})"
 
 
 def _choose_ranks(device: str, cpus: int, ranks: int | None) -> tuple[int, str]:
@@ -152,6 +180,9 @@ def _preset_fields(
     name: str, config: str, resolution: int, gpus: int, given: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return a preset's network fields and training fields."""
+    if name == NO_PRESET:
+        table, base, _ = batches_for(gpus)
+        return {}, {"batch": table, "batch_base": base, "lr": dict(LR), "lr_base": LR_BASE}
     if name == "small":
         network, training = _small(config, resolution, given)
     elif name == "photos":

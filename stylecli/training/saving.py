@@ -137,7 +137,7 @@ def load_checkpoint(path: Path, bundle: Bundle, step: TrainingStep) -> Counters:
     for name in ("G", "D", "G_ema"):
         network = getattr(bundle, name)
         load_state(path, name, network, tensors)
-        network.lod = float(header["lods"][name])
+        network.lod = float(header["lods"].get(name, 0.0))
     try:
         _fill(tensors, "optimizer_G", step.flat_G, step.adam_G)
         _fill(tensors, "optimizer_D", step.flat_D, step.adam_D)
@@ -155,7 +155,7 @@ def load_networks(path: Path, bundle: Bundle) -> None:
     for name in ("G", "D", "G_ema"):
         network = getattr(bundle, name)
         load_state(path, name, network, tensors)
-        network.lod = float(header["lods"][name])
+        network.lod = float(header["lods"].get(name, 0.0))
     bundle.info = {**bundle.info, **inherited_info(header.get("info", {}))}
 
 

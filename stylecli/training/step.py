@@ -15,6 +15,7 @@ from stylecli.errors import StyleCLIError, lacks_memory
 from stylecli.images import from_uint8
 from stylecli.networks.bundle import Bundle
 from stylecli.networks.layers import box_average, lerp, upscale_nearest
+from stylecli.networks.model import asked_lod, native_lod
 from stylecli.training.config import TrainingConfig
 from stylecli.training.draws import Draws, DrawSource, Streams
 from stylecli.training.losses import (
@@ -174,7 +175,7 @@ class TrainingStep:
             w2 = self.G.mapping.broadcast(self.G.mapping.embed(draws.second_z, draws.labels))
             ws = torch.cat([ws[:, : draws.crossover], w2[:, draws.crossover :]], dim=1)
         with self._reduced():
-            images = self.G.synthesis(ws, noise=draws.noise, lod=stage.lod, native=True)
+            images = self.G.synthesis(ws, noise=draws.noise, **native_lod(self.G.config, stage.lod))
         return images, w.detach().mean(dim=0, keepdim=True)
 
     def _move_w_avg(self, means: list[Tensor]) -> None:
@@ -284,7 +285,7 @@ class TrainingStep:
 
     def _score(self, images: Tensor, labels: Tensor | None, stage: Stage) -> Tensor:
         with self._reduced():
-            return self.D(images, labels, lod=stage.lod)  # type: ignore[no-any-return]
+            return self.D(images, labels, **asked_lod(self.D.config, stage.lod))  # type: ignore[no-any-return]
 
     def _reduced(self) -> contextlib.AbstractContextManager[object]:
         """Return the context in which convolutions take the configured precision."""
