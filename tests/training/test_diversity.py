@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from stylecli.data.reader import open_dataset
+from stylecli.networks.registry import make_config
 from stylecli.training.config import TrainingConfig
 from stylecli.training.diversity import DiversityGauge, mean_pair_distance
 from stylecli.training.schedule import stage_at
@@ -38,6 +39,8 @@ def test_reals_measure_one(tiny_lmdb: Path) -> None:
     reals = torch.from_numpy(dataset.read(range(24))).float() / 127.5 - 1
 
     class Copyist(torch.nn.Module):
+        config = make_config("f", resolution=16)
+
         def __init__(self) -> None:
             super().__init__()
             self.scale = torch.nn.Parameter(torch.ones(()))
