@@ -55,7 +55,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 def distance(one: torch.nn.Module, other: torch.nn.Module) -> float:
     pairs = zip(one.parameters(), other.parameters(), strict=True)
-    return float(sum(((a - b) ** 2).sum() for a, b in pairs) ** 0.5)
+    return float(sum(((a - b).detach() ** 2).sum() for a, b in pairs) ** 0.5)
 
 
 def test_a_dataset_keeps_its_digest_and_pictures(folder: Path) -> None:
