@@ -1,19 +1,19 @@
 """``stylecli metrics``: numbers about a network, each with its name and its meaning."""
 
 import contextlib
+import shutil
 import signal
+import sys
+import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stylecli.cli.classifier_source import ClassifierSource
-from stylecli.cli.metric_checks import check_network, check_request, warn_of_weights
 from stylecli.cli.metric_ranks import sharing_ranks
-from stylecli.cli.metric_results import append_results, result_lines
 from stylecli.cli.options import (
     BatchOption,
     DeviceOption,
@@ -23,10 +23,16 @@ from stylecli.cli.options import (
     SeedOption,
 )
 from stylecli.cli.output import Output, format_seconds
-from stylecli.errors import DataError, ExitCode, Interrupted, UsageError
+from stylecli.errors import DataError, ExitCode, Interrupted, StyleCLIError, UsageError
+from stylecli.files import append_row
 from stylecli.workspace import RUN_FILE, Found, find_dataset, find_network
 
 if TYPE_CHECKING:
+    import torch
+
+    from stylecli.data.reader import Dataset
+    from stylecli.distributed import Ranks
+    from stylecli.metrics.classifiers import AttributeClassifiers
     from stylecli.metrics.results import MetricResult
     from stylecli.networks.bundle import Bundle
 
@@ -241,7 +247,7 @@ class _Network:
     psi: float
     batch: int | None
     device: str
-    source: ClassifierSource
+    source: "ClassifierSource"
 
     def measure(
         self, names: list[str], chosen: dict[str, Any], output: Output
@@ -305,3 +311,214 @@ def _open(found: Found | None) -> Any:
     from stylecli.data.reader import open_dataset
 
     return open_dataset(found.path) if found else None
+
+
+@dataclass(frozen=True)
+class ClassifierSource:
+    """What the command line says of classifiers, and what that comes to."""
+
+    given: Path | None  # --classifiers: a file, or a folder of official pickles
+    train: bool = False  # --train-classifiers
+    attributes: Path | None = None  # --attributes: a CSV to train from
+
+    def check(self, names: Sequence[str]) -> None:
+        """Raise UsageError for options that contradict each other or have nothing to act on."""
+        if self.given is not None and self.train:
+            raise UsageError("--classifiers and --train-classifiers exclude each other: give one")
+        if self.attributes is not None and not self.train:
+            raise UsageError("--attributes is what to train from: give --train-classifiers too")
+        if (self.given or self.train) and not asks_for(names):
+            raise UsageError(
+                "classifiers are for ls alone: run stylecli metrics ls, or leave them out"
+            )
+
+    def obtain(
+        self,
+        names: Sequence[str],
+        dataset: "Dataset | None",
+        resolution: int,
+        device: "torch.device",
+        output: Output,
+        ranks: "Ranks | None" = None,
+    ) -> "AttributeClassifiers | None":
+        """Return the classifiers for pictures of ``resolution`` px; None when there are none.
+
+        Those given, else trained ones, else what the cache has: of this dataset, or official. Over
+        ``ranks`` the main one finds or trains them, and all read the same.
+        """
+        if not asks_for(names):
+            return None
+        path = self.given
+        if path is None and (ranks is None or ranks.is_main):
+            if self.train and dataset is not None:
+                path = self._train(dataset, resolution, device, output)
+            else:
+                from stylecli.metrics.classifier_training import find_in_cache
+
+                if (path := find_in_cache(dataset, resolution, tell=output.warn)) is not None:
+                    output.note(f"classifiers: {path}")
+        if ranks is not None:
+            found = ranks.from_main(str(path.resolve()) if path is not None else None)
+            path = Path(found) if found is not None else None
+        if path is None:
+            return None
+        from stylecli.metrics.classifiers import load_classifiers, load_official_classifiers
+
+        return load_official_classifiers(path) if path.is_dir() else load_classifiers(path)
+
+    def _train(
+        self, dataset: "Dataset", resolution: int, device: "torch.device", output: Output
+    ) -> Path:
+        """Train, or finish, the classifiers of a dataset; return their file in the cache."""
+        from stylecli.metrics.attribute_tables import read_attribute_csv, read_attributes
+        from stylecli.metrics.classifier_training import train_into_cache
+
+        if self.attributes is not None:
+            table = read_attribute_csv(self.attributes, dataset)
+        else:
+            table = read_attributes(dataset)
+        with output.progress("classifiers", "attributes") as progress:
+            path, found = train_into_cache(
+                dataset, table, resolution, device=device, progress=progress
+            )
+        output.note(f"classifiers: {path}")
+        for one in found.classifiers:
+            output.note(
+                f"  {one.name}: {100 * (one.accuracy or 0):.1f} % of {one.held_out} held-out "
+                f"pictures right, {100 * (one.commonest or 0):.1f} % by always saying the commonest"
+                f" of {len(one.values)} values"
+            )
+        return path
+
+
+def asks_for(names: Sequence[str]) -> bool:
+    """Tell whether separability is among the metrics."""
+    return any(name == "ls" or name.startswith("ls_") for name in names)
+
+
+def check_request(names: Sequence[str], precision: str) -> None:
+    """Raise UsageError for unknown metrics and precisions, before any file is opened."""
+    from stylecli.metrics.planning import check_names
+    from stylecli.rendering import check_precision
+
+    check_names(names)
+    check_precision(precision)
+
+
+def check_network(
+    names: Sequence[str],
+    bundle: "Bundle",
+    dataset: "Dataset | None",
+    psi: float,
+    device_type: str,
+    samples: int | None,
+    output: Output | None,
+) -> None:
+    """Raise what the measurement would raise, before classifiers are trained for it.
+
+    UsageError for metrics, a truncation or labels that the network does not have, DataError for a
+    dataset of too small pictures. Warns ``output`` of one of larger pictures.
+    """
+    from stylecli.metrics.fakes import label_source, level_for
+    from stylecli.metrics.metric_tasks import PictureTask
+    from stylecli.metrics.planning import plan
+    from stylecli.sampling import check_truncation
+
+    config = bundle.generator.config
+    check_truncation(config, psi)
+    count = len(dataset) if dataset is not None else 0
+    tasks = plan(names, samples, dataset_size=count, config=config, gpu=device_type == "cuda",
+                 psi=psi)  # fmt: skip
+    label_source(bundle.generator, dataset)
+    looking = [task for task in tasks if isinstance(task, PictureTask) and task.reals]
+    if dataset is None or all(task.skipped for task in looking):
+        return
+    if level_for(dataset, config.resolution) and output is not None:
+        output.warn(
+            f"{dataset.path} has {dataset.resolution} px and the network {config.resolution} px: "
+            f"the reals are reduced to {config.resolution} px by box means, and the numbers are "
+            "those of that size"
+        )
+
+
+def warn_of_weights(results: "Sequence[MetricResult]", output: Output) -> None:
+    """Warn of numbers from weights that are not those of a published file."""
+    from stylecli.weights import is_published
+
+    made_with: dict[tuple[Any, Any], list[str]] = {}
+    for result in results:
+        looked = (result.definition.get("features"), result.definition.get("features_sha256"))
+        if result.value is not None and all(looked):
+            made_with.setdefault(looked, []).append(result.name)
+    for (network, sha256), names in made_with.items():
+        if not is_published(network, sha256):
+            output.warn(
+                f"the weights of {network} here (SHA-256 {sha256[:12]}...) are not those of a "
+                f"published file: {', '.join(names)} may compare with nobody else's numbers"
+            )
+
+
+def result_lines(output: Output, results: "Sequence[MetricResult]") -> list[str]:
+    """Return a table: name, value with its spread, counts, what it says.
+
+    On a terminal that is too narrow for it, what a number says stands below the number.
+    """
+    rows = []
+    for result in results:
+        value = "-" if result.value is None else f"{result.value:.4f}"
+        if result.value is not None and result.std is not None:
+            value += f" ± {result.std:.4f}"
+        definition = result.definition
+        count = definition.get("fakes") or definition.get("pairs")
+        samples = str(count or "-")
+        if count and definition.get("reals"):
+            samples += f" / {definition['reals']}"
+        rows.append((result.name, value, samples, result.meaning))
+    header = ("metric", "value", "samples", "meaning")
+    lines = output.table(header, rows)
+    width = shutil.get_terminal_size().columns
+    if not sys.stdout.isatty() or max(map(len, lines)) <= width:
+        return lines
+    first, *others = output.table(header[:3], [row[:3] for row in rows])
+    wrap = textwrap.TextWrapper(
+        width, initial_indent="  ", subsequent_indent="  ",
+        break_on_hyphens=False, break_long_words=False,  # commands and file names stay whole
+    )  # fmt: skip
+    below = [wrap.wrap(row[3]) for row in rows]
+    return [
+        first,
+        *(text for line, more in zip(others, below, strict=True) for text in (line, *more)),
+    ]
+
+
+def append_results(
+    run: Path, network: Path, results: "Sequence[MetricResult]", seconds: float, output: Output
+) -> None:
+    """Append results to the run's ``metric-<name>.jsonl``; one without a number is not kept.
+
+    One that cannot be written, on a full disk, is warned of: what was measured is printed anyway.
+    """
+    try:
+        for result in results:
+            if result.value is not None:
+                _append(run, network, result, seconds)
+    except (OSError, StyleCLIError) as error:
+        why = getattr(error, "strerror", None) or error
+        output.warn(f"the numbers are not added to {run}: {why}")
+
+
+def _append(run: Path, network: Path, result: "MetricResult", seconds: float) -> None:
+    from stylecli.training.measuring import metric_path
+
+    numbers = {result.name: result.value}
+    if result.std is not None:
+        numbers[f"{result.name}_std"] = result.std
+    line = {
+        "metric": result.name,
+        "results": numbers,
+        "snapshot": network.name,
+        "timestamp": time.time(),
+        "total_time": seconds,
+        "definition": dict(result.definition),
+    }
+    append_row(metric_path(run, result.name), line)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stylecli.cli.classifier_source import ClassifierSource
+from stylecli.cli.metrics import ClassifierSource
 from stylecli.cli.output import Output
 from stylecli.errors import StyleCLIError, UsageError
 

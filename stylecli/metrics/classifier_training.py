@@ -8,7 +8,7 @@ which for K = 2 is the logistic loss.
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,13 @@ from torch.nn import functional as F
 
 from stylecli import weights
 from stylecli.checkpoint import read_header
-from stylecli.errors import DataError, UsageError
+from stylecli.errors import DataError, Interrupted, UsageError
 from stylecli.hardware import resolve_device
 from stylecli.metrics.attribute_tables import AttributeTable, keep_usable
 from stylecli.metrics.classifiers import (
     AttributeClassifier,
     AttributeClassifiers,
+    list_official,
     load_classifiers,
     new_classifier_network,
     save_classifiers,
@@ -125,6 +126,46 @@ def train_classifiers(
     if path is not None:
         _save(path, done)
     return done
+
+
+def train_into_cache(
+    dataset: PictureSet,
+    attributes: AttributeTable,
+    resolution: int,
+    *,
+    device: torch.device | str = "auto",
+    progress: Progress = silent,
+) -> tuple[Path, AttributeClassifiers]:
+    """Train, or finish, a dataset's classifiers in the cache; return their file and them.
+
+    By the usual recipe for pictures of ``resolution`` px. Raises Interrupted on Ctrl-C, which says
+    what is kept; else as train_classifiers.
+    """
+    recipe = default_recipe(min(dataset.resolution, resolution))
+    path = cached_path(dataset, attributes, recipe)
+    try:
+        return path, train_classifiers(
+            dataset, attributes, recipe=recipe, path=path, device=device, progress=progress
+        )
+    except KeyboardInterrupt:
+        kept = f"finished classifiers are kept in {path}" if path.exists() else "none is finished"
+        raise Interrupted(f"interrupted: {kept}, the same command goes on") from None
+
+
+def find_in_cache(
+    dataset: PictureSet | None, resolution: int, *, tell: Callable[[str], None] = lambda why: None
+) -> Path | None:
+    """Return classifiers from the cache: a file of this dataset's, else the official ones' folder.
+
+    ``tell`` gets a sentence where the official ones are left out, since others may write there.
+    """
+    path = find_cached(dataset, resolution) if dataset is not None else None
+    if path is None and list_official(folder := _cache()):
+        if reason := weights.whose(folder):
+            tell(f"the classifiers in {folder} are left out: {reason}")
+        else:
+            path = folder
+    return path
 
 
 def _save(path: Path | str, done: AttributeClassifiers) -> None:
