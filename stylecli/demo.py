@@ -18,9 +18,9 @@ import numpy as np
 from stylecli import __version__, files
 from stylecli.checkpoint import load_network, network_digest
 from stylecli.data.demo_faces import make_demo_dataset
-from stylecli.data.ownership import LOCK_FILE
 from stylecli.data.reader import open_dataset
 from stylecli.errors import DataError, UsageError
+from stylecli.files import LOCK_FILE
 from stylecli.images import save_png
 from stylecli.metrics.evaluation import evaluate
 from stylecli.networks.bundle import Bundle

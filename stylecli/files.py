@@ -4,7 +4,8 @@ A file is written in a scratch folder beside it, synced and renamed; what a kill
 that is swept by the next one. JSON comes from strangers, crashes and
 other versions: ``parse_json`` and ``read_json`` are the only readers, ``to_json`` the only writer.
 Rows of JSON, a line each, are appended and made durable one by one; ``append_row`` cuts off a row
-torn by a crash, which would swallow the next one.
+torn by a crash, which would swallow the next one. ``OwnerLock`` lets one process at a time write
+into a folder.
 """
 
 import contextlib
@@ -27,12 +28,14 @@ from stylecli.errors import DISK_FULL, DataError, StyleCLIError
 MAX_JSON_BYTES = 256 << 20  # labels of millions of pictures, rows of years take less
 MAX_JSON_DEPTH = 64  # ours nest 6 deep; Python gives up near 1,000
 MAX_NUMBER_LETTERS = 80  # the state of a random generator has 40
+LOCK_FILE = "writer.lock"
 _ROW_BYTES = 4096  # a row of JSON is shorter
 
 _SCRATCH = re.compile(r"\..*-[a-z0-9_]{8}\.part")
 _SHOWN_BYTES = 40  # of a name in that of its scratch folder: names may take 255 in all
 _LEFT_SECONDS = 86400.0
 _NO_HANDLE = -1
+_LOCKED_BYTE = 1 << 20  # beyond what is written, so that Windows lets others read who holds it
 _swept: set[str] = set()  # folders
 _held: set[int] = set()  # open scratch folders of this process
 
@@ -486,3 +489,67 @@ def _mend_last_row(file: BinaryIO) -> None:
         file.truncate(start)
     else:
         file.write(b"\n")
+
+
+class OwnerLock:
+    """Holds ``<folder>/writer.lock`` until ``release``; raises DataError when another has it.
+
+    The system lets go of the lock when the process dies, by kill -9 too. On file systems without
+    locks there is none.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder  # set it anew after renaming
+        while True:
+            try:
+                self._file = open(folder / LOCK_FILE, "a+b")
+            except OSError as error:
+                raise DataError(f"{folder} cannot be written: {error}") from None
+            try:
+                _lock(self._file.fileno())
+            except BlockingIOError:
+                self._file.seek(0)
+                owner = self._file.read(20).decode("ascii", "replace").strip()
+                self._file.close()
+                raise DataError(
+                    f"{folder} is being written by another command (process {owner or 'unknown'}): "
+                    "let it end first"
+                ) from None
+            except OSError:
+                pass  # no locks here: network drives, mostly
+            if self._is_mine():
+                break
+            self._file.close()  # its owner finished and took it away meanwhile
+        self._file.truncate(0)
+        self._file.write(str(os.getpid()).encode())
+        self._file.flush()
+
+    def release(self) -> None:
+        """Let go, and remove the file."""
+        if sys.platform == "win32":
+            self._file.close()  # open files cannot be removed there
+        if not self._file.closed or sys.platform == "win32":
+            (self.folder / LOCK_FILE).unlink(missing_ok=True)
+        self._file.close()
+
+    def _is_mine(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._file.fileno()), os.stat(self.folder / LOCK_FILE))
+        except OSError:
+            return False
+
+
+def _lock(handle: int) -> None:
+    """Lock or raise: BlockingIOError when another process has it, OSError when nobody can."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        os.lseek(handle, _LOCKED_BYTE, os.SEEK_SET)
+        try:
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        except PermissionError:
+            raise BlockingIOError from None
+    else:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

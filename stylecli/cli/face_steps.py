@@ -80,7 +80,7 @@ def owned_folder(request: Request) -> Iterator[None]:
 
     Raises DataError when another process has it.
     """
-    from stylecli.data.ownership import OwnerLock
+    from stylecli.files import OwnerLock
 
     folder = request.folder
     is_first = not folder.parent.exists()
@@ -270,7 +270,7 @@ def record_skipped(skipped: "Sequence[Skipped]", outcome: Outcome) -> None:
 def tell_skipped(request: Request, outcome: Outcome, output: Output) -> None:
     """Write skipped.jsonl beside the pictures, and name the first few on stderr."""
     from stylecli import files
-    from stylecli.data.ownership import LOCK_FILE
+    from stylecli.files import LOCK_FILE
 
     skipped, file = outcome.skipped, request.folder / SKIPPED_FILE
     kept = any(item.name != LOCK_FILE for item in request.folder.iterdir())

@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 
 from stylecli.data.layout import DATA_FILE
-from stylecli.data.ownership import LOCK_FILE, OwnerLock
 from stylecli.errors import DataError
-from stylecli.files import sync_directory
+from stylecli.files import LOCK_FILE, OwnerLock, sync_directory
 
 OWN_FILES = {DATA_FILE, "lock.mdb", LOCK_FILE}  # a killed writer may leave the locks behind
 

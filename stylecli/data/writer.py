@@ -20,12 +20,11 @@ from stylecli.data.header import check_settings, header_fields
 from stylecli.data.journal import State
 from stylecli.data.labelling import Label, LabelRows
 from stylecli.data.layout import Codec
-from stylecli.data.ownership import OwnerLock
 from stylecli.data.publishing import check_target, publish, real_path, settle, wipe
 from stylecli.data.pyramid import box_mean, count_levels
 from stylecli.data.unfinished import Stored, drop_addition, read_complete, read_part
 from stylecli.errors import DataError
-from stylecli.files import parse_json, to_json
+from stylecli.files import OwnerLock, parse_json, to_json
 
 
 class DatasetWriter:

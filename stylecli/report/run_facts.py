@@ -16,9 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from stylecli.data.ownership import LOCK_FILE
 from stylecli.errors import DataError, NetworkError, UsageError
-from stylecli.files import is_number, read_rows, row_number
+from stylecli.files import LOCK_FILE, is_number, read_rows, row_number
 from stylecli.report.content import Table
 from stylecli.training.measuring import METRIC_PATTERN
 from stylecli.training.preset_reasons import PRESET_TEXTS

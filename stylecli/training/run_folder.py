@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from stylecli import __version__, files
-from stylecli.data.ownership import LOCK_FILE, OwnerLock
 from stylecli.errors import DataError, NetworkError, UsageError
+from stylecli.files import LOCK_FILE, OwnerLock
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.registry import config_from_dict
 from stylecli.training.config import TrainingConfig, training_from_dict

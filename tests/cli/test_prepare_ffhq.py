@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from stylecli.cli import prepare_ffhq
 from stylecli.data.alignment import detection, detectors
-from stylecli.data.ownership import LOCK_FILE, OwnerLock
 from stylecli.data.reader import open_dataset
 from stylecli.errors import DataError, UsageError
+from stylecli.files import LOCK_FILE, OwnerLock
 from tests.conftest import FIXTURES
 
 Run = Callable[..., Any]

@@ -14,12 +14,12 @@ from PIL import Image
 
 from stylecli.data import batching, estimating
 from stylecli.data.layout import DATA_FILE
-from stylecli.data.ownership import LOCK_FILE, OwnerLock
 from stylecli.data.pack_settings import PackSettings
 from stylecli.data.packing import pack
 from stylecli.data.reader import open_dataset
 from stylecli.data.sources.folders import ImageFolder
 from stylecli.errors import DataError, Interrupted
+from stylecli.files import LOCK_FILE, OwnerLock
 
 resource = pytest.importorskip("resource", reason="needs POSIX")
 

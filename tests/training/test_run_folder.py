@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from stylecli.data.ownership import LOCK_FILE, OwnerLock
 from stylecli.data.reader import open_dataset
 from stylecli.errors import DataError, UsageError
+from stylecli.files import LOCK_FILE, OwnerLock
 from stylecli.networks.registry import make_config
 from stylecli.training.config import TrainingConfig
 from stylecli.training.run_folder import (
