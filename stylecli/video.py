@@ -22,7 +22,7 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from stylecli.data.decoding import open_picture, quiet
+from stylecli.data.pictures import open_picture, quiet
 from stylecli.errors import DataError, Interrupted, StyleCLIError, UsageError
 from stylecli.files import parse_json, replacing, to_json
 from stylecli.images import Pictures, check_size, encode_picture, read_provenance, save_png

@@ -260,7 +260,7 @@ def _read_video(path: Path) -> tuple[Facts, Any]:
 
 
 def _read_picture(path: Path) -> tuple[Facts, Any]:
-    from stylecli.data.decoding import name_cause, open_picture, quiet
+    from stylecli.data.pictures import name_cause, open_picture, quiet
     from stylecli.images import provenance_of
 
     facts: Facts = {"what": "picture", "file": str(path)}

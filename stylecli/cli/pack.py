@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from stylecli.data.pack_report import PackReport
     from stylecli.data.pack_settings import PackSettings
     from stylecli.data.packing import Plan
-    from stylecli.data.transforms import Transform
+    from stylecli.data.preparation import Transform
 
 SHOWN_CLASSES = 12
 SHOWN_SKIPPED = 10  # skipped pictures named on stderr; --json lists all

@@ -4,8 +4,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from stylecli.data.layout import MIN_RESOLUTION, Codec
-from stylecli.data.preparation import Recipe
-from stylecli.data.transforms import Filter, Transform
+from stylecli.data.preparation import Filter, Recipe, Transform
 from stylecli.errors import UsageError
 
 MAX_PACKED_RESOLUTION = 1024  # what networks go up to

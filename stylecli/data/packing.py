@@ -6,19 +6,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stylecli.data import decoding
 from stylecli.data.adding import merge_classes, settings_of
 from stylecli.data.estimating import check_room, picture_bytes
 from stylecli.data.journal import differences
 from stylecli.data.layout import DATA_FILE
 from stylecli.data.pack_report import PackReport, make_report
 from stylecli.data.pack_settings import MAX_PACKED_RESOLUTION, PackSettings
-from stylecli.data.preparation import Prepared, Recipe, Skipped, prepare_all
+from stylecli.data.pictures import quiet, read_header
+from stylecli.data.preparation import Prepared, Recipe, Skipped, choose_resolution, prepare_all
 from stylecli.data.publishing import real_path, sweep_locks
 from stylecli.data.pyramid import count_levels
 from stylecli.data.reader import Dataset, open_dataset
 from stylecli.data.sources.base import Item, Label, Source, spread
-from stylecli.data.transforms import choose_resolution
 from stylecli.data.writer import DatasetWriter
 from stylecli.errors import DataError, Interrupted
 from stylecli.files import parse_json
@@ -137,10 +136,10 @@ def choose_recipe(source: Source, indices: Sequence[int], settings: PackSettings
     sizes, grey = [], True
     for item in (source[index] for index in indices[::step]):
         # What is wrong with a picture is counted and listed when its turn comes.
-        with contextlib.suppress(Exception), decoding.quiet(), item.open() as picture:
+        with contextlib.suppress(Exception), quiet(), item.open() as picture:
             # Looking for a PNG's orientation would decode it, a thousand times for a guess.
             upright = settings.exif and picture.format != "PNG"
-            header = decoding.read_header(picture, upright=upright)
+            header = read_header(picture, upright=upright)
             sizes.append(header.upright_size)
             grey = grey and header.is_grey
         if settings.resolution and not grey:

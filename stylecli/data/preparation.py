@@ -1,39 +1,67 @@
 """From one item of a source to the pixels of a dataset, whatever the picture: used or skipped.
 
+A transform turns a picture's size into a ``Placement``: the region that is taken, the size it gets,
+and where on the black canvas it lies. The names are those people know; NVIDIA's own are accepted
+too.
+
 The rule on size: pictures that would have to be enlarged are skipped, unless ``enlarge``. When no
-resolution is asked for, ``transforms.choose_resolution`` takes the largest power of two that 95 %
-of the pictures reach, so that few are lost.
+resolution is asked for, ``choose_resolution`` takes the largest power of two that 95 % of the
+pictures reach, so that few are lost.
 
 Worker processes import this module: nothing here may import torch, and numpy only where it is used.
 """
 
 import functools
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from PIL import Image
 
-from stylecli.data import colours, decoding
 from stylecli.data.codec import encode
-from stylecli.data.layout import CODECS, Codec, pixel_digest
-from stylecli.data.sources.base import Item, Source
-from stylecli.data.transforms import (
-    FILTERS,
-    Filter,
-    Placement,
-    Transform,
-    name_transform,
-    place,
-    target_size,
+from stylecli.data.layout import CODECS, MIN_RESOLUTION, Codec, pixel_digest
+from stylecli.data.pictures import (
+    TARGETS,
+    WHITE,
+    Colour,
+    PictureHeader,
+    check_kind,
+    draft,
+    drafted_size,
+    finish,
+    name_cause,
+    quiet,
+    read_header,
+    simplify,
+    turn_upright,
 )
+from stylecli.data.sources.base import Item, Source
 from stylecli.data.workers import count_workers, ordered_map
 from stylecli.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+Filter = Literal["lanczos", "box", "bicubic"]
+FILTERS: tuple[Filter, ...] = get_args(Filter)
+Transform = Literal["center-crop", "wide", "tall", "letterbox", "pad", "stretch", "celeba"]
+TRANSFORMS: tuple[Transform, ...] = get_args(Transform)
+ALIASES: dict[str, Transform] = {
+    "centre-crop": "center-crop",
+    "center-crop-wide": "wide",
+    "center-crop-tall": "tall",
+    "none": "stretch",
+}
+
+CELEBA_SIZE = (178, 218)  # aligned CelebA: width, height
+CELEBA_BOX = (25, 57, 153, 185)  # the 128 px square around (89, 121), as in the GAN papers
+_SHARE = 0.95  # of the pictures must reach a resolution that is chosen for them
+
+Size = tuple[int, int]  # width, height in px
+Box = tuple[int, int, int, int]  # left, top, right, bottom in px
 
 _RESAMPLING = {
     "lanczos": Image.Resampling.LANCZOS,
@@ -42,6 +70,133 @@ _RESAMPLING = {
 }
 _CHUNK_PIXELS = 1 << 17  # small pictures travel to the workers many at a time
 _ICC = ("convert", "ignore")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Take ``box`` of the picture, resize it to ``size``, lay it on the canvas at ``offset``."""
+
+    box: Box
+    size: Size
+    offset: tuple[int, int]
+
+    @property
+    def scale(self) -> float:
+        """Source pixels per target pixel in the direction with fewer: below 1 it is enlarged."""
+        left, top, right, bottom = self.box
+        return min((right - left) / self.size[0], (bottom - top) / self.size[1])
+
+
+def name_transform(name: str) -> Transform:
+    """Return a transform's own name for one of its names. Raises UsageError for an unknown one."""
+    known: dict[str, Transform] = {**{own: own for own in TRANSFORMS}, **ALIASES}
+    if name not in known:
+        raise UsageError(f"transform {name!r} is not one of {', '.join(known)}")
+    return known[name]
+
+
+def target_size(
+    transform: Transform, resolution: int, width: int | None = None, height: int | None = None
+) -> Size:
+    """Return the (width, height) that pictures have on the square of ``resolution`` px.
+
+    ``wide`` takes width = resolution and, unless told, height = 3/4 of it; ``tall`` the reverse;
+    all others fill the square. Raises UsageError for sizes that do not fit.
+    """
+    if transform == "wide":
+        size = width or resolution, height or resolution * 3 // 4
+        fits = size[0] == resolution and 0 < size[1] <= resolution
+    elif transform == "tall":
+        size = width or resolution * 3 // 4, height or resolution
+        fits = size[1] == resolution and 0 < size[0] <= resolution
+    else:
+        size = width or resolution, height or resolution
+        fits = size == (resolution, resolution)
+    if not fits:
+        raise UsageError(
+            f"{size[0]} x {size[1]} px do not fit transform {transform!r} at resolution "
+            f"{resolution}: only 'wide' takes another height, only 'tall' another width"
+        )
+    return size
+
+
+def place(transform: Transform, picture: Size, resolution: int, target: Size) -> Placement:
+    """Return where a picture of (width, height) goes on the square of ``resolution`` px.
+
+    ``target`` is what ``target_size`` returned. Raises DataError when the transform has no place
+    for a picture of this size.
+    """
+    width, height = picture
+    whole = (0, 0, width, height)
+    if transform == "letterbox":
+        longest = max(width, height)
+        target = (
+            max(1, round(width * resolution / longest)),
+            max(1, round(height * resolution / longest)),
+        )
+        box = whole
+    elif transform == "pad":
+        if max(width, height) > resolution:
+            raise DataError(
+                f"is {width} x {height} px, larger than {resolution}: pack it with a larger "
+                "--resolution, or with --transform letterbox"
+            )
+        target, box = picture, whole
+    elif transform == "stretch":
+        box = whole
+    elif transform == "celeba":
+        if picture != CELEBA_SIZE:
+            raise DataError(
+                f"is {width} x {height} px: transform celeba is for the aligned pictures of "
+                "178 x 218"
+            )
+        box = CELEBA_BOX
+    else:
+        box = _central_box(picture, target)
+    offset = (resolution - target[0]) // 2, (resolution - target[1]) // 2
+    return Placement(box, target, offset)
+
+
+def most_of(count: int) -> float:
+    """Return how many pictures of a set decide about its size: 95 %, or all but one of a few."""
+    return min(_SHARE * count, max(count - 1, 1))
+
+
+def choose_resolution(sizes: Sequence[Size], transform: Transform, limit: int) -> int:
+    """Return the resolution for pictures of these sizes when none was asked for.
+
+    The largest power of two, at most ``limit``, that enough pictures (``most_of``) reach without
+    being enlarged; with ``pad``, the smallest that as many fit into. The rest is skipped or
+    enlarged, as the recipe says. Without any size, the smallest there is.
+    """
+    counts = Counter(sizes)  # most sets have few
+    powers = [1 << k for k in range(MIN_RESOLUTION.bit_length() - 1, limit.bit_length())]
+    needed = most_of(len(sizes))
+    if transform == "pad":
+        fitting = [
+            r for r in powers if sum(n for size, n in counts.items() if max(size) <= r) >= needed
+        ]
+        return fitting[0] if fitting else limit
+    if transform == "celeba":
+        return CELEBA_BOX[2] - CELEBA_BOX[0]
+    reached = [MIN_RESOLUTION]
+    for r in powers:
+        target = target_size(transform, r)
+        scales = {size: place(transform, size, r, target).scale for size in counts}
+        if sum(n for size, n in counts.items() if scales[size] >= 1) >= needed:
+            reached.append(r)
+    return max(reached) if sizes else MIN_RESOLUTION
+
+
+def _central_box(picture: Size, target: Size) -> Box:
+    """Return the largest central box of the target's proportions."""
+    width, height = picture
+    if width * target[1] >= height * target[0]:
+        width = max(1, round(height * target[0] / target[1]))
+    else:
+        height = max(1, round(width * target[1] / target[0]))
+    left, top = (picture[0] - width) // 2, (picture[1] - height) // 2
+    return left, top, left + width, top + height
 
 
 @dataclass(frozen=True)
@@ -54,7 +209,7 @@ class DecodeSettings:
     channels: int = 3
     exif: bool = False
     icc: Literal["convert", "ignore"] = "convert"
-    background: colours.Colour = colours.WHITE
+    background: Colour = WHITE
 
     @classmethod
     def of_record(cls, record: Any) -> "DecodeSettings":
@@ -67,7 +222,7 @@ class DecodeSettings:
             isinstance(level, int) and 0 <= level <= 255 for level in levels
         )
         return cls(
-            channels=channels if channels in colours.TARGETS else cls.channels,
+            channels=channels if channels in TARGETS else cls.channels,
             exif=exif if isinstance(exif, bool) else cls.exif,
             icc=icc if icc in _ICC else cls.icc,
             background=(levels[0], levels[1], levels[2]) if is_colour else cls.background,
@@ -85,12 +240,12 @@ class Recipe:
     resolution: int  # px
     channels: int = 3  # 1 grey, 3 RGB, 4 RGBA
     filter: Filter = "lanczos"
-    transform: Transform = "center-crop"  # or one of transforms.ALIASES
+    transform: Transform = "center-crop"  # or one of ALIASES
     width: int | None = None  # px on the square, for "tall"; None: three quarters of it
     height: int | None = None  # the same for "wide"
     exif: bool = False  # turn pictures upright by their EXIF tag; official tools do not
     icc: Literal["convert", "ignore"] = "convert"  # colour profiles to sRGB
-    background: colours.Colour = colours.WHITE  # under transparent pictures
+    background: Colour = WHITE  # under transparent pictures
     enlarge: bool = False  # use pictures smaller than the resolution, too
     codec: Codec = "raw"  # how the worker encodes the pixels, without loss
 
@@ -100,7 +255,7 @@ class Recipe:
         object.__setattr__(self, "background", tuple(self.background))  # JSON makes it a list
         if self.resolution < 1:
             raise UsageError(f"resolution {self.resolution} is no number of pixels")
-        if self.channels not in colours.TARGETS:
+        if self.channels not in TARGETS:
             raise UsageError(f"channels {self.channels} is not 1 (grey), 3 (RGB) or 4 (RGBA)")
         for name, value, allowed in (
             ("filter", self.filter, FILTERS),
@@ -161,12 +316,12 @@ def prepare(item: Item, recipe: Recipe) -> Prepared | Skipped:
 
     Never raises for a picture: what cannot be used is returned as ``Skipped`` with its cause.
     """
-    with decoding.quiet():
+    with quiet():
         try:
             with item.open() as picture:
                 return _prepare(picture, recipe)
         except Exception as error:  # items and decoders raise anything on damaged files
-            return Skipped(item.name, decoding.name_cause(error))
+            return Skipped(item.name, name_cause(error))
 
 
 def prepare_all(
@@ -196,7 +351,7 @@ def _skip_killer(item: Item, cause: str) -> Prepared | Skipped:
 
 def decode_pixels(
     picture: Image.Image,
-    header: decoding.PictureHeader,
+    header: PictureHeader,
     settings: DecodeSettings,
     placement: Placement | None = None,
     filter: Filter = "lanczos",
@@ -209,11 +364,11 @@ def decode_pixels(
     """
     eighths = 8
     if placement is not None and filter != "box":  # a box filter promises plain means, which
-        eighths = decoding.draft(picture, placement.scale)  # JPEG's own are not
+        eighths = draft(picture, placement.scale)  # JPEG's own are not
     picture.load()
-    if picture.size != decoding.drafted_size(header.size, eighths):
+    if picture.size != drafted_size(header.size, eighths):
         raise DataError("is damaged: its pixels have another size than its header says")
-    picture = decoding.turn_upright(picture, header)
+    picture = turn_upright(picture, header)
     box: tuple[float, float, float, float] | None = None
     if placement is not None:
         left, top, right, bottom = (edge * eighths / 8 for edge in placement.box)
@@ -222,20 +377,18 @@ def decode_pixels(
         if outer != (0, 0, *picture.size):
             picture = picture.crop(outer)
         box = left - outer[0], top - outer[1], right - outer[0], bottom - outer[1]
-    picture = colours.simplify(picture, header)
+    picture = simplify(picture, header)
     profile = header.profile if settings.icc == "convert" else None
     if settings.channels == 1 and picture.mode == "RGB" and not profile:
         picture = picture.convert("L")
     if placement is not None:
         picture = picture.resize(placement.size, _RESAMPLING[filter], box=box)
-    return colours.finish(
-        picture, settings.channels, profile=profile, background=settings.background
-    )
+    return finish(picture, settings.channels, profile=profile, background=settings.background)
 
 
 def _prepare(picture: Image.Image, recipe: Recipe) -> Prepared:
-    header = decoding.read_header(picture, upright=recipe.exif)
-    decoding.check_kind(header)
+    header = read_header(picture, upright=recipe.exif)
+    check_kind(header)
     width, height = header.size
     placement = place(
         recipe.transform,

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from stylecli import __version__
-from stylecli.data.colours import WHITE
+from stylecli.data.pictures import WHITE
 from stylecli.distributed import Ranks
 from stylecli.hardware import resolve_device
 from stylecli.metrics.classifiers import AttributeClassifiers

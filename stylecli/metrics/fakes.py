@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from stylecli.data.codec import to_picture
-from stylecli.data.colours import WHITE, Colour, lay_over
+from stylecli.data.pictures import WHITE, Colour, lay_over
 from stylecli.errors import DataError, UsageError
 from stylecli.images import to_uint8
 from stylecli.networks.model import Generator

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from stylecli.data.decoding import check_kind, name_cause, quiet, read_header
+from stylecli.data.pictures import check_kind, name_cause, quiet, read_header
 from stylecli.data.preparation import DecodeSettings, decode_pixels
 from stylecli.errors import DataError
 from stylecli.files import is_scratch

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from stylecli.data.decoding import check_kind, name_cause, open_picture, quiet, read_header
+from stylecli.data.pictures import check_kind, name_cause, open_picture, quiet, read_header
 from stylecli.errors import DataError
 from stylecli.images import Pictures
 from stylecli.progress import Progress, silent

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, Self
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from stylecli.data.decoding import open_picture
+from stylecli.data.pictures import open_picture
 from stylecli.errors import DataError
 from stylecli.files import parse_row, read_json, replacing, row_line
 

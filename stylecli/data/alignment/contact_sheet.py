@@ -6,8 +6,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from stylecli.data import transforms
-from stylecli.data.decoding import check_kind, open_picture, quiet, read_header
+from stylecli.data import preparation
+from stylecli.data.pictures import check_kind, open_picture, quiet, read_header
 from stylecli.data.preparation import DecodeSettings, decode_pixels
 from stylecli.files import replacing
 from stylecli.progress import Progress, silent
@@ -80,7 +80,7 @@ def _small(path: Path) -> Image.Image:
             header = read_header(picture, upright=True)
             check_kind(header)
             side = min(PICTURE, max(header.size))
-            placement = transforms.place("letterbox", header.upright_size, side, (side, side))
+            placement = preparation.place("letterbox", header.upright_size, side, (side, side))
             return decode_pixels(picture, header, DecodeSettings(exif=True), placement)[0]
     except Exception:  # decoders raise anything on damaged files; the cause stands below
         return Image.new("RGB", (PICTURE, PICTURE), FRAME)

@@ -21,7 +21,7 @@ from stylecli.data.alignment.aligned_folder import (
     SOURCE_URL,
     TITLE,
 )
-from stylecli.data.decoding import name_cause, open_picture, quiet
+from stylecli.data.pictures import name_cause, open_picture, quiet
 from stylecli.data.workers import ordered_map
 from stylecli.errors import DataError, UsageError
 from stylecli.files import JSON_DECODER

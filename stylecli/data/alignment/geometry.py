@@ -24,8 +24,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from stylecli.data.colours import convert_colours
-from stylecli.data.decoding import check_kind, name_cause, open_picture, quiet, read_header
+from stylecli.data.pictures import (
+    check_kind,
+    convert_colours,
+    name_cause,
+    open_picture,
+    quiet,
+    read_header,
+)
 from stylecli.data.preparation import DecodeSettings, decode_pixels
 from stylecli.data.workers import count_workers
 from stylecli.errors import DataError, UsageError

@@ -37,8 +37,8 @@ from stylecli.data.alignment.geometry import (
     face_square,
     fitting_workers,
 )
-from stylecli.data.decoding import name_cause, open_picture, quiet, read_exif
 from stylecli.data.layout import DATA_FILE
+from stylecli.data.pictures import name_cause, open_picture, quiet, read_exif
 from stylecli.data.preparation import Skipped
 from stylecli.data.sources.folders import (
     FOREIGN,

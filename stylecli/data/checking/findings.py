@@ -16,9 +16,18 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image
 
-from stylecli.data import colours, decoding
 from stylecli.data.checking.near_duplicates import THUMBNAIL_SIDE, shrink, to_grey
 from stylecli.data.layout import DIGEST_BYTES, pixel_digest
+from stylecli.data.pictures import (
+    check_kind,
+    draft,
+    finish,
+    name_cause,
+    quiet,
+    read_exif,
+    read_header,
+    simplify,
+)
 from stylecli.data.pyramid import box_mean
 from stylecli.data.sources.base import Item, Label
 
@@ -180,12 +189,12 @@ def measure_item(entry: tuple[int, Item]) -> tuple[Measured, Pixels] | Fault:
     picture: what cannot be used is a ``Fault`` with its cause.
     """
     index, item = entry
-    with decoding.quiet():
+    with quiet():
         try:
             with item.open() as picture:
                 return _measure(index, item, picture)
         except Exception as error:  # items and decoders raise anything on damaged files
-            return Fault(index, "unusable", decoding.name_cause(error))
+            return Fault(index, "unusable", name_cause(error))
 
 
 def bury(entry: tuple[int, Item], cause: str) -> tuple[Measured, Pixels] | Fault:
@@ -194,16 +203,16 @@ def bury(entry: tuple[int, Item], cause: str) -> tuple[Measured, Pixels] | Fault
 
 
 def _measure(index: int, item: Item, picture: Image.Image) -> tuple[Measured, Pixels]:
-    header = decoding.read_header(picture)
-    decoding.check_kind(header)
+    header = read_header(picture)
+    check_kind(header)
     traits = []
-    if decoding.read_exif(picture).get(ExifTags.Base.Orientation, 1) != 1:
+    if read_exif(picture).get(ExifTags.Base.Orientation, 1) != 1:
         traits.append("rotated")
     if header.profile and _is_foreign(header.profile, picture):
         traits.append("profile")
-    decoding.draft(picture, min(header.size) / SMALL_SIDE)
+    draft(picture, min(header.size) / SMALL_SIDE)
     picture.load()  # to the end, which finds truncated files
-    plain = colours.simplify(picture, header)
+    plain = simplify(picture, header)
     digest = pixel_digest(repr((header.size, plain.mode)).encode() + plain.tobytes())
     if plain.mode == "RGBA" and np.asarray(plain.getchannel("A")).min() < 255:
         traits.append("transparent")
@@ -234,7 +243,7 @@ def _small(picture: Image.Image, size: tuple[int, int], corner: tuple[int, int])
     """Return a region at 128 x 128 px, RGB over white: uint8 [3, 128, 128]."""
     box = (*corner, corner[0] + size[0], corner[1] + size[1])
     region = picture.resize((SMALL_SIDE, SMALL_SIDE), Image.Resampling.BOX, box=box)
-    return np.asarray(colours.finish(region, 3)[0]).transpose(2, 0, 1)
+    return np.asarray(finish(region, 3)[0]).transpose(2, 0, 1)
 
 
 def _is_foreign(profile: bytes, picture: Image.Image) -> bool:
@@ -243,7 +252,7 @@ def _is_foreign(profile: bytes, picture: Image.Image) -> bool:
     swatch.putpixel((1, 0), (30, 90, 200))
     if picture.mode not in ("RGB", "RGBA"):
         return picture.mode in ("CMYK", "LAB")
-    converted, note = colours.finish(swatch, 3, profile=profile)
+    converted, note = finish(swatch, 3, profile=profile)
     return bool(note) or converted.tobytes() != swatch.tobytes()
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from stylecli.data.checking.findings import ASPECTS, Extreme, Problem, Severity, Tally
 from stylecli.data.checking.subjects import Subject
 from stylecli.data.layout import MIN_RESOLUTION
-from stylecli.data.transforms import most_of
+from stylecli.data.preparation import most_of
 from stylecli.networks.config import MAX_RESOLUTION
 
 FEW_PICTURES = 1000
@@ -263,7 +263,7 @@ def _judge_choices(case: Case, usable: int) -> Iterator[Problem]:
 def suggest_resolution(tally: Tally) -> int:
     """Return the resolution that packing chooses for central squares.
 
-    The rule of ``transforms.choose_resolution``, from counts of sides instead of all sizes.
+    The rule of ``preparation.choose_resolution``, from counts of sides instead of all sizes.
     """
     resolution = MIN_RESOLUTION
     while resolution < MAX_RESOLUTION:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from PIL import Image
 
-from stylecli.data.decoding import open_picture
+from stylecli.data.pictures import open_picture
 from stylecli.errors import DataError
 
 if TYPE_CHECKING:  # items travel to worker processes, which load no numpy for them

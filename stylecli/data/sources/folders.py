@@ -19,7 +19,7 @@ from typing import Any
 
 from PIL import Image
 
-from stylecli.data.decoding import open_picture
+from stylecli.data.pictures import open_picture
 from stylecli.data.sources.base import (
     MAX_PICTURE_BYTES,
     START_BYTES,

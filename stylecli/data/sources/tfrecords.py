@@ -39,8 +39,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from stylecli.data.decoding import open_picture
 from stylecli.data.layout import MAX_RESOLUTION
+from stylecli.data.pictures import open_picture
 from stylecli.data.sources.base import (
     START_BYTES,
     Label,

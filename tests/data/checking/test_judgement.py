@@ -6,7 +6,7 @@ import pytest
 
 from stylecli.data.checking.findings import Findings, Measured, Tally
 from stylecli.data.checking.judgement import suggest_resolution
-from stylecli.data.transforms import choose_resolution
+from stylecli.data.preparation import choose_resolution
 
 
 @pytest.mark.parametrize("seed", range(5))
