@@ -508,7 +508,7 @@ def append_results(
 
 
 def _append(run: Path, network: Path, result: "MetricResult", seconds: float) -> None:
-    from stylecli.training.measuring import metric_path
+    from stylecli.training.run_folder import metric_path
 
     numbers = {result.name: result.value}
     if result.std is not None:

@@ -10,7 +10,7 @@ from stylecli.errors import StyleCLIError, UsageError
 if TYPE_CHECKING:
     from stylecli.data.reader import Dataset
     from stylecli.networks.bundle import Bundle
-    from stylecli.training.measuring import Evaluate
+    from stylecli.training.oversight import Evaluate
     from stylecli.training.run_folder import RunSettings
 
 

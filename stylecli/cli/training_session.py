@@ -13,7 +13,7 @@ from stylecli.workspace import find_dataset, list_runs, newest_snapshot, next_ru
 
 if TYPE_CHECKING:
     from stylecli.data.reader import Dataset
-    from stylecli.training.measuring import Evaluate
+    from stylecli.training.oversight import Evaluate
     from stylecli.training.presets import TrainingPlan
     from stylecli.training.run_folder import RunSettings
     from stylecli.training.session import Session

@@ -19,11 +19,16 @@ from typing import Any, TypeGuard
 from stylecli.errors import DataError, NetworkError, UsageError
 from stylecli.files import LOCK_FILE, is_number, read_rows, row_number
 from stylecli.report.content import Table
-from stylecli.training.measuring import METRIC_PATTERN
+from stylecli.training.checkpoints import more_is_better, read_best
 from stylecli.training.preset_reasons import PRESET_TEXTS
 from stylecli.training.presets import TrainingPlan, plan_training, show_value
-from stylecli.training.retention import more_is_better, read_best
-from stylecli.training.run_folder import RunSettings, load_settings, read_events, read_statistics
+from stylecli.training.run_folder import (
+    METRIC_PATTERN,
+    RunSettings,
+    load_settings,
+    read_events,
+    read_statistics,
+)
 from stylecli.training.schedule import parse_by_resolution
 from stylecli.workspace import STATS_FILE, newest_snapshot, read_run
 

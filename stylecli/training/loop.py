@@ -13,18 +13,13 @@ from stylecli.distributed import Ranks
 from stylecli.errors import DataError, Interrupted, StyleCLIError
 from stylecli.progress import Progress, silent
 from stylecli.training import (
-    measuring,
-    retention,
-    rollback,
+    checkpoints,
     run_folder,
-    saving,
     setup,
-    sheets,
     ticks,
 )
 from stylecli.training.draws import seed_after
-from stylecli.training.measuring import Evaluate
-from stylecli.training.oversight import Oversight, unheard
+from stylecli.training.oversight import Evaluate, Oversight, unheard
 from stylecli.training.schedule import Stage, resets_optimizer, stage_at
 from stylecli.training.session import Session
 from stylecli.training.step import TrainingStep
@@ -59,7 +54,7 @@ class TrainingLoop:
             batch_gpu=self.session.batch_gpu,
             tf32=self.session.tf32,
         )
-        self.counters = saving.Counters()
+        self.counters = checkpoints.Counters()
         self.stage: Stage | None = None
         self.meter = ticks.TickMeter(self.step.device)
         self.oversight = Oversight(
@@ -90,12 +85,12 @@ class TrainingLoop:
         elif origin is not None and origin.continued:
             self._load(setup.initial_file(self.run, origin))
         elif origin is not None:
-            saving.load_networks(setup.initial_file(self.run, origin), self.bundle)
+            checkpoints.load_networks(setup.initial_file(self.run, origin), self.bundle)
         self.step.freeze_D(setup.frozen_in(self.settings))
         self._follow_seed()
 
     def _load(self, path: Path) -> None:
-        self.counters = saving.load_checkpoint(path, self.bundle, self.step)
+        self.counters = checkpoints.load_checkpoint(path, self.bundle, self.step)
         # The stage of the last step trained, so that a reset due now is not missed or repeated.
         self.stage = self._schedule(self.counters.nimg)
         assert self.bundle.G is not None
@@ -143,18 +138,18 @@ class TrainingLoop:
                 )
             run_folder.rewind_statistics(self.run, nimg)
             if self.counters.rollbacks:  # a crash may have cut one short
-                rollback.take_back(self.run, nimg)
-            retention.mend_best(self.run, nimg)
+                checkpoints.take_back(self.run, nimg)
+            checkpoints.mend_best(self.run, nimg)
             if not self._begins:  # a crash may have come between saving and what follows it
-                saving.note_saved(self.run, nimg)
-                retention.remove_old_snapshots(self.run, self.session.keep)
+                checkpoints.note_saved(self.run, nimg)
+                checkpoints.remove_old_snapshots(self.run, self.session.keep)
             event = "started" if self._begins else "resumed"
             run_folder.append_event(self.run, {"nimg": nimg, "event": event})
             self.oversight.go_on_from(nimg)
             if self._begins:
-                sheets.save_reals(self.run, self.dataset)
+                checkpoints.save_reals(self.run, self.dataset)
                 self.oversight.add_sheet(
-                    sheets.save_sheet(self.run, self.bundle, self.settings, nimg), nimg
+                    checkpoints.save_sheet(self.run, self.bundle, self.settings, nimg), nimg
                 )
             try:
                 yield
@@ -217,10 +212,10 @@ class TrainingLoop:
         last = counters.nimg >= total
         if self._begins or not (last or counters.tick % self.config.snapshot_ticks == 0):
             return
-        network = saving.snapshot_path(self.run, counters.nimg)
+        network = checkpoints.snapshot_path(self.run, counters.nimg)
 
         def measure() -> str:
-            if not network.exists() or measuring.is_measured(self.run, counters.nimg):
+            if not network.exists() or run_folder.is_measured(self.run, counters.nimg):
                 return ""
             return self.oversight.snapshot(counters, self.bundle, network, last=last)
 
@@ -267,7 +262,7 @@ class TrainingLoop:
     def _roll_back(self) -> None:
         """Go back to the best checkpoint, else the newest, and on with other random numbers."""
         left = self.counters
-        source = rollback.rollback_source(self.run)
+        source = checkpoints.rollback_source(self.run)
         assert source is not None  # or the verdict had been to stop
         self._load(source)
         self.counters.seconds, self.counters.rollbacks = left.seconds, left.rollbacks + 1
@@ -277,10 +272,10 @@ class TrainingLoop:
             nimg = self.counters.nimg
             # First of all the state: a crash from here on does not forget the rollback, and the
             # next session takes away what is undone.
-            saving.save_state(self.run, self.settings, self.bundle, self.step, self.counters)
+            checkpoints.save_state(self.run, self.settings, self.bundle, self.step, self.counters)
             run_folder.rewind_statistics(self.run, nimg)
-            rollback.take_back(self.run, nimg)
-            rollback.forget_last_good(self.run)
+            checkpoints.take_back(self.run, nimg)
+            checkpoints.forget_last_good(self.run)
             self.oversight.rolled_back(left.nimg, nimg, self.counters.rollbacks)
         self.meter.start(self.counters)
 
@@ -290,13 +285,15 @@ class TrainingLoop:
 
     def _save_and_measure(self, verdict: str, *, measure: bool) -> str:
         if verdict:  # to stop: what is saved now may be past mending
-            rollback.keep_last_good(self.run)
-        saved = saving.save_snapshot(self.run, self.settings, self.bundle, self.step, self.counters)
+            checkpoints.keep_last_good(self.run)
+        saved = checkpoints.save_snapshot(
+            self.run, self.settings, self.bundle, self.step, self.counters
+        )
         self.oversight.add_sheet(saved.sheet, self.counters.nimg)
         if measure and not verdict:
             last = self.counters.nimg >= self.config.total_kimg * 1000
             verdict = self.oversight.snapshot(self.counters, self.bundle, saved.network, last=last)
         if not verdict:
-            rollback.forget_last_good(self.run)
-        retention.remove_old_snapshots(self.run, self.session.keep)
+            checkpoints.forget_last_good(self.run)
+        checkpoints.remove_old_snapshots(self.run, self.session.keep)
         return verdict

@@ -3,25 +3,31 @@
 Nothing here changes what is trained. A verdict says what the loop is to do.
 """
 
-from collections.abc import Callable
+import copy
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from stylecli import files
 from stylecli.data.reader import Dataset
 from stylecli.images import Pictures
 from stylecli.networks.bundle import Bundle
 from stylecli.networks.model import Generator
-from stylecli.training import measuring, retention, run_folder
+from stylecli.training import checkpoints, run_folder
+from stylecli.training.checkpoints import MAX_ROLLBACKS, Counters, rollback_source
 from stylecli.training.diversity import DiversityGauge
-from stylecli.training.rollback import MAX_ROLLBACKS, rollback_source
 from stylecli.training.run_folder import RunSettings
-from stylecli.training.saving import Counters
 from stylecli.training.schedule import Stage
 from stylecli.training.session import Session
 from stylecli.training.tensorboard import EventWriter
 from stylecli.training.watchdog import Finding, Watchdog
+
+# Given a network and the data: rows of plain JSON values, {"name", "value", ...}, the first metric
+# first. stylecli train makes it of stylecli.metrics, which training does not know.
+Evaluate = Callable[[Bundle, Dataset], Sequence[Mapping[str, Any]]]
 
 
 class Oversight:
@@ -34,7 +40,7 @@ class Oversight:
         session: Session,
         dataset: Dataset,
         label_table: torch.Tensor | None,
-        evaluate: measuring.Evaluate | None,
+        evaluate: Evaluate | None,
     ) -> None:
         self.run, self.settings, self.session = run, settings, session
         self.dataset, self.evaluate = dataset, evaluate
@@ -75,14 +81,14 @@ class Oversight:
         """Measure a snapshot when it is due, or the last; return a verdict as ``tick`` does."""
         config = self.settings.training
         every = self.session.evaluate_ticks
-        due = last or measuring.is_due(counters.tick, config.snapshot_ticks, every)
+        due = last or is_due(counters.tick, config.snapshot_ticks, every)
         if self.evaluate is None or not due:
             return ""
         rows = self._measure(self.evaluate, counters, bundle, network)
         if not rows:
             return ""
-        retention.keep_best(self.run, counters.nimg, rows[0])
-        first = measuring.read_measurements(self.run, rows[0]["name"])
+        checkpoints.keep_best(self.run, counters.nimg, rows[0])
+        first = run_folder.read_measurements(self.run, rows[0]["name"])
         return self._judge(
             lambda dog: dog.look_at_metric(first, counters.tick), counters.nimg, counters.rollbacks
         )
@@ -116,17 +122,17 @@ class Oversight:
         self.notice(text)
 
     def _measure(
-        self, evaluate: measuring.Evaluate, counters: Counters, bundle: Bundle, network: Path
+        self, evaluate: Evaluate, counters: Counters, bundle: Bundle, network: Path
     ) -> list[dict[str, Any]]:
         nimg = counters.nimg
         where = {"tick": counters.tick, "nimg": nimg, "kimg": nimg / 1000, "snapshot": network.name}
         try:
-            rows = measuring.measure_network(evaluate, bundle, self.dataset, where)
+            rows = measure_network(evaluate, bundle, self.dataset, where)
         except Exception as error:  # whatever it is: measuring never ends a run
             text = f"measuring at {nimg / 1000:g} kimg failed, training goes on: {_brief(error)}"
             self.warn(nimg, text, "evaluation-failed")
             return []
-        measuring.append_measurements(self.run, rows)
+        run_folder.append_measurements(self.run, rows)
         for row in rows:
             if self._writer:
                 self._writer.add_metric(row)
@@ -157,6 +163,45 @@ def _brief(error: Exception) -> str:
     """Say what was raised in one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+
+
+def is_due(tick: int, snapshot_ticks: int, every: int | None) -> bool:
+    """Whether the snapshot at a tick is to be measured: the first from each multiple of ``every``.
+
+    A function of the tick alone, so that a resumed run measures where an unbroken one does.
+    """
+    return every is None or tick // every > max(tick - snapshot_ticks, 0) // every
+
+
+def measure_network(
+    evaluate: Evaluate, bundle: Bundle, dataset: Dataset, where: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return what ``evaluate`` says of the averaged generator, each row with ``where`` it was.
+
+    It is given a copy: whatever it does, training goes on with its own weights. What it raises
+    comes through; so does KeyError or TypeError for rows that are not JSON with name and value.
+    """
+    started = time.monotonic()
+    seen = Bundle(bundle.config, G_ema=copy.deepcopy(bundle.G_ema))
+    results = [dict(result) for result in evaluate(seen, dataset)]
+    seconds = round(time.monotonic() - started, 3)  # of all metrics together
+    rows = [_metric_row(result, where, seconds) for result in results]
+    files.to_json(rows)
+    return rows
+
+
+def _metric_row(result: dict[str, Any], where: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    """Lay a result out as ``stylecli metrics`` does in the same file, with where it was."""
+    name, value, std = result["name"], result["value"], result.get("std")
+    numbers = {name: value} if std is None else {name: value, f"{name}_std": std}
+    return {
+        **where,
+        **result,
+        "metric": name,
+        "results": numbers,
+        "timestamp": time.time(),
+        "total_time": seconds,
+    }
 
 
 def unheard(text: str) -> None:

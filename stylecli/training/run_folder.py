@@ -1,6 +1,6 @@
-"""A run on disk: its settings, its statistics, its events.
+"""A run on disk: its settings, its statistics, its events, its measurements.
 
-Its statistics, events and measurements are rows of JSON: ``stats.jsonl``, ``events.jsonl``,
+Statistics, events and measurements are rows of JSON: ``stats.jsonl``, ``events.jsonl``,
 ``metric-NAME.jsonl``.
 """
 
@@ -8,8 +8,9 @@ import contextlib
 import math
 import os
 import platform
+import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +35,7 @@ from stylecli.workspace import (
 )
 
 RUN_FORMAT = 1
+METRIC_PATTERN = "metric-*.jsonl"
 _ROW_BYTES = 4096  # a row of JSON is shorter
 _ATTEMPTS = 1000  # to reserve a number, each lost to another process
 _HELD: set[tuple[int, Path]] = set()  # threads of this process and the folders they own
@@ -283,6 +285,43 @@ def rewind_statistics(run: Path, nimg: int) -> None:
     if len(kept) < len(rows) or not content.endswith(b"\n"):
         with files.room_for(path, len(content)):
             files.write_rows(path, kept)
+
+
+def metric_path(run: Path, name: str) -> Path:
+    """Return the file of a metric's values over the run."""
+    return run / f"metric-{re.sub(r'[^A-Za-z0-9@_.+-]', '_', name)}.jsonl"
+
+
+def append_measurements(run: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Add each row to the file of its metric; one without a value has nothing to keep."""
+    for row in rows:
+        if row["value"] is not None:
+            files.append_row(metric_path(run, row["name"]), row)
+
+
+def read_measurements(run: Path, name: str) -> list[dict[str, Any]]:
+    """Return the rows of one metric that were measured while training, oldest first."""
+    path = metric_path(run, name)
+    return [row for row in files.read_rows(path) if "nimg" in row and "value" in row]
+
+
+def is_measured(run: Path, nimg: int) -> bool:
+    """Whether training has measured anything after so many images."""
+    return any(
+        row.get("nimg") == nimg
+        for path in run.glob(METRIC_PATTERN)
+        for row in files.read_rows(path)
+    )
+
+
+def rewind_measurements(run: Path, nimg: int) -> None:
+    """Drop what was measured beyond ``nimg`` images: that training is undone.
+
+    Rows of ``stylecli metrics``, which say no number of images, stay.
+    """
+    for path in run.glob(METRIC_PATTERN):
+        kept = [row for row in files.read_rows(path) if not files.row_number(row, "nimg") > nimg]
+        files.write_rows(path, kept)
 
 
 def append_event(run: Path, row: dict[str, Any]) -> None:

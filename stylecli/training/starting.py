@@ -16,10 +16,10 @@ from stylecli.data.reader import Dataset
 from stylecli.errors import NetworkError, UsageError
 from stylecli.networks.bundle import Bundle
 from stylecli.networks.registry import make_config
+from stylecli.training.checkpoints import inherited_info
 from stylecli.training.config import TrainingConfig, training_from_dict
 from stylecli.training.presets import Derived, TrainingPlan, plan_training, show_value
 from stylecli.training.run_folder import Origin, RunSettings, create_run, load_settings, making
-from stylecli.training.saving import inherited_info
 from stylecli.training.schedule import ByResolution
 from stylecli.training.transfer import (
     TransferRow,

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
+from stylecli.training.checkpoints import Counters
 from stylecli.training.monitor import LoaderClock, memory_figures
-from stylecli.training.saving import Counters
 from stylecli.training.schedule import Stage
 from stylecli.training.watchdog import LOADER_BOUND
 

@@ -13,7 +13,7 @@ from stylecli.data.reader import Dataset, open_dataset
 from stylecli.errors import StyleCLIError
 from stylecli.networks.bundle import Bundle
 from stylecli.networks.registry import make_config
-from stylecli.training import rollback, watchdog
+from stylecli.training import checkpoints, watchdog
 from stylecli.training.config import TrainingConfig
 from stylecli.training.launch import rank_processes
 from stylecli.training.loop import TrainingLoop
@@ -123,7 +123,7 @@ def test_a_rollback_cut_short_is_finished_by_the_next_session(
     run = start("run")
     goes_wrong_at(80, 1, monkeypatch)
     with monkeypatch.context() as killed, pytest.raises(_KilledError):
-        killed.setattr(rollback, "take_back", _die)
+        killed.setattr(checkpoints, "take_back", _die)
         TrainingLoop(run, session=Session(watch="rollback")).train()
     undone = run / "network-snapshot-000000096.safetensors"
     undone.write_bytes(b"of the training that is undone")
