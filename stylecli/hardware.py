@@ -90,6 +90,27 @@ class PeakMemory:
         return True
 
 
+def memory_figures(device: "torch.device") -> dict[str, float]:
+    """Return this process's memory in MiB, and on CUDA the device's since the last call.
+
+    ``memory_mib`` is the most this process has ever held (0 where the system does not say),
+    ``memory_now_mib`` what it holds now (Linux); ``gpu_allocated_mib`` and ``gpu_reserved_mib`` are
+    peaks of tensors and of what torch took from the device for them.
+    """
+    peak, now = round(_highest_ever_mib(), 1), _resident_mib()
+    # Linux brings its record of the peak up to date now and then only.
+    figures = {"memory_mib": max(peak, now or 0.0)}
+    if now is not None:
+        figures["memory_now_mib"] = now
+    if device.type == "cuda":
+        import torch
+
+        figures["gpu_allocated_mib"] = round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+        figures["gpu_reserved_mib"] = round(torch.cuda.max_memory_reserved(device) / 2**20, 1)
+        torch.cuda.reset_peak_memory_stats(device)
+    return figures
+
+
 def available_mib(device: "torch.device") -> float | None:
     """Return the memory that a process may still take, in MiB; None where the system is silent."""
     if device.type == "cuda":
@@ -136,6 +157,19 @@ def _highest_ever_mib() -> float:
         return 0.0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def _resident_mib() -> float | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    import resource
+
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            pages = int(file.read().split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return round(pages * resource.getpagesize() / 2**20, 1)
 
 
 def keep_large_blocks() -> bool:

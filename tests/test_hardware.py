@@ -1,5 +1,6 @@
 """The machine: devices by the names people give, and an allocator that keeps large blocks."""
 
+import mmap
 import platform
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from stylecli.errors import DeviceError, UsageError
-from stylecli.hardware import available_bytes, available_mib, resolve_device
+from stylecli.hardware import available_bytes, available_mib, memory_figures, resolve_device
 
 PROGRAM = """
 import resource, sys
@@ -102,3 +103,16 @@ def test_free_memory_is_the_less_of_the_system_s_and_the_container_s(
 
     assert available_bytes() == expected
     assert available_mib(torch.device("cpu")) == expected / 2**20
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_memory_that_is_given_back_remains_in_the_peak() -> None:
+    before = memory_figures(torch.device("cpu"))
+    block = mmap.mmap(-1, 64 << 20)  # its own pages, none of the heap's
+    block[:: mmap.PAGESIZE] = b"1" * ((64 << 20) // mmap.PAGESIZE)
+    during = memory_figures(torch.device("cpu"))
+    assert during["memory_now_mib"] > before["memory_now_mib"] + 60
+    block.close()
+    after = memory_figures(torch.device("cpu"))
+
+    assert after["memory_mib"] > before["memory_now_mib"] + 60

@@ -112,7 +112,7 @@ def _settings(
     from stylecli.training.presets import plan_training
     from stylecli.training.run_folder import RunSettings
     from stylecli.training.schedule import parse_by_resolution
-    from stylecli.training.setup import check_batches, check_precision
+    from stylecli.training.starting import check_batches, check_precision
 
     channels, pictures = 3, None
     if data is not None or resolution is None:

@@ -98,7 +98,7 @@ def make_settings(
     from stylecli.hardware import resolve_device
     from stylecli.training.run_folder import RunSettings
     from stylecli.training.schedule import parse_by_resolution
-    from stylecli.training.setup import check_batches, check_precision, frozen_in
+    from stylecli.training.starting import check_batches, check_precision, frozen_in
 
     chosen = resolve_device(device)
     if chosen.index is not None:  # a run stores the kind of its device only
@@ -234,8 +234,8 @@ def owned_run(
 
 def make_session(**settings: Any) -> "Session":
     """Return how this session is driven; raise UsageError for what cannot be done here."""
+    from stylecli.training.oversight import require_tensorboard
     from stylecli.training.session import Session
-    from stylecli.training.tensorboard import require_tensorboard
 
     session = Session(**settings)
     if session.tensorboard:

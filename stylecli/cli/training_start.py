@@ -67,8 +67,7 @@ def tell_start(source: "Source | None", settings: "RunSettings", output: Output)
     if source is None or output.quiet:
         return
     from stylecli.training.optimizer import describe_frozen
-    from stylecli.training.setup import frozen_in
-    from stylecli.training.starting import describe_start
+    from stylecli.training.starting import describe_start, frozen_in
     from stylecli.training.transfer import HEADINGS
 
     rows = describe_start(source, settings)

@@ -15,7 +15,7 @@ from stylecli.training.passes import count_passes
 from stylecli.training.run_folder import RunSettings
 from stylecli.training.schedule import Stage, StageKey, list_stages, stage_of_lod
 from stylecli.training.session import Session
-from stylecli.training.setup import build_networks
+from stylecli.training.starting import build_networks
 from stylecli.training.step import StepMemoryError, TrainingStep
 
 SECONDS_PER_STAGE = 1.5

@@ -1,7 +1,10 @@
 """The training loop: batches in, a growing network out, a run folder filled along the way."""
 
 import contextlib
+import signal
+import threading
 import time
+import types
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,18 +15,19 @@ from stylecli.data.loader import BatchLoader
 from stylecli.distributed import Ranks
 from stylecli.errors import DataError, Interrupted, StyleCLIError
 from stylecli.progress import Progress, silent
-from stylecli.training import (
-    checkpoints,
-    run_folder,
-    setup,
-    ticks,
-)
+from stylecli.training import checkpoints, run_folder, starting
 from stylecli.training.draws import seed_after
-from stylecli.training.oversight import Evaluate, Oversight, unheard
+from stylecli.training.oversight import (
+    Evaluate,
+    Oversight,
+    TickMeter,
+    describe_row,
+    describe_stage,
+    no_notice,
+)
 from stylecli.training.schedule import Stage, resets_optimizer, stage_at
 from stylecli.training.session import Session
 from stylecli.training.step import TrainingStep
-from stylecli.training.stopping import stop_requests
 from stylecli.workspace import CHECKPOINT_FILE
 
 
@@ -42,9 +46,9 @@ class TrainingLoop:
         self.session = session or Session()
         self.settings = run_folder.load_settings(run)
         self.config = self.settings.training
-        self.dataset = setup.open_matching(self.settings)
-        self.bundle = setup.build_networks(self.settings)
-        label_table = setup.label_table(self.dataset)
+        self.dataset = starting.open_matching(self.settings)
+        self.bundle = starting.build_networks(self.settings)
+        label_table = starting.label_table(self.dataset)
         self.step = TrainingStep(
             self.bundle,
             self.config,
@@ -56,7 +60,7 @@ class TrainingLoop:
         )
         self.counters = checkpoints.Counters()
         self.stage: Stage | None = None
-        self.meter = ticks.TickMeter(self.step.device)
+        self.meter = TickMeter(self.step.device)
         self.oversight = Oversight(
             run, self.settings, self.session, self.dataset, label_table, evaluate
         )
@@ -83,10 +87,10 @@ class TrainingLoop:
         if not self._begins:
             self._load(path)
         elif origin is not None and origin.continued:
-            self._load(setup.initial_file(self.run, origin))
+            self._load(starting.initial_file(self.run, origin))
         elif origin is not None:
-            checkpoints.load_networks(setup.initial_file(self.run, origin), self.bundle)
-        self.step.freeze_D(setup.frozen_in(self.settings))
+            checkpoints.load_networks(starting.initial_file(self.run, origin), self.bundle)
+        self.step.freeze_D(starting.frozen_in(self.settings))
         self._follow_seed()
 
     def _load(self, path: Path) -> None:
@@ -105,7 +109,7 @@ class TrainingLoop:
         *,
         progress: Progress = silent,
         deadline_seconds: float | None = None,
-        notice: Callable[[str], None] = unheard,
+        notice: Callable[[str], None] = no_notice,
     ) -> bool:
         """Train to the end of the schedule; return whether it was reached.
 
@@ -178,7 +182,7 @@ class TrainingLoop:
             ended = counters.nimg >= total or any(stop)
             tick = counters.nimg >= counters.tick_start_nimg + now.tick_kimg * 1000
             if self.ranks.is_main:
-                note = ", ".join(filter(None, (ticks.describe_stage(now), self._note)))
+                note = ", ".join(filter(None, (describe_stage(now), self._note)))
                 progress(min(counters.nimg, total) / 1000, total / 1000, note)
             if not (tick or ended):
                 continue
@@ -237,7 +241,7 @@ class TrainingLoop:
         self.counters.tick_start_nimg = self.counters.nimg
         statistics = self.step.take_statistics()
         row = self.meter.row(self.counters, stage, statistics)
-        self._note = ticks.describe_row(row)
+        self._note = describe_row(row)
         rollbacks = self.counters.rollbacks
         return self._decide(lambda: self.oversight.tick(row, self.step.G_ema, stage, rollbacks))
 
@@ -297,3 +301,30 @@ class TrainingLoop:
             checkpoints.forget_last_good(self.run)
         checkpoints.remove_old_snapshots(self.run, self.session.keep)
         return verdict
+
+
+@contextlib.contextmanager
+def stop_requests() -> Iterator[Callable[[], bool]]:
+    """Yield a function that says whether the user asked to stop (Ctrl-C or SIGTERM).
+
+    Training then finishes the step, saves and stops.
+
+    The first request is only noted; a second Ctrl-C interrupts at once, as without this.
+    """
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set  # signal handlers belong to the main thread
+        return
+    previous = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, frame: types.FrameType | None) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    for name in previous:
+        signal.signal(name, note)
+    try:
+        yield asked.is_set
+    finally:
+        for name, handler in previous.items():
+            signal.signal(name, handler)

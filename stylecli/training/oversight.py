@@ -1,33 +1,49 @@
-"""What watches over a run on its main rank: statistics, watchdog, metrics, TensorBoard.
+"""What watches over a run: figures of a tick, diversity, watchdog, metrics, TensorBoard.
 
 Nothing here changes what is trained. A verdict says what the loop is to do.
 """
 
+import contextlib
 import copy
+import importlib.util
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from stylecli import files
 from stylecli.data.reader import Dataset
-from stylecli.images import Pictures
+from stylecli.errors import UsageError
+from stylecli.hardware import memory_figures
+from stylecli.images import Pictures, from_uint8
 from stylecli.networks.bundle import Bundle
-from stylecli.networks.model import Generator
+from stylecli.networks.layers import box_average
+from stylecli.networks.model import Generator, native_lod
+from stylecli.sampling import seed_latents
 from stylecli.training import checkpoints, run_folder
 from stylecli.training.checkpoints import MAX_ROLLBACKS, Counters, rollback_source
-from stylecli.training.diversity import DiversityGauge
 from stylecli.training.run_folder import RunSettings
 from stylecli.training.schedule import Stage
 from stylecli.training.session import Session
-from stylecli.training.tensorboard import EventWriter
-from stylecli.training.watchdog import Finding, Watchdog
+from stylecli.training.watchdog import LOADER_BOUND, Finding, Watchdog
 
 # Given a network and the data: rows of plain JSON values, {"name", "value", ...}, the first metric
 # first. stylecli train makes it of stylecli.metrics, which training does not know.
 Evaluate = Callable[[Bundle, Dataset], Sequence[Mapping[str, Any]]]
+_SUM_EVERY = 256  # pairs of events kept before they are added up
+FAKES = 32  # pictures of seeds 0 to 31: 496 pairs, the same seeds each time
+REALS = 128  # drawn once from the dataset: 8,128 pairs
+LARGEST_SIDE = 16  # pixels; faces and rooms differ at this size already, and it is cheap
+_POSITION = {"tick", "nimg", "kimg"}  # the x axis, not curves
+
+
+def no_notice(text: str) -> None:
+    """Tell nobody."""
 
 
 class Oversight:
@@ -44,7 +60,7 @@ class Oversight:
     ) -> None:
         self.run, self.settings, self.session = run, settings, session
         self.dataset, self.evaluate = dataset, evaluate
-        self.notice: Callable[[str], None] = unheard
+        self.notice: Callable[[str], None] = no_notice
         self._gauge: DiversityGauge | None = None
         if session.watch != "off":
             labels = label_table if settings.network.label_dim else None
@@ -204,5 +220,210 @@ def _metric_row(result: dict[str, Any], where: Mapping[str, Any], seconds: float
     }
 
 
-def unheard(text: str) -> None:
-    """Tell nobody."""
+class TickMeter:
+    """Measures from one tick to the next; time between ``row`` and ``start`` does not count."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.loader = LoaderClock(device)
+        self._since = (0.0, 0, 0)
+
+    def start(self, counters: Counters) -> None:
+        """Begin a tick."""
+        self.loader.take()
+        self._since = (time.monotonic(), counters.nimg, counters.step)
+
+    def row(self, counters: Counters, stage: Stage, statistics: dict[str, float]) -> dict[str, Any]:
+        """Return a line of ``stats.jsonl``; ``statistics`` are the step's means over the tick."""
+        waited = self.loader.take()  # on CUDA also waits until the tick's work is done
+        started, nimg, step = self._since
+        seconds = time.monotonic() - started
+        shown = counters.nimg - nimg
+        return {
+            "tick": counters.tick,
+            "nimg": counters.nimg,
+            "kimg": counters.nimg / 1000,
+            "lod": stage.lod,
+            "resolution": stage.resolution,
+            "batch": stage.batch,
+            "lr": stage.lr,
+            "steps": counters.step - step,
+            "seconds": round(counters.seconds, 3),
+            "sec_per_kimg": round(seconds / (max(shown, 1) / 1000), 3),
+            "loader_share": round(min(waited / max(seconds, 1e-9), 1.0), 4),
+            **memory_figures(self.device),
+            **statistics,
+        }
+
+
+def describe_row(row: dict[str, Any]) -> str:
+    """Say the figures of a tick in a few words, for the live progress."""
+    bound = "loader" if row["loader_share"] >= LOADER_BOUND else "compute"
+    memory = f"{row['memory_mib']:.0f} MiB"
+    if "gpu_reserved_mib" in row:
+        memory = f"{row['gpu_reserved_mib']:.0f} MiB on the GPU"
+    return (
+        f"{row['sec_per_kimg']:.1f} sec/kimg, loss G {row['loss_G']:.2f} "
+        f"D {row['loss_D']:.2f}, {bound}-bound (loader {row['loader_share']:.0%}), {memory}"
+    )
+
+
+def describe_stage(stage: Stage) -> str:
+    """Say which resolution is trained, and how far it is faded in."""
+    fading = f" fading in {1 - stage.fade:.0%}" if stage.fade else ""
+    return f"{stage.resolution} px{fading}"
+
+
+class LoaderClock:
+    """Adds up how long the device waits for the loader.
+
+    On CPUs the loop asks for a batch and computes with it, one after the other, so a clock around
+    the asking tells the whole wait. On CUDA launches return before the work is done, and reading
+    pictures while the device still computes costs nothing; there two events on the device's own
+    stream enclose the asking, and the time between them is how long the device stood idle
+    meanwhile. Nothing waits for the device before the tick ends.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.cuda = device.type == "cuda"
+        self.device = device
+        self._seconds = 0.0
+        self._pairs: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Time the asking for one batch."""
+        if not self.cuda:
+            started = time.perf_counter()
+            yield
+            self._seconds += time.perf_counter() - started
+            return
+        before = self._mark()
+        yield
+        self._pairs.append((before, self._mark()))
+        if len(self._pairs) >= 2 * _SUM_EVERY:
+            self._add_up(_SUM_EVERY)  # long done by now
+
+    def take(self) -> float:
+        """Return the seconds since the last call; on CUDA this waits for the device."""
+        self._add_up(len(self._pairs))
+        seconds, self._seconds = self._seconds, 0.0
+        return seconds
+
+    def _mark(self) -> torch.cuda.Event:
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record(torch.cuda.current_stream(self.device))
+        return event
+
+    def _add_up(self, count: int) -> None:
+        for before, after in self._pairs[:count]:
+            after.synchronize()
+            self._seconds += before.elapsed_time(after) / 1000
+        del self._pairs[:count]
+
+
+class DiversityGauge:
+    """Mean distance between pairs of fakes, as a share of that between pairs of real pictures.
+
+    The fakes are of a fixed set of seeds; what a collapse makes fall.
+    """
+
+    def __init__(self, dataset: Dataset, label_table: Tensor | None, z_dim: int) -> None:
+        """``label_table`` [N, label_dim]: the labels a conditional network draws from, or None."""
+        rng = np.random.default_rng(0)
+        count = min(REALS, len(dataset))
+        self._dataset = dataset
+        self._picked = np.sort(rng.permutation(len(dataset))[:count])
+        self._z = seed_latents(range(FAKES), z_dim)
+        self._labels = None
+        if label_table is not None:
+            self._labels = label_table.cpu()[rng.integers(len(label_table), size=FAKES)]
+        self._real: dict[int, float] = {}  # side -> distance between pairs of reals
+
+    @torch.no_grad()
+    def measure(self, G_ema: Generator, stage: Stage) -> float:
+        """Return fakes' over reals' mean pairwise distance; 1 is the variety of the data.
+
+        Both are seen at the stage's resolution, 16 px at most, without truncation and noise. Draws
+        no random numbers. NaN where all real pictures are equal.
+        """
+        side = min(LARGEST_SIDE, stage.resolution)
+        device = next(G_ema.parameters()).device
+        labels = None if self._labels is None else self._labels.to(device)
+        # In chunks, so that a large network needs little memory beside the training's own.
+        chunks = []
+        for start in range(0, FAKES, chunk := max(4, min(FAKES, 4096 // stage.resolution))):
+            picked = slice(start, start + chunk)
+            ws = G_ema.mapping(
+                self._z[picked].to(device), None if labels is None else labels[picked]
+            )
+            images = G_ema.synthesis(ws, noise_mode="none", **native_lod(G_ema.config, stage.lod))
+            chunks.append(_shrink(images.float().clamp(-1, 1), side).cpu())
+        real = self._real_distance(side)
+        return mean_pair_distance(torch.cat(chunks)) / real if real else math.nan
+
+    def _real_distance(self, side: int) -> float:
+        if side not in self._real:
+            level = (self._dataset.resolution // side).bit_length() - 1
+            reals = from_uint8(torch.from_numpy(self._dataset.read(self._picked, level)))
+            self._real[side] = mean_pair_distance(reals)
+        return self._real[side]
+
+
+def mean_pair_distance(images: Tensor) -> float:
+    """Return the mean over all pairs of [N, ...] of their Euclidean distance per value; N > 1."""
+    rows = images.flatten(1).double()
+    return float(torch.pdist(rows).mean()) / math.sqrt(rows.shape[1])
+
+
+def _shrink(images: Tensor, side: int) -> Tensor:
+    """Average [N, C, R, R] down to [N, C, side, side]."""
+    while images.shape[-1] > side:
+        images = box_average(images, 2)
+    return images
+
+
+def require_tensorboard() -> None:
+    """Raise UsageError when the package that writes event files is not installed."""
+    if importlib.util.find_spec("tensorboard") is None:
+        raise UsageError(
+            "--tensorboard needs a package that is not installed: "
+            "run pip install 'stylecli[tensorboard]'"
+        )
+
+
+class EventWriter:
+    """Event files for TensorBoard: statistics as curves over images shown, and sample sheets.
+
+    They lie in the run folder, which ``tensorboard --logdir`` is then given.
+    """
+
+    def __init__(self, run: Path, nimg: int) -> None:
+        """``nimg``: where this session begins; what an earlier one wrote beyond it is hidden."""
+        require_tensorboard()
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(run), purge_step=nimg + 1 if nimg else None)
+
+    def add_tick(self, row: Mapping[str, Any]) -> None:
+        """Add a row of statistics at its number of images."""
+        for name, value in row.items():
+            if name not in _POSITION and isinstance(value, int | float) and math.isfinite(value):
+                self._add(f"training/{name}", value, row["nimg"])
+
+    def add_metric(self, row: Mapping[str, Any]) -> None:
+        """Add one measured value."""
+        if isinstance(row.get("value"), int | float):
+            self._add(f"metrics/{row['name']}", row["value"], row["nimg"])
+
+    def add_sheet(self, sheet: Pictures, nimg: int) -> None:
+        """Add a sample sheet [H, W, C]."""
+        self._writer.add_image("fakes", sheet[:, :, :3], nimg, dataformats="HWC")
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Write out what is left and close the file."""
+        self._writer.close()
+
+    def _add(self, name: str, value: float, nimg: int) -> None:
+        self._writer.add_scalar(name, value, nimg)

@@ -1,14 +1,19 @@
 """Runs: they resume bit for bit, over ranks they agree, and their folder says what happened."""
 
 import json
+import math
+import os
 import signal
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from stylecli.checkpoint import read_tensors
+from stylecli.files import LOCK_FILE, OwnerLock
 from stylecli.data.reader import open_dataset
 from stylecli.errors import DataError, Interrupted, StyleCLIError, UsageError
 from stylecli.networks.registry import make_config
@@ -17,17 +22,22 @@ from stylecli.training.config import TrainingConfig
 from stylecli.training.launch import rank_processes
 from stylecli.training.loop import TrainingLoop
 from stylecli.training.run_folder import (
+    Origin,
     RunSettings,
+    append_event,
+    append_statistics,
     create_run,
+    held,
     is_finished,
     load_settings,
+    read_events,
     read_statistics,
 )
-from stylecli.training.setup import check_batches
+from stylecli.training.starting import begin_run, check_batches, open_source, plan_resumed
 from stylecli.workspace import newest_snapshot
 
 # 8 px, fade, 16 px: two optimizer resets within 0.192 kimg.
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "total_kimg": 0.192, "hold_kimg": 0.064, "fade_kimg": 0.064, "batch": {}, "batch_base": 8,
     "lr": {}, "lr_base": 0.003, "r1_interval": 2, "minibatch_repeats": 2, "tick_kimg": 0.016,
     "snapshot_ticks": 2, "mirror": True,
@@ -174,3 +184,182 @@ def test_a_dead_process_is_named(
         rank_processes(run, 2) as ranks,
     ):
         TrainingLoop(run, ranks).train(progress=kill_the_other)
+
+
+def settings_for(data: Path, fields: dict[str, Any], **training: Any) -> RunSettings:
+    config = make_config("f", **fields)
+    return RunSettings(
+        config, TrainingConfig(**{**SETTINGS, **training}), data, open_dataset(data).digest
+    )
+
+
+def state_of(run: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Return a run's counters (all but the time), and its tensors."""
+    header, tensors = read_tensors(run / "checkpoint.safetensors")
+    return {**header["training"]["counters"], "seconds": 0, "lods": header["lods"]}, tensors
+
+
+def assert_same_state(found: Path, wanted: Path, *leave_out: str) -> None:
+    (counters, tensors), (wanted_counters, wanted_tensors) = state_of(found), state_of(wanted)
+    for name in leave_out:
+        del counters[name], wanted_counters[name]
+    assert counters == wanted_counters
+    assert tensors.keys() == wanted_tensors.keys()
+    assert all(torch.equal(tensors[name], wanted_tensors[name]) for name in tensors)
+
+
+@pytest.mark.parametrize(
+    ("network", "training"),
+    [
+        ({"label_dim": 3}, {"loss": "wgan-gp", "r1_gamma": 0.0}),
+        ({"label_dim": 3}, {"adam_beta1": 0.5, "precision": "bf16", "share_fakes": True}),
+    ],
+    ids=["classes with WGAN-GP", "classes with momentum in bf16"],
+)
+def test_sessions_add_up_bit_for_bit(
+    network: dict[str, Any],
+    training: dict[str, Any],
+    tmp_path: Path,
+    tiny_lmdb: Path,
+    tiny_config_fields: dict[str, Any],
+) -> None:
+    settings = settings_for(tiny_lmdb, {**tiny_config_fields, **network}, **training)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    create_run(whole, settings)
+    assert TrainingLoop(whole).train()
+    create_run(parts, settings)
+    sessions = 0
+    while not TrainingLoop(parts).train(deadline_seconds=0.0):  # a look at the schedule each
+        sessions += 1
+    assert sessions > 5
+    assert_same_state(parts, whole, "tick", "tick_start_nimg")  # a session ends its tick
+
+
+def test_a_checkpoint_goes_on_in_a_new_run_as_if_it_had_been_longer(
+    tmp_path: Path, tiny_lmdb: Path, tiny_config_fields: dict[str, Any]
+) -> None:
+    whole, short, more = (tmp_path / name for name in ("whole", "short", "more"))
+    settings = settings_for(tiny_lmdb, tiny_config_fields)
+    create_run(whole, settings)
+    TrainingLoop(whole).train()
+    create_run(short, settings_for(tiny_lmdb, tiny_config_fields, total_kimg=0.096))
+    TrainingLoop(short).train()
+    source = open_source(short)
+    dataset = open_dataset(tiny_lmdb)
+    plan, origin = plan_resumed(
+        source, None, dataset=dataset, labels=None, network={}, training={"total_kimg": 0.192}
+    )
+    assert origin.continued
+    assert plan.training == settings.training  # but for the length those of the checkpoint
+    begin_run(more, replace(settings, origin=origin), source)
+    TrainingLoop(more).train()
+    assert_same_state(more, whole, "tick", "tick_start_nimg")
+    assert read_events(more)[0]["nimg"] == 96
+    assert not (short / "initial.safetensors").exists()
+
+
+def test_a_longer_run_wants_more_images_than_its_source_has(
+    tmp_path: Path, tiny_lmdb: Path, tiny_config_fields: dict[str, Any]
+) -> None:
+    create_run(tmp_path / "run", settings_for(tiny_lmdb, tiny_config_fields, total_kimg=0.032))
+    TrainingLoop(tmp_path / "run").train()
+    with pytest.raises(
+        UsageError, match=r"was trained on 0\.032 kimg already, of 0\.032: give more"
+    ):
+        plan_resumed(
+            open_source(tmp_path / "run"), None, dataset=open_dataset(tiny_lmdb), labels=None,
+            network={}, training={},
+        )  # fmt: skip
+
+
+def test_what_a_crash_left_is_swept_and_no_line_is_doubled(
+    tmp_path: Path, tiny_lmdb: Path, tiny_config_fields: dict[str, Any]
+) -> None:
+    """Before the first checkpoint there is nothing to go on from but the beginning."""
+    run = tmp_path / "run"
+    create_run(run, settings_for(tiny_lmdb, tiny_config_fields, total_kimg=0.032))
+    append_statistics(run, {"nimg": 16, "loss_G": 0.0})
+    with open(run / "stats.jsonl", "a") as file:
+        file.write('{"nimg": 32, "lo')
+    (run / ".checkpoint-ab12_cd3.part").mkdir()
+    (run / ".checkpoint-ab12_cd3.part" / ".tmpIlzkIN").write_bytes(b"half")
+    (run / ".note-ab12_cd3.part.txt").write_bytes(b"not ours")
+    TrainingLoop(run).train()
+    lines = (run / "stats.jsonl").read_text().splitlines()
+    assert [json.loads(line)["nimg"] for line in lines] == [16, 32]
+    assert [path.name for path in run.glob(".*")] == [".note-ab12_cd3.part.txt"]
+
+
+def test_a_run_has_one_writer(
+    tmp_path: Path, tiny_lmdb: Path, tiny_config_fields: dict[str, Any]
+) -> None:
+    run = tmp_path / "run"
+    create_run(run, settings_for(tiny_lmdb, tiny_config_fields))
+    other = OwnerLock(run)  # as another process would hold it
+    with pytest.raises(DataError, match=f"is being written by another command .*{os.getpid()}"):
+        TrainingLoop(run).train()
+    other.release()
+    with held(run), held(run):  # who owns it already may again
+        assert TrainingLoop(run).train()
+    assert not (run / LOCK_FILE).exists()
+
+
+def test_a_session_does_not_go_on_from_what_another_has_replaced(
+    tmp_path: Path, tiny_lmdb: Path, tiny_config_fields: dict[str, Any]
+) -> None:
+    run = tmp_path / "run"
+    create_run(run, settings_for(tiny_lmdb, tiny_config_fields))
+    waiting = TrainingLoop(run)
+    TrainingLoop(run).train(deadline_seconds=0.0)
+    with pytest.raises(DataError, match="was trained by another process while it was opened"):
+        waiting.train()
+
+
+def test_a_snapshot_whose_measuring_was_killed_is_measured_by_the_next_session(
+    tmp_path: Path, tiny_lmdb: Path, tiny_config_fields: dict[str, Any]
+) -> None:
+    run, killed = tmp_path / "run", True
+    create_run(run, settings_for(tiny_lmdb, tiny_config_fields, total_kimg=0.064))
+
+    def evaluate(bundle: Any, dataset: Any) -> list[dict[str, Any]]:
+        if killed:
+            raise KeyboardInterrupt  # what nothing catches
+        return [{"name": "kid", "value": 0.5}]
+
+    for _ in range(2):  # a session that is killed again measures what the first did not
+        with pytest.raises(KeyboardInterrupt):
+            TrainingLoop(run, evaluate=evaluate).train()
+    killed = False
+    assert TrainingLoop(run, evaluate=evaluate).train()
+    rows = (run / "metric-kid.jsonl").read_text().splitlines()
+    assert [json.loads(row)["kimg"] for row in rows] == [0.032, 0.064]
+
+
+def test_a_number_that_is_none_is_null_in_the_file(tmp_path: Path) -> None:
+    append_statistics(tmp_path, {"nimg": 16, "loss_G": math.nan, "losses": [math.inf, 1.0]})
+    line = (tmp_path / "stats.jsonl").read_text()
+    assert line == '{"nimg":16,"loss_G":null,"losses":[null,1.0]}\n'
+    assert math.isnan(read_statistics(tmp_path)[0]["loss_G"])
+
+
+def test_a_torn_line_is_cut_off_before_the_next(tmp_path: Path) -> None:
+    append_event(tmp_path, {"nimg": 1000, "event": "saved", "text": "one"})
+    with open(tmp_path / "events.jsonl", "a") as file:
+        file.write('{"nimg": 2000, "ev')
+    assert len(read_events(tmp_path)) == 1
+    append_event(tmp_path, {"nimg": 3000, "event": "warning", "text": "two"})
+    assert [(row["kimg"], row["event"]) for row in read_events(tmp_path)] == [
+        (1.0, "saved"), (3.0, "warning")
+    ]  # fmt: skip
+    assert len((tmp_path / "events.jsonl").read_text().splitlines()) == 2
+
+
+def test_where_a_run_began_is_part_of_which_run_it_is(
+    tmp_path: Path, tiny_lmdb: Path, tiny_config_fields: dict[str, Any]
+) -> None:
+    fresh = settings_for(tiny_lmdb, tiny_config_fields)
+    begun = replace(fresh, origin=Origin("a.safetensors", "00ff", False, 16))
+    assert not fresh.same_run(begun)
+    assert not begun.same_run(replace(fresh, origin=Origin("a.safetensors", "11ff", False, 16)))
+    assert begun.same_run(replace(fresh, origin=Origin("moved/a.safetensors", "00ff", False, 16)))
+    assert read_statistics(tmp_path) == []

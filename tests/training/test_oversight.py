@@ -1,6 +1,11 @@
-"""A watched run: rolled back or stopped when it goes wrong, measured without being changed."""
+"""A watched run: rolled back or stopped when it goes wrong, measured without being changed.
+
+Its figures: waiting for pictures, told from computing; the distance between fakes, 1 for the
+variety of the data and 0 for one picture of every seed.
+"""
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +18,16 @@ from stylecli.data.reader import Dataset, open_dataset
 from stylecli.errors import StyleCLIError
 from stylecli.networks.bundle import Bundle
 from stylecli.networks.registry import make_config
-from stylecli.training import checkpoints, watchdog
+from stylecli.training import checkpoints, oversight, watchdog
 from stylecli.training.config import TrainingConfig
 from stylecli.training.launch import rank_processes
 from stylecli.training.loop import TrainingLoop
+from stylecli.training.oversight import (
+    DiversityGauge,
+    LoaderClock,
+    describe_row,
+    mean_pair_distance,
+)
 from stylecli.training.run_folder import (
     RunSettings,
     create_run,
@@ -24,6 +35,7 @@ from stylecli.training.run_folder import (
     read_events,
     read_statistics,
 )
+from stylecli.training.schedule import stage_at
 from stylecli.training.session import Session
 from stylecli.training.watchdog import Finding
 
@@ -32,6 +44,8 @@ SETTINGS = {
     "total_kimg": 0.128, "hold_kimg": 0.048, "fade_kimg": 0.032, "batch": {}, "batch_base": 8,
     "lr": {}, "lr_base": 0.003, "minibatch_repeats": 2, "tick_kimg": 0.016, "snapshot_ticks": 2,
 }  # fmt: skip
+STAGE = stage_at(TrainingConfig(initial_resolution=16), 16, 0)
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -307,3 +321,128 @@ def test_tensorboard_that_is_not_there_is_one_sentence(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(StyleCLIError, match=r"run pip install 'stylecli\[tensorboard\]'"):
         TrainingLoop(start(), session=Session(tensorboard=True)).train()
+
+
+def test_the_wait_for_pictures_adds_up_until_it_is_taken(monkeypatch: Any) -> None:
+    now = [0.0]
+    monkeypatch.setattr(oversight.time, "perf_counter", lambda: now[0])
+    clock = LoaderClock(CPU)
+    for seconds in (0.25, 0.5):
+        with clock.waiting():
+            now[0] += seconds
+        now[0] += 8.0  # computing
+
+    assert clock.take() == 0.75
+    assert clock.take() == 0.0
+
+
+class FakeStream:
+    """A device that is through with what it was given at ``free_at``."""
+
+    now = 0.0  # of the host
+    free_at = 0.0
+
+    @classmethod
+    def reach(cls) -> float:
+        """Return when the device comes to what is put onto its stream now."""
+        return max(cls.now, cls.free_at)
+
+
+class FakeEvent:
+    """An event of CUDA: its time is the device's, not the host's."""
+
+    def __init__(self, enable_timing: bool) -> None:
+        self.time = -1.0
+
+    def record(self, stream: Any) -> None:
+        self.time = FakeStream.reach()
+
+    def synchronize(self) -> None:
+        pass
+
+    def elapsed_time(self, later: "FakeEvent") -> float:
+        return 1000 * (later.time - self.time)
+
+
+def test_on_cuda_only_an_idle_device_waits(monkeypatch: Any) -> None:
+    monkeypatch.setattr(torch.cuda, "Event", FakeEvent)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: FakeStream)
+    clock = LoaderClock(torch.device("cuda"))
+    FakeStream.now, FakeStream.free_at = 0.0, 3.0  # launched, 3 s of work to come
+    with clock.waiting():
+        FakeStream.now = 2.0  # the batch is there before the device asks for it
+    assert clock.take() == 0.0
+
+    FakeStream.now, FakeStream.free_at = 10.0, 10.5
+    with clock.waiting():
+        FakeStream.now = 12.0
+    assert clock.take() == 1.5
+
+
+@pytest.mark.parametrize(
+    ("share", "words"), [(0.02, "compute-bound (loader 2%)"), (0.4, "loader-bound (loader 40%)")]
+)
+def test_the_progress_line_says_what_training_waits_for(share: float, words: str) -> None:
+    row = {"sec_per_kimg": 3.04, "loss_G": 2.1, "loss_D": 0.55, "loader_share": share,
+           "memory_mib": 512.3}  # fmt: skip
+
+    assert describe_row(row) == f"3.0 sec/kimg, loss G 2.10 D 0.55, {words}, 512 MiB"
+
+
+def test_the_distance_is_the_mean_over_all_pairs() -> None:
+    images = torch.tensor([0.0, 3.0, 4.0])[:, None, None, None].expand(3, 3, 4, 4)
+
+    assert mean_pair_distance(images) == pytest.approx((3 + 4 + 1) / 3)
+
+
+def test_one_picture_for_every_seed_measures_nothing(tiny_lmdb: Path, tiny_network: Any) -> None:
+    gauge = DiversityGauge(open_dataset(tiny_lmdb), None, 8)
+    alive = gauge.measure(tiny_network.G_ema, STAGE)
+    assert alive > 0.05
+    with torch.no_grad():
+        for layer in tiny_network.G_ema.synthesis.layers:
+            layer.style.weight.zero_()  # no picture depends on its w any more
+    assert gauge.measure(tiny_network.G_ema, STAGE) < 1e-6 * alive
+
+
+def test_reals_measure_one(tiny_lmdb: Path) -> None:
+    """A generator that returns the data's own pictures is as varied as the data."""
+    dataset = open_dataset(tiny_lmdb)
+    gauge = DiversityGauge(dataset, None, 8)
+    reals = torch.from_numpy(dataset.read(range(24))).float() / 127.5 - 1
+
+    class Copyist(torch.nn.Module):
+        config = make_config("f", resolution=16)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(()))
+            self.shown = 0
+
+        def mapping(self, z: torch.Tensor, c: torch.Tensor | None) -> torch.Tensor:
+            return z
+
+        def synthesis(self, ws: torch.Tensor, **how: Any) -> torch.Tensor:
+            self.shown += len(ws)
+            return reals[torch.arange(self.shown - len(ws), self.shown) % len(reals)]
+
+    measured = gauge.measure(Copyist(), STAGE)  # type: ignore[arg-type]
+    assert measured == pytest.approx(1.0, abs=0.1)  # 8 of the 32 are shown twice
+
+
+def test_measuring_draws_no_random_numbers(tiny_lmdb: Path, tiny_network: Any) -> None:
+    gauge = DiversityGauge(open_dataset(tiny_lmdb), None, 8)
+    state = torch.get_rng_state()
+    first = gauge.measure(tiny_network.G_ema, STAGE)
+
+    assert torch.equal(torch.get_rng_state(), state)
+    assert gauge.measure(tiny_network.G_ema, STAGE) == first
+
+
+def test_a_dataset_of_equal_pictures_has_no_measure(
+    tiny_lmdb: Path, tiny_network: Any, monkeypatch: Any
+) -> None:
+    gauge = DiversityGauge(open_dataset(tiny_lmdb), None, 8)
+    monkeypatch.setattr(gauge, "_real_distance", lambda side: 0.0)
+
+    assert math.isnan(gauge.measure(tiny_network.G_ema, STAGE))

@@ -1,4 +1,4 @@
-"""One training step: averages, copies, skipped steps, and equality over ranks."""
+"""One training step: averages, copies, skipped steps, equality over ranks; at every stage."""
 
 from typing import Any
 
@@ -9,8 +9,10 @@ import torch
 from stylecli.checkpoint import load_network
 from stylecli.errors import UsageError
 from stylecli.networks.bundle import new_network
+from stylecli.networks.config import PRESETS
 from stylecli.training.config import TrainingConfig
-from stylecli.training.schedule import Stage
+from stylecli.training.presets import TrainingPlan, plan_training
+from stylecli.training.schedule import Stage, list_stages, stage_at
 from stylecli.training.step import TrainingStep, process_reals
 from tests.conftest import FIXTURES
 
@@ -152,3 +154,38 @@ def test_rounding_of_factors_is_the_steps_own_switch(tf32: bool, tiny_network: A
         assert (matmul.allow_tf32, cudnn.allow_tf32) == (tf32, tf32)
     finally:
         matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+TINY = {"z_dim": 8, "w_dim": 8, "mapping_fmaps": 8, "fmap_base": 64, "fmap_max": 8}
+
+
+def planned_step(plan: TrainingPlan) -> TrainingStep:
+    fields = plan.network.to_dict()
+    preset = fields.pop("preset")
+    del fields["family"]
+    return TrainingStep(new_network(preset, seed=0, **fields), plan.training)
+
+
+@pytest.mark.parametrize("preset", ["small", "paper"])
+@pytest.mark.parametrize("config", PRESETS)
+def test_a_step_at_every_stage_moves_both_networks(config: str, preset: str) -> None:
+    plan = plan_training(preset, config=config, resolution=32, batch=4, network=TINY)
+    step = planned_step(plan)
+    stages = list_stages(plan.training, 32)
+    assert [(stage.resolution, stage.fading) for stage in stages] == [
+        (8, False), (16, True), (16, False), (32, True), (32, False)
+    ]  # fmt: skip
+    for number, planned in enumerate(stages):
+        middle = (planned.from_kimg + planned.to_kimg) / 2
+        stage = stage_at(plan.training, 32, round(middle * 1000))
+        before = step.flat_G.data.clone(), step.flat_D.data.clone(), step.flat_ema.data.clone()
+        side = stage.resolution
+        images = torch.randint(0, 256, (4, 3, side, side), dtype=torch.uint8)
+        step.set_stage(stage, reset=number > 0)
+        step(images, None, stage, number)
+        after = step.flat_G.data, step.flat_D.data, step.flat_ema.data
+        # The average of the first step is of weights that have not moved yet.
+        moved = [not torch.equal(old, new) for old, new in zip(before, after, strict=True)]
+        assert moved == [True, True, number > 0]
+        assert all(bool(torch.isfinite(new).all()) for new in after)
+    assert step.take_statistics()["skipped_steps"] == 0
