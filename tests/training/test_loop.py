@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from stylecli.checkpoint import read_tensors
-from stylecli.files import LOCK_FILE, OwnerLock
 from stylecli.data.reader import open_dataset
 from stylecli.errors import DataError, Interrupted, StyleCLIError, UsageError
+from stylecli.files import LOCK_FILE, OwnerLock
 from stylecli.networks.registry import make_config
 from stylecli.training import launch
 from stylecli.training.config import TrainingConfig

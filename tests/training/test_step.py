@@ -9,7 +9,7 @@ import torch
 from stylecli.checkpoint import load_network
 from stylecli.errors import UsageError
 from stylecli.networks.bundle import new_network
-from stylecli.networks.config import PRESETS
+from stylecli.networks.stylegan1_config import PRESETS
 from stylecli.training.config import TrainingConfig
 from stylecli.training.presets import TrainingPlan, plan_training
 from stylecli.training.schedule import Stage, list_stages, stage_at
