@@ -1,6 +1,7 @@
 """From seeds to latents, labels, styles, and pictures; truncation towards any centre."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -194,9 +195,24 @@ def find_centre(
         return torch.stack([_class_mean(G, label) for label in classes])
     if text.removeprefix("-").isdecimal():
         raise UsageError(f"centre {text!r} is no seed: expected 0 or more, class, or a file")
-    mean = load_ws(text, (config.num_ws, config.w_out_dim), tell=tell).mean(dim=0, keepdim=True)
+    mean = load_styles(net, Path(text), tell=tell).mean(dim=0, keepdim=True)
     same = bool((mean == mean[:, :1]).all())
     return mean[:, 0] if same else mean
+
+
+def load_styles(
+    net: Bundle, path: Path, *, tell: Callable[[str], None] = lambda reading: None
+) -> Tensor:
+    """Read saved styles ws [N, num_ws, w_dim] that fit a network (``tell``: see load_ws).
+
+    Raises UsageError for a network without w, NetworkError for a file that does not fit.
+    """
+    config = net.config
+    if not config.has_w:
+        raise UsageError(
+            f"configuration {config.preset!r} has no styles to draw from {path}: give --seeds"
+        )
+    return load_ws(path, (config.num_ws, config.w_out_dim), tell=tell)
 
 
 def _class_mean(G: Generator, label: int) -> Tensor:

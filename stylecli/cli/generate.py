@@ -32,8 +32,7 @@ from stylecli.cli.options import (
     QuietOption,
 )
 from stylecli.cli.output import Output
-from stylecli.cli.picture_paths import FormatOption, QualityOption, Target, resolve_target
-from stylecli.cli.walk_options import load_styles
+from stylecli.cli.targets import FormatOption, QualityOption, Target, resolve_target
 from stylecli.errors import Interrupted, UsageError
 from stylecli.provenance import shown_path
 from stylecli.seeds import format_seeds, parse_seeds
@@ -144,7 +143,11 @@ def command(
     if ws is not None and psi is None and psi_layers is None:
         psi = 1.0  # saved styles are what somebody meant
     truncation = resolve_truncation(source, psi, psi_cutoff, psi_layers, center)
-    rows = None if ws is None else load_styles(source, ws)
+    rows = None
+    if ws is not None:
+        from stylecli.sampling import load_styles
+
+        rows = load_styles(source.bundle, ws, tell=source.note)
     order = Order(
         source, "seeds" if ws is None else "ws_rows", _chosen(wanted, rows, ws_rows), label,
         truncation.options,

@@ -226,7 +226,7 @@ def test_an_interruption_leaves_whole_files_and_says_how_to_go_on(
 ) -> None:
     from stylecli import files
 
-    def interrupted(path: Path) -> Any:
+    def interrupted(*_: Any) -> Any:
         raise KeyboardInterrupt
 
     run("--seeds", "0-1", "--out", "a")
