@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from stylecli import __version__
+from stylecli.files import cache_folder, whose
 from stylecli.progress import Progress, silent
-from stylecli.weights import cache_folder, whose
 
 OPERATORS = ("bias_act", "upfirdn2d", "style_epilogue")
 DTYPES = ("float32", "float16", "bfloat16", "float64")

@@ -6,13 +6,12 @@ import json
 import os
 import re
 import sys
-import tempfile
 import threading
 
 import numpy as np
 import pytest
 
-from stylecli import weights
+from stylecli import files, weights
 from stylecli.errors import UsageError, WeightsError
 from stylecli.weights import download
 
@@ -22,7 +21,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv(weights.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(files.CACHE_VARIABLE, str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
@@ -31,12 +30,6 @@ def stored(tmp_path):
     source = tmp_path / "source.bin"
     source.write_bytes(b"weights as published")
     return weights.store("vgg16-lpips", {"a": np.ones(3, np.float32)}, file=source)
-
-
-def test_the_folder_follows_the_variable(cache, monkeypatch):
-    assert weights.cache_folder() == cache
-    monkeypatch.delenv(weights.CACHE_VARIABLE)
-    assert weights.cache_folder().parts[-2:] == (".cache", "stylecli")
 
 
 def test_stores_weights_with_hash_and_source(cache, stored, tmp_path):
@@ -101,16 +94,6 @@ def test_missing_inception_names_the_published_file():
 def test_an_unknown_network_is_answered_with_the_known_ones():
     with pytest.raises(UsageError, match="expected inception-2015-12-05, vgg16-lpips"):
         weights.locate("vgg19")
-
-
-def test_without_a_home_the_cache_is_among_the_temporary_files(monkeypatch):
-    def no_home():
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.delenv(weights.CACHE_VARIABLE, raising=False)
-    monkeypatch.setattr(weights.Path, "home", no_home)
-    folder = weights.cache_folder()
-    assert folder.parent == weights.Path(tempfile.gettempdir()) and str(os.getuid()) in folder.name
 
 
 @pytest.fixture(params=[0o022, 0o002, 0o000])

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stylecli import weights
+from stylecli import files, weights
 from stylecli.errors import NetworkError, WeightsError
 from stylecli.files import name_failed_download
 from stylecli.interop.pickles import (
@@ -353,7 +353,7 @@ def fetch(name: str, *, url: str | None = None, progress: Progress = silent) -> 
     for other in network.needs:
         if weights.read_record(other) is None:
             fetch(other, progress=progress)
-    folder = weights.private_folder("downloads")
+    folder = files.private_folder("downloads")
     address = url or file.url
     path = download(address, folder / file.name, sha256=file.sha256, progress=progress)
     record = add(path, source=address)

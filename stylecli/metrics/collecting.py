@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stylecli import weights
+from stylecli import files
 from stylecli.distributed import Ranks
 from stylecli.errors import UsageError
 from stylecli.features.extractors import Features
@@ -314,7 +314,7 @@ class StatisticsCache:
         if not self.use or not path.is_file():
             return False
         try:
-            if weights.whose(path):  # numbers that somebody else may have written
+            if files.whose(path):  # numbers that somebody else may have written
                 return False
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
                 into.restore(dict(stored))
@@ -334,11 +334,11 @@ class StatisticsCache:
             return f"{size} bytes of statistics are more than is kept ({MOST_BYTES})"
         path = self._path(name)
         try:
-            weights.private_folder(CACHE_FOLDER)
+            files.private_folder(CACHE_FOLDER)
             self._make_room(size)
             with replacing(path) as temporary:
                 np.savez(temporary, allow_pickle=False, **arrays)
-            weights.keep_private(path)
+            files.keep_private(path)
         except (OSError, ValueError) as error:  # zipfile closes a broken archive with a ValueError
             cause = error.strerror if isinstance(error, OSError) and error.strerror else "disk full"
             return f"{path.parent} cannot be written ({cause})"
@@ -351,14 +351,14 @@ class StatisticsCache:
 
     @staticmethod
     def _path(name: str) -> Path:
-        return weights.cache_folder() / CACHE_FOLDER / f"{name}.npz"
+        return files.cache_folder() / CACHE_FOLDER / f"{name}.npz"
 
     @staticmethod
     def _make_room(size: int) -> None:
-        folder = weights.cache_folder() / CACHE_FOLDER
-        files = sorted(folder.glob("*.np[yz]"), key=lambda path: path.stat().st_mtime)
-        total = size + sum(path.stat().st_size for path in files)
-        for path in files:
+        folder = files.cache_folder() / CACHE_FOLDER
+        kept = sorted(folder.glob("*.np[yz]"), key=lambda path: path.stat().st_mtime)
+        total = size + sum(path.stat().st_size for path in kept)
+        for path in kept:
             if total <= MOST_BYTES:
                 return
             total -= path.stat().st_size

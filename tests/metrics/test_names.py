@@ -10,7 +10,7 @@ import typer
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
-from stylecli import weights
+from stylecli import files, weights
 from stylecli.checkpoint import save_network
 from stylecli.cli import metrics
 from stylecli.cli.weights import app as weights_app
@@ -18,21 +18,10 @@ from stylecli.features import efficientnet, inception, lpips, vgg16
 from stylecli.metrics import picture_measuring
 from stylecli.metrics.planning import NAMES
 from stylecli.networks.bundle import new_network
+from tests.metrics.all_metrics import made, narrow_vgg16
 
 COUNT = 12  # pictures a side
 STAND_IN = "efficientnet-lite0"
-
-
-def made(shapes):
-    """Return arrays that keep activations about as large as they were."""
-    random = np.random.default_rng(0)
-    return {
-        name: random.standard_normal(shape, np.float32)
-        * np.float32(np.sqrt(2 / np.prod(shape[1:])))
-        if len(shape) > 1
-        else np.full(shape, 1 if name.endswith(("weight", "running_var")) else 0.02, np.float32)
-        for name, shape in shapes.items()
-    }
 
 
 @pytest.fixture(scope="module")
@@ -45,19 +34,14 @@ def patched():
 def cache(tmp_path_factory, patched):
     """A cache that ``weights add`` has filled: networks of the real shapes, VGG16 a narrow one."""
     folder = tmp_path_factory.mktemp("names")
-    patched.setenv(weights.CACHE_VARIABLE, str(folder / "cache"))
+    patched.setenv(files.CACHE_VARIABLE, str(folder / "cache"))
     patched.setattr(weights, "_package_file", lambda network: None)
-    patched.setattr(vgg16, "_BLOCKS", tuple((width // 16, n) for width, n in vgg16._BLOCKS))
-    narrow = {
-        name: tuple({4096: 64, 25088: 32 * 49}.get(n, n) for n in shape)
-        for name, shape in vgg16.tensor_shapes().items()
-    }
-    patched.setattr(vgg16, "tensor_shapes", lambda: narrow)
+    narrow_vgg16(patched)
     state = made(inception.tensor_shapes())
     torch.save(
         {name: torch.from_numpy(value) for name, value in state.items()}, folder / "inception.pth"
     )
-    for name, shapes in (("lpips", lpips.tensor_shapes()), ("vgg16", narrow),
+    for name, shapes in (("lpips", lpips.tensor_shapes()), ("vgg16", vgg16.tensor_shapes()),
                          ("stand_in", efficientnet.tensor_shapes())):  # fmt: skip
         save_file(made(shapes), folder / f"{name}.safetensors")
     for path in sorted(folder.glob("*.*")):
@@ -89,7 +73,7 @@ def place(cache, patched):
 
 @pytest.fixture
 def run(place, monkeypatch):
-    monkeypatch.setenv(weights.CACHE_VARIABLE, str(place / "cache"))
+    monkeypatch.setenv(files.CACHE_VARIABLE, str(place / "cache"))
     app = typer.Typer()
     app.command()(metrics.command)
 
@@ -143,7 +127,7 @@ def test_separability_says_which_classifiers_it_needs(run, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_without_weights_every_name_says_what_to_do(run, name, tmp_path, monkeypatch):
-    monkeypatch.setenv(weights.CACHE_VARIABLE, str(tmp_path / "empty"))
+    monkeypatch.setenv(files.CACHE_VARIABLE, str(tmp_path / "empty"))
     code, results = run(name)
     assert code == 3
     for result in results:
