@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from stylecli import __version__
-from stylecli.files import cache_folder, whose
+from stylecli.cache_folder import cache_folder, whose
 from stylecli.progress import Progress, silent
 
 OPERATORS = ("bias_act", "upfirdn2d", "style_epilogue")

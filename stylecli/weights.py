@@ -24,17 +24,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stylecli.cache_folder import CACHE_VARIABLE, cache_folder, keep_private, private_folder, whose
 from stylecli.errors import DataError, StyleCLIError, UsageError, WeightsError
-from stylecli.files import (
-    CACHE_VARIABLE,
-    cache_folder,
-    keep_private,
-    private_folder,
-    read_json,
-    replacing,
-    whose,
-    write_json,
-)
+from stylecli.files import read_json, replacing, write_json
 from stylecli.progress import Progress, silent
 
 if TYPE_CHECKING:

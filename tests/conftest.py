@@ -125,9 +125,10 @@ def made_inception() -> dict[str, Any]:
 @pytest.fixture
 def empty_cache(tmp_path: Path, monkeypatch: Any) -> Path:
     """A cache without weights on a machine whose packages bring none."""
-    from stylecli import files, weights
+    from stylecli import weights
+    from stylecli.cache_folder import CACHE_VARIABLE
 
-    monkeypatch.setenv(files.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     monkeypatch.setattr(weights, "_package_file", lambda network: None)
     return tmp_path / "cache"
 

@@ -6,7 +6,6 @@ import math
 import os
 import signal
 import stat
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -318,20 +317,3 @@ def test_whoever_can_do_without_a_file_goes_on_when_the_disk_is_full(tmp_path: P
     assert isinstance(caught.value, StyleCLIError)
     assert caught.value.strerror == "No space left on device"
     assert str(caught.value).startswith("the disk is full: ")
-
-
-def test_the_folder_follows_the_variable(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setenv(files.CACHE_VARIABLE, str(tmp_path / "cache"))
-    assert files.cache_folder() == tmp_path / "cache"
-    monkeypatch.delenv(files.CACHE_VARIABLE)
-    assert files.cache_folder().parts[-2:] == (".cache", "stylecli")
-
-
-def test_without_a_home_the_cache_is_among_the_temporary_files(monkeypatch: Any) -> None:
-    def no_home() -> None:
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.delenv(files.CACHE_VARIABLE, raising=False)
-    monkeypatch.setattr(Path, "home", no_home)
-    folder = files.cache_folder()
-    assert folder.parent == Path(tempfile.gettempdir()) and str(os.getuid()) in folder.name

@@ -18,7 +18,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from stylecli import files, images
+from stylecli import images
+from stylecli.cache_folder import cache_folder
 from stylecli.cli.app import app
 from tests.report.made_runs import make_event, make_run, write_rows
 from tests.spoiling import WHOLE, spoilt_documents, spoilt_rows
@@ -151,7 +152,7 @@ def test_a_demo_and_a_cache_of_weights(tmp_path: Path) -> None:
     for what, content in some(spoilt_documents({"minutes": 5.0, "seed": 0}), 2):
         (tmp_path / "demo" / "demo.json").write_bytes(content)
         check(what, "info", "demo")
-    folder = files.cache_folder() / "weights"
+    folder = cache_folder() / "weights"
     folder.mkdir(parents=True, exist_ok=True)
     save_file({}, folder / "vgg16.safetensors")
     for what, content in some(spoilt_documents(RECORD), 7):

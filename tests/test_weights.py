@@ -11,7 +11,8 @@ import threading
 import numpy as np
 import pytest
 
-from stylecli import files, weights
+from stylecli import weights
+from stylecli.cache_folder import CACHE_VARIABLE
 from stylecli.errors import UsageError, WeightsError
 from stylecli.weights import download
 
@@ -21,7 +22,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv(files.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 

@@ -30,7 +30,8 @@ def list_weights(context: typer.Context, json: JsonOption = False) -> None:
     """List every feature network and whether it is on this machine."""
     if context.invoked_subcommand is not None:
         return
-    from stylecli import files, weights
+    from stylecli import weights
+    from stylecli.cache_folder import cache_folder
 
     output = Output(json=json)
     known = [weights.describe(name) for name in weights.NETWORKS]
@@ -40,7 +41,7 @@ def list_weights(context: typer.Context, json: JsonOption = False) -> None:
         place = network["here"] or f"missing: {network['step']}"
         sha256 = record["sha256"][:12] if record else "-"
         rows.append((network["name"], ", ".join(network["used_by"]), sha256, place))
-    document = {"cache": str(files.cache_folder()), "networks": known}
+    document = {"cache": str(cache_folder()), "networks": known}
     lines = output.table(("network", "used by", "sha256", "where"), rows)
     output.result(document, lines)
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stylecli import files, weights
+from stylecli import weights
+from stylecli.cache_folder import private_folder
 from stylecli.errors import NetworkError, WeightsError
 from stylecli.files import name_failed_download
 from stylecli.interop.pickles import (
@@ -353,7 +354,7 @@ def fetch(name: str, *, url: str | None = None, progress: Progress = silent) -> 
     for other in network.needs:
         if weights.read_record(other) is None:
             fetch(other, progress=progress)
-    folder = files.private_folder("downloads")
+    folder = private_folder("downloads")
     address = url or file.url
     path = download(address, folder / file.name, sha256=file.sha256, progress=progress)
     record = add(path, source=address)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from stylecli import files
+from stylecli.cache_folder import cache_folder, keep_private, private_folder, whose
 from stylecli.checkpoint import read_header
 from stylecli.errors import DataError, Interrupted, UsageError
 from stylecli.hardware import resolve_device
@@ -161,7 +161,7 @@ def find_in_cache(
     """
     path = find_cached(dataset, resolution) if dataset is not None else None
     if path is None and list_official(folder := _cache()):
-        if reason := files.whose(folder):
+        if reason := whose(folder):
             tell(f"the classifiers in {folder} are left out: {reason}")
         else:
             path = folder
@@ -171,10 +171,10 @@ def find_in_cache(
 def _save(path: Path | str, done: AttributeClassifiers) -> None:
     cached = Path(path).parent == _cache()
     if cached:
-        files.private_folder(_FOLDER)
+        private_folder(_FOLDER)
     save_classifiers(path, done)
     if cached:
-        files.keep_private(Path(path))
+        keep_private(Path(path))
 
 
 def cached_path(dataset: PictureSet, attributes: AttributeTable, recipe: ClassifierRecipe) -> Path:
@@ -189,7 +189,7 @@ def find_cached(dataset: PictureSet, resolution: int) -> Path | None:
     """Return the newest complete classifiers of a dataset for pictures of at least this size."""
     found = _cache().glob(f"{dataset.digest[:24]}-*.safetensors")
     for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True):
-        if files.whose(path):  # what somebody else may have written
+        if whose(path):  # what somebody else may have written
             continue
         info = read_header(path).get("info", {})
         if info.get("complete") and info["recipe"]["resolution"] <= resolution:
@@ -198,7 +198,7 @@ def find_cached(dataset: PictureSet, resolution: int) -> Path | None:
 
 
 def _cache() -> Path:
-    return files.cache_folder() / _FOLDER
+    return cache_folder() / _FOLDER
 
 
 def _resume(

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stylecli import files
+from stylecli.cache_folder import cache_folder, keep_private, private_folder, whose
 from stylecli.distributed import Ranks
 from stylecli.errors import UsageError
 from stylecli.features.extractors import Features
@@ -314,7 +314,7 @@ class StatisticsCache:
         if not self.use or not path.is_file():
             return False
         try:
-            if files.whose(path):  # numbers that somebody else may have written
+            if whose(path):  # numbers that somebody else may have written
                 return False
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
                 into.restore(dict(stored))
@@ -334,11 +334,11 @@ class StatisticsCache:
             return f"{size} bytes of statistics are more than is kept ({MOST_BYTES})"
         path = self._path(name)
         try:
-            files.private_folder(CACHE_FOLDER)
+            private_folder(CACHE_FOLDER)
             self._make_room(size)
             with replacing(path) as temporary:
                 np.savez(temporary, allow_pickle=False, **arrays)
-            files.keep_private(path)
+            keep_private(path)
         except (OSError, ValueError) as error:  # zipfile closes a broken archive with a ValueError
             cause = error.strerror if isinstance(error, OSError) and error.strerror else "disk full"
             return f"{path.parent} cannot be written ({cause})"
@@ -351,11 +351,11 @@ class StatisticsCache:
 
     @staticmethod
     def _path(name: str) -> Path:
-        return files.cache_folder() / CACHE_FOLDER / f"{name}.npz"
+        return cache_folder() / CACHE_FOLDER / f"{name}.npz"
 
     @staticmethod
     def _make_room(size: int) -> None:
-        folder = files.cache_folder() / CACHE_FOLDER
+        folder = cache_folder() / CACHE_FOLDER
         kept = sorted(folder.glob("*.np[yz]"), key=lambda path: path.stat().st_mtime)
         total = size + sum(path.stat().st_size for path in kept)
         for path in kept:

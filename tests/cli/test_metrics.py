@@ -16,7 +16,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from stylecli import files, weights
+from stylecli import weights
+from stylecli.cache_folder import CACHE_VARIABLE
 from stylecli.checkpoint import save_network
 from stylecli.cli import metric_ranks, metrics
 from stylecli.cli.output import Output
@@ -30,7 +31,7 @@ from stylecli.networks.bundle import new_network
 def run(tmp_path, monkeypatch):
     """Run the command in an empty folder on a machine without any feature network."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(files.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     monkeypatch.setattr(weights, "_package_file", lambda network: None)
     app = typer.Typer()
     app.command()(metrics.command)
@@ -420,7 +421,7 @@ def test_an_interrupt_before_the_first_classifier_claims_none(tmp_path, tiny_lmd
     def stop(*words, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setenv(files.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     monkeypatch.setattr(classifier_training, "train_classifiers", stop)
     dataset = open_dataset(tiny_lmdb)
     table = tmp_path / "table.csv"

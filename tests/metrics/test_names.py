@@ -10,7 +10,8 @@ import typer
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
-from stylecli import files, weights
+from stylecli import weights
+from stylecli.cache_folder import CACHE_VARIABLE
 from stylecli.checkpoint import save_network
 from stylecli.cli import metrics
 from stylecli.cli.weights import app as weights_app
@@ -34,7 +35,7 @@ def patched():
 def cache(tmp_path_factory, patched):
     """A cache that ``weights add`` has filled: networks of the real shapes, VGG16 a narrow one."""
     folder = tmp_path_factory.mktemp("names")
-    patched.setenv(files.CACHE_VARIABLE, str(folder / "cache"))
+    patched.setenv(CACHE_VARIABLE, str(folder / "cache"))
     patched.setattr(weights, "_package_file", lambda network: None)
     narrow_vgg16(patched)
     state = made(inception.tensor_shapes())
@@ -73,7 +74,7 @@ def place(cache, patched):
 
 @pytest.fixture
 def run(place, monkeypatch):
-    monkeypatch.setenv(files.CACHE_VARIABLE, str(place / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(place / "cache"))
     app = typer.Typer()
     app.command()(metrics.command)
 
@@ -127,7 +128,7 @@ def test_separability_says_which_classifiers_it_needs(run, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_without_weights_every_name_says_what_to_do(run, name, tmp_path, monkeypatch):
-    monkeypatch.setenv(files.CACHE_VARIABLE, str(tmp_path / "empty"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "empty"))
     code, results = run(name)
     assert code == 3
     for result in results:

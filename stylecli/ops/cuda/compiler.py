@@ -22,16 +22,9 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
+from stylecli.cache_folder import cache_folder, keep_private, private_folder, whose
 from stylecli.errors import DataError, DeviceError
-from stylecli.files import (
-    cache_folder,
-    keep_private,
-    parse_json,
-    private_folder,
-    row_line,
-    whose,
-    write_bytes,
-)
+from stylecli.files import parse_json, row_line, write_bytes
 
 # ---- the source
 
