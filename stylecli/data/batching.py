@@ -5,7 +5,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from stylecli.data import layout
+from stylecli.data.format import (
+    digest_key,
+    image_key,
+    label_key,
+    levels_key,
+    metadata_key,
+    pixel_digest,
+    skipped_key,
+)
 from stylecli.data.journal import State
 
 BATCH_BYTES = 32 << 20  # a transaction holds its dirty pages in memory, so it is kept small
@@ -26,16 +34,16 @@ class Entry:
 
     def rows(self, index: int) -> Iterator[tuple[bytes, bytes]]:
         """Yield the picture's keys and values."""
-        yield layout.digest_key(index), self.digest
+        yield digest_key(index), self.digest
         for level, image in enumerate(self.images):
-            yield layout.image_key(index, level), image
+            yield image_key(index, level), image
         if len(self.images) > 1:
-            digests = (layout.pixel_digest(image) for image in self.images[1:])
-            yield layout.levels_key(index), b"".join(digests)
+            digests = (pixel_digest(image) for image in self.images[1:])
+            yield levels_key(index), b"".join(digests)
         if self.metadata:
-            yield layout.metadata_key(index), self.metadata
+            yield metadata_key(index), self.metadata
         if self.label:
-            yield layout.label_key(index), self.label
+            yield label_key(index), self.label
 
 
 @dataclass
@@ -70,7 +78,7 @@ class Batch:
         for entry in self.entries:
             tally.update(entry.counted)
             if entry.left_out:
-                rows.append((layout.skipped_key(skipped), entry.left_out))
+                rows.append((skipped_key(skipped), entry.left_out))
                 skipped += 1
             else:
                 rows += entry.rows(count)

@@ -8,7 +8,7 @@ from pathlib import Path
 import lmdb
 
 from stylecli.data.database_file import check_pages, pad_file
-from stylecli.data.layout import DATA_FILE
+from stylecli.data.format import DATA_FILE
 from stylecli.errors import DataError
 
 FIRST_MAP_BYTES = 16 << 20

@@ -8,7 +8,7 @@ indices into it is searched from the digest's first bytes (open addressing, at m
 
 from array import array
 
-from stylecli.data.layout import DIGEST_BYTES
+from stylecli.data.format import DIGEST_BYTES
 
 _SMALLEST = 1 << 10
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import lmdb
 
 from stylecli.data.database_file import check_tree
-from stylecli.data.layout import DATA_FILE
+from stylecli.data.format import DATA_FILE
 from stylecli.errors import DataError
 
 

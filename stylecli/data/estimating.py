@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from stylecli.data.database import free_bytes
-from stylecli.data.layout import Codec
+from stylecli.data.format import Codec
 from stylecli.errors import DataError
 
 _PAGE, _PAGE_HEADER = 4096, 16

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stylecli.data.codec import to_picture
+from stylecli.data.format import to_picture
 from stylecli.data.reader import Dataset
 from stylecli.data.sources.known_sets import LABELS_NAME, METADATA_NAME
 from stylecli.errors import DataError

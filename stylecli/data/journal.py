@@ -8,7 +8,7 @@ also the place in the source at which the next run goes on.
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from stylecli.data.layout import LabelKind
+from stylecli.data.format import LabelKind
 from stylecli.errors import DataError
 from stylecli.files import parse_json, to_json
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from stylecli.data.layout import MAX_LABEL_DIM, LabelKind
+from stylecli.data.format import MAX_LABEL_DIM, LabelKind
 from stylecli.errors import DataError
 
 Label = int | Sequence[float] | npt.NDArray[np.float32]

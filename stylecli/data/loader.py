@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from stylecli.data.pyramid import Pixels
-from stylecli.data.reader import Dataset
+from stylecli.data.reader import Dataset, Pixels
 from stylecli.errors import NetworkError, UsageError
 
 HELD_BYTES = 256 << 20  # datasets up to this size, decoded, are held in memory

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from stylecli.data.layout import MIN_RESOLUTION, Codec
+from stylecli.data.format import MIN_RESOLUTION, Codec
 from stylecli.data.preparation import Filter, Recipe, Transform
 from stylecli.errors import UsageError
 

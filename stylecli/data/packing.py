@@ -8,14 +8,13 @@ from typing import Any
 
 from stylecli.data.adding import merge_classes, settings_of
 from stylecli.data.estimating import check_room, picture_bytes
+from stylecli.data.format import DATA_FILE, count_levels
 from stylecli.data.journal import differences
-from stylecli.data.layout import DATA_FILE
 from stylecli.data.pack_report import PackReport, make_report
 from stylecli.data.pack_settings import MAX_PACKED_RESOLUTION, PackSettings
 from stylecli.data.pictures import quiet, read_header
 from stylecli.data.preparation import Prepared, Recipe, Skipped, choose_resolution, prepare_all
 from stylecli.data.publishing import real_path, sweep_locks
-from stylecli.data.pyramid import count_levels
 from stylecli.data.reader import Dataset, open_dataset
 from stylecli.data.sources.base import Item, Label, Source, spread
 from stylecli.data.writer import DatasetWriter

@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from PIL import Image
 
-from stylecli.data.codec import encode
-from stylecli.data.layout import CODECS, MIN_RESOLUTION, Codec, pixel_digest
+from stylecli.data.format import CODECS, MIN_RESOLUTION, Codec, encode, pixel_digest
 from stylecli.data.pictures import (
     TARGETS,
     WHITE,

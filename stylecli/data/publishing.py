@@ -6,7 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from stylecli.data.layout import DATA_FILE
+from stylecli.data.format import DATA_FILE
 from stylecli.errors import DataError
 from stylecli.files import LOCK_FILE, OwnerLock, sync_directory
 

@@ -12,10 +12,24 @@ import lmdb
 import numpy as np
 import numpy.typing as npt
 
-from stylecli.data import layout
-from stylecli.data.codec import decode
 from stylecli.data.environments import SharedEnvironment, open_environment
-from stylecli.data.pyramid import Pixels, box_mean, count_levels
+from stylecli.data.format import (
+    DATA_FILE,
+    DIGEST_BYTES,
+    LABELS_KEY,
+    META_KEY,
+    box_mean,
+    count_levels,
+    decode,
+    digest_key,
+    image_key,
+    label_key,
+    levels_key,
+    metadata_key,
+    parse_header,
+    pixel_digest,
+    skipped_key,
+)
 from stylecli.errors import DataError, UsageError
 from stylecli.files import parse_json
 from stylecli.progress import Progress, silent
@@ -24,6 +38,7 @@ from stylecli.workspace import describe_unfinished
 _COPY_AGAIN = "copy it again, or pack the pictures again"
 _VERIFIED_BYTES = 16 << 20  # read at a time
 
+Pixels = npt.NDArray[np.uint8]
 Shape = tuple[int, int, int]
 Labels = npt.NDArray[np.int64] | npt.NDArray[np.float32]
 
@@ -50,8 +65,8 @@ class Dataset:
         self._labels: Labels | None = None
         self._rows_verified = False
         self._verified: dict[int, bytearray] = {}  # level -> 1 for every picture that was compared
-        self.info = layout.parse_header(self.path, self._get(layout.META_KEY))
-        if self._get(layout.digest_key(len(self) - 1)) is None:
+        self.info = parse_header(self.path, self._get(META_KEY))
+        if self._get(digest_key(len(self) - 1)) is None:
             raise DataError(
                 f"{self.path} holds fewer than the {len(self)} pictures its header says: "
                 "the file is damaged, pack the pictures again"
@@ -104,7 +119,7 @@ class Dataset:
         if self._labels is None and self.label_dim:
             is_class = self.info["label_kind"] == "class"
             shape = (len(self),) if is_class else (len(self), self.label_dim)
-            stored = self._get(layout.LABELS_KEY)
+            stored = self._get(LABELS_KEY)
             dtype = np.dtype("<i8" if is_class else "<f4")
             size = int(np.prod(shape)) * dtype.itemsize
             if stored is not None and len(stored) > size and self._has_grown():
@@ -160,10 +175,10 @@ class Dataset:
             return
         digest, labels = hashlib.sha256(), hashlib.sha256()
         with self._begin() as transaction:
-            for value in self._rows(transaction, layout.digest_key(0)):
+            for value in self._rows(transaction, digest_key(0)):
                 digest.update(value)
             if self.label_dim:
-                for value in self._rows(transaction, layout.label_key(0)):
+                for value in self._rows(transaction, label_key(0)):
                     labels.update(value)
         if digest.hexdigest() != self.digest:
             raise DataError(
@@ -184,7 +199,7 @@ class Dataset:
 
         Raises DataError when it is damaged.
         """
-        stored = self._get(layout.metadata_key(operator.index(index)))
+        stored = self._get(metadata_key(operator.index(index)))
         known: dict[str, Any] = {}
         if stored:
             known = parse_json(stored, f"metadata of picture {index} in {self.path}")
@@ -192,22 +207,22 @@ class Dataset:
 
     def item_digest(self, index: int) -> bytes:
         """Return the stored SHA-256 of a picture's pixels (32 bytes)."""
-        stored = self._get(layout.digest_key(operator.index(index)))
-        if stored is None or len(stored) != layout.DIGEST_BYTES:
+        stored = self._get(digest_key(operator.index(index)))
+        if stored is None or len(stored) != DIGEST_BYTES:
             raise DataError(f"picture {index} of {self.path} has no digest: pack it again")
         return stored
 
     def item_label(self, index: int) -> bytes | None:
         """Return a picture's own label as it is stored: one int64 or float32 [L], or None."""
-        return self._get(layout.label_key(operator.index(index)))
+        return self._get(label_key(operator.index(index)))
 
     def skipped(self) -> list[tuple[str, str]]:
         """Return (name, cause) of every picture that packing left out."""
         found = []
-        end = layout.skipped_key(int(self.info.get("skipped", 0)))
+        end = skipped_key(int(self.info.get("skipped", 0)))
         with self._begin() as transaction, transaction.cursor() as cursor:
             what = f"the list of skipped pictures in {self.path}"
-            more = cursor.set_range(layout.skipped_key(0))
+            more = cursor.set_range(skipped_key(0))
             while more and bytes(cursor.key()) < end:
                 entry = parse_json(bytes(cursor.value()), what)
                 found.append((str(entry.get("name")), str(entry.get("cause"))))
@@ -228,7 +243,7 @@ class Dataset:
 
     def _has_grown(self) -> bool:
         """Tell whether pictures were added since this was opened."""
-        header = layout.parse_header(self.path, self._get(layout.META_KEY))
+        header = parse_header(self.path, self._get(META_KEY))
         return int(header["count"]) > len(self)
 
     def _pixels(
@@ -236,7 +251,7 @@ class Dataset:
     ) -> npt.NDArray[np.uint8]:
         if not 0 <= index < len(self):
             raise UsageError(f"picture {index} is not one of the {len(self)} in {self.path}")
-        data = transaction.get(layout.image_key(index, level))
+        data = transaction.get(image_key(index, level))
         if data is None:
             raise DataError(f"picture {index} of {self.path} is missing: pack the pictures again")
         try:
@@ -252,14 +267,14 @@ class Dataset:
         pixels: Pixels,
     ) -> None:
         """Raise DataError unless a picture's pixels at a stored level are what was packed."""
-        place = slice((level - 1) * layout.DIGEST_BYTES, level * layout.DIGEST_BYTES)
+        place = slice((level - 1) * DIGEST_BYTES, level * DIGEST_BYTES)
         if not level:
-            same = bytes(transaction.get(layout.digest_key(index), b"")) == layout.pixel_digest(
+            same = bytes(transaction.get(digest_key(index), b"")) == pixel_digest(
                 np.ascontiguousarray(pixels).data
             )
-        elif (digests := transaction.get(layout.levels_key(index))) is not None:
-            stored = transaction.get(layout.image_key(index, level), b"")
-            same = digests[place] == layout.pixel_digest(stored)
+        elif (digests := transaction.get(levels_key(index))) is not None:
+            stored = transaction.get(image_key(index, level), b"")
+            same = digests[place] == pixel_digest(stored)
         else:  # packed before levels had digests
             full = self._pixels(transaction, index, 0, (self.channels, *2 * (self.resolution,)))
             self._verify(transaction, index, 0, full)
@@ -304,7 +319,7 @@ class Dataset:
 
 
 def _open(path: Path) -> SharedEnvironment:
-    file = path / layout.DATA_FILE
+    file = path / DATA_FILE
     if not file.exists():
         if path.exists():
             raise DataError(f"{path} is not a dataset: pack its pictures with stylecli pack {path}")

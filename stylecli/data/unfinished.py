@@ -4,10 +4,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stylecli.data import layout
 from stylecli.data.database import Database
+from stylecli.data.format import (
+    DIGEST_BYTES,
+    META_KEY,
+    STATE_KEY,
+    LabelKind,
+    digest_key,
+    image_key,
+    label_key,
+    levels_key,
+    metadata_key,
+    parse_header,
+    skipped_key,
+)
 from stylecli.data.journal import State, differences, read_state
-from stylecli.data.layout import LabelKind
 from stylecli.errors import DataError
 
 
@@ -28,12 +39,12 @@ def read_part(database: Database, identity: dict[str, Any]) -> Stored:
     Raises DataError when it is the work of other settings or another source.
     """
     part = database.folder
-    if (text := database.get(layout.META_KEY)) is not None:
-        header = layout.parse_header(part, text)
+    if (text := database.get(META_KEY)) is not None:
+        header = parse_header(part, text)
         _check_identity(part, header.get("settings"), identity)
         skipped = header.get("skipped", 0)
         return Stored(State(identity, header["count"], skipped), header=header)
-    text = database.get(layout.STATE_KEY)
+    text = database.get(STATE_KEY)
     if not text:
         return Stored(State(identity))
     state = read_state(part, text)
@@ -48,10 +59,10 @@ def read_complete(database: Database, identity: dict[str, Any], *, drop: bool = 
     says to take that one out.
     """
     path = database.folder
-    header = layout.parse_header(path, database.get(layout.META_KEY))
+    header = parse_header(path, database.get(META_KEY))
     count, skipped = header["count"], header.get("skipped", 0)
     state = State(identity, count, skipped, base_count=count, base_skipped=skipped)
-    if text := database.get(layout.STATE_KEY):
+    if text := database.get(STATE_KEY):
         begun = read_state(path, text)
         if begun.identity == identity and (begun.base_count, begun.base_skipped) == (
             count,
@@ -72,16 +83,16 @@ def drop_addition(database: Database, header: dict[str, Any]) -> None:
     """Take out all that lies beyond what the header counts."""
     count, skipped = header["count"], header.get("skipped", 0)
     firsts = [
-        layout.image_key(count),
-        *(layout.image_key(count, level) for level in range(1, header["levels"])),
-        layout.label_key(count),
-        layout.metadata_key(count),
-        layout.digest_key(count),
-        layout.levels_key(count),
-        layout.skipped_key(skipped),
+        image_key(count),
+        *(image_key(count, level) for level in range(1, header["levels"])),
+        label_key(count),
+        metadata_key(count),
+        digest_key(count),
+        levels_key(count),
+        skipped_key(skipped),
     ]
     keys = [key for first in firsts for key, _ in database.scan(first[:-8], first)]
-    database.commit([(layout.STATE_KEY, b"")], deletes=keys)
+    database.commit([(STATE_KEY, b"")], deletes=keys)
 
 
 def _read_rows(database: Database, state: State, header: dict[str, Any] | None = None) -> Stored:
@@ -89,7 +100,7 @@ def _read_rows(database: Database, state: State, header: dict[str, Any] | None =
     digests = b"".join(value for _, value in database.scan(b"d/"))
     rows = [value for _, value in database.scan(b"l/")]
     labels = b"".join(rows)
-    is_whole = len(digests) == layout.DIGEST_BYTES * state.count and len(rows) in (0, state.count)
+    is_whole = len(digests) == DIGEST_BYTES * state.count and len(rows) in (0, state.count)
     if not is_whole or len(labels) != len(rows) * len(rows[0] if rows else b""):
         raise DataError(
             f"{database.folder} does not hold the {state.count} pictures that it counts: it is "

@@ -10,18 +10,29 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from stylecli.data import layout
 from stylecli.data.batching import Batch, Entry
-from stylecli.data.codec import encode
 from stylecli.data.database import Database, StorageError, free_bytes
 from stylecli.data.duplicates import SeenDigests
 from stylecli.data.estimating import format_bytes, picture_bytes
-from stylecli.data.header import check_settings, header_fields
+from stylecli.data.format import (
+    LABELS_KEY,
+    META_KEY,
+    STATE_KEY,
+    Codec,
+    box_mean,
+    check_settings,
+    count_levels,
+    dataset_digest,
+    encode,
+    header_fields,
+    label_key,
+    metadata_key,
+    parse_header,
+    pixel_digest,
+)
 from stylecli.data.journal import State
 from stylecli.data.labelling import Label, LabelRows
-from stylecli.data.layout import Codec
 from stylecli.data.publishing import check_target, publish, real_path, settle, wipe
-from stylecli.data.pyramid import box_mean, count_levels
 from stylecli.data.unfinished import Stored, drop_addition, read_complete, read_part
 from stylecli.errors import DataError
 from stylecli.files import OwnerLock, parse_json, to_json
@@ -132,7 +143,7 @@ class DatasetWriter:
                 stored if stored and not level else encode(box_mean(pixels, level), self.codec)
                 for level in range(self.levels)
             ],
-            digest or layout.pixel_digest(pixels.tobytes()),
+            digest or pixel_digest(pixels.tobytes()),
             self._labels.check(label, self.count),
             to_json(metadata) if metadata else b"",
             counted=counted,
@@ -160,7 +171,7 @@ class DatasetWriter:
         if index >= self._state.count:
             pictures = [entry for entry in self._batch.entries if entry.images]
             return pictures[index - self._state.count].metadata
-        return self._database.get(layout.metadata_key(index)) or b""
+        return self._database.get(metadata_key(index)) or b""
 
     def forget(self) -> None:
         """Leave nothing behind if the block fails, as without an identity."""
@@ -230,7 +241,7 @@ class DatasetWriter:
         state, rows = self._batch.after(self._state)
         state = replace(state, label_kind=self._labels.kind)
         if self._resumable and not last:
-            rows.append((layout.STATE_KEY, state.to_json()))
+            rows.append((STATE_KEY, state.to_json()))
         try:
             self._database.commit([*rows, *last])
         except StorageError as error:
@@ -258,17 +269,17 @@ class DatasetWriter:
             "label_kind": kind,
             "label_dim": label_dim,
             "class_names": self.class_names if kind == "class" else None,
-            "digest": layout.dataset_digest([bytes(self._seen.content)]),
+            "digest": dataset_digest([bytes(self._seen.content)]),
             "tally": dict(tally),
             "complete": True,
         }
-        layout.parse_header(self.path, to_json(header))  # never write what we would refuse
-        last = [*rows, (layout.META_KEY, to_json(header))]
+        parse_header(self.path, to_json(header))  # never write what we would refuse
+        last = [*rows, (META_KEY, to_json(header))]
         if kind is not None:
-            last.append((layout.LABELS_KEY, bytes(self._labels.content)))
+            last.append((LABELS_KEY, bytes(self._labels.content)))
         if self._resumable:
             # Emptied, not deleted: a deletion may give back pages that were never written.
-            last.append((layout.STATE_KEY, b""))
+            last.append((STATE_KEY, b""))
         self._commit(*last)
 
     def _drop_new_classes(self) -> list[tuple[bytes, bytes]]:
@@ -277,7 +288,7 @@ class DatasetWriter:
         if not known or not self.class_names or self._labels.kind != "class":
             return []
         self.class_names, rows = self._labels.drop_unused(self.class_names, len(known))
-        return [(layout.label_key(index), row) for index, row in rows.items()]
+        return [(label_key(index), row) for index, row in rows.items()]
 
     def _end(self, done: bool) -> None:
         """Close everything; give the finished folder its name, or leave what is to be left."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from stylecli.data.codec import to_picture
+from stylecli.data.format import to_picture
 from stylecli.data.pictures import WHITE, Colour, lay_over
 from stylecli.errors import DataError, UsageError
 from stylecli.images import to_uint8

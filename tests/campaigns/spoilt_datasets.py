@@ -29,8 +29,7 @@ import lmdb
 import numpy as np
 
 import stylecli
-from stylecli.data import layout
-from stylecli.data.pyramid import box_mean
+from stylecli.data.format import DATA_FILE, box_mean
 from stylecli.data.reader import Dataset, open_dataset
 from stylecli.data.writer import DatasetWriter
 from stylecli.files import is_scratch
@@ -73,7 +72,7 @@ def known_pixels(*paths):
 
 def spoil(path, rng):
     """Damage the dataset at ``path``; return how."""
-    file = path / layout.DATA_FILE
+    file = path / DATA_FILE
     kind = rng.choice(
         ["bytes", "bytes", "header bytes", "cut", "zeros", "exchanged", "rows", "rows"]
     )
@@ -211,11 +210,11 @@ def run(trials, real, seed, scratch, names):
         base = rng.choice(bases)
         how = spoil(shutil.copytree(base, folder / "a.lmdb"), rng)
         kinds[how] += 1
-        kept = (folder / "a.lmdb" / layout.DATA_FILE).read_bytes()
+        kept = (folder / "a.lmdb" / DATA_FILE).read_bytes()
         os.chdir(folder)
         os.environ["STYLECLI_CACHE"] = f"{folder}/cache"  # or pictures would not be read again
         for name in names:
-            (folder / "a.lmdb" / layout.DATA_FILE).write_bytes(kept)
+            (folder / "a.lmdb" / DATA_FILE).write_bytes(kept)
             runner = run_real if number >= trials else run_forked
             code, said = runner(COMMANDS[name], known)
             ended[f"{name}: {code}"] += 1

@@ -9,8 +9,8 @@ import typer
 from typer.testing import CliRunner
 
 from stylecli.cli import check
-from stylecli.data import layout
 from stylecli.data.checking.inspection import Inspection
+from stylecli.data.format import image_key
 from stylecli.data.writer import DatasetWriter
 from stylecli.errors import DataError, Interrupted
 from tests.data.checking.pictures import draw
@@ -77,7 +77,7 @@ def test_takes_the_only_dataset_and_finds_nothing_wrong(run, dataset):
 
 def test_damage_ends_with_the_code_for_unusable_data(run, dataset):
     with lmdb.open(str(dataset), lock=False) as database, database.begin(write=True) as transaction:
-        transaction.put(layout.image_key(5), bytes(3 * 8 * 8))
+        transaction.put(image_key(5), bytes(3 * 8 * 8))
     result = run("--quiet", "--workers", "1")
 
     assert result.exit_code == 3

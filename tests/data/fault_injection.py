@@ -25,7 +25,8 @@ import lmdb
 import numpy as np
 from PIL import Image
 
-from stylecli.data import batching, database, layout, packing, publishing, writer
+from stylecli.data import batching, database, packing, publishing, writer
+from stylecli.data.format import DATA_FILE, META_KEY
 from stylecli.data.pack_settings import PackSettings
 from stylecli.data.reader import open_dataset
 from stylecli.data.sources.folders import ImageFolder
@@ -54,9 +55,9 @@ def content(path):
         environment.begin() as transaction,
     ):
         found = dict(transaction.cursor())
-    header = json.loads(found[layout.META_KEY])
+    header = json.loads(found[META_KEY])
     del header["created"]
-    return {**found, layout.META_KEY: header}
+    return {**found, META_KEY: header}
 
 
 class Killer:
@@ -121,7 +122,7 @@ def trial(killer, source, out, append):
             print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
             os._exit(1)
     part = out if append else out.with_name(out.name + ".part")
-    status = killer.watch(child, part / layout.DATA_FILE)
+    status = killer.watch(child, part / DATA_FILE)
     if os.WIFSIGNALED(status):
         return True
     assert os.WEXITSTATUS(status) == 0, "packing failed after a kill"

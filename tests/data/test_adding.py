@@ -10,7 +10,7 @@ from PIL import Image
 
 from stylecli.data import batching
 from stylecli.data.exporting import export_nvidia
-from stylecli.data.layout import image_key
+from stylecli.data.format import image_key
 from stylecli.data.loader import BatchLoader
 from stylecli.data.pack_settings import PackSettings
 from stylecli.data.packing import pack

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from stylecli.data import batching, estimating
-from stylecli.data.layout import DATA_FILE
+from stylecli.data.format import DATA_FILE
 from stylecli.data.pack_settings import PackSettings
 from stylecli.data.packing import pack
 from stylecli.data.reader import open_dataset

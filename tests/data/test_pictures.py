@@ -233,7 +233,7 @@ def test_causes_are_one_sentence(error, cause):
 
 OPEN_OWN_BYTES = {
     "data/pictures.py",  # the one place for the files of others
-    "data/codec.py",  # the pixels of a dataset
+    "data/format.py",  # the pixels of a dataset
     "data/alignment/aligning.py",  # a picture that was just written or is known by its MD5
     "data/demo_faces.py",
     "images.py",  # provenance: lies below data/

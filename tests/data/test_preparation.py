@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
 
 from stylecli.data.alignment.geometry import AlignSettings, Face
-from stylecli.data.codec import decode
-from stylecli.data.layout import pixel_digest
+from stylecli.data.format import decode, pixel_digest
 from stylecli.data.pack_settings import PackSettings
 from stylecli.data.packing import choose_recipe
 from stylecli.data.pictures import BROKEN_PROFILE

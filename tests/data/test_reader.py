@@ -8,7 +8,7 @@ import lmdb
 import numpy as np
 import pytest
 
-from stylecli.data.layout import META_KEY, digest_key, image_key, label_key, levels_key
+from stylecli.data.format import META_KEY, digest_key, image_key, label_key, levels_key
 from stylecli.data.reader import open_dataset
 from stylecli.data.writer import DatasetWriter
 from stylecli.errors import DataError, UsageError

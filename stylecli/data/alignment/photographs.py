@@ -37,7 +37,7 @@ from stylecli.data.alignment.geometry import (
     face_square,
     fitting_workers,
 )
-from stylecli.data.layout import DATA_FILE
+from stylecli.data.format import DATA_FILE
 from stylecli.data.pictures import name_cause, open_picture, quiet, read_exif
 from stylecli.data.preparation import Skipped
 from stylecli.data.sources.folders import (

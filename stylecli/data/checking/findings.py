@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image
 
 from stylecli.data.checking.near_duplicates import THUMBNAIL_SIDE, shrink, to_grey
-from stylecli.data.layout import DIGEST_BYTES, pixel_digest
+from stylecli.data.format import DIGEST_BYTES, box_mean, pixel_digest
 from stylecli.data.pictures import (
     check_kind,
     draft,
@@ -28,7 +28,6 @@ from stylecli.data.pictures import (
     read_header,
     simplify,
 )
-from stylecli.data.pyramid import box_mean
 from stylecli.data.sources.base import Item, Label
 
 Severity = Literal["error", "warning", "note"]

@@ -13,7 +13,7 @@ from typing import Any
 
 from stylecli.data.checking.findings import ASPECTS, Extreme, Problem, Severity, Tally
 from stylecli.data.checking.subjects import Subject
-from stylecli.data.layout import MIN_RESOLUTION
+from stylecli.data.format import MIN_RESOLUTION
 from stylecli.data.preparation import most_of
 from stylecli.networks.config import MAX_RESOLUTION
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stylecli.data.pyramid import box_mean
+from stylecli.data.format import box_mean
 from stylecli.progress import Progress, silent
 
 THUMBNAIL_SIDE = 32  # px

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from stylecli.data import layout
 from stylecli.data.checking.findings import (
     SMALL_SIDE,
     Fault,
@@ -25,8 +24,8 @@ from stylecli.data.checking.findings import (
 )
 from stylecli.data.database_file import check_pages
 from stylecli.data.environments import open_environment
+from stylecli.data.format import DATA_FILE, DIGEST_BYTES, STATE_KEY, box_mean, pixel_digest
 from stylecli.data.journal import read_state
-from stylecli.data.pyramid import box_mean
 from stylecli.data.reader import Dataset, open_dataset
 from stylecli.data.sources.base import Label, Source
 from stylecli.data.sources.lmdb_pictures import PackedSource
@@ -37,7 +36,7 @@ from stylecli.errors import DataError
 _CHUNK_BYTES = 16 << 20
 _MEAN_SIDE = 256  # px
 _MODES = {1: "grey", 3: "RGB", 4: "RGBA"}
-_NO_DIGEST = bytes(layout.DIGEST_BYTES)
+_NO_DIGEST = bytes(DIGEST_BYTES)
 
 
 class SourceSubject:
@@ -108,8 +107,8 @@ class DatasetSubject:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if (path / layout.DATA_FILE).is_file():
-            check_pages(path / layout.DATA_FILE)  # LMDB follows damaged pages wherever they lead
+        if (path / DATA_FILE).is_file():
+            check_pages(path / DATA_FILE)  # LMDB follows damaged pages wherever they lead
         self.dataset = open_dataset(path)
         self._digest = hashlib.sha256()
         self._labels_fault = ""
@@ -169,7 +168,7 @@ class DatasetSubject:
     def rows(self) -> list[tuple[str, str]]:
         """Return what the header says."""
         info = self.dataset.info
-        size = (self.path / layout.DATA_FILE).stat().st_size
+        size = (self.path / DATA_FILE).stat().st_size
         levels = f", {info['levels']} levels" if info["levels"] > 1 else ""
         rows = [
             ("dataset", f"{self.path}, by {info['tool']}, {info['created'][:10]}"),
@@ -231,7 +230,7 @@ def _verify_pixels(
     try:
         stored = dataset.item_digest(index)
         pixels = dataset.read([index], verify=False)[0]
-        if layout.pixel_digest(pixels.tobytes()) != stored:
+        if pixel_digest(pixels.tobytes()) != stored:
             faults.append(Fault(index, "pixels", "its pixels differ from its digest"))
             pixels = None
     except DataError as error:
@@ -338,7 +337,7 @@ def open_subject(path: Path, labels: Path | str | None = None) -> Subject:
 
     Raises DataError when it is nothing known, damaged beyond reading, or an unfinished dataset.
     """
-    if (path / layout.DATA_FILE).is_file():
+    if (path / DATA_FILE).is_file():
         if path.suffix == ".part":
             raise DataError(_describe_part(path))
         try:
@@ -352,10 +351,10 @@ def open_subject(path: Path, labels: Path | str | None = None) -> Subject:
 
 def _describe_part(path: Path) -> str:
     """Say how far an interrupted pack came."""
-    check_pages(path / layout.DATA_FILE)
+    check_pages(path / DATA_FILE)
     environment = open_environment(path)  # it closes with its last reference
     with environment.lmdb.begin() as transaction:
-        text = transaction.get(layout.STATE_KEY)
+        text = transaction.get(STATE_KEY)
     so_far = f" with {read_state(path, text).count:,} pictures so far" if text else ""
     return (
         f"{path} is an unfinished dataset{so_far}: run the stylecli pack command that began it "

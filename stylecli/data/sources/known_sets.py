@@ -33,7 +33,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from stylecli.data.layout import MAX_RESOLUTION
+from stylecli.data.format import MAX_RESOLUTION
 from stylecli.data.sources.base import AnnotatedSource, Source, common_folder, listing
 from stylecli.data.sources.folders import FolderFiles, ImageFolder, ZipFiles, ZipPictures
 from stylecli.data.sources.labels import (

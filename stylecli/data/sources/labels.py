@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stylecli.data.layout import MAX_LABEL_DIM
+from stylecli.data.format import MAX_LABEL_DIM
 from stylecli.data.sources.base import SUFFIXES, AnnotatedSource, Source, common_folder, listing
 from stylecli.errors import DataError
 from stylecli.files import name_failed_download, parse_json

@@ -28,9 +28,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from stylecli.data.codec import to_picture
 from stylecli.data.database_file import Meta, Tree, read_meta
-from stylecli.data.layout import DATA_FILE
+from stylecli.data.format import DATA_FILE, to_picture
 from stylecli.data.reader import Dataset, open_dataset
 from stylecli.data.sources.base import (
     START_BYTES,

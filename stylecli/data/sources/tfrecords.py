@@ -39,7 +39,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from stylecli.data.layout import MAX_RESOLUTION
+from stylecli.data.format import MAX_RESOLUTION
 from stylecli.data.pictures import open_picture
 from stylecli.data.sources.base import (
     START_BYTES,

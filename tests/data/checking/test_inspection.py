@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stylecli.data import layout
 from stylecli.data.checking.inspection import Inspection
+from stylecli.data.format import LABELS_KEY, META_KEY, image_key, label_key, metadata_key
 from stylecli.data.writer import DatasetWriter
 from stylecli.errors import DataError
 from tests.data.checking.pictures import brighten, draw, encode_again, pixels_of
@@ -71,9 +71,9 @@ def test_a_flipped_bit_is_found(tmp_path, pictures, inspect):
     path = write(tmp_path / "a.lmdb", pictures)
 
     def flip(transaction):
-        stored = bytearray(transaction.get(layout.image_key(7)))
+        stored = bytearray(transaction.get(image_key(7)))
         stored[100] ^= 1
-        transaction.put(layout.image_key(7), bytes(stored))
+        transaction.put(image_key(7), bytes(stored))
 
     change(path, flip)
     report = inspect(path)
@@ -86,11 +86,11 @@ def test_a_flipped_bit_is_found(tmp_path, pictures, inspect):
 @pytest.mark.parametrize(
     ("edit", "kind"),
     [
-        (lambda t: t.put(layout.label_key(3), b"\0" * 8), "damaged-label"),
-        (lambda t: t.put(layout.LABELS_KEY, b"\0" * 8), "damaged-labels"),
-        (lambda t: t.put(layout.image_key(3, 1), bytes(3 * 16 * 16)), "damaged-level"),
-        (lambda t: t.put(layout.metadata_key(3), b"{"), "damaged-metadata"),
-        (lambda t: t.delete(layout.image_key(3)), "damaged-pixels"),
+        (lambda t: t.put(label_key(3), b"\0" * 8), "damaged-label"),
+        (lambda t: t.put(LABELS_KEY, b"\0" * 8), "damaged-labels"),
+        (lambda t: t.put(image_key(3, 1), bytes(3 * 16 * 16)), "damaged-level"),
+        (lambda t: t.put(metadata_key(3), b"{"), "damaged-metadata"),
+        (lambda t: t.delete(image_key(3)), "damaged-pixels"),
     ],
     ids=["label", "labels", "level", "metadata", "missing"],
 )
@@ -105,8 +105,8 @@ def test_a_wrong_digest_of_the_whole_is_found(tmp_path, pictures, inspect):
     path = write(tmp_path / "a.lmdb", pictures)
 
     def swap(transaction):
-        header = json.loads(transaction.get(layout.META_KEY))
-        transaction.put(layout.META_KEY, json.dumps(header | {"digest": "0" * 64}).encode())
+        header = json.loads(transaction.get(META_KEY))
+        transaction.put(META_KEY, json.dumps(header | {"digest": "0" * 64}).encode())
 
     change(path, swap)
 
@@ -236,7 +236,7 @@ def test_an_interrupted_check_reports_what_it_saw(tmp_path, pictures):
 def test_an_unfinished_dataset_is_named_as_such(tmp_path):
     part = tmp_path / "a.lmdb.part"
     with lmdb.open(str(part), lock=False) as database, database.begin(write=True) as transaction:
-        transaction.put(layout.image_key(0), b"x")
+        transaction.put(image_key(0), b"x")
 
     with pytest.raises(DataError, match=r"unfinished dataset.*stylecli pack"):
         Inspection(part)

@@ -1,4 +1,4 @@
-"""The dataset file: which keys an LMDB of ours holds, and what its header must say.
+"""The dataset file: which keys an LMDB of ours holds, its header, how pixels become bytes.
 
     i/ + index          pixels of one picture at full resolution, in the header's codec
     p/ + level + index  the same at resolution >> level, level one byte, if packed with a pyramid
@@ -9,20 +9,37 @@
     s/ + number         a picture that was left out, as JSON: name, cause
     _labels             all labels as one array: int64 [N] or float32 [N, L], little-endian
     _meta               the header, as JSON; written last, with "complete": true
-    _state              while something is being written: how far it is, as JSON (journal.py)
+    _state              while something is being written: how far it is, as JSON (unfinished.py)
 
 An index is 8 bytes, big-endian, so that the order of the keys is the order of the pictures. What
 stands beyond the header's count belongs to an addition that has not been finished.
+
+Pixels are stored without loss: raw, as PNG, or as lossless WebP. The lower levels are box means in
+float, rounded once (the rule of StyleGAN's own pyramid). The official tool halves the float picture
+again and again and rounds each level only when it is written. Means of 8-bit values over at most
+256 x 256 pixels are exact in float32, so that chain equals the plain mean over a 2^level box,
+computed here from exact integer sums.
+
+numpy is imported where it is used: a worker that packs raw pixels starts quicker without it.
 """
 
 import hashlib
+import io
 import struct
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from stylecli.errors import DataError
+from PIL import Image
+
+from stylecli import __version__
+from stylecli.errors import DataError, UsageError
 from stylecli.files import parse_json
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 FORMAT = "stylecli-dataset"
 VERSION = 1
@@ -38,6 +55,8 @@ MAX_LABEL_DIM = 100_000
 Codec = Literal["raw", "png", "webp"]
 CODECS: tuple[Codec, ...] = ("raw", "png", "webp")
 LabelKind = Literal["class", "vector"]
+
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 def image_key(index: int, level: int = 0) -> bytes:
@@ -173,3 +192,113 @@ def _check_records(path: Path, header: dict[str, Any]) -> None:
             f"the header of {path} says {wrong[0]} = {header[wrong[0]]!r}: the file is damaged, "
             "copy it again, or pack the pictures again"
         )
+
+
+def check_settings(resolution: int, channels: int, codec: str) -> None:
+    """Raise UsageError for settings that no dataset can have."""
+    low, high = MIN_RESOLUTION, MAX_RESOLUTION
+    if not low <= resolution <= high or resolution & (resolution - 1):
+        raise UsageError(f"resolution {resolution} is not a power of two from {low} to {high}")
+    if channels not in (1, 3, 4):
+        raise UsageError(f"channels {channels} is not 1 (grey), 3 (RGB) or 4 (RGBA)")
+    if codec not in CODECS:
+        raise UsageError(
+            f"codec {codec!r} is unknown: expected one of {', '.join(CODECS)}; "
+            "lossy ones would spoil FID"
+        )
+
+
+def header_fields(shape: tuple[int, int, int], codec: Codec, levels: int) -> dict[str, Any]:
+    """Return the fields that do not depend on the pictures."""
+    channels, height, width = shape
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "tool": f"stylecli {__version__}",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "channels": channels,
+        "height": height,
+        "width": width,
+        "resolution": height,
+        "codec": codec,
+        "levels": levels,
+        "colour_space": "sRGB",
+    }
+
+
+def encode(pixels: "npt.NDArray[np.uint8]", codec: Codec) -> bytes:
+    """Turn uint8 [C, H, W] into bytes that decode to exactly the same pixels."""
+    if codec == "raw":
+        return pixels.tobytes()
+    buffer = io.BytesIO()
+    picture = to_picture(pixels)
+    if codec == "png":
+        picture.save(buffer, "png", compress_level=6)
+    else:
+        # `exact` keeps the colour of fully transparent pixels, which WebP would drop.
+        picture.save(buffer, "webp", lossless=True, exact=True, quality=75, method=4)
+    return buffer.getvalue()
+
+
+def decode(
+    data: "bytes | memoryview[int]", codec: Codec, shape: tuple[int, int, int]
+) -> "npt.NDArray[np.uint8]":
+    """Turn stored bytes into uint8 [C, H, W] of the given shape.
+
+    Raises DataError when the bytes are damaged or of another shape. Raw pixels are a view of
+    ``data``; copy them before its transaction ends.
+    """
+    import numpy as np
+
+    channels, height, width = shape
+    if codec == "raw":
+        if len(data) != channels * height * width:
+            raise DataError(f"{len(data)} bytes of pixels found, {shape} expected")
+        return np.frombuffer(data, np.uint8).reshape(shape)
+    try:
+        with Image.open(io.BytesIO(data), formats=[codec]) as picture:
+            if picture.size != (width, height):
+                raise DataError(f"a picture of {picture.size} px found, {width, height} expected")
+            # WebP has no grey: grey pictures were stored with three equal channels.
+            pixels = np.asarray(picture.convert(_MODES[channels]))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"the stored {codec} picture is damaged: {error}") from None
+    return pixels.reshape(height, width, channels).transpose(2, 0, 1)
+
+
+def to_picture(pixels: "npt.NDArray[np.uint8]") -> Image.Image:
+    """Turn uint8 [C, H, W] into a Pillow picture: grey, RGB or RGBA."""
+    import numpy as np
+
+    if len(pixels) == 1:
+        return Image.fromarray(pixels[0])
+    return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+
+
+def count_levels(resolution: int) -> int:
+    """Return how many levels a picture has, from full resolution down to 4 px."""
+    return resolution.bit_length() - 2
+
+
+def box_mean(pixels: "npt.NDArray[np.uint8]", level: int) -> "npt.NDArray[np.uint8]":
+    """Shrink uint8 [..., H, W] to [..., H >> level, W >> level] by the mean of each box.
+
+    Halves round to the even neighbour, as rint does. Level 0 returns the pixels themselves.
+    Raises UsageError when the sides do not divide.
+    """
+    import numpy as np
+
+    if level == 0:
+        return pixels
+    height, width = pixels.shape[-2:]
+    if level < 0 or height % (1 << level) or width % (1 << level):
+        raise UsageError(f"level {level} does not exist in pictures of {width} x {height} px")
+    sums: npt.NDArray[Any] = pixels
+    for step in range(level):
+        # The narrowest integer that holds 255 * 4^(step + 1): half the memory traffic.
+        dtype = np.uint16 if step < 4 else np.uint32
+        sums = np.add(sums[..., ::2, :], sums[..., 1::2, :], dtype=dtype)
+        sums = np.add(sums[..., ::2], sums[..., 1::2], dtype=dtype)
+    means = sums.astype(np.float32)
+    means *= np.float32(0.25**level)
+    return np.rint(means, out=means).astype(np.uint8)

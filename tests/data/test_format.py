@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stylecli.data.pyramid import box_mean, count_levels
+from stylecli.data.format import box_mean, count_levels
 from stylecli.errors import UsageError
 
 
