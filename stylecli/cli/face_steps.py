@@ -226,8 +226,7 @@ def pack_faces(
     max_images: int | None = None,
 ) -> None:
     """Pack faces into the dataset."""
-    from stylecli.data.pack_settings import PackSettings
-    from stylecli.data.packing import pack
+    from stylecli.data.packing import PackSettings, pack
 
     if request.dataset is None:
         raise UsageError("--no-dataset leaves nothing to do: the pictures are aligned already")

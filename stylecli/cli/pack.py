@@ -11,9 +11,7 @@ from stylecli.cli.output import Output
 from stylecli.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from stylecli.data.pack_report import PackReport
-    from stylecli.data.pack_settings import PackSettings
-    from stylecli.data.packing import Plan
+    from stylecli.data.packing import PackReport, PackSettings, Plan
     from stylecli.data.preparation import Transform
 
 SHOWN_CLASSES = 12
@@ -113,7 +111,7 @@ def command(
     Each picture is cut to its central square and resized. Unusable pictures are skipped and listed.
     The same command goes on where it was interrupted, and finds a dataset done.
     """
-    from stylecli.data.pack_settings import PackSettings
+    from stylecli.data.packing import PackSettings
 
     output = Output(json=json, quiet=quiet)
     settings = PackSettings(
@@ -149,7 +147,7 @@ def pack_to_default(
     Raises DataError when there is nothing to pack or when a dataset of other pictures or settings
     is in the way.
     """
-    from stylecli.data.pack_settings import PackSettings
+    from stylecli.data.packing import PackSettings
 
     settings = PackSettings(resolution=resolution, transform=transform)
     report = _pack(source, None, None, settings, output)
@@ -207,8 +205,7 @@ def _pack_zip(
     import shutil
 
     from stylecli.data.exporting import export_nvidia, find_export
-    from stylecli.data.pack_settings import PackSettings
-    from stylecli.data.packing import identify
+    from stylecli.data.packing import PackSettings, identify
     from stylecli.data.reader import open_dataset
     from stylecli.data.sources.lmdb_pictures import PackedSource
     from stylecli.data.sources.recognition import find_source
@@ -253,8 +250,8 @@ def _pack_zip(
 
 def _is_left_of(temporary: Path, work: dict[str, Any]) -> bool:
     """Whether a folder is what a killed command of the same work left, in part or as a whole."""
-    from stylecli.data.publishing import OWN_FILES
     from stylecli.data.reader import open_dataset
+    from stylecli.data.unfinished import OWN_FILES
 
     try:
         return open_dataset(temporary).info.get("settings") == work
@@ -284,7 +281,7 @@ def _check_zip(source: Path, out: Path, *, force: bool) -> None:
 
 
 def _announce(plan: "Plan", output: Output) -> None:
-    from stylecli.data.estimating import format_bytes
+    from stylecli.data.lmdb_files import format_bytes
 
     if plan.position:
         output.note(f"going on after picture {plan.position:,} of {plan.count:,}")

@@ -1,26 +1,35 @@
 """Pack a source of pictures into a dataset: choose the size, convert, write, report."""
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from stylecli.data.adding import merge_classes, settings_of
-from stylecli.data.estimating import check_room, picture_bytes
-from stylecli.data.format import DATA_FILE, count_levels
-from stylecli.data.journal import differences
-from stylecli.data.pack_report import PackReport, make_report
-from stylecli.data.pack_settings import MAX_PACKED_RESOLUTION, PackSettings
+from stylecli.data.format import DATA_FILE, MIN_RESOLUTION, Codec, count_levels
+from stylecli.data.lmdb_files import check_room, picture_bytes
 from stylecli.data.pictures import quiet, read_header
-from stylecli.data.preparation import Prepared, Recipe, Skipped, choose_resolution, prepare_all
-from stylecli.data.publishing import real_path, sweep_locks
+from stylecli.data.preparation import (
+    Filter,
+    Prepared,
+    Recipe,
+    Skipped,
+    Transform,
+    choose_resolution,
+    prepare_all,
+)
 from stylecli.data.reader import Dataset, open_dataset
 from stylecli.data.sources.base import Item, Label, Source, spread
+from stylecli.data.unfinished import differences, real_path, sweep_locks
 from stylecli.data.writer import DatasetWriter
-from stylecli.errors import DataError, Interrupted
+from stylecli.errors import DataError, Interrupted, UsageError
 from stylecli.files import parse_json
 from stylecli.progress import Progress, silent
+
+MAX_PACKED_RESOLUTION = 1024  # what networks go up to
+
+_FREE = ("labels", "max_images", "keep_duplicates")  # may differ from one addition to the next
 
 PROBED = 1000  # pictures whose headers are read to choose size and channels
 
@@ -28,6 +37,190 @@ PROBED = 1000  # pictures whose headers are read to choose size and channels
 DUPLICATE = "has the same pixels as an earlier one"
 AMBIGUOUS = "has the same pixels and another label than an earlier one"
 PRESENT = "is in the dataset already"
+
+
+@dataclass(frozen=True)
+class PackSettings:
+    """How pictures become a dataset; the middle part is explained at ``Recipe``."""
+
+    resolution: int | None = None  # px; None: what 95 % of the pictures reach
+    channels: int | None = None  # 1, 3, 4; None: 1 when all pictures are grey, else 3
+
+    filter: Filter = "lanczos"
+    transform: Transform = "center-crop"
+    width: int | None = None
+    height: int | None = None
+    exif: bool = False
+    icc: Literal["convert", "ignore"] = "convert"
+    background: tuple[int, int, int] = (255, 255, 255)
+    enlarge: bool = False
+    codec: Codec = "raw"
+
+    pyramid: bool = False  # store lower resolutions too: a third more bytes, quicker reads
+    labels: bool = True
+    max_images: int | None = None  # take so many, spread evenly over the source
+    keep_duplicates: bool = False  # else pictures of equal pixels are stored once
+
+    def __post_init__(self) -> None:
+        """Check every field; raise UsageError naming the one at fault."""
+        r = self.resolution
+        if r is not None and (not MIN_RESOLUTION <= r <= MAX_PACKED_RESOLUTION or r & (r - 1)):
+            raise UsageError(
+                f"resolution {r} is not a power of two from {MIN_RESOLUTION} to "
+                f"{MAX_PACKED_RESOLUTION}"
+            )
+        if self.max_images is not None and self.max_images < 1:
+            raise UsageError(
+                f"max images {self.max_images} is no number of pictures: give 1 or more"
+            )
+        is_free = r is None and (self.width or self.height)
+        self.recipe(max(self.width or 0, self.height or 0) if is_free else r or 256, 3)
+
+    def recipe(self, resolution: int, channels: int) -> Recipe:
+        """Return how one picture is prepared; the settings' own size and channels come first."""
+        own: dict[str, Any] = {
+            field.name: getattr(self, field.name)
+            for field in fields(Recipe)
+            if field.name not in ("resolution", "channels")
+        }
+        return Recipe(self.resolution or resolution, self.channels or channels, **own)
+
+    def recorded(self, recipe: Recipe) -> dict[str, Any]:
+        """Return all that decides about the dataset, as JSON has it."""
+        return {
+            **recipe.recorded(),
+            "codec": self.codec,
+            "pyramid": self.pyramid,
+            "labels": self.labels,
+            "max_images": self.max_images,
+            "keep_duplicates": self.keep_duplicates,
+        }
+
+
+@dataclass(frozen=True)
+class PackReport:
+    """What ``pack`` did, in all the runs that it took."""
+
+    path: Path
+    count: int  # pictures in the dataset
+    added: int  # of these, from this source
+    resolution: int
+    channels: int
+    classes: dict[str, int]  # name -> pictures
+    digest: str
+    skipped: list[Skipped]  # of this source, in its order
+    causes: dict[str, int]  # kind of cause -> pictures skipped
+    enlarged: int  # pictures smaller than the resolution
+    bytes: int  # on the disk
+    was_there: bool  # nothing had to be done
+
+
+def make_report(
+    dataset: Dataset,
+    *,
+    base_count: int = 0,
+    base_skipped: int = 0,
+    last_skipped: int | None = None,
+    was_there: bool = False,
+) -> PackReport:
+    """Report on a dataset; what lies before the bases, and after the last, is not of this work."""
+    names, labels = dataset.class_names, dataset.labels
+    counts = Counter(labels.tolist()) if names and labels is not None else Counter()
+    skipped = [Skipped(name, cause) for name, cause in dataset.skipped()[base_skipped:last_skipped]]
+    return PackReport(
+        path=dataset.path,
+        count=len(dataset),
+        added=len(dataset) - base_count,
+        resolution=dataset.resolution,
+        channels=dataset.channels,
+        classes={name: counts[label] for label, name in enumerate(names or [])},
+        digest=dataset.digest,
+        skipped=skipped,
+        causes=dict(Counter(kind_of(left_out.cause) for left_out in skipped).most_common()),
+        enlarged=dataset.info.get("tally", {}).get("enlarged", 0),
+        bytes=(dataset.path / DATA_FILE).stat().st_size,
+        was_there=was_there,
+    )
+
+
+def kind_of(cause: str) -> str:
+    """Return a cause without what is particular to one picture: what stands before a colon."""
+    return cause.partition(":")[0]
+
+
+def settings_of(dataset: Dataset, settings: PackSettings) -> PackSettings:
+    """Return ``settings`` with what they leave open taken from the dataset.
+
+    Raises DataError when they ask for something else than the dataset was packed with.
+    """
+    packed = dataset.info.get("settings")
+    packed = packed if isinstance(packed, dict) and packed.get("kind") == "pack" else {}
+    own: dict[str, Any] = {
+        **packed,
+        "resolution": dataset.resolution,
+        "channels": dataset.channels,
+        "codec": dataset.info["codec"],
+        "pyramid": dataset.info["levels"] > 1,
+    }
+    default = PackSettings()
+    taken: dict[str, Any] = {}
+    for each in fields(PackSettings):
+        name = each.name
+        if name in _FREE or name not in own:
+            continue
+        value = tuple(own[name]) if isinstance(own[name], list) else own[name]
+        asked = getattr(settings, name)
+        if asked not in (getattr(default, name), value):
+            raise DataError(
+                f"{dataset.path} was packed with {name} {_shown(value)}, not {_shown(asked)}: "
+                "leave that option out, or pack into another --out"
+            )
+        taken[name] = value
+    if packed.get("labels") is False:
+        taken["labels"] = False
+    return replace(settings, **taken)
+
+
+def merge_classes(
+    dataset: Dataset, source: Source, settings: PackSettings, first: Label | None
+) -> tuple[list[str] | None, list[int] | None]:
+    """Return (names of all classes, the source's label -> the dataset's).
+
+    Classes are the same where their names are; new ones come after the old. None where there are
+    no names. ``first`` is the label of one of the source's pictures. Raises DataError when one has
+    labels and the other has none, or has them of another kind.
+    """
+    kind = dataset.info["label_kind"]
+    if not settings.labels or first is None:
+        if kind is not None:
+            raise DataError(
+                f"{dataset.path} has labels and the pictures of {source.name} would have none: "
+                "give them labels (sub-folders, or --labels FILE), or pack them into another --out"
+            )
+        return None, None
+    theirs = "class" if isinstance(first, int) else "vector"
+    if kind is None:
+        raise DataError(f"{dataset.path} has no labels and {source.name} has: add --no-labels")
+    if kind != theirs or (not isinstance(first, int) and len(first) != dataset.label_dim):
+        width = "" if isinstance(first, int) else f" of {len(first)}"
+        raise DataError(
+            f"{dataset.path} has {kind} labels of {dataset.label_dim} and {source.name} has "
+            f"{theirs} labels{width}: pack it into another --out"
+        )
+    old, new = dataset.class_names, source.class_names
+    if kind == "vector" or (old is None and new is None):
+        return old, None
+    if old is None or new is None:
+        nameless = dataset.path if old is None else source.name
+        raise DataError(
+            f"the classes of {nameless} have no names to merge by: pack into another --out"
+        )
+    names = [*old, *(name for name in new if name not in old)]
+    return names, [names.index(name) for name in new]
+
+
+def _shown(value: Any) -> str:
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
 
 
 @dataclass(frozen=True)

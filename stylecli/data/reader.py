@@ -12,7 +12,6 @@ import lmdb
 import numpy as np
 import numpy.typing as npt
 
-from stylecli.data.environments import SharedEnvironment, open_environment
 from stylecli.data.format import (
     DATA_FILE,
     DIGEST_BYTES,
@@ -30,6 +29,7 @@ from stylecli.data.format import (
     pixel_digest,
     skipped_key,
 )
+from stylecli.data.lmdb_files import SharedEnvironment, open_environment
 from stylecli.errors import DataError, UsageError
 from stylecli.files import parse_json
 from stylecli.progress import Progress, silent

@@ -1,11 +1,20 @@
-"""Take up what an interrupted writer left: read it back, check that it is the same work."""
+"""An unfinished dataset: how far it is, taking it up again, giving it its name when it is done.
 
-from dataclasses import dataclass
+The ``_state`` record is written in the same transaction as the pictures it counts, so whatever
+ended the process, what it says is true. Every picture of the source is either stored or left out,
+so these two numbers are also the place in the source at which the next run goes on.
+"""
+
+import contextlib
+import os
+import shutil
+import sys
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stylecli.data.database import Database
 from stylecli.data.format import (
+    DATA_FILE,
     DIGEST_BYTES,
     META_KEY,
     STATE_KEY,
@@ -18,8 +27,76 @@ from stylecli.data.format import (
     parse_header,
     skipped_key,
 )
-from stylecli.data.journal import State, differences, read_state
+from stylecli.data.lmdb_files import Database
 from stylecli.errors import DataError
+from stylecli.files import LOCK_FILE, OwnerLock, parse_json, sync_directory, to_json
+
+VERSION = 1
+
+OWN_FILES = {DATA_FILE, "lock.mdb", LOCK_FILE}  # a killed writer may leave the locks behind
+
+
+@dataclass(frozen=True)
+class State:
+    """What is stored so far, and of what work it is a part."""
+
+    identity: dict[str, Any]  # source and settings: only the same work goes on
+    count: int = 0  # pictures
+    skipped: int = 0  # pictures left out
+    base_count: int = 0  # pictures that were there before this work (an addition)
+    base_skipped: int = 0
+    label_kind: LabelKind | None = None
+    tally: dict[str, int] = field(default_factory=dict)  # counts for the report, by name
+
+    @property
+    def position(self) -> int:
+        """How many pictures of the source are dealt with."""
+        return self.count - self.base_count + self.skipped - self.base_skipped
+
+    def to_json(self) -> bytes:
+        """Return the record as it is stored."""
+        return to_json({"version": VERSION, **asdict(self)})
+
+
+def read_state(where: object, text: bytes) -> State:
+    """Read a record. Raises DataError when it is damaged or of another version."""
+    try:
+        fields = parse_json(text, where)
+        version = fields.pop("version")
+        state = State(**fields) if version == VERSION else None
+    except (DataError, TypeError, KeyError):
+        raise DataError(
+            f"what {where} says of its unfinished work is damaged: begin again with --force"
+        ) from None
+    if state is None:
+        raise DataError(
+            f"{where} was begun by another version of stylecli: finish it with that one, or begin "
+            "again with --force"
+        )
+    numbers = (state.count, state.skipped, state.base_count, state.base_skipped)
+    if (
+        any(type(number) is not int or number < 0 for number in numbers)
+        or state.count < state.base_count
+        or state.skipped < state.base_skipped
+        or state.label_kind not in (None, "class", "vector")
+        or not isinstance(state.identity, dict)
+        or not isinstance(state.tally, dict)
+    ):
+        raise DataError(
+            f"what {where} says of its unfinished work is damaged: begin again with --force"
+        )
+    return state
+
+
+def differences(before: Any, identity: dict[str, Any]) -> str:
+    """Name what differs between two works, as a sentence does: "another resolution, codec"."""
+    before = before if isinstance(before, dict) else {}
+    names = [name for name in identity if before.get(name) != identity[name]]
+    if "resolution" in names:
+        names = [name for name in names if name not in ("width", "height")]  # they follow from it
+    if "fingerprint" in names:
+        names[names.index("fingerprint")] = "set of pictures"
+    return ", ".join(names) or "settings"
 
 
 @dataclass(frozen=True)
@@ -118,3 +195,79 @@ def _check_identity(part: Path, before: Any, identity: dict[str, Any]) -> None:
             f"{part} was begun with another {differences(before, identity)}: finish it with the "
             "command that began it, or begin again with --force"
         )
+
+
+def real_path(path: Path) -> Path:
+    """Return where a dataset lies: a link to a larger disk is followed, never replaced."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
+def check_target(path: Path, *, force: bool) -> None:
+    """Raise DataError when something stands at ``path`` that must not be replaced."""
+    if not path.exists():
+        return
+    if not force:
+        raise DataError(f"{path} exists: give another --out, or --force to replace it")
+    names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+    if DATA_FILE not in names or not names <= OWN_FILES:
+        raise DataError(f"{path} is not a dataset and is not replaced: give another --out")
+
+
+def publish(part: Path, path: Path, owner: OwnerLock) -> None:
+    """Rename ``part`` to ``path``; what stands there is removed only after that.
+
+    A full folder cannot be replaced in one step, so the old one is moved aside, and back if its
+    place cannot be taken. Whatever ends the process in between, ``settle`` brings in order.
+    """
+    if sys.platform == "win32":
+        owner.release()  # a folder with an open file in it cannot be renamed there
+    aside = replaced_path(path)
+    if path.exists():
+        settle(path)
+        for name in ("", DATA_FILE):  # as private as it was
+            shutil.copymode(path / name, part / name)
+        os.replace(path, aside)
+    try:
+        os.replace(part, path)
+    except BaseException:
+        if aside.exists():
+            os.replace(aside, path)
+        raise
+    owner.folder = path
+    sync_directory(path.parent)
+    settle(path)
+
+
+def replaced_path(path: Path) -> Path:
+    """Return where a dataset lies while another one takes its place; no hand gives such a name."""
+    return path.with_name(f".{path.name}.replaced")
+
+
+def settle(path: Path) -> None:
+    """Bring in order what was left by a kill while ``path`` was being replaced.
+
+    The old dataset is removed where the new one has its name, and else gets its name back. Only
+    for who holds the lock of the unfinished dataset.
+    """
+    aside = replaced_path(path)
+    if not aside.exists():
+        return
+    if path.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        os.replace(aside, path)
+
+
+def sweep_locks(path: Path) -> None:
+    """Remove the lock files that a killed writer left in a complete dataset."""
+    with contextlib.suppress(DataError):  # somebody is writing
+        if (path / LOCK_FILE).exists():
+            owner = OwnerLock(path)
+            (path / "lock.mdb").unlink(missing_ok=True)
+            owner.release()
+
+
+def wipe(folder: Path) -> None:
+    """Remove the database of an unfinished dataset."""
+    for name in (DATA_FILE, "lock.mdb"):
+        (folder / name).unlink(missing_ok=True)

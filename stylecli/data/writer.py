@@ -1,8 +1,11 @@
 """Write a dataset, a transaction at a time, so that nothing is lost whatever ends the process."""
 
 import shutil
+import time
+from array import array
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -10,32 +13,237 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from stylecli.data.batching import Batch, Entry
-from stylecli.data.database import Database, StorageError, free_bytes
-from stylecli.data.duplicates import SeenDigests
-from stylecli.data.estimating import format_bytes, picture_bytes
 from stylecli.data.format import (
+    DIGEST_BYTES,
     LABELS_KEY,
+    MAX_LABEL_DIM,
     META_KEY,
     STATE_KEY,
     Codec,
+    LabelKind,
     box_mean,
     check_settings,
     count_levels,
     dataset_digest,
+    digest_key,
     encode,
     header_fields,
+    image_key,
     label_key,
+    levels_key,
     metadata_key,
     parse_header,
     pixel_digest,
+    skipped_key,
 )
-from stylecli.data.journal import State
-from stylecli.data.labelling import Label, LabelRows
-from stylecli.data.publishing import check_target, publish, real_path, settle, wipe
-from stylecli.data.unfinished import Stored, drop_addition, read_complete, read_part
+from stylecli.data.lmdb_files import Database, StorageError, format_bytes, free_bytes, picture_bytes
+from stylecli.data.unfinished import (
+    State,
+    Stored,
+    check_target,
+    drop_addition,
+    publish,
+    read_complete,
+    read_part,
+    real_path,
+    settle,
+    wipe,
+)
 from stylecli.errors import DataError
 from stylecli.files import OwnerLock, parse_json, to_json
+
+_SMALLEST = 1 << 10
+
+Label = int | Sequence[float] | npt.NDArray[np.float32]
+
+BATCH_BYTES = 32 << 20  # a transaction holds its dirty pages in memory, so it is kept small
+BATCH_ITEMS = 1000
+BATCH_SECONDS = 10.0  # the most work that a kill -9 can cost
+
+
+class SeenDigests:
+    """Digests in order of arrival: ``append``, and ``find`` -> the first index or None.
+
+    A Python dictionary of digests takes about 200 bytes a picture, a gigabyte for LSUN's cars. Here
+    the digests lie in one byte string, which the dataset's own digest is made from anyway, and a
+    table of indices into it is searched from the digest's first bytes (open addressing, at most
+    half full): 48 to 64 bytes a picture.
+    """
+
+    def __init__(self, digests: bytes = b"") -> None:
+        self.content = bytearray(digests)
+        self._grow()
+
+    def __len__(self) -> int:
+        return len(self.content) // DIGEST_BYTES
+
+    def append(self, digest: bytes) -> None:
+        """Add a digest of 32 bytes under the next index."""
+        self.content += digest
+        if 2 * len(self) > len(self._table):
+            self._grow()
+        else:
+            self._enter(len(self) - 1)
+
+    def find(self, digest: bytes) -> int | None:
+        """Return the first index that has this digest."""
+        place = self._place(digest)
+        return None if self._table[place] < 0 else self._table[place]
+
+    def _grow(self) -> None:
+        size = max(_SMALLEST, 1 << (4 * len(self)).bit_length())
+        self._table = array("q", [-1]) * size
+        for index in range(len(self)):
+            self._enter(index)
+
+    def _enter(self, index: int) -> None:
+        place = self._place(self._digest(index))
+        if self._table[place] < 0:  # else an equal one came first
+            self._table[place] = index
+
+    def _place(self, digest: bytes) -> int:
+        """Return where a digest stands in the table, or the free place where it would."""
+        mask = len(self._table) - 1
+        place = int.from_bytes(digest[:8], "little") & mask
+        while (index := self._table[place]) >= 0 and self._digest(index) != digest:
+            place = (place + 1) & mask
+        return place
+
+    def _digest(self, index: int) -> bytes:
+        return bytes(self.content[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES])
+
+
+class LabelRows:
+    """Collects labels as they are stored: int64, or float32 [L], little-endian, end to end."""
+
+    def __init__(self, content: bytes = b"", count: int = 0, kind: LabelKind | None = None) -> None:
+        """Go on after ``count`` pictures with these labels."""
+        self.content = bytearray(content)
+        self.kind = kind
+        self._row_bytes = len(content) // count if count else 0
+
+    def check(self, label: Label | None, index: int) -> bytes:
+        """Return the row of picture ``index``, which must be of the same kind as all before it."""
+        if label is None:
+            if index and self.kind is not None:
+                raise DataError(
+                    f"picture {index} has no label, earlier ones have: label all or none"
+                )
+            return b""
+        if index and self.kind is None:
+            raise DataError(
+                f"picture {index} has a label, earlier ones have not: label all or none"
+            )
+        kind: LabelKind
+        if isinstance(label, int | np.integer):
+            if not 0 <= label < MAX_LABEL_DIM:
+                raise DataError(f"label {label} of picture {index} is not a class number")
+            kind, row = "class", np.asarray(label, "<i8").tobytes()
+        else:
+            vector = np.asarray(label, "<f4")
+            if vector.ndim != 1 or not 0 < len(vector) <= MAX_LABEL_DIM:
+                raise DataError(
+                    f"the label of picture {index} has shape {vector.shape}, expected [L]"
+                )
+            kind, row = "vector", vector.tobytes()
+        if index and (kind, len(row)) != (self.kind, self._row_bytes):
+            raise DataError(f"the label of picture {index} is of another kind than the first one's")
+        self.kind, self._row_bytes = kind, len(row)
+        return row
+
+    def row(self, index: int) -> bytes:
+        """Return the row of picture ``index``; empty when there are no labels."""
+        return bytes(self.content[index * self._row_bytes : (index + 1) * self._row_bytes])
+
+    def drop_unused(self, names: list[str], kept: int) -> tuple[list[str], dict[int, bytes]]:
+        """Drop classes without pictures that come after the first ``kept``, and close the gaps.
+
+        Return the names that stay and the rows that changed, by picture.
+        """
+        classes = np.frombuffer(bytes(self.content), "<i8")
+        used = set(np.unique(classes).tolist())
+        stay = [number for number in range(len(names)) if number < kept or number in used]
+        numbers = np.zeros(len(names), "<i8")
+        numbers[stay] = np.arange(len(stay))
+        changed = np.flatnonzero(numbers[classes] != classes).tolist()
+        self.content = bytearray(numbers[classes].tobytes())
+        return [names[number] for number in stay], {index: self.row(index) for index in changed}
+
+    def describe(self, class_names: list[str] | None) -> tuple[LabelKind | None, int]:
+        """Return the kind of the labels and how many classes, or how long vectors, there are."""
+        if self.kind is None:
+            return None, 0
+        if self.kind == "vector":
+            return "vector", self._row_bytes // 4
+        highest = int(np.frombuffer(self.content, "<i8").max())
+        if class_names is not None and highest >= len(class_names):
+            raise DataError(f"label {highest} has no name: {len(class_names)} classes named")
+        return "class", len(class_names) if class_names else highest + 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What one picture of the source comes to: stored, or left out with a cause."""
+
+    images: Sequence[bytes] = ()  # by level
+    digest: bytes = b""
+    label: bytes = b""
+    metadata: bytes = b""
+    left_out: bytes = b""
+    counted: tuple[str, ...] = ()
+
+    def rows(self, index: int) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the picture's keys and values."""
+        yield digest_key(index), self.digest
+        for level, image in enumerate(self.images):
+            yield image_key(index, level), image
+        if len(self.images) > 1:
+            digests = (pixel_digest(image) for image in self.images[1:])
+            yield levels_key(index), b"".join(digests)
+        if self.metadata:
+            yield metadata_key(index), self.metadata
+        if self.label:
+            yield label_key(index), self.label
+
+
+@dataclass
+class Batch:
+    """Entries in order, since a moment."""
+
+    entries: list[Entry] = field(default_factory=list)
+    stored_bytes: int = 0
+    since: float = field(default_factory=time.monotonic)
+
+    def append(self, entry: Entry) -> None:
+        """Take in one more."""
+        self.entries.append(entry)
+        self.stored_bytes += sum(map(len, entry.images))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is time to store it."""
+        return (
+            self.stored_bytes >= BATCH_BYTES
+            or len(self.entries) >= BATCH_ITEMS
+            or time.monotonic() - self.since >= BATCH_SECONDS
+        )
+
+    def after(self, state: State) -> tuple[State, list[tuple[bytes, bytes]]]:
+        """Return the state once it is stored after ``state``, and its keys and values.
+
+        It counts from ``state`` alone: storing it twice, after an interrupt, is harmless.
+        """
+        rows: list[tuple[bytes, bytes]] = []
+        count, skipped, tally = state.count, state.skipped, Counter(state.tally)
+        for entry in self.entries:
+            tally.update(entry.counted)
+            if entry.left_out:
+                rows.append((skipped_key(skipped), entry.left_out))
+                skipped += 1
+            else:
+                rows += entry.rows(count)
+                count += 1
+        return replace(state, count=count, skipped=skipped, tally=dict(tally)), rows
 
 
 class DatasetWriter:

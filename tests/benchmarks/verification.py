@@ -21,7 +21,7 @@ import torch
 
 import stylecli
 from stylecli.bench import measure, training_case
-from stylecli.data import database_file
+from stylecli.data.lmdb_files import _walk
 from stylecli.data.reader import open_dataset
 from stylecli.data.writer import DatasetWriter
 
@@ -49,7 +49,7 @@ def run(resolution, batch, count):
             for index in range(count):
                 pixels = rng.integers(0, 256, (3, resolution, resolution), dtype=np.uint8)
                 writer.add(pixels, index % 10, {"source": f"{index}.png"})
-        walk = cpu_seconds(lambda: database_file._walk(path / "data.mdb", values=False))
+        walk = cpu_seconds(lambda: _walk(path / "data.mdb", values=False))
         read_all(path, batch, False)  # the page cache
         rounds = [(read_all(path, batch, False), read_all(path, batch, True)) for _ in range(3)]
         plain = statistics.median(without[0] for without, _ in rounds) / count

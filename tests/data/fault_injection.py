@@ -25,11 +25,13 @@ import lmdb
 import numpy as np
 from PIL import Image
 
-from stylecli.data import batching, database, packing, publishing, writer
+from stylecli.data import packing, writer
 from stylecli.data.format import DATA_FILE, META_KEY
-from stylecli.data.pack_settings import PackSettings
+from stylecli.data.lmdb_files import Database
+from stylecli.data.packing import PackSettings
 from stylecli.data.reader import open_dataset
 from stylecli.data.sources.folders import ImageFolder
+from stylecli.data.unfinished import OWN_FILES, publish
 from stylecli.progress import silent
 
 PICTURES = 120
@@ -87,10 +89,10 @@ class Killer:
             return run
 
         if self.kind == "transaction":
-            commit = database.Database.commit
-            database.Database.commit = deadly(commit, self.transaction)
+            commit = Database.commit
+            Database.commit = deadly(commit, self.transaction)
         if self.kind == "rename":
-            writer.publish = deadly(publishing.publish, 1)
+            writer.publish = deadly(publish, 1)
 
     def watch(self, child, file):
         """In the parent: kill the child when it is time; return how it ended."""
@@ -131,7 +133,7 @@ def trial(killer, source, out, append):
 
 def run(kills, seed, folder):
     rng = random.Random(seed)
-    batching.BATCH_ITEMS = 4
+    writer.BATCH_ITEMS = 4
     first, second = folder / "first", folder / "second"
     make_pictures(first, 0)
     make_pictures(second, 1)
@@ -165,7 +167,7 @@ def run(kills, seed, folder):
                 dataset.close()
                 del dataset
         assert content(out) == want[append], "the result differs from an uninterrupted one"
-        assert {entry.name for entry in out.iterdir()} <= publishing.OWN_FILES
+        assert {entry.name for entry in out.iterdir()} <= OWN_FILES
         assert not out.with_name(out.name + ".part").exists()
         rounds, append = rounds + 1, not append
     return {"kills": dict(kinds), "rounds": rounds, "seconds_uninterrupted": round(seconds, 2)}

@@ -1,15 +1,17 @@
 """Datasets are whole or not there, and give back what was put in."""
 
+import hashlib
 import os
 import signal
+import tracemalloc
 
 import lmdb
 import numpy as np
 import pytest
 
-from stylecli.data import database, publishing
+from stylecli.data import lmdb_files, unfinished
 from stylecli.data.reader import open_dataset
-from stylecli.data.writer import DatasetWriter
+from stylecli.data.writer import DatasetWriter, SeenDigests
 from stylecli.errors import DataError, UsageError
 
 
@@ -55,7 +57,7 @@ def test_a_stored_pyramid_reads_like_a_computed_one(tmp_path):
 
 
 def test_the_map_grows_until_everything_fits(tmp_path, monkeypatch):
-    monkeypatch.setattr(database, "FIRST_MAP_BYTES", 1 << 16)
+    monkeypatch.setattr(lmdb_files, "FIRST_MAP_BYTES", 1 << 16)
     pictures = random_pictures(40, resolution=32)
     assert np.array_equal(write(tmp_path / "a.lmdb", pictures).read(range(40)), pictures)
 
@@ -152,11 +154,11 @@ def test_a_dataset_that_cannot_be_replaced_gets_its_name_back(tmp_path, monkeypa
             raise PermissionError(13, "Permission denied", str(target))
         replace(source, target)
 
-    monkeypatch.setattr(publishing.os, "replace", fail)
+    monkeypatch.setattr(unfinished.os, "replace", fail)
     with pytest.raises(PermissionError):
         write(path, random_pictures(5), force=True)
     assert open_dataset(path).digest == digest
-    assert not publishing.replaced_path(path).exists()
+    assert not unfinished.replaced_path(path).exists()
 
 
 def pack_and_die(path, pictures, before, **options):
@@ -171,9 +173,9 @@ def pack_and_die(path, pictures, before, **options):
                 os.kill(os.getpid(), signal.SIGKILL)
             replace(source, target)
 
-        publishing.os.replace = deadly
+        unfinished.os.replace = deadly
         if before == 3:
-            publishing.shutil.rmtree = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+            unfinished.shutil.rmtree = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
         write(path, pictures, force=True, **options)
         os._exit(0)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
@@ -188,7 +190,7 @@ def test_a_kill_while_replacing_loses_nothing_and_the_same_command_continues(
     old = write(path, random_pictures(2)).digest
     options = {"identity": identity, "info": {"settings": identity}} if identity else {}
     pack_and_die(path, new, before, **options)
-    kept = [p for p in (path, publishing.replaced_path(path)) if p.exists()]
+    kept = [p for p in (path, unfinished.replaced_path(path)) if p.exists()]
     assert old in {open_dataset(p).digest for p in kept} or before == 3
     with DatasetWriter(path, resolution=8, channels=3, force=True, **options) as writer:
         for pixels in new[writer.position :]:
@@ -227,3 +229,35 @@ def test_the_umask_decides_who_may_write(tmp_path):
     finally:
         os.umask(before)
     assert (tmp_path / "a.lmdb" / "data.mdb").stat().st_mode & 0o777 == 0o664
+
+
+def digest(number):
+    return hashlib.sha256(b"%d" % number).digest()
+
+
+def test_finds_the_first_of_equal_digests():
+    seen = SeenDigests()
+    for number in (*range(5000), 7):
+        seen.append(digest(number))
+    assert len(seen) == 5001
+    assert [seen.find(digest(number)) for number in (7, 4999, 5000)] == [7, 4999, None]
+
+
+def test_goes_on_from_stored_digests():
+    seen = SeenDigests(digest(1) + digest(2))
+    seen.append(digest(3))
+    assert [seen.find(digest(number)) for number in (1, 2, 3, 4)] == [0, 1, 2, None]
+
+
+def test_digests_of_equal_beginnings_are_told_apart():
+    one, other = bytes(31) + b"\1", bytes(31) + b"\2"
+    seen = SeenDigests(one + other)
+    assert (seen.find(one), seen.find(other), seen.find(bytes(32))) == (0, 1, None)
+
+
+def test_takes_under_a_hundred_bytes_a_picture():
+    tracemalloc.start()
+    seen = SeenDigests(b"".join(map(digest, range(20_000))))
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(seen) == 20_000 and taken < 100 * 20_000

@@ -39,7 +39,7 @@ from stylecli.data.checking.near_duplicates import (
     shrink,
 )
 from stylecli.data.checking.subjects import open_subject
-from stylecli.data.database import free_bytes
+from stylecli.data.lmdb_files import free_bytes
 from stylecli.files import write_json
 from stylecli.images import enlarge, make_grid, save_png
 from stylecli.progress import Progress, silent

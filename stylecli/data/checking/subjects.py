@@ -22,14 +22,13 @@ from stylecli.data.checking.findings import (
     measure_item,
     measure_pixels,
 )
-from stylecli.data.database_file import check_pages
-from stylecli.data.environments import open_environment
 from stylecli.data.format import DATA_FILE, DIGEST_BYTES, STATE_KEY, box_mean, pixel_digest
-from stylecli.data.journal import read_state
+from stylecli.data.lmdb_files import check_pages, open_environment
 from stylecli.data.reader import Dataset, open_dataset
 from stylecli.data.sources.base import Label, Source
 from stylecli.data.sources.lmdb_pictures import PackedSource
 from stylecli.data.sources.recognition import find_source
+from stylecli.data.unfinished import read_state
 from stylecli.data.workers import count_workers, ordered_map
 from stylecli.errors import DataError
 

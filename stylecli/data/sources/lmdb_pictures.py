@@ -4,7 +4,7 @@ LMDB maps a file into memory and follows every number in it, so a cut or damaged
 elsewhere would end the process. Here all pages of the tree are read and checked once as plain
 bytes; what comes out, an offset and a size for every key, lets other processes read a value with
 one ``seek``, and needs no open database. The layout is that of LMDB 0.9 on 64-bit machines
-(``database_file.py``):
+(``lmdb_files.py``):
 
     page   number u64, pad u16, flags u16, lower u16, upper u16, offsets of its nodes u16[]
     node   size low u16, size high u16, flags u16, key bytes u16, key, value or page u64
@@ -28,8 +28,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from stylecli.data.database_file import Meta, Tree, read_meta
 from stylecli.data.format import DATA_FILE, to_picture
+from stylecli.data.lmdb_files import Meta, Tree, read_meta
 from stylecli.data.reader import Dataset, open_dataset
 from stylecli.data.sources.base import (
     START_BYTES,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from stylecli.data.alignment.aligned_folder import AlignedFolder, is_aligned_folder
 from stylecli.data.alignment.ffhq import open_published
-from stylecli.data.database_file import read_meta
 from stylecli.data.format import DATA_FILE
+from stylecli.data.lmdb_files import read_meta
 from stylecli.data.sources.base import SUFFIXES, Source, picture_kind
 from stylecli.data.sources.folders import is_hidden, is_picture, lies_beside, suffix_of
 from stylecli.data.sources.known_sets import (

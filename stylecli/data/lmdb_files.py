@@ -1,4 +1,4 @@
-"""Is a database file whole? What LMDB takes on trust, checked before it maps the file.
+"""LMDB files: whether one is whole, opening it to write and to read, how much room it takes.
 
 LMDB maps its file into memory and believes every page number in it, so a file that was cut short or
 overwritten ends the process (SIGBUS, SIGSEGV) instead of raising. ``check_whole`` reads the two
@@ -14,12 +14,20 @@ written to, and by ``stylecli check``. The layout is that of LMDB 0.9 on 64-bit 
     node   size low u16, size high u16, flags u16, key bytes u16, key, value
 """
 
+import contextlib
+import os
+import shutil
 import struct
 import sys
+import weakref
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+import lmdb
+
+from stylecli.data.format import DATA_FILE, Codec
 from stylecli.errors import DataError
 
 if TYPE_CHECKING:
@@ -38,6 +46,13 @@ _MAX_DEPTH = 32  # LMDB's own cursor stack
 
 # Files whose pages this process has walked, as they were then: device, inode, size, time.
 _walked: set[tuple[int, int, int, int]] = set()
+
+FIRST_MAP_BYTES = 16 << 20
+_NEARLY_FULL = 1 << 20
+
+_PAGE_BYTES = 4096  # of files that are written here
+_IN_PAGE = 2000  # larger values get pages of their own
+ROW_BYTES = 400  # digest, label, metadata, keys, and what the pages that hold them leave free
 
 
 @dataclass(frozen=True)
@@ -270,3 +285,191 @@ class _Walk:
     def _within(self, number: int, ends: "npt.NDArray[np.int64]") -> None:
         if ends.max() > self._meta.page_bytes:
             raise ValueError(f"page {number} has an entry that runs out of it")
+
+
+class StorageError(DataError):
+    """A transaction could not be stored, mostly because the disk is full; nothing of it is."""
+
+
+class Database:
+    """One LMDB open for writing. What ``commit`` has returned from survives a loss of power.
+
+    ``durable=False`` syncs only on ``close``. ``shared=True`` is for a dataset that others may be
+    reading: they read without locks, so no page that their snapshot may hold is used again while
+    this is open. Raises DataError when the folder cannot be written or holds a damaged file.
+    """
+
+    def __init__(self, folder: Path, *, durable: bool = True, shared: bool = False) -> None:
+        self.folder = folder
+        self._file = folder / DATA_FILE
+        self._shared, self._durable = shared, durable
+        if self._file.exists() and self._file.stat().st_size:  # empty: killed before the first page
+            check_pages(self._file)
+        try:
+            self._env: lmdb.Environment = lmdb.open(
+                str(folder),
+                map_size=FIRST_MAP_BYTES,
+                sync=durable,
+                lock=shared,
+                meminit=False,
+                mode=0o666,  # less the umask, as for every other file
+            )
+        except (OSError, lmdb.Error) as error:
+            if "already open" in str(error):
+                raise DataError(
+                    f"{folder} is open for reading in this program: close it before adding to it"
+                ) from None
+            raise StorageError(f"{folder} cannot be written: {error}") from None
+        self._pin: lmdb.Transaction[bytes] | None = None
+        if shared:
+            self._env.reader_check()  # forget writers that were killed
+            self._pin = self._env.begin()
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return what is stored under a key."""
+        with self._env.begin() as transaction:
+            return transaction.get(key)
+
+    def scan(self, prefix: bytes, first: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Yield (key, value) of all keys with a ``prefix``, in order, from ``first`` on."""
+        with self._env.begin() as transaction, transaction.cursor() as cursor:
+            if not cursor.set_range(first or prefix):
+                return
+            for key, value in cursor:
+                if not key.startswith(prefix):
+                    return
+                yield key, value
+
+    def commit(self, puts: Iterable[tuple[bytes, bytes]], deletes: Iterable[bytes] = ()) -> None:
+        """Store all in one transaction, doubling the map until it fits.
+
+        Raises StorageError when it cannot be stored; then nothing of it is.
+        """
+        puts, deletes = list(puts), list(deletes)
+        while True:
+            try:
+                with self._env.begin(write=True) as transaction:
+                    for key in deletes:
+                        transaction.delete(key)
+                    for key, value in puts:
+                        transaction.put(key, value)
+                return
+            except lmdb.MapFullError:
+                self._grow()
+            except lmdb.Error as error:
+                # A full disk shows as DiskError or, where a page fitted in part, as an I/O error.
+                full = isinstance(error, lmdb.DiskError) or free_bytes(self.folder) < _NEARLY_FULL
+                cause = "the disk is full" if full else str(error)
+                raise StorageError(f"{self.folder} cannot be written: {cause}") from None
+
+    def close(self) -> None:
+        """Sync and close; the file then holds every page it speaks of."""
+        if self._pin is not None:
+            self._pin.abort()
+        try:
+            if not self._durable:
+                self._env.sync(True)
+        finally:
+            self._env.close()
+        with contextlib.suppress(OSError):
+            pad_file(self._file)
+        if self._shared:
+            (self.folder / "lock.mdb").unlink(missing_ok=True)
+
+    def _grow(self) -> None:
+        if self._pin is not None:
+            self._pin.abort()  # no transaction may be open while the map moves
+        self._env.set_mapsize(2 * self._env.info()["map_size"])
+        if self._pin is not None:
+            self._pin = self._env.begin()
+
+
+def free_bytes(folder: Path) -> int:
+    """Return how much room is left where ``folder`` is, or will be."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+class SharedEnvironment:
+    """One open LMDB folder of one process; LMDB forbids opening a file twice in a process."""
+
+    def __init__(self, path: Path) -> None:
+        self.process = os.getpid()
+        self.lmdb: lmdb.Environment = lmdb.open(
+            str(path), readonly=True, lock=False, readahead=False, meminit=False, create=False
+        )
+
+    def __del__(self) -> None:
+        if hasattr(self, "lmdb"):
+            self.lmdb.close()
+
+
+# By file, so that all its readers share it until the last lets go.
+_shared: weakref.WeakValueDictionary[tuple[int, int], SharedEnvironment] = (
+    weakref.WeakValueDictionary()
+)
+
+
+def open_environment(path: Path) -> SharedEnvironment:
+    """Open the LMDB in the folder ``path``; keep the result as long as it is read.
+
+    LMDB trusts what it maps, so the file's pages are walked first. Raises OSError when there is no
+    such file and DataError when it is no LMDB, is damaged or was cut short.
+    """
+    file = path / DATA_FILE
+    status = file.stat()
+    key = (status.st_dev, status.st_ino)
+    environment = _shared.get(key)
+    if environment is not None and environment.process == os.getpid():
+        return environment
+    if environment is not None:
+        environment.lmdb.close()  # a parent's, inherited by fork: drop our copy of it, open anew
+    check_tree(file)
+    try:
+        environment = _shared[key] = SharedEnvironment(path)
+    except lmdb.Error as error:
+        raise DataError(f"{path} is not a readable dataset: {error}") from None
+    return environment
+
+
+def value_bytes(size: int) -> int:
+    """Return the room that one stored value takes in LMDB's pages."""
+    if size > _IN_PAGE:
+        return -(-(size + _PAGE.size) // _PAGE_BYTES) * _PAGE_BYTES
+    # Keys of several kinds grow side by side, which leaves up to half of each page free.
+    return 2 * (size + 32)
+
+
+def picture_bytes(channels: int, resolution: int, codec: Codec = "raw", levels: int = 1) -> int:
+    """Return the room that one picture takes: exact for raw pixels.
+
+    PNG and lossless WebP depend on the picture: half of the raw size is assumed.
+    """
+    sizes = [channels * (resolution >> level) ** 2 for level in range(levels)]
+    stored = [size if codec == "raw" else size // 2 for size in sizes]
+    return sum(map(value_bytes, stored)) + ROW_BYTES
+
+
+def check_room(folder: Path, needed: int, *, is_exact: bool) -> int:
+    """Return the bytes that are free where ``folder`` is.
+
+    Raises DataError when ``needed`` bytes are known exactly and do not fit.
+    """
+    free = free_bytes(folder)
+    if is_exact and needed > free:
+        raise DataError(
+            f"the pictures need {format_bytes(needed)}, but {format_bytes(free)} are free for "
+            f"{folder}: make room, give another --out, or take a smaller --resolution, fewer "
+            "--max-images, or --codec webp (slower, smaller)"
+        )
+    return free
+
+
+def format_bytes(count: float) -> str:
+    """Write a number of bytes the short way: ``512 B``, ``3.4 MB``, ``1.2 TB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.5:
+            return f"{count:.3g} {unit}" if unit != "B" else f"{count:.0f} B"
+        count /= 1000
+    return f"{count:.3g} TB"

@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stylecli.data import batching, estimating
+from stylecli.data import lmdb_files, writer
 from stylecli.data.format import DATA_FILE
-from stylecli.data.pack_settings import PackSettings
-from stylecli.data.packing import pack
+from stylecli.data.packing import PackSettings, pack
 from stylecli.data.reader import open_dataset
 from stylecli.data.sources.folders import ImageFolder
 from stylecli.errors import DataError, Interrupted
@@ -33,7 +32,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX sig
 @pytest.fixture
 def photos(tmp_path, monkeypatch):
     """Twenty pictures of noise, 16 px, packed four to a transaction."""
-    monkeypatch.setattr(batching, "BATCH_ITEMS", 4)
+    monkeypatch.setattr(writer, "BATCH_ITEMS", 4)
     rng = np.random.default_rng(0)
     (tmp_path / "photos").mkdir()
     for number in range(20):
@@ -180,7 +179,7 @@ def test_a_full_disk_is_told_with_what_is_missing_and_the_same_call_goes_on(phot
 
 
 def test_what_cannot_fit_is_refused_before_the_work(photos, out, monkeypatch):
-    monkeypatch.setattr(estimating, "free_bytes", lambda folder: 10_000)
+    monkeypatch.setattr(lmdb_files, "free_bytes", lambda folder: 10_000)
     with pytest.raises(DataError, match=r"the pictures need 40 kB, but 10 kB are free"):
         pack(photos, out)
     assert not out.parent.joinpath("out.lmdb.part").exists()
