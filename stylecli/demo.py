@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from stylecli.metrics.evaluation import evaluate
 from stylecli.networks.bundle import Bundle
 from stylecli.progress import Progress
 from stylecli.provenance import make_provenance
-from stylecli.rendering import NoiseMode
+from stylecli.rendering import Drawing, NoiseMode
 from stylecli.sheets.fakes import draw_fakes
 from stylecli.sheets.mixing import draw_mixing_sheet
 from stylecli.sheets.paper import draw_truncation_sweep
@@ -222,14 +222,14 @@ def draw_pictures(folder: Path, net: Bundle, network: Path, progress: Progress) 
         source = {"file": network.name, "sha256": digest}
         return {"tool": f"stylecli {__version__}", "network": source, "figure": name}
 
-    options: dict[str, Any] = {"psi": PSI, "noise_mode": NOISE_MODE}
+    drawing = Drawing(psi=PSI, noise_mode=NOISE_MODE, scale=SCALE)
     steps = 4
     progress(0, steps, "fakes.png")
-    fakes = draw_fakes(net, range(64), 8, scale=SCALE, **options)
+    fakes = draw_fakes(net, range(64), 8, drawing)
     save_png(folder / "fakes.png", fakes, made("generate", seeds="0-63", grid=True, columns=8))
     progress(1, steps, "mix.png")
     sheets = [
-        draw_mixing_sheet(G, range(100, 104), range(200, 206), layers, scale=SCALE, **options)
+        draw_mixing_sheet(G, range(100, 104), range(200, 206), layers, drawing)
         for layers in style_bands(G.config.resolution).values()
         if layers
     ]
@@ -237,12 +237,14 @@ def draw_pictures(folder: Path, net: Bundle, network: Path, progress: Progress) 
     mix = np.concatenate([part for sheet in sheets for part in (sheet, gap)][:-1])
     save_png(folder / "mix.png", mix, figure("style mixing: coarse, middle, fine"))
     progress(2, steps, "truncation.png")
-    sweep = draw_truncation_sweep(G, range(4), scale=SCALE, noise_mode=NOISE_MODE)
+    sweep = draw_truncation_sweep(G, range(4), drawing=drawing)
     save_png(folder / "truncation.png", sweep, figure("truncation sweep"))
     progress(3, steps, "interpolation.mp4")
     columns, rows, keys = 3, 2, 3  # six cells, each a closed walk through three seeds
     seeds, frames = range(columns * rows * keys), VIDEO_SECONDS * VIDEO_FPS
-    walk = draw_walk(G, seeds, frames, grid=(columns, rows), scale=SCALE + 1, **options)
+    walk = draw_walk(
+        G, seeds, frames, drawing=replace(drawing, scale=SCALE + 1), grid=(columns, rows)
+    )
     how = made("interpolate", seeds=f"0-{len(seeds) - 1}", grid=f"{columns}x{rows}",
                seconds=VIDEO_SECONDS, fps=VIDEO_FPS, scale=SCALE + 1)  # fmt: skip
     write_video(folder / "interpolation.mp4", walk, VIDEO_FPS, total=frames, provenance=how)

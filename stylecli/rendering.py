@@ -9,8 +9,9 @@ Equal counts agree to the bit, and so does any place in a chunk.
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice, repeat
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -31,47 +32,84 @@ _CHUNK_VALUES = 1 << 20  # of the largest feature maps: what stays in a core's c
 _MAX_CPU_CHUNK = 8
 
 
+Psi = float | Sequence[float]  # one strength, or one for every layer
+
+
+def check_noise_mode(noise_mode: str) -> None:
+    """Raise UsageError unless it is one of const, random, none."""
+    if noise_mode not in NOISE_MODES:
+        raise UsageError(f"noise mode {noise_mode!r} is unknown: expected const, random or none")
+
+
+def check_precision(precision: str) -> None:
+    """Raise UsageError unless it is float32 or bf16."""
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision {precision!r} is unknown: expected float32 or bf16")
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How pictures are drawn: everything about them but which faces they show."""
+
+    psi: Psi = 1.0  # truncation of all layers, or one strength per layer
+    psi_cutoff: int | None = None  # how many of the first layers one psi acts on, None = all
+    centre: Tensor | None = None  # what styles are pulled towards; None: the average face
+    label: int | None = None  # class to show; None: the classes in turn
+    noise_mode: NoiseMode = "const"
+    noise_seed: int | None = None  # one random noise for all; None: each picture's own
+    noise_scale: float | Sequence[float] = 1.0  # of all layers, or one per layer
+    lod: float | None = None  # None: the network's own
+    scale: int | None = None  # pixels are enlarged this often; None: as a sheet needs it
+    batch: int | None = None  # pictures drawn before the first is handed on: changes none
+    precision: Precision = "float32"  # bf16: quicker, a little less exact
+    device: str | torch.device | None = None  # the generator goes there first; None: where it is
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for an unknown noise mode or precision."""
+        check_noise_mode(self.noise_mode)
+        check_precision(self.precision)
+
+    @property
+    def truncation(self) -> dict[str, Any]:
+        """What functions that map latents to styles take."""
+        return {"psi": self.psi, "psi_cutoff": self.psi_cutoff, "centre": self.centre}
+
+
+PLAIN = Drawing()
+
+
 def render(
     G: Generator,
     ws: Iterable[Tensor],
+    drawing: Drawing = PLAIN,
     *,
-    noise_mode: NoiseMode = "const",
     noise_seeds: int | Iterable[int] = 0,
     noise: Iterable[Sequence[Tensor]] | None = None,
-    noise_scale: float | Sequence[float] = 1.0,
-    lod: float | None = None,
-    batch: int | None = None,
-    precision: Precision = "float32",
 ) -> Iterator[Pictures]:
     """Draw one picture [H, W, C] of 0 to 255 for every styles [num_ws, w_dim] in ``ws``.
 
     ``ws`` may be a tensor [N, num_ws, w_dim] or any iterable of rows; it is read as pictures are
-    taken. With noise_mode "random" each picture's noise comes from its noise seed (one number: the
-    same noise for all); ``noise`` gives every picture its own maps, such as seed_noise returns,
-    instead. ``batch`` is how many are drawn before the first is handed on; it changes no picture.
-    ``precision`` "bf16" trades a little accuracy for speed. Runs where G is, with the weights that
-    G has when the first picture is taken.
+    taken. With noise_mode "random" each picture's noise comes from its own of ``noise_seeds`` (one
+    number: the same noise for all) unless ``drawing`` has a noise seed; ``noise`` gives every
+    picture its own maps, such as seed_noise returns, instead. Truncation, class and scale are
+    others' to apply. Draws with the weights that G has when the first picture is taken.
     """
-    check_noise_mode(noise_mode)
-    check_precision(precision)
-    noises = _noises(G, noise_mode, noise_seeds, noise)
-    return _render(G, ws, noise_mode, noises, noise_scale, lod, batch, precision)
+    if drawing.device is not None:
+        G.to(drawing.device)
+    seeds = noise_seeds if drawing.noise_seed is None else drawing.noise_seed
+    return _render(G, ws, drawing, _noises(G, drawing.noise_mode, seeds, noise))
 
 
 def _render(
     G: Generator,
     ws: Iterable[Tensor],
-    noise_mode: NoiseMode,
+    drawing: Drawing,
     noises: Iterator[Sequence[Tensor] | None],
-    noise_scale: float | Sequence[float],
-    lod: float | None,
-    batch: int | None,
-    precision: Precision,
 ) -> Iterator[Pictures]:
     size = chunk_size(G)
     device = device_of(G)
-    synthesis = prepare_synthesis(G, precision)
-    group = -(-max(batch or size, 1) // size) * size
+    synthesis = prepare_synthesis(G, drawing.precision)
+    group = -(-max(drawing.batch or size, 1) // size) * size
     rows = iter(ws)
     while chosen := list(islice(rows, group)):
         pictures: list[Pictures] = []
@@ -81,10 +119,10 @@ def _render(
             with torch.inference_mode(), exact_kernels(device):
                 images = synthesis(
                     filled(part, size).to(device),
-                    noise_mode=noise_mode,
+                    noise_mode=drawing.noise_mode,
                     noise=None if noise is None else [layer.to(device) for layer in noise],
-                    noise_scale=noise_scale,
-                    **asked_lod(G.config, lod),
+                    noise_scale=drawing.noise_scale,
+                    **asked_lod(G.config, drawing.lod),
                 )
             pictures.extend(to_uint8(images[: len(part)]))
         yield from pictures
@@ -119,18 +157,6 @@ def seed_noise(G: Generator, noise_seed: int) -> list[Tensor]:
     """
     source = torch.Generator().manual_seed(check_seed(noise_seed))
     return [torch.randn(shape, generator=source) for shape in G.config.noise_shapes()]
-
-
-def check_noise_mode(noise_mode: str) -> None:
-    """Raise UsageError unless it is one of const, random, none."""
-    if noise_mode not in NOISE_MODES:
-        raise UsageError(f"noise mode {noise_mode!r} is unknown: expected const, random or none")
-
-
-def check_precision(precision: str) -> None:
-    """Raise UsageError unless it is float32 or bf16."""
-    if precision not in PRECISIONS:
-        raise UsageError(f"precision {precision!r} is unknown: expected float32 or bf16")
 
 
 def device_of(G: Generator) -> torch.device:

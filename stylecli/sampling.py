@@ -14,9 +14,11 @@ from stylecli.networks.config import NetworkConfig
 from stylecli.networks.model import Generator
 from stylecli.rendering import (
     LATENTS_PER_CHUNK,
+    PLAIN,
+    Drawing,
     NoiseMode,
     Precision,
-    check_noise_mode,
+    Psi,
     device_of,
     exact_kernels,
     filled,
@@ -26,7 +28,6 @@ from stylecli.saved_ws import load_ws as load_ws
 from stylecli.saved_ws import save_ws as save_ws
 from stylecli.seeds import check_seed
 
-Psi = float | Sequence[float]  # one strength, or one for every layer
 _NEEDS_W = "needs an intermediate latent space, which configuration {!r} does not have"
 MOST_PSI = 100.0  # beyond it there are no pictures, and styles soon overflow
 CENTRE_LATENTS = 1024  # latents whose mean is the centre of a class: off by 1/32 of their spread
@@ -249,24 +250,37 @@ def generate(
     first; ``precision`` "bf16" is quicker and a little less exact. Raises UsageError for settings
     the network cannot follow.
     """
+    return draw_seeds(
+        net,
+        seeds,
+        Drawing(
+            psi=psi, psi_cutoff=psi_cutoff, centre=centre, label=label, noise_mode=noise_mode,
+            noise_seed=noise_seed, noise_scale=noise_scale, lod=lod, batch=batch, device=device,
+            precision=precision,
+        ),
+    )  # fmt: skip
+
+
+def draw_seeds(
+    net: Bundle, seeds: Iterable[int], drawing: Drawing = PLAIN
+) -> Iterator[tuple[int, Pictures]]:
+    """Draw the picture of every seed; yield (seed, uint8 [H, W, C]) in order, as ``generate``."""
     chosen = [check_seed(seed) for seed in seeds]
     G = net.generator
-    check_truncation(G.config, psi, psi_cutoff)
-    seed_labels(G.config, chosen, label)
-    check_noise_mode(noise_mode)
-    if device is not None:
-        G.to(device)
-    pictures = render(
-        G,
-        seed_ws(G, chosen, label, psi, psi_cutoff, centre),
-        noise_mode=noise_mode,
-        noise_seeds=chosen if noise_seed is None else noise_seed,
-        noise_scale=noise_scale,
-        lod=lod,
-        batch=batch,
-        precision=precision,
-    )
-    return zip(chosen, pictures, strict=True)
+    check_drawing(G.config, drawing)
+    if drawing.device is not None:
+        G.to(drawing.device)
+    ws = seed_ws(G, chosen, drawing.label, **drawing.truncation)
+    return zip(chosen, render(G, ws, drawing, noise_seeds=chosen), strict=True)
+
+
+def check_drawing(config: NetworkConfig, drawing: Drawing) -> None:
+    """Raise UsageError unless the network can be drawn this way."""
+    check_truncation(config, drawing.psi, drawing.psi_cutoff)
+    if drawing.label is not None:
+        seed_labels(config, [0], drawing.label)
+    if drawing.lod is not None:
+        config.check_lod(drawing.lod)
 
 
 def check_truncation(config: NetworkConfig, psi: Psi, psi_cutoff: int | None = None) -> None:

@@ -9,7 +9,7 @@ import torch
 import stylecli
 from stylecli import rendering
 from stylecli.errors import UsageError
-from stylecli.rendering import chunk_size, exact_kernels, render, seed_noise
+from stylecli.rendering import Drawing, chunk_size, exact_kernels, render, seed_noise
 from stylecli.sampling import map_seeds
 
 
@@ -49,7 +49,7 @@ def test_rendering_reads_styles_as_pictures_are_taken(tiny_network: Any) -> None
             read.append(1)
             yield ws
 
-    next(render(tiny_network.G_ema, endless(), batch=1))
+    next(render(tiny_network.G_ema, endless(), drawing=Drawing(batch=1)))
 
     assert len(read) == chunk_size(tiny_network.G_ema)
 
@@ -88,7 +88,7 @@ def test_an_unknown_precision_is_refused_at_once(tiny_network: Any) -> None:
     ws = map_seeds(tiny_network.G_ema, [0])
 
     with pytest.raises(UsageError, match="precision 'half' is unknown: expected float32 or bf16"):
-        render(tiny_network.G_ema, ws, precision="half")  # type: ignore[arg-type]
+        render(tiny_network.G_ema, ws, drawing=Drawing(precision="half"))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("trained_with", [False, True])
@@ -102,3 +102,20 @@ def test_pictures_are_whole_float32_whatever_a_session_trains_with(trained_with:
         assert matmul.allow_tf32 == cudnn.allow_tf32 == trained_with
     finally:
         matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+@pytest.mark.parametrize("field", [{"noise_mode": "often"}, {"precision": "int8"}])
+def test_a_drawing_of_unknown_kind_is_refused(field: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=next(iter(field.values()))):
+        Drawing(**field)
+
+
+def test_a_noise_seed_of_the_drawing_serves_all_pictures(tiny_network: Any) -> None:
+    G = tiny_network.G_ema
+    ws = G.mapping(torch.zeros(2, 8)).detach()  # the same face twice
+
+    own = list(render(G, ws, Drawing(noise_mode="random"), noise_seeds=[3, 4]))
+    same = list(render(G, ws, Drawing(noise_mode="random", noise_seed=4), noise_seeds=[3, 4]))
+
+    assert (own[0] != own[1]).any() and (same[0] == same[1]).all()
+    assert (same[0] == own[1]).all()

@@ -9,7 +9,9 @@ import torch
 
 import stylecli
 from stylecli.errors import UsageError
+from stylecli.rendering import Drawing
 from stylecli.sampling import (
+    check_drawing,
     find_centre,
     map_seeds,
     mix_ws,
@@ -188,3 +190,13 @@ def test_no_picture_depends_on_its_company(
 
     for batch in (1, 3, 8):
         np.testing.assert_array_equal(_draw(net, list(range(5)), batch=batch, **options), alone)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("psi_cutoff", -1), ("label", 3), ("lod", 9), ("psi", [0.5, 0.5])]
+)
+def test_a_drawing_that_the_network_cannot_follow_is_refused(
+    tiny_network: Any, field: str, value: Any
+) -> None:
+    with pytest.raises(UsageError, match=str(value if field != "psi" else len(value))):
+        check_drawing(tiny_network.config, Drawing(**{field: value}))

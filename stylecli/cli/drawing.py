@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from stylecli.networks.bundle import Bundle
+    from stylecli.rendering import Drawing
 
 LabelOption = Annotated[
     int | None,
@@ -118,10 +119,15 @@ class Truncation:
     settings: dict[str, Any]  # the options that give exactly this
     inputs: dict[str, Path]  # the files among them
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """What functions of ``sampling`` take."""
-        return {"psi": self.psi, "psi_cutoff": self.psi_cutoff, "centre": self.centre}
+    def drawing(self, **how: Any) -> "Drawing":
+        """Return how to draw with it; raise UsageError for what no network follows.
+
+        ``how`` are other fields of Drawing; those that are None keep its defaults.
+        """
+        from stylecli.rendering import Drawing
+
+        given = {name: value for name, value in how.items() if value is not None}
+        return Drawing(psi=self.psi, psi_cutoff=self.psi_cutoff, centre=self.centre, **given)
 
 
 def resolve_truncation(

@@ -21,6 +21,7 @@ from stylecli.errors import Interrupted, UsageError
 from stylecli.seeds import check_seed, format_seeds, parse_seeds
 
 if TYPE_CHECKING:
+    from stylecli.rendering import Drawing
     from stylecli.report.figures_page import Drawn
     from stylecli.sheets.paper import Figure
 
@@ -73,6 +74,7 @@ def command(
     each figure and index.html, which says what to look for in them. Figures that a network cannot
     show are left out.
     """
+    from stylecli.rendering import Drawing
     from stylecli.report.figures_page import PAGE, write_figures_page
     from stylecli.sheets.paper import describe_lack, find_figures
 
@@ -93,7 +95,7 @@ def command(
             output.note(f"{figure.heading} is left out: {lacks[figure.key]}")
     chosen = [figure for figure in figures if not lacks[figure.key]]
     folder = out or source.folder / "figures"
-    drawing = {"batch": batch, "precision": precision or "float32"}
+    drawing = Drawing(batch=batch, precision=precision or "float32")  # type: ignore[arg-type]
     drawn = _draw(source, chosen, folder, overrides, drawing, force, output)
     page = folder / PAGE
     shown = _gather(source, folder, {d.figure.key: d for d in drawn}, lacks)
@@ -120,7 +122,7 @@ def _refuse_unused(figures: "list[Figure]", overrides: dict[str, Any]) -> None:
 
 def _draw(
     source: Source, figures: "list[Figure]", folder: Path, overrides: dict[str, Any],
-    drawing: dict[str, Any], force: bool, output: Output,
+    drawing: "Drawing", force: bool, output: Output,
 ) -> "list[Drawn]":  # fmt: skip
     """Draw what is not there yet, one figure after the other, each written when it is done."""
     from stylecli.images import save_png
@@ -129,7 +131,7 @@ def _draw(
     from stylecli.sheets.paper import draw_figure, figure_settings
 
     seed_labels(source.config, [0], overrides["label"])  # refused before anything is drawn
-    precision = None if drawing["precision"] == "float32" else drawing["precision"]
+    precision = None if drawing.precision == "float32" else drawing.precision
     plan = []
     for figure in figures:
         settings = figure_settings(figure, source.config, overrides)

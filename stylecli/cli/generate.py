@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from stylecli.images import Pictures
+    from stylecli.rendering import Drawing
 
 DEFAULT_SEEDS = "0-15"
 
@@ -54,9 +55,7 @@ class Order:
     source: Source
     option: str  # what names a picture: "seeds", or "ws_rows" of a file
     numbers: list[int]
-    label: int | None
-    truncation: dict[str, Any]  # psi, psi_cutoff, centre
-    draw: dict[str, Any]  # how styles become pictures: noise, lod, precision, batch
+    drawing: "Drawing"
     settings: dict[str, Any]  # the options that give exactly these pictures
     inputs: dict[str, Path] = field(default_factory=dict)
     rows: "Tensor | None" = None  # styles of the file [N, num_ws, w_dim]
@@ -65,20 +64,17 @@ class Order:
         """Yield the styles [num_ws, w_dim] of pictures."""
         from stylecli.sampling import seed_ws, truncate_ws
 
-        G = self.source.bundle.generator
+        G, how = self.source.bundle.generator, self.drawing
         if self.rows is None:
-            return seed_ws(G, numbers, self.label, **self.truncation)
-        return iter(truncate_ws(G, self.rows[list(numbers)], **self.truncation))
+            return seed_ws(G, numbers, how.label, **how.truncation)
+        return iter(truncate_ws(G, self.rows[list(numbers)], **how.truncation))
 
     def pictures(self, numbers: "Sequence[int]") -> "Iterator[Pictures]":
         """Yield the pictures [H, W, C]; random noise is each one's own unless a seed was given."""
         from stylecli.rendering import render
 
-        seed = self.settings["noise_seed"]
-        return render(
-            self.source.bundle.generator, self.ws(numbers),
-            noise_seeds=numbers if seed is None else seed, **self.draw,
-        )  # fmt: skip
+        G = self.source.bundle.generator
+        return render(G, self.ws(numbers), self.drawing, noise_seeds=numbers)
 
     def provenance(self, numbers: "Sequence[int]", **more: Any) -> dict[str, Any]:
         """Return what a file of these pictures carries."""
@@ -149,9 +145,11 @@ def command(
 
         rows = load_styles(source.bundle, ws, tell=source.note)
     order = Order(
-        source, "seeds" if ws is None else "ws_rows", _chosen(wanted, rows, ws_rows), label,
-        truncation.options,
-        {"noise_mode": mode, "lod": lod, "precision": precision or "float32", "batch": batch},
+        source, "seeds" if ws is None else "ws_rows", _chosen(wanted, rows, ws_rows),
+        truncation.drawing(
+            label=label, noise_mode=mode, noise_seed=noise_seed, lod=lod, scale=scale, batch=batch,
+            precision=precision,
+        ),
         {
             **({} if ws is None else {"ws": shown_path(ws)}), **truncation.settings,
             "label": label, "noise_mode": mode, "noise_seed": noise_seed, "lod": lod,
@@ -160,7 +158,9 @@ def command(
         truncation.inputs | ({} if ws is None else {"ws": ws}), rows,
     )  # fmt: skip
     target = resolve_target(out, source.folder, format, quality, grid, len(order.numbers))
-    _check(order)
+    from stylecli.sampling import check_drawing
+
+    check_drawing(source.config, order.drawing)
     saved = [] if save_ws is None else [_save_ws(order, save_ws, force, output)]
     if grid:
         paths = [_write_sheet(order, target, columns, force, output)]
@@ -197,19 +197,6 @@ def _chosen(wanted: list[int], rows: "Tensor | None", ws_rows: str | None) -> li
     return wanted
 
 
-def _check(order: Order) -> None:
-    """Refuse what the network cannot follow before any file is looked at."""
-    from stylecli.rendering import check_precision
-    from stylecli.sampling import check_truncation, seed_labels
-
-    config = order.source.config
-    check_truncation(config, order.truncation["psi"], order.truncation["psi_cutoff"])
-    seed_labels(config, order.numbers[:1], order.label)
-    check_precision(order.draw["precision"])
-    if order.draw["lod"] is not None:
-        config.check_lod(order.draw["lod"])
-
-
 def _write_files(order: Order, target: Target, force: bool, output: Output) -> list[Path]:
     from stylecli.images import enlarge
 
@@ -229,7 +216,7 @@ def _write_files(order: Order, target: Target, force: bool, output: Output) -> l
         with output.progress("generate", "pictures") as progress:
             for number, picture in zip(missing, order.pictures(missing), strict=True):
                 path, provenance = made[number]
-                target.save(path, enlarge(picture, order.settings["scale"] or 1), provenance)
+                target.save(path, enlarge(picture, order.drawing.scale or 1), provenance)
                 done += 1
                 progress(done, len(missing))
     except KeyboardInterrupt:
@@ -247,7 +234,7 @@ def _write_sheet(
     from stylecli.images import check_size
     from stylecli.sheets.fakes import lay_out_fakes, sheet_size
 
-    config, scale = order.source.config, order.settings["scale"]
+    config, scale = order.source.config, order.drawing.scale
     path = target.path("grid")
     more = {"grid": True, "columns": columns, **target.settings}
     provenance = order.provenance(order.numbers, **more)

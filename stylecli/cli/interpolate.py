@@ -239,6 +239,10 @@ def command(
         "method": method, "loop": loop, "psi_to": psi_to, "pulses": pulses,
     }  # fmt: skip
     shared = {"lod": lod, "scale": scale}
+    drawing = truncation.drawing(
+        noise_mode=noise["noise_mode"], noise_seed=noise_seed, batch=batch, precision=precision,
+        **shared,
+    )  # fmt: skip
     settings = {
         **faces, "classes": classes, "label": label, **route, "grid": grid, **length,
         **truncation.settings, **noise, **target.settings, **shared, "device": source.device,
@@ -250,11 +254,9 @@ def command(
         from stylecli.sheets.walking import draw_walk
 
         return draw_walk(
-            source.bundle.generator, keys, frames, Route(**route), grid=cells, labels=labels,
-            **truncation.options, noise_mode=noise["noise_mode"], noise_seed=noise_seed or 0,
-            noise_motion=noise["noise_motion"] or "still",
-            noise_draws=max(4, round(frames / target.fps / (noise_seconds or 1.0))),
-            batch=batch, precision=precision or "float32", start=start, **shared,  # type: ignore[arg-type]
+            source.bundle.generator, keys, frames, Route(**route), drawing, grid=cells,
+            labels=labels, noise_motion=noise["noise_motion"] or "still",
+            noise_draws=max(4, round(frames / target.fps / (noise_seconds or 1.0))), start=start,
         )  # fmt: skip
 
     from stylecli.sheets.walking import walk_size

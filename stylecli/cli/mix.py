@@ -16,7 +16,6 @@ from stylecli.cli.drawing import (
     PsiLayersOption,
     ScaleOption,
     Source,
-    Truncation,
     is_done,
     open_source,
     resolve_noise,
@@ -50,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from stylecli.images import Pictures
+    from stylecli.rendering import Drawing
     from stylecli.sheets.mixing import Sources
 
 
@@ -142,7 +142,7 @@ class Mix:
     source: Source
     rows: "Sources"
     columns: "Sources"
-    draw: dict[str, Any]  # how styles become pictures
+    drawing: "Drawing"
     settings: dict[str, Any]  # the options that are the same for all files
     sides: tuple[dict[str, Any], dict[str, Any]]  # the options that name rows and columns
     inputs: dict[str, Path]
@@ -210,14 +210,15 @@ def command(
         rows, cols, row_seeds, col_seeds, row_ws, col_ws, banded_rows(bands, resolution)
     )
     truncation = resolve_truncation(source, psi, psi_cutoff, psi_layers, center)
-    row_faces, column_faces = (side.sources(source, truncation, label) for side in sides)
+    shared = {"noise_mode": mode, "lod": lod}
+    drawing = truncation.drawing(
+        label=label, **shared, noise_seed=noise_seed, scale=scale, batch=batch, precision=precision
+    )
+    row_faces, column_faces = (side.sources(source, drawing) for side in sides)
     sheets = choose_sheets(styles, bands, len(row_faces), resolution, output.warn)
     target = resolve_target(out, source.folder, format, quality, True, 1)
-    shared = {"noise_mode": mode, "lod": lod}
     mix = Mix(
-        source, row_faces, column_faces,
-        {**shared, "noise_seed": noise_seed or 0, "batch": batch,
-         "precision": precision or "float32"},
+        source, row_faces, column_faces, drawing,
         {**truncation.settings, "label": label, **shared, "noise_seed": noise_seed,
          "device": source.device, "precision": precision, "scale": scale},
         (sides[0].settings, sides[1].settings),
@@ -256,15 +257,13 @@ def _write_pictures(
     made = [path, *(pair for _, pair, _ in pairs)]
     if sheet_done and not missing:
         return made
-    draw = {**mix.draw, "noise_seeds": mix.draw["noise_seed"]}
-    del draw["noise_seed"]
     ws = list(mixed_styles(mix.rows, mix.columns, layers))
     cells: list[Pictures] = []
     with mix.output.progress(path.stem, "pictures") as progress:
-        for picture in render(mix.source.bundle.generator, ws, **draw):
+        for picture in render(mix.source.bundle.generator, ws, mix.drawing):
             cells.append(picture)
             progress(len(cells), len(ws))
-    scale = mix.settings["scale"]
+    scale = mix.drawing.scale
     for index, pair, how in missing:
         mix.target.save(pair, enlarge(cells[index], scale or 1), how)
     if not sheet_done:
@@ -313,14 +312,14 @@ def _write_video(
 
     def draw(start: int) -> "Iterator[Pictures]":
         return draw_mixing_walk(
-            mix.source.bundle.generator, mix.rows, mix.columns, layers, frames,
-            mover="columns" if mover == "cols" else "rows", scale=mix.settings["scale"], **mix.draw,
+            mix.source.bundle.generator, mix.rows, mix.columns, layers, frames, mix.drawing,
+            mover="columns" if mover == "cols" else "rows",
         )  # fmt: skip
 
     return target.write(
         draw, frames, loop=True, provenance=mix.provenance(option, **more), force=mix.force,
         output=mix.output, title=target.path.stem,
-        size=mixing_walk_size(mix.source.config, len(still), mix.settings["scale"]),
+        size=mixing_walk_size(mix.source.config, len(still), mix.drawing.scale),
     )  # fmt: skip
 
 
@@ -375,7 +374,7 @@ class Side:
         """The file among the options."""
         return {} if self.file is None else {f"{self.option}_ws": self.file}
 
-    def sources(self, source: Source, truncation: Truncation, label: int | None) -> "Sources":
+    def sources(self, source: Source, drawing: "Drawing") -> "Sources":
         """Return styles and names; saved styles stay as they are, seeds are truncated."""
         from stylecli.sampling import load_styles, map_seeds
         from stylecli.sheets.mixing import Sources, check_styles
@@ -385,7 +384,7 @@ class Side:
             ws = load_styles(source.bundle, self.file, tell=source.note)
             return Sources(ws, tuple(f"w{row}" for row in range(len(ws))))
         G = source.bundle.generator
-        ws = map_seeds(G, self.seeds, label=label, **truncation.options)
+        ws = map_seeds(G, self.seeds, label=drawing.label, **drawing.truncation)
         return Sources(ws, tuple(str(seed) for seed in self.seeds))
 
 

@@ -11,6 +11,7 @@ from stylecli.checkpoint import load_network, network_digest
 from stylecli.data.demo_faces import AUTHOR, LICENCE
 from stylecli.images import WHITE, Pictures
 from stylecli.networks.bundle import Bundle
+from stylecli.rendering import Drawing
 from stylecli.report.content import (
     Chart,
     Clip,
@@ -311,7 +312,7 @@ def draw_side_by_side(left: Bundle, right: Bundle) -> Pictures:
 def _sheet(net: Bundle) -> Pictures:
     scale = max(1, CELL // net.config.resolution)
     psi = PSI if net.config.has_w else 1.0
-    sheet = draw_fakes(net, range(SIDE**2), SIDE, psi=psi, noise_mode="none", scale=scale)
+    sheet = draw_fakes(net, range(SIDE**2), SIDE, Drawing(psi=psi, noise_mode="none", scale=scale))
     # A larger network than the cells have pixels is shown at every n-th pixel.
     step = max(1, sheet.shape[0] // (SIDE * CELL))
     sheet = sheet[::step, ::step]

@@ -2,19 +2,20 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from stylecli.errors import UsageError
 from stylecli.images import WHITE, Pictures, enlarge, make_grid, shrink, visible_scale
 from stylecli.networks.bundle import Bundle
 from stylecli.networks.model import Generator
 from stylecli.progress import Progress, silent
-from stylecli.rendering import NoiseMode, Precision, render
-from stylecli.sampling import Psi, generate, map_latents, seed_labels
+from stylecli.rendering import PLAIN, Drawing, render
+from stylecli.sampling import draw_seeds, map_latents, seed_labels
 
+PAPER_DRAWING = Drawing(psi=0.7, psi_cutoff=8)
 PAPER_LODS = (0, 1, 2, 2, 3, 3)  # Figure 2: how often each column is halved
 
 
@@ -22,32 +23,17 @@ def draw_fakes(
     net: Bundle,
     seeds: Sequence[int],
     columns: int | None = None,
+    drawing: Drawing = PLAIN,
     *,
-    psi: Psi = 1.0,
-    psi_cutoff: int | None = None,
-    centre: Tensor | None = None,
-    label: int | None = None,
-    noise_mode: NoiseMode = "const",
-    noise_seed: int | None = None,
-    lod: float | None = None,
-    scale: int | None = None,
     padding: int = 0,
-    batch: int | None = None,
-    precision: Precision = "float32",
     progress: Progress = silent,
 ) -> Pictures:
-    """Draw the pictures of seeds in rows of ``columns`` (default: about square), [H, W, C].
-
-    The options are those of ``generate``; ``scale`` enlarges by whole pixels.
-    """
+    """Draw the pictures of seeds in rows of ``columns`` (default: about square), [H, W, C]."""
     pictures: list[Pictures] = []
-    for _, picture in generate(
-        net, seeds, psi, psi_cutoff=psi_cutoff, centre=centre, label=label, noise_mode=noise_mode,
-        noise_seed=noise_seed, lod=lod, batch=batch, precision=precision,
-    ):  # fmt: skip
+    for _, picture in draw_seeds(net, seeds, drawing):
         pictures.append(picture)
         progress(len(pictures), len(seeds))
-    return lay_out_fakes(pictures, columns, scale=scale, padding=padding)
+    return lay_out_fakes(pictures, columns, scale=drawing.scale, padding=padding)
 
 
 def lay_out_fakes(
@@ -78,23 +64,18 @@ def sheet_size(
 def draw_uncurated(
     G: Generator,
     seed: int = 5,
+    drawing: Drawing = PAPER_DRAWING,
     *,
     rows: int = 3,
     lods: Sequence[int] = PAPER_LODS,
     crop: tuple[int, int, int, int] | None = None,
-    psi: float = 0.7,
-    psi_cutoff: int | None = 8,
-    label: int | None = None,
-    scale: int | None = None,
-    batch: int | None = None,
-    precision: Precision = "float32",
     progress: Progress = silent,
 ) -> Pictures:
     """Draw the uncurated sheet of Figure 2: column i holds rows · 2^lod pictures, shrunk by 2^lod.
 
     All latents come in one stream from numpy's RandomState(seed), the noise of every picture from
     its place in it. ``crop`` (left, top, right, bottom) cuts every picture first, as Figure 11 does
-    with cars. Returns [rows · h, sum of w / 2^lod, C], enlarged by ``scale``; pictures are shrunk
+    with cars. Returns [rows · h, sum of w / 2^lod, C], enlarged by the scale; pictures are shrunk
     one by one, so memory is that of the sheet. Raises UsageError when a column would shrink to
     nothing.
     """
@@ -105,11 +86,10 @@ def draw_uncurated(
         raise UsageError(f"columns halved {max(lods)} times do not fit a {resolution} px network")
     total = sum(rows * 2**lod for lod in lods)
     z = torch.from_numpy(np.random.RandomState(seed).randn(total, G.config.z_dim)).float()
-    labels = seed_labels(G.config, range(total), label)
-    ws = map_latents(G, z, labels, psi=psi, psi_cutoff=psi_cutoff)
-    pictures = render(
-        G, ws, noise_mode="random", noise_seeds=range(total), batch=batch, precision=precision
-    )
+    labels = seed_labels(G.config, range(total), drawing.label)
+    ws = map_latents(G, z, labels, **drawing.truncation)
+    noisy = replace(drawing, noise_mode="random", noise_seed=None)
+    pictures = render(G, ws, noisy, noise_seeds=range(total))
     shape = (rows * height, sum(width >> lod for lod in lods), G.config.channels)
     sheet: Pictures = np.full(shape, WHITE, dtype=np.uint8)
     done, across = 0, 0
@@ -121,7 +101,7 @@ def draw_uncurated(
             done += 1
             progress(done, total)
         across += wide
-    return enlarge(sheet, scale or visible_scale(resolution))
+    return enlarge(sheet, drawing.scale or visible_scale(resolution))
 
 
 def square_columns(count: int) -> int:

@@ -16,7 +16,7 @@ from stylecli.latents.walks import Method, follow_path, path_positions
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.model import Generator
 from stylecli.progress import Progress, silent
-from stylecli.rendering import NoiseMode, Precision, render
+from stylecli.rendering import PLAIN, Drawing, render
 from stylecli.sampling import map_seeds, mix_ws
 from stylecli.styles import name_layers
 
@@ -110,43 +110,32 @@ def draw_mixing_sheet(
     rows: Faces,
     columns: Faces,
     layers: Layers,
+    drawing: Drawing = PLAIN,
     *,
-    psi: float = 1.0,
-    psi_cutoff: int | None = None,
-    label: int | None = None,
-    noise_mode: NoiseMode = "const",
-    noise_seed: int = 0,
-    lod: float | None = None,
-    scale: int | None = None,
     padding: int | None = None,
     names: bool = False,
-    batch: int | None = None,
-    precision: Precision = "float32",
     progress: Progress = silent,
 ) -> Pictures:
     """Draw every row's picture with the styles of ``layers`` taken from every column.
 
-    ``rows`` and ``columns`` are seeds, mapped with ``label`` and ``psi``, or Sources. ``layers`` is
+    ``rows`` and ``columns`` are seeds, mapped as ``drawing`` says, or Sources. ``layers`` is
     one list such as [0, 1, 2, 3] for the whole sheet, or one list per row as in Figure 3, where
     three rows copy coarse styles, two middle, one fine. The sheet has the columns' own pictures on
     top, the rows' at the left and a white corner; everything else about a cell (pose, identity, ...
-    or colours) is its row's. Every cell has the same noise. ``scale`` enlarges by whole pixels, by
-    default so that a cell can be looked at; ``names`` writes seeds and bands into margins.
-    Returns [H, W, C]. Raises UsageError where the network has no styles to mix.
+    or colours) is its row's. Every cell has the same noise. Without a scale cells are enlarged so
+    that they can be looked at; ``names`` writes seeds and bands into margins. Returns [H, W, C].
+    Raises UsageError where the network has no styles to mix.
     """
-    own = name_faces(G, rows, label=label, psi=psi, psi_cutoff=psi_cutoff)
-    others = name_faces(G, columns, label=label, psi=psi, psi_cutoff=psi_cutoff)
+    own, others = name_faces(G, rows, drawing), name_faces(G, columns, drawing)
     per_row = layers_per_row(layers, len(own))
     cells: list[Pictures] = []
     ws = list(mixed_styles(own, others, per_row))
-    pictures = render(
-        G, ws, noise_mode=noise_mode, noise_seeds=noise_seed, lod=lod, batch=batch,
-        precision=precision,
-    )  # fmt: skip
-    for picture in pictures:
+    for picture in render(G, ws, drawing):
         cells.append(picture)
         progress(len(cells), len(ws))
-    return lay_out(G, cells, own, others, per_row, scale=scale, padding=padding, names=names)
+    return lay_out(
+        G, cells, own, others, per_row, scale=drawing.scale, padding=padding, names=names
+    )
 
 
 def mixed_styles(rows: Sources, columns: Sources, layers: Sequence[list[int]]) -> Iterator[Tensor]:
@@ -183,14 +172,7 @@ def lay_out(
     )  # fmt: skip
 
 
-def name_faces(
-    G: Generator,
-    faces: Faces,
-    *,
-    label: int | None = None,
-    psi: float = 1.0,
-    psi_cutoff: int | None = None,
-) -> Sources:
+def name_faces(G: Generator, faces: Faces, drawing: Drawing = PLAIN) -> Sources:
     """Return the styles of seeds, named by their numbers; Sources as they are.
 
     Raises UsageError where the network has no styles to mix.
@@ -198,7 +180,7 @@ def name_faces(
     check_styles(G.config)
     if isinstance(faces, Sources):
         return faces
-    ws = map_seeds(G, faces, label=label, psi=psi, psi_cutoff=psi_cutoff)
+    ws = map_seeds(G, faces, label=drawing.label, **drawing.truncation)
     return Sources(ws, tuple(str(seed) for seed in faces))
 
 
@@ -236,16 +218,11 @@ def draw_mixing_walk(
     columns: Sources,
     layers: Sequence[list[int]],
     frames: int,
+    drawing: Drawing = PLAIN,
     *,
     mover: Mover = "columns",
     method: Method = "spline",
     loop: bool = True,
-    noise_mode: NoiseMode = "const",
-    noise_seed: int = 0,
-    lod: float | None = None,
-    scale: int | None = None,
-    batch: int | None = None,
-    precision: Precision = "float32",
 ) -> Iterator[Pictures]:
     """Return an iterator over the frames [H, W, C] of a mixing sheet with one side in motion.
 
@@ -265,9 +242,7 @@ def draw_mixing_walk(
     if len(moving) < 2:
         raise UsageError(f"one face has nowhere to move to: give two or more {mover}")
     positions = path_positions(len(moving), frames, loop=loop)
-    options = {"noise_mode": noise_mode, "noise_seeds": noise_seed, "lod": lod, "batch": batch,
-               "precision": precision}  # fmt: skip
-    tops = list(render(G, still.ws, **options))  # type: ignore[arg-type]
+    tops = list(render(G, still.ws, drawing))
 
     def styles() -> Iterator[Tensor]:
         for position in positions:
@@ -280,9 +255,9 @@ def draw_mixing_walk(
                 else:
                     yield mix_ws(here, face[None], layers[0])[0]
 
-    pictures = render(G, styles(), **options)  # type: ignore[arg-type]
+    pictures = render(G, styles(), drawing)
     across = len(still) + 1
-    return _frames(tops, pictures, across, _factor(G.config, across, scale))
+    return _frames(tops, pictures, across, _factor(G.config, across, drawing.scale))
 
 
 def mixing_walk_size(config: NetworkConfig, still: int, scale: int | None) -> tuple[int, int]:

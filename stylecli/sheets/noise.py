@@ -1,18 +1,18 @@
 """What noise does: stochastic detail and its layers, Figures 4 and 5 of the StyleGAN paper."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import repeat
 
 import numpy as np
-from torch import Tensor
 
 from stylecli.errors import UsageError
 from stylecli.images import Pictures, enlarge, visible_scale
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.model import Generator
 from stylecli.progress import Progress, silent
-from stylecli.rendering import Precision, render
-from stylecli.sampling import Psi, map_seeds
+from stylecli.rendering import PLAIN, Drawing, render
+from stylecli.sampling import map_seeds
 from stylecli.styles import style_bands
 
 PAPER_DRAWS = 100
@@ -25,35 +25,28 @@ CROP_LEFT, CROP_TOP, CROP_SIDE = 650 / 1024, 180 / 1024, 1 / 4
 def draw_noise_detail(
     G: Generator,
     seeds: Sequence[int],
+    drawing: Drawing = PLAIN,
     *,
     draws: int = PAPER_DRAWS,
-    psi: Psi = 1.0,
-    psi_cutoff: int | None = None,
-    label: int | None = None,
-    scale: int | None = None,
-    batch: int | None = None,
-    precision: Precision = "float32",
     progress: Progress = silent,
 ) -> Pictures:
     """Draw a row per seed: the picture, four zooms with other noise, the deviation over ``draws``.
 
     The first draw is shown whole; of the next four a quarter of the width is enlarged. The map is
     the standard deviation over all draws of the mean of the colours, in grey levels, times four.
-    Returns [seeds · R, 3 · R, C], enlarged by ``scale``. Raises UsageError for networks without
+    Returns [seeds · R, 3 · R, C], enlarged by the scale. Raises UsageError for networks without
     noise or with too few draws.
     """
     _check_noise(G.config)
     if draws < ZOOMS + 1:
         raise UsageError(f"{draws} draws of noise are too few: expected {ZOOMS + 1} or more")
+    noisy = replace(drawing, noise_mode="random", noise_seed=None)
     rows = []
-    all_ws = map_seeds(G, seeds, label=label, psi=psi, psi_cutoff=psi_cutoff)
+    all_ws = map_seeds(G, seeds, label=drawing.label, **drawing.truncation)
     for index, ws in enumerate(all_ws):
         first: list[Pictures] = []
         total = squares = np.zeros(())
-        pictures = render(
-            G, repeat(ws, draws), noise_mode="random", noise_seeds=range(draws), batch=batch,
-            precision=precision,
-        )  # fmt: skip
+        pictures = render(G, repeat(ws, draws), noisy, noise_seeds=range(draws))
         for draw, picture in enumerate(pictures):
             if draw <= ZOOMS:
                 first.append(picture)
@@ -63,35 +56,32 @@ def draw_noise_detail(
         deviation = np.sqrt(np.maximum(squares / draws - (total / draws) ** 2, 0))
         rows.append(_detail_row(first, deviation))
     sheet: Pictures = np.concatenate(rows)
-    return enlarge(sheet, scale or visible_scale(G.config.resolution))
+    return enlarge(sheet, drawing.scale or visible_scale(G.config.resolution))
 
 
 def draw_noise_layers(
     G: Generator,
     seeds: Sequence[int],
+    drawing: Drawing = PLAIN,
     *,
-    psi: Psi = 1.0,
-    psi_cutoff: int | None = None,
-    label: int | None = None,
-    scale: int | None = None,
-    batch: int | None = None,
-    precision: Precision = "float32",
     progress: Progress = silent,
 ) -> Pictures:
     """Draw a column per seed: noise in all | no layers above, in fine | coarse layers below.
 
     Every cell is split at half width, and the pictures of every second seed are mirrored. Noise is
-    the maps stored with the network. Returns [2 · R, seeds · R, C], enlarged by ``scale``. Raises
+    the maps stored with the network. Returns [2 · R, seeds · R, C], enlarged by the scale. Raises
     UsageError for networks without noise.
     """
     _check_noise(G.config)
-    ws = map_seeds(G, seeds, label=label, psi=psi, psi_cutoff=psi_cutoff)
+    ws = map_seeds(G, seeds, label=drawing.label, **drawing.truncation)
     kinds = noise_kinds(G.config)
     drawn: dict[str, list[Pictures]] = {}
     for number, (name, scales) in enumerate(kinds.items()):
-        drawn[name] = _draw_scaled(
-            G, ws, scales, batch, precision, progress, (number * len(ws), len(kinds) * len(ws))
-        )
+        scaled = replace(drawing, noise_scale=scales)
+        drawn[name] = []
+        for picture in render(G, ws, scaled):
+            drawn[name].append(picture)
+            progress(number * len(ws) + len(drawn[name]), len(kinds) * len(ws))
     half = G.config.resolution // 2
     columns = []
     for index in range(len(ws)):
@@ -103,7 +93,7 @@ def draw_noise_layers(
             cells.append(np.concatenate([pair[0][:, :half], pair[1][:, half:]], axis=1))
         columns.append(np.concatenate(cells))
     sheet: Pictures = np.concatenate(columns, axis=1)
-    return enlarge(sheet, scale or visible_scale(G.config.resolution))
+    return enlarge(sheet, drawing.scale or visible_scale(G.config.resolution))
 
 
 def noise_kinds(config: NetworkConfig) -> dict[str, list[float]]:
@@ -119,17 +109,6 @@ def noise_kinds(config: NetworkConfig) -> dict[str, list[float]]:
         "fine": [float(layer in fine) for layer in layers],
         "coarse": [float(layer not in fine) for layer in layers],
     }
-
-
-def _draw_scaled(
-    G: Generator, ws: Tensor, scales: list[float], batch: int | None, precision: Precision,
-    progress: Progress, done: tuple[int, int],
-) -> list[Pictures]:  # fmt: skip
-    pictures: list[Pictures] = []
-    for picture in render(G, ws, noise_scale=scales, batch=batch, precision=precision):
-        pictures.append(picture)
-        progress(done[0] + len(pictures), done[1])
-    return pictures
 
 
 def _detail_row(pictures: Sequence[Pictures], deviation: np.ndarray) -> Pictures:

@@ -9,7 +9,7 @@ every layer's style swapped alone.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,8 +19,8 @@ from stylecli.images import Pictures, make_grid, shrink, visible_scale
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.model import Generator
 from stylecli.progress import Progress, silent
-from stylecli.rendering import NoiseMode, Precision, render
-from stylecli.sampling import Psi, map_seeds, mix_ws
+from stylecli.rendering import PLAIN, Drawing, render
+from stylecli.sampling import map_seeds, mix_ws
 from stylecli.seeds import parse_seeds
 from stylecli.sheets.fakes import draw_uncurated
 from stylecli.sheets.mixing import add_margins, draw_mixing_sheet
@@ -30,7 +30,6 @@ from stylecli.styles import style_bands
 PAPER_PSIS = (1.0, 0.7, 0.5, 0.0, -0.5, -1.0)
 LARGEST_CELL = 256  # pixels: 18 layers of 1024 px would make a sheet nobody can open
 Settings = Mapping[str, Any]  # of one figure: seeds as text, psi, psi_cutoff, label
-Drawing = Mapping[str, Any]  # what changes no picture: batch, and precision
 
 PAPER_RESOLUTION = 256  # from here on the published columns fit
 CARS_CROP = (0, 1 / 8, 1, 7 / 8)  # Figure 11 cuts off the bars above and below its cars
@@ -41,29 +40,26 @@ def draw_truncation_sweep(
     G: Generator,
     seeds: Sequence[int],
     psis: Sequence[float] = PAPER_PSIS,
+    drawing: Drawing = PLAIN,
     *,
-    psi_cutoff: int | None = None,
-    label: int | None = None,
-    noise_mode: NoiseMode = "const",
-    lod: float | None = None,
-    scale: int | None = None,
     padding: int | None = None,
-    batch: int | None = None,
-    precision: Precision = "float32",
     progress: Progress = silent,
 ) -> Pictures:
     """Draw one row per seed, one column per psi: from the full face over the average to its anti.
 
     psi 0 is the average face, the same in every row; negative psi is the opposite of the seed's.
-    Acts on all layers, as in the paper, unless ``psi_cutoff`` says how many. Returns [H, W, C].
+    Acts on all layers, as in the paper, unless ``drawing`` has a cutoff. Returns [H, W, C].
     """
-    columns = [map_seeds(G, seeds, label=label, psi=psi, psi_cutoff=psi_cutoff) for psi in psis]
+    columns = [
+        map_seeds(G, seeds, label=drawing.label, **replace(drawing, psi=psi).truncation)
+        for psi in psis
+    ]
     ws = torch.stack(columns, dim=1).flatten(0, 1)  # [seeds * psis, num_ws, w_dim]
     cells: list[Pictures] = []
-    for picture in render(G, ws, noise_mode=noise_mode, lod=lod, batch=batch, precision=precision):
+    for picture in render(G, ws, drawing):
         cells.append(picture)
         progress(len(cells), len(ws))
-    scale = scale or visible_scale(G.config.resolution)
+    scale = drawing.scale or visible_scale(G.config.resolution)
     gap = padding if padding is not None else max(1, G.config.resolution * scale // 64)
     return make_grid(cells, len(psis), padding=gap, scale=scale)
 
@@ -72,13 +68,8 @@ def draw_layer_styles(
     G: Generator,
     seeds: Sequence[int],
     sources: Sequence[int],
+    drawing: Drawing = PLAIN,
     *,
-    psi: Psi = 1.0,
-    psi_cutoff: int | None = None,
-    label: int | None = None,
-    scale: int | None = None,
-    batch: int | None = None,
-    precision: Precision = "float32",
     progress: Progress = silent,
 ) -> Pictures:
     """Draw a row per pair of seeds: the face, its source, and the face with one style replaced.
@@ -97,8 +88,8 @@ def draw_layer_styles(
         raise UsageError(
             f"{len(seeds)} seeds need as many sources, not {len(sources)}: each row swaps with one"
         )
-    own = map_seeds(G, seeds, label=label, psi=psi, psi_cutoff=psi_cutoff)
-    others = map_seeds(G, sources, label=label, psi=psi, psi_cutoff=psi_cutoff)
+    own = map_seeds(G, seeds, label=drawing.label, **drawing.truncation)
+    others = map_seeds(G, sources, label=drawing.label, **drawing.truncation)
     layers = range(config.num_ws)
     ws = [
         row
@@ -111,10 +102,10 @@ def draw_layer_styles(
     ]
     side = min(config.resolution, LARGEST_CELL)
     cells: list[Pictures] = []
-    for picture in render(G, ws, batch=batch, precision=precision):
+    for picture in render(G, ws, drawing):
         cells.append(shrink(picture, side, side))
         progress(len(cells), len(ws))
-    scale = scale or visible_scale(side)
+    scale = drawing.scale or visible_scale(side)
     gap = max(1, side * scale // 64)
     sheet = make_grid(cells, len(layers) + 2, padding=gap, scale=scale)
     side *= scale
@@ -197,7 +188,7 @@ def figure_settings(
 def draw_figure(
     figure: Figure, G: Generator, settings: Settings, drawing: Drawing, progress: Progress
 ) -> Pictures:
-    """Draw a figure [H, W, C] with settings from figure_settings; ``drawing``: batch, precision.
+    """Draw a figure [H, W, C] with settings from figure_settings, which come before ``drawing``.
 
     Raises UsageError where the network lacks what the figure shows.
     """
@@ -226,12 +217,10 @@ def mixing_layers(rows: int, resolution: int) -> list[list[int]]:
     return [bands[kinds[(2 * row + 1) * len(kinds) // (2 * rows)]] for row in range(rows)]
 
 
-def _truncation(settings: Settings) -> dict[str, Any]:
-    return {
-        "psi": settings["psi"],
-        "psi_cutoff": settings["psi_cutoff"] or None,
-        "label": settings["label"],
-    }
+def _as_set(drawing: Drawing, settings: Settings) -> Drawing:
+    """Return how to draw with a figure's truncation and class."""
+    psi, cutoff = settings["psi"], settings["psi_cutoff"] or None
+    return replace(drawing, psi=psi, psi_cutoff=cutoff, label=settings["label"])
 
 
 def _uncurated(
@@ -244,8 +233,8 @@ def _uncurated(
             left, top, right, bottom = (round(edge * side) for edge in crop)
             box = (left, top, right, bottom)
         return draw_uncurated(
-            G, settings["seed"], rows=rows, lods=shrinking_columns(lods, side), crop=box,
-            **_truncation(settings), **drawing, progress=progress,
+            G, settings["seed"], _as_set(drawing, settings), rows=rows,
+            lods=shrinking_columns(lods, side), crop=box, progress=progress,
         )  # fmt: skip
 
     return draw
@@ -255,31 +244,30 @@ def _mixing(G: Generator, settings: Settings, drawing: Drawing, progress: Progre
     rows = parse_seeds(settings["row_seeds"])
     columns = parse_seeds(settings["col_seeds"])
     layers = mixing_layers(len(rows), G.config.resolution)
-    return draw_mixing_sheet(
-        G, rows, columns, layers, padding=0, **_truncation(settings), **drawing, progress=progress
-    )
+    how = _as_set(drawing, settings)
+    return draw_mixing_sheet(G, rows, columns, layers, how, padding=0, progress=progress)
 
 
 def _noise_detail(
     G: Generator, settings: Settings, drawing: Drawing, progress: Progress
 ) -> Pictures:
     seeds = parse_seeds(settings["seeds"])
-    return draw_noise_detail(G, seeds, **_truncation(settings), **drawing, progress=progress)
+    return draw_noise_detail(G, seeds, _as_set(drawing, settings), progress=progress)
 
 
 def _noise_layers(
     G: Generator, settings: Settings, drawing: Drawing, progress: Progress
 ) -> Pictures:
     seeds = parse_seeds(settings["seeds"])
-    return draw_noise_layers(G, seeds, **_truncation(settings), **drawing, progress=progress)
+    return draw_noise_layers(G, seeds, _as_set(drawing, settings), progress=progress)
 
 
 def _truncation_sweep(
     G: Generator, settings: Settings, drawing: Drawing, progress: Progress
 ) -> Pictures:
     return draw_truncation_sweep(
-        G, parse_seeds(settings["seeds"]), PAPER_PSIS, label=settings["label"], padding=0,
-        **drawing, progress=progress,
+        G, parse_seeds(settings["seeds"]), PAPER_PSIS, replace(drawing, label=settings["label"]),
+        padding=0, progress=progress,
     )  # fmt: skip
 
 
@@ -288,7 +276,7 @@ def _layer_styles(
 ) -> Pictures:
     return draw_layer_styles(
         G, parse_seeds(settings["row_seeds"]), parse_seeds(settings["col_seeds"]),
-        **_truncation(settings), **drawing, progress=progress,
+        _as_set(drawing, settings), progress=progress,
     )  # fmt: skip
 
 

@@ -9,8 +9,7 @@ from stylecli.images import Pictures, make_grid, visible_scale
 from stylecli.latents.walks import USUAL, Motion, Route, moving_noise, walk_ws
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.model import Generator
-from stylecli.rendering import NoiseMode, Precision, render
-from stylecli.sampling import Psi
+from stylecli.rendering import PLAIN, Drawing, render
 
 SCREEN = 512  # a video of small pictures is enlarged to about this many pixels
 
@@ -20,20 +19,12 @@ def draw_walk(
     keys: Sequence[int] | Tensor,
     frames: int,
     route: Route = USUAL,
+    drawing: Drawing = PLAIN,
     *,
     grid: tuple[int, int] = (1, 1),
     labels: Sequence[int] | None = None,
-    psi: Psi = 1.0,
-    psi_cutoff: int | None = None,
-    centre: Tensor | None = None,
-    noise_mode: NoiseMode = "const",
-    noise_seed: int = 0,
     noise_motion: Motion = "still",
     noise_draws: int = 4,
-    lod: float | None = None,
-    scale: int | None = None,
-    batch: int | None = None,
-    precision: Precision = "float32",
     start: int = 0,
 ) -> Iterator[Pictures]:
     """Return an iterator over the frames [H, W, C] of a walk through seeds or saved styles.
@@ -54,8 +45,7 @@ def draw_walk(
     walks = [
         walk_ws(
             G, keys[cell * share : (cell + 1) * share], frames, route,
-            labels=_own_labels(labels, cell, share, cells), psi=psi, psi_cutoff=psi_cutoff,
-            centre=centre, start=start,
+            labels=_own_labels(labels, cell, share, cells), **drawing.truncation, start=start,
         )
         for cell in range(cells)
     ]  # fmt: skip
@@ -63,15 +53,12 @@ def draw_walk(
     noise = None
     if noise_motion != "still":
         moving = moving_noise(
-            G, noise_seed, frames, motion=noise_motion, draws=noise_draws, loop=route.loop,
-            start=start,
+            G, drawing.noise_seed or 0, frames, motion=noise_motion, draws=noise_draws,
+            loop=route.loop, start=start,
         )  # fmt: skip
         noise = (maps for maps in moving for _ in range(cells))
-    pictures = render(
-        G, ws, noise_mode=noise_mode, noise_seeds=noise_seed, noise=noise, lod=lod, batch=batch,
-        precision=precision,
-    )  # fmt: skip
-    return _moments(pictures, cells, columns, _factor(G.config, grid, scale))
+    pictures = render(G, ws, drawing, noise=noise)
+    return _moments(pictures, cells, columns, _factor(G.config, grid, drawing.scale))
 
 
 def walk_size(config: NetworkConfig, grid: tuple[int, int], scale: int | None) -> tuple[int, int]:

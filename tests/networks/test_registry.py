@@ -23,6 +23,7 @@ from stylecli.networks import model, registry
 from stylecli.networks.bundle import Bundle, new_network
 from stylecli.networks.config import NetworkConfig, Preset
 from stylecli.networks.registry import Family, config_from_dict, list_presets, make_config
+from stylecli.rendering import Drawing
 from stylecli.sampling import check_truncation
 from stylecli.sheets.mixing import draw_mixing_sheet
 from stylecli.training.plan_description import describe_plan
@@ -179,7 +180,9 @@ def test_only_what_has_a_w_is_mixed_and_truncated() -> None:
         check_truncation(plain.config, 0.7)
     assert plain.generator.mapping(torch.zeros(2, 6)).shape == (2, 1, 6)
     assert styled.generator.mapping(torch.zeros(2, 6)).shape == (2, 3, 5)
-    sheet = draw_mixing_sheet(styled.generator, [0], [1], [0], psi=0.5, scale=1, padding=0)
+    sheet = draw_mixing_sheet(
+        styled.generator, [0], [1], [0], drawing=Drawing(psi=0.5, scale=1), padding=0
+    )
     assert sheet.shape == (32, 32, 3)
 
 

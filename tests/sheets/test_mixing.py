@@ -9,6 +9,7 @@ import torch
 import stylecli
 from stylecli.errors import UsageError
 from stylecli.images import Pictures
+from stylecli.rendering import Drawing
 from stylecli.sheets.mixing import (
     Sources,
     add_margins,
@@ -19,7 +20,7 @@ from stylecli.sheets.mixing import (
 )
 
 COARSE, FINE = [0, 1, 2, 3], [4, 5]
-BARE: dict[str, Any] = {"scale": 1, "padding": 0}
+BARE: dict[str, Any] = {"drawing": Drawing(scale=1), "padding": 0}
 LAYERS = {"none": [], "all": [0, 1, 2, 3, 4, 5]}
 
 
@@ -42,11 +43,16 @@ def test_rows_of_one_sheet_copy_different_styles(tiny_network: Any) -> None:
 
 def test_saved_styles_are_mixed_as_they_are(tiny_network: Any) -> None:
     G = tiny_network.G_ema
-    rows, columns = name_faces(G, [1, 2], psi=0.5), name_faces(G, [3], psi=0.5)
+    rows, columns = (name_faces(G, seeds, Drawing(psi=0.5)) for seeds in ([1, 2], [3]))
 
-    sheet = draw_mixing_sheet(G, rows, columns, COARSE, psi=0.1, **BARE)
+    sheet = draw_mixing_sheet(
+        G, rows, columns, COARSE, drawing=Drawing(psi=0.1, scale=1), padding=0
+    )
 
-    np.testing.assert_array_equal(sheet, draw_mixing_sheet(G, [1, 2], [3], COARSE, psi=0.5, **BARE))
+    np.testing.assert_array_equal(
+        sheet,
+        draw_mixing_sheet(G, [1, 2], [3], COARSE, drawing=Drawing(psi=0.5, scale=1), padding=0),
+    )
 
 
 def test_lists_of_layers_must_be_one_per_row(tiny_network: Any) -> None:
@@ -85,7 +91,9 @@ def test_long_names_stay_within_the_page(channels: int, side: int) -> None:
 
 def _moving(G: Any, mover: Any, frames: int = 6) -> Pictures:
     rows, columns = name_faces(G, [1, 2]), name_faces(G, [3, 4, 5])
-    walk = draw_mixing_walk(G, rows, columns, [COARSE] * 2, frames, mover=mover, scale=1)
+    walk = draw_mixing_walk(
+        G, rows, columns, [COARSE] * 2, frames, drawing=Drawing(scale=1), mover=mover
+    )
     return np.stack(list(walk))
 
 
@@ -142,7 +150,9 @@ def _picture(network: Any, seed: int, **options: Any) -> Pictures:
 
 
 def test_mixing_sheet_shows_its_sources(tiny_network: Any) -> None:
-    sheet = draw_mixing_sheet(tiny_network.G_ema, [1, 2], [3, 4, 5], COARSE, scale=1, padding=0)
+    sheet = draw_mixing_sheet(
+        tiny_network.G_ema, [1, 2], [3, 4, 5], COARSE, drawing=Drawing(scale=1), padding=0
+    )
 
     cells = _cells(sheet, 4)
     assert cells.shape[:2] == (3, 4) and (cells[0, 0] == 255).all()
@@ -155,7 +165,9 @@ def test_mixing_sheet_shows_its_sources(tiny_network: Any) -> None:
 def test_mixing_nothing_or_everything_gives_a_source(
     tiny_network: Any, styles: str, source: tuple[int, int]
 ) -> None:
-    sheet = draw_mixing_sheet(tiny_network.G_ema, [1], [2], LAYERS[styles], scale=1, padding=0)
+    sheet = draw_mixing_sheet(
+        tiny_network.G_ema, [1], [2], LAYERS[styles], drawing=Drawing(scale=1), padding=0
+    )
 
     cells = _cells(sheet, 2)
     np.testing.assert_array_equal(cells[1, 1], cells[source])

@@ -10,6 +10,7 @@ import stylecli
 from stylecli.errors import UsageError
 from stylecli.images import Pictures
 from stylecli.networks.registry import make_config
+from stylecli.rendering import Drawing
 from stylecli.sheets.noise import draw_noise_detail, draw_noise_layers, noise_kinds
 
 
@@ -18,7 +19,7 @@ def _picture(network: Any, seed: int, **options: Any) -> Pictures:
 
 
 def test_detail_shows_a_picture_four_zooms_and_a_map(tiny_network: Any) -> None:
-    sheet = draw_noise_detail(tiny_network.G_ema, [3, 4], draws=6, scale=1)
+    sheet = draw_noise_detail(tiny_network.G_ema, [3, 4], drawing=Drawing(scale=1), draws=6)
 
     assert sheet.shape == (32, 48, 3)
     draws = [_picture(tiny_network, 4, noise_mode="random", noise_seed=n) for n in range(6)]
@@ -39,13 +40,13 @@ def test_where_noise_has_no_strength_the_map_is_black(tiny_network: Any) -> None
         for layer in tiny_network.G_ema.synthesis.layers:
             layer.noise_strength.zero_()
 
-    sheet = draw_noise_detail(tiny_network.G_ema, [3], draws=5, scale=1)
+    sheet = draw_noise_detail(tiny_network.G_ema, [3], drawing=Drawing(scale=1), draws=5)
 
     assert sheet[:, 32:].max() == 0
 
 
 def test_layers_figure_is_put_together_of_halves(tiny_network: Any) -> None:
-    sheet = draw_noise_layers(tiny_network.G_ema, [3, 4], scale=1)
+    sheet = draw_noise_layers(tiny_network.G_ema, [3, 4], drawing=Drawing(scale=1))
 
     assert sheet.shape == (32, 32, 3)
     kinds = noise_kinds(tiny_network.config)

@@ -11,7 +11,7 @@ from stylecli.errors import UsageError
 from stylecli.images import Pictures
 from stylecli.networks.registry import make_config
 from stylecli.progress import silent
-from stylecli.rendering import render
+from stylecli.rendering import Drawing, render
 from stylecli.sampling import map_latents, map_seeds, mix_ws
 from stylecli.sheets.paper import (
     FIGURES,
@@ -28,7 +28,7 @@ from stylecli.sheets.paper import (
 def _draw(network: Any, key: str, **overrides: Any) -> np.ndarray:
     (figure,) = find_figures([key])
     settings = figure_settings(figure, network.config, overrides)
-    return draw_figure(figure, network.generator, settings, {"batch": 8}, silent)
+    return draw_figure(figure, network.generator, settings, Drawing(batch=8), silent)
 
 
 def _slim(resolution: int) -> Any:
@@ -86,7 +86,9 @@ def test_uncurated_latents_are_one_stream(tiny_network: Any) -> None:
 
     z = np.random.RandomState(5).randn(3, 8).astype(np.float32)
     ws = map_latents(tiny_network.G_ema, torch.from_numpy(z))
-    pictures = render(tiny_network.G_ema, ws, noise_mode="random", noise_seeds=range(3))
+    pictures = render(
+        tiny_network.G_ema, ws, drawing=Drawing(noise_mode="random"), noise_seeds=range(3)
+    )
     for row, picture in enumerate(pictures):
         np.testing.assert_array_equal(sheet[row * 128 : row * 128 + 128 : 8, :128:8], picture)
 
@@ -124,7 +126,7 @@ def test_networks_that_lack_what_a_figure_shows_are_refused(
 def test_single_layers_are_swapped_one_by_one(tiny_network: Any) -> None:
     G = tiny_network.G_ema
 
-    sheet = draw_layer_styles(G, [1], [2], scale=1)
+    sheet = draw_layer_styles(G, [1], [2], drawing=Drawing(scale=1))
 
     face, source = map_seeds(G, [1, 2]).split(1)
     ws = torch.cat([face, source, *(mix_ws(face, source, [layer]) for layer in range(6))])
@@ -146,7 +148,9 @@ def _picture(network: Any, seed: int, **options: Any) -> Pictures:
 
 
 def test_truncation_sweep_meets_at_the_average(tiny_network: Any) -> None:
-    sheet = draw_truncation_sweep(tiny_network.G_ema, [1, 2], (1.0, 0.0), scale=1, padding=0)
+    sheet = draw_truncation_sweep(
+        tiny_network.G_ema, [1, 2], (1.0, 0.0), drawing=Drawing(scale=1), padding=0
+    )
 
     cells = _cells(sheet, 2)
     np.testing.assert_array_equal(cells[0, 1], cells[1, 1])

@@ -10,11 +10,13 @@ import stylecli
 from stylecli.errors import UsageError
 from stylecli.images import Pictures
 from stylecli.latents.walks import Route
+from stylecli.rendering import Drawing
 from stylecli.sheets.walking import draw_walk, walk_size
 
 
 def _frames(G: Any, *arguments: Any, **options: Any) -> Pictures:
-    return np.stack(list(draw_walk(G, *arguments, scale=1, **options)))
+    how = {name: options.pop(name) for name in {*options} & {*Drawing.__dataclass_fields__}}
+    return np.stack(list(draw_walk(G, *arguments, drawing=Drawing(scale=1, **how), **options)))
 
 
 def _picture(network: Any, seed: int, **options: Any) -> Pictures:
@@ -110,6 +112,8 @@ def test_the_size_of_frames_is_known_before_anything_is_drawn(
 ) -> None:
     G = tiny_network.G_ema
 
-    frame = next(iter(draw_walk(G, [1, 2, 3, 4, 5, 6], 4, grid=(3, 2), scale=scale)))
+    frame = next(
+        iter(draw_walk(G, [1, 2, 3, 4, 5, 6], 4, drawing=Drawing(scale=scale), grid=(3, 2)))
+    )
 
     assert walk_size(G.config, (3, 2), scale) == frame.shape[:2]
