@@ -1,9 +1,15 @@
-"""Options that mean one thing everywhere, spelled once."""
+"""Options that mean one thing everywhere, spelled once; options made of declared settings."""
 
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_args
 
 import typer
+
+from stylecli.networks.registry import FAMILIES
+from stylecli.settings import HEADINGS, Setting, asked_for, settings_of
 
 NetworkOption = Annotated[
     Path | None,
@@ -30,3 +36,98 @@ SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of everythi
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite what exists.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No notes, no progress.")]
+
+
+def network_settings() -> list[Setting]:
+    """Return the settings of networks that are options, of all families, each name once."""
+    found: dict[str, Setting] = {}
+    for family in FAMILIES.values():
+        for name, item in settings_of(family.config).items():
+            found.setdefault(name, item)
+    return _options(found.values())
+
+
+def settings_for(config: type) -> list[Setting]:
+    """Return the settings of a dataclass that are options."""
+    return _options(settings_of(config).values())
+
+
+def _options(declared: Iterable[Setting]) -> list[Setting]:
+    return [item for item in declared if item.flag and not item.common]
+
+
+def takes_settings(**groups: list[Setting]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command an option for every setting; it gets the values of a group by its keyword.
+
+    Its own options stand in the order of their headings, and settings before them or where they
+    are declared to. A group is a mapping of what was asked for, by the names of the settings.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = [
+            parameter
+            for name, parameter in inspect.signature(command).parameters.items()
+            if name not in groups
+        ]
+        order: dict[str, list[inspect.Parameter]] = {heading: [] for heading in (*HEADINGS, "")}
+        for parameter in own:
+            order[_heading(parameter)].append(parameter)
+        for declared in groups.values():
+            _place(order, declared, {parameter.name for parameter in own})
+        parameters = [
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for placed in order.values()
+            for parameter in placed
+        ]
+
+        @functools.wraps(command)
+        def run(**options: Any) -> None:
+            given = {name: asked_for(options, declared) for name, declared in groups.items()}
+            command(**{item.name: options[item.name] for item in own}, **given)
+
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {item.name: item.annotation for item in parameters}
+        return run
+
+    return decorate
+
+
+def _heading(parameter: inspect.Parameter) -> str:
+    """Return the heading that an option of a command's own stands under."""
+    heading: str | None = None
+    for info in get_args(parameter.annotation)[1:]:
+        heading = getattr(info, "rich_help_panel", None)
+    return heading or ""
+
+
+def _place(
+    order: Mapping[str, list[inspect.Parameter]], declared: Iterable[Setting], own: set[str]
+) -> None:
+    """Put the options of a dataclass under their headings."""
+    before: dict[str, str] = {}  # by heading: the last of this dataclass
+    for item in declared:
+        placed = order[item.heading]
+        names = [parameter.name for parameter in placed]
+        after = item.after or before.get(item.heading, "")
+        if after in names:
+            place = names.index(after) + 1
+        else:
+            settings = [at for at, other in enumerate(placed) if other.name not in own]
+            place = settings[-1] + 1 if settings else 0
+        placed.insert(place, _parameter(item))
+        before[item.heading] = item.name
+
+
+def _parameter(item: Setting) -> inspect.Parameter:
+    """Return the parameter that typer makes an option of."""
+    kinds = [kind for kind in get_args(item.kind) or (item.kind,) if kind is not type(None)]
+    typed: Any = str if item.read is not None else kinds[0]
+    default = item.default if item.fixed else None  # else a preset decides
+    info = typer.Option(item.flag, help=item.help, rich_help_panel=item.heading, min=item.least)
+    typed = typed if default is not None else typed | None
+    return inspect.Parameter(
+        item.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[typed, info],
+    )

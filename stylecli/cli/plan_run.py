@@ -1,6 +1,7 @@
 """``stylecli plan``: what a training run will cost on this machine, measured."""
 
 import tempfile
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,17 +9,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stylecli.cli import training_options as options
-from stylecli.cli.options import DeviceOption, JsonOption, QuietOption
+from stylecli.cli.options import (
+    DeviceOption,
+    JsonOption,
+    QuietOption,
+    network_settings,
+    settings_for,
+    takes_settings,
+)
 from stylecli.cli.output import Output, format_seconds
 from stylecli.cli.training_ranks import count_ranks
 from stylecli.errors import Interrupted, UsageError
+from stylecli.settings import PICTURES, Setting
+from stylecli.training.config import TrainingConfig
+from stylecli.training.session import Session
 from stylecli.workspace import find_dataset
 
 if TYPE_CHECKING:
     from stylecli.progress import Progress
     from stylecli.training.calibration import LargestBatch, StageBudget
     from stylecli.training.run_folder import RunSettings
-    from stylecli.training.session import Session
 
 DatasetArgument = Annotated[
     Path | None,
@@ -29,38 +39,34 @@ ResolutionOption = Annotated[
     typer.Option(
         "--resolution",
         help="Pixels on a side, instead of a dataset.",
-        rich_help_panel=options.PICTURES,
+        rich_help_panel=PICTURES,
     ),
 ]
 
 
+def _costly(declared: Iterable[Setting]) -> list[Setting]:
+    return [item for item in declared if item.costs]
+
+
+@takes_settings(
+    training=_costly(settings_for(TrainingConfig)),
+    network=_costly(network_settings()),
+    session=_costly(settings_for(Session)),
+)
 def command(
     data: DatasetArgument = None,
     config: options.ConfigOption = "f",
-    fmap_base: options.FmapBaseOption = None,
-    fmap_max: options.FmapMaxOption = None,
-    z_dim: options.ZDimOption = None,
-    w_dim: options.WDimOption = None,
-    mapping_layers: options.MappingLayersOption = None,
     preset: options.PresetOption = None,
-    kimg: options.KimgOption = None,
-    initial_resolution: options.InitialResolutionOption = None,
-    hold_kimg: options.HoldKimgOption = None,
-    fade_kimg: options.FadeKimgOption = None,
-    batch: options.BatchOption = None,
-    loss: options.LossOption = None,
-    r1: options.R1Option = None,
-    r1_interval: options.R1IntervalOption = None,
-    share_fakes: options.ShareFakesOption = None,
     resolution: ResolutionOption = None,
     ranks: options.RanksOption = None,
     gpus: options.GpusOption = None,
-    batch_gpu: options.BatchGpuOption = None,
-    precision: options.PrecisionOption = None,
-    tf32: options.Tf32Option = False,
     device: DeviceOption = "auto",
     json: JsonOption = False,
     quiet: QuietOption = False,
+    *,
+    network: dict[str, Any],
+    training: dict[str, Any],
+    session: dict[str, Any],
 ) -> None:
     """Measure what training will cost: time, memory, the largest batch.
 
@@ -70,22 +76,15 @@ def command(
     nothing.
     """
     output = Output(json=json, quiet=quiet)
-    from stylecli.training.session import Session
-
-    session = Session(batch_gpu=batch_gpu, tf32=tf32)
+    driving = Session(**session)
     settings = _settings(
-        data, resolution, output,
-        config=config, preset=preset, device=device, batch=batch, batch_gpu=batch_gpu,
-        ranks=count_ranks(ranks, gpus, device),
-        network={"fmap_base": fmap_base, "fmap_max": fmap_max, "z_dim": z_dim, "w_dim": w_dim,
-                 "mapping_layers": mapping_layers},
-        training={"total_kimg": kimg, "initial_resolution": initial_resolution,
-                  "hold_kimg": hold_kimg, "fade_kimg": fade_kimg, "loss": loss, "r1_method": r1,
-                  "r1_interval": r1_interval, "share_fakes": share_fakes, "precision": precision},
+        data, resolution, output, config=config, preset=preset, device=device,
+        batch_gpu=driving.batch_gpu, ranks=count_ranks(ranks, gpus, device),
+        network=network, training=training,
     )  # fmt: skip
     try:
         with output.progress("measuring", "stages") as report:
-            budgets, kind, largest = _measure(settings, session, report)
+            budgets, kind, largest = _measure(settings, driving, report)
     except KeyboardInterrupt:
         raise Interrupted("stopped measuring; the same command measures anew") from None
     _print(settings, budgets, kind, largest, output)
@@ -99,7 +98,6 @@ def _settings(
     config: str,
     preset: str | None,
     device: str,
-    batch: str | None,
     batch_gpu: int | None,
     ranks: int | None,
     network: dict[str, Any],
@@ -111,7 +109,6 @@ def _settings(
     from stylecli.hardware import resolve_device
     from stylecli.training.presets import plan_training
     from stylecli.training.run_folder import RunSettings
-    from stylecli.training.schedule import parse_by_resolution
     from stylecli.training.starting import check_batches, check_precision
 
     channels, pictures = 3, None
@@ -140,9 +137,8 @@ def _settings(
         cpus=os.cpu_count() or 1,
         ranks=ranks,
         pictures=pictures,
-        batch=parse_by_resolution(batch, "--batch", whole=True) if batch else None,
-        network={key: value for key, value in network.items() if value is not None},
-        training={key: value for key, value in training.items() if value is not None},
+        network=network,
+        training=training,
     )
     settings = RunSettings(plan.network, plan.training, Path(), "", plan.ranks, name)
     check_batches(settings, batch_gpu)
@@ -151,7 +147,7 @@ def _settings(
 
 
 def _measure(
-    settings: "RunSettings", session: "Session", report: "Progress"
+    settings: "RunSettings", session: Session, report: "Progress"
 ) -> tuple[list["StageBudget"], str, "LargestBatch | None"]:
     """Return what every stage takes, what memory was measured, and the largest batch."""
     import torch

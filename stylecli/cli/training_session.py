@@ -84,20 +84,17 @@ def make_settings(
     preset: str | None,
     device: str,
     ranks: int | None,
-    batch: str | None,
-    lr: str | None,
     labels: bool | None,
     *,
     network: dict[str, Any],
     training: dict[str, Any],
     batch_gpu: int | None = None,
 ) -> tuple["RunSettings", "TrainingPlan"]:
-    """Return the settings of a run, and the plan they come from; None means not given."""
+    """Return the settings of a run, and the plan they come from."""
     import os
 
     from stylecli.hardware import resolve_device
     from stylecli.training.run_folder import RunSettings
-    from stylecli.training.schedule import parse_by_resolution
     from stylecli.training.starting import check_batches, check_precision, frozen_in
 
     chosen = resolve_device(device)
@@ -115,10 +112,8 @@ def make_settings(
         device=name,
         cpus=os.cpu_count() or 1,
         ranks=ranks,
-        batch=parse_by_resolution(batch, "--batch", whole=True) if batch else None,
-        lr=parse_by_resolution(lr, "--lr") if lr else None,
-        network={key: value for key, value in network.items() if value is not None},
-        training={key: value for key, value in training.items() if value is not None},
+        network=network,
+        training=training,
     )
     settings = RunSettings(
         plan.network, plan.training, dataset.path, dataset.digest, plan.ranks, name, origin

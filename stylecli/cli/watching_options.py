@@ -5,16 +5,8 @@ from typing import Annotated
 
 import typer
 
-from stylecli.cli.training_options import WATCHING
+from stylecli.settings import WATCHING
 
-WatchOption = Annotated[
-    str,
-    typer.Option(
-        "--watch",
-        help="When a run goes wrong: warn, stop, rollback to the best or newest checkpoint, off.",
-        rich_help_panel=WATCHING,
-    ),
-]
 MetricsOption = Annotated[
     str | None,
     typer.Option(
@@ -39,20 +31,5 @@ ClassifiersOption = Annotated[
         help="For --metrics ls: a file of classifiers, or the folder of the official ones. "
         "Default: the dataset's in the cache.",
         rich_help_panel=WATCHING,
-    ),
-]
-MetricsEveryOption = Annotated[
-    int | None,
-    typer.Option(
-        "--metrics-every",
-        min=1,
-        help="Measure the first snapshot of every so many ticks. Default: each snapshot.",
-        rich_help_panel=WATCHING,
-    ),
-]
-TensorboardOption = Annotated[
-    bool,
-    typer.Option(
-        "--tensorboard", help="Write event files for TensorBoard too.", rich_help_panel=WATCHING
     ),
 ]

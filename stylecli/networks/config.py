@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, NamedTuple, Self, get_args
 
 from stylecli.errors import UsageError
+from stylecli.settings import NETWORK, setting
 
 MAX_RESOLUTION = 1024
 _MAX_VALUE = 1e9  # no size, weight or rate comes near
@@ -32,11 +33,19 @@ class NetworkConfig:
     presets: ClassVar[Mapping[str, Preset]]  # the words of --config and new_network
 
     preset: str = ""  # the name this configuration was made from
-    resolution: int = 1024  # pixels on a side, a power of two from 4 to 1024
-    channels: int = 3  # 1 grey, 3 RGB, 4 RGBA
-    label_dim: int = 0  # classes, 0 = unconditional
-    z_dim: int = 512  # size of the input latent
-    w_dim: int = 512  # size of the intermediate latent
+    # Pixels on a side, a power of two from 4 to 1024.
+    resolution: int = setting(1024, from_dataset=True, reason="the dataset's")
+    channels: int = setting(3, from_dataset=True, reason="the dataset's")  # 1 grey, 3 RGB, 4 RGBA
+    label_dim: int = setting(  # 0 = unconditional
+        0, from_dataset=True, reason="the dataset's classes"
+    )
+    z_dim: int = setting(
+        512, flag="--z-dim", heading=NETWORK, after="config", costs=True,
+        help="Size of the latent z.",
+    )  # fmt: skip
+    w_dim: int = setting(
+        512, flag="--w-dim", heading=NETWORK, costs=True, help="Size of the latent w."
+    )
 
     def __post_init__(self) -> None:
         """Check every field; raise UsageError naming the one at fault."""

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 
 from stylecli.errors import UsageError
 from stylecli.networks.config import NetworkConfig, Preset
+from stylecli.settings import LOSS, NETWORK, setting, spelled
 
 _TRADITIONAL = {
     "use_styles": False, "const_input": False, "use_noise": False, "pixel_norm": True,
@@ -48,22 +49,41 @@ class StyleGAN1Config(NetworkConfig):
     presets: ClassVar[Mapping[str, Preset]] = PRESETS
 
     preset: str = "f"  # the name this configuration was made from
-    mapping_layers: int = 8  # 0 hands the normalised z on as w
-    mapping_fmaps: int = 512  # width of the mapping layers but the last
+    mapping_layers: int = setting(  # 0 hands the normalised z on as w
+        8, flag="--mapping-layers", heading=NETWORK, costs=True,
+        help="Layers from z to w.",
+    )  # fmt: skip
+    mapping_fmaps: int = setting(  # of all but the last
+        512, flag="--mapping-fmaps", heading=NETWORK, help="Width of the mapping layers."
+    )
     mapping_lrmul: float = 0.01  # learning-rate multiplier of the mapping network
-    fmap_base: int = 8192  # feature maps at stage s: min(fmap_base / 2^s, fmap_max)
-    fmap_max: int = 512
+    fmap_base: int = setting(  # at stage s: min(fmap_base / 2^s, fmap_max)
+        8192, flag="--fmap-base", heading=NETWORK, after="config", costs=True,
+        help="Feature maps: base / 2^stage, up to max.",
+    )  # fmt: skip
+    fmap_max: int = setting(
+        512, flag="--fmap-max", heading=NETWORK, costs=True, help="Most feature maps."
+    )
     use_styles: bool = True  # AdaIN in every layer (config c on)
     const_input: bool = True  # learned constant instead of a dense input layer (d on)
     use_noise: bool = True  # per-channel scaled noise (e on)
     pixel_norm: bool = False  # the ProGAN normalisation (a, b)
     instance_norm: bool = True  # the normalisation half of AdaIN (c on)
     blur: bool = True  # [1 2 1] low-pass beside every resampling (b on)
-    fused_scale: Literal["auto"] | bool = "auto"  # transposed up-convolutions; auto: from 128 px
+    fused_scale: Literal["auto"] | bool = setting(  # by transposed convolutions
+        "auto", flag="--fused-scale", heading=NETWORK, after="mapping_fmaps",
+        help="Resampling inside convolutions: auto (from 128 px), on or off. Default auto.",
+        **spelled({"auto": "auto", "on": True, "off": False}),
+    )  # fmt: skip
     label_mode: Literal["embed", "concat"] = "embed"  # learned embedding, or raw one-hot (ProGAN)
     D_label_mode: Literal["select", "ignore", "auxiliary"] = "select"  # see Discriminator
-    mbstd_group_size: int = 4  # minibatch standard deviation group, 0 = off
-    style_mixing_prob: float = 0.9  # training: chance that a batch mixes two latents (f)
+    mbstd_group_size: int = setting(
+        4, flag="--mbstd-group", heading=NETWORK, after="fused_scale", least=0,
+        help="Pictures whose deviation D sees at once; 0 = none. Default 4.",
+    )  # fmt: skip
+    style_mixing_prob: float = setting(  # that a batch mixes two latents (f)
+        0.9, flag="--mixing", heading=LOSS, help="Probability of style mixing."
+    )
     truncation_psi: float = 0.7  # what pictures use when nothing is asked for
     truncation_cutoff: int | None = 8  # layers it acts on, None = all
     w_avg_beta: float = 0.995  # decay of the moving average of w

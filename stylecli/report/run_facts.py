@@ -19,6 +19,7 @@ from typing import Any, TypeGuard
 from stylecli.errors import DataError, NetworkError, UsageError
 from stylecli.files import LOCK_FILE, is_number, read_rows, row_number
 from stylecli.report.content import Table
+from stylecli.settings import of_dataset, settings_of, write_by_resolution
 from stylecli.training.checkpoints import more_is_better, read_best
 from stylecli.training.preset_reasons import PRESET_TEXTS
 from stylecli.training.presets import TrainingPlan, plan_training, show_value
@@ -29,7 +30,6 @@ from stylecli.training.run_folder import (
     read_events,
     read_statistics,
 )
-from stylecli.training.schedule import parse_by_resolution
 from stylecli.workspace import STATS_FILE, newest_snapshot, read_run
 
 _NIMG = re.compile(r"-(\d{9,})\.")
@@ -39,24 +39,6 @@ _FRESH_SECONDS = 600.0  # a run written to so lately may be going on, whatever t
 QUIET_EVENTS = {"saved", "started"}  # what every healthy run has
 
 Row = Mapping[str, Any]
-# Options of stylecli train by the setting they give; tables by resolution apart.
-_FLAGS = {
-    "fmap_base": "--fmap-base", "fmap_max": "--fmap-max", "z_dim": "--z-dim", "w_dim": "--w-dim",
-    "mapping_layers": "--mapping-layers", "mapping_fmaps": "--mapping-fmaps",
-    "mbstd_group_size": "--mbstd-group", "style_mixing_prob": "--mixing",
-    "total_kimg": "--kimg", "initial_resolution": "--initial-resolution",
-    "hold_kimg": "--hold-kimg", "fade_kimg": "--fade-kimg",
-    "minibatch_repeats": "--minibatch-repeats", "adam_beta1": "--beta1", "adam_beta2": "--beta2",
-    "ema_kimg": "--ema-kimg", "loss": "--loss", "r1_gamma": "--gamma", "r2_gamma": "--gamma-fake",
-    "r1_method": "--r1", "r1_interval": "--r1-interval", "freeze_d": "--freeze-d",
-    "tick_kimg": "--tick-kimg", "snapshot_ticks": "--snapshot-ticks", "precision": "--precision",
-    "seed": "--seed",
-}  # fmt: skip
-_SWITCHES = {
-    "share_fakes": ("--share-fakes", "--own-fakes"), "mirror": ("--mirror", "--no-mirror"),
-}  # fmt: skip
-_TABLES = {"batch": ("batch_base", "--batch"), "lr": ("lr_base", "--lr")}
-_FROM_DATA = {"preset", "resolution", "channels", "label_dim"}  # not the preset's to say
 
 
 @dataclass(frozen=True)
@@ -363,11 +345,14 @@ def find_origins(settings: RunSettings) -> Origins | None:
     candidates = []
     for preset in PRESET_TEXTS:
         try:
-            alone = _plan(settings, preset, {})
-            scaled = _plan(settings, preset, {"total_kimg": settings.training.total_kimg})
+            alone = _plan(settings, preset)
+            length = {"total_kimg": settings.training.total_kimg}
+            scaled = _plan(settings, preset, training=length)
         except UsageError:  # not for this resolution or number of processes
             continue
         network = _differing(settings.network.to_dict(), scaled.network.to_dict())
+        for name in ("preset", *of_dataset(settings.network)):  # not the preset's to say
+            network.pop(name, None)
         training = _differing(settings.training.to_dict(), scaled.training.to_dict())
         if settings.training.total_kimg != alone.training.total_kimg:
             training["total_kimg"] = (settings.training.total_kimg, alone.training.total_kimg)
@@ -418,33 +403,26 @@ def train_command(facts: RunFacts, origins: Origins | None) -> str | None:
     words = ["stylecli", "train", str(settings.dataset), "--preset", origins.plan.preset]
     if settings.network.preset != "f":
         words += ["--config", settings.network.preset]
-    given: dict[str, Any] = {}
-    tables: dict[str, Any] = {}
-    changed = {**origins.network, **origins.training}
-    for name in changed:
-        value = getattr(settings.network, name, getattr(settings.training, name, None))
-        if name in _FLAGS and value is not None:
-            words += [_FLAGS[name], _exact(value)]
-            given[name] = value
-        elif name in _SWITCHES:
-            words.append(_SWITCHES[name][0 if value else 1])
-            given[name] = value
-        elif name == "fused_scale":
-            words += ["--fused-scale", "auto" if value == "auto" else "on" if value else "off"]
-            given[name] = value
-    for name, (base, flag) in _TABLES.items():
-        if name in changed or base in changed:
-            text = _by_resolution(
-                getattr(settings.training, name), getattr(settings.training, base)
-            )
-            words += [flag, text]
-            tables[name] = parse_by_resolution(text, flag, whole=name == "batch")
+    given: dict[str, dict[str, Any]] = {}
+    for kind in ("network", "training"):
+        config, changed = getattr(settings, kind), getattr(origins, kind)
+        declared, asked = settings_of(type(config)), given.setdefault(kind, {})
+        for name in changed:
+            item, value = declared.get(name), getattr(config, name)
+            if item is not None and item.flag and not item.base and value is not None:
+                words += item.words(value)
+                asked[name] = value
+        for name, item in declared.items():
+            if item.base and item.read and {name, item.base} & set(changed):
+                text = write_by_resolution(getattr(config, name), getattr(config, item.base))
+                words += [item.flag, text]
+                asked[name] = item.read(text, item.flag)
     if settings.network.label_dim:
         words.append("--labels")
     words += ["--gpus" if settings.device == "cuda" else "--ranks", str(settings.ranks)]
     words += ["--device", settings.device, "--out", str(facts.path)]
     try:
-        plan = _plan(settings, origins.plan.preset, given, **tables)
+        plan = _plan(settings, origins.plan.preset, **given)
     except UsageError:
         return None
     same = plan.network == settings.network and plan.training == settings.training
@@ -452,33 +430,23 @@ def train_command(facts: RunFacts, origins: Origins | None) -> str | None:
 
 
 def _plan(
-    settings: RunSettings, preset: str, given: Mapping[str, Any], **tables: Any
+    settings: RunSettings,
+    preset: str,
+    network: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
 ) -> TrainingPlan:
-    network = settings.network
-    own = {name: value for name, value in given.items() if hasattr(network, name)}
+    own = settings.network
     return plan_training(
-        preset, config=network.preset, resolution=network.resolution, channels=network.channels,
-        label_dim=network.label_dim, device=settings.device, ranks=settings.ranks, network=own,
-        training={name: value for name, value in given.items() if name not in own}, **tables,
+        preset, config=own.preset, resolution=own.resolution, channels=own.channels,
+        label_dim=own.label_dim, device=settings.device, ranks=settings.ranks, network=network,
+        training=training,
     )  # fmt: skip
 
 
 def _differing(own: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     return {
-        name: (value, other.get(name))
-        for name, value in own.items()
-        if value != other.get(name) and name not in _FROM_DATA
+        name: (value, other.get(name)) for name, value in own.items() if value != other.get(name)
     }
-
-
-def _exact(value: Any) -> str:
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
-        return str(int(value))
-    return repr(value) if isinstance(value, float) else str(value)
-
-
-def _by_resolution(table: Mapping[int, Any], base: Any) -> str:
-    return ",".join([_exact(base), *(f"{side}:{_exact(value)}" for side, value in table.items())])
 
 
 def _flat(facts: RunFacts) -> dict[str, str]:

@@ -1,10 +1,29 @@
 """Everything a training run decides, as one frozen dataclass. Stdlib only."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from stylecli.errors import UsageError
+from stylecli.settings import (
+    LOSS,
+    MACHINE,
+    OPTIMIZERS,
+    PAPER,
+    PICTURES,
+    RUN,
+    SCHEDULE,
+    WATCHING,
+    above_zero,
+    below_one,
+    check_settings,
+    not_negative,
+    one_of,
+    parse_by_resolution,
+    power_of_two,
+    setting,
+    settings_of,
+)
 from stylecli.training.published import BATCH_BASES, BATCHES, GAMMA, LR, LR_BASE
 
 LOSSES = ("logistic", "logistic-saturating", "wgan-gp", "hinge", "hinge-gp")
@@ -12,93 +31,142 @@ R1_METHODS = ("exact", "fd")
 PRECISIONS = ("float32", "bf16", "fp16")
 
 
+def _whole_by_resolution(text: str, flag: str) -> Any:
+    return parse_by_resolution(text, flag, whole=True)
+
+
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How to train. Defaults are the paper's for FFHQ (Karras et al. 2018) on one GPU."""
+    """How to train. Defaults are the paper's for FFHQ (Karras et al. 2018) on one GPU.
+
+    A new setting is a field here, and whoever heeds it: options, ``plan``, ``--dry-run``, resuming
+    and the report know it from its declaration.
+    """
 
     # Schedule
-    total_kimg: float = 25_000.0  # thousands of real images shown in all
-    initial_resolution: int = 8  # growth starts here
-    hold_kimg: float = 600.0  # time at each resolution once it is faded in
-    fade_kimg: float = 600.0  # time to fade the next resolution in
-    batch: Mapping[int, int] = field(default_factory=lambda: dict(BATCHES[1]))  # by resolution
-    batch_base: int = BATCH_BASES[1]  # for resolutions not listed in batch
-    minibatch_repeats: int = 4  # steps between looks at the schedule
+    total_kimg: float = setting(
+        25_000.0, flag="--kimg", heading=SCHEDULE, after="preset", costs=True,
+        help="Length: thousands of real images shown.", check=above_zero, reason=PAPER,
+    )  # fmt: skip
+    initial_resolution: int = setting(
+        8, flag="--initial-resolution", heading=SCHEDULE, costs=True,
+        help="Where growth starts.", check=power_of_two, reason=PAPER,
+    )  # fmt: skip
+    hold_kimg: float = setting(
+        600.0, flag="--hold-kimg", heading=SCHEDULE, costs=True,
+        help="Time at each grown resolution.", check=not_negative, reason=PAPER,
+    )  # fmt: skip
+    fade_kimg: float = setting(
+        600.0, flag="--fade-kimg", heading=SCHEDULE, costs=True,
+        help="Time to fade the next one in.", check=above_zero, reason=PAPER,
+    )  # fmt: skip
+    batch: Mapping[int, int] = setting(
+        factory=lambda: dict(BATCHES[1]), base="batch_base", read=_whole_by_resolution,
+        flag="--batch", heading=SCHEDULE, costs=True,
+        help="Images per step over all processes: 16 everywhere, or 64:32,128:16 by resolution.",
+        check=above_zero, reason=PAPER,
+    )  # fmt: skip
+    batch_base: int = setting(BATCH_BASES[1], check=above_zero, reason=PAPER)
+    minibatch_repeats: int = setting(
+        4, flag="--minibatch-repeats", heading=SCHEDULE, least=1,
+        help="Steps between looks at the schedule. Default 4.", check=above_zero, reason=PAPER,
+    )  # fmt: skip
     # Optimizers
-    lr: Mapping[int, float] = field(default_factory=lambda: dict(LR))  # by resolution
-    lr_base: float = LR_BASE  # for resolutions not listed in lr
-    adam_beta1: float = 0.0
-    adam_beta2: float = 0.99
-    adam_epsilon: float = 1e-8
-    ema_kimg: float = 10.0  # half-life of the averaged generator
+    lr: Mapping[int, float] = setting(
+        factory=lambda: dict(LR), base="lr_base", read=parse_by_resolution,
+        flag="--lr", heading=OPTIMIZERS,
+        help="Learning rate: 0.001 everywhere, or 128:0.0015,256:0.002 by resolution.",
+        check=above_zero, reason=PAPER,
+    )  # fmt: skip
+    lr_base: float = setting(LR_BASE, check=above_zero, reason=PAPER)
+    adam_beta1: float = setting(
+        0.0, flag="--beta1", heading=OPTIMIZERS,
+        help="Adam's β1. Default 0.", check=below_one, reason=PAPER,
+    )  # fmt: skip
+    adam_beta2: float = setting(
+        0.99, flag="--beta2", heading=OPTIMIZERS,
+        help="Adam's β2. Default 0.99.", check=below_one, reason=PAPER,
+    )  # fmt: skip
+    adam_epsilon: float = setting(1e-8, check=above_zero, reason=PAPER)
+    ema_kimg: float = setting(
+        10.0, flag="--ema-kimg", heading=OPTIMIZERS,
+        help="Half-life of the averaged generator. Default 10.", check=above_zero, reason=PAPER,
+    )  # fmt: skip
     # Losses
-    loss: str = "logistic"  # one of LOSSES; logistic = non-saturating
-    r1_gamma: float = GAMMA  # weight of the gradient penalty on real images
-    r2_gamma: float = 0.0  # the same on fakes
-    r1_method: str = "exact"  # or fd: a finite difference along one random direction a sample
-    r1_interval: int = 1  # penalty every so many steps, weighted up by as much
-    share_fakes: bool = False  # train D and G on the same fakes: one generator pass less
-    freeze_d: int = 0  # layers of D, from the picture on, that keep the weights they began with
+    loss: str = setting(
+        "logistic", flag="--loss", heading=LOSS, costs=True,  # logistic = non-saturating
+        help="logistic, logistic-saturating, wgan-gp, hinge or hinge-gp.",
+        check=one_of(*LOSSES), reason=PAPER,
+    )  # fmt: skip
+    r1_gamma: float = setting(
+        GAMMA, flag="--gamma", heading=LOSS,
+        help="Weight of R1 (logistic losses).", check=not_negative, reason=PAPER,
+    )  # fmt: skip
+    r2_gamma: float = setting(
+        0.0, flag="--gamma-fake", heading=LOSS,
+        help="Weight of R2, R1 on fakes. Default 0.", check=not_negative, reason=PAPER,
+    )  # fmt: skip
+    r1_method: str = setting(
+        "exact", flag="--r1", heading=LOSS, costs=True,  # fd: along one random direction a sample
+        help="exact, or fd: finite differences. Default exact.",
+        check=one_of(*R1_METHODS, between=" or ", called="R1"),
+    )  # fmt: skip
+    r1_interval: int = setting(  # steps from penalty to penalty, weighted up by as much
+        1, flag="--r1-interval", heading=LOSS, least=1, costs=True,
+        help="R1 every so many steps.", check=above_zero, reason=PAPER,
+    )  # fmt: skip
+    share_fakes: bool = setting(  # saves a pass of the generator
+        False, flag="--share-fakes/--own-fakes", heading=LOSS, costs=True,
+        help="Train D and G on the same fakes, or on their own.",
+    )  # fmt: skip
+    freeze_d: int = setting(  # counted from the picture on
+        0, flag="--freeze-d", heading=RUN, after="resume", least=0,
+        help="With --resume: layers of D that stay as they are.", check=not_negative,
+    )  # fmt: skip
     # Pictures and numbers
-    mirror: bool = False  # flip half of the real images
-    precision: str = "float32"  # of convolutions: one of PRECISIONS; all else stays in float32
-    seed: int = 0  # of everything random in the run
+    mirror: bool = setting(
+        False, flag="--mirror/--no-mirror", heading=PICTURES, after="resolution",
+        help="Flip half of the pictures, or none.",
+    )  # fmt: skip
+    precision: str = setting(  # of convolutions; all else stays in float32
+        "float32", flag="--precision", heading=MACHINE, after="gpus", costs=True,
+        help="float32, bf16 or, with CUDA, fp16. Default float32.", check=one_of(*PRECISIONS),
+    )  # fmt: skip
+    seed: int = setting(0, flag="--seed", common=True, check=not_negative)
     # Reports
-    tick_kimg: float | None = None  # reporting interval; None: the paper's, by resolution
-    snapshot_ticks: int = 10  # network, checkpoint and sample sheet every so many ticks
-    sample_psi: float = 1.0  # truncation of the sample sheets
-    sample_noise: str = "const"  # noise mode of the sample sheets
+    tick_kimg: float | None = setting(  # None: the paper's, by resolution
+        None, flag="--tick-kimg", heading=WATCHING,
+        help="Reporting interval.", check=above_zero, reason=PAPER,
+    )  # fmt: skip
+    snapshot_ticks: int = setting(  # network, checkpoint and sample sheet
+        10, flag="--snapshot-ticks", heading=WATCHING,
+        help="Save every so many ticks.", check=above_zero, reason=PAPER,
+    )  # fmt: skip
+    sample_psi: float = setting(1.0, reason=PAPER)  # truncation of the sample sheets
+    sample_noise: str = setting("const")  # noise mode of the sample sheets
 
     def __post_init__(self) -> None:
         """Check every field; raise UsageError naming the one at fault."""
         # JSON turns integer keys into text; both spellings are taken.
-        for name in ("batch", "lr"):
+        for name in TABLES:
             table = {int(key): value for key, value in getattr(self, name).items()}
             object.__setattr__(self, name, table)
-        positive = {
-            "total_kimg": self.total_kimg, "fade_kimg": self.fade_kimg,
-            "batch_base": self.batch_base, "lr_base": self.lr_base, "ema_kimg": self.ema_kimg,
-            "minibatch_repeats": self.minibatch_repeats, "r1_interval": self.r1_interval,
-            "snapshot_ticks": self.snapshot_ticks, "adam_epsilon": self.adam_epsilon,
-            **{f"batch at {key} px": value for key, value in self.batch.items()},
-            **{f"lr at {key} px": value for key, value in self.lr.items()},
-        }  # fmt: skip
-        if self.tick_kimg is not None:
-            positive["tick_kimg"] = self.tick_kimg
-        for name, value in positive.items():
-            if not value > 0:
-                raise UsageError(f"{name} {value!r} is not above zero")
-        for name in ("r1_gamma", "r2_gamma", "hold_kimg", "seed", "freeze_d"):
-            if not getattr(self, name) >= 0:
-                raise UsageError(f"{name} {getattr(self, name)!r} is negative")
-        for name in ("adam_beta1", "adam_beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UsageError(f"{name} {getattr(self, name)!r} is not within 0 to 1")
-        if self.loss not in LOSSES:
-            raise UsageError(f"loss {self.loss!r} is unknown: expected one of {', '.join(LOSSES)}")
-        if self.precision not in PRECISIONS:
-            raise UsageError(
-                f"precision {self.precision!r} is unknown: expected one of {', '.join(PRECISIONS)}"
-            )
-        if self.r1_method not in R1_METHODS:
-            raise UsageError(
-                f"R1 {self.r1_method!r} is unknown: expected {' or '.join(R1_METHODS)}"
-            )
+        check_settings(self)
         if self.r1_method == "fd" and self.precision != "float32":
             raise UsageError(
                 f"finite-difference R1 drowns in the rounding of {self.precision}: use --r1 exact, "
                 "or float32"
             )
-        r = self.initial_resolution
-        if r < 4 or r & (r - 1):
-            raise UsageError(f"initial_resolution {r} is not a power of two from 4 on")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values, readable by training_from_dict."""
         values = asdict(self)
-        for name in ("batch", "lr"):
+        for name in TABLES:
             values[name] = {str(key): value for key, value in values[name].items()}
         return values
+
+
+TABLES = tuple(name for name, item in settings_of(TrainingConfig).items() if item.base)
 
 
 def training_from_dict(values: Mapping[str, Any]) -> TrainingConfig:

@@ -6,22 +6,10 @@ from typing import Any
 
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.registry import build_discriminator, build_generator
+from stylecli.settings import PAPER, settings_of
 from stylecli.training.config import TrainingConfig
 from stylecli.training.presets import Derived, TrainingPlan, show_value
 from stylecli.training.schedule import PlannedStage, list_stages
-
-# Fields whose default is the paper's; the defaults of all others are the tool's own.
-PAPER_FIELDS = {
-    "total_kimg", "initial_resolution", "hold_kimg", "fade_kimg", "batch", "batch_base",
-    "minibatch_repeats", "lr", "lr_base", "adam_beta1", "adam_beta2", "adam_epsilon", "ema_kimg",
-    "loss", "r1_gamma", "r2_gamma", "r1_interval", "snapshot_ticks", "sample_psi",
-    "tick_kimg",
-}  # fmt: skip
-_FROM_DATASET = {
-    "resolution": "the dataset's",
-    "channels": "the dataset's",
-    "label_dim": "the dataset's classes",
-}
 
 
 @dataclass(frozen=True)
@@ -79,13 +67,14 @@ def _network_reason(plan: TrainingPlan, name: str, reasons: Mapping[str, str]) -
         return plan.network.preset_text
     if name == "label_dim" and not plan.network.label_dim:
         return "trained without classes"
-    if name in _FROM_DATASET:
-        return _FROM_DATASET[name]
+    declared = settings_of(type(plan.network)).get(name)
+    if declared is not None and declared.from_dataset:
+        return declared.reason
     if name in reasons:
         return reasons[name]
     if name in plan.network.preset_fields:
         return f"what makes configuration {config}"
-    return "the paper's"
+    return PAPER
 
 
 def _training_reason(plan: TrainingPlan, name: str, reasons: Mapping[str, str]) -> str:
@@ -93,15 +82,16 @@ def _training_reason(plan: TrainingPlan, name: str, reasons: Mapping[str, str]) 
         return "asked for"
     if name in reasons:
         return reasons[name]
-    if name in ("batch", "lr") and not getattr(plan.training, name):
-        return f"one value for all resolutions, {name}_base"
-    return "the paper's" if name in PAPER_FIELDS else "the default"
+    declared = settings_of(TrainingConfig)[name]
+    if declared.base and not getattr(plan.training, name):
+        return f"one value for all resolutions, {declared.base}"
+    return declared.reason
 
 
 def _shown_training(config: TrainingConfig, name: str) -> str:
     value = getattr(config, name)
-    if name == "tick_kimg" and value is None:
+    if value is None:
         return "by resolution"
-    if name in ("batch", "lr"):  # tables stand with the stages
+    if isinstance(value, Mapping):  # tables stand with the stages
         return "by resolution" if value else "-"
     return show_value(value)

@@ -7,6 +7,7 @@ from typing import Any
 from stylecli.errors import UsageError
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.registry import make_config
+from stylecli.settings import with_tables
 from stylecli.training.config import TrainingConfig
 from stylecli.training.preset_reasons import PRESET_TEXTS, derived_reason
 from stylecli.training.published import (
@@ -17,7 +18,6 @@ from stylecli.training.published import (
     WGAN_GP_MAX_LR,
     batches_for,
 )
-from stylecli.training.schedule import ByResolution
 
 ALIASES = {"ffhq": "paper", "bedroom": "lsun-bedroom", "car": "lsun-car", "cat": "lsun-cat"}
 _FAMILY = "stylegan1"  # of the networks that all presets below are for
@@ -82,8 +82,6 @@ def plan_training(
     cpus: int = 1,
     ranks: int | None = None,
     pictures: int | None = None,
-    batch: int | ByResolution | None = None,
-    lr: ByResolution | None = None,
     network: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
 ) -> TrainingPlan:
@@ -91,8 +89,8 @@ def plan_training(
 
     ``config`` is the paper configuration (a to f), ``device`` cpu, cuda or mps, ``ranks`` the
     processes that share a batch (on CUDA the GPUs), ``pictures`` the size of the dataset where it
-    is known. ``batch`` and ``lr`` take the place of the preset's tables. Raises UsageError for
-    unknown names, fields and values.
+    is known. A ``ByResolution`` is laid over the preset's table. Raises UsageError for unknown
+    names, fields and values.
     """
     config = config.lower()
     name, why = _choose(preset, config, device, pictures)
@@ -103,7 +101,7 @@ def plan_training(
         derived.append(Derived("ranks", str(chosen_ranks), ranks_reason))
     gpus = chosen_ranks if device == "cuda" else 1  # further processes share one GPU's batch
     network_fields, training_fields = _preset_fields(name, config, resolution, gpus, given_training)
-    given_training |= _tables(training_fields, batch, lr)
+    given_training = with_tables(given_training, training_fields, TrainingConfig)
     for fields, given in ((network_fields, given_network), (training_fields, given_training)):
         for key, value in fields.items():
             if key not in given and value != {}:  # an empty table only clears the paper's
@@ -159,21 +157,6 @@ def _choose_ranks(device: str, cpus: int, ranks: int | None) -> tuple[int, str]:
             "one-thread processes: small convolutions gain little from threads"
         )
     return ranks or 1, "one GPU"
-
-
-def _tables(
-    fields: Mapping[str, Any], batch: int | ByResolution | None, lr: ByResolution | None
-) -> dict[str, Any]:
-    """Return the batch and learning-rate settings that were asked for, over the preset's."""
-    found: dict[str, Any] = {}
-    if batch is not None:
-        asked = ByResolution(batch) if isinstance(batch, int) else batch
-        table, base = asked.over(fields["batch"], fields["batch_base"])
-        found |= {"batch": {side: int(n) for side, n in table.items()}, "batch_base": int(base)}
-    if lr is not None:
-        table, base = lr.over(fields["lr"], fields["lr_base"])
-        found |= {"lr": table, "lr_base": base}
-    return found
 
 
 def _preset_fields(

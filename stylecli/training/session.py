@@ -8,29 +8,51 @@ from typing import Any
 
 from stylecli.errors import UsageError
 from stylecli.files import parse_json, to_json
+from stylecli.settings import MACHINE, WATCHING, check_settings, one_of, setting
 
 WATCH = ("warn", "stop", "rollback", "off")
+
+
+def _at_least_one(name: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise UsageError(f"{name} {value} is not above zero")
 
 
 @dataclass(frozen=True)
 class Session:
     """Settings of one session; the same run may be continued with others."""
 
-    batch_gpu: int | None = None  # most samples per rank and pass; None: the rank's whole share
-    tf32: bool = False  # let CUDA round float32 products to 10 bits of mantissa
-    keep: int | None = None  # network snapshots to keep, the newest; None: all
-    watch: str = "warn"  # what to do about a run that goes wrong: one of WATCH
-    tensorboard: bool = False  # write event files for TensorBoard as well
-    evaluate_ticks: int | None = None  # measure every so many ticks; None: at every snapshot
+    batch_gpu: int | None = setting(  # of a rank's share; None: all of it
+        None, flag="--batch-gpu", heading=MACHINE, after="gpus", least=1, costs=True, fixed=True,
+        help="Most images of a process at a time; a batch takes several passes. Saves memory.",
+        check=_at_least_one,
+    )  # fmt: skip
+    tf32: bool = setting(
+        False, flag="--tf32", heading=MACHINE, after="precision", costs=True, fixed=True,
+        help="Round float32 products to 10 bits on CUDA.",
+    )  # fmt: skip
+    keep: int | None = setting(
+        None, flag="--keep", heading=WATCHING, least=1, fixed=True,
+        help="Snapshots to keep: the newest, and the best. Default: all.", check=_at_least_one,
+    )  # fmt: skip
+    watch: str = setting(
+        "warn", flag="--watch", heading=WATCHING, fixed=True,
+        help="When a run goes wrong: warn, stop, rollback to the best or newest checkpoint, off.",
+        check=one_of(*WATCH),
+    )  # fmt: skip
+    evaluate_ticks: int | None = setting(
+        None, flag="--metrics-every", heading=WATCHING, after="classifiers", least=1, fixed=True,
+        help="Measure the first snapshot of every so many ticks. Default: each snapshot.",
+        check=_at_least_one,
+    )  # fmt: skip
+    tensorboard: bool = setting(
+        False, flag="--tensorboard", heading=WATCHING, after="evaluate_ticks", fixed=True,
+        help="Write event files for TensorBoard too.",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         """Check every field; raise UsageError naming the one at fault."""
-        for name in ("batch_gpu", "keep", "evaluate_ticks"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{name} {value} is not above zero")
-        if self.watch not in WATCH:
-            raise UsageError(f"watch {self.watch!r} is unknown: expected one of {', '.join(WATCH)}")
+        check_settings(self)
 
     def to_json(self) -> str:
         """Return one line of JSON, for the command line of a worker process."""

@@ -6,7 +6,7 @@ state. From anything else weights are transferred, and training begins at its fi
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,14 @@ from stylecli.data.reader import Dataset, open_dataset
 from stylecli.errors import DataError, NetworkError, UsageError
 from stylecli.networks.bundle import Bundle, new_network
 from stylecli.networks.registry import make_config
+from stylecli.settings import of_dataset, with_tables
 from stylecli.training.checkpoints import inherited_info
 from stylecli.training.config import TrainingConfig, training_from_dict
 from stylecli.training.optimizer import frozen_layers
 from stylecli.training.passes import count_passes
 from stylecli.training.presets import Derived, TrainingPlan, plan_training, show_value
 from stylecli.training.run_folder import Origin, RunSettings, create_run, load_settings, making
-from stylecli.training.schedule import ByResolution, batch_at, list_sides
+from stylecli.training.schedule import batch_at, list_sides
 from stylecli.training.transfer import (
     TransferRow,
     describe_transfer,
@@ -169,15 +170,13 @@ def plan_resumed(
     labels: bool | None,
     network: Mapping[str, Any],
     training: Mapping[str, Any],
-    batch: ByResolution | None = None,
-    lr: ByResolution | None = None,
     **machine: Any,
 ) -> tuple[TrainingPlan, Origin]:
     """Return the plan of a run that begins with ``source`` on ``dataset``, and its origin.
 
     The architecture is the source's where ``network`` does not say otherwise. ``labels`` None
     keeps classes where source and dataset have as many. A continued run keeps the settings it had
-    but for what ``training``, ``batch`` and ``lr`` say; another one has the preset's, and grows
+    but for what ``training`` says; another one has the preset's, and grows
     from the resolution that the source is grown to. ``machine`` goes to ``plan_training``.
     """
     config = source.net.config
@@ -185,12 +184,12 @@ def plan_resumed(
         labels = bool(config.label_dim) and config.label_dim == dataset.label_dim
     own = config.to_dict()
     name = own.pop("preset")
-    for field in ("family", "resolution", "channels", "label_dim"):
+    for field in ("family", *of_dataset(config)):
         own.pop(field)
     start = min(source.resolution, dataset.resolution)
     plan = plan_training(
         preset, config=name, resolution=dataset.resolution, channels=dataset.channels,
-        label_dim=dataset.label_dim if labels else 0, pictures=len(dataset), batch=batch, lr=lr,
+        label_dim=dataset.label_dim if labels else 0, pictures=len(dataset),
         network={**own, **network}, training={"initial_resolution": start, **training}, **machine,
     )  # fmt: skip
     taken = set(own) - set(network) | {"initial_resolution"} - set(training)
@@ -202,8 +201,8 @@ def plan_resumed(
     )
     if continued:
         assert source.training is not None
-        kept = _with_tables(source.training, batch, lr)
-        plan = replace(plan, training=replace(kept, **training))
+        changed = with_tables(training, asdict(source.training), TrainingConfig)
+        plan = replace(plan, training=replace(source.training, **changed))
         if source.nimg >= plan.training.total_kimg * 1000:
             raise UsageError(
                 f"{source.path} was trained on {source.nimg / 1000:g} kimg already, of "
@@ -300,22 +299,8 @@ def _reasons(
         chosen += [
             Derived(field.name, show_value(getattr(config, field.name)), as_there)
             for field in fields(config)
-            if field.name not in {*plan.given, "preset", "resolution", "channels", "label_dim"}
+            if field.name not in {*plan.given, "preset", *of_dataset(config)}
             and getattr(config, field.name) != getattr(default, field.name)
             and getattr(config, field.name) != {}
         ]
     return tuple(chosen)
-
-
-def _with_tables(
-    training: TrainingConfig, batch: ByResolution | None, lr: ByResolution | None
-) -> TrainingConfig:
-    """Return settings with other batches and learning rates."""
-    if batch is not None:
-        table, base = batch.over(training.batch, training.batch_base)
-        sizes = {side: int(size) for side, size in table.items()}
-        training = replace(training, batch=sizes, batch_base=int(base))
-    if lr is not None:
-        rates, rate = lr.over(training.lr, training.lr_base)
-        training = replace(training, lr=rates, lr_base=rate)
-    return training

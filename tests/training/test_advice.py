@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from stylecli.settings import ByResolution
 from stylecli.training.advice import advise
 from stylecli.training.presets import plan_training
-from stylecli.training.schedule import ByResolution
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_presets_need_no_advice(preset: str, config: str, resolution: int) -> No
         ({"training": {"r1_gamma": 900.0}}, "gamma 900 is far from what is usual"),
         ({"training": {"total_kimg": 500.0}}, "end before the network is grown to 256 px"),
         ({"config": "b", "network": {"style_mixing_prob": 0.9}}, "no styles to mix"),
-        ({"training": {"loss": "wgan-gp"}, "lr": ByResolution(0.01)}, "above 0.002"),
+        ({"training": {"loss": "wgan-gp", "lr": ByResolution(0.01)}}, "above 0.002"),
     ],
 )
 def test_what_looks_wrong_is_said(settings: dict[str, Any], words: str) -> None:

@@ -5,8 +5,8 @@ import pytest
 from stylecli.errors import UsageError
 from stylecli.networks.registry import make_config
 from stylecli.networks.stylegan1_config import PRESETS
+from stylecli.settings import ByResolution, parse_by_resolution
 from stylecli.training.presets import plan_training
-from stylecli.training.schedule import parse_by_resolution
 
 
 @pytest.mark.parametrize("config", PRESETS)
@@ -19,7 +19,10 @@ def test_small_networks_keep_what_defines_their_configuration(config: str) -> No
 
 def test_given_values_win_and_are_not_called_derived() -> None:
     plan = plan_training(
-        "small", resolution=32, network={"z_dim": 7}, training={"r1_gamma": 3.0}, batch=24
+        "small",
+        resolution=32,
+        network={"z_dim": 7},
+        training={"r1_gamma": 3.0, "batch": ByResolution(24)},
     )
     assert (plan.network.z_dim, plan.training.r1_gamma, plan.training.batch_base) == (7, 3.0, 24)
     assert not {"z_dim", "r1_gamma", "batch_base"} & {item.name for item in plan.derived}
@@ -69,8 +72,10 @@ def test_numbers_by_resolution_go_over_the_presets_table() -> None:
     plan = plan_training(
         "paper",
         resolution=256,
-        batch=parse_by_resolution("8:64,16:32", "--batch", whole=True),
-        lr=parse_by_resolution("0.0005,256:0.001", "--lr"),
+        training={
+            "batch": parse_by_resolution("8:64,16:32", "--batch", whole=True),
+            "lr": parse_by_resolution("0.0005,256:0.001", "--lr"),
+        },
     )
     assert (plan.training.batch[8], plan.training.batch[16], plan.training.batch[32]) == (
         64,

@@ -5,17 +5,14 @@ from typing import Any
 
 import pytest
 
-from stylecli.errors import UsageError
 from stylecli.networks.registry import make_config
 from stylecli.training.config import TrainingConfig
 from stylecli.training.schedule import (
-    ByResolution,
     TimeLeft,
     grown_kimg,
     image_cost,
     list_sides,
     list_stages,
-    parse_by_resolution,
     resets_optimizer,
     stage_at,
 )
@@ -135,26 +132,3 @@ def test_nothing_is_said_before_something_is_known() -> None:
 def test_work_grows_with_resolution_and_with_fading() -> None:
     costs = [image_cost(NETWORK, CONFIG, key) for key in COSTS]
     assert costs[0] < costs[2] < costs[1] < costs[4] < costs[3]
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("16", ByResolution(16)),
-        ("8:64, 16:32", ByResolution(None, {8: 64, 16: 32})),
-        ("0.001,128:0.0015", ByResolution(0.001, {128: 0.0015})),
-    ],
-)
-def test_text_is_read(text: str, expected: ByResolution) -> None:
-    assert parse_by_resolution(text, "--lr") == expected
-
-
-@pytest.mark.parametrize("text", ["", "x", "0", "-1", "12:3", "8:1,8:2", "1,2", "inf", "8:", "nan"])
-def test_mistakes_are_named(text: str) -> None:
-    with pytest.raises(UsageError, match=r"--lr .* is not understood"):
-        parse_by_resolution(text, "--lr")
-
-
-def test_batches_are_whole() -> None:
-    with pytest.raises(UsageError, match="a whole number"):
-        parse_by_resolution("8:1.5", "--batch", whole=True)

@@ -10,6 +10,7 @@ from stylecli.checkpoint import load_network
 from stylecli.errors import UsageError
 from stylecli.networks.bundle import new_network
 from stylecli.networks.stylegan1_config import PRESETS
+from stylecli.settings import ByResolution
 from stylecli.training.config import TrainingConfig
 from stylecli.training.presets import TrainingPlan, plan_training
 from stylecli.training.schedule import Stage, list_stages, stage_at
@@ -169,7 +170,9 @@ def planned_step(plan: TrainingPlan) -> TrainingStep:
 @pytest.mark.parametrize("preset", ["small", "paper"])
 @pytest.mark.parametrize("config", PRESETS)
 def test_a_step_at_every_stage_moves_both_networks(config: str, preset: str) -> None:
-    plan = plan_training(preset, config=config, resolution=32, batch=4, network=TINY)
+    plan = plan_training(
+        preset, config=config, resolution=32, network=TINY, training={"batch": ByResolution(4)}
+    )
     step = planned_step(plan)
     stages = list_stages(plan.training, 32)
     assert [(stage.resolution, stage.fading) for stage in stages] == [
