@@ -32,7 +32,8 @@ EVENTS_FILE = "events.jsonl"
 STATS_FILE = "stats.jsonl"
 BEST_NAME = "best"  # --network RUN/best
 _MOST_SWEPT = 1000  # folders
-SNAPSHOT_PATTERN = "network-snapshot-*.safetensors"
+# What training writes into a run by the number of images shown, and nobody else.
+_SAVED = re.compile(r"(?:network-snapshot-(\d{9,})\.safetensors|fakes(\d{9,})\.png)")
 _RUN_NAME = re.compile(r"^([0-9]{5,})(-.*)?$")
 _RUN_VALUES: dict[str, type | tuple[type, ...]] = {
     "format": int, "stylecli": str, "network": dict, "training": dict, "dataset": dict,
@@ -207,9 +208,41 @@ def _books(run: Path) -> list[Path]:
 
 def newest_snapshot(run: Path) -> Path | None:
     """Return the network snapshot of a run with the most training, if it has one."""
-    return max(
-        run.glob(SNAPSHOT_PATTERN), default=None, key=lambda path: (len(path.name), path.name)
-    )
+    return next(reversed(list_snapshots(run)), None)
+
+
+def snapshot_path(run: Path, nimg: int) -> Path:
+    """Return where the networks after ``nimg`` images lie."""
+    return run / f"network-snapshot-{nimg:09d}.safetensors"
+
+
+def sheet_path(run: Path, nimg: int) -> Path:
+    """Return where the sample sheet drawn after ``nimg`` images lies."""
+    return run / f"fakes{nimg:09d}.png"
+
+
+def saved_at(name: str) -> int | None:
+    """Return after how many images training wrote the network or sample sheet of this name.
+
+    None for the names of all other files.
+    """
+    found = _SAVED.fullmatch(name)
+    return None if found is None else int(found[1] or found[2])
+
+
+def list_snapshots(run: Path) -> list[Path]:
+    """Return the network snapshots of a run, the one with the least training first."""
+    return _list_saved(run, "network-snapshot-*")
+
+
+def list_sheets(run: Path) -> list[Path]:
+    """Return the sample sheets of a run, the one with the least training first."""
+    return _list_saved(run, "fakes*")
+
+
+def _list_saved(run: Path, pattern: str) -> list[Path]:
+    places = {path: saved_at(path.name) for path in run.glob(pattern)}
+    return [path for _, path in sorted((n, path) for path, n in places.items() if n is not None)]
 
 
 def best_snapshot(run: Path) -> Path:

@@ -13,10 +13,15 @@ from stylecli.workspace import (
     find_network,
     find_run,
     list_runs,
+    list_sheets,
+    list_snapshots,
     newest_snapshot,
     next_run,
     read_run,
     run_dataset,
+    saved_at,
+    sheet_path,
+    snapshot_path,
     sweep_leftovers,
 )
 
@@ -205,3 +210,17 @@ def test_what_killed_commands_left_is_swept_and_unfinished_work_is_not(tmp_path:
     assert not [name for name in left if (tmp_path / name).exists()]
     assert [name for name in kept if (tmp_path / name).exists()] == kept
     sweep_leftovers(tmp_path / "none")
+
+
+def test_only_names_that_training_gives_are_its_snapshots_and_sheets(tmp_path: Path) -> None:
+    """Sorted by images shown, which outgrow nine digits; files of other names are the user's."""
+    for nimg in (2_000_000_000, 90, 100):
+        snapshot_path(tmp_path, nimg).touch()
+        sheet_path(tmp_path, nimg).touch()
+    for name in ("network-snapshot-7.safetensors", "network-snapshot-x.safetensors", "fakes7.png",
+                 "fakes.png", "network-snapshot-000000008.safetensors.bak"):  # fmt: skip
+        (tmp_path / name).touch()
+        assert saved_at(name) is None
+    assert [saved_at(path.name) for path in list_snapshots(tmp_path)] == [90, 100, 2_000_000_000]
+    assert list_sheets(tmp_path) == [sheet_path(tmp_path, n) for n in (90, 100, 2_000_000_000)]
+    assert newest_snapshot(tmp_path) == snapshot_path(tmp_path, 2_000_000_000)

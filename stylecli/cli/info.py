@@ -21,11 +21,11 @@ from stylecli.provenance import remake_command
 from stylecli.workspace import (
     CHECKPOINT_FILE,
     RUN_FILE,
-    SNAPSHOT_PATTERN,
     STATS_FILE,
     find_network,
     find_run,
     list_runs,
+    list_snapshots,
     newest_snapshot,
     read_run,
     run_dataset,
@@ -128,7 +128,7 @@ def _describe_run(run: Path) -> Facts:
     settings = read_run(run)
     facts: Facts = {
         "what": "run", "folder": str(run),
-        "networks": len(list(run.glob(SNAPSHOT_PATTERN))),
+        "networks": len(list_snapshots(run)),
         "newest network": str(newest) if newest else None,
         "can go on": (run / CHECKPOINT_FILE).is_file() and not settings.get("finished"),
         "dataset": str(dataset) if dataset else None,
@@ -318,7 +318,7 @@ def _whereabouts(network: Mapping[str, Any]) -> str:
             return "here, unchanged"
         return "another one now: the file has changed since"
     here = [path for run in [*list_runs(), Path("demo") / "run"]
-            for path in run.glob(SNAPSHOT_PATTERN) if _is_plain_file(path)]  # fmt: skip
+            for path in list_snapshots(run) if _is_plain_file(path)]  # fmt: skip
     remembered = weights.remembered_digests(here)
     likely = [path for path, known in remembered.items() if known == digest]
     unknown = [path for path, known in remembered.items() if known is None]

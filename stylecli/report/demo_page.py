@@ -30,6 +30,7 @@ from stylecli.report.page import write_report
 from stylecli.sheets.fakes import draw_fakes
 from stylecli.training.run_folder import load_settings, read_statistics
 from stylecli.training.schedule import list_stages
+from stylecli.workspace import list_sheets, list_snapshots, saved_at
 
 MEANINGS = {
     "kid": "Distance between fakes and dataset as an ImageNet network sees them: 0 is best. "
@@ -50,7 +51,7 @@ def write_demo_page(folder: Path, minutes: float, results: list[dict[str, Any]])
     """Write report.html from what lies in the demo folder; return its path."""
     run = folder / "run"
     settings, rows = load_settings(run), read_statistics(run)
-    net = load_network(max(run.glob("network-snapshot-*.safetensors")))
+    net = load_network(list_snapshots(run)[-1])
     parameters = sum(p.numel() for p in net.generator.parameters())
     kimg, seconds = rows[-1]["kimg"], rows[-1]["seconds"]
     spent = format_duration(seconds)
@@ -141,9 +142,9 @@ def _growth(run: Path, settings: Any, rows: list[dict[str, Any]]) -> Section:
         stages=stages,
         caption="Above zero it says real. The closer the two, the better it is fooled.",
     )
-    sheets = sorted(run.glob("fakes*.png"))
+    sheets = list_sheets(run)
     slides = Slides(
-        [f"{int(path.stem[5:]) / 1000:.1f} kimg" for path in sheets],
+        [f"{(saved_at(path.name) or 0) / 1000:.1f} kimg" for path in sheets],
         sheets,
         "Sample sheet of the same 64 seeds at this moment of training",
         "The same 64 seeds all along. Move the slider: first colours at 8 × 8 pixels, then heads, "

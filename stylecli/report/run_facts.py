@@ -30,11 +30,10 @@ from stylecli.training.run_folder import (
     read_events,
     read_statistics,
 )
-from stylecli.workspace import STATS_FILE, newest_snapshot, read_run
+from stylecli.workspace import STATS_FILE, list_sheets, newest_snapshot, read_run, saved_at
 
 _NIMG = re.compile(r"-(\d{9,})\.")
 _DECIDING = ("fakes", "reals", "samples", "features_sha256", "truncation_psi", "dataset_digest")
-SHEET = re.compile(r"fakes(\d{9,})\.png")
 _FRESH_SECONDS = 600.0  # a run written to so lately may be going on, whatever the lock says
 QUIET_EVENTS = {"saved", "started"}  # what every healthy run has
 
@@ -207,8 +206,7 @@ def read_facts(run: Path) -> RunFacts:
     by_nimg = {int(row["nimg"]): row for row in read_statistics(run) if _placed(row)}
     rows = [by_nimg[nimg] for nimg in sorted(by_nimg)]
     events = [row for row in read_events(run) if _placed(row) and isinstance(row.get("event"), str)]
-    sheets = [(int(found[1]), path) for path in run.iterdir()
-              if (found := SHEET.fullmatch(path.name))]  # fmt: skip
+    sheets = [(saved_at(path.name) or 0, path) for path in list_sheets(run)]
     state, reason = _state(run, record, rows, events)
     return RunFacts(
         path=run,

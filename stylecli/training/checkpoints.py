@@ -37,11 +37,17 @@ from stylecli.networks.bundle import Bundle
 from stylecli.training.optimizer import Adam, FlatParameters
 from stylecli.training.run_folder import RunSettings, append_event, read_events, rewind_measurements
 from stylecli.training.step import TrainingStep
-from stylecli.workspace import BEST_CHECKPOINT_FILE, BEST_FILE, CHECKPOINT_FILE, LAST_GOOD_FILE
+from stylecli.workspace import (
+    BEST_CHECKPOINT_FILE,
+    BEST_FILE,
+    CHECKPOINT_FILE,
+    LAST_GOOD_FILE,
+    saved_at,
+    sheet_path,
+    snapshot_path,
+)
 
 SHEET_SIDE = 8  # a sample sheet has 8 × 8 pictures
-_REMOVABLE = re.compile(r"(network-snapshot-\d{9,}\.safetensors|fakes\d{9,}\.png)")
-_WRITTEN = re.compile(r"network-snapshot-(\d+)\.safetensors|fakes(\d+)\.png")
 MAX_ROLLBACKS = 3  # in a run; other random numbers did not help, so settings must
 # Metrics of which more is better; of distances, path lengths and separability less is.
 _MORE_IS_BETTER = re.compile(r"(is\d|is@|inception_score|precision|recall|pr\d|diversity)")
@@ -105,11 +111,6 @@ def save_state(
     """Write the run's checkpoint, and nothing else."""
     info = {**bundle.info, **_info(settings, counters)}
     save_checkpoint(run / CHECKPOINT_FILE, bundle, step, counters, info)
-
-
-def snapshot_path(run: Path, nimg: int) -> Path:
-    """Return where the networks after ``nimg`` images lie."""
-    return run / f"network-snapshot-{nimg:09d}.safetensors"
 
 
 def save_checkpoint(
@@ -208,11 +209,6 @@ def _fill(tensors: dict[str, Tensor], prefix: str, flat: FlatParameters, adam: A
     for kind, vector in _vectors(adam).items():
         for name, view in flat.named(vector).items():
             view.copy_(tensors[f"{prefix}.{kind}.{name}"])
-
-
-def sheet_path(run: Path, nimg: int) -> Path:
-    """Return where the sheet drawn after ``nimg`` images lies."""
-    return run / f"fakes{nimg:09d}.png"
 
 
 def sheet_bytes(resolution: int, channels: int) -> int:
@@ -316,7 +312,7 @@ def remove_old_snapshots(run: Path, keep: int | None) -> list[Path]:
         if best and nimg == best["nimg"]:
             continue
         for name in sorted(written[nimg]):
-            if _REMOVABLE.fullmatch(name) and (run / name).exists():
+            if saved_at(name) is not None and (run / name).exists():
                 (run / name).unlink()
                 removed.append(run / name)
     return removed
@@ -369,6 +365,6 @@ def take_back(run: Path, nimg: int) -> None:
     """
     rewind_measurements(run, nimg)
     for path in run.iterdir():
-        written = _WRITTEN.fullmatch(path.name)
-        if written and int(written[1] or written[2]) > nimg:
+        written = saved_at(path.name)
+        if written is not None and written > nimg:
             path.unlink()

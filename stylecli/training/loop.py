@@ -28,7 +28,7 @@ from stylecli.training.oversight import (
 from stylecli.training.schedule import Stage, resets_optimizer, stage_at
 from stylecli.training.session import Session
 from stylecli.training.step import TrainingStep
-from stylecli.workspace import CHECKPOINT_FILE
+from stylecli.workspace import CHECKPOINT_FILE, snapshot_path
 
 
 class TrainingLoop:
@@ -216,7 +216,7 @@ class TrainingLoop:
         last = counters.nimg >= total
         if self._begins or not (last or counters.tick % self.config.snapshot_ticks == 0):
             return
-        network = checkpoints.snapshot_path(self.run, counters.nimg)
+        network = snapshot_path(self.run, counters.nimg)
 
         def measure() -> str:
             if not network.exists() or run_folder.is_measured(self.run, counters.nimg):

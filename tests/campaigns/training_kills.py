@@ -36,6 +36,7 @@ from stylecli.training.launch import rank_processes
 from stylecli.training.loop import TrainingLoop
 from stylecli.training.run_folder import RunSettings, create_run, is_finished
 from stylecli.training.session import Session
+from stylecli.workspace import list_snapshots
 
 NETWORK = {"resolution": 16, "fmap_base": 64, "fmap_max": 8, "z_dim": 8, "w_dim": 8,
            "mapping_layers": 2, "mapping_fmaps": 8}  # fmt: skip
@@ -154,7 +155,7 @@ def check_files(run: Path, reached: int) -> int:
     for path in run.glob("[!.]*.png"):
         with Image.open(path) as picture:
             picture.load()
-    for path in run.glob("network-snapshot-*.safetensors"):
+    for path in list_snapshots(run):
         load_network(path)
     path = run / "checkpoint.safetensors"
     if not path.exists():

@@ -157,7 +157,7 @@ def test_finding_a_network_hashes_few_snapshots_and_each_once(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(25):
-        home = Path(f"runs/{number:05d}-x/network-snapshot-000001.safetensors")
+        home = Path(f"runs/{number:05d}-x/network-snapshot-000001000.safetensors")
         home.parent.mkdir(parents=True)
         home.write_bytes(b"%300d" % number)
     hashed: list[Path] = []
@@ -177,7 +177,7 @@ def test_finding_a_network_hashes_few_snapshots_and_each_once(
     assert [("not found yet" in text) for text in told] == [True, True, False, False]
     assert len(hashed) == len(set(hashed)) == 25  # ten, ten, five, none
 
-    last = "runs/00024-x/network-snapshot-000001.safetensors"
+    last = "runs/00024-x/network-snapshot-000001000.safetensors"
     hashed.clear()
     found = _marked("c.png", network={"file": None, "sha256": digest(Path(last))})
     assert f"here, as {last}" in run("info", found).stdout and hashed == [Path(last)]
@@ -238,7 +238,7 @@ def test_a_picture_is_explained(run: Run) -> None:
 
 def test_a_moved_network_is_found_by_its_hash(run: Run) -> None:
     run("generate", "--network", "tiny.safetensors", "--seeds", "3", "--out", "here")
-    home = Path("runs/00000-x/network-snapshot-000001.safetensors")
+    home = Path("runs/00000-x/network-snapshot-000001000.safetensors")
     home.parent.mkdir(parents=True)
     Path("tiny.safetensors").rename(home)
 
@@ -260,7 +260,7 @@ def test_a_run_is_explained(run: Run) -> None:
     home.mkdir(parents=True)
     (home / "run.json").write_text('{"total_kimg": 4}')
     (home / "stats.jsonl").write_text('{"kimg": 1}\n{"kimg": 2}\n')
-    Path("tiny.safetensors").rename(home / "network-snapshot-000002.safetensors")
+    Path("tiny.safetensors").rename(home / "network-snapshot-000002000.safetensors")
 
     told = json.loads(run("info", "--json").stdout)  # the newest run
 

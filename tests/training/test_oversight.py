@@ -141,9 +141,12 @@ def test_a_rollback_cut_short_is_finished_by_the_next_session(
         TrainingLoop(run, session=Session(watch="rollback")).train()
     undone = run / "network-snapshot-000000096.safetensors"
     undone.write_bytes(b"of the training that is undone")
+    mine = run / "fakes99.png"  # not a name that training gives
+    mine.write_bytes(b"of the user")
 
     assert TrainingLoop(run).train(deadline_seconds=0) is False
     assert not undone.exists()
+    assert mine.exists()
     assert TrainingLoop(run).counters.rollbacks == 1
 
 
