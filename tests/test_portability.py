@@ -30,7 +30,6 @@ ARCHIVES = (
 CPU_FOLDERS = ("data/alignment/", "ops/")
 CPU_FILES = {
     "sampling.py": "map_latents returns on the CPU",
-    "oversight.py": "pictures are brought to the CPU",
     "folding.py": "weights as they were read",
     "distances.py": "int8 products are a matter of the CPU",
 }

@@ -372,7 +372,7 @@ class DiversityGauge:
 
 def mean_pair_distance(images: Tensor) -> float:
     """Return the mean over all pairs of [N, ...] of their Euclidean distance per value; N > 1."""
-    rows = images.flatten(1).double()
+    rows = images.cpu().flatten(1).double()
     return float(torch.pdist(rows).mean()) / math.sqrt(rows.shape[1])
 
 

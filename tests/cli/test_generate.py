@@ -24,7 +24,7 @@ def run(tiny_network: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> R
     """Run ``generate`` in a folder whose newest run holds the tiny network."""
     monkeypatch.chdir(tmp_path)
     folder = Path("runs/00002-tiny")
-    stylecli.save_network(folder / "network-snapshot-000004.safetensors", tiny_network)
+    stylecli.save_network(folder / "network-snapshot-000004000.safetensors", tiny_network)
     app = typer.Typer()
     app.command()(generate.command)
     return lambda *arguments: CliRunner().invoke(app, list(arguments))
@@ -39,10 +39,10 @@ def test_works_bare_on_the_newest_run(run: Run) -> None:
     result = run()
 
     assert result.exit_code == 0
-    files = [f"out/00002-tiny-000004/seed{seed:04d}.png" for seed in range(16)]
+    files = [f"out/00002-tiny-000004000/seed{seed:04d}.png" for seed in range(16)]
     assert result.stdout.splitlines() == files
     assert result.stderr.splitlines()[0] == (
-        "network: runs/00002-tiny/network-snapshot-000004.safetensors "
+        "network: runs/00002-tiny/network-snapshot-000004000.safetensors "
         "(the newest network of runs/00002-tiny)"
     )
 

