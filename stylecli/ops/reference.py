@@ -306,6 +306,44 @@ def _padded(x: Tensor, sides: tuple[int, int, int, int]) -> Tensor:
     return x[:, :, max(-top, 0) : rows, max(-left, 0) : columns]
 
 
+# ---- filtered_lrelu
+
+
+@dataclass(frozen=True, slots=True)
+class FilteredActivation:
+    """How filtered_lrelu acts: up, leaky ReLU with gain and clamp, down. Both axes are alike.
+
+    ``padding`` is (left, right, top, bottom), counted after upsampling; ``clamp`` is negative for
+    none; ``flip`` correlates with both filters instead of convolving.
+    """
+
+    up: int = 1
+    down: int = 1
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    gain: float = SQRT2
+    slope: float = 0.2
+    clamp: float = -1.0
+    flip: bool = False
+
+    def resamplings(self) -> tuple[Resampling, Resampling]:
+        """Return the resampling before the activation, which keeps the level, and that after it."""
+        up, down = self.up, self.down
+        return (
+            Resampling((up, up), padding=self.padding, flip=self.flip, gain=float(up * up)),
+            Resampling(down=(down, down), flip=self.flip),
+        )
+
+
+def filtered_lrelu_ref(
+    x: Tensor, fu: Tensor, fd: Tensor, b: Tensor | None, how: FilteredActivation
+) -> Tensor:
+    """Do what filtered_lrelu does in plain steps: the definition, differentiable to any order."""
+    before, after = how.resamplings()
+    u = upfirdn2d_ref(preactivation(x, Additions(bias=b), 1), fu, before)
+    lrelu = resolved_activation("lrelu", how.slope, how.gain, how.clamp)
+    return upfirdn2d_ref(bias_act_ref(u, Additions(), 1, lrelu), fd, after)
+
+
 # ---- the [1 2 1] blur
 
 
