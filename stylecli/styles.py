@@ -1,4 +1,8 @@
-"""Which layers are coarse, middle and fine styles, and how people write lists of layers."""
+"""Which layers are coarse, middle and fine styles, and how people write lists of layers.
+
+``sides`` are the pixels on a side of every layer of a network, as ``NetworkConfig.layer_sides`` has
+them: [4, 4, 8, 8] at 8 px.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,41 +13,39 @@ from stylecli.seeds import format_seeds, parse_seeds
 BANDS = ("coarse", "middle", "fine")
 
 
-def style_bands(resolution: int) -> dict[str, list[int]]:
+def style_bands(sides: Sequence[int]) -> dict[str, list[int]]:
     """Return the layers of the coarse, middle and fine styles; bands without layers are left out.
 
     Coarse is 4-8 px, fine 64 px and up, middle between (Figure 3 of the paper). Networks under
     128 px call their last resolution fine: at 32 px layers 0-3, 4-5 and 6-7.
     """
     bands: dict[str, list[int]] = {name: [] for name in BANDS}
-    for layer in range(2 * (resolution.bit_length() - 1) - 2):
-        side = 2 ** (layer // 2 + 2)
-        if side >= 64 or side == resolution > 4:
+    for layer, side in enumerate(sides):
+        if side >= 64 or side == sides[-1] > 4:
             bands["fine"].append(layer)
         else:
             bands["coarse" if side <= 8 else "middle"].append(layer)
     return {name: layers for name, layers in bands.items() if layers}
 
 
-def name_layers(layers: Sequence[int], resolution: int) -> str:
+def name_layers(layers: Sequence[int], sides: Sequence[int]) -> str:
     """Return what to call layers: their band, such as ``coarse``, else their numbers: ``0-5``."""
     chosen = sorted(layers)
-    for name, band in style_bands(resolution).items():
+    for name, band in style_bands(sides).items():
         if band == chosen:
             return name
     return format_seeds(chosen) or "none"
 
 
 def style_layers(
-    text: str, resolution: int, *, clamp: Callable[[str], None] | None = None
+    text: str, sides: Sequence[int], *, clamp: Callable[[str], None] | None = None
 ) -> list[int]:
     """Return the layers meant by ``"coarse"``, ``"0-3"`` or a comma list of such, in order.
 
     Raises UsageError for anything else and for layers the network does not have; with ``clamp``
     such layers are left out and it is told so, as long as others remain.
     """
-    bands = style_bands(resolution)
-    last = 2 * (resolution.bit_length() - 1) - 3
+    bands, resolution, last = style_bands(sides), sides[-1], len(sides) - 1
     layers: set[int] = set()
     for part in text.lower().split(","):
         word = part.strip()
@@ -67,7 +69,7 @@ def style_layers(
     return there
 
 
-def layer_strengths(text: str, resolution: int) -> dict[int, float]:
+def layer_strengths(text: str, sides: Sequence[int]) -> dict[int, float]:
     """Return the number of each layer that ``"coarse:1,4-5:0.7,6,7:0.5"`` names.
 
     Layers are written as for style_layers, a colon and the number behind them. Raises UsageError
@@ -75,7 +77,7 @@ def layer_strengths(text: str, resolution: int) -> dict[int, float]:
     """
     strengths: dict[int, float] = {}
     for layers, strength in _numbered(text):
-        for layer in style_layers(layers, resolution):
+        for layer in style_layers(layers, sides):
             if layer in strengths:
                 raise UsageError(f"{text!r} names layer {layer} twice: give it one number")
             strengths[layer] = strength
@@ -83,7 +85,7 @@ def layer_strengths(text: str, resolution: int) -> dict[int, float]:
 
 
 def band_rows(
-    text: str, resolution: int, rows: int | None = None, *,
+    text: str, sides: Sequence[int], rows: int | None = None, *,
     clamp: Callable[[str], None] | None = None,
 ) -> list[list[int]]:  # fmt: skip
     """Return the layers of every row of a sheet whose rows copy different styles.
@@ -103,7 +105,7 @@ def band_rows(
     for name, count in bands:
         if count != int(count) or not 1 <= count <= 100:
             raise UsageError(f"{name.strip()!r} in {text!r} gets {count:g} rows: give it 1 to 100")
-        layers += [style_layers(name, resolution, clamp=clamp)] * int(count)
+        layers += [style_layers(name, sides, clamp=clamp)] * int(count)
     if rows is not None and len(layers) != rows:
         raise UsageError(f"bands {text!r} have {len(layers)} rows, but {rows} are asked for")
     return layers

@@ -1,6 +1,6 @@
 """`stylecli mix`: sheets of mixed styles, Figure 3 of the StyleGAN paper."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -205,9 +205,15 @@ def command(
     mode, mover = resolve_noise(noise_mode, noise_seed), _mover(video, bands, video_format)
     _check_clip(mover, {"fps": fps, "key-seconds": key_seconds, "video-format": video_format})
     source = open_source(network, device, output)
-    resolution = source.config.resolution
+    layer_sides = source.config.layer_sides
     sides = choose_sides(
-        rows, cols, row_seeds, col_seeds, row_ws, col_ws, banded_rows(bands, resolution)
+        rows,
+        cols,
+        row_seeds,
+        col_seeds,
+        row_ws,
+        col_ws,
+        banded_rows(bands, layer_sides),
     )
     truncation = resolve_truncation(source, psi, psi_cutoff, psi_layers, center)
     shared = {"noise_mode": mode, "lod": lod}
@@ -215,7 +221,7 @@ def command(
         label=label, **shared, noise_seed=noise_seed, scale=scale, batch=batch, precision=precision
     )
     row_faces, column_faces = (side.sources(source, drawing) for side in sides)
-    sheets = choose_sheets(styles, bands, len(row_faces), resolution, output.warn)
+    sheets = choose_sheets(styles, bands, len(row_faces), layer_sides, output.warn)
     target = resolve_target(out, source.folder, format, quality, True, 1)
     mix = Mix(
         source, row_faces, column_faces, drawing,
@@ -280,7 +286,7 @@ def _pairs(mix: Mix, layers: list[list[int]], path: Path) -> list[tuple[int, Pat
     pairs = []
     across = len(mix.columns)
     for row, face in enumerate(mix.rows.names):
-        styles = name_layers(layers[row], mix.source.config.resolution)
+        styles = name_layers(layers[row], mix.source.config.layer_sides)
         for column, source in enumerate(mix.columns.names):
             index = across + row * (across + 1) + 1 + column
             sides = {**_one(mix.sides[0], face), **_one(mix.sides[1], source)}
@@ -402,29 +408,33 @@ def choose_sides(
 
 
 def choose_sheets(
-    styles: str | None, bands: str | None, rows: int, resolution: int, tell: Callable[[str], None]
+    styles: str | None,
+    bands: str | None,
+    rows: int,
+    sides: Sequence[int],
+    tell: Callable[[str], None],
 ) -> dict[str, tuple[dict[str, str], list[list[int]]]]:
     """Return, by the name of its file, each sheet's option and the layers of every row."""
     if bands is not None:
         if styles is not None:
             raise UsageError(f"--styles {styles} and --bands {bands} both choose: give one of them")
-        return {"bands": ({"bands": bands}, band_rows(bands, resolution, rows, clamp=tell))}
+        return {"bands": ({"bands": bands}, band_rows(bands, sides, rows, clamp=tell))}
     wanted = "all" if styles is None else styles
-    names = list(style_bands(resolution)) if wanted == "all" else [wanted]
+    names = list(style_bands(sides)) if wanted == "all" else [wanted]
     return {
         name.replace(",", "+").replace(" ", ""): (
             {"styles": name},
-            [style_layers(name, resolution, clamp=tell)] * rows,
+            [style_layers(name, sides, clamp=tell)] * rows,
         )
         for name in names
     }
 
 
-def banded_rows(bands: str | None, resolution: int) -> int:
+def banded_rows(bands: str | None, sides: Sequence[int]) -> int:
     """Return how many rows ``bands`` asks for by its numbers, the usual ones where it has none."""
     if bands is None or ":" not in bands:
         return USUAL
-    return len(band_rows(bands, resolution, clamp=lambda _: None))
+    return len(band_rows(bands, sides, clamp=lambda _: None))
 
 
 def _side(

@@ -118,10 +118,14 @@ class NetworkConfig:
         """Side in pixels of a layer's features."""
         raise NotImplementedError
 
+    @property
+    def layer_sides(self) -> list[int]:
+        """Sides in pixels of all layers, from the first: what makes a style coarse or fine."""
+        return [self.layer_side(layer) for layer in range(self.num_layers)]
+
     def noise_shapes(self) -> list[tuple[int, int, int, int]]:
         """Return the shape [1, 1, h, w] of every layer's noise map; none without noise."""
-        sides = [self.layer_side(layer) for layer in range(self.num_layers * self.has_noise)]
-        return [(1, 1, side, side) for side in sides]
+        return [(1, 1, side, side) for side in self.layer_sides] if self.has_noise else []
 
     # -- training ---------------------------------------------------------------------------
 

@@ -168,7 +168,7 @@ def lay_out(
     return add_margins(
         sheet, (height + gap, width + gap), (height, width),
         top=("", *columns.names), left=("", *rows.names),
-        groups=_groups(layers, G.config.resolution),
+        groups=_groups(layers, G.config.layer_sides),
     )  # fmt: skip
 
 
@@ -202,12 +202,12 @@ def layers_per_row(layers: Layers, rows: int) -> list[list[int]]:
     return each
 
 
-def _groups(layers: Sequence[list[int]], resolution: int) -> list[tuple[str, int, int]]:
+def _groups(layers: Sequence[list[int]], sides: Sequence[int]) -> list[tuple[str, int, int]]:
     """Return (name, first row of the sheet, rows) of neighbouring rows that copy the same."""
     groups, row = [], 1
     for chosen, same in groupby(layers):
         count = len(list(same))
-        groups.append((name_layers(chosen, resolution), row, count))
+        groups.append((name_layers(chosen, sides), row, count))
         row += count
     return groups
 

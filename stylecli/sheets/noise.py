@@ -101,7 +101,7 @@ def noise_kinds(config: NetworkConfig) -> dict[str, list[float]]:
 
     Fine is the band of that name, 64 px and up in the paper; coarse is everything before it.
     """
-    fine = set(style_bands(config.resolution).get("fine", ()))
+    fine = set(style_bands(config.layer_sides).get("fine", ()))
     layers = range(config.num_layers)
     return {
         "all": [1.0] * config.num_layers,

@@ -109,7 +109,7 @@ def draw_layer_styles(
     gap = max(1, side * scale // 64)
     sheet = make_grid(cells, len(layers) + 2, padding=gap, scale=scale)
     side *= scale
-    names = [f"{layer} ({2 ** (layer // 2 + 2)} px)" for layer in layers]
+    names = [f"{layer} ({config.layer_side(layer)} px)" for layer in layers]
     return add_margins(
         sheet, (side + gap, side + gap), (side, side), top=("face", "source", *names),
         left=[f"{seed}, {source}" for seed, source in zip(seeds, sources, strict=True)],
@@ -206,13 +206,13 @@ def shrinking_columns(published: Sequence[int], resolution: int) -> list[int]:
     return [min(lod, most) for lod in published]
 
 
-def mixing_layers(rows: int, resolution: int) -> list[list[int]]:
+def mixing_layers(rows: int, sides: Sequence[int]) -> list[list[int]]:
     """Return the layers that each row of Figure 3 takes from its columns.
 
     About half of the rows coarse, a third middle, the rest fine, as in the paper's 3, 2 and 1;
     bands that the network lacks leave their rows to the others.
     """
-    bands = style_bands(resolution)
+    bands = style_bands(sides)
     kinds = [name for name, share in MIXING_ROWS if name in bands for _ in range(share)]
     return [bands[kinds[(2 * row + 1) * len(kinds) // (2 * rows)]] for row in range(rows)]
 
@@ -243,7 +243,7 @@ def _uncurated(
 def _mixing(G: Generator, settings: Settings, drawing: Drawing, progress: Progress) -> Pictures:
     rows = parse_seeds(settings["row_seeds"])
     columns = parse_seeds(settings["col_seeds"])
-    layers = mixing_layers(len(rows), G.config.resolution)
+    layers = mixing_layers(len(rows), G.config.layer_sides)
     how = _as_set(drawing, settings)
     return draw_mixing_sheet(G, rows, columns, layers, how, padding=0, progress=progress)
 

@@ -66,6 +66,9 @@ class ToyConfig(NetworkConfig):
     def num_layers(self) -> int:
         return 3
 
+    def layer_side(self, layer: int) -> int:
+        return self.resolution
+
     def count_weights(self, network: str) -> int:
         return self.channels * self.resolution**2
 
@@ -203,6 +206,13 @@ def test_commands_take_it(
     assert run(["generate", "--network", toy_file, "--seeds", "1", "--out", out]) == 0
     assert run(["generate", "--network", toy_file, "--lod", "1", "--out", out]) == 2
     assert f"{toy.config.preset!r}" in capsys.readouterr().err
+    assert run(
+        ["generate", "--network", toy_file, "--psi-layers", "fine:0.5", "--grid", "--out", out]
+    ) == (0 if toy.config.has_w else 2)
+    assert run(["figures", "2", "--network", toy_file, "--out", out]) == 0
+    assert run(["mix", "--network", toy_file, "--rows", "1", "--cols", "1", "--out", out]) == (
+        0 if toy.config.has_w else 2
+    )
     assert run(["mix", "--network", toy_file, "--rows", "1", "--cols", "1", "--styles", "0",
                  "--out", str(tmp_path / "mix.png")]) == (0 if toy.config.has_w else 2)  # fmt: skip
 

@@ -75,10 +75,11 @@ def test_columns_shrink_less_in_small_networks() -> None:
 def test_figure_3_copies_coarse_middle_and_fine_styles() -> None:
     coarse, middle, fine = [0, 1, 2, 3], [4, 5, 6, 7], list(range(8, 18))
 
-    assert mixing_layers(6, 1024) == [coarse] * 3 + [middle] * 2 + [fine]
-    assert mixing_layers(3, 1024) == [coarse, middle, fine]
-    assert mixing_layers(6, 32)[-1] == [6, 7] and mixing_layers(6, 32)[3] == [4, 5]
-    assert mixing_layers(4, 16) == [coarse] * 3 + [[4, 5]]  # no middle band at 16 px
+    sides = {side: make_config("f", resolution=side).layer_sides for side in (16, 32, 1024)}
+    assert mixing_layers(6, sides[1024]) == [coarse] * 3 + [middle] * 2 + [fine]
+    assert mixing_layers(3, sides[1024]) == [coarse, middle, fine]
+    assert mixing_layers(6, sides[32])[-1] == [6, 7] and mixing_layers(6, sides[32])[3] == [4, 5]
+    assert mixing_layers(4, sides[16]) == [coarse] * 3 + [[4, 5]]  # no middle band at 16 px
 
 
 def test_uncurated_latents_are_one_stream(tiny_network: Any) -> None:
