@@ -21,11 +21,12 @@ from stylecli.training.draws import Draws, DrawSource, Streams
 from stylecli.training.losses import (
     D_loss,
     G_loss,
+    LossScaler,
     gradient_penalty,
     sampled_squared_gradient,
     squared_gradient,
 )
-from stylecli.training.optimizer import Adam, FlatParameters, LossScaler
+from stylecli.training.optimizer import Adam, FlatParameters
 from stylecli.training.passes import count_passes, smaller_pass
 from stylecli.training.schedule import Stage
 

@@ -1,74 +1,58 @@
-"""Loss scaling for float16: the scale finds its way, and a step is nearly a whole one."""
+"""Adam equals the official one; the layers of D that stay frozen are those near the picture."""
 
 from typing import Any
 
+import numpy as np
+import pytest
 import torch
 
+from stylecli.checkpoint import load_network
+from stylecli.errors import UsageError
 from stylecli.networks.bundle import new_network
-from stylecli.training.config import TrainingConfig
-from stylecli.training.optimizer import FIRST_SCALE, STEPS_TO_GROW, LossScaler
-from stylecli.training.schedule import Stage
-from stylecli.training.step import TrainingStep
+from stylecli.training.losses import (
+    D_loss,
+    squared_gradient,
+)
+from stylecli.training.optimizer import Adam, FlatParameters, describe_frozen, frozen_layers
+from tests.conftest import FIXTURES
 
-STAGE = Stage(lod=0.5, resolution=16, batch=8, lr=0.003, tick_kimg=1)
-
-
-def make_step(fields: dict[str, Any], precision: str) -> TrainingStep:
-    config = TrainingConfig(precision=precision, r1_gamma=1.0)
-    step = TrainingStep(new_network(seed=0, **fields), config)
-    step.set_stage(STAGE, reset=False)
-    return step
+OFFICIAL = FIXTURES / "official"
 
 
-def reals() -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8, generator=generator)
+@pytest.fixture
+def case() -> tuple[Any, dict[str, torch.Tensor]]:
+    D = load_network(OFFICIAL / "stylegan1_labels_G_D_Gs.pkl").D
+    with np.load(OFFICIAL / "stylegan1_labels_D_io.npz") as file:
+        io = {key: torch.from_numpy(file[key]) for key in file}
+    return lambda x: D(x, io["labels8"]), {**io, "D": D}
 
 
-def test_the_scale_halves_on_overflow_and_doubles_after_many_good_steps() -> None:
-    scaler = LossScaler.for_precision("fp16")
-    scaler.update(finite=False)
-    assert scaler.scale == FIRST_SCALE / 2
-    for _ in range(STEPS_TO_GROW):
-        scaler.update(finite=True)
-    assert scaler.scale == FIRST_SCALE
+def test_three_official_adam_steps(case: Any) -> None:
+    D, io = case
+    network = io["D"]
+    flat = FlatParameters(network)
+    adam = Adam(flat.data, beta1=0.0, beta2=0.99, epsilon=1e-8)
+    history = []
+    for _ in range(4):
+        flat.grad.zero_()
+        reals = io["d_images"].detach().requires_grad_()
+        logits = D(reals)
+        penalty = squared_gradient(logits, reals).mean()
+        loss = D_loss("logistic", logits, D(io["loss_fakes"])).mean() + 5 * penalty
+        history.append(loss.detach())
+        if len(history) <= 3:
+            loss.backward()
+            adam.step(flat.data, flat.grad, 0.0015)
+    assert torch.allclose(torch.stack(history), io["adam_D_loss_history"].float(), rtol=1e-3)
+    wanted = io["adam_D_after3:4x4/Conv/weight"].permute(3, 2, 0, 1)
+    assert torch.allclose(network.head.conv.weight, wanted, atol=1e-3)
 
 
-def test_other_precisions_are_not_scaled() -> None:
-    scaler = LossScaler.for_precision("bf16")
-    scaler.update(finite=False)
-    assert scaler.scale == 1.0
-
-
-def test_the_state_comes_back() -> None:
-    scaler, restored = LossScaler.for_precision("fp16"), LossScaler.for_precision("fp16")
-    scaler.update(finite=False)
-    scaler.update(finite=True)
-    restored.restore(scaler.state())
-    assert restored == scaler
-
-
-def test_a_step_in_float16_goes_nearly_the_same_way(tiny_config_fields: dict[str, Any]) -> None:
-    """The gradients are divided by the scale again, and the penalty is of unscaled logits."""
-    exact, half = make_step(tiny_config_fields, "float32"), make_step(tiny_config_fields, "fp16")
-    half.scaler_D.scale = half.scaler_G.scale = 1024.0
-    for step in (exact, half):
-        step(reals(), None, STAGE, 0)
-
-    difference = (half.flat_D.grad - exact.flat_D.grad).norm() / exact.flat_D.grad.norm()
-    assert 0 < float(difference) < 0.05
-    penalties = [step.take_statistics()["r1_penalty"] for step in (exact, half)]
-    assert abs(penalties[1] / penalties[0] - 1) < 0.05
-
-
-def test_an_overflow_leaves_the_step_out_and_lowers_the_scale(
-    tiny_config_fields: dict[str, Any],
-) -> None:
-    step = make_step(tiny_config_fields, "fp16")
-    step.scaler_D.scale = 2.0**24  # no float16 gradient survives this
-    before = step.flat_D.data.clone()
-    step(reals(), None, STAGE, 0)
-
-    assert torch.equal(step.flat_D.data, before)
-    assert step.scaler_D.scale == 2.0**23
-    assert step.take_statistics()["skipped_steps"] >= 1
+def test_what_grows_in_is_not_frozen(tiny_config_fields: dict[str, Any]) -> None:
+    config = new_network("f", **{**tiny_config_fields, "resolution": 32}).config
+    layers = frozen_layers(config, 4, 16)
+    assert layers == ["from_rgb.2", "blocks.1.conv0", "blocks.1.conv1_down", "blocks.0.conv0"]
+    assert describe_frozen(layers) == "FromRGB 16 px, conv0 16 px, conv1_down 16 px, conv0 8 px"
+    assert frozen_layers(config, 7, 16)[-2:] == ["head.conv", "head.dense0"]
+    with pytest.raises(UsageError, match="freeze_d 8 is not within 0 to 7"):
+        frozen_layers(config, 8, 16)

@@ -10,10 +10,9 @@ import torch
 
 from stylecli.checkpoint import load_network, network_digest, save_network
 from stylecli.data.reader import Dataset, open_dataset
-from stylecli.errors import NetworkError, UsageError
+from stylecli.errors import NetworkError
 from stylecli.networks.bundle import new_network
 from stylecli.training.loop import TrainingLoop
-from stylecli.training.optimizer import describe_frozen, frozen_layers
 from stylecli.training.presets import TrainingPlan
 from stylecli.training.run_folder import Origin, RunSettings, load_settings
 from stylecli.training.starting import Source, begin_run, open_source, plan_resumed
@@ -113,16 +112,6 @@ def test_frozen_layers_stay_to_the_bit_while_the_others_move(
               for part in ("weight", "bias")}  # fmt: skip
     unused = {name for name in before if name.startswith(("from_rgb.0", "from_rgb.1"))}
     assert kept == frozen | unused
-
-
-def test_what_grows_in_is_not_frozen(tiny_config_fields: dict[str, Any]) -> None:
-    config = new_network("f", **{**tiny_config_fields, "resolution": 32}).config
-    layers = frozen_layers(config, 4, 16)
-    assert layers == ["from_rgb.2", "blocks.1.conv0", "blocks.1.conv1_down", "blocks.0.conv0"]
-    assert describe_frozen(layers) == "FromRGB 16 px, conv0 16 px, conv1_down 16 px, conv0 8 px"
-    assert frozen_layers(config, 7, 16)[-2:] == ["head.conv", "head.dense0"]
-    with pytest.raises(UsageError, match="freeze_d 8 is not within 0 to 7"):
-        frozen_layers(config, 8, 16)
 
 
 def test_runs_and_checkpoints_are_found(
