@@ -87,7 +87,10 @@ class TrainingConfig:
         0.99, flag="--beta2", heading=OPTIMIZERS,
         help="Adam's β2. Default 0.99.", check=below_one, reason=PAPER,
     )  # fmt: skip
-    adam_epsilon: float = setting(1e-8, check=above_zero, reason=PAPER)
+    adam_epsilon: float = setting(
+        1e-8, flag="--adam-epsilon", heading=OPTIMIZERS,
+        help="Adam's ε. Default 1e-8.", check=above_zero, reason=PAPER,
+    )  # fmt: skip
     ema_kimg: float = setting(
         10.0, flag="--ema-kimg", heading=OPTIMIZERS,
         help="Half-life of the averaged generator. Default 10.", check=above_zero, reason=PAPER,

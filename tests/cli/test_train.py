@@ -106,7 +106,7 @@ def test_dry_run_prints_every_value_and_trains_nothing(here: Path, tiny_lmdb: Pa
 
 def test_every_option_reaches_its_setting(here: Path, tiny_lmdb: Path) -> None:
     typed = (
-        "--gamma-fake 2 --beta1 0.5 --beta2 0.9 --ema-kimg 3 --minibatch-repeats 2 --mbstd-group 0 "
+        "--gamma-fake 2 --beta1 0.5 --beta2 0.9 --adam-epsilon 1e-7 --ema-kimg 3 --minibatch-repeats 2 --mbstd-group 0 "
         "--fused-scale on --mirror --own-fakes --lr 0.001,16:0.002 --batch 8:16,16:8 --kimg 9 "
         "--initial-resolution 4 --mapping-fmaps 9 --mixing 0.25 --hold-kimg 1 --fade-kimg 2"
     )
@@ -115,7 +115,8 @@ def test_every_option_reaches_its_setting(here: Path, tiny_lmdb: Path) -> None:
     plan = json.loads(result.stdout)
     training, network = plan["training"], plan["network"]
     wanted = {
-        "r2_gamma": 2, "adam_beta1": 0.5, "adam_beta2": 0.9, "ema_kimg": 3, "mirror": True,
+        "r2_gamma": 2, "adam_beta1": 0.5, "adam_beta2": 0.9, "adam_epsilon": 1e-7, "ema_kimg": 3,
+        "mirror": True,
         "minibatch_repeats": 2, "share_fakes": False, "lr": {"16": 0.002}, "lr_base": 0.001,
         "batch": {"8": 16, "16": 8}, "batch_base": 16, "initial_resolution": 4, "total_kimg": 9,
         "hold_kimg": 1, "fade_kimg": 2,
