@@ -75,10 +75,8 @@ NOT_MERGED_YET = ("cli",)  # packages with files that are too small
 MAX_FUNCTION_LINES = 70
 # What several commands share; every other file of cli/ is a command and bears its name.
 SHARED_BY_COMMANDS = {"__init__", "app", "drawing", "options", "output", "targets"}
-TRAINING_NOT_MERGED_YET = {  # into train.py, plan.py, distributed/ and data/
-    "train", "plan", "train_network", "plan_run", "training_metrics", "training_options",
-    "training_plan", "training_ranks", "training_session", "training_start", "watching_options",
-    "train_resume", "train_watching", "metric_ranks", "face_steps",
+TRAINING_NOT_MERGED_YET = {  # into distributed/ and data/
+    "training_ranks", "metric_ranks", "face_steps",
 }  # fmt: skip
 
 

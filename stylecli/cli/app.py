@@ -23,10 +23,10 @@ from stylecli.cli import (
     metrics,
     mix,
     pack,
-    plan_run,
+    plan,
     prepare_ffhq,
     report,
-    train_network,
+    train,
     weights,
 )
 from stylecli.cli.output import print_error
@@ -147,9 +147,9 @@ app.command("demo")(demo.command)
 app.command("prepare-ffhq")(prepare_ffhq.command)
 app.command("pack")(pack.command)
 app.command("check")(check.command)
-app.command("train", cls=GroupedCommand)(train_network.command)
+app.command("train", cls=GroupedCommand)(train.command)
 app.command("report")(report.command)
-app.command("plan", cls=GroupedCommand)(plan_run.command)
+app.command("plan", cls=GroupedCommand)(plan.command)
 app.command("generate")(generate.command)
 app.command("mix", cls=GroupedCommand)(mix.command)
 app.command("interpolate", cls=GroupedCommand)(interpolate.command)

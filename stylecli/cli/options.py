@@ -9,7 +9,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 from stylecli.networks.registry import FAMILIES
-from stylecli.settings import HEADINGS, Setting, asked_for, settings_of
+from stylecli.settings import HEADINGS, MACHINE, NETWORK, SCHEDULE, Setting, asked_for, settings_of
 
 NetworkOption = Annotated[
     Path | None,
@@ -36,6 +36,35 @@ SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of everythi
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite what exists.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No notes, no progress.")]
+
+ConfigOption = Annotated[
+    str,
+    typer.Option(
+        "--config", help="Paper configuration: a b c d e f, traditional-8, ...",
+        rich_help_panel=NETWORK,
+    ),
+]  # fmt: skip
+PresetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        help="paper, celebahq, lsun-bedroom, lsun-car, lsun-cat, photos or small. "
+        "Default: by device and pictures.",
+        rich_help_panel=SCHEDULE,
+    ),
+]
+RanksOption = Annotated[
+    int | None,
+    typer.Option(
+        "--ranks", min=1, help="Processes that share a batch (CPU).", rich_help_panel=MACHINE
+    ),
+]
+GpusOption = Annotated[
+    int | None,
+    typer.Option(
+        "--gpus", min=1, help="GPUs that share a batch, a process each.", rich_help_panel=MACHINE
+    ),
+]
 
 
 def network_settings() -> list[Setting]:

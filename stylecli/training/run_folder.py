@@ -386,3 +386,50 @@ def _write(run: Path, settings: RunSettings, *, finished: bool) -> None:
             "finished": finished,
         },
     )
+
+
+@dataclass(frozen=True)
+class RunChoice:
+    """The run that settings lead to, and whether it is begun, gone on with or finished."""
+
+    run: Path
+    state: str  # begin | continue | finished
+    description: str = ""  # what follows the number of a new run; "": --out names the folder
+    unreadable: tuple[Path, ...] = ()  # runs whose settings cannot be read, passed over
+
+
+def choose_run(settings: RunSettings, out: Path | None) -> RunChoice:
+    """Return the run to train: the newest with equal settings, else a new one.
+
+    A run that cannot be read is passed over. Raises UsageError when ``out`` is a run with other
+    settings, or the run is to go on that was begun on another kind of device.
+    """
+    unreadable: list[Path] = []
+    candidates = [out] if out is not None else list(reversed(list_runs()))
+    for run in candidates:
+        if not (run / "run.json").exists():
+            continue
+        try:
+            stored = load_settings(run)
+        except NetworkError:  # damaged, or of another version
+            if out is not None:
+                raise
+            unreadable.append(run)
+            continue
+        if stored.same_run(settings):
+            if is_finished(run):
+                return RunChoice(run, "finished", unreadable=tuple(unreadable))
+            if stored.device != settings.device:
+                raise UsageError(
+                    f"{run} has these settings but trains on {stored.device}, not on "
+                    f"{settings.device}: give --device {stored.device} where there is one, or go "
+                    f"on here in a new run with --resume '{run}'"
+                )
+            return RunChoice(run, "continue", unreadable=tuple(unreadable))
+        if out is not None:
+            raise UsageError(f"{run} was started with other settings: give another --out")
+    network = settings.network
+    name = f"{settings.dataset.stem}-{network.preset}{network.resolution}"
+    if out is not None:
+        return RunChoice(out, "begin", unreadable=tuple(unreadable))
+    return RunChoice(next_run(name), "begin", name, tuple(unreadable))

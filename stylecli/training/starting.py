@@ -4,6 +4,7 @@ A training checkpoint whose architecture and dataset are those of the new run go
 state. From anything else weights are transferred, and training begins at its first image.
 """
 
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -16,6 +17,7 @@ from stylecli import files
 from stylecli.checkpoint import load_network, network_digest, read_header, save_network
 from stylecli.data.reader import Dataset, open_dataset
 from stylecli.errors import DataError, NetworkError, UsageError
+from stylecli.hardware import resolve_device
 from stylecli.networks.bundle import Bundle, new_network
 from stylecli.networks.registry import make_config
 from stylecli.settings import of_dataset, with_tables
@@ -160,6 +162,81 @@ def open_source(given: Path) -> Source:
     training = _read_training(path)
     nimg = round(float(net.info.get("kimg") or 0) * 1000)
     return Source(given, path, digest, net, nimg, net.info.get("data_digest"), training)
+
+
+def make_settings(
+    dataset: Dataset,
+    source: Source | None,
+    config: str,
+    preset: str | None,
+    device: str,
+    ranks: int | None,
+    labels: bool | None,
+    *,
+    network: dict[str, Any],
+    training: dict[str, Any],
+    batch_gpu: int | None = None,
+) -> tuple[RunSettings, TrainingPlan]:
+    """Return the settings of a run, and the plan they come from."""
+    chosen = resolve_device(device)
+    if chosen.index is not None:  # a run stores the kind of its device only
+        torch.cuda.set_device(chosen)
+    name = chosen.type
+    plan, origin = plan_run(
+        source,
+        preset,
+        config,
+        dataset=dataset,
+        labels=labels,
+        device=name,
+        cpus=os.cpu_count() or 1,
+        ranks=ranks,
+        network=network,
+        training=training,
+    )
+    settings = RunSettings(
+        plan.network, plan.training, dataset.path, dataset.digest, plan.ranks, name, origin
+    )
+    check_batches(settings, batch_gpu)
+    check_precision(settings)
+    frozen_in(settings)  # raises for layers that D has not
+    return settings, plan
+
+
+def plan_run(
+    source: Source | None,
+    preset: str | None,
+    config: str,
+    *,
+    dataset: Dataset,
+    labels: bool | None,
+    **settings: Any,
+) -> tuple[TrainingPlan, Origin | None]:
+    """Return the plan of a run, and its origin where it begins with ``source``.
+
+    ``settings`` are those of ``plan_training``. Raises UsageError for a ``--config`` that is not
+    the source's.
+    """
+    if labels and not dataset.label_dim:
+        raise UsageError("--labels needs a dataset with classes: this one has none")
+    if source is None:
+        plan = plan_training(
+            preset,
+            config=config,
+            resolution=dataset.resolution,
+            channels=dataset.channels,
+            label_dim=dataset.label_dim if labels else 0,
+            pictures=len(dataset),
+            **settings,
+        )
+        return plan, None
+    own = source.net.config.preset
+    if config.lower() not in ("f", own):
+        raise UsageError(
+            f"--config {config} is not the configuration of {source.path}, {own}: with --resume "
+            "the architecture is read from the file, leave --config out"
+        )
+    return plan_resumed(source, preset, dataset=dataset, labels=labels, **settings)
 
 
 def plan_resumed(

@@ -1,4 +1,4 @@
-"""`stylecli train` as typed: a new run, going on, finished, refused."""
+"""`stylecli train` as typed: a new run, going on, finished, refused; resumed; watched."""
 
 import json
 import shutil
@@ -9,9 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 from stylecli.cli.app import app
+from stylecli.metrics.results import MetricResult
 
 SMALL = ["--kimg", "0.048", "--batch", "8", "--ranks", "1", "--fmap-base", "64", "--fmap-max", "8",
          "--z-dim", "8", "--w-dim", "8", "--mapping-layers", "1", "--device", "cpu"]  # fmt: skip
+SHORT = ["--kimg", "0.016", "--batch", "8", "--ranks", "1", "--device", "cpu"]
 
 
 @pytest.fixture
@@ -106,7 +108,8 @@ def test_dry_run_prints_every_value_and_trains_nothing(here: Path, tiny_lmdb: Pa
 
 def test_every_option_reaches_its_setting(here: Path, tiny_lmdb: Path) -> None:
     typed = (
-        "--gamma-fake 2 --beta1 0.5 --beta2 0.9 --adam-epsilon 1e-7 --ema-kimg 3 --minibatch-repeats 2 --mbstd-group 0 "
+        "--gamma-fake 2 --beta1 0.5 --beta2 0.9 --adam-epsilon 1e-7 --ema-kimg 3 "
+        "--minibatch-repeats 2 --mbstd-group 0 "
         "--fused-scale on --mirror --own-fakes --lr 0.001,16:0.002 --batch 8:16,16:8 --kimg 9 "
         "--initial-resolution 4 --mapping-fmaps 9 --mixing 0.25 --hold-kimg 1 --fade-kimg 2"
     )
@@ -182,3 +185,149 @@ def test_no_dataset_says_how_to_make_one(here: Path) -> None:
     result = train()
     assert result.exit_code == 3
     assert "make one with stylecli pack" in result.stderr
+
+
+def test_a_network_file_is_transferred_and_the_same_command_knows_the_run(
+    here: Path, tiny_lmdb: Path, tiny_network_file: Path
+) -> None:
+    command = [str(tiny_lmdb), "--resume", str(tiny_network_file), "--labels", *SHORT]
+    first = train(*command, "--freeze-d", "1")
+    assert first.exit_code == 0, first.stderr
+    assert f"beginning with the weights of {tiny_network_file}, at the first image:" in first.stderr
+    assert "  G, G_ema  mapping          resized     classes 0 to 3" in first.stderr
+    assert "frozen in D: FromRGB 16 px; all else is trained" in first.stderr
+    again = train(*command, "--freeze-d", "1")
+    assert "is finished with these settings" in again.stderr
+    assert again.stdout == first.stdout
+    assert train(*command).stdout.startswith("runs/00001-")  # another run: nothing is frozen
+
+
+def test_a_run_goes_on_for_longer_in_a_new_one(
+    here: Path, tiny_lmdb: Path, tiny_network_file: Path
+) -> None:
+    first = train(str(tiny_lmdb), "--resume", str(tiny_network_file), *SHORT)
+    assert first.exit_code == 0, first.stderr
+    longer = train("--resume", "runs/00000-tiny-f16", "--kimg", "0.08", "--ranks", "1", "--json")
+    assert longer.exit_code == 0, longer.stderr
+    assert "using " in longer.stderr  # the run's own dataset
+    assert "at 0.032 kimg with its full state: optimizers" in longer.stderr
+    run = Path(json.loads(longer.stdout)["run"])
+    assert run.name == "00001-tiny-f16"
+    assert json.loads((run / "run.json").read_text())["origin"]["continued"] is True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--resume", "nowhere"], 3, "--resume nowhere does not exist: give a run, a checkpoint"),
+        (["--freeze-d", "2"], 2, "freeze_d 2 needs weights worth keeping"),
+        (["--resume", "NETWORK", "--config", "b"], 2, "leave --config out"),
+        (["--resume", "NETWORK", "--freeze-d", "99"], 2, "freeze_d 99 is not within 0 to 7"),
+    ],
+)
+def test_what_cannot_be_resumed_is_refused(
+    arguments: list[str],
+    code: int,
+    words: str,
+    here: Path,
+    tiny_lmdb: Path,
+    tiny_network_file: Path,
+) -> None:
+    given = [str(tiny_network_file) if word == "NETWORK" else word for word in arguments]
+    result = train(str(tiny_lmdb), *SHORT, *given)
+    assert result.exit_code == code
+    assert words in result.stderr
+    assert not (here / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--watch", "hope"], "watch 'hope' is unknown: expected one of warn, stop, rollback, off"),
+        (["--metrics", "kid,beauty"], "metric 'beauty' is unknown: expected one of"),
+        (["--metric-samples", "500"], "says nothing without --metrics"),
+        (["--classifiers", "x"], "says nothing without --metrics: add --metrics ls"),
+        (["--metrics", "kid", "--classifiers", "x"], "classifiers are for ls alone"),
+        (["--metrics", "ppl_wfull", "--config", "a"], "ppl_wfull"),
+    ],
+    ids=["watch", "metric", "samples", "classifiers", "not ls", "network"],
+)
+def test_what_cannot_work_is_refused_before_a_run_is_made(
+    options: list[str], sentence: str, here: Path, tiny_lmdb: Path
+) -> None:
+    result = train(str(tiny_lmdb), *SMALL, *options)
+
+    assert result.exit_code == 2
+    assert sentence in result.stderr
+    assert not (here / "runs").exists()
+
+
+def test_tensorboard_is_asked_for_before_a_run_is_made(
+    here: Path, tiny_lmdb: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *more: None)
+    result = train(str(tiny_lmdb), *SMALL, "--tensorboard")
+
+    assert result.exit_code == 2
+    assert "pip install 'stylecli[tensorboard]'" in result.stderr
+    assert not (here / "runs").exists()
+
+
+def test_a_run_that_diverges_is_stopped_with_advice(here: Path, tiny_lmdb: Path) -> None:
+    result = train(str(tiny_lmdb), *SMALL, "--lr", "100", "--watch", "stop", "--tick-kimg", "0.008")
+
+    assert result.exit_code == 1
+    assert "warning: " in result.stderr
+    assert "stopped and saved by the watchdog" in result.stderr
+    assert "try a lower --lr (now 100)" in result.stderr
+
+
+def test_snapshots_are_measured_with_what_was_asked_for(
+    here: Path, tiny_lmdb: Path, monkeypatch: Any
+) -> None:
+    asked: list[Any] = []
+
+    def evaluate(names: list[str], bundle: Any, dataset: Any, **how: Any) -> list[MetricResult]:
+        asked.append((names, len(dataset), how))
+        return [MetricResult("kid", 0.25, 0.01, definition={"fakes": 16})]
+
+    monkeypatch.setattr("stylecli.metrics.evaluation.evaluate", evaluate)
+    result = train(str(tiny_lmdb), *SMALL, "--metrics", "kid, ppl", "--metric-samples", "16")
+
+    assert result.exit_code == 0, result.stderr
+    assert asked[-1] == (["kid", "ppl"], 24, {"samples": 16, "device": "cpu", "classifiers": None})
+    [run] = (here / "runs").iterdir()
+    rows = [json.loads(line) for line in (run / "metric-kid.jsonl").read_text().splitlines()]
+    assert rows[-1]["snapshot"] == Path(result.stdout.strip()).name
+    assert rows[-1]["results"] == {"kid": 0.25, "kid_std": 0.01}
+
+
+def test_separability_is_measured_with_classifiers_and_left_out_without(
+    here: Path, tiny_lmdb: Path
+) -> None:
+    from stylecli.metrics.classifiers import (
+        AttributeClassifier,
+        AttributeClassifiers,
+        new_classifier_network,
+        save_classifiers,
+    )
+    from stylecli.networks.stylegan1_config import StyleGAN1Config
+
+    config = StyleGAN1Config(resolution=16, fmap_base=64, fmap_max=8, mbstd_group_size=1)
+    network = new_classifier_network(config, 0)
+    save_classifiers(
+        here / "own.safetensors",
+        AttributeClassifiers([AttributeClassifier("shade", ("dark", "bright"), network)], {}),
+    )
+    measuring = ["--metrics", "ls", "--metric-samples", "20"]
+    for number, given in enumerate(([], ["--classifiers", "own.safetensors"])):
+        words = [*SMALL, *measuring, *given, "--out", f"run{number}"]
+        result = train(str(tiny_lmdb), *words)
+        assert result.exit_code == 0, result.stderr
+    assert not list((here / "run0").glob("metric-*"))
+    [event] = [
+        line for line in (here / "run0/events.jsonl").read_text().splitlines() if "ls_w" in line
+    ]
+    assert "stylecli metrics ls --train-classifiers" in event
+    row = json.loads((here / "run1/metric-ls_w@own-classifiers.jsonl").read_text().splitlines()[-1])
+    assert row["value"] >= 1 and row["definition"]["fakes"] == 20

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stylecli.cli import training_options as options
 from stylecli.cli.options import (
+    ConfigOption,
     DeviceOption,
+    GpusOption,
     JsonOption,
+    PresetOption,
     QuietOption,
+    RanksOption,
     network_settings,
     settings_for,
     takes_settings,
@@ -55,11 +58,11 @@ def _costly(declared: Iterable[Setting]) -> list[Setting]:
 )
 def command(
     data: DatasetArgument = None,
-    config: options.ConfigOption = "f",
-    preset: options.PresetOption = None,
+    config: ConfigOption = "f",
+    preset: PresetOption = None,
     resolution: ResolutionOption = None,
-    ranks: options.RanksOption = None,
-    gpus: options.GpusOption = None,
+    ranks: RanksOption = None,
+    gpus: GpusOption = None,
     device: DeviceOption = "auto",
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -103,7 +106,7 @@ def _settings(
     network: dict[str, Any],
     training: dict[str, Any],
 ) -> "RunSettings":
-    """Return the settings that train would have with the same options."""
+    """Return the settings that train would have with the same"""
     import os
 
     from stylecli.hardware import resolve_device

@@ -1,0 +1,463 @@
+"""``stylecli train``: grow a StyleGAN on a dataset, or go on with one."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from stylecli.cli.metrics import ClassifierSource
+from stylecli.cli.options import (
+    ConfigOption,
+    DeviceOption,
+    GpusOption,
+    JsonOption,
+    PresetOption,
+    QuietOption,
+    RanksOption,
+    SeedOption,
+    network_settings,
+    settings_for,
+    takes_settings,
+)
+from stylecli.cli.output import Output
+from stylecli.cli.training_ranks import count_ranks, on_main_rank
+from stylecli.errors import StyleCLIError, UsageError
+from stylecli.settings import PICTURES, RUN, WATCHING
+from stylecli.training.config import TrainingConfig
+from stylecli.training.session import Session
+from stylecli.workspace import find_dataset, newest_snapshot
+
+if TYPE_CHECKING:
+    from stylecli.data.reader import Dataset
+    from stylecli.networks.bundle import Bundle
+    from stylecli.training.oversight import Evaluate
+    from stylecli.training.presets import TrainingPlan
+    from stylecli.training.run_folder import RunChoice, RunSettings
+    from stylecli.training.schedule import PlannedStage
+    from stylecli.training.starting import Source
+
+DataArgument = Annotated[
+    Path | None,
+    typer.Argument(help="Dataset, or pictures to pack first. Default: the one in datasets/."),
+]
+ResolutionOption = Annotated[
+    int | None,
+    typer.Option(
+        "--resolution", help="Pixels on a side; packs pictures to it.", rich_help_panel=PICTURES
+    ),
+]
+LabelsOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--labels/--no-labels",
+        help="Train on the dataset's classes. Default: no; with --resume, as there.",
+        rich_help_panel=PICTURES,
+    ),
+]
+ResumeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--resume",
+        help="Begin with a run, RUN/best, a checkpoint or any network file.",
+        rich_help_panel=RUN,
+    ),
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option("--out", help="Run folder. Default: the next in runs/.", rich_help_panel=RUN),
+]
+DryRunOption = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Print all settings with their reasons and stop.", rich_help_panel=RUN
+    ),
+]
+MetricsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--metrics",
+        help="Measure snapshots, such as kid,ppl; the first decides which is best.",
+        rich_help_panel=WATCHING,
+    ),
+]
+MetricSamplesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--metric-samples",
+        min=2,
+        help="Generated pictures (pairs for ppl) to measure. Default: by device.",
+        rich_help_panel=WATCHING,
+    ),
+]
+ClassifiersOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--classifiers",
+        help="For --metrics ls: a file of classifiers, or the folder of the official ones. "
+        "Default: the dataset's in the cache.",
+        rich_help_panel=WATCHING,
+    ),
+]
+
+_STATES = {
+    "begin": "would begin: no run has these settings and this dataset",
+    "continue": "would go on: its settings and its dataset are these",
+    "finished": "is finished: its settings and its dataset are these",
+}
+
+
+@on_main_rank
+@takes_settings(
+    training=settings_for(TrainingConfig), network=network_settings(), session=settings_for(Session)
+)
+def command(
+    data: DataArgument = None,
+    config: ConfigOption = "f",
+    preset: PresetOption = None,
+    resolution: ResolutionOption = None,
+    labels: LabelsOption = None,
+    resume: ResumeOption = None,
+    out: OutOption = None,
+    dry_run: DryRunOption = False,
+    metrics: MetricsOption = None,
+    metric_samples: MetricSamplesOption = None,
+    classifiers: ClassifiersOption = None,
+    ranks: RanksOption = None,
+    gpus: GpusOption = None,
+    device: DeviceOption = "auto",
+    seed: SeedOption = 0,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    *,
+    network: dict[str, Any],
+    training: dict[str, Any],
+    session: dict[str, Any],
+) -> None:
+    """Grow a StyleGAN on a dataset, or go on with a run.
+
+    Example: stylecli train datasets/faces.lmdb --kimg 500
+
+    The same command continues the newest unfinished run with these settings. Ctrl-C saves.
+    """
+    output = Output(json=json, quiet=quiet)
+    ranks = count_ranks(ranks, gpus, device)
+    dataset = prepare_dataset(data, resolution, preset, output, pack=not dry_run, run=resume)
+    from stylecli.training.run_folder import choose_run
+    from stylecli.training.starting import make_settings, open_source
+
+    source = None if resume is None else open_source(resume)
+    settings, plan = make_settings(
+        dataset, source, config, preset, device, ranks, labels,
+        network=network, training=training | ({"seed": seed} if seed else {}),
+        batch_gpu=session.get("batch_gpu"),
+    )  # fmt: skip
+    driving = make_session(**session)
+    evaluate = make_evaluate(metrics, metric_samples, classifiers, settings, dataset, output)
+    choice = choose_run(settings, out)
+    tell_advice(plan, dataset, output)
+    if choice.state == "begin":
+        tell_start(source, settings, output)
+    if dry_run:
+        print_dry_run(plan, settings, dataset, choice, output)
+        return
+    with owned_run(choice, settings, plan, source, output) as run:
+        trained = train_run(run, ranks, output, driving, evaluate)
+    output.result({"run": str(run), "network": str(trained)}, [str(trained)])
+
+
+def prepare_dataset(
+    data: Path | None,
+    resolution: int | None,
+    preset: str | None,
+    output: Output,
+    *,
+    pack: bool,
+    run: Path | None = None,
+) -> "Dataset":
+    """Return the dataset to train on; pictures are packed into datasets/ first.
+
+    Without ``data`` it is the one that ``run`` was trained on, where there is such a run. They are
+    packed as the preset's own set was, where it has one. Without ``pack`` raises
+    UsageError for pictures, with the command that packs them.
+    """
+    from stylecli.data.reader import open_dataset
+    from stylecli.training.presets import name_preset
+    from stylecli.training.published import SETS
+
+    found = find_dataset(data, run=run)
+    if found.why:
+        output.note(f"using {found.path}, {found.why}")
+    path = found.path
+    if not (path / "data.mdb").is_file():
+        published = SETS.get(name_preset(preset)) if preset else None
+        transform: Literal["center-crop", "wide"] = (
+            published.transform if published else "center-crop"
+        )
+        side = resolution or (published.resolutions[0] if published and preset != "paper" else None)
+        if not pack:
+            raise UsageError(
+                f"{path} is not packed yet, which --dry-run does not do: run stylecli pack {path}"
+                + (f" --resolution {side}" if side else "")
+                + (f" --transform {transform}" if transform != "center-crop" else "")
+            )
+        from stylecli.cli.pack import pack_to_default
+
+        path = pack_to_default(path, side, output, transform=transform)
+    dataset = open_dataset(path)
+    if resolution is not None and resolution != dataset.resolution:
+        raise UsageError(
+            f"--resolution {resolution} differs from {path}, which holds "
+            f"{dataset.resolution} px: pack the pictures again with --resolution {resolution}"
+        )
+    return dataset
+
+
+def tell_start(source: "Source | None", settings: "RunSettings", output: Output) -> None:
+    """Say on stderr what a new run takes over from its source, and what of D stays frozen."""
+    if source is None or output.quiet:
+        return
+    from stylecli.training.optimizer import describe_frozen
+    from stylecli.training.starting import describe_start, frozen_in
+    from stylecli.training.transfer import HEADINGS
+
+    rows = describe_start(source, settings)
+    if rows:
+        output.note(f"beginning with the weights of {source.path}, at the first image:")
+        for line in output.table(HEADINGS, [row.cells() for row in rows]):
+            output.note(f"  {line}")
+    else:
+        output.note(
+            f"going on from {source.path} at {source.nimg / 1000:g} kimg with its full state: "
+            "optimizers, counters, place in the data"
+        )
+    if frozen := frozen_in(settings):
+        output.note(f"frozen in D: {describe_frozen(frozen)}; all else is trained")
+
+
+def tell_advice(plan: "TrainingPlan", dataset: "Dataset", output: Output) -> None:
+    """Warn on stderr of what looks wrong, under --quiet too."""
+    for sentence in find_advice(plan, dataset):
+        output.warn(sentence)
+
+
+def find_advice(plan: "TrainingPlan", dataset: "Dataset") -> list[str]:
+    """Return what looks wrong about training this plan on this dataset."""
+    from stylecli.training.advice import advise
+
+    return advise(
+        plan,
+        pictures=len(dataset),
+        classes=dataset.label_dim,
+        transform=str(dataset.info.get("transform", "")),
+    )
+
+
+@contextlib.contextmanager
+def owned_run(
+    choice: "RunChoice",
+    settings: "RunSettings",
+    plan: "TrainingPlan",
+    source: "Source | None",
+    output: Output,
+) -> Iterator[Path]:
+    """Yield the run's folder, made where it is new; no other process can write it meanwhile.
+
+    Says on stderr what happens. Raises DataError when another process has the run.
+    """
+    from stylecli.training import run_folder
+
+    for other in choice.unreadable:
+        output.warn(f"{other} is passed over: its run.json is damaged or of another version")
+    if choice.state == "begin":
+        with contextlib.ExitStack() as stack:
+            run = choice.run
+            if not choice.description:
+                stack.enter_context(run_folder.making(run))
+            else:
+                run = stack.enter_context(run_folder.next_numbered(choice.description))
+            if source is None:
+                run_folder.create_run(run, settings)
+            else:
+                from stylecli.training.starting import begin_run
+
+                begin_run(run, settings, source)
+            output.note(f"training in {run}")
+            for item in plan.derived:
+                output.note(f"  {item.name} {item.value}: {item.reason}")
+            yield run
+        return
+    with run_folder.held(choice.run):
+        if choice.state == "finished":
+            output.note(
+                f"{choice.run} is finished with these settings; change --kimg or --seed for more"
+            )
+        else:
+            output.note(f"going on with {choice.run}")
+        if run_folder.record_dataset(choice.run, settings.dataset):
+            output.note(f"  its dataset is {settings.dataset} now")
+        yield choice.run
+
+
+def make_session(**settings: Any) -> "Session":
+    """Return how this session is driven; raise UsageError for what cannot be done here."""
+    from stylecli.training.oversight import require_tensorboard
+    from stylecli.training.session import Session
+
+    session = Session(**settings)
+    if session.tensorboard:
+        require_tensorboard()
+    return session
+
+
+def train_run(
+    run: Path,
+    ranks: int | None,
+    output: Output,
+    session: "Session",
+    evaluate: "Evaluate | None" = None,
+) -> Path:
+    """Train a run to its end, with its own number of processes unless another is asked for."""
+    from stylecli.training.launch import rank_processes
+    from stylecli.training.loop import TrainingLoop
+    from stylecli.training.run_folder import is_finished, load_settings
+    from stylecli.training.schedule import TimeLeft
+
+    if not is_finished(run):
+        settings = load_settings(run)
+        count = ranks or settings.ranks
+        left = TimeLeft(settings.training, settings.network)
+        with (
+            rank_processes(run, count, session=session) as group,
+            output.progress("training", "kimg", left) as report,
+        ):
+            TrainingLoop(run, group, session, evaluate).train(progress=report, notice=output.warn)
+    network = newest_snapshot(run)
+    assert network is not None
+    return network
+
+
+def make_evaluate(
+    names: str | None,
+    samples: int | None,
+    classifiers: Path | None,
+    settings: "RunSettings",
+    dataset: "Dataset",
+    output: Output,
+) -> "Evaluate | None":
+    """Return what measures a network of this run, or None where no metrics are asked for.
+
+    ``names`` is a list such as kid,ppl. Fakes come from the same latents each time, so that scores
+    differ by the network alone. ls has its classifiers from the file, or the cache. Raises
+    UsageError now for what would be refused at every snapshot.
+    """
+    if names is None:
+        options = (("--metric-samples", samples, "kid"), ("--classifiers", classifiers, "ls"))
+        for option, given, metric in options:
+            if given is not None:
+                raise UsageError(f"{option} says nothing without --metrics: add --metrics {metric}")
+        return None
+    from stylecli.hardware import resolve_device
+    from stylecli.metrics.evaluation import evaluate
+    from stylecli.metrics.planning import plan
+
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    source = ClassifierSource(classifiers)
+    source.check(wanted)
+    plan(
+        wanted,
+        samples,
+        dataset_size=len(dataset),
+        config=settings.network,
+        gpu=settings.device == "cuda",
+    )
+
+    resolution, device = settings.network.resolution, resolve_device(settings.device)
+    try:
+        judges = source.obtain(wanted, dataset, resolution, device, output)
+    except StyleCLIError as error:
+        if classifiers is not None:
+            raise
+        output.warn(f"ls will not be measured: {error}")  # a damaged cache is no reason to stop
+        judges = None
+
+    def measure(bundle: "Bundle", dataset: "Dataset") -> list[dict[str, Any]]:
+        results = evaluate(
+            wanted, bundle, dataset, samples=samples, device=settings.device, classifiers=judges
+        )
+        return [result.to_dict() for result in results]
+
+    return measure
+
+
+def print_dry_run(
+    plan: "TrainingPlan",
+    settings: "RunSettings",
+    dataset: "Dataset",
+    choice: "RunChoice",
+    output: Output,
+) -> None:
+    """Print the whole plan as tables, or as one document with --json."""
+    from stylecli.training.plan_description import describe_plan
+
+    description = describe_plan(plan)
+    document = {
+        "run": {"path": str(choice.run), "state": choice.state},
+        "preset": plan.preset,
+        "device": settings.device,
+        "ranks": plan.ranks,
+        "dataset": {
+            "path": str(dataset.path), "digest": dataset.digest, "pictures": len(dataset),
+            "resolution": dataset.resolution, "channels": dataset.channels,
+            "classes": dataset.label_dim,
+        },
+        "network": plan.network.to_dict(),
+        "training": plan.training.to_dict(),
+        "parameters": description.parameters,
+        "stages": [stage.__dict__ for stage in description.stages],
+        "derived": [item.__dict__ for item in plan.derived],
+        "reasons": {
+            "network": {item.name: item.reason for item in description.network},
+            "training": {item.name: item.reason for item in description.training},
+        },
+        "advice": find_advice(plan, dataset),
+    }  # fmt: skip
+    if output.json:
+        output.result(document, [])
+        return
+    reasons = {item.name: item.reason for item in plan.derived}
+    classes = f", {dataset.label_dim} classes" if dataset.label_dim else ""
+    G, D = (f"{description.parameters[name]:,}" for name in ("G", "D"))
+    rows = [
+        ("run", str(choice.run), _STATES[choice.state]),
+        ("dataset", str(dataset.path), f"{len(dataset):,} pictures{classes}"),
+        ("digest", dataset.digest[:12], "of all pixels; a run goes on with these only"),
+        ("device", settings.device, "--device, else the best there is"),
+        ("processes", str(plan.ranks), reasons.get("ranks", "asked for")),
+        ("training preset", plan.preset, reasons["preset"]),
+        ("parameters", f"G {G}, D {D}", "all resolutions of a full-grown network"),
+    ]
+    for title, items in (("network", description.network), ("training", description.training)):
+        rows += [("", "", ""), (f"{title.upper()}", "", "")]
+        rows += [
+            (item.name if item.name != "preset" else "configuration", item.value, item.reason)
+            for item in items
+        ]
+    lines = output.table(("setting", "value", "reason"), rows)
+    output.result(document, [*lines, "", *_stage_lines(description.stages, output)])
+
+
+def _stage_lines(stages: "tuple[PlannedStage, ...]", output: Output) -> list[str]:
+    rows = [
+        (
+            f"{stage.resolution} px" + (", fading in" if stage.fading else ""),
+            f"{stage.from_kimg:g}" if stage.reached else "not reached",
+            f"{stage.to_kimg:g}" if stage.reached else "",
+            str(stage.batch),
+            f"{stage.lr:g}",
+            f"{stage.tick_kimg:g}",
+        )
+        for stage in stages
+    ]
+    return output.table(("stage", "from kimg", "to kimg", "batch", "lr", "tick kimg"), rows)
