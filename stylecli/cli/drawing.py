@@ -1,4 +1,4 @@
-"""What the drawing commands share: the network, its defaults, truncation, where files may go."""
+"""What the drawing commands share: the network, its defaults, truncation and noise."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -190,23 +190,3 @@ def resolve_noise(noise_mode: str | None, noise_seed: int | None) -> str:
     if noise_seed is not None and mode != "random":
         raise UsageError(f"--noise-seed {noise_seed} needs --noise-mode random, not {mode}")
     return mode
-
-
-def is_done(
-    path: Path,
-    provenance: Mapping[str, Any],
-    force: bool,
-    read: Callable[[Path], Mapping[str, Any] | None] | None = None,
-) -> bool:
-    """Tell whether ``path`` already holds exactly this; raise UsageError when it holds other.
-
-    So the same command again goes on where it was interrupted, and nothing is lost unasked.
-    ``read`` returns what a file of another kind than pictures says of how it was made.
-    """
-    if force or not path.exists():
-        return False
-    from stylecli.images import read_provenance
-
-    if path.is_file() and (read or read_provenance)(path) == provenance:
-        return True
-    raise UsageError(f"{path} exists and was made otherwise: give another --out, or --force")

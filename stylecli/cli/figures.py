@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stylecli.cli.drawing import LabelOption, PrecisionOption, Source, is_done, open_source
+from stylecli.cli.drawing import LabelOption, PrecisionOption, Source, open_source
 from stylecli.cli.options import (
     BatchOption,
     DeviceOption,
@@ -17,6 +17,7 @@ from stylecli.cli.options import (
     QuietOption,
 )
 from stylecli.cli.output import Output
+from stylecli.cli.targets import is_done
 from stylecli.errors import Interrupted, UsageError
 from stylecli.seeds import check_seed, format_seeds, parse_seeds
 

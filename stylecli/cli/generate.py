@@ -15,7 +15,6 @@ from stylecli.cli.drawing import (
     PsiLayersOption,
     ScaleOption,
     Source,
-    is_done,
     open_source,
     resolve_noise,
     resolve_truncation,
@@ -32,7 +31,13 @@ from stylecli.cli.options import (
     QuietOption,
 )
 from stylecli.cli.output import Output
-from stylecli.cli.targets import FormatOption, QualityOption, Target, resolve_target
+from stylecli.cli.targets import (
+    FormatOption,
+    QualityOption,
+    Target,
+    is_done,
+    resolve_target,
+)
 from stylecli.errors import Interrupted, UsageError
 from stylecli.provenance import shown_path
 from stylecli.seeds import format_seeds, parse_seeds

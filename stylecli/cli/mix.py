@@ -16,7 +16,6 @@ from stylecli.cli.drawing import (
     PsiLayersOption,
     ScaleOption,
     Source,
-    is_done,
     open_source,
     resolve_noise,
     resolve_truncation,
@@ -37,6 +36,7 @@ from stylecli.cli.targets import (
     FormatOption,
     QualityOption,
     Target,
+    is_done,
     resolve_target,
     resolve_video,
 )

@@ -1,13 +1,12 @@
-"""Where pictures and videos go, and in which format: what --out and --format come to."""
+"""Where pictures and videos go, in which format, and whether they are there already."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from stylecli.cli.drawing import is_done
 from stylecli.cli.output import Output
 from stylecli.errors import UsageError
 
@@ -217,3 +216,23 @@ def resolve_video(
     encoding = resolve_encoding(chosen, codec, crf, rate)
     path = out if out is not None and named else (out or folder) / f"{stem}.{chosen}"
     return VideoTarget(path, rate, encoding)
+
+
+def is_done(
+    path: Path,
+    provenance: Mapping[str, Any],
+    force: bool,
+    read: Callable[[Path], Mapping[str, Any] | None] | None = None,
+) -> bool:
+    """Tell whether ``path`` already holds exactly this; raise UsageError when it holds other.
+
+    So the same command again goes on where it was interrupted, and nothing is lost unasked.
+    ``read`` returns what a file of another kind than pictures says of how it was made.
+    """
+    if force or not path.exists():
+        return False
+    from stylecli.images import read_provenance
+
+    if path.is_file() and (read or read_provenance)(path) == provenance:
+        return True
+    raise UsageError(f"{path} exists and was made otherwise: give another --out, or --force")
