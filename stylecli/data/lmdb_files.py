@@ -11,7 +11,8 @@ written to, and by ``stylecli check``. The layout is that of LMDB 0.9 on 64-bit 
     meta   page header, magic u32, version u32, address u64, map size u64, two trees (free, main)
            of 48 bytes (pad u32, flags u16, depth u16, 4 counts u64, root u64), last page u64,
            transaction u64; the first tree's pad is the size of a page
-    node   size low u16, size high u16, flags u16, key bytes u16, key, value
+    node   size low u16, size high u16, flags u16, key bytes u16, key, value or page u64
+           in a branch the first three are the number of the page below
 """
 
 import contextlib
@@ -34,12 +35,17 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    Numbers = npt.NDArray[np.int64]
+
 _MAGIC, _VERSION = 0xBEEFC0DE, 1
 _PAGE = struct.Struct("<QHHHH")
 _META = struct.Struct("<IIQQ" + 2 * "IHHQQQQQ" + "QQ")
 _NODE = struct.Struct("<HHHH")
 _BRANCH, _LEAF, _OVERFLOW, _META_PAGE = 0x01, 0x02, 0x04, 0x08
-_BIG = 0x01  # the node's value lies on pages of its own
+# What an entry can be; neither is set for a small value of ours.
+BIG = 0x01  # its value lies on pages of its own
+NAMED = 0x02  # its value is the record of a database whose name is the key
+SEVERAL = 0x04  # its key has several values
 _INTEGER_KEYS = 0x08
 _NO_PAGE = 2**64 - 1
 _MAX_DEPTH = 32  # LMDB's own cursor stack
@@ -156,10 +162,10 @@ def _walk(path: Path, *, values: bool) -> None:
         return
     try:
         with open(path, "rb") as file:
-            walk = _Walk(file, meta, values)
+            walk = PageWalk(file, meta, values=values)
             if values:
-                walk.go(meta.free)  # readers do not look at it
-            walk.go(meta.main)
+                walk.check(meta.free)  # readers do not look at it
+            walk.check(meta.main)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error}") from None
     except (ValueError, struct.error) as error:
@@ -192,24 +198,55 @@ def _parse_meta(start: bytes) -> Meta | None:
     return Meta(page_bytes, last, number, free, main)
 
 
-class _Walk:
-    """A walk over the trees of a file that raises ValueError at the first page that is wrong."""
+@dataclass(slots=True)
+class Entries:
+    """The entries of one leaf, in the order of their keys: arrays [N], places in bytes."""
 
-    def __init__(self, file: BinaryIO, meta: Meta, values: bool) -> None:
+    number: int
+    page: bytes
+    keys: "Numbers"  # where each key begins in the page
+    key_ends: "Numbers"  # where it ends, and what the page holds for it begins
+    flags: "Numbers"
+    sizes: "Numbers"  # of the values
+
+    def offsets(self) -> "Numbers":
+        """Return where in the file each value begins."""
+        places = self.number * len(self.page) + self.key_ends
+        for place in ((self.flags & BIG) > 0).nonzero()[0]:
+            first: int = struct.unpack_from("<Q", self.page, self.key_ends[place])[0]
+            places[place] = first * len(self.page) + _PAGE.size
+        return places
+
+
+class PageWalk:
+    """A walk over the trees of a file that raises ValueError at the first page that is wrong.
+
+    ``kinds`` are the flags that entries may have. With ``values`` the pages of large values are
+    looked at, too.
+    """
+
+    def __init__(
+        self, file: BinaryIO, meta: Meta, *, kinds: int = BIG, values: bool = False
+    ) -> None:
         self._file, self._meta = file, meta
-        self._values = values  # whether to look at the pages of large values, too
-        self._seen = bytearray(meta.last_page + 1)
+        self._kinds, self._values = kinds, values
+        pages = min(meta.last_page, file.seek(0, 2) // meta.page_bytes) + 1  # that can be met
+        self._seen = bytearray(pages)
 
-    def go(self, tree: Tree) -> None:
-        if tree.root == _NO_PAGE:
-            return
-        todo = [(tree.root, 1)]
+    def check(self, tree: Tree) -> None:
+        """Walk a whole tree."""
+        for _ in self.leaves(tree):
+            pass
+
+    def leaves(self, tree: Tree) -> Iterator[Entries]:
+        """Yield the entries of each leaf, checked, in the order of the keys."""
+        todo = [] if tree.root == _NO_PAGE else [(tree.root, 1)]
         while todo:
             number, level = todo.pop()
-            if level == tree.depth:
-                self._leaf(number)
+            if level < tree.depth:
+                todo += [(child, level + 1) for child in reversed(self._branch(number))]
             else:
-                todo += [(child, level + 1) for child in self._branch(number)]
+                yield self._leaf(number)
 
     def _branch(self, number: int) -> list[int]:
         """Check a page of the tree's inside; return the pages below."""
@@ -221,18 +258,20 @@ class _Walk:
         below: list[int] = (low | high << 16 | top << 32).tolist()
         return below
 
-    def _leaf(self, number: int) -> None:
+    def _leaf(self, number: int) -> Entries:
         """Check that a leaf's values lie within it, or on pages of their own."""
         import numpy as np
 
         page, nodes = self._nodes(number, _LEAF)
         low, high, flags, key_bytes = nodes[1:]
-        if (flags & ~_BIG).any():
+        if (flags & ~self._kinds).any():
             raise ValueError(f"page {number} has an entry of an unknown kind")
-        big, starts, sizes = flags > 0, nodes[0] + _NODE.size + key_bytes, low | high << 16
-        self._within(number, starts + np.where(big, 8, sizes))
-        for start, size in zip(starts[big].tolist(), sizes[big].tolist(), strict=True):
+        keys, sizes = nodes[0] + _NODE.size, low | high << 16
+        key_ends, big = keys + key_bytes, (flags & BIG) > 0
+        self._within(number, key_ends + np.where(big, 8, sizes))
+        for start, size in zip(key_ends[big].tolist(), sizes[big].tolist(), strict=True):
             self._large(struct.unpack_from("<Q", page, start)[0], size)
+        return Entries(number, page, keys, key_ends, flags, sizes)
 
     def _large(self, first: int, size: int) -> None:
         """Check the pages of one large value."""
@@ -270,13 +309,13 @@ class _Walk:
         """Check a page's number, kind, and that it is met once; return its first bytes."""
         if not 2 <= number <= self._meta.last_page:
             raise ValueError(f"page {number} does not exist")
-        if self._seen[number]:
-            raise ValueError(f"page {number} is used twice")
-        self._seen[number] = 1
         self._file.seek(number * self._meta.page_bytes)
         page = self._file.read(size)
         if len(page) < size:
             raise ValueError(f"page {number} is not there")
+        if self._seen[number]:
+            raise ValueError(f"page {number} is used twice")
+        self._seen[number] = 1
         own, _, flags, _, _ = _PAGE.unpack_from(page)
         if own != number or flags & ~0x10 != kind:
             raise ValueError(f"page {number} is not what the pages before it say")

@@ -3,12 +3,7 @@
 LMDB maps a file into memory and follows every number in it, so a cut or damaged file from
 elsewhere would end the process. Here all pages of the tree are read and checked once as plain
 bytes; what comes out, an offset and a size for every key, lets other processes read a value with
-one ``seek``, and needs no open database. The layout is that of LMDB 0.9 on 64-bit machines
-(``lmdb_files.py``):
-
-    page   number u64, pad u16, flags u16, lower u16, upper u16, offsets of its nodes u16[]
-    node   size low u16, size high u16, flags u16, key bytes u16, key, value or page u64
-           in a branch the first three are the number of the page below
+one ``seek``, and needs no open database.
 
 rosinality's ``prepare_data``: keys ``{size}-{index:05d}`` with JPEGs at quality 100, one for each
 size, and ``length`` with their number as text. LSUN: 40 hexadecimal digits as keys, JPEG or WebP
@@ -19,17 +14,17 @@ import contextlib
 import hashlib
 import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from stylecli.data.format import DATA_FILE, to_picture
-from stylecli.data.lmdb_files import Meta, Tree, read_meta
+from stylecli.data.lmdb_files import BIG, NAMED, SEVERAL, PageWalk, Tree, read_meta
 from stylecli.data.reader import Dataset, open_dataset
 from stylecli.data.sources.base import (
     START_BYTES,
@@ -43,17 +38,10 @@ from stylecli.data.sources.base import (
 )
 from stylecli.errors import DataError
 
-_HEADER_BYTES, _NODE_BYTES = 16, 8
-_BRANCH, _LEAF = 0x01, 0x02
-_BIG = 0x01  # the value lies on pages of its own
-_NAMED = 0x02  # the value is the record of a database whose name is the key
-_SEVERAL = 0x04  # the key has several values
 _DATABASE = struct.Struct("<IHHQQQQQ")  # pad, flags, depth, 4 counts, root
-_NO_PAGE = 2**64 - 1
 _MAGIC = bytes.fromhex("dec0efbe 01000000")
 
 Numbers = npt.NDArray[np.int64]
-
 
 _SIZED_KEY = re.compile(rb"(\d{1,5})-(\d{5,12})")
 _CATEGORY = re.compile(r"(?P<category>.+?)(_(?P<split>train|val|test))?(_lmdb|\.lmdb)?")
@@ -107,120 +95,51 @@ def index_lmdb(
         raise DataError(f"{path} can only be read on little-endian 64-bit machines")
     try:
         with open(file, "rb") as content:
-            size = content.seek(0, 2)
-            tree = _Tree(content, meta, size)
+            walk = PageWalk(content, meta, kinds=BIG | NAMED | SEVERAL)
+            index = _read_index(walk, file, meta.main, first_page_only and database is None)
             if database is not None:
-                tree.walk(meta.main, False)
-            keys, offsets, sizes = tree.walk(
-                meta.main if database is None else tree.databases[database], first_page_only
-            )
+                index = _read_index(walk, file, index.databases[database], first_page_only)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
-    except _DamagedError as error:
+    except (ValueError, struct.error) as error:
         raise DataError(f"{path} is damaged or cut short: {error}; copy it again") from None
     except _DuplicatesError:
         raise DataError(
             f"{path} is an LMDB of another kind: it has several values under one key (dupsort)"
         ) from None
-    return LmdbIndex(file, keys, offsets, sizes, tree.databases if database is None else {})
+    return index if database is None else replace(index, databases={})
 
 
 class _DuplicatesError(Exception):
     """A key has several values."""
 
 
-class _DamagedError(Exception):
-    """A page is not what the pages before it say."""
-
-
-class _Tree:
-    """The main tree of one file, from its root to the leaves."""
-
-    def __init__(self, content: BinaryIO, meta: Meta, size: int) -> None:
-        self._content, self._meta, self._size = content, meta, size
-        self._seen: set[int] = set()
-        self.databases: dict[bytes, Tree] = {}
-
-    def walk(self, tree: Tree, first_page_only: bool) -> tuple[list[bytes], Numbers, Numbers]:
-        """Return (keys, offsets, sizes) of all entries in order."""
-        keys: list[bytes] = []
-        offsets, sizes = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-        root, depth = tree.root, tree.depth
-        todo = [] if root == _NO_PAGE else [(root, 1)]
-        while todo:
-            number, level = todo.pop()
-            if level < depth:
-                below = self._branch(number)
-                todo += [(child, level + 1) for child in reversed(below)]
-                continue
-            found = self._leaf(number)
-            keys += found[0]
-            offsets.append(found[1])
-            sizes.append(found[2])
-            if first_page_only:
-                break
-        return keys, np.concatenate(offsets), np.concatenate(sizes)
-
-    def _branch(self, number: int) -> list[int]:
-        _, words, nodes = self._page(number, _BRANCH)
-        low, high, top = (words[nodes // 2 + place].astype(np.int64) for place in range(3))
-        below: list[int] = (low | high << 16 | top << 32).tolist()
-        return below
-
-    def _leaf(self, number: int) -> tuple[list[bytes], Numbers, Numbers]:
-        page, words, nodes = self._page(number, _LEAF)
-        low, high, flags, key_bytes = (
-            words[nodes // 2 + place].astype(np.int64) for place in range(4)
-        )
-        values = nodes + _NODE_BYTES + key_bytes
-        big = (flags & _BIG) > 0
-        sizes = low | high << 16
-        named = flags == _NAMED
-        if (flags & ~(_BIG | _NAMED | _SEVERAL)).any() or (sizes[named] != _DATABASE.size).any():
-            raise _DamagedError(f"page {number} has entries that cannot be")
-        if (values + np.where(big, 8, sizes) > len(page)).any():
-            raise _DamagedError(f"page {number} has entries that cannot be")
-        if (flags & _SEVERAL).any():
+def _read_index(walk: PageWalk, file: Path, tree: Tree, first_page_only: bool) -> LmdbIndex:
+    """Return all entries of a tree in order. Raises ValueError for what cannot be."""
+    end = file.stat().st_size
+    keys: list[bytes] = []
+    offsets, sizes = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    databases: dict[bytes, Tree] = {}
+    for found in walk.leaves(tree):
+        if (found.flags & SEVERAL).any():
             raise _DuplicatesError
-        keys = [
-            page[start:end]
-            for start, end in zip((nodes + _NODE_BYTES).tolist(), values.tolist(), strict=True)
-        ]
+        begins = found.offsets()
+        if (begins + found.sizes > end).any():
+            raise ValueError("values lie beyond its end")
+        places = zip(found.keys.tolist(), found.key_ends.tolist(), strict=True)
+        names = [found.page[start:stop] for start, stop in places]
+        named = (found.flags & NAMED) > 0
         for place in np.flatnonzero(named):
-            _, kind, depth, *_, root = _DATABASE.unpack_from(page, int(values[place]))
-            self.databases[keys[place]] = Tree(kind, depth, root)
-        keys = [key for key, is_named in zip(keys, named.tolist(), strict=True) if not is_named]
-        offsets = number * self._meta.page_bytes + values
-        for place in np.flatnonzero(big):
-            start = int(values[place])
-            value_page = int.from_bytes(page[start : start + 8], "little")
-            if not 2 <= value_page <= self._meta.last_page:
-                raise _DamagedError(f"page {value_page} does not exist")
-            offsets[place] = value_page * self._meta.page_bytes + _HEADER_BYTES
-        if (offsets + sizes > self._size).any():
-            raise _DamagedError("values lie beyond its end")
-        return keys, offsets[~named], sizes[~named]
-
-    def _page(self, number: int, kind: int) -> tuple[bytes, npt.NDArray[np.uint16], Numbers]:
-        """Return a page as (bytes, 16-bit words, where its nodes start), checked."""
-        page_bytes = self._meta.page_bytes
-        if number in self._seen or not 2 <= number <= self._meta.last_page:
-            raise _DamagedError(f"page {number} does not exist or is used twice")
-        self._seen.add(number)
-        self._content.seek(number * page_bytes)
-        page = self._content.read(page_bytes)
-        if len(page) < page_bytes:
-            raise _DamagedError(f"page {number} is not there")
-        words = np.frombuffer(page, "<u2")
-        flags, lower, upper = int(words[5]), int(words[6]), int(words[7])
-        if int.from_bytes(page[:8], "little") != number or flags & 0x0F != kind:
-            raise _DamagedError(f"page {number} is not what the pages before it say")
-        if not _HEADER_BYTES < lower <= upper <= page_bytes or lower % 2:
-            raise _DamagedError(f"page {number} has no room for its entries")
-        nodes = words[_HEADER_BYTES // 2 : lower // 2].astype(np.int64)
-        if nodes.min() < upper or nodes.max() > page_bytes - _NODE_BYTES or (nodes % 2).any():
-            raise _DamagedError(f"page {number} has entries outside of itself")
-        return page, words, nodes
+            if found.flags[place] != NAMED or found.sizes[place] != _DATABASE.size:
+                raise ValueError("it has a database that cannot be")
+            _, kind, depth, *_, root = _DATABASE.unpack_from(found.page, found.key_ends[place])
+            databases[names[place]] = Tree(kind, depth, root)
+        keys += [name for name, is_one in zip(names, named.tolist(), strict=True) if not is_one]
+        offsets.append(begins[~named])
+        sizes.append(found.sizes[~named])
+        if first_page_only:
+            break
+    return LmdbIndex(file, keys, np.concatenate(offsets), np.concatenate(sizes), databases)
 
 
 def _file_of(path: Path) -> Path:
