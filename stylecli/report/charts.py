@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from stylecli.report.content import Chart, Line, Mark, Stage
+from stylecli.report.content import Chart, Line, Mark, Shading
 
 LEFT, RIGHT, TOP, BOTTOM = 50, 10, 26, 44  # room around the plot for axes and stage labels
 _CLIP_POINTS = 20  # with fewer, nothing is rare
@@ -189,7 +189,7 @@ def _spoken(chart: Chart) -> str:
     return f"{chart.title}, over {chart.x_label}: {'; '.join(words)}."
 
 
-def _stages(stages: Sequence[Stage], frame: Frame) -> list[str]:
+def _stages(stages: Sequence[Shading], frame: Frame) -> list[str]:
     parts = []
     stable, free = 0, -math.inf
     for stage in stages:

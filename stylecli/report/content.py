@@ -60,7 +60,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Stage:
+class Shading:
     """A stretch of the x axis: one resolution of progressive growing, fading in or stable."""
 
     start: float
@@ -87,7 +87,7 @@ class Chart:
     lines: Sequence[Line]
     x_label: str
     y_label: str = ""
-    stages: Sequence[Stage] = ()
+    stages: Sequence[Shading] = ()
     log_y: bool = False
     caption: str = ""
     marks: Sequence[Mark] = ()

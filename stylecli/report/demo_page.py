@@ -23,13 +23,12 @@ from stylecli.report.content import (
     Report,
     Section,
     Slides,
-    Stage,
     Table,
 )
 from stylecli.report.page import write_report
+from stylecli.report.run_curves import list_shading
 from stylecli.sheets.fakes import draw_fakes
 from stylecli.training.run_folder import load_settings, read_statistics
-from stylecli.training.schedule import list_stages
 from stylecli.workspace import list_sheets, list_snapshots, saved_at
 
 MEANINGS = {
@@ -117,7 +116,7 @@ def _honesty(minutes: float, seconds: float) -> Section:
 
 def _growth(run: Path, settings: Any, rows: list[dict[str, Any]]) -> Section:
     kimg = [row["kimg"] for row in rows]
-    stages = _stages(settings, kimg[-1])
+    stages = list_shading(settings, kimg[-1])
     shift = max(1, len(rows) // 20)
     losses = Chart(
         "Losses",
@@ -155,17 +154,6 @@ def _growth(run: Path, settings: Any, rows: list[dict[str, Any]]) -> Section:
         "(progressive growing). Big shapes come first, details later."
     )
     return Section("How it grew", [text], [slides, losses, logits])
-
-
-def _stages(settings: Any, last_kimg: float) -> list[Stage]:
-    return [
-        Stage(
-            stage.from_kimg, min(stage.to_kimg, last_kimg),
-            "" if stage.fading else f"{stage.resolution} px", stage.fading,
-        )
-        for stage in list_stages(settings.training, settings.network.resolution)
-        if stage.from_kimg < last_kimg
-    ]  # fmt: skip
 
 
 def _mixing(folder: Path) -> Section:

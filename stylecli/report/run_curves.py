@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import median
 
-from stylecli.report.content import Chart, Line, Mark, Stage
+from stylecli.report.content import Chart, Line, Mark, Shading
 from stylecli.report.run_facts import Metric, Row, RunFacts
+from stylecli.training.run_folder import RunSettings
 from stylecli.training.schedule import list_stages
 
 X_LABEL = "kimg (thousand images shown)"
@@ -82,7 +83,7 @@ _SILENT_AT_ZERO = {"Skipped updates"}
 
 def draw_curves(facts: RunFacts, *, large: bool) -> list[Chart]:
     """Return the large or the small charts of a run, but for those that have no values."""
-    stages, marks = list_shading(facts), list_marks(facts)
+    stages, marks = list_shading(facts.settings, facts.kimg), list_marks(facts)
     charts = []
     for quantity in QUANTITIES:
         if quantity.large != large:
@@ -141,7 +142,8 @@ def draw_metric(metric: Metric, facts: RunFacts) -> Chart:
     way = "Higher" if metric.higher_is_better else "Lower"
     spread = " Bars: spread over subsets." if any(value.std for value in metric.values) else ""
     return Chart(
-        metric.title, [metric_line(metric, metric.name)], "kimg", "", list_shading(facts),
+        metric.title, [metric_line(metric, metric.name)], "kimg", "",
+        list_shading(facts.settings, facts.kimg),
         caption=f"{way} is better. Best: {best.value:.4g} at {best.kimg:g} kimg, ringed.{spread}",
         marks=list_marks(facts), clip=True,
     )  # fmt: skip
@@ -173,20 +175,19 @@ def describe_event(row: Row) -> str:
     return f"{row['event']}: {text}" if text else str(row["event"])
 
 
-def list_shading(facts: RunFacts) -> list[Stage]:
-    """Return the stages of growth that the run has reached, the last cut where it stands."""
-    settings = facts.settings
+def list_shading(settings: RunSettings, kimg: float) -> list[Shading]:
+    """Return the stages of growth that a run has reached at ``kimg``, the last cut where it is."""
     return [
-        Stage(
-            stage.from_kimg, min(stage.to_kimg, facts.kimg),
+        Shading(
+            stage.from_kimg, min(stage.to_kimg, kimg),
             "" if stage.fading else f"{stage.resolution} px", stage.fading,
         )
         for stage in list_stages(settings.training, settings.network.resolution)
-        if stage.reached and stage.from_kimg < facts.kimg
+        if stage.reached and stage.from_kimg < kimg
     ]  # fmt: skip
 
 
-def common_shading(runs: Sequence[RunFacts]) -> list[Stage]:
+def common_shading(runs: Sequence[RunFacts]) -> list[Shading]:
     """Return the stages of growth of runs that share them; none where they do not."""
     schedules = {
         (item.network.resolution, item.training.initial_resolution, item.training.hold_kimg,
@@ -194,7 +195,7 @@ def common_shading(runs: Sequence[RunFacts]) -> list[Stage]:
         for item in (facts.settings for facts in runs)
     }  # fmt: skip
     longest = max(runs, key=lambda facts: facts.kimg)
-    return list_shading(longest) if len(schedules) == 1 else []
+    return list_shading(longest.settings, longest.kimg) if len(schedules) == 1 else []
 
 
 def _with_gaps(xs: list[float], ys: list[float]) -> tuple[list[float], list[float]]:

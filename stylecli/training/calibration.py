@@ -79,13 +79,13 @@ def measure_stages(
     stages: list[StageKey] = [tuple(key) for key in meter.ranks.from_main(chosen)]
     costs: dict[StageKey, StageCost] = {}
     for number, stage in enumerate(stages):
-        progress(number, len(stages), describe(stage))
+        progress(number, len(stages), name_stage(stage))
         costs[stage] = meter.cost(stage)
     progress(len(stages), len(stages))
     return costs
 
 
-def describe(stage: StageKey) -> str:
+def name_stage(stage: StageKey) -> str:
     """Return ``16 px fading in``."""
     return f"{stage[0]} px{' fading in' if stage[1] else ''}"
 
@@ -100,8 +100,8 @@ def budget_stages(settings: RunSettings, costs: Mapping[StageKey, StageCost]) ->
         rate = cost.seconds_per_image * 1000
         budgets.append(
             StageBudget(
-                describe(stage.key), *stage.key, cost.batch, cost.passes, round(cost.memory_mib, 1),
-                round(rate, 3), round(kimg, 6), round(rate * kimg, 1),
+                name_stage(stage.key), *stage.key, cost.batch, cost.passes,
+                round(cost.memory_mib, 1), round(rate, 3), round(kimg, 6), round(rate * kimg, 1),
             )
         )  # fmt: skip
     return budgets

@@ -16,10 +16,10 @@ from stylecli.report.charts import (
     draw_chart,
     format_tick,
 )
-from stylecli.report.content import Chart, Line, Stage
+from stylecli.report.content import Chart, Line, Shading
 
 
-def _chart(*lines: Line, stages: tuple[Stage, ...] = (), log_y: bool = False) -> str:
+def _chart(*lines: Line, stages: tuple[Shading, ...] = (), log_y: bool = False) -> str:
     return draw_chart(Chart("Losses", lines, "kimg", stages=stages, log_y=log_y))
 
 
@@ -72,7 +72,11 @@ def test_smoothing_keeps_the_raw_curve_and_the_mean() -> None:
 
 
 def test_stages_are_shaded_and_named_where_there_is_room() -> None:
-    stages = (Stage(0, 90, "8 px"), Stage(90, 91, "16 px", fading=True), Stage(91, 200, "16 px"))
+    stages = (
+        Shading(0, 90, "8 px"),
+        Shading(90, 91, "16 px", fading=True),
+        Shading(91, 200, "16 px"),
+    )
     svg = _chart(Line("a", [0, 200], [0, 1]), stages=stages)
 
     assert re.findall(r'class="stage (\w+)', svg) == ["stable", "fading", "stable"]
