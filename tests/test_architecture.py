@@ -71,13 +71,10 @@ DRAWERS = {"utils", "util", "misc", "helpers", "helper", "common"}
 MAX_FILE_LINES = 600
 SMALL_FILE_LINES = 100
 TABLES = {"stylecli.cli.app"}  # what a table alone names is a file of its own
-NOT_MERGED_YET = ("cli",)  # packages with files that are too small
 MAX_FUNCTION_LINES = 70
 # What several commands share; every other file of cli/ is a command and bears its name.
 SHARED_BY_COMMANDS = {"__init__", "app", "drawing", "options", "output", "targets"}
-TRAINING_NOT_MERGED_YET = {  # into distributed/ and data/
-    "training_ranks", "metric_ranks", "face_steps",
-}  # fmt: skip
+STILL_TO_MOVE = {"training_ranks", "metric_ranks", "face_steps"}  # to distributed/ and data/
 
 
 @cache
@@ -309,7 +306,7 @@ def test_a_small_file_has_more_than_one_importer_in_its_package() -> None:
     wrong = [
         f"{name} belongs into {importer}"
         for name, path in MODULES.items()
-        if path.name != "__init__.py" and unit_of(name) not in NOT_MERGED_YET
+        if path.name != "__init__.py"
         if len(path.read_text("utf-8").splitlines()) < SMALL_FILE_LINES
         if len(importers[name]) == 1
         for importer in importers[name] - TABLES
@@ -336,8 +333,8 @@ def test_a_command_is_a_file_of_its_name() -> None:
     files = {path.stem for path in FILES if path.parent == PACKAGE / "cli"}
 
     assert len(homes) >= 17
-    assert {name: wrong[name] for name in wrong.keys() - TRAINING_NOT_MERGED_YET} == {}
-    assert files - homes.keys() - SHARED_BY_COMMANDS - TRAINING_NOT_MERGED_YET == set()
+    assert wrong == {}
+    assert files - homes.keys() - SHARED_BY_COMMANDS - STILL_TO_MOVE == set()
 
 
 def test_a_command_has_one_file_of_tests() -> None:
@@ -345,7 +342,7 @@ def test_a_command_has_one_file_of_tests() -> None:
     tests = {path.stem.removeprefix("test_") for path in (ROOT / "tests/cli").glob("test_*.py")}
 
     assert commands - tests == set()
-    assert tests - commands - SHARED_BY_COMMANDS - TRAINING_NOT_MERGED_YET == set()
+    assert tests - commands - SHARED_BY_COMMANDS == set()
 
 
 def test_functions_stay_short() -> None:
