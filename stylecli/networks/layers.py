@@ -121,12 +121,12 @@ def lerp(a: Tensor, b: Tensor, t: float) -> Tensor:
     return torch.lerp(a, b, t)
 
 
-def minibatch_stddev(x: Tensor, group_size: int) -> Tensor:
-    """Append one channel: the mean standard deviation over groups of samples.
+def minibatch_stddev(x: Tensor, group_size: int, features: int = 1) -> Tensor:
+    """Append channels: the mean standard deviation over groups of samples, and of ``features``.
 
-    x [N, C, H, W] -> [N, C + 1, H, W]. Samples n and n + M share a group, M = N / group; the
-    variance is biased with 1e-8 under the root (Karras et al. 2017). Raises UsageError when N is
-    neither at most ``group_size`` nor a multiple of it.
+    x [N, C, H, W] -> [N, C + F, H, W]: one channel for each of F equal parts of the C. Samples n
+    and n + M share a group, M = N / group; the variance is biased with 1e-8 under the root (Karras
+    et al. 2017). Raises UsageError when N is neither at most ``group_size`` nor a multiple of it.
     """
     count, channels, height, width = x.shape
     group = min(group_size, count)
@@ -135,12 +135,16 @@ def minibatch_stddev(x: Tensor, group_size: int) -> Tensor:
             f"batch {count} does not divide into minibatch-stddev groups of {group}: "
             f"use a multiple of {group}"
         )
-    groups = x.reshape(group, count // group, channels, height, width)  # [G, M, C, H, W]
-    centred = groups - groups.mean(dim=0)
-    deviation = (centred.square().mean(dim=0) + EPSILON).sqrt()  # [M, C, H, W]
-    mean = deviation.mean(dim=(1, 2, 3))  # [M]
-    plane = mean.repeat(group).view(count, 1, 1, 1).expand(count, 1, height, width)
-    return torch.cat([x, plane], dim=1)
+    if channels % features:
+        raise UsageError(
+            f"{channels} feature maps do not divide into {features} parts for their deviation"
+        )
+    groups = x.reshape(group, count // group, features, channels // features, height, width)
+    centred = groups - groups.mean(dim=0)  # [G, M, F, C/F, H, W]
+    deviation = (centred.square().mean(dim=0) + EPSILON).sqrt()  # [M, F, C/F, H, W]
+    mean = deviation.mean(dim=(2, 3, 4))  # [M, F]
+    planes = mean.repeat(group, 1)[:, :, None, None].expand(-1, -1, height, width)
+    return torch.cat([x, planes], dim=1)
 
 
 def split_lod(config: NetworkConfig, lod: float) -> tuple[int, float]:

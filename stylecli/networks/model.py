@@ -135,6 +135,37 @@ class SynthesisNetwork(nn.Module):
             raise UsageError(f"noise scales are {len(scale)}: this network has {count} layers")
         return [float(value) for value in scale]
 
+    def stored_noise(self, layer: int) -> Tensor:
+        """Return a layer's constant noise map [1, 1, h, w], in families that take noise."""
+        raise NotImplementedError
+
+    def layer_noise(
+        self,
+        layer: int,
+        like: Tensor,
+        mode: str,
+        noise: Sequence[Tensor | None] | None,
+        scale: float,
+        generator: torch.Generator | None,
+    ) -> Tensor | None:
+        """Return the scaled noise map of a layer for ws ``like``, None where there is none."""
+        if not self.config.has_noise or scale == 0 or (noise is None and mode == "none"):
+            return None
+        if noise is not None:
+            given = noise[layer]
+            if given is None:
+                return None
+            plane = given.to(like)
+        elif mode == "const":
+            plane = self.stored_noise(layer)
+        else:
+            side = self.config.layer_side(layer)
+            plane = torch.randn(
+                (len(like), 1, side, side), generator=generator, dtype=like.dtype,
+                device=like.device,
+            )  # fmt: skip
+        return plane if scale == 1 else plane * scale
+
 
 class Generator(nn.Module):
     """z -> picture in two halves, which a family sets: ``mapping`` and ``synthesis``."""

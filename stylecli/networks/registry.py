@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from stylecli.errors import UsageError
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.stylegan1_config import StyleGAN1Config
+from stylecli.networks.stylegan2_config import StyleGAN2Config
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +37,11 @@ FAMILIES: dict[str, Family] = {
         generator="stylecli.networks.stylegan1:Generator",
         discriminator="stylecli.networks.stylegan1:Discriminator",
         frozen="stylecli.networks.frozen:FrozenSynthesis",
+    ),
+    "stylegan2": Family(
+        config=StyleGAN2Config,
+        generator="stylecli.networks.stylegan2:Generator",
+        discriminator="stylecli.networks.stylegan2:Discriminator",
     ),
 }
 

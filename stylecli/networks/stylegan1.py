@@ -195,7 +195,7 @@ class SynthesisNetwork(model.SynthesisNetwork):
             if index == 2 * depth - 2:
                 before = x
             layer = self.layers[index]
-            layer_noise = self._noise(index, len(ws), noise_mode, noise, scales, generator, ws)
+            layer_noise = self.layer_noise(index, ws, noise_mode, noise, scales[index], generator)
             x = layer(x, ws[:, min(index, ws.shape[1] - 1)], layer_noise)
         with torch.autocast(ws.device.type, enabled=False):  # colours need all their bits
             image: Tensor = self.to_rgb[depth - 1](x)
@@ -203,33 +203,9 @@ class SynthesisNetwork(model.SynthesisNetwork):
                 image = lerp(image, upscale_nearest(self.to_rgb[depth - 2](before), 2), fade)
         return image if native else upscale_nearest(image, 2**level)
 
-    def _noise(
-        self,
-        index: int,
-        count: int,
-        mode: str,
-        noise: Sequence[Tensor | None] | None,
-        scales: list[float],
-        generator: torch.Generator | None,
-        like: Tensor,
-    ) -> Tensor | None:
-        """Return the scaled noise map of a layer, or None where there is none to add."""
-        scale = scales[index]
-        if not self.config.use_noise or scale == 0 or (noise is None and mode == "none"):
-            return None
-        if noise is not None:
-            given = noise[index]
-            if given is None:
-                return None
-            plane = given.to(like)
-        elif mode == "const":
-            plane = cast(Tensor, self.layers[index].noise_const)
-        else:
-            side = self.config.layer_side(index)
-            plane = torch.randn(
-                (count, 1, side, side), generator=generator, dtype=like.dtype, device=like.device
-            )
-        return plane if scale == 1 else plane * scale
+    def stored_noise(self, layer: int) -> Tensor:
+        """Return a layer's constant noise map [1, 1, h, w]."""
+        return cast(Tensor, self.layers[layer].noise_const)
 
 
 class Generator(model.Generator):

@@ -75,8 +75,8 @@ def convolve_in_terms_of_itself(
 ) -> Tensor:
     """Do what ``convolve`` does, with derivatives of every order made of the same operator.
 
-    Sides must divide by the stride, as they do wherever resolutions double or halve:
-    k = 2·padding + stride, or 3 with padding 1.
+    The kernel must end at the border, as it does wherever resolutions double or halve: the stride
+    divides side + 2·padding - k, or the side where k is 3 and padding 1.
     """
     return _Convolve.apply(  # type: ignore[no-any-return, no-untyped-call]
         x, weight, bias, stride, padding, transposed
