@@ -230,7 +230,7 @@ def draw_pictures(folder: Path, net: Bundle, network: Path, progress: Progress) 
     progress(1, steps, "mix.png")
     sheets = [
         draw_mixing_sheet(G, range(100, 104), range(200, 206), layers, drawing)
-        for layers in style_bands(G.config.layer_sides).values()
+        for layers in style_bands(G.config.style_sides).values()
         if layers
     ]
     gap = np.full((4 * SCALE, *sheets[0].shape[1:]), 255, np.uint8)

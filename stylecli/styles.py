@@ -1,6 +1,6 @@
 """Which layers are coarse, middle and fine styles, and how people write lists of layers.
 
-``sides`` are the pixels on a side of every layer of a network, as ``NetworkConfig.layer_sides`` has
+``sides`` are the pixels on a side of every layer of a network, as ``NetworkConfig.style_sides`` has
 them: [4, 4, 8, 8] at 8 px.
 """
 

@@ -152,7 +152,7 @@ def resolve_truncation(
         from stylecli.sampling import layer_psis
 
         chosen = layer_psis(config, strength, cutoff)
-        for layer, own in layer_strengths(psi_layers, config.layer_sides).items():
+        for layer, own in layer_strengths(psi_layers, config.style_sides).items():
             chosen[layer] = own
         settings["psi_layers"] = psi_layers
     centre, inputs = None, {}

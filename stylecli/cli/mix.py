@@ -205,7 +205,7 @@ def command(
     mode, mover = resolve_noise(noise_mode, noise_seed), _mover(video, bands, video_format)
     _check_clip(mover, {"fps": fps, "key-seconds": key_seconds, "video-format": video_format})
     source = open_source(network, device, output)
-    layer_sides = source.config.layer_sides
+    style_sides = source.config.style_sides
     sides = choose_sides(
         rows,
         cols,
@@ -213,7 +213,7 @@ def command(
         col_seeds,
         row_ws,
         col_ws,
-        banded_rows(bands, layer_sides),
+        banded_rows(bands, style_sides),
     )
     truncation = resolve_truncation(source, psi, psi_cutoff, psi_layers, center)
     shared = {"noise_mode": mode, "lod": lod}
@@ -221,7 +221,7 @@ def command(
         label=label, **shared, noise_seed=noise_seed, scale=scale, batch=batch, precision=precision
     )
     row_faces, column_faces = (side.sources(source, drawing) for side in sides)
-    sheets = choose_sheets(styles, bands, len(row_faces), layer_sides, output.warn)
+    sheets = choose_sheets(styles, bands, len(row_faces), style_sides, output.warn)
     target = resolve_target(out, source.folder, format, quality, True, 1)
     mix = Mix(
         source, row_faces, column_faces, drawing,
@@ -286,7 +286,7 @@ def _pairs(mix: Mix, layers: list[list[int]], path: Path) -> list[tuple[int, Pat
     pairs = []
     across = len(mix.columns)
     for row, face in enumerate(mix.rows.names):
-        styles = name_layers(layers[row], mix.source.config.layer_sides)
+        styles = name_layers(layers[row], mix.source.config.style_sides)
         for column, source in enumerate(mix.columns.names):
             index = across + row * (across + 1) + 1 + column
             sides = {**_one(mix.sides[0], face), **_one(mix.sides[1], source)}

@@ -120,8 +120,13 @@ class NetworkConfig:
 
     @property
     def layer_sides(self) -> list[int]:
-        """Sides in pixels of all layers, from the first: what makes a style coarse or fine."""
+        """Sides in pixels of all layers, from the first."""
         return [self.layer_side(layer) for layer in range(self.num_layers)]
+
+    @property
+    def style_sides(self) -> list[int]:
+        """Sides in pixels of what each latent of ws styles: what makes it coarse or fine."""
+        return self.layer_sides
 
     def noise_shapes(self) -> list[tuple[int, int, int, int]]:
         """Return the shape [1, 1, h, w] of every layer's noise map; none without noise."""

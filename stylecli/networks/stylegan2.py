@@ -62,9 +62,9 @@ def run_dense_layers(module: nn.Module, count: int, x: Tensor) -> Tensor:
 
 def compute_dtype(x: Tensor, config: ModulatedConfig, side: int) -> torch.dtype:
     """Return what a block at ``side`` px computes in: float16 in the highest, on a GPU alone."""
-    if x.is_cuda and side >= config.lowest_fp16_side and x.dtype != torch.float64:
-        return torch.float16
-    return x.dtype if x.dtype != torch.float16 else torch.float32
+    if x.dtype not in (torch.float32, torch.float16):
+        return x.dtype
+    return torch.float16 if x.is_cuda and side >= config.lowest_fp16_side else torch.float32
 
 
 def enlarged(images: Tensor, f: Tensor) -> Tensor:

@@ -198,6 +198,11 @@ class StyleGAN2Config(ModulatedConfig):
         """Side in pixels of a layer's features."""
         return 4 << (layer + 1) // 2
 
+    @property
+    def style_sides(self) -> list[int]:
+        """Sides of the convolutions, and of the last colours, which have a latent to themselves."""
+        return [*self.layer_sides, self.resolution]
+
     def fmaps(self, side: int) -> int:
         """Feature maps at a resolution in pixels."""
         return max(1, min(self.fmap_base // side, self.fmap_max))

@@ -168,7 +168,7 @@ def lay_out(
     return add_margins(
         sheet, (height + gap, width + gap), (height, width),
         top=("", *columns.names), left=("", *rows.names),
-        groups=_groups(layers, G.config.layer_sides),
+        groups=_groups(layers, G.config.style_sides),
     )  # fmt: skip
 
 

@@ -243,7 +243,7 @@ def _uncurated(
 def _mixing(G: Generator, settings: Settings, drawing: Drawing, progress: Progress) -> Pictures:
     rows = parse_seeds(settings["row_seeds"])
     columns = parse_seeds(settings["col_seeds"])
-    layers = mixing_layers(len(rows), G.config.layer_sides)
+    layers = mixing_layers(len(rows), G.config.style_sides)
     how = _as_set(drawing, settings)
     return draw_mixing_sheet(G, rows, columns, layers, how, padding=0, progress=progress)
 

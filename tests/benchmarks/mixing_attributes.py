@@ -67,7 +67,7 @@ def measure(bundle, classifiers, pairs, psi, sure):
     columns = map_seeds(G, range(pairs, 2 * pairs), psi=psi, psi_cutoff=cutoff)
     seen_rows, seen_columns = (classify(G, classifiers, ws) for ws in (rows, columns))
     table = {name: [accuracy, 0, {}] for name, accuracy in classifiers.accuracy.items()}
-    for band, layers in style_bands(bundle.config.layer_sides).items():
+    for band, layers in style_bands(bundle.config.style_sides).items():
         mixed = classify(G, classifiers, mix_ws(rows, columns, layers))
         for name, line in table.items():
             count, as_column, as_row = compare(
@@ -119,7 +119,7 @@ def main():
     bundle = load_network(given.network)
     classifiers = load_classifiers(given.classifiers).recognising()
     table = measure(bundle, classifiers, given.pairs, given.psi, given.sure)
-    bands = style_bands(bundle.config.layer_sides)
+    bands = style_bands(bundle.config.style_sides)
     text = markdown(table, bands, given.pairs, given.psi, given.sure, given.network)
     print(text)
     if given.page:

@@ -22,7 +22,8 @@ from stylecli.networks.registry import (
     make_config,
 )
 from stylecli.networks.stylegan2_config import StyleGAN2Config
-from stylecli.rendering import render
+from stylecli.rendering import Drawing, render
+from stylecli.styles import style_bands
 from tests.conftest import FIXTURES
 
 VARIANTS = json.loads((FIXTURES / "official" / "stylegan2_variants.json").read_text())
@@ -184,11 +185,11 @@ def test_every_size_draws_and_judges(channels: int, architecture: str, resolutio
 def test_a_picture_does_not_depend_on_its_batch() -> None:
     net = varied()
     ws = net.generator.mapping(torch.randn(9, 8)).detach()
-    alone = list(render(net.generator, ws, batch=1))
+    alone = list(render(net.generator, ws, Drawing(batch=1)))
     assert all(
         np.array_equal(one, other)
         for batch in (2, 3, 9)
-        for one, other in zip(alone, render(net.generator, ws, batch=batch), strict=True)
+        for one, other in zip(alone, render(net.generator, ws, Drawing(batch=batch)), strict=True)
     )
 
 
@@ -227,6 +228,14 @@ def test_colours_share_the_next_convolutions_latent() -> None:
             )  # fmt: skip
     G.synthesis(other)
     assert moved == ["b4.torgb.affine", "b8.conv0.affine"]
+
+
+def test_every_latent_is_of_one_band() -> None:
+    """The last one, for colours alone, is fine; noise has a map less."""
+    config = make_config("stylegan2", resolution=128)
+    bands = style_bands(config.style_sides)
+    assert bands == {"coarse": [0, 1, 2], "middle": [3, 4, 5, 6], "fine": [7, 8, 9, 10, 11]}
+    assert config.num_ws == 12 and len(config.noise_shapes()) == 11
 
 
 def test_the_clamp_limits_layers() -> None:
