@@ -8,18 +8,17 @@ import typer
 from stylecli.cli.options import DeviceOption, JsonOption, QuietOption
 from stylecli.cli.output import Output
 from stylecli.errors import UsageError
-from stylecli.networks.config import NetworkConfig
+from stylecli.networks.config import MAX_RESOLUTION, NetworkConfig
+from stylecli.networks.registry import USUAL_CONFIG, list_presets
 
 if TYPE_CHECKING:
     from stylecli.bench import Case, Timing
 
-MAX_RESOLUTION = 1024
-
 
 def command(
     config: Annotated[
-        str, typer.Option("--config", help="Paper configuration: a b c d e f, ...")
-    ] = "f",
+        str, typer.Option("--config", help=f"Which network: {', '.join(list_presets())}.")
+    ] = USUAL_CONFIG,
     resolutions: Annotated[
         str, typer.Option("--resolutions", help="Sides in pixels, such as 64,256.")
     ] = "64,256",

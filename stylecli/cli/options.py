@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from stylecli.networks.registry import FAMILIES
+from stylecli.networks.registry import FAMILIES, list_presets
 from stylecli.settings import HEADINGS, MACHINE, NETWORK, SCHEDULE, Setting, asked_for, settings_of
 
 NetworkOption = Annotated[
@@ -38,9 +38,10 @@ ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite what exist
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No notes, no progress.")]
 
 ConfigOption = Annotated[
-    str,
+    str | None,
     typer.Option(
-        "--config", help="Paper configuration: a b c d e f, traditional-8, ...",
+        "--config",
+        help=f"Which network: {', '.join(list_presets())}. Default: f; with --resume, as there.",
         rich_help_panel=NETWORK,
     ),
 ]  # fmt: skip

@@ -23,6 +23,7 @@ from stylecli.cli.options import (
 from stylecli.cli.output import Output, format_seconds
 from stylecli.cli.training_ranks import count_ranks
 from stylecli.errors import Interrupted, UsageError
+from stylecli.networks.registry import USUAL_CONFIG
 from stylecli.settings import PICTURES, Setting
 from stylecli.training.config import TrainingConfig
 from stylecli.training.session import Session
@@ -58,7 +59,7 @@ def _costly(declared: Iterable[Setting]) -> list[Setting]:
 )
 def command(
     data: DatasetArgument = None,
-    config: ConfigOption = "f",
+    config: ConfigOption = None,
     preset: PresetOption = None,
     resolution: ResolutionOption = None,
     ranks: RanksOption = None,
@@ -81,7 +82,7 @@ def command(
     output = Output(json=json, quiet=quiet)
     driving = Session(**session)
     settings = _settings(
-        data, resolution, output, config=config, preset=preset, device=device,
+        data, resolution, output, config=config or USUAL_CONFIG, preset=preset, device=device,
         batch_gpu=driving.batch_gpu, ranks=count_ranks(ranks, gpus, device),
         network=network, training=training,
     )  # fmt: skip

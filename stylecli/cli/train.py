@@ -114,7 +114,7 @@ _STATES = {
 )
 def command(
     data: DataArgument = None,
-    config: ConfigOption = "f",
+    config: ConfigOption = None,
     preset: PresetOption = None,
     resolution: ResolutionOption = None,
     labels: LabelsOption = None,

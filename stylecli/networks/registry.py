@@ -45,6 +45,8 @@ FAMILIES: dict[str, Family] = {
     ),
 }
 
+USUAL_CONFIG = "f"  # what is trained when nothing is asked for
+
 
 def list_presets() -> list[str]:
     """Return the words that name a configuration, of all families."""

@@ -19,7 +19,7 @@ from stylecli.data.reader import Dataset, open_dataset
 from stylecli.errors import DataError, NetworkError, UsageError
 from stylecli.hardware import resolve_device
 from stylecli.networks.bundle import Bundle, new_network
-from stylecli.networks.registry import make_config
+from stylecli.networks.registry import USUAL_CONFIG, make_config
 from stylecli.settings import of_dataset, with_tables
 from stylecli.training.checkpoints import inherited_info
 from stylecli.training.config import TrainingConfig, training_from_dict
@@ -167,7 +167,7 @@ def open_source(given: Path) -> Source:
 def make_settings(
     dataset: Dataset,
     source: Source | None,
-    config: str,
+    config: str | None,
     preset: str | None,
     device: str,
     ranks: int | None,
@@ -206,7 +206,7 @@ def make_settings(
 def plan_run(
     source: Source | None,
     preset: str | None,
-    config: str,
+    config: str | None,
     *,
     dataset: Dataset,
     labels: bool | None,
@@ -222,7 +222,7 @@ def plan_run(
     if source is None:
         plan = plan_training(
             preset,
-            config=config,
+            config=config or USUAL_CONFIG,
             resolution=dataset.resolution,
             channels=dataset.channels,
             label_dim=dataset.label_dim if labels else 0,
@@ -231,7 +231,7 @@ def plan_run(
         )
         return plan, None
     own = source.net.config.preset
-    if config.lower() not in ("f", own):
+    if config is not None and config.lower() != own:
         raise UsageError(
             f"--config {config} is not the configuration of {source.path}, {own}: with --resume "
             "the architecture is read from the file, leave --config out"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+import stylecli
 from stylecli.cli.app import app
 from stylecli.metrics.results import MetricResult
 
@@ -222,6 +223,7 @@ def test_a_run_goes_on_for_longer_in_a_new_one(
         (["--resume", "nowhere"], 3, "--resume nowhere does not exist: give a run, a checkpoint"),
         (["--freeze-d", "2"], 2, "freeze_d 2 needs weights worth keeping"),
         (["--resume", "NETWORK", "--config", "b"], 2, "leave --config out"),
+        (["--resume", "TRADITIONAL", "--config", "f"], 2, "leave --config out"),
         (["--resume", "NETWORK", "--freeze-d", "99"], 2, "freeze_d 99 is not within 0 to 7"),
     ],
 )
@@ -232,8 +234,12 @@ def test_what_cannot_be_resumed_is_refused(
     here: Path,
     tiny_lmdb: Path,
     tiny_network_file: Path,
+    tiny_config_fields: dict[str, Any],
 ) -> None:
-    given = [str(tiny_network_file) if word == "NETWORK" else word for word in arguments]
+    traditional = tiny_network_file.with_name("b.safetensors")
+    stylecli.save_network(traditional, stylecli.new_network("b", **tiny_config_fields))
+    files = {"NETWORK": str(tiny_network_file), "TRADITIONAL": str(traditional)}
+    given = [files.get(word, word) for word in arguments]
     result = train(str(tiny_lmdb), *SHORT, *given)
     assert result.exit_code == code
     assert words in result.stderr
