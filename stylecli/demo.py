@@ -35,7 +35,8 @@ from stylecli.styles import style_bands
 from stylecli.training.calibration import measure_stages
 from stylecli.training.launch import rank_processes
 from stylecli.training.loop import TrainingLoop
-from stylecli.training.presets import SMALL_PHASE_SHARE, TrainingPlan, plan_training
+from stylecli.training.plan import TrainingPlan, plan_training
+from stylecli.training.presets import SMALL_PHASE_SHARE
 from stylecli.training.run_folder import (
     RunSettings,
     create_run,

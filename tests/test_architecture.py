@@ -54,6 +54,7 @@ TORCH_FREE_MODULES = (
     "stylecli.networks.config",
     "stylecli.networks.registry",
     "stylecli.training.config",
+    "stylecli.settings",
     "stylecli.training.presets",
 )
 # JSON text that becomes a digest must not change with how files are written.

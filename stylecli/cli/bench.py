@@ -57,7 +57,7 @@ def command(
 
 def _config(preset: str, resolution: int, small: bool) -> NetworkConfig:
     from stylecli.networks.registry import make_config
-    from stylecli.training.presets import plan_training
+    from stylecli.training.plan import plan_training
 
     if not 8 <= resolution <= MAX_RESOLUTION or resolution & (resolution - 1):
         raise UsageError(

@@ -111,7 +111,7 @@ def _settings(
     import os
 
     from stylecli.hardware import resolve_device
-    from stylecli.training.presets import plan_training
+    from stylecli.training.plan import plan_training
     from stylecli.training.run_folder import RunSettings
     from stylecli.training.starting import check_batches, check_precision
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from stylecli.data.reader import Dataset
     from stylecli.networks.bundle import Bundle
     from stylecli.training.oversight import Evaluate
-    from stylecli.training.presets import TrainingPlan
+    from stylecli.training.plan import TrainingPlan
     from stylecli.training.run_folder import RunChoice, RunSettings
     from stylecli.training.schedule import PlannedStage
     from stylecli.training.starting import Source
@@ -183,8 +183,7 @@ def prepare_dataset(
     UsageError for pictures, with the command that packs them.
     """
     from stylecli.data.reader import open_dataset
-    from stylecli.training.presets import name_preset
-    from stylecli.training.published import SETS
+    from stylecli.training.presets import SETS, name_preset
 
     found = find_dataset(data, run=run)
     if found.why:
@@ -244,7 +243,7 @@ def tell_advice(plan: "TrainingPlan", dataset: "Dataset", output: Output) -> Non
 
 def find_advice(plan: "TrainingPlan", dataset: "Dataset") -> list[str]:
     """Return what looks wrong about training this plan on this dataset."""
-    from stylecli.training.advice import advise
+    from stylecli.training.plan import advise
 
     return advise(
         plan,
@@ -399,7 +398,7 @@ def print_dry_run(
     output: Output,
 ) -> None:
     """Print the whole plan as tables, or as one document with --json."""
-    from stylecli.training.plan_description import describe_plan
+    from stylecli.training.plan import describe_plan
 
     description = describe_plan(plan)
     document = {

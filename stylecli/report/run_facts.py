@@ -21,8 +21,8 @@ from stylecli.files import LOCK_FILE, is_number, read_rows, row_number
 from stylecli.report.content import Table
 from stylecli.settings import of_dataset, settings_of, write_by_resolution
 from stylecli.training.checkpoints import more_is_better, read_best
-from stylecli.training.preset_reasons import PRESET_TEXTS
-from stylecli.training.presets import TrainingPlan, plan_training, show_value
+from stylecli.training.plan import TrainingPlan, plan_training, show_value
+from stylecli.training.presets import PRESET_TEXTS
 from stylecli.training.run_folder import (
     METRIC_PATTERN,
     RunSettings,

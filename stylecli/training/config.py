@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from types import MappingProxyType
 from typing import Any
 
 from stylecli.errors import UsageError
@@ -24,11 +25,22 @@ from stylecli.settings import (
     setting,
     settings_of,
 )
-from stylecli.training.published import BATCH_BASES, BATCHES, GAMMA, LR, LR_BASE
 
 LOSSES = ("logistic", "logistic-saturating", "wgan-gp", "hinge", "hinge-gp")
 R1_METHODS = ("exact", "fd")
 PRECISIONS = ("float32", "bf16", "fp16")
+
+# The paper's, by resolution, on one GPU; the base is for all other resolutions.
+BATCH: Mapping[int, int] = MappingProxyType(
+    {4: 128, 8: 128, 16: 128, 32: 64, 64: 32, 128: 16, 256: 8, 512: 4}
+)
+BATCH_BASE = 4
+LR: Mapping[int, float] = MappingProxyType({128: 0.0015, 256: 0.002, 512: 0.003, 1024: 0.003})
+LR_BASE = 0.001
+TICK_KIMG: Mapping[int, float] = MappingProxyType(
+    {4: 160, 8: 140, 16: 120, 32: 100, 64: 80, 128: 60, 256: 40, 512: 30, 1024: 20}
+)
+GAMMA = 10.0  # weight of R1, at every published resolution
 
 
 def _whole_by_resolution(text: str, flag: str) -> Any:
@@ -61,12 +73,12 @@ class TrainingConfig:
         help="Time to fade the next one in.", check=above_zero, reason=PAPER,
     )  # fmt: skip
     batch: Mapping[int, int] = setting(
-        factory=lambda: dict(BATCHES[1]), base="batch_base", read=_whole_by_resolution,
+        factory=lambda: dict(BATCH), base="batch_base", read=_whole_by_resolution,
         flag="--batch", heading=SCHEDULE, costs=True,
         help="Images per step over all processes: 16 everywhere, or 64:32,128:16 by resolution.",
         check=above_zero, reason=PAPER,
     )  # fmt: skip
-    batch_base: int = setting(BATCH_BASES[1], check=above_zero, reason=PAPER)
+    batch_base: int = setting(BATCH_BASE, check=above_zero, reason=PAPER)
     minibatch_repeats: int = setting(
         4, flag="--minibatch-repeats", heading=SCHEDULE, least=1,
         help="Steps between looks at the schedule. Default 4.", check=above_zero, reason=PAPER,

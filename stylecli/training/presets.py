@@ -1,24 +1,56 @@
-"""Derive every training setting from a preset and a machine, each with its reason. Stdlib only."""
+"""Presets: what each sets, the paper's and our own, and why. Stdlib only.
+
+What is published is the paper's (Karras, Laine, Aila 2018) or its authors' program's.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal
 
 from stylecli.errors import UsageError
-from stylecli.networks.config import NetworkConfig
 from stylecli.networks.registry import make_config
-from stylecli.settings import with_tables
-from stylecli.training.config import TrainingConfig
-from stylecli.training.preset_reasons import PRESET_TEXTS, derived_reason
-from stylecli.training.published import (
-    LR,
-    LR_BASE,
-    SETS,
-    WGAN_GP_KIMG,
-    WGAN_GP_MAX_LR,
-    batches_for,
-)
+from stylecli.training.config import BATCH, BATCH_BASE, LR, LR_BASE
 
+# Images per step over all GPUs, by number of GPUs and resolution; the second table holds the rest.
+BATCHES: Mapping[int, Mapping[int, int]] = MappingProxyType(
+    {
+        1: BATCH,
+        2: {4: 256, 8: 256, 16: 128, 32: 64, 64: 32, 128: 16, 256: 8},
+        4: {4: 512, 8: 256, 16: 128, 32: 64, 64: 32, 128: 16},
+        8: {4: 512, 8: 256, 16: 128, 32: 64, 64: 32},
+    }
+)
+BATCH_BASES: Mapping[int, int] = MappingProxyType({1: BATCH_BASE, 2: 8, 4: 16, 8: 32})
+WGAN_GP_MAX_LR = 0.002  # the same table, no entry above this
+WGAN_GP_KIMG = 12_000.0  # the paper's length with this loss, where it trains R1 for 25,000
+
+
+@dataclass(frozen=True)
+class PublishedSet:
+    """What the paper's networks of one data set were trained with, where it differs."""
+
+    title: str
+    resolutions: tuple[int, ...]  # px that results were published at
+    kimg: float  # thousands of real images shown
+    mirror: bool
+    loss: str = "logistic"
+    transform: Literal["center-crop", "wide"] = "center-crop"  # how pictures come onto the square
+
+
+SETS: Mapping[str, PublishedSet] = MappingProxyType(
+    {
+        "paper": PublishedSet("FFHQ", (1024, 512, 256), 25_000.0, mirror=True),
+        "celebahq": PublishedSet(
+            "CelebA-HQ", (1024,), WGAN_GP_KIMG, mirror=True, loss="wgan-gp"
+        ),
+        "lsun-bedroom": PublishedSet("LSUN Bedroom", (256,), 70_000.0, mirror=False),
+        "lsun-car": PublishedSet("LSUN Car", (512,), 46_000.0, mirror=False, transform="wide"),
+        "lsun-cat": PublishedSet("LSUN Cat", (256,), 70_000.0, mirror=False),
+    }
+)  # fmt: skip
+
+# Our own.
 ALIASES = {"ffhq": "paper", "bedroom": "lsun-bedroom", "car": "lsun-car", "cat": "lsun-cat"}
 _FAMILY = "stylegan1"  # of the networks that all presets below are for
 NO_PRESET = "none"  # of a run of another family
@@ -32,26 +64,102 @@ PHOTOS_KIMG = 5000.0
 PHOTOS_PHASE_SHARE = 0.06
 PHOTOS_MIN_BATCH = 16
 
+PRESET_TEXTS = {
+    "paper": "the paper's FFHQ settings",
+    "celebahq": "the paper's CelebA-HQ settings: WGAN-GP, learning rates up to 0.002",
+    "lsun-bedroom": "the paper's LSUN Bedroom settings, 256 px",
+    "lsun-car": "the paper's LSUN Car settings, 512 × 384 within 512 px",
+    "lsun-cat": "the paper's LSUN Cat settings, 256 px",
+    "photos": "our own for hundreds to thousands of photographs at 128 to 256 px on one GPU",
+    "small": "our own small network and short schedule, for processors",
+}
 
-@dataclass(frozen=True)
-class Derived:
-    """One setting that was chosen for the user, and why."""
+_OWN: dict[str, dict[str, str]] = {
+    "none": {"*": "the default"},
+    "photos": {
+        "fmap_base": "half the paper's feature maps: few pictures teach a large network by heart",
+        "total_kimg": "a fifth of the paper's: few pictures are learned by heart before more",
+        "hold_kimg": "6 % of the schedule per stage: two fifths are left for 256 px",
+        "fade_kimg": "6 % of the schedule per fade",
+        "batch": "the paper's table, at least 16: today's memory allows it, and R1 is steadier",
+        "batch_base": "at least 16, as above",
+        "lr": "the paper's",
+        "lr_base": "the paper's",
+        "mirror": "twice the pictures; --no-mirror where left and right differ, as in writing",
+        "r1_gamma": "twice the paper's: with few pictures D overfits, and R1 holds it back",
+    },
+    "small": {
+        "*": "small networks learn a small set of pictures in minutes",
+        "fmap_base": "16 feature maps at the full resolution of 32 px, the cost of a step",
+        "total_kimg": "a first result overnight or sooner; set it with --kimg",
+        "hold_kimg": "9 % of the schedule per stage, so that most time is at full resolution",
+        "fade_kimg": "9 % of the schedule per fade",
+        "batch_base": "at every resolution; 8 per process on two cores",
+        "lr_base": "at every resolution; three times the paper's: fewer steps, smaller network",
+        "r1_gamma": "small pictures need less than the paper's 10",
+        "r1_interval": "the penalty is a third of a step's cost; every 4th step is enough",
+        "ema_kimg": "half-life of a thirtieth of the schedule, at most the paper's 10",
+        "share_fakes": "saves one generator pass per step",
+        "tick_kimg": "60 reports over the run",
+        "snapshot_ticks": "10 networks and sample sheets over the run",
+        "sample_psi": "sheets show what the tool shows by default",
+        "sample_noise": "noise is still rough early in training",
+    },
+}
+_WGAN_GP = {
+    "loss": "the paper's for configuration a",
+    "r1_gamma": "R1 belongs to the logistic loss; WGAN-GP has a penalty of its own",
+    "r1_interval": "WGAN-GP takes its penalty every step",
+    "total_kimg": "the paper's length with WGAN-GP",
+    "lr": "the paper's with WGAN-GP: none above 0.002",
+    "lr_base": "at every resolution; the paper's highest with WGAN-GP",
+}
+# What stays our own with WGAN-GP, too.
+_OURS = {"photos": {"total_kimg", "lr_base"}, "small": {"total_kimg", "lr"}}
 
-    name: str
-    value: str
-    reason: str
+
+def batches_for(gpus: int) -> tuple[dict[int, int], int, str]:
+    """Return batches by resolution, the batch of all other resolutions, and where they are from.
+
+    One, two, four and eight GPUs have published tables. Between them and above, our own rule: the
+    next smaller table, every entry brought to a multiple of the GPUs that leaves each at least a
+    minibatch-stddev group of four.
+    """
+    known = max(count for count in BATCHES if count <= gpus)
+    table, base = dict(BATCHES[known]), BATCH_BASES[known]
+    text = "one GPU" if gpus == 1 else f"{gpus} GPUs"
+    if known == gpus:
+        return table, base, f"the paper's table for {text}"
+
+    def dealt(batch: int) -> int:
+        return max(1, round(batch / (4 * gpus))) * 4 * gpus
+
+    table = {side: dealt(batch) for side, batch in table.items()}
+    return (
+        table,
+        dealt(base),
+        f"our own for {text}: the paper's for {known}, in multiples of 4 each",
+    )
 
 
-@dataclass(frozen=True)
-class TrainingPlan:
-    """All that a run is started with, and how it came about."""
-
-    network: NetworkConfig
-    training: TrainingConfig
-    ranks: int
-    derived: tuple[Derived, ...]
-    preset: str = "paper"
-    given: frozenset[str] = frozenset()  # names of the settings that were asked for
+def derived_reason(preset: str, config: str, name: str, gpus: int) -> str:
+    """Return why a preset sets a field as it does, for a configuration and number of GPUs."""
+    published = SETS.get(preset)
+    wgan_gp = config == "a" or (published is not None and published.loss == "wgan-gp")
+    if wgan_gp and name in _WGAN_GP:
+        if name == "loss" and config != "a" and published:
+            return f"the paper's for {published.title}"
+        # Length and rates of our own short schedules are not the paper's.
+        if name not in _OURS[preset] if preset in _OURS else name != "lr_base":
+            return _WGAN_GP[name]
+    if published is None:
+        return _OWN[preset].get(name) or _OWN[preset].get("*", "our own choice")
+    if name in ("batch", "batch_base"):
+        return batches_for(gpus)[2]
+    if name == "mirror":
+        wanted = "flipped" if published.mirror else "not flipped"
+        return f"the paper's: {published.title} is {wanted}"
+    return f"the paper's for {published.title}"
 
 
 def name_preset(name: str) -> str:
@@ -71,65 +179,9 @@ def choose_preset(device: str, pictures: int | None) -> tuple[str, str]:
     return "paper", "the default on a GPU"
 
 
-def plan_training(
-    preset: str | None = None,
-    *,
-    config: str = "f",
-    resolution: int,
-    channels: int = 3,
-    label_dim: int = 0,
-    device: str = "cpu",
-    cpus: int = 1,
-    ranks: int | None = None,
-    pictures: int | None = None,
-    network: Mapping[str, Any] | None = None,
-    training: Mapping[str, Any] | None = None,
-) -> TrainingPlan:
-    """Return the settings of a run; what is given in ``network`` and ``training`` is kept.
-
-    ``config`` is the paper configuration (a to f), ``device`` cpu, cuda or mps, ``ranks`` the
-    processes that share a batch (on CUDA the GPUs), ``pictures`` the size of the dataset where it
-    is known. A ``ByResolution`` is laid over the preset's table. Raises UsageError for unknown
-    names, fields and values.
-    """
-    config = config.lower()
-    name, why = _choose(preset, config, device, pictures)
-    given_network, given_training = dict(network or {}), dict(training or {})
-    derived = [Derived("preset", name, why)]
-    chosen_ranks, ranks_reason = _choose_ranks(device, cpus, ranks)
-    if ranks is None:
-        derived.append(Derived("ranks", str(chosen_ranks), ranks_reason))
-    gpus = chosen_ranks if device == "cuda" else 1  # further processes share one GPU's batch
-    network_fields, training_fields = _preset_fields(name, config, resolution, gpus, given_training)
-    given_training = with_tables(given_training, training_fields, TrainingConfig)
-    for fields, given in ((network_fields, given_network), (training_fields, given_training)):
-        for key, value in fields.items():
-            if key not in given and value != {}:  # an empty table only clears the paper's
-                reason = derived_reason(name, config, key, gpus)
-                derived.append(Derived(key, show_value(value), reason))
-    settings = TrainingConfig(**{**training_fields, **given_training})
-    own = {"resolution": resolution, "channels": channels, "label_dim": label_dim}
-    made = make_config(config, **{**own, **network_fields, **given_network})
-    if not made.grows:
-        if given_training.get("initial_resolution", resolution) != resolution:
-            raise UsageError(
-                f"configuration {config!r} does not grow: leave out --initial-resolution"
-            )
-        derived.append(
-            Derived("initial_resolution", str(resolution), f"configuration {config} does not grow")
-        )
-        settings = replace(settings, initial_resolution=resolution)
-    if settings.initial_resolution > resolution:
-        reason = f"growth cannot begin above the {resolution} px of the pictures"
-        derived.append(Derived("initial_resolution", str(resolution), reason))
-        settings = replace(settings, initial_resolution=resolution)
-    names = frozenset(given_network) | frozenset(given_training) | {
-        key for key, value in (("preset", preset), ("ranks", ranks)) if value is not None
-    }  # fmt: skip
-    return TrainingPlan(made, settings, chosen_ranks, tuple(derived), name, names)
-
-
-def _choose(preset: str | None, config: str, device: str, pictures: int | None) -> tuple[str, str]:
+def preset_for(
+    preset: str | None, config: str, device: str, pictures: int | None
+) -> tuple[str, str]:
     """Return the preset's name, and what it is and why it is taken; NO_PRESET where none is made.
 
     Raises UsageError for an unknown name, or a preset that another family is trained with.
@@ -149,17 +201,7 @@ def _choose(preset: str | None, config: str, device: str, pictures: int | None) 
     return name, f"{PRESET_TEXTS[name]} ({why})"
 
 
-def _choose_ranks(device: str, cpus: int, ranks: int | None) -> tuple[int, str]:
-    if device not in ("cpu", "cuda") and (ranks or 1) > 1:
-        raise UsageError(f"{ranks} processes share a batch on CPUs or CUDA GPUs: give --ranks 1")
-    if device == "cpu":
-        return ranks or min(2, cpus), (
-            "one-thread processes: small convolutions gain little from threads"
-        )
-    return ranks or 1, "one GPU"
-
-
-def _preset_fields(
+def preset_fields(
     name: str, config: str, resolution: int, gpus: int, given: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return a preset's network fields and training fields."""
@@ -228,12 +270,3 @@ def _small(
         "sample_psi": 0.7, "sample_noise": "none",
     }  # fmt: skip
     return network, training
-
-
-def show_value(value: Any) -> str:
-    """Write a setting's value for people."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} px: {show_value(item)}" for key, item in value.items()) or "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:g}" if isinstance(value, float) and abs(value) < 1e5 else str(value)

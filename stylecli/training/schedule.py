@@ -9,8 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from stylecli.networks.config import NetworkConfig
-from stylecli.training.config import TrainingConfig
-from stylecli.training.published import TICK_KIMG
+from stylecli.training.config import TICK_KIMG, TrainingConfig
 
 StageKey = tuple[int, bool]  # resolution, whether it is being faded in
 _PACE_SECONDS = 60.0  # of a stage that count: its rate now, not since it began

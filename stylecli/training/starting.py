@@ -25,7 +25,7 @@ from stylecli.training.checkpoints import inherited_info
 from stylecli.training.config import TrainingConfig, training_from_dict
 from stylecli.training.optimizer import frozen_layers
 from stylecli.training.passes import count_passes
-from stylecli.training.presets import Derived, TrainingPlan, plan_training, show_value
+from stylecli.training.plan import Derived, TrainingPlan, plan_training, show_value
 from stylecli.training.run_folder import Origin, RunSettings, create_run, load_settings, making
 from stylecli.training.schedule import batch_at, list_sides
 from stylecli.training.transfer import (

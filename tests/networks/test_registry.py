@@ -26,8 +26,7 @@ from stylecli.networks.registry import Family, config_from_dict, list_presets, m
 from stylecli.rendering import Drawing
 from stylecli.sampling import check_truncation
 from stylecli.sheets.mixing import draw_mixing_sheet
-from stylecli.training.plan_description import describe_plan
-from stylecli.training.presets import plan_training
+from stylecli.training.plan import describe_plan, plan_training
 from stylecli.training.schedule import list_stages, stage_at
 from stylecli.training.step import TrainingStep
 

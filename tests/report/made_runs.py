@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from stylecli.training.presets import plan_training
+from stylecli.training.plan import plan_training
 
 
 def make_run(

@@ -13,7 +13,7 @@ from stylecli.data.reader import Dataset, open_dataset
 from stylecli.errors import NetworkError
 from stylecli.networks.bundle import new_network
 from stylecli.training.loop import TrainingLoop
-from stylecli.training.presets import TrainingPlan
+from stylecli.training.plan import TrainingPlan
 from stylecli.training.run_folder import Origin, RunSettings, load_settings
 from stylecli.training.starting import Source, begin_run, open_source, plan_resumed
 

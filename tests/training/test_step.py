@@ -12,7 +12,7 @@ from stylecli.networks.bundle import new_network
 from stylecli.networks.stylegan1_config import PRESETS
 from stylecli.settings import ByResolution
 from stylecli.training.config import TrainingConfig
-from stylecli.training.presets import TrainingPlan, plan_training
+from stylecli.training.plan import TrainingPlan, plan_training
 from stylecli.training.schedule import Stage, list_stages, stage_at
 from stylecli.training.step import TrainingStep, process_reals
 from tests.conftest import FIXTURES

@@ -1,12 +1,46 @@
-"""Advice: silent about presets as they are, a sentence where a choice looks wrong."""
+"""Plans: what is asked for wins; advice is silent about presets, else it is a sentence."""
 
 from typing import Any
 
 import pytest
 
-from stylecli.settings import ByResolution
-from stylecli.training.advice import advise
-from stylecli.training.presets import plan_training
+from stylecli.errors import UsageError
+from stylecli.settings import ByResolution, parse_by_resolution
+from stylecli.training.plan import advise, plan_training
+
+
+def test_given_values_win_and_are_not_called_derived() -> None:
+    plan = plan_training(
+        "small",
+        resolution=32,
+        network={"z_dim": 7},
+        training={"r1_gamma": 3.0, "batch": ByResolution(24)},
+    )
+    assert (plan.network.z_dim, plan.training.r1_gamma, plan.training.batch_base) == (7, 3.0, 24)
+    assert not {"z_dim", "r1_gamma", "batch_base"} & {item.name for item in plan.derived}
+    assert all(item.reason for item in plan.derived)
+
+
+def test_numbers_by_resolution_go_over_the_presets_table() -> None:
+    plan = plan_training(
+        "paper",
+        resolution=256,
+        training={
+            "batch": parse_by_resolution("8:64,16:32", "--batch", whole=True),
+            "lr": parse_by_resolution("0.0005,256:0.001", "--lr"),
+        },
+    )
+    assert (plan.training.batch[8], plan.training.batch[16], plan.training.batch[32]) == (
+        64,
+        32,
+        64,
+    )
+    assert (plan.training.lr, plan.training.lr_base) == ({256: 0.001}, 0.0005)
+
+
+def test_processes_do_not_share_a_batch_on_mps() -> None:
+    with pytest.raises(UsageError, match="CPUs or CUDA GPUs"):
+        plan_training(resolution=32, device="mps", ranks=2)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,316 @@
+"""A plan: every setting of a run with its reason, its stages, and what looks wrong about it.
+
+Advice never changes a setting. Stdlib only, but for counting parameters.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from stylecli.errors import UsageError
+from stylecli.networks.config import NetworkConfig
+from stylecli.networks.registry import build_discriminator, build_generator, make_config
+from stylecli.settings import PAPER, settings_of, with_tables
+from stylecli.training.config import GAMMA, TrainingConfig
+from stylecli.training.presets import (
+    SETS,
+    WGAN_GP_MAX_LR,
+    derived_reason,
+    preset_fields,
+    preset_for,
+)
+from stylecli.training.schedule import PlannedStage, batch_at, grown_kimg, list_stages
+
+FAR = 4.0  # so many times above or below what is usual counts as far
+# The field's rule of thumb for the weight of R1 by resolution and batch (StyleGAN2-ADA's).
+GAMMA_RULE = 0.0002
+FEW_FOR_PUBLISHED = 5_000  # pictures
+
+
+@dataclass(frozen=True)
+class Derived:
+    """One setting that was chosen for the user, and why."""
+
+    name: str
+    value: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """All that a run is started with, and how it came about."""
+
+    network: NetworkConfig
+    training: TrainingConfig
+    ranks: int
+    derived: tuple[Derived, ...]
+    preset: str = "paper"
+    given: frozenset[str] = frozenset()  # names of the settings that were asked for
+
+
+def plan_training(
+    preset: str | None = None,
+    *,
+    config: str = "f",
+    resolution: int,
+    channels: int = 3,
+    label_dim: int = 0,
+    device: str = "cpu",
+    cpus: int = 1,
+    ranks: int | None = None,
+    pictures: int | None = None,
+    network: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
+) -> TrainingPlan:
+    """Return the settings of a run; what is given in ``network`` and ``training`` is kept.
+
+    ``config`` is the paper configuration (a to f), ``device`` cpu, cuda or mps, ``ranks`` the
+    processes that share a batch (on CUDA the GPUs), ``pictures`` the size of the dataset where it
+    is known. A ``ByResolution`` is laid over the preset's table. Raises UsageError for unknown
+    names, fields and values.
+    """
+    config = config.lower()
+    name, why = preset_for(preset, config, device, pictures)
+    given_network, given_training = dict(network or {}), dict(training or {})
+    derived = [Derived("preset", name, why)]
+    chosen_ranks, ranks_reason = _choose_ranks(device, cpus, ranks)
+    if ranks is None:
+        derived.append(Derived("ranks", str(chosen_ranks), ranks_reason))
+    gpus = chosen_ranks if device == "cuda" else 1  # further processes share one GPU's batch
+    network_fields, training_fields = preset_fields(name, config, resolution, gpus, given_training)
+    given_training = with_tables(given_training, training_fields, TrainingConfig)
+    for chosen, given in ((network_fields, given_network), (training_fields, given_training)):
+        for key, value in chosen.items():
+            if key not in given and value != {}:  # an empty table only clears the paper's
+                reason = derived_reason(name, config, key, gpus)
+                derived.append(Derived(key, show_value(value), reason))
+    settings = TrainingConfig(**{**training_fields, **given_training})
+    own = {"resolution": resolution, "channels": channels, "label_dim": label_dim}
+    made = make_config(config, **{**own, **network_fields, **given_network})
+    if not made.grows:
+        if given_training.get("initial_resolution", resolution) != resolution:
+            raise UsageError(
+                f"configuration {config!r} does not grow: leave out --initial-resolution"
+            )
+        derived.append(
+            Derived("initial_resolution", str(resolution), f"configuration {config} does not grow")
+        )
+        settings = replace(settings, initial_resolution=resolution)
+    if settings.initial_resolution > resolution:
+        reason = f"growth cannot begin above the {resolution} px of the pictures"
+        derived.append(Derived("initial_resolution", str(resolution), reason))
+        settings = replace(settings, initial_resolution=resolution)
+    names = frozenset(given_network) | frozenset(given_training) | {
+        key for key, value in (("preset", preset), ("ranks", ranks)) if value is not None
+    }  # fmt: skip
+    return TrainingPlan(made, settings, chosen_ranks, tuple(derived), name, names)
+
+
+def _choose_ranks(device: str, cpus: int, ranks: int | None) -> tuple[int, str]:
+    if device not in ("cpu", "cuda") and (ranks or 1) > 1:
+        raise UsageError(f"{ranks} processes share a batch on CPUs or CUDA GPUs: give --ranks 1")
+    if device == "cpu":
+        return ranks or min(2, cpus), (
+            "one-thread processes: small convolutions gain little from threads"
+        )
+    return ranks or 1, "one GPU"
+
+
+def show_value(value: Any) -> str:
+    """Write a setting's value for people."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} px: {show_value(item)}" for key, item in value.items()) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) and abs(value) < 1e5 else str(value)
+
+
+@dataclass(frozen=True)
+class PlanDescription:
+    """All that follows from a plan, for people and as plain JSON."""
+
+    network: tuple[Derived, ...]
+    training: tuple[Derived, ...]
+    stages: tuple[PlannedStage, ...]
+    parameters: Mapping[str, int]  # of G and of D
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+
+def describe_plan(plan: TrainingPlan) -> PlanDescription:
+    """Return every setting of a plan with its reason, the stages, and what the networks weigh."""
+    reasons = {item.name: item.reason for item in plan.derived}
+    network = [
+        Derived(item.name, show_value(getattr(plan.network, item.name)),
+                _network_reason(plan, item.name, reasons))
+        for item in fields(plan.network)
+    ]  # fmt: skip
+    training = [
+        Derived(item.name, _shown_training(plan.training, item.name),
+                _training_reason(plan, item.name, reasons))
+        for item in fields(TrainingConfig)
+    ]  # fmt: skip
+    return PlanDescription(
+        network=tuple(network),
+        training=tuple(training),
+        stages=tuple(list_stages(plan.training, plan.network.resolution)),
+        parameters=count_parameters(plan.network),
+    )
+
+
+def count_parameters(config: NetworkConfig) -> dict[str, int]:
+    """Return how many numbers G and D learn, without holding any of them."""
+    import torch
+
+    with torch.device("meta"):
+        networks = {"G": build_generator(config), "D": build_discriminator(config)}
+    return {
+        name: sum(parameter.numel() for parameter in network.parameters())
+        for name, network in networks.items()
+    }
+
+
+def _network_reason(plan: TrainingPlan, name: str, reasons: Mapping[str, str]) -> str:
+    config = plan.network.preset
+    if name in plan.given:
+        return "asked for"
+    if name == "preset":
+        return plan.network.preset_text
+    if name == "label_dim" and not plan.network.label_dim:
+        return "trained without classes"
+    declared = settings_of(type(plan.network)).get(name)
+    if declared is not None and declared.from_dataset:
+        return declared.reason
+    if name in reasons:
+        return reasons[name]
+    if name in plan.network.preset_fields:
+        return f"what makes configuration {config}"
+    return PAPER
+
+
+def _training_reason(plan: TrainingPlan, name: str, reasons: Mapping[str, str]) -> str:
+    if name in plan.given and name not in reasons:
+        return "asked for"
+    if name in reasons:
+        return reasons[name]
+    declared = settings_of(TrainingConfig)[name]
+    if declared.base and not getattr(plan.training, name):
+        return f"one value for all resolutions, {declared.base}"
+    return declared.reason
+
+
+def _shown_training(config: TrainingConfig, name: str) -> str:
+    value = getattr(config, name)
+    if value is None:
+        return "by resolution"
+    if isinstance(value, Mapping):  # tables stand with the stages
+        return "by resolution" if value else "-"
+    return show_value(value)
+
+
+def advise(
+    plan: TrainingPlan, *, pictures: int | None = None, classes: int = 0, transform: str = ""
+) -> list[str]:
+    """Return a sentence for everything that looks wrong about a plan.
+
+    ``pictures``, ``classes`` and ``transform`` (how pictures came onto the square) describe the
+    dataset where they are known.
+    """
+    return [
+        *_of_the_loss(plan),
+        *_of_the_gamma(plan),
+        *_of_the_schedule(plan),
+        *_of_the_set(plan, pictures, classes, transform),
+    ]
+
+
+def _of_the_loss(plan: TrainingPlan) -> Iterator[str]:
+    training = plan.training
+    logistic = training.loss.startswith("logistic")
+    for name, option, weight in (("R1", "--gamma", training.r1_gamma),
+                                 ("R2", "--gamma-fake", training.r2_gamma)):  # fmt: skip
+        field = "r1_gamma" if name == "R1" else "r2_gamma"
+        if not logistic and weight and field in plan.given:
+            yield (
+                f"{option} {weight:g} has no effect: {name} goes with the logistic losses, not "
+                f"with {training.loss}"
+            )
+    if logistic and not training.r1_gamma and not training.r2_gamma:
+        yield (
+            f"the {training.loss} loss without R1 or R2 rarely converges: set --gamma, "
+            f"{GAMMA:g} in the paper"
+        )
+    rates = [stage.lr for stage in list_stages(training, plan.network.resolution)]
+    if training.loss == "wgan-gp" and max(rates) > WGAN_GP_MAX_LR:
+        yield (
+            f"learning rates above {WGAN_GP_MAX_LR:g} are more than the paper uses with wgan-gp: "
+            "--lr 0.001,128:0.0015,256:0.002,512:0.002,1024:0.002"
+        )
+    if "style_mixing_prob" in plan.given and not plan.network.has_w:
+        yield (
+            f"--mixing has no effect: configuration {plan.network.preset} has no styles to mix; "
+            "c to f have"
+        )
+
+
+def usual_gamma(training: TrainingConfig, resolution: int) -> tuple[float, float]:
+    """Return the range in which R1's weight is usual at a resolution.
+
+    From the rule of thumb 0.0002 · side² / batch to the paper's 10, whichever is lower first.
+    """
+    batch = batch_at(training, resolution)
+    rule = GAMMA_RULE * resolution**2 / batch
+    return min(rule, GAMMA), max(rule, GAMMA)
+
+
+def _of_the_gamma(plan: TrainingPlan) -> Iterator[str]:
+    training, side = plan.training, plan.network.resolution
+    if not training.loss.startswith("logistic") or not training.r1_gamma:
+        return
+    low, high = usual_gamma(training, side)
+    if not low / FAR <= training.r1_gamma <= high * FAR:
+        yield (
+            f"gamma {training.r1_gamma:g} is far from what is usual at {side} px with this batch, "
+            f"{low:.2g} to {high:.2g}: too little lets D overfit, too much blurs"
+        )
+
+
+def _of_the_schedule(plan: TrainingPlan) -> Iterator[str]:
+    training, side = plan.training, plan.network.resolution
+    grown = grown_kimg(training, side)
+    if grown >= training.total_kimg:
+        doublings = side.bit_length() - training.initial_resolution.bit_length()
+        shorter = round(0.6 * training.total_kimg / (2 * max(doublings, 1)), 2)
+        yield (
+            f"{training.total_kimg:g} kimg end before the network is grown to {side} px, which "
+            f"takes {grown:g}: give --kimg {2 * grown:g}, or --hold-kimg {shorter:g} --fade-kimg "
+            f"{shorter:g}"
+        )
+
+
+def _of_the_set(
+    plan: TrainingPlan, pictures: int | None, classes: int, transform: str
+) -> Iterator[str]:
+    side, published = plan.network.resolution, SETS.get(plan.preset)
+    if published is not None:
+        if side not in published.resolutions and plan.preset != "paper":
+            expected = " or ".join(str(px) for px in published.resolutions)
+            yield (
+                f"preset {plan.preset} was published at {expected} px, these pictures have {side}: "
+                f"pack them again with --resolution {published.resolutions[0]}, or expect other "
+                "results"
+            )
+        if transform and published.transform == "wide" and transform not in ("wide", "letterbox"):
+            yield (
+                f"preset {plan.preset} was published on pictures of 4:3 within the square: these "
+                f"were packed with {transform}; pack them with --transform {published.transform}"
+            )
+        if pictures is not None and pictures < FEW_FOR_PUBLISHED:
+            yield (
+                f"{pictures:,} pictures are few for preset {plan.preset}, whose length suits tens "
+                "of thousands: --preset photos is made for them"
+            )
+    if classes and not plan.network.label_dim:
+        yield f"the dataset's {classes} classes are not used: give --labels to train on them"
