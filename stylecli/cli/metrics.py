@@ -420,8 +420,8 @@ def check_network(
     dataset of too small pictures. Warns ``output`` of one of larger pictures.
     """
     from stylecli.metrics.fakes import label_source, level_for
-    from stylecli.metrics.metric_tasks import PictureTask
     from stylecli.metrics.planning import plan
+    from stylecli.metrics.tasks import PictureTask
     from stylecli.sampling import check_truncation
 
     config = bundle.generator.config

@@ -35,7 +35,7 @@ from stylecli.features.extractors import Features
 from stylecli.files import replacing
 from stylecli.metrics.class_scores import ClassScores
 from stylecli.metrics.frechet import BLOCK, Moments
-from stylecli.metrics.metric_tasks import PictureTask
+from stylecli.metrics.tasks import PictureTask
 
 # What has these numbers, in order, in one or more parts: pictures as uint8 [B, 3, H, W], an array
 # per size, or samples of a network. There may be more in the last than was asked for.

@@ -24,9 +24,9 @@ from stylecli.metrics.fakes import (
     labels_digest,
     level_for,
 )
-from stylecli.metrics.metric_tasks import PathTask, PictureTask, SeparabilityTask, Task
 from stylecli.metrics.path_measuring import measure_path
-from stylecli.metrics.picture_measuring import (
+from stylecli.metrics.picture_sets import DatasetPictures, MeasuredSet, agree_on_colours, choose
+from stylecli.metrics.pictures import (
     FakeSource,
     Measuring,
     Meter,
@@ -34,10 +34,10 @@ from stylecli.metrics.picture_measuring import (
     measure_pictures,
     places_of,
 )
-from stylecli.metrics.picture_sets import DatasetPictures, MeasuredSet, agree_on_colours, choose
 from stylecli.metrics.planning import Samples, plan, plan_sets
 from stylecli.metrics.results import MetricResult
 from stylecli.metrics.separability_results import SHARE, judge_spaces, share_samples
+from stylecli.metrics.tasks import PathTask, PictureTask, SeparabilityTask, Task
 from stylecli.networks.bundle import Bundle
 from stylecli.networks.model import Generator
 from stylecli.progress import Progress, silent

@@ -11,10 +11,10 @@ from stylecli.features.lpips import LPIPS, MIN_SIDE
 from stylecli.interop.feature_weights import obtain
 from stylecli.metrics.collecting import Collected, Needs, Wanted, digest_of, run_pass
 from stylecli.metrics.fakes import LabelSource
-from stylecli.metrics.metric_tasks import PathTask
 from stylecli.metrics.path_length import measure_path_distances, ppl_trim
-from stylecli.metrics.picture_measuring import Measuring
+from stylecli.metrics.pictures import Measuring
 from stylecli.metrics.results import MetricResult
+from stylecli.metrics.tasks import PathTask
 from stylecli.networks.model import Generator
 
 NETWORK = "vgg16-lpips"

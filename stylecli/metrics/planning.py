@@ -10,7 +10,9 @@ from stylecli import weights
 from stylecli.errors import UsageError
 from stylecli.features.extractors import STAND_IN
 from stylecli.metrics.classifiers import AttributeClassifiers
-from stylecli.metrics.metric_tasks import (
+from stylecli.metrics.path_length import PathSetting
+from stylecli.metrics.separability import PAPER_SAMPLES, Space
+from stylecli.metrics.tasks import (
     DEFINED_WITH,
     DIVERSITY_ROWS,
     NEIGHBOURS,
@@ -22,8 +24,6 @@ from stylecli.metrics.metric_tasks import (
     SeparabilityTask,
     Task,
 )
-from stylecli.metrics.path_length import PathSetting
-from stylecli.metrics.separability import PAPER_SAMPLES, Space
 from stylecli.networks.config import NetworkConfig
 from stylecli.rendering import Precision
 

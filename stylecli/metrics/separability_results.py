@@ -8,10 +8,10 @@ from stylecli import __version__
 from stylecli.errors import StyleCLIError
 from stylecli.metrics.classifiers import AttributeClassifiers
 from stylecli.metrics.collecting import Collected, Needs, Wanted, digest_of
-from stylecli.metrics.metric_tasks import SeparabilityTask
-from stylecli.metrics.picture_measuring import Beside, Measuring
+from stylecli.metrics.pictures import Beside, Measuring
 from stylecli.metrics.results import MetricResult
 from stylecli.metrics.separability import SPACES, SampleRows, Separability, separability_of
+from stylecli.metrics.tasks import SeparabilityTask
 from stylecli.networks.config import NetworkConfig
 
 # The SVM is judged on the points it was fitted to, as in the paper: with few points for its

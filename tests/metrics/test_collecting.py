@@ -14,7 +14,7 @@ from stylecli.metrics.collecting import (
     probabilities,
     run_pass,
 )
-from stylecli.metrics.metric_tasks import PictureTask
+from stylecli.metrics.tasks import PictureTask
 
 COUNT, WIDTH = 2500, 12
 ROWS = np.random.default_rng(0).normal(size=(COUNT, WIDTH)).astype(np.float32)

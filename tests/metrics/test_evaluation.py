@@ -11,7 +11,7 @@ from stylecli.errors import DataError, UsageError
 from stylecli.metrics import evaluate, evaluation, measure_separability
 from stylecli.metrics.collecting import Collected, Needs
 from stylecli.metrics.fakes import draw_samples
-from stylecli.metrics.picture_measuring import mean_pairwise_distance
+from stylecli.metrics.pictures import mean_pairwise_distance
 from stylecli.networks.bundle import new_network
 
 NAMES = ["kid", "ppl_wfull", "diversity"]

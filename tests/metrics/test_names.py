@@ -16,7 +16,7 @@ from stylecli.checkpoint import save_network
 from stylecli.cli import metrics
 from stylecli.cli.weights import app as weights_app
 from stylecli.features import efficientnet, inception, lpips, vgg16
-from stylecli.metrics import picture_measuring
+from stylecli.metrics import pictures
 from stylecli.metrics.planning import NAMES
 from stylecli.networks.bundle import new_network
 from tests.metrics.all_metrics import made, narrow_vgg16
@@ -65,10 +65,8 @@ def place(cache, patched):
     with DatasetWriter(cache / "tiny.lmdb", resolution=32, channels=3) as writer:
         for _ in range(20):
             writer.add(random.integers(0, 256, (3, 8, 8), np.uint8).repeat(4, 1).repeat(4, 2))
-    opened = functools.cache(picture_measuring.open_extractors)
-    patched.setattr(
-        picture_measuring, "open_extractors", lambda views, device: opened(tuple(views), device)
-    )
+    opened = functools.cache(pictures.open_extractors)
+    patched.setattr(pictures, "open_extractors", lambda views, device: opened(tuple(views), device))
     return cache
 
 

@@ -11,8 +11,8 @@ from stylecli.errors import DataError
 from stylecli.features.extractors import INCEPTION, STAND_IN, VGG16_FC2
 from stylecli.metrics import evaluate
 from stylecli.metrics.collecting import Collected, Needs, StatisticsCache, Wanted, run_pass
-from stylecli.metrics.metric_tasks import PictureTask
-from stylecli.metrics.picture_measuring import choose_reals, places_of, share_reals
+from stylecli.metrics.pictures import choose_reals, places_of, share_reals
+from stylecli.metrics.tasks import PictureTask
 
 SAMPLES = {"fid": 14, "kid": 8, "pr": 8, "diversity": 6}
 NAMES = ["fid@efficientnet-lite0", "kid", "pr", "diversity"]

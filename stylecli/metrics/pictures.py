@@ -34,9 +34,9 @@ from stylecli.metrics.collecting import (
 )
 from stylecli.metrics.frechet import frechet_distance, moments_distance
 from stylecli.metrics.kernel import kernel_distance
-from stylecli.metrics.metric_tasks import NEIGHBOURS, PictureTask
 from stylecli.metrics.picture_sets import MeasuredSet, choose
 from stylecli.metrics.results import MetricResult
+from stylecli.metrics.tasks import NEIGHBOURS, PictureTask
 from stylecli.progress import Progress
 from stylecli.statistics.neighbours import precision_recall
 
