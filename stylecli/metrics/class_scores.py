@@ -1,16 +1,30 @@
 """Inception Score: how sure and how varied a classifier finds the pictures."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stylecli.errors import UsageError
+from stylecli.features.extractors import STAND_IN, Extractor, Features
+from stylecli.interop.feature_weights import obtain
+from stylecli.metrics.collecting import Accumulator
+from stylecli.metrics.tasks import (
+    PUBLISHED_FAKES,
+    PictureMetric,
+    PictureTask,
+    Score,
+    says_stand_in,
+)
 from stylecli.statistics.arrays import as_features
 
+SPLITS = 10
+# Features [N, d] -> class probabilities [N, classes].
+Classify = Callable[[Features], NDArray[Any]]
 
-def inception_score(probs: Any, splits: int = 10) -> tuple[float, float]:
+
+def inception_score(probs: Any, splits: int = SPLITS) -> tuple[float, float]:
     """Return mean and population standard deviation of exp(E[KL(p(y|x) ‖ p(y))]) over splits.
 
     ``probs`` [N, classes] are class probabilities, rows summing to 1; split i takes rows
@@ -30,7 +44,7 @@ class ClassScores:
     Σp·log p / n - Σ p̄·log p̄. Memory holds splits x classes numbers, whatever N is.
     """
 
-    def __init__(self, total: int, classes: int, splits: int = 10) -> None:
+    def __init__(self, total: int, classes: int, splits: int = SPLITS) -> None:
         if not 1 <= splits <= total:
             raise UsageError(f"splits {splits} does not fit {total} rows: expected 1 to that many")
         self.total, self.splits = total, splits
@@ -105,3 +119,78 @@ class ClassScores:
 
 def _log(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.log(values, where=values > 0, out=np.zeros_like(values))
+
+
+class ScoresSoFar(Accumulator):
+    """Class scores of the features: the same memory for any number of pictures."""
+
+    key = "class scores"
+
+    def __init__(self, count: int, classify: Classify) -> None:
+        super().__init__(count)
+        self._classify = classify
+        self._scores: ClassScores | None = None
+
+    def compute(self) -> ClassScores:
+        """Return the scores of all pictures."""
+        assert self._scores is not None
+        return self._scores
+
+    def _take(self, features: NDArray[Any]) -> None:
+        found = self._classify(features)
+        self._scores = self._scores or ClassScores(self.count, found.shape[1])
+        self._scores.add(found)
+
+    def _state(self) -> dict[str, NDArray[Any]]:
+        return {} if self._scores is None else self._scores.state()
+
+    def _restore(self, arrays: Mapping[str, NDArray[Any]], seen: int) -> None:
+        self._scores = ClassScores.from_state(arrays)
+
+
+class InceptionScore(PictureMetric):
+    """Inception Score, by its published name and with the stand-in's classes."""
+
+    kind = "is"
+    names = ("is", "is50k", f"is@{STAND_IN}")
+    higher_is_better = True
+    cpu_samples, gpu_samples = 1000, PUBLISHED_FAKES
+    looks_at_reals = False
+
+    def why_too_few(self, least: int, *, asked: bool) -> str | None:
+        """Refuse fewer pictures than splits."""
+        if least >= SPLITS:
+            return None
+        return f"{least} pictures do not make {SPLITS} splits: give --samples {SPLITS} or more"
+
+    def accumulator(self, task: PictureTask, count: int, extractor: Extractor) -> Accumulator:
+        """Return class scores; Inception's classes are taken without bias, as defined."""
+        return ScoresSoFar(count, extractor.classify or _stand_in_classes())
+
+    def score(
+        self, task: PictureTask, reals: Any, fakes: Any, seed: int
+    ) -> tuple[list[Score], dict[str, Any]]:
+        """Return the mean and the deviation over splits."""
+        return [fakes.result()], {"splits": fakes.splits, "std_over": "splits"}
+
+    def meaning(self, name: str, value: float) -> str:
+        """Return which way is better."""
+        return f"how sure and varied classes are, higher is better{says_stand_in(name)}"
+
+
+def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the softmax of logits [N, classes]."""
+    values = logits.astype(np.float64)
+    values -= values.max(axis=1, keepdims=True)
+    np.exp(values, out=values)
+    values /= values.sum(axis=1, keepdims=True)
+    return values
+
+
+def _stand_in_classes() -> Classify:
+    arrays, _ = obtain(STAND_IN)
+    weight, bias = (np.asarray(arrays[f"_fc.{part}"], np.float32) for part in ("weight", "bias"))
+    return lambda features: probabilities(features @ weight.T + bias)
+
+
+IS = InceptionScore()

@@ -13,7 +13,7 @@ from stylecli.data.pictures import WHITE
 from stylecli.distributed import Ranks
 from stylecli.hardware import resolve_device
 from stylecli.metrics.classifiers import AttributeClassifiers
-from stylecli.metrics.collecting import StatisticsCache, digest_of
+from stylecli.metrics.collecting import Collector, Meter
 from stylecli.metrics.fakes import (
     LabelSource,
     PictureSet,
@@ -24,20 +24,14 @@ from stylecli.metrics.fakes import (
     labels_digest,
     level_for,
 )
-from stylecli.metrics.path_measuring import measure_path
+from stylecli.metrics.path_length import PathTask, measure_path
 from stylecli.metrics.picture_sets import DatasetPictures, MeasuredSet, agree_on_colours, choose
-from stylecli.metrics.pictures import (
-    FakeSource,
-    Measuring,
-    Meter,
-    count_pictures,
-    measure_pictures,
-    places_of,
-)
+from stylecli.metrics.pictures import FakeSource, count_pictures, measure_pictures, places_of
 from stylecli.metrics.planning import Samples, plan, plan_sets
 from stylecli.metrics.results import MetricResult
-from stylecli.metrics.separability_results import SHARE, judge_spaces, share_samples
-from stylecli.metrics.tasks import PathTask, PictureTask, SeparabilityTask, Task
+from stylecli.metrics.separability import SHARE, SeparabilityTask, judge_spaces, keep_samples
+from stylecli.metrics.statistics_cache import StatisticsCache, digest_of
+from stylecli.metrics.tasks import PictureTask, Task
 from stylecli.networks.bundle import Bundle
 from stylecli.networks.model import Generator
 from stylecli.progress import Progress, silent
@@ -103,7 +97,7 @@ def evaluate(
     }
     if labels:
         common["labels_digest"] = labels_digest(dataset)
-    how = Measuring(device, Meter(progress, _total(possible, size)), StatisticsCache(cache),
+    how = Collector(device, Meter(progress, _total(possible, size)), StatisticsCache(cache),
                     ranks or Ranks())  # fmt: skip
     found = _measure_network(possible, G, labels, dataset, batch, common, classifiers, how)
     return _in_order(tasks, found, common)
@@ -145,7 +139,7 @@ def compare(
         "decoded": reference.settings.described(),
         "version": __version__,
     }
-    how = Measuring(device, Meter(progress, _total(possible, len(reference))),
+    how = Collector(device, Meter(progress, _total(possible, len(reference))),
                     StatisticsCache(cache), ranks or Ranks())  # fmt: skip
     most = max((task.fakes for task in possible), default=0)
     # The choice of more holds that of fewer: what metrics look at does not depend on each other.
@@ -159,7 +153,8 @@ def compare(
         lambda numbers: measured.read(indices[numbers.start : numbers.stop]),
         measured.digest, _SET_BATCH, ahead=True, choose=choose_places,
     )  # fmt: skip
-    found = list(measure_pictures(possible, source, reference, common, how)) if possible else []
+    found = list(measure_pictures(possible, source, source.new_pass(), reference, common, how)
+                 if possible else ())  # fmt: skip
     return _in_order(tasks, found, common)
 
 
@@ -171,7 +166,7 @@ def _measure_network(
     batch: int | None,
     common: dict[str, Any],
     classifiers: AttributeClassifiers | None,
-    how: Measuring,
+    how: Collector,
 ) -> list[MetricResult]:
     pictures = [task for task in tasks if isinstance(task, PictureTask)]
     spaces = [task for task in tasks if isinstance(task, SeparabilityTask)]
@@ -189,28 +184,29 @@ def _measure_network(
         return list(draw_samples(G, size, seed=seed, batch=size, labels=labels,
                                  first=numbers.start, psi=psi))  # fmt: skip
 
+    reals = DatasetPictures(dataset, G.config.resolution) if dataset is not None else None
+    facts = {**common, "noise_mode": NOISE}
+    background = reals.settings.background if reals is not None else WHITE
+    identity = digest
+    if G.config.channels == 4:
+        facts["background"] = list(background)
+        identity = digest_of(digest, str(background)) if digest else ""
+    source = FakeSource(
+        draw, identity, size, pictures=lambda fakes: as_colour(fakes.pixels, background)
+    )
     with exact_kernels(how.device):
-        shared = None
+        shown, kept = source.new_pass(), None
         if spaces and classifiers is not None:
-            shared = share_samples(spaces, G.config, classifiers.to(how.device), digest)
-        if pictures or shared is not None:
-            reals = DatasetPictures(dataset, G.config.resolution) if dataset is not None else None
-            facts = {**common, "noise_mode": NOISE}
-            background = reals.settings.background if reals is not None else WHITE
-            identity = digest
-            if G.config.channels == 4:
-                facts["background"] = list(background)
-                identity = digest_of(digest, str(background)) if digest else ""
-            source = FakeSource(
-                draw, identity, size, pictures=lambda fakes: as_colour(fakes.pixels, background)
-            )
-            beside = shared.beside if shared else None
-            found += measure_pictures(pictures, source, reals, facts, how, beside)
+            judges = classifiers.to(how.device)
+            kept = keep_samples(shown, spaces, G.config, judges, digest)
+        if pictures or kept:
+            found += measure_pictures(pictures, source, shown, reals, facts, how)
         for task in tasks:
             if isinstance(task, PathTask):
                 found.append(measure_path(task, G, labels, batch, digest, common, how))
-        if shared is not None and how.ranks.is_main:
-            found += judge_spaces(spaces, shared, G.config, {**common, "noise_mode": NOISE}, how)
+        if kept and how.ranks.is_main:
+            facts = {**common, "noise_mode": NOISE}
+            found += judge_spaces(spaces, shown, *kept, G.config, facts, how)
     return found
 
 
@@ -224,8 +220,7 @@ def _in_order(
     by_name = {result.name: result for result in found}
     results = []
     for task in tasks:
-        names = task.names if isinstance(task, PictureTask) else (task.name,)
-        results += [by_name[name] for name in names if name in by_name] or [
+        results += [by_name[name] for name in task.names if name in by_name] or [
             by_name.get(task.name) or _skipped(task, common)
         ]
     return results

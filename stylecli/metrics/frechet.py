@@ -13,9 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stylecli.errors import UsageError
+from stylecli.features.extractors import STAND_IN, Extractor
+from stylecli.metrics.collecting import Accumulator, Rows
+from stylecli.metrics.kernel import KID
+from stylecli.metrics.tasks import (
+    PUBLISHED_FAKES,
+    PictureMetric,
+    PictureTask,
+    Score,
+    says_resized,
+    says_stand_in,
+)
 from stylecli.statistics.arrays import Float64, as_features, check_same_width
 
 BLOCK = 2048  # rows multiplied at a time: enough for the matrix product to run at full speed
+SMALL = 2048  # sets up to this size are kept whole: exact and quicker
+LEAST = 2048  # fewer pictures than features: the covariance is singular, the bias large
 _EPS = float(np.finfo(np.float64).eps)
 # The quick route is kept when its rounding should stay below this share of the distance, or
 # below this share of the traces, where the distance is as good as zero.
@@ -272,3 +285,93 @@ def _root(cov: Float64) -> Float64:
 def _total(mean_a: Float64, mean_b: Float64, traces: float, cross: float) -> float:
     # The distance is never negative; only rounding is.
     return max(0.0, float(np.square(mean_a - mean_b).sum()) + traces - 2.0 * cross)
+
+
+class MomentsSoFar(Accumulator):
+    """Moments of the features: the same memory for any number of pictures."""
+
+    key = "moments"
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count)
+        self._moments: Moments | None = None
+        self._pending: list[NDArray[Any]] = []  # rows of a block that is not full yet
+
+    def compute(self) -> Moments:
+        """Return the moments of all pictures."""
+        assert self._moments is not None
+        return self._moments
+
+    def _take(self, features: NDArray[Any]) -> None:
+        """Hand on whole blocks only: so the state between them can be kept without a rounding."""
+        self._moments = self._moments or Moments(features.shape[1])
+        self._pending.append(features)
+        waiting = sum(map(len, self._pending))
+        last = self.seen + len(features) == self.count
+        if waiting < BLOCK and not last:
+            return
+        rows = np.concatenate(self._pending)
+        whole = len(rows) if last else len(rows) // BLOCK * BLOCK
+        self._moments.add(rows[:whole])
+        self._pending = [rows[whole:].copy()] if whole < len(rows) else []
+
+    def _state(self) -> dict[str, NDArray[Any]]:
+        arrays = {"pending": np.concatenate(self._pending)} if self._pending else {}
+        return arrays | (self._moments.state() if self._moments is not None else {})
+
+    def _restore(self, arrays: Mapping[str, NDArray[Any]], seen: int) -> None:
+        pending = [arrays["pending"]] if "pending" in arrays else []
+        moments = Moments.from_state(arrays)
+        if moments.count + sum(map(len, pending)) != seen:
+            raise ValueError
+        self._moments, self._pending = moments, pending
+
+
+class FrechetDistance(PictureMetric):
+    """FID, by its published names and with the stand-in's features, where it is no FID."""
+
+    kind = "fid"
+    names = ("fid", "fid50k", "fid50k_full", "fid-clean", "fid-clean50k", "fid-clean50k_full",
+             f"fid@{STAND_IN}")  # fmt: skip
+    cpu_samples, gpu_samples = LEAST, PUBLISHED_FAKES
+
+    def instead(self) -> PictureMetric:
+        """Return the kernel distance: a Fréchet distance of a stand-in is no FID."""
+        return KID
+
+    def why_too_few(self, least: int, *, asked: bool) -> str | None:
+        """Refuse fewer pictures than features, unless so many are asked for."""
+        if asked or least >= LEAST:
+            return None
+        return (
+            f"there are {least} pictures, and below {LEAST} a FID says more about the count than "
+            f"about the network; give --samples {least} to have it anyway"
+        )
+
+    def accumulator(self, task: PictureTask, count: int, extractor: Extractor) -> Accumulator:
+        """Return moments, of small sets the rows."""
+        return Rows(count) if max(task.fakes, task.reals) <= SMALL else MomentsSoFar(count)
+
+    def score(
+        self, task: PictureTask, reals: Any, fakes: Any, seed: int
+    ) -> tuple[list[Score], dict[str, Any]]:
+        """Return the distance."""
+        ddof = ddof_of(task)
+        distance = moments_distance if isinstance(fakes, Moments) else frechet_distance
+        return [(distance(reals, fakes, ddof), None)], {"ddof": ddof}
+
+    def meaning(self, name: str, value: float) -> str:
+        """Return which way is better."""
+        ending = says_stand_in(name, ", not a FID")
+        return f"distance to the dataset{says_resized(name)}, lower is better{ending}"
+
+
+def ddof_of(task: PictureTask) -> int:
+    """Return what N is reduced by in the divisor of covariances.
+
+    All reals with divisor N are StyleGAN2-ADA's; clean-fid divides by N - 1 throughout.
+    """
+    return 0 if task.full and task.network != STAND_IN and not task.clean else 1
+
+
+FID = FrechetDistance()

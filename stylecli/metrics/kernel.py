@@ -7,11 +7,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stylecli.errors import UsageError
+from stylecli.features.extractors import STAND_IN
+from stylecli.metrics.tasks import (
+    PUBLISHED_FAKES,
+    PictureMetric,
+    PictureTask,
+    Score,
+    says_resized,
+    says_stand_in,
+)
 from stylecli.statistics.arrays import Float64, check_features, check_same_width
 
 RandomSource = np.random.Generator | np.random.RandomState
 Rows = NDArray[np.int64]
 
+SUBSETS = 100
+SUBSET_SIZE = 1000
 _WHOLE = 6000  # rows whose kernel is kept whole at most: 288 MB
 
 
@@ -104,3 +115,32 @@ def _unbiased(xx: Float64, yy: Float64, xy: Float64) -> float:
     m = len(xx)
     within = xx.sum() - np.trace(xx) + yy.sum() - np.trace(yy)
     return float(within / (m * (m - 1)) - 2.0 * xy.sum() / m**2)
+
+
+class KernelDistance(PictureMetric):
+    """KID, by its published names and with the stand-in's features."""
+
+    kind = "kid"
+    names = ("kid", "kid50k", "kid50k_full", "kid-clean", "kid-clean50k", "kid-clean50k_full",
+             f"kid@{STAND_IN}")  # fmt: skip
+    cpu_samples, gpu_samples = 1000, PUBLISHED_FAKES
+    most_reals = 1_000_000
+
+    def score(
+        self, task: PictureTask, reals: Any, fakes: Any, seed: int
+    ) -> tuple[list[Score], dict[str, Any]]:
+        """Return the distance and its spread over subsets; ``seed`` chooses them."""
+        # Subsets of half the pictures at most: whole sets would show no spread.
+        size = min(SUBSET_SIZE, max(2, min(task.fakes, task.reals) // 2))
+        rng = np.random.Generator(np.random.Philox(key=[seed, 2]))
+        found = kernel_distance(reals, fakes, subsets=SUBSETS, subset_size=size, rng=rng)
+        return [found], {"subsets": SUBSETS, "subset_size": size, "std_over": "subsets"}
+
+    def meaning(self, name: str, value: float) -> str:
+        """Return the usual thousandfold and which way is better."""
+        ending = says_stand_in(name, ", not a FID")
+        where = f"distance to the dataset{says_resized(name)}"
+        return f"×1000 = {1000 * value:.1f}; {where}, 0 is best{ending}"
+
+
+KID = KernelDistance()

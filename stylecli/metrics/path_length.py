@@ -4,7 +4,8 @@ PPL = E[d(G(x(t)), G(x(t + ε))) / ε²] with ε = 1e-4 and d the squared percep
 StyleGAN (Karras, Laine, Aila 2018), section 4.1, Eqs. 2-3.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,15 +15,26 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stylecli.errors import UsageError
+from stylecli import __version__
+from stylecli.errors import StyleCLIError, UsageError
+from stylecli.features.lpips import LPIPS, MIN_SIDE
+from stylecli.interop.feature_weights import obtain
+from stylecli.metrics.collecting import Collector, Pass, Rows
 from stylecli.metrics.fakes import LabelSource, over_white
+from stylecli.metrics.results import MetricResult
+from stylecli.metrics.statistics_cache import digest_of
+from stylecli.metrics.tasks import Metric, Subject, why_missing
 from stylecli.networks.model import Generator
 from stylecli.progress import Progress, silent
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 
+NETWORK = "vgg16-lpips"
+PUBLISHED_PAIRS = {"paper": 100_000, "later": 50_000}  # of the StyleGAN paper, of its successors
 EPSILON = 1e-4
 MAX_SIDE = 256  # larger pictures are shrunk before the distance
+_NAME = re.compile(r"ppl_([zw])(full|end)(-crop)?(-ada)?")
+_ALIASES = {"ppl2_wend": "ppl_wend"}  # what StyleGAN2's programs call the one without crop
 _TRIM = (1.0, 99.0)  # percentiles; what lies outside is dropped
 
 
@@ -164,3 +176,167 @@ def _seen(images: Tensor, crop: bool, rule: str = "paper") -> Tensor:
 def _normalised(x: Tensor) -> Tensor:
     unit: Tensor = x / torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min(1e-30)
     return unit
+
+
+@dataclass(frozen=True)
+class PathTask:
+    """A perceptual path length."""
+
+    setting: PathSetting
+    pairs: int
+    note: str | None = None
+    skipped: str | None = None
+
+    @property
+    def published_pairs(self) -> int:
+        """How many pairs the definition averages: 100,000 in the paper, 50,000 later."""
+        of_paper = self.setting.crop and self.setting.rule == "paper"
+        return PUBLISHED_PAIRS["paper" if of_paper else "later"]
+
+    @property
+    def name(self) -> str:
+        """The result's name: bare only with the published number of pairs."""
+        few = self.skipped is None and self.pairs != self.published_pairs
+        return self.setting.name + f"@{self.pairs}" * few
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the results."""
+        return (self.name,)
+
+
+class PathLength(Metric):
+    """PPL of every space and sampling, with and without the crop of the face."""
+
+    kind = "ppl"
+    names = (
+        "ppl",
+        *(
+            f"ppl_{space}{sampling}{crop}"
+            for crop in ("", "-crop", "-crop-ada")
+            for space in "zw"
+            for sampling in ("full", "end")
+        ),
+        *_ALIASES,
+    )
+    cpu_samples, gpu_samples = 1000, PUBLISHED_PAIRS["later"]
+
+    def plan(self, name: str, asked: int | None, subject: Subject) -> list[PathTask]:
+        """Return the task; ppl is ppl_wfull, of a network without w ppl_zfull."""
+        assert subject.config is not None
+        has_w, preset, note = subject.config.has_w, subject.config.preset, None
+        name = _ALIASES.get(name, name)
+        if name == "ppl":
+            name = "ppl_wfull" if has_w else "ppl_zfull"
+            if not has_w:
+                note = f"configuration {preset!r} has no w: the path runs in z"
+        match = _NAME.fullmatch(name)
+        assert match is not None
+        space, sampling, crop, later = match.groups()
+        if space == "w" and not has_w:
+            raise UsageError(
+                f"{name} needs an intermediate latent space, which configuration {preset!r} "
+                f"does not have: measure {name.replace('_w', '_z')}"
+            )
+        setting = PathSetting(
+            space="z" if space == "z" else "w",
+            sampling="full" if sampling == "full" else "end",
+            crop=bool(crop),
+            rule="later" if later else "paper",
+        )
+        pairs = asked or self.cpu_samples
+        if not asked and subject.gpu:
+            pairs = PathTask(setting, pairs).published_pairs
+        return [PathTask(setting, pairs, note, subject.truncated or why_missing(NETWORK))]
+
+
+PPL = PathLength()
+
+
+def measure_path(
+    task: PathTask,
+    G: Generator,
+    labels: LabelSource | None,
+    batch: int | None,
+    identity: str,
+    common: Mapping[str, Any],
+    how: Collector,
+) -> MetricResult:
+    """Measure one path length; ``identity`` tells the network from others, empty if unknown."""
+    seed, setting = int(common["seed"]), task.setting
+    seen = _side_seen(G.config.resolution, task)
+    if seen < MIN_SIDE:
+        reason = f"LPIPS needs pictures of at least {MIN_SIDE} px, and here it would see {seen} px"
+        return MetricResult(task.name, None, skipped=reason, definition=common)
+    try:
+        arrays, sha256 = obtain(NETWORK)
+        distance = LPIPS.from_state_dict(arrays).to(how.device)
+        size = batch or _pair_batch(G.config.resolution, how.device)
+        name = digest_of(identity, task.name, sha256, str(task.pairs), __version__)
+        shown = Pass(
+            lambda pairs: [
+                measure_path_distances(
+                    G,
+                    distance,
+                    setting,
+                    samples=len(pairs),
+                    batch=size,
+                    seed=seed,
+                    labels=labels,
+                    first=pairs.start,
+                )[:, None]
+            ],
+            size,
+            task.name,
+        )
+        distances = Rows(task.pairs)
+        shown.keep(NETWORK, lambda found: found, distances, name=name if identity else None)
+        how.run(shown)
+        value = ppl_trim(distances.compute()[:, 0]) if how.ranks.is_main else None
+    except StyleCLIError as error:
+        if how.ranks.count > 1:
+            raise  # the other ranks would wait for what does not come
+        return MetricResult(task.name, None, skipped=str(error), definition=common)
+    definition = {
+        **common,
+        "noise_mode": "random per pair, the same at both ends",
+        "features": NETWORK,
+        "features_sha256": sha256,
+        "resize": f"box means to {seen} px" if seen != _whole(G, task) else "none",
+        "pairs": task.pairs,
+        "space": setting.space,
+        "sampling": setting.sampling,
+        "crop": setting.crop,
+        "published_as": _published_name(task),
+        "epsilon": setting.epsilon,
+        "trimmed": "below the 1st and above the 99th percentile",
+    }
+    phrase = f"change of the picture per step in {setting.space}, lower is smoother"
+    return MetricResult(task.name, value, note=task.note, definition=definition, phrase=phrase)
+
+
+def _whole(G: Generator, task: PathTask) -> int:
+    return G.config.resolution // (2 if task.setting.crop else 1)
+
+
+def _side_seen(resolution: int, task: PathTask) -> int:
+    """Return the side in pixels of what LPIPS is shown."""
+    cropped = resolution // 2 if task.setting.crop else resolution
+    factor = (resolution if task.setting.rule == "later" else cropped) // 256
+    return cropped // max(1, factor)
+
+
+def _published_name(task: PathTask) -> str:
+    """Return what the programs of the papers call this one."""
+    what = f"{task.setting.space}{task.setting.sampling}"
+    if not task.setting.crop:
+        return f"ppl2_{what} of StyleGAN2 and later"
+    return f"ppl_{what} of " + (
+        "StyleGAN" if task.setting.rule == "paper" else "StyleGAN2-ADA and later"
+    )
+
+
+def _pair_batch(resolution: int, device: torch.device) -> int:
+    if device.type == "cuda" and resolution <= 256:
+        return 32
+    return max(1, min(8, 1024 // resolution))

@@ -16,9 +16,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stylecli.errors import UsageError
-from stylecli.metrics.classifiers import AttributeClassifiers
+from stylecli import __version__
+from stylecli.errors import StyleCLIError, UsageError
+from stylecli.metrics.classifiers import OFFICIAL_CLASSIFIERS, AttributeClassifiers
+from stylecli.metrics.collecting import Collector, Pass, Rows
 from stylecli.metrics.fakes import LabelSource, Sample, draw_samples
+from stylecli.metrics.results import MetricResult
+from stylecli.metrics.statistics_cache import digest_of
+from stylecli.metrics.tasks import Metric, Subject
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.model import Generator
 from stylecli.progress import Progress, silent
@@ -28,6 +33,10 @@ from stylecli.statistics.linear_svm import fit_one_vs_rest, svm_classes
 Space = Literal["z", "w"]
 SPACES: tuple[Space, ...] = ("z", "w")
 PAPER_SAMPLES = 200_000  # of which half are kept
+# The SVM is judged on the points it was fitted to, as in the paper: with few points for its
+# dimensions it learns them by heart. The paper has 195 kept pictures per dimension.
+FEW_PER_DIMENSION = 20
+SHARE = 0.25  # of a picture's time in the progress, which fitting the hyperplanes takes
 _PICTURES_SHARE = 0.8  # of the progress bar; the rest are the SVMs
 
 
@@ -241,3 +250,190 @@ def measure_separability(
         progress(share * count, count, note)
 
     return separability_of(np.concatenate(parts), what, spaces, keep=keep, progress=report)
+
+
+@dataclass(frozen=True)
+class SeparabilityTask:
+    """Linear separability of a latent space."""
+
+    space: Space
+    samples: int
+    official: bool  # whose classifiers
+    attributes: int
+    note: str | None = None
+    skipped: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The result's name: bare only with the official 40 classifiers and 200,000 samples."""
+        if self.skipped is not None:
+            return f"ls_{self.space}"
+        if not self.official:
+            return f"ls_{self.space}@own-classifiers"
+        few = f"-{self.attributes}attributes" * (self.attributes != OFFICIAL_CLASSIFIERS)
+        return f"ls_{self.space}" + (
+            f"@{self.samples}{few}" if few or self.samples != PAPER_SAMPLES else ""
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the results."""
+        return (self.name,)
+
+
+class LinearSeparability(Metric):
+    """Separability of z, of w, or of both."""
+
+    kind = "ls"
+    names = ("ls", "ls_z", "ls_w")
+    cpu_samples, gpu_samples = 10_000, PAPER_SAMPLES
+
+    def plan(self, name: str, asked: int | None, subject: Subject) -> list[SeparabilityTask]:
+        """Return the tasks; ls is ls_z and ls_w, of a network without w ls_z alone."""
+        assert subject.config is not None
+        config, classifiers = subject.config, subject.classifiers
+        has_w, preset = config.has_w, config.preset
+        if name == "ls_w" and not has_w:
+            raise UsageError(
+                f"ls_w needs an intermediate latent space, which configuration {preset!r} "
+                "does not have: measure ls_z"
+            )
+        note = None
+        if name == "ls" and not has_w:
+            note = f"configuration {preset!r} has no w: separability is that of z alone"
+        skipped = subject.truncated or _why_not(classifiers, config)
+        spaces: list[Space] = (
+            ["z", "w"] if name == "ls" and has_w else ["w" if "w" in name else "z"]
+        )
+        samples = asked or (self.gpu_samples if subject.gpu else self.cpu_samples)
+        official = classifiers is not None and classifiers.is_official
+        count = len(classifiers.classifiers) if classifiers else 0
+        return [
+            SeparabilityTask(space, samples, official, count, note, skipped) for space in spaces
+        ]
+
+
+def _why_not(classifiers: AttributeClassifiers | None, config: NetworkConfig) -> str | None:
+    """Say why these classifiers cannot judge such a network's pictures, None where they can."""
+    if classifiers is None:
+        return (
+            "it needs attribute classifiers: train them on the dataset with stylecli metrics ls "
+            "--train-classifiers, or give --classifiers with a file of them or the folder of the "
+            "official celebahq-classifier-NN-name.pkl"
+        )
+    if not classifiers.classifiers:
+        return (
+            "no classifier recognises its attribute better than by chance: train them on more or "
+            "larger pictures, or on attributes that can be seen"
+        )
+    if classifiers.resolution > config.resolution:
+        return (
+            f"the classifiers look at {classifiers.resolution} px and the network draws "
+            f"{config.resolution} px: train some with --train-classifiers"
+        )
+    return None
+
+
+LS = LinearSeparability()
+
+
+def keep_samples(
+    shown: Pass,
+    tasks: Sequence[SeparabilityTask],
+    config: NetworkConfig,
+    classifiers: AttributeClassifiers,
+    identity: str,
+) -> tuple[SampleRows, Rows]:
+    """Have the pass over the fakes keep what ``tasks`` need; return that and how it is laid out.
+
+    Both latent spaces are kept, whichever is asked for, so that the other can be measured later.
+    ``identity`` tells the network from others, empty if unknown.
+    """
+    what = SampleRows(config, classifiers, SPACES if config.has_w else ("z",))
+    count = max(task.samples for task in tasks)
+    name = digest_of(identity, "samples", classifiers.digest, str(count), __version__)
+    rows = Rows(count)
+    shown.keep("classifiers", what.extract, rows, name=name if identity else None)
+    return what, rows
+
+
+def judge_spaces(
+    tasks: Sequence[SeparabilityTask],
+    shown: Pass,
+    what: SampleRows,
+    rows: Rows,
+    config: NetworkConfig,
+    common: Mapping[str, Any],
+    how: Collector,
+) -> list[MetricResult]:
+    """Return the results of ``tasks`` from what a pass kept; those of one count go together."""
+    results = []
+    for samples in dict.fromkeys(task.samples for task in tasks):
+        chosen = [task for task in tasks if task.samples == samples]
+        try:
+            if shown.problem is not None:
+                raise StyleCLIError(shown.problem)
+            found = separability_of(
+                rows.compute()[:samples],
+                what,
+                [task.space for task in chosen],
+                progress=how.meter.share(SHARE * samples),
+            )
+        except StyleCLIError as error:
+            results += [MetricResult(task.name, None, skipped=str(error), definition=common)
+                        for task in chosen]  # fmt: skip
+            continue
+        results += [
+            _result(task, found[task.space], config, what.classifiers, common) for task in chosen
+        ]
+    return results
+
+
+def _result(
+    task: SeparabilityTask,
+    found: Separability,
+    config: NetworkConfig,
+    classifiers: AttributeClassifiers,
+    common: Mapping[str, Any],
+) -> MetricResult:
+    kept = task.samples // 2
+    dimensions = config.z_dim if task.space == "z" else config.w_out_dim
+    notes = [task.note] if task.note else []
+    if kept < FEW_PER_DIMENSION * dimensions:
+        notes.append(
+            f"{kept} kept pictures are few for {dimensions} dimensions: {task.name} flatters, and "
+            f"compares at equal --samples only; {2 * FEW_PER_DIMENSION * dimensions} or more help"
+        )
+    if left_out := classifiers.info.get("left_out"):
+        notes.append(
+            f"ls leaves out {', '.join(left_out)}: the classifiers do no better than chance there, "
+            "as the pictures do not show it"
+        )
+    one_class = [one.name for one in found.attributes if one.seen == 1]
+    if one_class:
+        notes.append(
+            f"the surest pictures all have the same {', '.join(one_class)}: nothing to tell, 0 bits"
+        )
+    definition = {
+        **common,
+        "space": task.space,
+        "fakes": task.samples,
+        "kept": kept,
+        "kept_rule": "largest class probability, for each attribute",
+        "svm": "linear, squared hinge, C = 1, bias regularised, at the optimum; on all kept points",
+        "many_values": "one hyperplane per value against the rest, the largest decision wins (ours)"
+        if any(one.values > 2 for one in found.attributes)
+        else None,
+        "classifiers": "official CelebA" if task.official else "own",
+        "classifiers_sha256": classifiers.digest,
+        "classifiers_info": dict(classifiers.info),
+        "classifiers_px": classifiers.resolution,
+        "classifier_accuracy": classifiers.accuracy,
+        "bits": found.bits,
+        "unexplained": found.unexplained,
+        "attributes": {one.name: one.to_dict() for one in found.attributes},
+    }
+    note = "; ".join(notes) or None
+    own = "" if task.official else ", own classifiers: compare on this dataset only"
+    phrase = f"= 2^{found.bits:.2f} bits; 1: a hyperplane tells every attribute{own}"
+    return MetricResult(task.name, found.score, note=note, definition=definition, phrase=phrase)

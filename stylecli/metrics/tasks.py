@@ -1,37 +1,177 @@
-"""What one metric of a plan is: which network looks, how many pictures, what the result is called.
+"""What a metric is, and what one of a plan is: who looks, how many pictures, the result's name.
 
 A bare published name stands on the published counts; off them the name says the count.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Protocol
 
-from stylecli.features.extractors import INCEPTION, VGG16_FC2, View
-from stylecli.metrics.classifiers import OFFICIAL_CLASSIFIERS
-from stylecli.metrics.path_length import PathSetting
-from stylecli.metrics.separability import PAPER_SAMPLES, Space
-from stylecli.rendering import Precision
+from stylecli import weights
+from stylecli.features.extractors import INCEPTION, STAND_IN, Extractor, Precision, View
+from stylecli.metrics.collecting import Accumulator, Rows
+from stylecli.networks.config import NetworkConfig
 
-Kind = Literal["fid", "kid", "is", "pr", "diversity"]
+if TYPE_CHECKING:
+    from stylecli.metrics.classifiers import AttributeClassifiers
 
 PUBLISHED_FAKES = 50_000
-PUBLISHED_PAIRS = {"paper": 100_000, "later": 50_000}  # of the StyleGAN paper, of its successors
-DIVERSITY_ROWS = 2000  # at most: pairs grow with the square, the mean is settled long before
-NEIGHBOURS = 3  # whose distance is the radius of precision and recall
-# The network that a published definition names; others are stand-ins, and the result says so.
-DEFINED_WITH: dict[Kind, str] = {"fid": INCEPTION, "kid": INCEPTION, "is": INCEPTION,
-                                 "pr": VGG16_FC2}  # fmt: skip
+
+Score = tuple[float, float | None]  # value, standard deviation
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured, as far as a plan has to know: a network, or a set of pictures."""
+
+    dataset_size: int  # reals; 0 where there are none
+    config: NetworkConfig | None = None  # None: a set
+    measured: int | None = None  # pictures of the set; None: a network
+    gpu: bool = False
+    classifiers: "AttributeClassifiers | None" = None
+    psi: float = 1.0
+    precision: Precision = "float32"
+
+    @property
+    def truncated(self) -> str | None:
+        """Why metrics that are defined without truncation cannot be measured."""
+        return None if self.psi == 1.0 else "it is defined without truncation: leave --psi out"
+
+
+class Task(Protocol):
+    """One metric of a plan."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def names(self) -> tuple[str, ...]: ...  # of its results
+    @property
+    def note(self) -> str | None: ...
+    @property
+    def skipped(self) -> str | None: ...  # why it cannot be measured
+
+
+class Metric(ABC):
+    """Something that is measured under several names, all of which begin with its ``kind``."""
+
+    kind: str
+    names: tuple[str, ...]
+    of_pictures = False  # or of a network
+    higher_is_better = False
+    # Fakes (pairs of ppl) where nothing is asked for: on a CPU an answer in about two minutes for a
+    # 32 px network, on a GPU the published counts.
+    cpu_samples: int
+    gpu_samples: int
+
+    @abstractmethod
+    def plan(self, name: str, asked: int | None, subject: Subject) -> list[Any]:
+        """Return the tasks of ``name`` with so many samples; None: as many as suit the device."""
+
+
+class PictureMetric(Metric):
+    """A metric of features of pictures: its own file has the statistic and all that is its own."""
+
+    of_pictures = True
+    network: str | None = INCEPTION  # which the definition names; None: always the stand-in
+    parts: tuple[str, ...] = ()  # what results are called; empty: by the kind
+    looks_at_reals = True
+    most_pictures: int | None = None  # of either side
+    most_reals: int | None = None  # of the _full variants
+
+    def instead(self) -> "PictureMetric":
+        """Return what is measured where only the stand-in's weights are here."""
+        return self
+
+    def published(self, part: str) -> str:
+        """Return the published name, with {} where _full belongs."""
+        return f"{part}50k{{}}"
+
+    def why_too_few(self, least: int, *, asked: bool) -> str | None:
+        """Return why so many pictures on the smaller side are not enough."""
+        return None
+
+    def accumulator(self, task: "PictureTask", count: int, extractor: Extractor) -> Accumulator:
+        """Return what keeps of ``count`` pictures what the score is made from."""
+        return Rows(count)
+
+    @abstractmethod
+    def score(
+        self, task: "PictureTask", reals: Any, fakes: Any, seed: int
+    ) -> tuple[list[Score], dict[str, Any]]:
+        """Return the results, and what a definition has to say of them, from accumulators' values.
+
+        Raises StyleCLIError for what cannot be computed.
+        """
+
+    @abstractmethod
+    def meaning(self, name: str, value: float) -> str:
+        """Return one phrase that says what the value of a result is."""
+
+    def plan(self, name: str, asked: int | None, subject: Subject) -> list["PictureTask"]:
+        """Return the task: with the network of the definition, else with the stand-in."""
+        network = self.network or STAND_IN
+        missing = why_missing(network)
+        if name.endswith(f"@{STAND_IN}") or network == STAND_IN:
+            return [self._task(name, STAND_IN, asked, subject, None, why_missing(STAND_IN))]
+        if missing is None:
+            return [self._task(name, network, asked, subject, None, None)]
+        if "-clean" in name:
+            why = f"a stand-in of it would be no clean number: {missing}"
+            return [self._task(name, network, asked, subject, None, why)]
+        note = f"{name} as defined: {missing}"
+        return [self.instead()._task(name, STAND_IN, asked, subject, note, why_missing(STAND_IN))]
+
+    def _task(
+        self,
+        name: str,
+        network: str,
+        asked: int | None,
+        subject: Subject,
+        note: str | None,
+        skipped: str | None,
+    ) -> "PictureTask":
+        full, published = name.endswith("_full"), "50k" in name
+        size, insisted, all_reals = subject.dataset_size, asked is not None, False
+        if subject.measured is not None:  # all pictures of both sets, unless more is said
+            all_reals = asked is None
+            asked = min(
+                subject.measured, asked or (PUBLISHED_FAKES if published else subject.measured)
+            )
+        fakes = asked or (self.gpu_samples if subject.gpu else self.cpu_samples)
+        if published and network != STAND_IN:
+            fakes = asked or PUBLISHED_FAKES
+        reals = size if full or all_reals else min(size, fakes)
+        if full and self.most_reals is not None:
+            reals = min(reals, self.most_reals)
+        elif all_reals and published and not full:
+            reals = min(reals, PUBLISHED_FAKES)
+        reals = reals if self.looks_at_reals else 0
+        if self.most_pictures is not None:
+            fakes, reals = min(fakes, self.most_pictures), min(reals, self.most_pictures)
+        if skipped is None and self.looks_at_reals and min(fakes, size) < 2:
+            skipped = "one picture has no spread: expected at least 2 on either side"
+        skipped = skipped or self.why_too_few(min(fakes, reals) if reals else fakes, asked=insisted)
+        # A stand-in's features are too far off in 16 bits.
+        precision = "float32" if network == STAND_IN else subject.precision
+        return PictureTask(self, network, fakes, reals, full, skipped, note, subject.psi,
+                           "-clean" in name, precision)  # fmt: skip
+
+
+def why_missing(network: str) -> str | None:
+    """Say why the weights of a feature network cannot be used; None where they are here."""
+    if network not in weights.NETWORKS:
+        return f"the weights of {network} are not known to this version"
+    return None if weights.locate(network) else str(weights.missing(network))
 
 
 @dataclass(frozen=True)
 class PictureTask:
     """A metric on features of pictures."""
 
-    kind: Kind
+    metric: PictureMetric
     network: str  # feature network
     fakes: int
     reals: int  # 0 for is, which looks at fakes alone
-    ddof: int = 1
     full: bool = False  # all reals
     skipped: str | None = None
     note: str | None = None
@@ -56,71 +196,30 @@ class PictureTask:
     @property
     def name(self) -> str:
         """The result's name: it says what is not as published, the count, the network, the bits."""
-        return self._named(self.kind)
+        return self._named(self.metric.kind)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the results: precision and recall are two."""
-        if self.kind == "pr" and self.skipped is None:
-            return (self._named("precision"), self._named("recall"))
+        if self.metric.parts and self.skipped is None:
+            return tuple(self._named(part) for part in self.metric.parts)
         return (self.name,)
 
-    def _named(self, kind: str) -> str:
-        kind += "-clean" * self.clean
+    def _named(self, part: str) -> str:
+        shown = part + "-clean" * self.clean
         cut = f"-{self.precision}" * self.view.is_rough + f"-psi{self.psi:g}" * (self.psi != 1.0)
-        if self.network != DEFINED_WITH.get(self.kind):
-            return f"{kind}{'_full' * self.full}@{self.network}{cut}"
-        published = {"precision": "pr50k3{}_precision", "recall": "pr50k3{}_recall",
-                     "pr": "pr50k3{}"}.get(kind, f"{kind}50k{{}}")  # fmt: skip
+        if self.network != self.metric.network:
+            return f"{shown}{'_full' * self.full}@{self.network}{cut}"
         if self.published_count:
-            return published.format("_full" * self.full) + cut
-        return f"{kind}" + "_full" * self.full + f"@{self.fakes}{cut}"
+            return self.metric.published(shown).format("_full" * self.full) + cut
+        return f"{shown}" + "_full" * self.full + f"@{self.fakes}{cut}"
 
 
-@dataclass(frozen=True)
-class PathTask:
-    """A perceptual path length."""
-
-    setting: PathSetting
-    pairs: int
-    note: str | None = None
-    skipped: str | None = None
-
-    @property
-    def published_pairs(self) -> int:
-        """How many pairs the definition averages: 100,000 in the paper, 50,000 later."""
-        of_paper = self.setting.crop and self.setting.rule == "paper"
-        return PUBLISHED_PAIRS["paper" if of_paper else "later"]
-
-    @property
-    def name(self) -> str:
-        """The result's name: bare only with the published number of pairs."""
-        few = self.skipped is None and self.pairs != self.published_pairs
-        return self.setting.name + f"@{self.pairs}" * few
+def says_stand_in(name: str, words: str = ", a stand-in") -> str:
+    """Return ``words`` where a result's name says that the stand-in looked, else nothing."""
+    return words if f"@{STAND_IN}" in name else ""
 
 
-@dataclass(frozen=True)
-class SeparabilityTask:
-    """Linear separability of a latent space."""
-
-    space: Space
-    samples: int
-    official: bool  # whose classifiers
-    attributes: int
-    note: str | None = None
-    skipped: str | None = None
-
-    @property
-    def name(self) -> str:
-        """The result's name: bare only with the official 40 classifiers and 200,000 samples."""
-        if self.skipped is not None:
-            return f"ls_{self.space}"
-        if not self.official:
-            return f"ls_{self.space}@own-classifiers"
-        few = f"-{self.attributes}attributes" * (self.attributes != OFFICIAL_CLASSIFIERS)
-        return f"ls_{self.space}" + (
-            f"@{self.samples}{few}" if few or self.samples != PAPER_SAMPLES else ""
-        )
-
-
-Task = PictureTask | PathTask | SeparabilityTask
+def says_resized(name: str) -> str:
+    """Return how pictures were resized where a result's name says that."""
+    return " after PIL's resize" if "-clean" in name else ""

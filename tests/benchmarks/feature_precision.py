@@ -27,7 +27,7 @@ from stylecli.features.vgg16 import VGG16, tensor_shapes
 from stylecli.hardware import resolve_device
 from stylecli.interop.feature_weights import obtain
 from stylecli.metrics import frechet_distance, kernel_distance, precision_recall
-from stylecli.metrics.pictures import mean_pairwise_distance
+from stylecli.metrics.diversity import mean_pairwise_distance
 from stylecli.shipped import shipped_network
 
 Rows = NDArray[np.float32]

@@ -9,9 +9,8 @@ from stylecli.data.reader import open_dataset
 from stylecli.data.writer import DatasetWriter
 from stylecli.errors import DataError, UsageError
 from stylecli.metrics import evaluate, evaluation, measure_separability
-from stylecli.metrics.collecting import Collected, Needs
+from stylecli.metrics.collecting import Rows
 from stylecli.metrics.fakes import draw_samples
-from stylecli.metrics.pictures import mean_pairwise_distance
 from stylecli.networks.bundle import new_network
 
 NAMES = ["kid", "ppl_wfull", "diversity"]
@@ -146,12 +145,6 @@ def test_progress_ends_at_its_total(filled_cache, tiny_network, dataset):
         progress=lambda done, total, note="": seen.append((done, total)),
     )
     assert seen[-1][0] == seen[-1][1] and seen == sorted(seen)
-
-
-def test_the_pairwise_distance_is_the_mean_over_pairs():
-    features = np.random.default_rng(0).normal(size=(10, 4)).astype(np.float32)
-    by_hand = [np.linalg.norm(a - b) for i, a in enumerate(features) for b in features[:i]]
-    assert mean_pairwise_distance(features) == pytest.approx(np.mean(by_hand))
 
 
 def test_with_inception_weights_fid_is_a_fid(
@@ -294,7 +287,7 @@ def test_damaged_weights_fail_their_metrics_alone(filled_cache, tiny_network, da
 
 def test_more_rows_than_memory_are_said_in_one_sentence():
     with pytest.raises(UsageError, match="GiB, do not fit into memory: give fewer --samples"):
-        Collected(1 << 55, Needs("rows", 1 << 55)).add(np.zeros((2, 2048), np.float32), 0)
+        Rows(1 << 55).update(np.zeros((2, 2048), np.float32), 0)
 
 
 def test_too_few_samples_for_separability_leave_the_others_their_numbers(

@@ -4,15 +4,23 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 
 from stylecli.data.reader import open_dataset
 from stylecli.distributed import Ranks
 from stylecli.errors import DataError
 from stylecli.features.extractors import INCEPTION, STAND_IN, VGG16_FC2
 from stylecli.metrics import evaluate
-from stylecli.metrics.collecting import Collected, Needs, StatisticsCache, Wanted, run_pass
+from stylecli.metrics.class_scores import IS
+from stylecli.metrics.collecting import Collector, Meter, Pass, Rows
+from stylecli.metrics.diversity import DIVERSITY
+from stylecli.metrics.frechet import FID, MomentsSoFar
+from stylecli.metrics.kernel import KID
 from stylecli.metrics.pictures import choose_reals, places_of, share_reals
+from stylecli.metrics.precision_and_recall import PR
+from stylecli.metrics.statistics_cache import StatisticsCache
 from stylecli.metrics.tasks import PictureTask
+from stylecli.progress import silent
 
 SAMPLES = {"fid": 14, "kid": 8, "pr": 8, "diversity": 6}
 NAMES = ["fid@efficientnet-lite0", "kid", "pr", "diversity"]
@@ -60,25 +68,25 @@ def test_each_real_is_read_once_and_the_numbers_are_those_of_each_alone(
 
 def test_networks_that_look_at_the_same_reals_share_the_reading():
     tasks = [
-        PictureTask("fid", INCEPTION, 50_000, 900, full=True),
-        PictureTask("kid", INCEPTION, 500, 500),
-        PictureTask("pr", VGG16_FC2, 50_000, 900, full=True),
-        PictureTask("diversity", STAND_IN, 500, 500),
-        PictureTask("is", INCEPTION, 500, 0),
+        PictureTask(FID, INCEPTION, 50_000, 900, full=True),
+        PictureTask(KID, INCEPTION, 500, 500),
+        PictureTask(PR, VGG16_FC2, 50_000, 900, full=True),
+        PictureTask(DIVERSITY, STAND_IN, 500, 500),
+        PictureTask(IS, INCEPTION, 500, 0),
     ]
     first, second = share_reals(tasks, 900)
-    assert first.tasks == (tasks[0], tasks[1], tasks[2]) and len(first.numbers) == 900
-    assert second.tasks == (tasks[3],) and len(second.numbers) == 500
+    assert first[1] == (tasks[0], tasks[1], tasks[2]) and len(first[0]) == 900
+    assert second[1] == (tasks[3],) and len(second[0]) == 500
     assert share_reals(tasks, 0) == []
 
 
 def test_a_smaller_random_choice_is_part_of_a_larger_one_and_is_found_in_it():
-    small, large = (PictureTask("kid", STAND_IN, n, n) for n in (50, 200))
-    (shared,) = share_reals([small, large], 900)
+    small, large = (PictureTask(KID, STAND_IN, n, n) for n in (50, 200))
+    ((shared, _),) = share_reals([small, large], 900)
     chosen, which = choose_reals(small, 900)
-    assert len(shared.numbers) == 200 and "random" in which
-    places = places_of(chosen, shared.numbers)
-    np.testing.assert_array_equal(shared.numbers[places], chosen)
+    assert len(shared) == 200 and "random" in which
+    places = places_of(chosen, shared)
+    np.testing.assert_array_equal(shared[places], chosen)
     assert places_of(np.arange(20), np.arange(50)) is None
 
 
@@ -96,26 +104,25 @@ def test_a_pass_takes_what_is_asked_for_and_goes_on_where_it_stopped(empty_cache
         return [rows[numbers.start : numbers.stop]]
 
     def collect():
-        some = Wanted("net", Collected(6, Needs("rows", 6)), "some", places)
-        whole = Wanted("net", Collected(60, Needs("moments")), "whole")
-        run_pass(read, {"net": lambda part: part}, [some, whole], batch=10,
-                 cache=StatisticsCache(), ranks=Ranks(),
-                 add=lambda count: None)  # fmt: skip
-        return some.collected, whole.collected
+        shown = Pass(read, 10, networks={"net": lambda part: part})
+        some = shown.keep("net", len, Rows(6), name="some", places=places)
+        whole = shown.keep("net", len, MomentsSoFar(60), name="whole")
+        Collector(torch.device("cpu"), Meter(silent, 1.0), StatisticsCache(), Ranks()).run(shown)
+        return some.compute(), whole.compute()
 
     with pytest.raises(KeyboardInterrupt):
         collect()
     some, whole = collect()
-    np.testing.assert_array_equal(some.rows, rows[places])
-    np.testing.assert_allclose(whole.moments.mean(), rows[:60].mean(0), rtol=1e-5)
+    np.testing.assert_array_equal(some, rows[places])
+    np.testing.assert_allclose(whole.mean(), rows[:60].mean(0), rtol=1e-5)
     assert sorted(asked) == list(range(0, 100, 10))
 
 
 def test_a_damaged_real_fails_only_the_metrics_that_look_at_it(
     filled_cache, tiny_network, dataset, monkeypatch
 ):
-    fid = PictureTask("fid", STAND_IN, 14, 14)
-    kid = PictureTask("kid", STAND_IN, 8, 8)
+    fid = PictureTask(FID, STAND_IN, 14, 14)
+    kid = PictureTask(KID, STAND_IN, 8, 8)
     only = set(choose_reals(fid, 24)[0]) - set(choose_reals(kid, 24)[0])
     read = type(dataset).read
 

@@ -8,6 +8,7 @@ from stylecli import weights
 from stylecli.errors import UsageError
 from stylecli.metrics import planning
 from stylecli.metrics.classifiers import CELEBA, AttributeClassifier, AttributeClassifiers
+from stylecli.metrics.frechet import ddof_of
 from stylecli.metrics.planning import NAMES, plan
 from stylecli.networks.registry import make_config
 
@@ -19,7 +20,7 @@ def planned(names, samples=None, **facts):
 
 @pytest.fixture
 def with_inception(monkeypatch):
-    monkeypatch.setattr(planning.weights, "locate", lambda name: "here")
+    monkeypatch.setattr(weights, "locate", lambda name: "here")
 
 
 def test_without_inception_fid_and_kid_are_one_stand_in_with_a_note(filled_cache):
@@ -44,8 +45,8 @@ def test_with_inception_the_name_says_the_count(with_inception):
 
 def test_the_full_variant_takes_all_reals_and_the_other_divisor(with_inception):
     plain, full = planned(["fid50k", "fid50k_full"])
-    assert (plain.reals, plain.ddof) == (50_000, 1)
-    assert (full.reals, full.ddof) == (70_000, 0)
+    assert (plain.reals, ddof_of(plain)) == (50_000, 1)
+    assert (full.reals, ddof_of(full)) == (70_000, 0)
 
 
 def test_a_published_name_wants_its_number_of_reals(with_inception):
@@ -71,7 +72,7 @@ def test_clean_numbers_have_names_of_their_own_and_divide_by_one_less(with_incep
     assert [task.name for task in tasks] == [
         "fid-clean@2048", "fid-clean50k_full", "kid-clean@1000", "kid-clean50k"
     ]  # fmt: skip
-    assert tasks[1].reals == 70_000 and tasks[1].ddof == 1
+    assert tasks[1].reals == 70_000 and ddof_of(tasks[1]) == 1
     assert all(task.clean for task in tasks) and not planned(["fid"])[0].clean
 
 
@@ -167,7 +168,7 @@ def test_classifiers_of_larger_pictures_than_the_networks_are_not_used():
 
 
 def test_published_names_stand_on_published_counts(with_inception, monkeypatch):
-    monkeypatch.setitem(planning.weights.NETWORKS, "vgg16", None)
+    monkeypatch.setitem(weights.NETWORKS, "vgg16", None)
     tasks = planned(["kid50k_full", "is50k", "pr50k3", "pr50k3_full"], dataset_size=250_000)
     names = [name for task in tasks for name in task.names]
     assert names == ["kid50k_full", "is50k", "pr50k3_precision", "pr50k3_recall",
