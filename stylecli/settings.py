@@ -110,12 +110,16 @@ def above_zero(name: str, value: Any) -> None:
             above_zero(f"{name} at {key} px", item)
     elif value is not None and not value > 0:
         raise UsageError(f"{name} {value!r} is not above zero")
+    elif value == math.inf:
+        raise UsageError(f"{name} {value!r} is not a finite number")
 
 
 def not_negative(name: str, value: Any) -> None:
     """Refuse less than zero."""
     if not value >= 0:
         raise UsageError(f"{name} {value!r} is negative")
+    if value == math.inf:
+        raise UsageError(f"{name} {value!r} is not a finite number")
 
 
 def below_one(name: str, value: Any) -> None:

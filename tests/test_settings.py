@@ -73,6 +73,13 @@ def test_a_declared_check_names_the_value() -> None:
         Baking(weight=-1)
 
 
+@pytest.mark.parametrize("name", ["total_kimg", "hold_kimg", "fade_kimg", "r1_gamma", "lr_base"])
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_no_number_of_training_is_without_end(name: str, value: float) -> None:
+    with pytest.raises(UsageError, match=f"{name} {value}"):
+        TrainingConfig(**{name: value})
+
+
 @pytest.mark.parametrize("config", [TrainingConfig, Session])
 def test_every_setting_of_training_is_declared(config: type) -> None:
     assert list(settings_of(config)) == [item.name for item in fields(config)]
