@@ -188,7 +188,8 @@ def check_styles(config: NetworkConfig) -> None:
     """Raise UsageError where a network has no styles to mix."""
     if not config.has_w:
         raise UsageError(
-            f"configuration {config.preset!r} has no styles to mix: train configuration c or later"
+            f"configuration {config.preset!r} has no styles to mix: "
+            "use another network, such as one of --config f"
         )
 
 

@@ -137,5 +137,6 @@ def _colours(picture: Pictures) -> Pictures:
 def _check_noise(config: NetworkConfig) -> None:
     if not config.has_noise:
         raise UsageError(
-            f"configuration {config.preset!r} has no noise inputs: train configuration e or later"
+            f"configuration {config.preset!r} has no noise inputs: "
+            "use another network, such as one of --config f"
         )

@@ -82,7 +82,8 @@ def draw_layer_styles(
     config = G.config
     if not config.has_w:
         raise UsageError(
-            f"configuration {config.preset!r} has no styles to swap: train configuration c or later"
+            f"configuration {config.preset!r} has no styles to swap: "
+            "use another network, such as one of --config f"
         )
     if len(seeds) != len(sources):
         raise UsageError(

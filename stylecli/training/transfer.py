@@ -85,6 +85,7 @@ def transfer_networks(source: Bundle, config: NetworkConfig, *, seed: int) -> Tr
         "G": source.G or source.G_ema, "D": source.D, "G_ema": source.G_ema or source.G
     }  # fmt: skip
     lod = max(config.resolution.bit_length() - grown_resolution(source).bit_length(), 0)
+    lod = lod if config.grows else 0
     for name, network in given.items():
         target = getattr(fresh, name)
         outcomes[name] = _fill(target, network, source.config, config, seed)

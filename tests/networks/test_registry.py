@@ -29,6 +29,7 @@ from stylecli.sheets.mixing import draw_mixing_sheet
 from stylecli.training.plan import describe_plan, plan_training
 from stylecli.training.schedule import list_stages, stage_at
 from stylecli.training.step import TrainingStep
+from stylecli.training.transfer import describe_transfer, same_architecture, transfer_networks
 
 
 def run(words: list[str]) -> int:
@@ -239,6 +240,18 @@ def test_a_step_trains_it(toy: Bundle) -> None:
     step(reals, None, stage, 0)
     after = toy.G.state_dict()
     assert stage.lod == 0 and all(not torch.equal(after[key], before[key]) for key in before)
+
+
+def test_weights_go_to_their_own_family_where_shapes_are_equal(toy: Bundle) -> None:
+    larger = make_config(toy.config.preset, **{**SMALL, "resolution": 32})
+    outcomes = transfer_networks(toy, larger, seed=1).outcomes
+    fates = {name: set(rows.values()) for name, rows in outcomes.items()}
+    assert fates["D"] == {"initialised", "taken over"}  # its bias has one number at any size
+    assert fates["G"] == ({"initialised", "taken over"} if toy.config.has_w else {"initialised"})
+    assert describe_transfer(outcomes, toy.config, larger)
+    assert not same_architecture(toy.config, make_config("f", resolution=16))
+    with pytest.raises(UsageError, match="toyfamily"):
+        transfer_networks(toy, make_config("f", resolution=16), seed=1)
 
 
 def test_it_trains_from_the_command_line(
