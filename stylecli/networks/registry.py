@@ -14,6 +14,7 @@ from stylecli.errors import UsageError
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.stylegan1_config import StyleGAN1Config
 from stylecli.networks.stylegan2_config import StyleGAN2Config
+from stylecli.networks.stylegan3_config import StyleGAN3Config
 
 if TYPE_CHECKING:
     import torch
@@ -41,6 +42,11 @@ FAMILIES: dict[str, Family] = {
     "stylegan2": Family(
         config=StyleGAN2Config,
         generator="stylecli.networks.stylegan2:Generator",
+        discriminator="stylecli.networks.stylegan2:Discriminator",
+    ),
+    "stylegan3": Family(
+        config=StyleGAN3Config,
+        generator="stylecli.networks.stylegan3:Generator",
         discriminator="stylecli.networks.stylegan2:Discriminator",
     ),
 }

@@ -110,7 +110,7 @@ def draw_layer_styles(
     gap = max(1, side * scale // 64)
     sheet = make_grid(cells, len(layers) + 2, padding=gap, scale=scale)
     side *= scale
-    names = [f"{layer} ({config.layer_side(layer)} px)" for layer in layers]
+    names = [f"{layer} ({config.style_sides[layer]} px)" for layer in layers]
     return add_margins(
         sheet, (side + gap, side + gap), (side, side), top=("face", "source", *names),
         left=[f"{seed}, {source}" for seed, source in zip(seeds, sources, strict=True)],

@@ -1,0 +1,247 @@
+"""StyleGAN3 (Karras et al. 2021), T and R: a generator without aliasing. Its D is StyleGAN2's.
+
+Sections and equations are of "Alias-Free Generative Adversarial Networks". Parameters bear the
+names of NVIDIA's program; the filters are designed here, from the configuration.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from stylecli.networks import model
+from stylecli.networks.layers import EqualLinear, whole_precision
+from stylecli.networks.stylegan2 import MappingNetwork
+from stylecli.networks.stylegan3_config import LayerPlan, StyleGAN3Config
+from stylecli.ops.convolution import convolve
+from stylecli.ops.filtered_lrelu import filtered_lrelu
+from stylecli.ops.modulation import demodulation
+from stylecli.ops.reference import SQRT2
+
+# ---- the low-pass filters (Appendix C)
+
+
+def design_filter(
+    taps: int, cutoff: float, half_width: float, rate: float, *, radial: bool = False
+) -> NDArray[np.float64]:
+    """Return a low-pass filter [taps], or [taps, taps] if radial, of sum 1.
+
+    ``cutoff`` and ``half_width`` (of the transition band) are frequencies in the unit of ``rate``,
+    the sampling rate. An ideal filter is cut short by a Kaiser window, which is as steep as the
+    number of taps allows: sinc, or for the radial one jinc (Eq. 8) by the window of both axes.
+    """
+    window = np.kaiser(taps, kaiser_beta(taps, 2 * half_width / (rate / 2)))
+    place = (np.arange(taps) - (taps - 1) / 2) / rate
+    if not radial:
+        f = np.sinc(2 * cutoff * place) * window
+    else:
+        r = np.hypot(place[:, None], place)
+        # J₁(2πfr)/(πr) goes to f in the middle.
+        safe = np.where(r == 0, 1.0, r)
+        f = np.where(r == 0, cutoff, bessel_j1(2 * cutoff * np.pi * safe) / (np.pi * safe))
+        f = f * np.outer(window, window)
+    return np.asarray(f / f.sum())
+
+
+def kaiser_beta(taps: int, width: float) -> float:
+    """Return the shape of Kaiser's window for a transition band ``width`` of half the rate.
+
+    Kaiser's own fit (1974): the attenuation that so many taps reach, and the shape that gives it.
+    """
+    attenuation = 2.285 * (taps - 1) * math.pi * width + 7.95
+    if attenuation > 50:
+        return 0.1102 * (attenuation - 8.7)
+    if attenuation > 21:
+        return 0.5842 * math.pow(attenuation - 21, 0.4) + 0.07886 * (attenuation - 21)
+    return 0.0
+
+
+def bessel_j1(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the Bessel function J₁ of x, whose absolute values are below some hundred.
+
+    By Bessel's integral (1/π) ∫₀^π cos(t - x sin t) dt: of a periodic function, so that the mean
+    over equal steps is exact to rounding once there are more of them than x has radians.
+    """
+    steps = 64 + 2 * math.ceil(float(np.abs(x).max(initial=0)))
+    t = (np.arange(steps) + 0.5) * (2 * np.pi / steps)
+    waves = np.cos(t - x[..., None] * np.sin(t))
+    return np.asarray(waves.mean(axis=-1))
+
+
+# ---- synthesis
+
+
+class SynthesisInput(nn.Module):
+    """Fourier features of the plane, turned and shifted by w and by ``transform`` (§3.2, F.1).
+
+    ``transform`` [3, 3] is the inverse of what shall happen to the picture, in widths of it.
+    """
+
+    freqs: Tensor
+    phases: Tensor
+    transform: Tensor
+
+    def __init__(self, config: StyleGAN3Config) -> None:
+        super().__init__()
+        self.channels, self.side, self.rate, self.bandwidth = config.input_size()
+        self.weight = nn.Parameter(torch.randn(self.channels, self.channels))
+        self.affine = EqualLinear(config.w_dim, 4, gain=1.0)
+        nn.init.zeros_(self.affine.weight)
+        with torch.no_grad():
+            cast(nn.Parameter, self.affine.bias).copy_(torch.tensor([1.0, 0.0, 0.0, 0.0]))
+        # Uniform on the disc within the band.
+        freqs = torch.randn(self.channels, 2)
+        radii = freqs.square().sum(dim=1, keepdim=True).sqrt()
+        freqs = freqs / (radii * radii.square().exp().pow(0.25)) * self.bandwidth
+        self.register_buffer("freqs", freqs)
+        self.register_buffer("phases", torch.rand(self.channels) - 0.5)
+        self.register_buffer("transform", torch.eye(3))
+
+    def forward(self, w: Tensor) -> Tensor:
+        """w [N, w_dim] -> features [N, C, side, side]."""
+        moved = self._moves(w) @ self.transform  # [N, 3, 3]
+        freqs = self.freqs @ moved[:, :2, :2]  # [N, C, 2]
+        phases = self.phases + (self.freqs @ moved[:, :2, 2:]).squeeze(2)  # [N, C]
+        # What a zoom takes out of the band fades, to nothing at the highest frequency there is.
+        beyond = freqs.square().sum(dim=2).sqrt() - self.bandwidth
+        amplitudes = (1 - beyond / (self.rate / 2 - self.bandwidth)).clamp(0, 1)  # [N, C]
+        side = self.side
+        place = torch.arange(side, dtype=w.dtype, device=w.device)
+        place = (place + 0.5 - side / 2) / self.rate  # of pixel centres, in widths of the picture
+        across = freqs[:, :, 0, None, None] * place  # [N, C, 1, side]
+        along = freqs[:, :, 1, None, None] * place[:, None]  # [N, C, side, 1]
+        waves = (2 * math.pi * (across + along + phases[:, :, None, None])).sin()
+        waves = waves * amplitudes[:, :, None, None]
+        mixing = self.weight / math.sqrt(self.channels)
+        return (mixing @ waves.flatten(2)).view(*waves.shape)
+
+    def _moves(self, w: Tensor) -> Tensor:
+        """Return the rotation and translation that w asks for, [N, 3, 3]."""
+        values = self.affine(w)  # [N, 4]: cosine, sine, x, y
+        values = values / values[:, :2].square().sum(dim=1, keepdim=True).sqrt()
+        cosine, sine, x, y = values.unbind(dim=1)
+        nought, one = torch.zeros_like(x), torch.ones_like(x)
+        turn = torch.stack([cosine, -sine, nought, sine, cosine, nought, nought, nought, one], 1)
+        shift = torch.stack([one, nought, -x, nought, one, -y, nought, nought, one], 1)
+        return turn.view(-1, 3, 3) @ shift.view(-1, 3, 3)
+
+
+class SynthesisLayer(nn.Module):
+    """A modulated convolution and a filtered activation, or the colours (§3.2, Figure 4b)."""
+
+    magnitude_ema: Tensor
+    up_filter: Tensor | None
+    down_filter: Tensor | None
+
+    def __init__(self, config: StyleGAN3Config, plan: LayerPlan) -> None:
+        super().__init__()
+        self.plan, self.clamp, self.beta = plan, config.conv_clamp, config.magnitude_beta
+        self.affine = EqualLinear(config.w_dim, plan.in_channels, gain=1.0)
+        nn.init.ones_(cast(nn.Parameter, self.affine.bias))
+        self.weight = nn.Parameter(
+            torch.randn(plan.out_channels, plan.in_channels, plan.kernel, plan.kernel)
+        )
+        self.bias = nn.Parameter(torch.zeros(plan.out_channels))
+        self.register_buffer("magnitude_ema", torch.ones([]))
+        filters = layer_filters(plan)
+        for name, f in zip(("up_filter", "down_filter"), filters, strict=True):
+            taps = None if f is None else torch.tensor(f, dtype=torch.float32)
+            self.register_buffer(name, taps, persistent=False)
+
+    def forward(self, x: Tensor, w: Tensor, *, update_emas: bool = False) -> Tensor:
+        """x [N, I, in, in], w [N, w_dim] -> [N, O, out, out].
+
+        ``update_emas`` moves the average magnitude of the layer's input towards that of x.
+        """
+        plan = self.plan
+        if update_emas:
+            with torch.no_grad():
+                magnitude = x.detach().float().square().mean()
+                self.magnitude_ema.copy_(magnitude.lerp(self.magnitude_ema, self.beta))
+        styles = self.affine(w)  # [N, I]
+        weight: Tensor = self.weight
+        scale: Tensor | None = None
+        if plan.is_to_rgb:
+            styles = styles / math.sqrt(plan.in_channels)
+        else:
+            # As in the official program, but for its styles, which it divides by their size in the
+            # whole batch: demodulation takes any such factor out, and pictures stay independent.
+            weight = weight * weight.square().mean(dim=(1, 2, 3), keepdim=True).rsqrt()
+            styles = styles * styles.square().mean(dim=1, keepdim=True).rsqrt()
+            scale = demodulation(weight, styles)
+        styles = styles * self.magnitude_ema.rsqrt()
+        x = convolve(x * styles[:, :, None, None], weight, padding=plan.kernel - 1)
+        bias: Tensor | None = self.bias
+        if scale is not None:
+            x = torch.addcmul(self.bias[:, None, None], x, scale[:, :, None, None])
+            bias = None
+        return filtered_lrelu(
+            x, self.up_filter, self.down_filter, bias, up=plan.up, down=plan.down,
+            padding=plan.padding, clamp=self.clamp,
+            gain=1.0 if plan.is_to_rgb else SQRT2, slope=1.0 if plan.is_to_rgb else 0.2,
+        )  # fmt: skip
+
+
+def layer_filters(
+    plan: LayerPlan,
+) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
+    """Return the filters before and behind a layer's activation; None where there is none."""
+    before = behind = None
+    if plan.up_taps > 1:
+        before = design_filter(plan.up_taps, plan.in_cutoff, plan.in_half_width, plan.rate)
+    if plan.down_taps > 1:
+        behind = design_filter(
+            plan.down_taps, plan.out_cutoff, plan.out_half_width, plan.rate, radial=plan.radial
+        )
+    return before, behind
+
+
+class SynthesisNetwork(model.SynthesisNetwork):
+    """g: one latent for the input, for every layer and for the colours -> image."""
+
+    config: StyleGAN3Config
+
+    def __init__(self, config: StyleGAN3Config) -> None:
+        super().__init__(config)
+        self.input = SynthesisInput(config)
+        self.names = [plan.name for plan in config.layers()]
+        for plan in config.layers():
+            self.add_module(plan.name, SynthesisLayer(config, plan))
+
+    def forward(
+        self,
+        ws: Tensor,
+        *,
+        noise_mode: str = "const",
+        noise: Sequence[Tensor | None] | None = None,
+        noise_scale: float | Sequence[float] = 1.0,
+        update_emas: bool = False,
+    ) -> Tensor:
+        """Draw images [N, C, R, R], about -1 to 1, from ws [N, num_ws, w_dim].
+
+        This network takes no noise: what is said of it is checked and changes nothing.
+        ``update_emas`` moves the averages of the features' magnitudes, as D's training step does.
+        Raises UsageError for bad arguments.
+        """
+        self.check_inputs(ws, noise_mode, noise)
+        self.layer_scales(noise_scale)
+        ws = whole_precision(ws)
+        with torch.autocast(ws.device.type, enabled=False):
+            x: Tensor = self.input(ws[:, 0])
+        for index, name in enumerate(self.names):
+            layer = cast(SynthesisLayer, getattr(self, name))
+            x = layer(x, ws[:, index + 1], update_emas=update_emas)
+        return whole_precision(x) * self.config.output_scale
+
+
+class Generator(model.Generator):
+    """z -> image in two halves, ``mapping`` and ``synthesis``, that can be called apart."""
+
+    def __init__(self, config: StyleGAN3Config) -> None:
+        super().__init__(config)
+        self.mapping = MappingNetwork(config)
+        self.synthesis = SynthesisNetwork(config)
