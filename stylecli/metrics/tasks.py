@@ -57,7 +57,8 @@ class Metric(ABC):
     kind: str
     names: tuple[str, ...]
     of_pictures = False  # or of a network
-    higher_is_better = False
+    higher_is_better = False  # the only place that says it; results carry it on
+    parts: tuple[str, ...] = ()  # what results are called; empty: by the kind
     # Fakes (pairs of ppl) where nothing is asked for: on a CPU an answer in about two minutes for a
     # 32 px network, on a GPU the published counts.
     cpu_samples: int
@@ -73,7 +74,6 @@ class PictureMetric(Metric):
 
     of_pictures = True
     network: str | None = INCEPTION  # which the definition names; None: always the stand-in
-    parts: tuple[str, ...] = ()  # what results are called; empty: by the kind
     looks_at_reals = True
     most_pictures: int | None = None  # of either side
     most_reals: int | None = None  # of the _full variants

@@ -9,7 +9,6 @@ files training wrote; when snapshots get old no other file is removed.
 import contextlib
 import math
 import os
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -49,8 +48,6 @@ from stylecli.workspace import (
 
 SHEET_SIDE = 8  # a sample sheet has 8 × 8 pictures
 MAX_ROLLBACKS = 3  # in a run; other random numbers did not help, so settings must
-# Metrics of which more is better; of distances, path lengths and separability less is.
-_MORE_IS_BETTER = re.compile(r"(is\d|is@|inception_score|precision|recall|pr\d|diversity)")
 
 
 @dataclass
@@ -246,16 +243,16 @@ def _sheet(pictures: list[Pictures]) -> Pictures:
 def keep_best(run: Path, nimg: int, row: Mapping[str, Any]) -> bool:
     """Keep the full state of the snapshot just saved if ``row`` says it is the best so far.
 
-    ``row`` is the first metric measured of it: {"name", "value", ...}; "higher_is_better" says
-    which way is better where the name does not. Its network is named in ``best.json``, its state
-    is in ``checkpoint-best.safetensors``. A run measured by another metric than before starts
-    its comparison anew. Returns whether it was the best.
+    ``row`` is the first metric measured of it: {"name", "value", ...}; less is better unless its
+    "higher_is_better" is true, as ``stylecli metrics`` says it. Its network is named in
+    ``best.json``, its state is in ``checkpoint-best.safetensors``. A run measured by another metric
+    than before starts its comparison anew. Returns whether it was the best.
     """
     value = row.get("value")
     if not isinstance(value, int | float) or value != value:  # skipped, or not a number
         return False
     best = read_best(run)
-    higher = more_is_better(row)
+    higher = bool(row.get("higher_is_better"))
     if best and best["metric"] == row["name"] and best["nimg"] <= nimg:
         better = value > best["value"] if higher else value < best["value"]
         if not better:
@@ -268,11 +265,6 @@ def keep_best(run: Path, nimg: int, row: Mapping[str, Any]) -> bool:
     files.write_json(run / BEST_FILE, found)
     _copy_best(run)
     return True
-
-
-def more_is_better(row: Mapping[str, Any]) -> bool:
-    """Whether a metric's value should rise: as its row says, else by its name."""
-    return bool(row.get("higher_is_better", _MORE_IS_BETTER.match(row["name"])))
 
 
 def mend_best(run: Path, nimg: int) -> None:

@@ -36,6 +36,8 @@ def test_gives_every_number_with_its_definition(filled_cache, tiny_network, data
     assert kid.std > 0 and ppl.value > 0 and diversity.value > 0
     assert ppl.definition["pairs"] == 4 and ppl.definition["epsilon"] == 1e-4
     assert diversity.definition["fakes"] == 6
+    ways = [result.to_dict()["higher_is_better"] for result in results]
+    assert ways == [False, False, True]
 
 
 def test_batches_and_global_state_change_nothing(filled_cache, tiny_network, dataset):

@@ -211,3 +211,10 @@ def test_sets_count_whole_unless_a_name_says_otherwise(with_inception):
     assert "below 2048 a FID says more" in few.skipped
     with pytest.raises(UsageError, match="ppl measures a network, not pictures"):
         planning.plan_sets(["ppl"], None, **sets)
+
+
+def test_which_way_is_better_is_read_off_a_results_name():
+    rising = ("is@1000", "is50k", "precision@12", "pr50k3_full_recall",
+              "diversity@efficientnet-lite0", "recall@efficientnet-lite0-psi0.5")  # fmt: skip
+    falling = ("fid50k", "kid-clean@5000", "ppl_wfull", "ls_w@own-classifiers", "isolation")
+    assert [name for name in (*rising, *falling) if planning.higher_is_better(name)] == [*rising]
