@@ -76,7 +76,7 @@ TABLES = {"stylecli.cli.app", "stylecli.metrics.planning"}
 MAX_FUNCTION_LINES = 70
 # What several commands share; every other file of cli/ is a command and bears its name.
 SHARED_BY_COMMANDS = {"__init__", "app", "drawing", "options", "output", "targets"}
-STILL_TO_MOVE = {"training_ranks", "metric_ranks", "face_steps"}  # to distributed/ and data/
+STILL_TO_MOVE = {"training_ranks", "metric_ranks"}  # to distributed/
 
 
 @cache

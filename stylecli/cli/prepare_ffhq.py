@@ -5,15 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stylecli.cli import face_steps
-from stylecli.cli.face_steps import Outcome, Request
 from stylecli.cli.options import ForceOption, JsonOption, OutOption, QuietOption
 from stylecli.cli.output import Output
 from stylecli.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from stylecli.data.alignment.ffhq import FfhqLayout, Pictures
-    from stylecli.data.preparation import Skipped
+    from stylecli.data.alignment.prepare_ffhq import Outcome
 
 DEFAULT_SIZE = 1024  # px
 
@@ -93,6 +90,7 @@ def command(
     again goes on, or finds it done.
     """
     from stylecli.data.alignment.ffhq import find_ffhq, what_is_missing
+    from stylecli.data.alignment.prepare_ffhq import Request, prepare_ffhq
 
     if size & (size - 1) or not 4 <= size <= DEFAULT_SIZE:
         raise UsageError(f"size {size} is not a power of two from 4 to {DEFAULT_SIZE}")
@@ -113,13 +111,7 @@ def command(
         None if no_dataset else out or Path("datasets") / f"{name}.lmdb", not no_images,
     )  # fmt: skip
     output = Output(json=json, quiet=quiet)
-    outcome = Outcome(str(request.source), size=size)
-    with face_steps.owned_folder(request):
-        if layout is not None:
-            _prepare_official(layout, name, request, outcome, output)
-        else:
-            _prepare_photographs(name, request, outcome, output)
-        face_steps.tell_skipped(request, outcome, output)
+    outcome = prepare_ffhq(request, layout, name, output)
     output.result(vars(outcome), _lines(outcome))
 
 
@@ -142,125 +134,7 @@ def _name(
     return "-".join(part for part in parts if part)
 
 
-def _prepare_official(
-    layout: "FfhqLayout", name: str, request: Request, outcome: Outcome, output: Output
-) -> None:
-    """Align FFHQ's in-the-wild photographs, or pack its pictures that are aligned already."""
-    from stylecli.data.alignment.ffhq import (
-        Exclusions,
-        FfhqOptions,
-        ffhq_faces,
-        ffhq_pictures,
-        read_exclusions,
-    )
-
-    for option, given in (
-        ("--landmarks", request.landmarks is not None or request.detector != "auto"),
-        ("--largest", request.largest),
-        ("--min-size", request.min_size is not None),
-    ):
-        if given:
-            raise UsageError(f"{option} is for photographs: FFHQ's metadata holds its faces")
-    options = FfhqOptions(
-        split=request.split,
-        exclude=read_exclusions(request.exclude) if request.exclude else Exclusions([]),
-        verify=request.verify,  # type: ignore[arg-type]  # checked by FfhqOptions
-        workers=request.workers,
-    )
-    if aligned := _aligned_already(layout, request):
-        with output.progress("reading FFHQ", "") as progress:
-            pictures, report = ffhq_pictures(layout, aligned, options, progress=progress)
-        face_steps.note_official(report, outcome, output)
-        face_steps.pack_faces(pictures, request, outcome, output, max_images=request.limit)
-        return
-    with output.progress("reading FFHQ", "") as progress:
-        faces, report = ffhq_faces(layout, options, unaligned=request.unaligned, progress=progress)
-    face_steps.note_official(report, outcome, output)
-    if not faces:
-        raise DataError(
-            f"{layout.root} gives no face: of {report.records:,} records {len(report.missing):,} "
-            f"files are missing, {len(report.failed):,} not as published, "
-            f"{len(report.excluded):,} excluded"
-        )
-    faces = list(face_steps.limited(faces, request.limit))
-    face_steps.check_dataset(faces, request)
-    face_steps.make_pictures(faces, name, request, outcome, output)
-
-
-def _aligned_already(layout: "FfhqLayout", request: Request) -> "Pictures | None":
-    """Return the folder of pictures to pack as they are; None to align the photographs.
-
-    Photographs come first, unless SRC is the folder of aligned pictures itself. Raises DataError
-    when what is there cannot give what was asked for.
-    """
-    named = request.source.resolve().name
-    choices: tuple[Pictures, ...] = ("images1024x1024", "thumbnails128x128")
-    for choice in choices:
-        if choice not in layout.folders:
-            continue
-        if "in-the-wild-images" in layout.folders and named != choice:
-            continue
-        if request.unaligned or not request.rotate or not request.padding:
-            raise DataError(f"{layout.root} lacks in-the-wild-images/, which other squares need")
-        if choice == "thumbnails128x128" and request.size > 128:
-            raise DataError(f"{layout.root} holds pictures of 128 px only: add --size 128")
-        return choice
-    return None
-
-
-def _prepare_photographs(name: str, request: Request, outcome: Outcome, output: Output) -> None:
-    """Find faces in photographs, and align them."""
-    from stylecli.data.alignment.ffhq import read_exclusions
-    from stylecli.data.alignment.photographs import (
-        Choice,
-        choose_faces,
-        list_photographs,
-    )
-    from stylecli.data.preparation import Skipped
-
-    if request.unaligned or request.split != "all":
-        option = "--unaligned" if request.unaligned else "--split"
-        raise UsageError(f"{option} is for the official FFHQ files, not for {request.source}")
-    notes: list[str] = []
-    listed = photos = list_photographs(request.source, notes)
-    for note in notes:
-        output.note(f"{request.source}: {note}")
-    left_out: list[Skipped] = []
-    if request.exclude:
-        exclusions = read_exclusions(request.exclude)
-        excluded = {photo.name for photo in photos if exclusions.excludes(name=photo.name)}
-        left_out = [Skipped(name, "is on the exclude list") for name in sorted(excluded)]
-        photos = [photo for photo in photos if photo.name not in excluded]
-        if unused := exclusions.unused():
-            output.note(f"{request.exclude} names no photograph with {', '.join(unused[:5])}")
-    photos = list(face_steps.limited(photos, request.limit))
-    face_steps.claim(request)
-    min_crop = request.size / 2 if request.min_size is None else request.min_size
-    found = face_steps.find_faces(photos, min_crop, request, output)
-    faces, skipped = choose_faces(photos, found, Choice(min_crop, request.largest))
-    if faces:
-        face_steps.check_dataset(faces, request)
-    outcome.photographs = len(photos)
-    face_steps.record_skipped(left_out + skipped, outcome)
-    if request.pictures:
-        face_steps.draw_skipped(listed, request, outcome)
-    if not faces:
-        face_steps.tell_skipped(request, outcome, output)
-        raise DataError(
-            f"no face of {request.source} can be used: {_first_cause(left_out + skipped)}"
-        )
-    face_steps.make_pictures(faces, name, request, outcome, output)
-
-
-def _first_cause(skipped: "list[Skipped]") -> str:
-    """Return why nothing is left, faces that are too small first: that can be mended."""
-    small = next((each for each in skipped if each.cause.startswith("is too small")), None)
-    if small is not None:
-        return f"{small.name} {small.cause}; give a smaller --size or --min-size"
-    return f"{skipped[0].name} {skipped[0].cause}"
-
-
-def _lines(outcome: Outcome) -> list[str]:
+def _lines(outcome: "Outcome") -> list[str]:
     lines = []
     if outcome.images:
         of = "" if outcome.photographs is None else f" of {outcome.photographs:,} photographs"

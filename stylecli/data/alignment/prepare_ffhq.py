@@ -1,21 +1,52 @@
-"""The steps of ``stylecli prepare-ffhq`` and what it tells about each."""
+"""The recipe of ``stylecli prepare-ffhq``: FFHQ or photographs to aligned faces and a dataset."""
 
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from stylecli.cli.output import Output
+from stylecli import files
+from stylecli.data.alignment import detectors, photographs
+from stylecli.data.alignment.aligned_folder import (
+    RECORDS_FILE,
+    AlignedFolder,
+    picture_path,
+    read_records,
+    thumbnails_folder,
+)
+from stylecli.data.alignment.aligning import AlignedFaces, claim_folder, write_aligned
+from stylecli.data.alignment.contact_sheet import Cell, write_contact_sheets
+from stylecli.data.alignment.ffhq import (
+    Exclusions,
+    FfhqLayout,
+    FfhqOptions,
+    FfhqReport,
+    Pictures,
+    ffhq_faces,
+    ffhq_pictures,
+    read_exclusions,
+)
+from stylecli.data.alignment.geometry import AlignSettings, Face
+from stylecli.data.alignment.photographs import (
+    FOUND_FILE,
+    Choice,
+    FoundFaces,
+    Photograph,
+    choose_faces,
+    given_faces,
+    list_photographs,
+    read_landmarks,
+)
+from stylecli.data.packing import PackSettings, pack
+from stylecli.data.preparation import Skipped
+from stylecli.data.reader import open_dataset
+from stylecli.data.sources.base import Source
 from stylecli.errors import DataError, UsageError
-
-if TYPE_CHECKING:
-    from stylecli.data.alignment.ffhq import FfhqReport
-    from stylecli.data.alignment.geometry import Face
-    from stylecli.data.alignment.photographs import FoundFaces, Photograph
-    from stylecli.data.preparation import Skipped
-    from stylecli.data.sources.base import Source
+from stylecli.files import LOCK_FILE, OwnerLock, read_rows
+from stylecli.progress import Progress
 
 T = TypeVar("T")
 
@@ -24,9 +55,25 @@ SHOWN_SKIPPED = 10  # named on stderr; skipped.jsonl and --json have all
 MAX_SKIPPED_DRAWN = 240  # photographs on the sheets of what was skipped: five pages
 
 
+class Teller(Protocol):
+    """Where the recipe says what it does: ``cli.output.Output`` is one."""
+
+    def note(self, text: str) -> None:
+        """Tell something useful."""
+        ...
+
+    def warn(self, text: str) -> None:
+        """Tell something that went wrong."""
+        ...
+
+    def progress(self, title: str, unit: str = "") -> AbstractContextManager[Progress]:
+        """Return a context that gives the callback for one piece of work."""
+        ...
+
+
 @dataclass(frozen=True)
 class Request:
-    """What was asked for on the command line."""
+    """What to prepare, and how; the fields are the options of the command."""
 
     source: Path
     size: int
@@ -74,14 +121,28 @@ class Outcome:
     notes: list[str] = field(default_factory=list)
 
 
+def prepare_ffhq(request: Request, layout: FfhqLayout | None, name: str, teller: Teller) -> Outcome:
+    """Cut faces out of FFHQ (``layout``) or photographs (None), and make the dataset ``name``.
+
+    Goes on where an earlier call was stopped. Raises UsageError for options that exclude each
+    other, DataError when no face can be used or a folder or dataset of other faces is in the way.
+    """
+    outcome = Outcome(str(request.source), size=request.size)
+    with owned_folder(request):
+        if layout is not None:
+            _prepare_official(layout, name, request, outcome, teller)
+        else:
+            _prepare_photographs(name, request, outcome, teller)
+        tell_skipped(request, outcome, teller)
+    return outcome
+
+
 @contextlib.contextmanager
 def owned_folder(request: Request) -> Iterator[None]:
     """Own the folder of aligned pictures: of two commands at once, one would clear up the other's.
 
     Raises DataError when another process has it.
     """
-    from stylecli.files import OwnerLock
-
     folder = request.folder
     is_first = not folder.parent.exists()
     try:
@@ -101,20 +162,13 @@ def owned_folder(request: Request) -> Iterator[None]:
 
 def claim(request: Request) -> None:
     """Refuse a folder that holds other faces before any work is done."""
-    from stylecli.data.alignment.aligning import claim_folder
-    from stylecli.data.alignment.geometry import AlignSettings
-
     if request.pictures:
         settings = AlignSettings(request.size, padding=request.padding, rotate=request.rotate)
         claim_folder(request.folder, settings, request.origin, force=request.force)
 
 
-def check_dataset(faces: "Sequence[Face]", request: Request) -> None:
+def check_dataset(faces: Sequence[Face], request: Request) -> None:
     """Refuse a dataset of other faces before the pictures of its own are replaced."""
-    from stylecli.data.alignment.aligned_folder import RECORDS_FILE, AlignedFolder, read_records
-    from stylecli.data.alignment.geometry import AlignSettings
-    from stylecli.data.reader import open_dataset
-
     out, folder = request.dataset, request.folder
     if out is None or not out.exists() or request.force or not request.pictures:
         return
@@ -145,18 +199,13 @@ def check_dataset(faces: "Sequence[Face]", request: Request) -> None:
 
 def _skipped_before(folder: Path) -> set[str]:
     """Return the names of the faces and photographs that an earlier run could not use."""
-    from stylecli.files import read_rows
-
     return {str(row["name"]) for row in read_rows(folder / SKIPPED_FILE) if "name" in row}
 
 
 def find_faces(
-    photos: "list[Photograph]", min_crop: float, request: Request, output: Output
-) -> "list[FoundFaces]":
+    photos: list[Photograph], min_crop: float, request: Request, teller: Teller
+) -> list[FoundFaces]:
     """Return what was found in each photograph, by a detector or in a file of landmarks."""
-    from stylecli.data.alignment import detectors, photographs
-    from stylecli.data.alignment.photographs import FOUND_FILE, given_faces, read_landmarks
-
     if request.detector == "file" or request.landmarks is not None:
         if request.landmarks is None:
             raise UsageError("--detector file needs --landmarks FILE")
@@ -165,15 +214,15 @@ def find_faces(
         given = read_landmarks(request.landmarks)
         found, unused = given_faces(photos, given, request.landmarks)
         if unused and request.limit is None:
-            output.note(
+            teller.note(
                 f"{len(unused):,} entries of {request.landmarks} fit no photograph: "
                 + ", ".join(unused[:5])
             )
         return found
     detector = detectors.choose_detector(request.detector)
     if detector == "dlib" and not (request.folder / FOUND_FILE).exists():  # told once
-        output.note(detectors.DLIB_NOTICE)
-    with output.progress("finding faces", "photographs") as progress:
+        teller.note(detectors.DLIB_NOTICE)
+    with teller.progress("finding faces", "photographs") as progress:
         return photographs.find_faces(
             photos,
             request.folder,
@@ -184,20 +233,17 @@ def find_faces(
 
 
 def make_pictures(
-    faces: "Sequence[Face]", name: str, request: Request, outcome: Outcome, output: Output
+    faces: Sequence[Face], name: str, request: Request, outcome: Outcome, teller: Teller
 ) -> None:
     """Write the aligned pictures with their contact sheets, and the dataset."""
-    from stylecli.data.alignment.aligned_folder import AlignedFolder
-    from stylecli.data.alignment.aligning import AlignedFaces, write_aligned
-
     options: dict[str, Any] = {"padding": request.padding, "rotate": request.rotate}
     outcome.faces = len(faces)
     if not request.pictures:
         pack_faces(
-            AlignedFaces(faces, request.size, name=name, **options), request, outcome, output
+            AlignedFaces(faces, request.size, name=name, **options), request, outcome, teller
         )
         return
-    with output.progress("aligning", "faces") as progress:
+    with teller.progress("aligning", "faces") as progress:
         report = write_aligned(
             faces,
             request.folder,
@@ -211,88 +257,74 @@ def make_pictures(
     outcome.images, outcome.faces = str(request.folder), report.count
     record_skipped(report.skipped, outcome)
     if not report.written and not report.removed:
-        output.note(f"{request.folder} holds these faces already")
-    draw_sheets(request, outcome, output, anew=bool(report.written or report.removed))
+        teller.note(f"{request.folder} holds these faces already")
+    draw_sheets(request, outcome, teller, anew=bool(report.written or report.removed))
     if request.dataset is not None:
-        pack_faces(AlignedFolder(request.folder), request, outcome, output)
+        pack_faces(AlignedFolder(request.folder), request, outcome, teller)
 
 
 def pack_faces(
-    source: "Source",
+    source: Source,
     request: Request,
     outcome: Outcome,
-    output: Output,
+    teller: Teller,
     *,
     max_images: int | None = None,
 ) -> None:
     """Pack faces into the dataset."""
-    from stylecli.data.packing import PackSettings, pack
-
     if request.dataset is None:
         raise UsageError("--no-dataset leaves nothing to do: the pictures are aligned already")
     settings = PackSettings(
         resolution=request.size, channels=3, labels=False, max_images=max_images
     )
     for note in source.notes:
-        output.note(note)
+        teller.note(note)
         outcome.notes.append(note)
-    with output.progress("packing", "faces") as progress:
+    with teller.progress("packing", "faces") as progress:
         report = pack(
             source, request.dataset, settings, force=request.force, offers_append=False,
             workers=request.workers, progress=progress,
         )  # fmt: skip
     if report.was_there:
-        output.note(f"{report.path} is there already, made from the same faces")
+        teller.note(f"{report.path} is there already, made from the same faces")
     outcome.dataset, outcome.digest = str(report.path), report.digest
     outcome.pictures, outcome.size = report.count, report.resolution
     outcome.faces = outcome.faces or report.count
     record_skipped(report.skipped, outcome)
 
 
-def note_official(report: "FfhqReport", outcome: Outcome, output: Output) -> None:
+def note_official(report: FfhqReport, outcome: Outcome, teller: Teller) -> None:
     """Tell what FFHQ's metadata says, and record what was left out."""
-    from stylecli.data.preparation import Skipped
-
     for note in report.notes:
-        output.note(note)
+        teller.note(note)
         outcome.notes.append(note)
     record_skipped([Skipped(name, "is on the exclude list") for name in report.excluded], outcome)
     record_skipped([Skipped(name, "is missing") for name in report.missing], outcome)
     record_skipped([*report.failed, *report.rejected], outcome)
 
 
-def record_skipped(skipped: "Sequence[Skipped]", outcome: Outcome) -> None:
+def record_skipped(skipped: Sequence[Skipped], outcome: Outcome) -> None:
     """Add to what was skipped."""
     outcome.skipped += [asdict(each) for each in skipped]
 
 
-def tell_skipped(request: Request, outcome: Outcome, output: Output) -> None:
+def tell_skipped(request: Request, outcome: Outcome, teller: Teller) -> None:
     """Write skipped.jsonl beside the pictures, and name the first few on stderr."""
-    from stylecli import files
-    from stylecli.files import LOCK_FILE
-
     skipped, file = outcome.skipped, request.folder / SKIPPED_FILE
     kept = any(item.name != LOCK_FILE for item in request.folder.iterdir())
     if kept:
         files.write_rows(file, skipped)
     if not skipped:
         return
-    output.warn(f"{len(skipped):,} were skipped" + (f" (all are in {file})" if kept else ""))
+    teller.warn(f"{len(skipped):,} were skipped" + (f" (all are in {file})" if kept else ""))
     for each in skipped[:SHOWN_SKIPPED]:
-        output.note(f"  {each['name']} {each['cause']}")
+        teller.note(f"  {each['name']} {each['cause']}")
     if len(skipped) > SHOWN_SKIPPED:
-        output.note(f"  and {len(skipped) - SHOWN_SKIPPED:,} more")
+        teller.note(f"  and {len(skipped) - SHOWN_SKIPPED:,} more")
 
 
-def draw_sheets(request: Request, outcome: Outcome, output: Output, *, anew: bool) -> None:
+def draw_sheets(request: Request, outcome: Outcome, teller: Teller, *, anew: bool) -> None:
     """Draw contact sheets of the aligned pictures."""
-    from stylecli.data.alignment.aligned_folder import (
-        AlignedFolder,
-        picture_path,
-        thumbnails_folder,
-    )
-    from stylecli.data.alignment.contact_sheet import Cell, write_contact_sheets
-
     pages = sorted(request.folder.glob("contact-sheet-[0-9][0-9].png"))
     if anew or not pages:
         folder = AlignedFolder(request.folder)
@@ -303,15 +335,13 @@ def draw_sheets(request: Request, outcome: Outcome, output: Output, *, anew: boo
             )
             for item in (folder[index] for index in range(len(folder)))
         ]
-        with output.progress("drawing contact sheets", "faces") as progress:
+        with teller.progress("drawing contact sheets", "faces") as progress:
             pages = write_contact_sheets(request.folder, "contact-sheet", cells, progress=progress)
     outcome.contact_sheets = [str(page) for page in pages]
 
 
-def draw_skipped(photos: "Sequence[Photograph]", request: Request, outcome: Outcome) -> None:
+def draw_skipped(photos: Sequence[Photograph], request: Request, outcome: Outcome) -> None:
     """Draw a sheet of the photographs that were skipped, with their causes."""
-    from stylecli.data.alignment.contact_sheet import Cell, write_contact_sheets
-
     paths = {photo.name: photo.path for photo in photos}
     cells = []
     for each in outcome.skipped:
@@ -327,3 +357,105 @@ def limited(things: Sequence[T], limit: int | None) -> Sequence[T]:
     if limit is None or limit >= len(things):
         return things
     return [things[place * len(things) // limit] for place in range(limit)]
+
+
+def _prepare_official(
+    layout: FfhqLayout, name: str, request: Request, outcome: Outcome, teller: Teller
+) -> None:
+    """Align FFHQ's in-the-wild photographs, or pack its pictures that are aligned already."""
+    for option, given in (
+        ("--landmarks", request.landmarks is not None or request.detector != "auto"),
+        ("--largest", request.largest),
+        ("--min-size", request.min_size is not None),
+    ):
+        if given:
+            raise UsageError(f"{option} is for photographs: FFHQ's metadata holds its faces")
+    options = FfhqOptions(
+        split=request.split,
+        exclude=read_exclusions(request.exclude) if request.exclude else Exclusions([]),
+        verify=request.verify,  # type: ignore[arg-type]  # checked by FfhqOptions
+        workers=request.workers,
+    )
+    if aligned := _aligned_already(layout, request):
+        with teller.progress("reading FFHQ", "") as progress:
+            pictures, report = ffhq_pictures(layout, aligned, options, progress=progress)
+        note_official(report, outcome, teller)
+        pack_faces(pictures, request, outcome, teller, max_images=request.limit)
+        return
+    with teller.progress("reading FFHQ", "") as progress:
+        faces, report = ffhq_faces(layout, options, unaligned=request.unaligned, progress=progress)
+    note_official(report, outcome, teller)
+    if not faces:
+        raise DataError(
+            f"{layout.root} gives no face: of {report.records:,} records {len(report.missing):,} "
+            f"files are missing, {len(report.failed):,} not as published, "
+            f"{len(report.excluded):,} excluded"
+        )
+    faces = list(limited(faces, request.limit))
+    check_dataset(faces, request)
+    make_pictures(faces, name, request, outcome, teller)
+
+
+def _aligned_already(layout: FfhqLayout, request: Request) -> Pictures | None:
+    """Return the folder of pictures to pack as they are; None to align the photographs.
+
+    Photographs come first, unless SRC is the folder of aligned pictures itself. Raises DataError
+    when what is there cannot give what was asked for.
+    """
+    named = request.source.resolve().name
+    choices: tuple[Pictures, ...] = ("images1024x1024", "thumbnails128x128")
+    for choice in choices:
+        if choice not in layout.folders:
+            continue
+        if "in-the-wild-images" in layout.folders and named != choice:
+            continue
+        if request.unaligned or not request.rotate or not request.padding:
+            raise DataError(f"{layout.root} lacks in-the-wild-images/, which other squares need")
+        if choice == "thumbnails128x128" and request.size > 128:
+            raise DataError(f"{layout.root} holds pictures of 128 px only: add --size 128")
+        return choice
+    return None
+
+
+def _prepare_photographs(name: str, request: Request, outcome: Outcome, teller: Teller) -> None:
+    """Find faces in photographs, and align them."""
+    if request.unaligned or request.split != "all":
+        option = "--unaligned" if request.unaligned else "--split"
+        raise UsageError(f"{option} is for the official FFHQ files, not for {request.source}")
+    notes: list[str] = []
+    listed = photos = list_photographs(request.source, notes)
+    for note in notes:
+        teller.note(f"{request.source}: {note}")
+    left_out: list[Skipped] = []
+    if request.exclude:
+        exclusions = read_exclusions(request.exclude)
+        excluded = {photo.name for photo in photos if exclusions.excludes(name=photo.name)}
+        left_out = [Skipped(name, "is on the exclude list") for name in sorted(excluded)]
+        photos = [photo for photo in photos if photo.name not in excluded]
+        if unused := exclusions.unused():
+            teller.note(f"{request.exclude} names no photograph with {', '.join(unused[:5])}")
+    photos = list(limited(photos, request.limit))
+    claim(request)
+    min_crop = request.size / 2 if request.min_size is None else request.min_size
+    found = find_faces(photos, min_crop, request, teller)
+    faces, skipped = choose_faces(photos, found, Choice(min_crop, request.largest))
+    if faces:
+        check_dataset(faces, request)
+    outcome.photographs = len(photos)
+    record_skipped(left_out + skipped, outcome)
+    if request.pictures:
+        draw_skipped(listed, request, outcome)
+    if not faces:
+        tell_skipped(request, outcome, teller)
+        raise DataError(
+            f"no face of {request.source} can be used: {_first_cause(left_out + skipped)}"
+        )
+    make_pictures(faces, name, request, outcome, teller)
+
+
+def _first_cause(skipped: list[Skipped]) -> str:
+    """Return why nothing is left, faces that are too small first: that can be mended."""
+    small = next((each for each in skipped if each.cause.startswith("is too small")), None)
+    if small is not None:
+        return f"{small.name} {small.cause}; give a smaller --size or --min-size"
+    return f"{skipped[0].name} {skipped[0].cause}"
