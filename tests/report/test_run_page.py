@@ -110,7 +110,7 @@ def test_the_command_that_goes_on_leads_to_the_same_run(tmp_path: Path) -> None:
 
 
 def test_a_setting_without_an_option_leaves_the_command_open(tmp_path: Path) -> None:
-    page = _page(make_run(tmp_path / "a", adam_epsilon=1e-6))
+    page = _page(make_run(tmp_path / "a", sample_psi=0.5))
 
     assert "With the options that the run was begun with" in page
 
