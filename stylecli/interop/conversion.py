@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from stylecli.errors import NetworkError
 from stylecli.interop.pickles import shown
-from stylecli.networks.stylegan1_config import StyleGAN1Config
+from stylecli.networks.config import NetworkConfig
 
 Arrays = dict[str, NDArray[Any]]
 _MAX_BLOCKS = 9
@@ -20,7 +20,7 @@ _AVERAGED, _CHUNK = 10_000, 1_000  # latents, and how many at a time
 class ForeignNetworks:
     """What a foreign file holds, in our names: arrays per network and each one's stored lod."""
 
-    config: StyleGAN1Config
+    config: NetworkConfig
     networks: dict[str, Arrays]  # "G", "D", "G_ema" -> state dict
     lods: dict[str, float] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)

@@ -21,7 +21,9 @@ from stylecli.interop.conversion import Arrays, ForeignNetworks
 from stylecli.interop.huangzh13 import convert_huangzh13
 from stylecli.interop.pickles import PlainObject
 from stylecli.interop.rosinality import convert_rosinality
+from stylecli.interop.stylegan2_pytorch import convert_snapshot, has_flat_settings
 from stylecli.interop.tf_stylegan1 import convert_tf_discriminator, convert_tf_triple
+from stylecli.interop.tf_stylegan2 import convert_tf_stylegan2
 from stylecli.interop.trees import (
     SETTINGS,
     PersistentModule,
@@ -73,7 +75,12 @@ _LUCIDRAINS = Family(
 _R3GAN = Family(
     "R3GAN", _UNKNOWN.format(program="brownvc/R3GAN", licence="mixed"), persistent_facts
 )
-_ADA = Family("StyleGAN2 (stylegan2-ada-pytorch)", _NVIDIA_OTHER, persistent_facts)
+_STYLEGAN2 = {
+    repository: Family(
+        f"StyleGAN2 ({repository})", _NVIDIA_OTHER, persistent_facts, convert_snapshot
+    )
+    for repository in ("stylegan2-ada-pytorch", "stylegan3")
+}
 _STYLEGAN3 = {
     kind: Family(f"StyleGAN3-{kind}", _NVIDIA_OTHER, persistent_facts) for kind in ("T", "R")
 }
@@ -81,7 +88,8 @@ _TF = {
     "G_style": Family("StyleGAN (NVIDIA, TensorFlow)", _NVIDIA_BY_NC, tf_facts, convert_tf_triple),
     "G_paper": Family("Progressive GAN (NVIDIA, TensorFlow)", _NVIDIA_BY_NC, tf_facts,
                       convert_tf_triple),
-    "G_main": Family("StyleGAN2 (NVIDIA, TensorFlow)", _NVIDIA_OTHER, tf_facts),
+    "G_main": Family("StyleGAN2 (NVIDIA, TensorFlow)", _NVIDIA_OTHER, tf_facts,
+                     convert_tf_stylegan2),
 }  # fmt: skip
 
 # One tensor's name by which the state dict of each network is found, wherever it lies.
@@ -196,7 +204,7 @@ def _of_objects(tree: dict[Any, Any]) -> Family | None:
     if not children:
         return None
     if "input" not in children:
-        return _ADA
+        return _STYLEGAN2["stylegan3" if has_flat_settings(G) else "stylegan2-ada-pytorch"]
     settings = G.state.get("_init_kwargs")
     radial = isinstance(settings, dict) and settings.get("use_radial_filters") is True
     return _STYLEGAN3["R" if radial else "T"]

@@ -49,7 +49,7 @@ def convert_tf_triple(tree: Any, _: str) -> ForeignNetworks:
 
     Raises NetworkError for unknown settings and for networks that are not whole.
     """
-    sources = [_Source(network) for network in tree]
+    sources = [TFSource(network) for network in tree]
     G, D, Gs = sources
     if G.build not in _FAMILIES or D.build not in _DISCRIMINATORS or Gs.build != G.build:
         raise NetworkError(f"its networks are built by {G.build!r}, {D.build!r} and {Gs.build!r}")
@@ -77,7 +77,7 @@ def convert_tf_discriminator(network: TFNetwork) -> ForeignNetworks:
     Whether it looks at the minibatch's deviation is read from its shapes. Raises NetworkError for
     unknown settings and for a network that is not whole.
     """
-    source = _Source(network)
+    source = TFSource(network)
     given = _settings(source, source)
     names = ("num_channels", "resolution", "label_size", "fmap_base", "fmap_max", "fused_scale",
              "mbstd_group_size")  # fmt: skip
@@ -101,7 +101,7 @@ def convert_tf_discriminator(network: TFNetwork) -> ForeignNetworks:
     return ForeignNetworks(config, {"D": arrays}, {"D": source.lod()}, info)
 
 
-class _Source:
+class TFSource:
     """One TF network: settings and variables, components flattened under their short names."""
 
     def __init__(self, network: TFNetwork) -> None:
@@ -151,7 +151,7 @@ def _is_pair(value: Any) -> bool:
     return isinstance(value, tuple | list) and len(value) == 2
 
 
-def _config(G: _Source, D: _Source) -> StyleGAN1Config:
+def _config(G: TFSource, D: TFSource) -> StyleGAN1Config:
     """Translate the build arguments; what was not passed has the official default."""
     given = _settings(G, D)
     for name, value in _FIXED.items():
@@ -179,14 +179,14 @@ def _config(G: _Source, D: _Source) -> StyleGAN1Config:
         raise NetworkError(f"its settings make no sense: {error}") from None
 
 
-def _settings(G: _Source, D: _Source) -> dict[str, Any]:
+def _settings(G: TFSource, D: TFSource) -> dict[str, Any]:
     """Return the settings of both networks as plain values; refuse what no official file has."""
     known = {*_FIXED, *_TRANSLATED, *_WITHOUT_EFFECT, "blur_filter"}
     for source in (G, D):
         for name, value in source.settings.items():
             if name not in known:
                 raise NetworkError(f"it was built with the setting {name!r}, which is not known")
-            source.settings[name] = _plain(name, value)
+            source.settings[name] = plain_setting(name, value)
     for name in G.settings.keys() & D.settings.keys() - _WITHOUT_EFFECT:
         if G.settings[name] != D.settings[name]:
             raise NetworkError(
@@ -196,7 +196,7 @@ def _settings(G: _Source, D: _Source) -> dict[str, Any]:
     return {**D.settings, **G.settings}
 
 
-def _plain(name: str, value: Any) -> Any:
+def plain_setting(name: str, value: Any) -> Any:
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value.item()
     items = value if isinstance(value, list | tuple) else [value]
@@ -207,25 +207,25 @@ def _plain(name: str, value: Any) -> Any:
     return list(items) if items is value else value
 
 
-def _swapped_up(source: _Source) -> bool:
+def _swapped_up(source: TFSource) -> bool:
     """Whether up-convolutions are stored [kh, kw, out, in]: the original ProGAN repository."""
     return source.build == "G_paper" and source.version == 2
 
 
-def _conv(source: _Source, name: str) -> np.ndarray:
+def conv_kernel(source: TFSource, name: str) -> np.ndarray:
     """Return a kernel [kh, kw, in, out] as [out, in, kh, kw]."""
     return np.ascontiguousarray(source.array(name, 4).transpose(3, 2, 0, 1))
 
 
-def _dense(source: _Source, name: str) -> np.ndarray:
+def dense_matrix(source: TFSource, name: str) -> np.ndarray:
     """Return a matrix [in, out] as [out, in]."""
     return np.ascontiguousarray(source.array(name, 2).T)
 
 
-def _generator_arrays(source: _Source, config: StyleGAN1Config) -> dict[str, np.ndarray]:
+def _generator_arrays(source: TFSource, config: StyleGAN1Config) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
     for index in range(config.mapping_layers):
-        arrays[f"mapping.layers.{index}.weight"] = _dense(source, f"Dense{index}/weight")
+        arrays[f"mapping.layers.{index}.weight"] = dense_matrix(source, f"Dense{index}/weight")
         arrays[f"mapping.layers.{index}.bias"] = source.array(f"Dense{index}/bias")
     if config.label_dim and config.label_mode == "embed":
         arrays["mapping.label_embedding"] = source.array("LabelConcat/weight")
@@ -242,9 +242,9 @@ def _generator_arrays(source: _Source, config: StyleGAN1Config) -> dict[str, np.
         if index == 0 and config.const_input:
             arrays[f"{ours}.const"] = source.array(f"{scope}/const")
         elif index == 0:
-            arrays[f"{ours}.dense.weight"] = _dense(source, f"{scope}/weight")
+            arrays[f"{ours}.dense.weight"] = dense_matrix(source, f"{scope}/weight")
         else:
-            weight = _conv(source, f"{scope}/weight")
+            weight = conv_kernel(source, f"{scope}/weight")
             if names[index % 2] == "Conv0_up" and _swapped_up(source):
                 weight = np.ascontiguousarray(weight.swapaxes(0, 1))
             arrays[f"{ours}.conv.weight"] = weight
@@ -253,29 +253,29 @@ def _generator_arrays(source: _Source, config: StyleGAN1Config) -> dict[str, np.
             arrays[f"{ours}.noise_strength"] = source.array(f"{scope}/Noise/weight")
             arrays[f"{ours}.noise_const"] = source.array(f"noise{index}")
         if config.use_styles:
-            arrays[f"{ours}.style.weight"] = _dense(source, f"{scope}/StyleMod/weight")
+            arrays[f"{ours}.style.weight"] = dense_matrix(source, f"{scope}/StyleMod/weight")
             arrays[f"{ours}.style.bias"] = source.array(f"{scope}/StyleMod/bias")
     arrays.update(_image_layers(source, config, "ToRGB", "synthesis.to_rgb"))
     return arrays
 
 
-def _discriminator_arrays(source: _Source, config: StyleGAN1Config) -> dict[str, np.ndarray]:
+def _discriminator_arrays(source: TFSource, config: StyleGAN1Config) -> dict[str, np.ndarray]:
     arrays = _image_layers(source, config, "FromRGB", "from_rgb")
     for r in range(3, config.resolution_log2 + 1):
         for theirs, ours in (("Conv0", "conv0"), ("Conv1_down", "conv1_down")):
             scope, name = f"{2**r}x{2**r}/{theirs}", f"blocks.{r - 3}.{ours}"
-            arrays[f"{name}.weight"] = _conv(source, f"{scope}/weight")
+            arrays[f"{name}.weight"] = conv_kernel(source, f"{scope}/weight")
             arrays[f"{name}.bias"] = source.array(f"{scope}/bias")
-    arrays["head.conv.weight"] = _conv(source, "4x4/Conv/weight")
+    arrays["head.conv.weight"] = conv_kernel(source, "4x4/Conv/weight")
     arrays["head.conv.bias"] = source.array("4x4/Conv/bias")
     for theirs, ours in (("Dense0", "dense0"), ("Dense1", "dense1")):
-        arrays[f"head.{ours}.weight"] = _dense(source, f"4x4/{theirs}/weight")
+        arrays[f"head.{ours}.weight"] = dense_matrix(source, f"4x4/{theirs}/weight")
         arrays[f"head.{ours}.bias"] = source.array(f"4x4/{theirs}/bias")
     return arrays
 
 
 def _image_layers(
-    source: _Source, config: StyleGAN1Config, theirs: str, ours: str
+    source: TFSource, config: StyleGAN1Config, theirs: str, ours: str
 ) -> dict[str, np.ndarray]:
     """ToRGB_lodL or FromRGB_lodL, L counted from full size, to our index counted from 4×4."""
     arrays: dict[str, np.ndarray] = {}
@@ -284,6 +284,6 @@ def _image_layers(
         if match := pattern.fullmatch(name):
             lod = int(match[1])
             index = config.resolution_log2 - 2 - lod
-            arrays[f"{ours}.{index}.weight"] = _conv(source, f"{theirs}_lod{lod}/weight")
+            arrays[f"{ours}.{index}.weight"] = conv_kernel(source, f"{theirs}_lod{lod}/weight")
             arrays[f"{ours}.{index}.bias"] = source.array(f"{theirs}_lod{lod}/bias")
     return arrays

@@ -308,13 +308,23 @@ def test_official_networks_are_explained(
     assert told["settings"]["D"]["num_channels"] == 3
 
 
-def test_networks_that_are_not_drawn_yet_are_explained(run: Run) -> None:
-    Path("later.pkl").write_bytes(ada_snapshot())
+def test_a_snapshot_of_nvidias_pytorch_programs_is_explained(run: Run) -> None:
+    Path("snapshot.pkl").write_bytes(ada_snapshot())
 
-    told = json.loads(run("info", "later.pkl", "--json").stdout)
+    told = json.loads(run("info", "snapshot.pkl", "--json").stdout)
 
     assert (told["family"], told["resolution"]) == ("StyleGAN2 (stylegan2-ada-pytorch)", 4)
-    assert told["drawn by this version"] is False and told["settings"]["D"]
+    assert told["configuration"].startswith("stylegan2") and told["settings"]["D"]
+
+
+def test_networks_that_are_not_drawn_yet_are_explained(run: Run) -> None:
+    tree = {"GAN": {"S.net.0.weight": np.zeros(2)}, "version": "1.9.0"}
+    Path("later.pt").write_bytes(torch_file(tree))
+
+    told = json.loads(run("info", "later.pt", "--json").stdout)
+
+    assert told["family"] == "StyleGAN2 (lucidrains/stylegan2-pytorch)"
+    assert told["drawn by this version"] is False and told["GAN numbers"] == 2
 
 
 def test_saved_styles_are_explained(run: Run) -> None:

@@ -90,32 +90,84 @@ def tf_triple(protocol: int = 4, **settings: Any) -> bytes:
         return pickle.dumps(triple, protocol)
 
 
-def ada_snapshot() -> bytes:
-    """Return a snapshot of persistent modules; its storages are nested torch streams."""
+def stylegan2_shapes() -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
+    """Return the shapes of generator and discriminator of a 4 px StyleGAN2."""
+    c = FEATURES
+    styled: dict[str, tuple[int, ...]] = {"affine.weight": (c, c), "affine.bias": (c,)}
+    conv = {"weight": (c, c, 3, 3), "bias": (c,), "noise_strength": (), **styled}
+    G: dict[str, tuple[int, ...]] = {
+        "mapping.fc0.weight": (c, c), "mapping.fc0.bias": (c,), "synthesis.b4.const": (c, 4, 4),
+        **{f"synthesis.b4.conv1.{name}": shape for name, shape in conv.items()},
+        **{f"synthesis.b4.torgb.{name}": shape for name, shape in
+           {"weight": (3, c, 1, 1), "bias": (3,), **styled}.items()},
+    }  # fmt: skip
+    D: dict[str, tuple[int, ...]] = {
+        "b4.fromrgb.weight": (c, 3, 1, 1), "b4.fromrgb.bias": (c,),
+        "b4.conv.weight": (c, c + 1, 3, 3), "b4.conv.bias": (c,),
+        "b4.fc.weight": (c, 16 * c), "b4.fc.bias": (c,),
+        "b4.out.weight": (1, c), "b4.out.bias": (1,),
+    }  # fmt: skip
+    return G, D
+
+
+def ada_snapshot(*, taps: float = 1.0, **settings: Any) -> bytes:
+    """Return a snapshot of persistent modules; its storages are nested torch streams.
+
+    ``settings`` are further arguments of G's synthesis; ``taps`` spoils the stored filter.
+    """
     import torch
 
+    f = np.outer([1, 3, 3, 1], [1, 3, 3, taps]).astype(np.float32) / 64
     with named_class("torch_utils.persistence", "_reconstruct_persistent_obj") as rebuild:
 
         class Module:
-            def __init__(self, name: str, children: Any = None, **state: Any) -> None:
-                weight = torch.nn.Parameter(torch.arange(4.0).view(2, 2).t())
+            def __init__(self, name: str, arrays: Any, buffers: Any, **state: Any) -> None:
+                def here(values: Any) -> Any:
+                    return OrderedDict((key, values[key]) for key in values if "." not in key)
+
+                def below(values: Any, child: str) -> Any:
+                    start = f"{child}."
+                    return {key.removeprefix(start): values[key] for key in values
+                            if key.startswith(start)}  # fmt: skip
+
+                names = {key.split(".")[0] for key in (*arrays, *buffers) if "." in key}
                 self.meta = {
                     "type": "class", "version": 6, "module_src": "raise SystemExit('ran')",
                     "class_name": name,
-                    "state": {"_parameters": OrderedDict(weight=weight, bias=None),
-                              "_buffers": OrderedDict(w_avg=torch.zeros(2, dtype=torch.float16)),
-                              "_modules": OrderedDict(children or {}), "cutoff": np.float64(0.5),
-                              "_non_persistent_buffers_set": set(), **state},
+                    "state": {
+                        "_parameters": OrderedDict(here(arrays), weird=None),
+                        "_buffers": here(buffers), "cutoff": np.float64(0.5),
+                        "_modules": OrderedDict(
+                            (child, Module(child, below(arrays, child), below(buffers, child)))
+                            for child in sorted(names)
+                        ),
+                        "_non_persistent_buffers_set": set(), **state,
+                    },
                 }  # fmt: skip
 
             def __reduce__(self) -> Any:
                 return rebuild, (self.meta,)
 
-        parts = {"synthesis": Module("SynthesisNetwork", {"b4": Module("SynthesisBlock")}),
-                 "mapping": Module("MappingNetwork")}  # fmt: skip
-        G = Module("Generator", parts, img_resolution=4, img_channels=3, z_dim=2, c_dim=0, w_dim=2,
-                   num_ws=2, _init_kwargs={"z_dim": 2, "img_resolution": 4})  # fmt: skip
-        D = Module("Discriminator", _init_kwargs={"img_resolution": 4})
+        made = [
+            {name: torch.nn.Parameter(torch.as_tensor(array)) for name, array in
+             random_arrays(shapes).items()}
+            for shapes in stylegan2_shapes()
+        ]  # fmt: skip
+        buffers = {
+            "mapping.w_avg": torch.zeros(FEATURES, dtype=torch.float16),
+            "synthesis.b4.conv1.noise_const": torch.ones(4, 4).t(),
+            "synthesis.b4.resample_filter": torch.as_tensor(f),
+        }
+        shared = {"img_resolution": 4, "img_channels": 3, "c_dim": 0}
+        width = {"channel_base": 4 * FEATURES, "channel_max": FEATURES}
+        given = {"z_dim": FEATURES, "w_dim": FEATURES, **shared,
+                 "mapping_kwargs": {"num_layers": 1},
+                 "synthesis_kwargs": {**width, **settings}}  # fmt: skip
+        G = Module("Generator", made[0], buffers, img_resolution=4, img_channels=3, z_dim=FEATURES,
+                   c_dim=0, w_dim=FEATURES, num_ws=2, _init_kwargs=given,
+                   _init_args=())  # fmt: skip
+        D = Module("Discriminator", made[1], {"b4.conv.resample_filter": torch.as_tensor(f)},
+                   _init_kwargs={**shared, **width}, _init_args=())  # fmt: skip
         data = {"class_name": "training.dataset.ImageFolderDataset", "resolution": 4}
         return pickle.dumps({"G": G, "D": D, "G_ema": G, "training_set_kwargs": data}, 4)
 

@@ -161,8 +161,8 @@ def test_a_persistent_snapshot_is_described(tmp_path: Path) -> None:
     facts = describe_foreign(path)
 
     assert facts["family"] == "StyleGAN2 (stylegan2-ada-pytorch)"
-    assert (facts["resolution"], facts["G_ema parameters"], facts["D parameters"]) == (4, 16, 4)
-    assert facts["settings"]["G_ema"] == {"z_dim": 2, "img_resolution": 4}
+    assert (facts["resolution"], facts["G_ema parameters"], facts["D parameters"]) == (4, 98, 133)
+    assert facts["settings"]["D"]["channel_max"] == foreign_files.FEATURES
     assert facts["dataset"]["resolution"] == 4
 
 

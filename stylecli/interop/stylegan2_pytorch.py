@@ -1,0 +1,245 @@
+"""Snapshots of NVIDIA's PyTorch programs -> our StyleGAN2: of stylegan2-ada-pytorch and stylegan3.
+
+Both write the same networks with the same names. The first nests the arguments of synthesis and
+computes in float32 unless told; the second has them flat, with other defaults. What is not passed
+is the program's default; a setting of a fork, which no network here has, is refused by its name.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from stylecli.errors import NetworkError
+from stylecli.interop.conversion import Arrays, ForeignNetworks, Variables
+from stylecli.interop.pickles import shown
+from stylecli.interop.trees import PersistentModule, child_modules
+from stylecli.networks.stylegan2_config import StyleGAN2Config
+
+# What the programs' classes take by position.
+_GENERATOR_ARGUMENTS = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels")
+_DISCRIMINATOR_ARGUMENTS = ("c_dim", "img_resolution", "img_channels")
+_WITHOUT_EFFECT = frozenset((
+    "fused_modconv_default", "fp16_channels_last", "freeze_layers", "class_name",
+))  # fmt: skip
+_MAX_MODULES, _MAX_DEPTH, _MAX_LIST = 2_000, 8, 64
+_FILTER = "resample_filter"
+
+
+def has_flat_settings(G: PersistentModule) -> bool:
+    """Tell whether a StyleGAN2 has synthesis' settings flat, as the stylegan3 program does."""
+    given = G.state.get("_init_kwargs")
+    flat = {"channel_base", "channel_max", "num_fp16_res", "conv_clamp", "fused_modconv_default"}
+    return isinstance(given, dict) and "synthesis_kwargs" not in given and bool(flat & set(given))
+
+
+def convert_snapshot(tree: Any, _: str) -> ForeignNetworks:
+    """Return the networks of a snapshot {G, D, G_ema}, of which any may be missing.
+
+    Raises NetworkError for settings that no network here has and networks that are not whole.
+    """
+    networks = {
+        name: tree[name]
+        for name in ("G", "D", "G_ema")
+        if isinstance(tree.get(name), PersistentModule)
+    }
+    generators = [networks[name] for name in ("G_ema", "G") if name in networks]
+    info: dict[str, Any] = {}
+    if "D" in networks and "b4" not in child_modules(networks["D"]):
+        info["left_out"] = "the discriminator: it is of another family"
+        del networks["D"]
+    flat = has_flat_settings(generators[0])
+    fields = generator_fields(generators[0], flat)
+    for other in generators[1:]:
+        if generator_fields(other, flat) != fields:
+            raise NetworkError("its two generators are built with different settings")
+    if "D" in networks:
+        fields |= discriminator_fields(networks["D"], flat, fields)
+    try:
+        StyleGAN2Config.check_types(fields)
+        config = StyleGAN2Config(**fields)
+    except (ValueError, TypeError) as error:  # UsageError is a ValueError
+        raise NetworkError(f"its settings make no sense: {error}") from None
+    arrays = {name: _arrays(module, name, config) for name, module in networks.items()}
+    strength = _augmentation(tree.get("augment_pipe"))
+    if strength is not None:
+        info["augment_p"] = strength
+    info["source_format"] = f"PyTorch snapshot, persistence version {shown(generators[0].version)}"
+    return ForeignNetworks(config, arrays, info=info)
+
+
+class Settings:
+    """The arguments that a class was called with, of which every one is to be understood."""
+
+    def __init__(self, given: Any, where: str = "") -> None:
+        if not isinstance(given, dict) or not all(isinstance(name, str) for name in given):
+            raise NetworkError(f"its settings{where} are not named values")
+        self.where = where
+        self._left = {name: given[name] for name in given if name not in _WITHOUT_EFFECT}
+
+    @classmethod
+    def of(cls, module: PersistentModule, order: tuple[str, ...]) -> "Settings":
+        """Return a module's arguments; those passed by position have the names in ``order``."""
+        by_place, by_name = module.state.get("_init_args", ()), module.state.get("_init_kwargs")
+        if not isinstance(by_place, tuple | list) or len(by_place) > len(order):
+            raise NetworkError("its networks were made with more arguments than are known")
+        if not isinstance(by_name, dict):
+            raise NetworkError("its networks do not say what they were made with")
+        return cls({**dict(zip(order, by_place, strict=False)), **by_name})
+
+    def take(self, name: str, default: Any) -> Any:
+        """Return a setting as a plain value and count it as understood."""
+        value = self._left.pop(name, default)
+        if isinstance(value, np.ndarray | np.generic):
+            value = value.tolist() if value.size <= _MAX_LIST else None
+        if isinstance(value, tuple | list):
+            return list(value[: _MAX_LIST + 1])
+        if value is not None and not isinstance(value, bool | int | float | str):
+            raise NetworkError(f"its setting {name!r} is a {type(value).__name__} of no use")
+        return value
+
+    def inside(self, name: str) -> "Settings":
+        """Return the settings that are nested under a name; none where it is missing."""
+        return Settings(self._left.pop(name, {}), f" under {name}")
+
+    def expect(self, name: str, *usual: Any) -> None:
+        """Take a setting; raise NetworkError unless it has a usual value."""
+        if (value := self.take(name, usual[0])) not in usual:
+            raise NetworkError(
+                f"it was built with {name}={shown(value)}, which no network here has"
+            )
+
+    def finish(self) -> None:
+        """Raise NetworkError for a setting that is not understood."""
+        if self._left:
+            raise NetworkError(
+                f"it was built with the setting {shown(min(self._left))}{self.where}, which is not "
+                "known"
+            )
+
+
+def generator_fields(G: PersistentModule, flat: bool) -> dict[str, Any]:
+    """Return the fields of a configuration that a generator's arguments say."""
+    given = Settings.of(G, _GENERATOR_ARGUMENTS)
+    mapping = given.inside("mapping_kwargs")
+    synthesis = given if flat else given.inside("synthesis_kwargs")
+    beta = mapping.take("w_avg_beta", 0.998 if flat else 0.995)
+    fields = {
+        "preset": "stylegan2",
+        "z_dim": given.take("z_dim", None), "label_dim": given.take("c_dim", None),
+        "w_dim": given.take("w_dim", None), "resolution": given.take("img_resolution", None),
+        "channels": given.take("img_channels", None),
+        "mapping_layers": mapping.take("num_layers", 8),
+        "mapping_fmaps": mapping.take("layer_features", None),
+        "embed_dim": mapping.take("embed_features", None),
+        "mapping_lrmul": mapping.take("lr_multiplier", 0.01),
+        "w_avg_beta": 1.0 if beta is None else beta,
+        "fmap_base": synthesis.take("channel_base", 32_768),
+        "fmap_max": synthesis.take("channel_max", 512),
+        "num_fp16_res": synthesis.take("num_fp16_res", 4 if flat else 0),
+        "conv_clamp": synthesis.take("conv_clamp", 256 if flat else None),
+        "G_architecture": synthesis.take("architecture", "skip"),
+        "resample_filter": synthesis.take(_FILTER, [1, 3, 3, 1]),
+        "use_noise": synthesis.take("use_noise", True),
+    }  # fmt: skip
+    for settings in (mapping, synthesis):
+        settings.expect("activation", "lrelu")
+    synthesis.expect("kernel_size", 3)
+    for settings in (mapping, synthesis, given):
+        settings.finish()
+    return fields
+
+
+def discriminator_fields(D: PersistentModule, flat: bool, G: dict[str, Any]) -> dict[str, Any]:
+    """Return the further fields that a discriminator's arguments say, given the generator's.
+
+    ``flat``: the defaults of the stylegan3 repository. Raises NetworkError where both disagree.
+    """
+    given = Settings.of(D, _DISCRIMINATOR_ARGUMENTS)
+    block, mapping = given.inside("block_kwargs"), given.inside("mapping_kwargs")
+    epilogue = given.inside("epilogue_kwargs")
+    shared = {
+        "label_dim": given.take("c_dim", None), "resolution": given.take("img_resolution", None),
+        "channels": given.take("img_channels", None),
+        "conv_clamp": given.take("conv_clamp", 256 if flat else None),
+        "resample_filter": block.take(_FILTER, [1, 3, 3, 1]),
+    }  # fmt: skip
+    given.take("num_fp16_res", None)  # of speed on a GPU alone: the generator's serves both
+    base, most = given.take("channel_base", 32_768), given.take("channel_max", 512)
+    group = epilogue.take("mbstd_group_size", 4)
+    features = epilogue.take("mbstd_num_channels", 1)
+    fields = {
+        "D_architecture": given.take("architecture", "resnet"),
+        "D_fmap_base": None if base == G.get("fmap_base") else base,
+        "D_fmap_max": None if most == G.get("fmap_max") else most,
+        "D_mapping_layers": mapping.take("num_layers", 8),
+        "cmap_dim": given.take("cmap_dim", None) if shared["label_dim"] else None,
+        "mbstd_group_size": 0 if features == 0 else 1024 if group is None else group,
+        "mbstd_features": features or 1,
+    }  # fmt: skip
+    if not shared["label_dim"]:
+        given.take("cmap_dim", None)
+    width = fields["cmap_dim"] or min(base // 4, most)
+    for name in ("layer_features", "embed_features"):
+        mapping.expect(name, None, width)
+    mapping.expect("lr_multiplier", 0.01)
+    for settings in (block, mapping, epilogue):
+        settings.expect("activation", "lrelu")
+    for settings in (block, mapping, epilogue, given):
+        settings.finish()
+    for name, value in shared.items():
+        if value != G[name]:
+            raise NetworkError(
+                f"its generator has {name}={shown(G[name])} and its discriminator {shown(value)}"
+            )
+    return fields
+
+
+def module_arrays(module: PersistentModule) -> Arrays:
+    """Return parameters and buffers of a module and all in it, as its state dict names them."""
+    arrays: Arrays = {}
+    waiting: list[tuple[str, Any, int]] = [("", module, 0)]
+    for _ in range(_MAX_MODULES):
+        if not waiting:
+            return arrays
+        prefix, current, depth = waiting.pop()
+        if not isinstance(current, PersistentModule) or depth > _MAX_DEPTH or len(prefix) > 200:
+            raise NetworkError(f"it has something else than a module at {shown(prefix)}")
+        for kind in ("_parameters", "_buffers"):
+            values = current.state.get(kind, {})
+            for name, value in values.items() if isinstance(values, dict) else ():
+                if value is not None and not isinstance(value, np.ndarray):
+                    raise NetworkError(f"it has something else than an array at {shown(prefix)}")
+                if value is not None:
+                    arrays[f"{prefix}{str(name)[:80]}"] = value
+        waiting += [
+            (f"{prefix}{str(name)[:80]}.", child, depth + 1)
+            for name, child in child_modules(current).items()
+            if child is not None
+        ]
+    raise NetworkError(f"it has over {_MAX_MODULES} modules")
+
+
+def _arrays(module: PersistentModule, name: str, config: StyleGAN2Config) -> Arrays:
+    """Return a network's arrays in our names; filters are compared and left out."""
+    variables = Variables(module_arrays(module), f"{name} of the file")
+    taps = np.asarray(config.resample_filter, np.float64)
+    wanted = np.outer(taps, taps) if len(taps) < 8 else taps  # longer ones go by two passes
+    arrays: Arrays = {}
+    for key in variables.names():
+        array = variables.take(key)
+        if key.rpartition(".")[2] != _FILTER:
+            arrays[key.replace("mapping.embed.", "mapping.label.", 1)] = array
+        elif array.shape != wanted.shape or not np.allclose(
+            array, wanted / wanted.sum(), atol=1e-6
+        ):
+            raise NetworkError(f"{name} of the file has another filter at {key} than it says")
+    if name != "D" and "mapping.w_avg" not in arrays:
+        arrays["mapping.w_avg"] = np.zeros(config.w_dim, np.float32)
+    return arrays
+
+
+def _augmentation(pipe: Any) -> float | None:
+    """Return the strength that adaptive augmentation had come to, where there is one."""
+    buffers = pipe.state.get("_buffers") if isinstance(pipe, PersistentModule) else None
+    p = buffers.get("p") if isinstance(buffers, dict) else None
+    return float(p.reshape(())) if isinstance(p, np.ndarray) and p.size == 1 else None

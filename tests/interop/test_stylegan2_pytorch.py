@@ -1,0 +1,116 @@
+"""Snapshots of NVIDIA's PyTorch programs: read without running anything, drawn as they draw.
+
+The pickles' source text ends the process: a test that survives has executed nothing.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import stylecli
+from stylecli.checkpoint import convert_network
+from stylecli.errors import NetworkError
+from stylecli.interop.families import describe_foreign
+from tests.conftest import FIXTURES
+from tests.interop import foreign_files
+
+OFFICIAL = FIXTURES / "official"
+SNAPSHOTS = {
+    "labels": "StyleGAN2 (stylegan2-ada-pytorch)",
+    "stylegan3": "StyleGAN2 (stylegan3)",
+}
+
+
+def values_of(case: str) -> dict[str, torch.Tensor]:
+    with np.load(OFFICIAL / f"stylegan2_{case}_io.npz") as arrays:
+        return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+
+
+def assert_close(found: torch.Tensor, wanted: torch.Tensor, span: Any = None) -> None:
+    reach = wanted if span is None else span
+    assert (found - wanted).abs().max() <= 1e-5 * (reach.max() - reach.min())
+
+
+def test_an_ada_snapshot_with_labels_draws_and_judges_as_there() -> None:
+    net, values = (
+        stylecli.load_network(OFFICIAL / "stylegan2_labels_snapshot.pkl"),
+        values_of("labels"),
+    )
+    G, D, z, c = net.G_ema, net.D, values["z"], values["c"]
+    assert G is not None and D is not None and net.G is not None
+    assert (net.config.label_dim, net.config.conv_clamp, net.info["augment_p"]) == (4, 2.0, 0.375)
+    with torch.no_grad():
+        ws = G.mapping(z, c)
+        assert_close(ws[:, 0], values["ws"])
+        assert_close(G.synthesis(ws), values["img"])
+        assert_close(G.synthesis(ws, noise_mode="none"), values["img_nonoise"])
+        assert_close(G(z, c, truncation_psi=0.7), values["img_trunc"])
+        assert_close(G(z, c, truncation_psi=0.5, truncation_cutoff=3), values["img_trunc_cut"])
+        mixed = torch.cat([ws[:, :3], G.mapping(values["z2"], c)[:, 3:]], dim=1)
+        assert_close(G.synthesis(mixed), values["img_mix"])
+        judged, c = values["d_images"], values["d_c"]
+        assert_close(D(judged, c), values["d_logits"])
+        assert_close(D(judged[:3], c[:3]), values["d_logits_batch3"], values["d_logits"])
+
+
+def test_a_snapshot_of_the_stylegan3_repository_has_its_defaults() -> None:
+    net = stylecli.load_network(OFFICIAL / "stylegan2_stylegan3_snapshot.pkl")
+    values, config = values_of("stylegan3"), net.config
+    assert (config.conv_clamp, config.num_fp16_res, config.w_avg_beta) == (256, 4, 0.998)
+    assert net.G_ema is not None and net.D is not None
+    with torch.no_grad():
+        assert_close(net.G_ema.mapping(values["z"])[:, 0], values["w_ema"])
+        assert_close(net.G_ema(values["z"]), values["img_ema"])
+        cut = net.G_ema(values["z"], truncation_psi=0.5, truncation_cutoff=3)
+        assert_close(cut, values["img_ema_psi"])
+        assert_close(net.D(values["d_images"]), values["d_logits"])
+
+
+@pytest.mark.parametrize("case", SNAPSHOTS)
+def test_a_converted_snapshot_is_named_and_keeps_its_licence(case: str, tmp_path: Path) -> None:
+    source, target = OFFICIAL / f"stylegan2_{case}_snapshot.pkl", tmp_path / "net.safetensors"
+    before, after = stylecli.load_network(source), convert_network(source, target)
+    facts = describe_foreign(source)
+
+    assert facts["family"] == after.info["source_family"] == SNAPSHOTS[case]
+    assert facts["drawn by this version"] and "NVIDIA" in after.info["source_licence"]
+    assert after.config == before.config
+    for name in ("G", "D", "G_ema"):
+        one, other = getattr(before, name).state_dict(), getattr(after, name).state_dict()
+        assert one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+def load(tmp_path: Path, **fields: Any) -> Any:
+    path = tmp_path / "snapshot.pkl"
+    path.write_bytes(foreign_files.ada_snapshot(**fields))
+    return stylecli.load_network(path)
+
+
+def test_a_snapshot_made_by_code_loads_with_its_strides_and_half_precision(tmp_path: Path) -> None:
+    net = load(tmp_path)
+    assert net.G_ema(torch.zeros(1, foreign_files.FEATURES)).shape == (1, 3, 4, 4)
+    assert net.D(torch.zeros(1, 3, 4, 4)).shape == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"resolution_h": 4}, "resolution_h"),  # of a fork
+        ({"activation": "swish"}, "activation='swish'"),
+        ({"resample_filter": [1, 2, 1]}, "resample_filter"),  # D has another
+        ({"taps": 2.0}, "filter"),
+        ({"conv_clamp": "much"}, "conv_clamp"),
+        ({"channel_base": 4}, "does not fit its own configuration"),
+        ({"architecture": "resnet2"}, "resnet2"),
+        ({"use_noise": False}, "noise_const"),
+    ],
+)
+def test_what_no_network_here_has_is_refused_by_name(
+    fields: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(NetworkError) as error:
+        load(tmp_path, **fields)
+    assert words in str(error.value)
