@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from stylecli.errors import UsageError
 from stylecli.networks.config import NetworkConfig
+from stylecli.networks.r3gan_config import R3GANConfig
 from stylecli.networks.stylegan1_config import StyleGAN1Config
 from stylecli.networks.stylegan2_config import StyleGAN2Config
 from stylecli.networks.stylegan3_config import StyleGAN3Config
@@ -48,6 +49,11 @@ FAMILIES: dict[str, Family] = {
         config=StyleGAN3Config,
         generator="stylecli.networks.stylegan3:Generator",
         discriminator="stylecli.networks.stylegan2:Discriminator",
+    ),
+    "r3gan": Family(
+        config=R3GANConfig,
+        generator="stylecli.networks.r3gan:Generator",
+        discriminator="stylecli.networks.r3gan:Discriminator",
     ),
 }
 
