@@ -271,8 +271,8 @@ def describe_left_out(names: Iterable[str], start: Callable[[str], bytes]) -> li
     if not left:
         return []
     kinds = {name: picture_kind(start(name)) for name in left[:_LOOKED_INTO]}
-    foreign = [name for name in left if suffix_of(name) in FOREIGN]
-    renamed = [name for name in left if kinds.get(name) and suffix_of(name) not in FOREIGN]
+    renamed = [name for name in left if kinds.get(name)]  # what is inside counts, not the suffix
+    foreign = [name for name in left if suffix_of(name) in FOREIGN and name not in renamed]
     packed = [name for name in left if suffix_of(name) in _PACKED and name not in renamed]
     known = {*foreign, *renamed, *packed}
     rest = [name for name in left if name not in known]
@@ -289,10 +289,7 @@ def describe_left_out(names: Iterable[str], start: Callable[[str], bytes]) -> li
         parts.append(f"{listing(rest)} (no pictures by their names)")
     is_one = len(left) == 1
     counted = "1 file is" if is_one else f"{len(left):,} files are"
-    text = f"{counted} left out for {'its' if is_one else 'their'} suffix: {', '.join(parts)}"
-    if mistaken := [name for name in foreign if kinds.get(name)]:
-        text += f"; {listing(mistaken)}: {kinds[mistaken[0]]} inside, a new suffix is enough"
-    return [text]
+    return [f"{counted} left out for {'its' if is_one else 'their'} suffix: {', '.join(parts)}"]
 
 
 def _suffix_for(kind: str) -> str:

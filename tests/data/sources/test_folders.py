@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stylecli.data.sources.folders import ImageFolder
+from stylecli.data.sources.folders import ImageFolder, describe_left_out
 from stylecli.data.sources.recognition import find_source
 from stylecli.errors import DataError
 from tests.data.sources.formats import picture_bytes
@@ -261,3 +261,13 @@ def test_a_truncated_zip_is_found_out(tmp_path):
 def test_a_zip_without_pictures_is_refused(tmp_path):
     with pytest.raises(DataError, match="holds no picture"):
         find_source(write_zip(tmp_path / "a.zip", {"a.txt": b""}))
+
+
+def test_a_left_out_file_that_holds_a_known_kind_needs_another_name_only(tmp_path):
+    for name in ("photo.HEIC", "photo.jxl", "photo"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name, "JPEG")
+    (note,) = describe_left_out(
+        ["photo.HEIC", "photo.jxl", "photo"], lambda n: (tmp_path / n).read_bytes()
+    )
+    assert note.startswith("3 files are left out")
+    assert "rename to .jpg" in note and "convert" not in note
