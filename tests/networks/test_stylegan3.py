@@ -17,8 +17,9 @@ import stylecli
 from stylecli.errors import UsageError
 from stylecli.networks.bundle import new_network
 from stylecli.networks.registry import build_generator, config_from_dict, make_config
-from stylecli.networks.stylegan3 import Generator, bessel_j1, layer_filters
+from stylecli.networks.stylegan3 import Generator
 from stylecli.networks.stylegan3_config import StyleGAN3Config
+from stylecli.networks.stylegan3_filters import bessel_j1, layer_filters
 from stylecli.ops import filtered_lrelu as operator
 from stylecli.rendering import Drawing, render
 from stylecli.sheets.paper import FIGURES, describe_lack, draw_layer_styles
