@@ -22,6 +22,7 @@ from stylecli.interop.huangzh13 import convert_huangzh13
 from stylecli.interop.pickles import PlainObject
 from stylecli.interop.rosinality import convert_rosinality
 from stylecli.interop.stylegan2_pytorch import convert_snapshot, has_flat_settings
+from stylecli.interop.stylegan3_pytorch import convert_stylegan3
 from stylecli.interop.tf_stylegan1 import convert_tf_discriminator, convert_tf_triple
 from stylecli.interop.tf_stylegan2 import convert_tf_stylegan2
 from stylecli.interop.trees import (
@@ -82,7 +83,8 @@ _STYLEGAN2 = {
     for repository in ("stylegan2-ada-pytorch", "stylegan3")
 }
 _STYLEGAN3 = {
-    kind: Family(f"StyleGAN3-{kind}", _NVIDIA_OTHER, persistent_facts) for kind in ("T", "R")
+    kind: Family(f"StyleGAN3-{kind}", _NVIDIA_OTHER, persistent_facts, convert_stylegan3)
+    for kind in ("T", "R")
 }
 _TF = {
     "G_style": Family("StyleGAN (NVIDIA, TensorFlow)", _NVIDIA_BY_NC, tf_facts, convert_tf_triple),

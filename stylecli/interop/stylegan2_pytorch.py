@@ -5,18 +5,20 @@ computes in float32 unless told; the second has them flat, with other defaults. 
 is the program's default; a setting of a fork, which no network here has, is refused by its name.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stylecli.errors import NetworkError
 from stylecli.interop.conversion import Arrays, ForeignNetworks, Variables
 from stylecli.interop.pickles import shown
 from stylecli.interop.trees import PersistentModule, child_modules
-from stylecli.networks.stylegan2_config import StyleGAN2Config
+from stylecli.networks.stylegan2_config import ModulatedConfig, StyleGAN2Config
 
 # What the programs' classes take by position.
-_GENERATOR_ARGUMENTS = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels")
+GENERATOR_ARGUMENTS = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels")
 _DISCRIMINATOR_ARGUMENTS = ("c_dim", "img_resolution", "img_channels")
 _WITHOUT_EFFECT = frozenset((
     "fused_modconv_default", "fp16_channels_last", "freeze_layers", "class_name",
@@ -37,6 +39,32 @@ def convert_snapshot(tree: Any, _: str) -> ForeignNetworks:
 
     Raises NetworkError for settings that no network here has and networks that are not whole.
     """
+    generator = tree["G_ema"] if isinstance(tree.get("G_ema"), PersistentModule) else tree["G"]
+    flat = has_flat_settings(generator)
+    return convert_modules(
+        tree,
+        StyleGAN2Config,
+        flat,
+        lambda G: generator_fields(G, flat),
+        lambda config: lambda key: low_pass_taps(config),
+    )
+
+
+FiltersOf = Callable[[Any], Callable[[str], NDArray[Any] | None]]
+
+
+def convert_modules(
+    tree: Any,
+    family: type[ModulatedConfig],
+    flat: bool,
+    fields_of: Callable[[PersistentModule], dict[str, Any]],
+    filters_of: FiltersOf,
+) -> ForeignNetworks:
+    """Return the networks of a snapshot whose discriminator is StyleGAN2's.
+
+    ``fields_of`` gives the fields of a configuration of ``family`` that a generator's arguments
+    say; ``filters_of`` a configuration's filters by name; ``flat`` is as in has_flat_settings.
+    """
     networks = {
         name: tree[name]
         for name in ("G", "D", "G_ema")
@@ -47,19 +75,22 @@ def convert_snapshot(tree: Any, _: str) -> ForeignNetworks:
     if "D" in networks and "b4" not in child_modules(networks["D"]):
         info["left_out"] = "the discriminator: it is of another family"
         del networks["D"]
-    flat = has_flat_settings(generators[0])
-    fields = generator_fields(generators[0], flat)
+    fields = fields_of(generators[0])
     for other in generators[1:]:
-        if generator_fields(other, flat) != fields:
+        if fields_of(other) != fields:
             raise NetworkError("its two generators are built with different settings")
     if "D" in networks:
         fields |= discriminator_fields(networks["D"], flat, fields)
     try:
-        StyleGAN2Config.check_types(fields)
-        config = StyleGAN2Config(**fields)
+        family.check_types(fields)
+        config = family(**fields)
     except (ValueError, TypeError) as error:  # UsageError is a ValueError
         raise NetworkError(f"its settings make no sense: {error}") from None
-    arrays = {name: _arrays(module, name, config) for name, module in networks.items()}
+    filters = {"D": lambda key: low_pass_taps(config)}
+    arrays = {
+        name: _arrays(module, name, config, filters.get(name) or filters_of(config))
+        for name, module in networks.items()
+    }
     strength = _augmentation(tree.get("augment_pipe"))
     if strength is not None:
         info["augment_p"] = strength
@@ -119,7 +150,7 @@ class Settings:
 
 def generator_fields(G: PersistentModule, flat: bool) -> dict[str, Any]:
     """Return the fields of a configuration that a generator's arguments say."""
-    given = Settings.of(G, _GENERATOR_ARGUMENTS)
+    given = Settings.of(G, GENERATOR_ARGUMENTS)
     mapping = given.inside("mapping_kwargs")
     synthesis = given if flat else given.inside("synthesis_kwargs")
     beta = mapping.take("w_avg_beta", 0.998 if flat else 0.995)
@@ -219,18 +250,32 @@ def module_arrays(module: PersistentModule) -> Arrays:
     raise NetworkError(f"it has over {_MAX_MODULES} modules")
 
 
-def _arrays(module: PersistentModule, name: str, config: StyleGAN2Config) -> Arrays:
+def low_pass_taps(config: ModulatedConfig) -> NDArray[Any]:
+    """Return the filter that StyleGAN2's layers store: [n, n], from 8 taps on [n]."""
+    taps = np.asarray(config.resample_filter, np.float64)
+    f = np.outer(taps, taps) if len(taps) < 8 else taps  # longer ones go by two passes
+    return np.asarray(f / f.sum())
+
+
+def _arrays(
+    module: PersistentModule,
+    name: str,
+    config: ModulatedConfig,
+    filter_of: Callable[[str], NDArray[Any] | None],
+) -> Arrays:
     """Return a network's arrays in our names; filters are compared and left out."""
     variables = Variables(module_arrays(module), f"{name} of the file")
-    taps = np.asarray(config.resample_filter, np.float64)
-    wanted = np.outer(taps, taps) if len(taps) < 8 else taps  # longer ones go by two passes
     arrays: Arrays = {}
     for key in variables.names():
         array = variables.take(key)
-        if key.rpartition(".")[2] != _FILTER:
+        if not key.endswith("_filter"):
             arrays[key.replace("mapping.embed.", "mapping.label.", 1)] = array
-        elif array.shape != wanted.shape or not np.allclose(
-            array, wanted / wanted.sum(), atol=1e-6
+            continue
+        wanted = filter_of(key)
+        if (
+            wanted is None
+            or array.shape != wanted.shape
+            or not np.allclose(array, wanted, atol=1e-6)
         ):
             raise NetworkError(f"{name} of the file has another filter at {key} than it says")
     if name != "D" and "mapping.w_avg" not in arrays:

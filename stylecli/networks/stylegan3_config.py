@@ -86,8 +86,9 @@ class StyleGAN3Config(ModulatedConfig):
                 f"resolution {self.resolution} is too small: StyleGAN3 begins at "
                 f"{_LEAST_RESOLUTION}"
             )
+        self.check_whole_numbers({"num_layers": (1, 64)})
         self.check_whole_numbers({
-            "num_layers": (1, 64), "num_critical": (0, self.num_layers - 1), "margin": (0, 256),
+            "num_critical": (0, self.num_layers - 1), "margin": (0, 256),
             "conv_kernel": (1, 7), "filter_size": (1, 16), "lrelu_upsampling": (1, 8),
         })  # fmt: skip
         limits = {"first_cutoff": 1e3, "first_stopband": 1e3, "last_stopband_rel": 8.0,
