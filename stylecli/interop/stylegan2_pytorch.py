@@ -196,6 +196,8 @@ def discriminator_fields(D: PersistentModule, flat: bool, G: dict[str, Any]) -> 
     }  # fmt: skip
     given.take("num_fp16_res", None)  # of speed on a GPU alone: the generator's serves both
     base, most = given.take("channel_base", 32_768), given.take("channel_max", 512)
+    if type(base) is not int or type(most) is not int:
+        raise NetworkError("its discriminator's feature maps are no whole numbers")
     group = epilogue.take("mbstd_group_size", 4)
     features = epilogue.take("mbstd_num_channels", 1)
     fields = {
@@ -207,16 +209,19 @@ def discriminator_fields(D: PersistentModule, flat: bool, G: dict[str, Any]) -> 
         "mbstd_group_size": 0 if features == 0 else 1024 if group is None else group,
         "mbstd_features": features or 1,
     }  # fmt: skip
-    if not shared["label_dim"]:
+    settings = [block, epilogue, given]
+    if shared["label_dim"]:
+        width = fields["cmap_dim"] or min(base // 4, most)
+        for name in ("layer_features", "embed_features"):
+            mapping.expect(name, None, width)
+        mapping.expect("lr_multiplier", 0.01)
+        settings.insert(0, mapping)
+    else:  # its labels' network was never built, whatever its arguments say
         given.take("cmap_dim", None)
-    width = fields["cmap_dim"] or min(base // 4, most)
-    for name in ("layer_features", "embed_features"):
-        mapping.expect(name, None, width)
-    mapping.expect("lr_multiplier", 0.01)
-    for settings in (block, mapping, epilogue):
-        settings.expect("activation", "lrelu")
-    for settings in (block, mapping, epilogue, given):
-        settings.finish()
+    for one in settings:
+        one.expect("activation", "lrelu")
+    for one in settings:
+        one.finish()
     for name, value in shared.items():
         if value != G[name]:
             raise NetworkError(

@@ -62,13 +62,9 @@ def tf_variables() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     return random_arrays(mapping), random_arrays(synthesis), random_arrays(critic)
 
 
-def tf_triple(protocol: int = 4, **settings: Any) -> bytes:
-    """Return a pickled (G, D, Gs) of a 4 px StyleGAN in NVIDIA's TensorFlow layout."""
-    mapping, synthesis, critic = tf_variables()
-    given = {"num_channels": 3, "resolution": 4, "label_size": 0, "fmap_base": 2 * FEATURES,
-             "fmap_max": FEATURES}  # fmt: skip
-    style = {"latent_size": FEATURES, "dlatent_size": FEATURES, "mapping_fmaps": FEATURES,
-             "mapping_layers": 1}  # fmt: skip
+@contextlib.contextmanager
+def tf_network() -> Iterator[Any]:
+    """Yield what makes a Network of NVIDIA's TensorFlow programs, to be pickled inside."""
     with named_class("dnnlib.tflib.network", "Network") as Network:  # noqa: N806
 
         def network(build: str, kwargs: dict[str, Any], variables: Any, parts: Any = None) -> Any:
@@ -79,6 +75,35 @@ def tf_triple(protocol: int = 4, **settings: Any) -> bytes:
                 "variables": list(variables.items()),
             }  # fmt: skip
             return made
+
+        yield network
+
+
+def tf_stylegan2(G: dict[str, Any], D: dict[str, Any], **settings: Any) -> bytes:
+    """Return a pickled (G, D, Gs) of StyleGAN2 in the TensorFlow layout; settings of both."""
+    with tf_network() as network:
+        own = {name: G[name] for name in ("lod", "dlatent_avg") if name in G}
+        mapping = {name: array for name, array in G.items()
+                   if name.startswith(("Dense", "Label"))}  # fmt: skip
+        synthesis = {name: G[name] for name in G if name not in own and name not in mapping}
+        given = {name: value for name, value in settings.items() if not name.startswith("D_")}
+        both = ("num_channels", "resolution", "label_size", "fmap_base", "fmap_max")
+        judged = {name: settings[name] for name in both if name in settings}
+        judged |= {name[2:]: settings[name] for name in settings if name.startswith("D_")}
+        parts = {"synthesis": network("G_synthesis_stylegan2", given, synthesis),
+                 "mapping": network("G_mapping", given, mapping)}  # fmt: skip
+        generator = network("G_main", given, own, parts)
+        return pickle.dumps((generator, network("D_stylegan2", judged, D), generator), 4)
+
+
+def tf_triple(protocol: int = 4, **settings: Any) -> bytes:
+    """Return a pickled (G, D, Gs) of a 4 px StyleGAN in NVIDIA's TensorFlow layout."""
+    mapping, synthesis, critic = tf_variables()
+    given = {"num_channels": 3, "resolution": 4, "label_size": 0, "fmap_base": 2 * FEATURES,
+             "fmap_max": FEATURES}  # fmt: skip
+    style = {"latent_size": FEATURES, "dlatent_size": FEATURES, "mapping_fmaps": FEATURES,
+             "mapping_layers": 1}  # fmt: skip
+    with tf_network() as network:
 
         def generator() -> Any:
             own = {"lod": np.float32(0), "dlatent_avg": np.zeros(FEATURES, np.float32)}
@@ -110,7 +135,9 @@ def stylegan2_shapes() -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int,
     return G, D
 
 
-def ada_snapshot(*, taps: float = 1.0, **settings: Any) -> bytes:
+def ada_snapshot(
+    *, taps: float = 1.0, D_settings: dict[str, Any] | None = None, **settings: Any
+) -> bytes:
     """Return a snapshot of persistent modules; its storages are nested torch streams.
 
     ``settings`` are further arguments of G's synthesis; ``taps`` spoils the stored filter.
@@ -167,7 +194,8 @@ def ada_snapshot(*, taps: float = 1.0, **settings: Any) -> bytes:
                    c_dim=0, w_dim=FEATURES, num_ws=2, _init_kwargs=given,
                    _init_args=())  # fmt: skip
         D = Module("Discriminator", made[1], {"b4.conv.resample_filter": torch.as_tensor(f)},
-                   _init_kwargs={**shared, **width}, _init_args=())  # fmt: skip
+                   _init_kwargs={**shared, **width, **(D_settings or {})},
+                   _init_args=())  # fmt: skip
         data = {"class_name": "training.dataset.ImageFolderDataset", "resolution": 4}
         return pickle.dumps({"G": G, "D": D, "G_ema": G, "training_set_kwargs": data}, 4)
 

@@ -95,6 +95,13 @@ def test_a_snapshot_made_by_code_loads_with_its_strides_and_half_precision(tmp_p
     assert net.D(torch.zeros(1, 3, 4, 4)).shape == (1, 1)
 
 
+def test_an_unlabelled_discriminator_may_say_anything_of_its_labels(tmp_path: Path) -> None:
+    """The official converter writes arguments of a network that it never makes."""
+    unused = {"embed_features": 512, "lr_multiplier": 0.1}
+    net = load(tmp_path, D_settings={"cmap_dim": 7, "mapping_kwargs": unused})
+    assert net.config.cmap_dim is None and net.D is not None
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
@@ -106,6 +113,9 @@ def test_a_snapshot_made_by_code_loads_with_its_strides_and_half_precision(tmp_p
         ({"channel_base": 4}, "does not fit its own configuration"),
         ({"architecture": "resnet2"}, "resnet2"),
         ({"use_noise": False}, "noise_const"),
+        ({"D_settings": {"channel_base": [8]}}, "discriminator's feature maps"),
+        ({"D_settings": {"epilogue_kwargs": {"sync_bn": True}}}, "sync_bn"),
+        ({"D_settings": {"c_dim": 2}}, "label_dim"),
     ],
 )
 def test_what_no_network_here_has_is_refused_by_name(
