@@ -20,6 +20,7 @@ from stylecli.errors import NetworkError
 from stylecli.interop.conversion import Arrays, ForeignNetworks
 from stylecli.interop.huangzh13 import convert_huangzh13
 from stylecli.interop.pickles import PlainObject
+from stylecli.interop.r3gan import GENERATOR, convert_r3gan, r3gan_facts
 from stylecli.interop.rosinality import convert_rosinality
 from stylecli.interop.stylegan2_pytorch import convert_snapshot, has_flat_settings
 from stylecli.interop.stylegan3_pytorch import convert_stylegan3
@@ -74,7 +75,10 @@ _LUCIDRAINS = Family(
     plain_facts,
 )
 _R3GAN = Family(
-    "R3GAN", _UNKNOWN.format(program="brownvc/R3GAN", licence="mixed"), persistent_facts
+    "R3GAN",
+    _UNKNOWN.format(program="brownvc/R3GAN", licence="mixed"),
+    r3gan_facts,
+    convert_r3gan,
 )
 _STYLEGAN2 = {
     repository: Family(
@@ -184,7 +188,7 @@ def recognise(tree: Any, path: Path) -> Family:
     if family is None:
         raise NetworkError(
             f"{path} holds no network that this version knows (it is {_outline(tree)}): expected "
-            "a file of stylecli, StyleGAN, Progressive GAN, StyleGAN2 or StyleGAN3"
+            "a file of stylecli, StyleGAN, Progressive GAN, StyleGAN2, StyleGAN3 or R3GAN"
         )
     return family
 
@@ -198,7 +202,7 @@ def _of_tf(tree: Any) -> Family | None:
 
 def _of_objects(tree: dict[Any, Any]) -> Family | None:
     G = tree.get("G_ema", tree.get("G"))
-    if isinstance(G, PlainObject) and G.name == "training.networks.Generator":
+    if isinstance(G, PlainObject) and G.name == GENERATOR:
         return _R3GAN
     if not isinstance(G, PersistentModule):
         return None

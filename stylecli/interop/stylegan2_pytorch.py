@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from stylecli.errors import NetworkError
 from stylecli.interop.conversion import Arrays, ForeignNetworks, Variables
-from stylecli.interop.pickles import shown
+from stylecli.interop.pickles import PlainObject, shown
 from stylecli.interop.trees import PersistentModule, child_modules
 from stylecli.networks.stylegan2_config import ModulatedConfig, StyleGAN2Config
 
@@ -230,7 +230,7 @@ def discriminator_fields(D: PersistentModule, flat: bool, G: dict[str, Any]) -> 
     return fields
 
 
-def module_arrays(module: PersistentModule) -> Arrays:
+def module_arrays(module: PersistentModule | PlainObject) -> Arrays:
     """Return parameters and buffers of a module and all in it, as its state dict names them."""
     arrays: Arrays = {}
     waiting: list[tuple[str, Any, int]] = [("", module, 0)]
@@ -238,7 +238,11 @@ def module_arrays(module: PersistentModule) -> Arrays:
         if not waiting:
             return arrays
         prefix, current, depth = waiting.pop()
-        if not isinstance(current, PersistentModule) or depth > _MAX_DEPTH or len(prefix) > 200:
+        if (
+            not isinstance(current, PersistentModule | PlainObject)
+            or depth > _MAX_DEPTH
+            or len(prefix) > 200
+        ):
             raise NetworkError(f"it has something else than a module at {shown(prefix)}")
         for kind in ("_parameters", "_buffers"):
             values = current.state.get(kind, {})

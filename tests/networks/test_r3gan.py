@@ -66,18 +66,22 @@ def official(case: str) -> tuple[Bundle, dict[str, Tensor]]:
         blocks=given["BlocksPerStage"][0], expansion=given["ExpansionFactor"],
         D_embed_dim=CASES[case]["D_kwargs"].get("ConditionEmbeddingDimension"),
     )  # fmt: skip
-    net = Bundle(config, G_ema=build_generator(config), D=build_discriminator(config))
     with np.load(FIXTURES / "official" / f"r3gan_{case}.npz") as arrays:
         values = {key: torch.from_numpy(arrays[key]) for key in arrays.files}
+    if case == "labels":  # whose weights are kept in a snapshot
+        read = stylecli.load_network(FIXTURES / "official" / "r3gan_labels_snapshot.pkl")
+        return Bundle(config, G_ema=read.G, D=read.D), values
+    net = Bundle(config, G_ema=build_generator(config), D=build_discriminator(config))
     for letter, network in (("G", net.G_ema), ("D", net.D)):
         assert network is not None
-        wanted = {name: tensor.shape for name, tensor in network.state_dict().items()}
-        network.load_state_dict({
-            our_name(key[2:], letter, len(config.sides)): value.reshape(
-                wanted[our_name(key[2:], letter, len(config.sides))]
-            )
+        names = {
+            our_name(key[2:], letter, len(config.sides)): value
             for key, value in values.items() if key.startswith(f"{letter}:")
-        })  # fmt: skip
+        }  # fmt: skip
+        shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
+        network.load_state_dict(
+            {name: value.reshape(shapes[name]) for name, value in names.items()}
+        )
         network.eval()
     return net, values
 
