@@ -29,7 +29,7 @@ from stylecli.ops.modulation import (
     resampled_conv2d,
     within_half_range,
 )
-from stylecli.ops.reference import pixel_norm
+from stylecli.ops.reference import per_plane, pixel_norm
 from stylecli.ops.resampling import upfirdn2d
 
 _SEPARABLE_FROM = 8  # taps: shorter filters go over the picture in one pass
@@ -201,7 +201,7 @@ class SynthesisLayer(Modulated):
             if x.dtype == torch.float16:
                 weight, styles = within_half_range(weight, styles)
             scale = demodulation(weight, styles)
-            x = x * styles.to(x.dtype)[:, :, None, None]
+            x = x * per_plane(styles.to(x.dtype), x)
             x = resampled_conv2d(x, weight.to(x.dtype), up=self.up, f=self.f)
         return bias_act(
             x, self.bias, act="lrelu", gain=math.sqrt(2) * gain,
@@ -328,7 +328,8 @@ class SynthesisNetwork(model.SynthesisNetwork):
     def stored_noise(self, layer: int) -> Tensor:
         """Return a layer's constant noise map [1, 1, h, w]."""
         block = cast(SynthesisBlock, getattr(self, f"b{self.config.layer_side(layer)}"))
-        return block.convolutions[(layer + 1) % 2 if layer else 0].noise_const[None, None]
+        plane = block.convolutions[(layer + 1) % 2 if layer else 0].noise_const
+        return plane.view(1, 1, *plane.shape)
 
 
 class Generator(model.Generator):

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stylecli.ops.convolution import convolve
-from stylecli.ops.reference import EPSILON
+from stylecli.ops.reference import EPSILON, per_plane
 from stylecli.ops.resampling import upfirdn2d
 
 
@@ -40,11 +40,11 @@ def modulated_conv2d(
     if x.dtype == torch.float16 and demodulate:
         weight, styles = within_half_range(weight, styles)
     y = resampled_conv2d(
-        x * styles.to(x.dtype)[:, :, None, None], weight.to(x.dtype), up=up, f=f, padding=padding
+        x * per_plane(styles.to(x.dtype), x), weight.to(x.dtype), up=up, f=f, padding=padding
     )
     if not demodulate:
         return y
-    return y * demodulation(weight, styles).to(y.dtype)[:, :, None, None]
+    return y * per_plane(demodulation(weight, styles).to(y.dtype), y)
 
 
 def prefers_grouped(x: Tensor) -> bool:
@@ -135,7 +135,7 @@ def _grouped(
     count, channels, height, width = x.shape
     if x.dtype == torch.float16 and demodulate:
         weight, styles = within_half_range(weight, styles)
-    kernels = weight * styles[:, None, :, None, None]
+    kernels = weight * styles.view(count, 1, channels, 1, 1)
     if demodulate:
         kernels = kernels * (kernels.square().sum(dim=(2, 3, 4), keepdim=True) + EPSILON).rsqrt()
     y = resampled_conv2d(

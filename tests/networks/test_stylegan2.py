@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import stylecli
 from stylecli.errors import UsageError
+from stylecli.networks import stylegan2
 from stylecli.networks.bundle import Bundle, new_network
 from stylecli.networks.registry import (
     build_discriminator,
@@ -22,6 +23,7 @@ from stylecli.networks.registry import (
     make_config,
 )
 from stylecli.networks.stylegan2_config import StyleGAN2Config
+from stylecli.ops import modulation
 from stylecli.rendering import Drawing, render
 from stylecli.styles import style_bands
 from tests.conftest import FIXTURES
@@ -278,6 +280,35 @@ def test_labels_may_be_normalised_with_z() -> None:
     G.mapping(z, c)
     torch.testing.assert_close(seen[0].square().mean(1), torch.ones(2))
     assert seen[0].shape == (2, 16)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("architecture", ["skip", "resnet"])
+def test_a_gpus_ways_draw_and_judge_the_same(
+    grouped: bool, architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """float16 in the highest blocks, and kernels per picture: on a CPU that is told to do so."""
+    net = varied(G_architecture=architecture, D_architecture=architecture, num_fp16_res=1)
+    assert net.D is not None
+    z, seen = torch.randn(4, 8), []
+    with torch.no_grad():
+        images = net.generator(z)
+        logits = net.D(images)
+
+    def as_on_a_gpu(x: Tensor, config: Any, side: int) -> torch.dtype:
+        return torch.float16 if side >= config.lowest_fp16_side else torch.float32
+
+    monkeypatch.setattr(stylegan2, "compute_dtype", as_on_a_gpu)
+    monkeypatch.setattr(stylegan2, "prefers_grouped", lambda _: grouped)
+    monkeypatch.setattr(modulation, "prefers_grouped", lambda _: grouped)
+    for module in (net.generator.synthesis.b16.conv1, net.D.b16.conv1, net.D.b8.conv1):
+        module.register_forward_hook(lambda _, __, y: seen.append(y.dtype))
+    with torch.no_grad():
+        found = net.generator(z)
+        assert_close(found, images, 5e-3)
+        assert_close(net.D(images), logits, 2e-2)
+    assert found.dtype == torch.float32
+    assert seen == [torch.float16, torch.float16, torch.float32]
 
 
 def test_float16_begins_where_the_configuration_says() -> None:
