@@ -12,6 +12,7 @@ from stylecli.errors import UsageError
 from stylecli.networks.config import Preset
 from stylecli.networks.stylegan2_config import ModulatedConfig
 
+_MAX_TAPS = 64  # the published networks have 12 and 24
 _LEAST_RESOLUTION = 16  # the first layers have 16 samples across the picture
 
 PRESETS: dict[str, Preset] = {
@@ -91,17 +92,26 @@ class StyleGAN3Config(ModulatedConfig):
             "num_critical": (0, self.num_layers - 1), "margin": (0, 256),
             "conv_kernel": (1, 7), "filter_size": (1, 16), "lrelu_upsampling": (1, 8),
         })  # fmt: skip
-        limits = {"first_cutoff": 1e3, "first_stopband": 1e3, "last_stopband_rel": 8.0,
-                  "output_scale": 1e3}  # fmt: skip
-        for name, most in limits.items():
-            if not 0 < getattr(self, name) <= most:
-                raise UsageError(f"{name} {getattr(self, name)!r} is not above 0, at most {most:g}")
+        half = self.resolution / 2
+        limits = {"first_cutoff": (0.1, half), "first_stopband": (1.0, half),
+                  "last_stopband_rel": (0.5, 8.0), "output_scale": (1e-6, 1e3)}  # fmt: skip
+        for name, (least, most) in limits.items():
+            if not least <= getattr(self, name) <= most:
+                raise UsageError(
+                    f"{name} {getattr(self, name)!r} is not within {least:g} to {most:g}"
+                )
         if not 0 <= self.magnitude_beta <= 1:
             raise UsageError(f"magnitude_beta {self.magnitude_beta!r} is not within 0 to 1")
         if min(width for *_, width in self._rows()) <= 0:
             raise UsageError(
                 f"first_cutoff {self.first_cutoff:g} leaves no transition band below the "
                 f"stopband {self.first_stopband:g}"
+            )
+        # A file of a few bytes could ask for filters of any size, and a radial one is a square.
+        if (taps := max(max(plan.up_taps, plan.down_taps) for plan in self.layers())) > _MAX_TAPS:
+            raise UsageError(
+                f"num_layers {self.num_layers} and filter_size {self.filter_size} make filters of "
+                f"{taps} taps: the most are {_MAX_TAPS}"
             )
 
     @property
