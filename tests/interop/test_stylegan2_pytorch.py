@@ -56,6 +56,58 @@ def test_an_ada_snapshot_with_labels_draws_and_judges_as_there() -> None:
         assert_close(D(judged[:3], c[:3]), values["d_logits_batch3"], values["d_logits"])
 
 
+def assert_gradients(network: Any, values: dict[str, torch.Tensor], phase: str) -> None:
+    """Gradients are the official program's, to 1e-5 of each one's largest."""
+    own = {
+        name.replace("mapping.label", "mapping.embed"): parameter.grad
+        for name, parameter in network.named_parameters()
+    }
+    start = f"{phase}:grad:"
+    wanted = {key.removeprefix(start): values[key] for key in values if key.startswith(start)}
+    assert len(wanted) >= 7
+    largest = max(float(gradient.abs().max()) for gradient in wanted.values())
+    for key, gradient in wanted.items():
+        found = next(own[name] for name in own if key.endswith(name))
+        found = torch.zeros_like(gradient) if found is None else found
+        reach = max(float(gradient.abs().max()), 1e-3 * largest)
+        assert (found - gradient).abs().max() <= 1e-5 * reach, key
+
+
+def test_gradients_of_training_are_the_official_ones() -> None:
+    """Of R1, of the generator's loss and of the path length; w_avg moves as there."""
+    net, values = (
+        stylecli.load_network(OFFICIAL / "stylegan2_labels_snapshot.pkl"),
+        values_of("labels"),
+    )
+    G, D, z, c = net.G_ema, net.D, values["z"], values["c"]
+    assert G is not None and D is not None
+    real = values["d_images"][:4].requires_grad_()
+    logits = D(real, values["d_c"][:4])
+    (slope,) = torch.autograd.grad(logits.sum(), real, create_graph=True)
+    penalty = slope.square().sum(dim=(1, 2, 3))
+    assert_close(penalty.detach(), values["Dreg:r1_penalty"].flatten())
+    (penalty * 3.0 / 2).mean().mul(16).backward()  # γ 3, once in 16 steps
+    assert_gradients(D, values, "Dreg")
+
+    G.train()
+    torch.nn.functional.softplus(-D(G(z, c), c)).mean().backward()
+    assert_gradients(G, values, "Gmain")
+    torch.testing.assert_close(G.mapping.w_avg, values["Gmain:w_avg_after"])
+    G.zero_grad()
+
+    ws = G.mapping(z[:2], c[:2])
+    images = G.synthesis(ws)
+    probe = values["pl_noise_standard_normal"] / 16  # √(height·width)
+    (slope,) = torch.autograd.grad((images * probe).sum(), ws, create_graph=True)
+    lengths = slope.square().sum(dim=2).mean(dim=1).sqrt()
+    mean = 1 + 0.01 * (lengths.mean() - 1)  # gradients flow through the mean as it is updated
+    penalty = (lengths - mean).square()
+    wanted = values["Greg:pl_penalty"].flatten()
+    torch.testing.assert_close(penalty.detach(), wanted, rtol=1e-5, atol=0)
+    (penalty * 1.5).mean().backward()
+    assert_gradients(G, values, "Greg")
+
+
 def test_a_snapshot_of_the_stylegan3_repository_has_its_defaults() -> None:
     net = stylecli.load_network(OFFICIAL / "stylegan2_stylegan3_snapshot.pkl")
     values, config = values_of("stylegan3"), net.config
