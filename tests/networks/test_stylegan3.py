@@ -261,7 +261,7 @@ def test_a_fresh_network_starts_at_unit_size() -> None:
         ("num_critical", 14, "num_critical 14"), ("first_cutoff", -1.0, "first_cutoff"),
         ("first_cutoff", 9.0, "first_cutoff 9"), ("magnitude_beta", 2.0, "magnitude_beta"),
         ("conv_kernel", 9, "conv_kernel 9"), ("first_stopband", 0.1, "first_stopband 0.1"),
-        ("last_stopband_rel", 1e-9, "last_stopband_rel"), ("filter_size", 16, "64 taps"),
+        ("last_stopband_rel", 1e-9, "last_stopband_rel"), ("lrelu_upsampling", 8, "96 taps"),
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused(field: str, value: Any, word: str) -> None:
