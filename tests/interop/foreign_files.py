@@ -314,10 +314,61 @@ def own_network() -> bytes:
         return path.read_bytes()
 
 
+def r3gan_snapshot(G: dict[str, Any], D: dict[str, Any] | None = None, **attributes: Any) -> bytes:
+    """Return {G_ema, D} of state dicts as plain modules; ``attributes`` are the generator's."""
+    with named_class("R3GAN.Networks", "GeneratorStage") as inner:
+
+        def module(kind: Any, arrays: dict[str, Any], **state: Any) -> Any:
+            below: dict[str, dict[str, Any]] = {}
+            for name in sorted(name for name in arrays if "." in name):
+                child, rest = name.split(".", 1)
+                below.setdefault(child, {})[rest] = arrays[name]
+            made = kind()
+            made.__dict__ = {
+                "_parameters": {name: a for name, a in arrays.items() if "." not in name},
+                "_buffers": {},
+                "_modules": {child: module(inner, inside) for child, inside in below.items()},
+                **state,
+            }
+            return made
+
+        with named_class("training.networks", "Generator") as outer:
+            judge = type("Discriminator", (), {"__module__": "training.networks"})
+            sys.modules["training.networks"].Discriminator = judge  # type: ignore[attr-defined]
+            tree = {"G_ema": module(outer, G, **attributes)}
+            if D is not None:
+                tree["D"] = module(judge, D)
+            return pickle.dumps(tree, 4)
+
+
+def r3gan_shapes() -> tuple[dict[str, tuple[int, ...]], ...]:
+    """Return the shapes of G and D of a 4 px R3GAN with labels, a block in each."""
+    c, stage = FEATURES, "Model.MainLayers.0.Layers"
+
+    def block(index: int) -> dict[str, tuple[int, ...]]:
+        here = f"{stage}.{index}"
+        return {
+            f"{here}.LinearLayer1.Layer.weight": (2 * c, c, 1, 1),
+            f"{here}.LinearLayer2.Layer.weight": (2 * c, c, 3, 3),
+            f"{here}.LinearLayer3.Layer.weight": (c, 2 * c, 1, 1),
+            f"{here}.NonLinearity1.Bias": (2 * c,), f"{here}.NonLinearity2.Bias": (2 * c,),
+        }  # fmt: skip
+
+    return (
+        {f"{stage}.0.Basis": (c, 4, 4), f"{stage}.0.LinearLayer.weight": (c, 2 * c), **block(1),
+         "Model.AggregationLayer.Layer.weight": (3, c, 1, 1),
+         "Model.EmbeddingLayer.weight": (c, 2)},
+        {"Model.ExtractionLayer.Layer.weight": (c, 3, 1, 1), **block(0),
+         f"{stage}.1.Basis.weight": (c, 1, 4, 4), f"{stage}.1.LinearLayer.weight": (c, c),
+         "Model.EmbeddingLayer.weight": (c, 2)},
+    )  # fmt: skip
+
+
 def all_kinds() -> dict[str, bytes]:
     """Return one small file of every kind by name."""
     return {
         "tf-2": tf_triple(2), "tf-4": tf_triple(4), "ada": ada_snapshot(),
+        "r3gan": r3gan_snapshot(*map(random_arrays, r3gan_shapes()), z_dim=FEATURES, c_dim=2),
         "rosinality-zip": torch_file(rosinality_arrays()),
         "rosinality-stream": torch_file(rosinality_arrays()["g_running"], zipped=False),
         "huangzh13-zip": torch_file(huangzh13_generator(3)),

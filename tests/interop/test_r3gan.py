@@ -1,7 +1,5 @@
 """Snapshots of R3GAN's program: read without running anything, drawn as they draw."""
 
-import pickle
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -79,34 +77,8 @@ def arrays_of(letter: str) -> dict[str, Any]:
 def snapshot(
     path: Path, G: dict[str, Any], D: dict[str, Any] | None = None, **attributes: Any
 ) -> Path:
-    """Write {G_ema, D} as modules without behaviour; ``attributes`` are the generator's."""
-    with foreign_files.named_class("R3GAN.Networks", "GeneratorStage") as inner:
-
-        def module(kind: Any, arrays: dict[str, Any], **state: Any) -> Any:
-            children = {name.split(".")[0] for name in arrays if "." in name}
-            made = kind()
-            made.__dict__ = {
-                "_parameters": {name: a for name, a in arrays.items() if "." not in name},
-                "_buffers": {},
-                "_modules": {
-                    child: module(
-                        inner,
-                        {n.split(".", 1)[1]: a for n, a in arrays.items()
-                         if n.split(".")[0] == child},
-                    )
-                    for child in sorted(children)
-                },
-                **state,
-            }  # fmt: skip
-            return made
-
-        with foreign_files.named_class("training.networks", "Generator") as outer:
-            judge = type("Discriminator", (), {"__module__": "training.networks"})
-            sys.modules["training.networks"].Discriminator = judge  # type: ignore[attr-defined]
-            tree = {"G_ema": module(outer, G, **{"z_dim": 12, "c_dim": 0, **attributes})}
-            if D is not None:
-                tree["D"] = module(judge, D)
-            path.write_bytes(pickle.dumps(tree, 4))
+    """Write {G_ema, D} of these state dicts; ``attributes`` are the generator's."""
+    path.write_bytes(foreign_files.r3gan_snapshot(G, D, **{"z_dim": 12, "c_dim": 0, **attributes}))
     return path
 
 

@@ -14,8 +14,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typer.testing import CliRunner
 
 import stylecli
+from stylecli.cli.app import app
 from stylecli.errors import UsageError
 from stylecli.networks.bundle import Bundle, new_network
 from stylecli.networks.r3gan import Stage
@@ -276,6 +278,23 @@ def test_what_needs_a_w_is_refused() -> None:
         net.generator.mapping(torch.randn(2, 8), truncation_psi=0.7)
     with pytest.raises(UsageError, match="grow"):
         net.generator(torch.randn(2, 8), lod=1.0)
+
+
+def test_the_commands_draw_it_and_refuse_what_needs_a_w(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stylecli.save_network("net.safetensors", varied())
+    network, run = ["--network", "net.safetensors"], CliRunner().invoke
+    drawn = run(app, ["generate", "--seeds", "1,2", *network])
+    assert drawn.exit_code == 0 and len(drawn.stdout.splitlines()) == 2
+    refused = {
+        "psi": ["generate", "--seeds", "1", "--psi", "0.7"],
+        "styles to mix": ["mix", "--rows", "2"], "ppl_zfull": ["metrics", "ppl_wfull"],
+    }  # fmt: skip
+    for word, arguments in refused.items():
+        result = run(app, [*arguments, *network])
+        assert result.exit_code != 0 and word in f"{result.output} {result.exception}"
 
 
 def test_bfloat16_begins_where_the_configuration_says() -> None:
