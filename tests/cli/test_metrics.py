@@ -432,7 +432,7 @@ def test_an_interrupt_before_the_first_classifier_claims_none(tmp_path, tiny_lmd
 
 
 def test_a_narrow_terminal_has_what_a_number_says_below_it(monkeypatch):
-    results = [MetricResult("kid@efficientnet-lite0", 0.25, 0.5),
+    results = [MetricResult("kid@efficientnet-lite0", 0.25, 0.5, phrase="×1000 = 250, no FID " * 3),
                MetricResult("fid@9", None, skipped="word " * 60)]  # fmt: skip
     wide = metrics.result_lines(Output(), results)
     assert len(wide) == 3
