@@ -184,9 +184,16 @@ def preset_for(
 ) -> tuple[str, str]:
     """Return the preset's name, and what it is and why it is taken; NO_PRESET where none is made.
 
-    Raises UsageError for an unknown name, or a preset that another family is trained with.
+    Raises UsageError for an unknown name, a preset that another family is trained with, and a
+    family whose losses are not here: those of another would train it to something else.
     """
-    fits = make_config(config).family == _FAMILY
+    network = make_config(config)
+    if not network.trainable:
+        raise UsageError(
+            f"configuration {config!r} cannot be trained yet, only drawn and measured: give a "
+            "StyleGAN configuration such as --config f"
+        )
+    fits = network.family == _FAMILY
     if preset is None and not fits:
         return NO_PRESET, f"the defaults: configuration {config} has no preset yet"
     if preset is None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from stylecli.errors import UsageError
 from stylecli.networks.registry import make_config
 from stylecli.networks.stylegan1_config import PRESETS
 from stylecli.training.plan import plan_training
@@ -52,3 +53,9 @@ def test_the_default_preset_follows_device_and_pictures() -> None:
         for device, pictures in (("cpu", 70_000), ("cuda", 70_000), ("cuda", 800), ("cuda", None))
     ]
     assert chosen == ["small", "paper", "photos", "paper"]
+
+
+@pytest.mark.parametrize("config", ["stylegan2", "stylegan3-r", "r3gan"])
+def test_a_family_without_its_losses_is_not_trained_with_those_of_another(config):
+    with pytest.raises(UsageError, match=f"'{config}' cannot be trained yet.*--config f"):
+        plan_training(config=config, resolution=32)
