@@ -2,7 +2,7 @@
 
 ``demo/`` afterwards holds ``dataset.lmdb``, ``run/``, ``fakes.png``, ``mix.png``,
 ``truncation.png``, ``interpolation.mp4``, ``metrics.json`` and ``report.html``. Every step that
-is done is kept, so that the same command goes on after an interruption.
+is done is kept, so that the same command continues after an interruption.
 """
 
 import shutil
@@ -138,7 +138,9 @@ def _fill(
                 progress=report, deadline_seconds=minutes * 60 * PATIENCE + GRACE_SECONDS
             )
         if not finished:
-            say("this machine slowed down: training stopped early, the same command goes on")
+            say(
+                "this machine slowed down: training stopped early, run the same command to continue"
+            )
     network = newest_snapshot(run)
     assert network is not None
     net = load_network(network)

@@ -6,7 +6,7 @@
     ├── NetworkError             3  a network file or checkpoint cannot be used
     ├── WeightsError             3  the weights of a feature network are missing or wrong
     ├── DeviceError              4  the device or a kernel is unavailable
-    └── Interrupted            130  the user stopped it; the same command goes on
+    └── Interrupted            130  the user stopped it; run the same command to continue
 
 A message is one sentence: what is wrong, with the value; what was expected; what to run.
 ``explain`` is the last net: every other error, of the system or of a library, has its sentence too.

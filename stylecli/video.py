@@ -408,7 +408,8 @@ def write_frames(
             progress(done, total)
     except KeyboardInterrupt:
         raise Interrupted(
-            f"interrupted: {done} of {total} frames are in {folder}: the same command goes on"
+            f"interrupted: {done} of {total} frames are in {folder}: run the same command to "
+            "continue"
         ) from None
     return done - start
 

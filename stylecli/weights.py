@@ -434,7 +434,7 @@ def download(
         partial.replace(rejected)
         raise WeightsError(
             f"{url} has SHA-256 {found[:16]}..., expected {sha256[:16]}...: it is not used and "
-            f"kept as {rejected}; the same command begins anew"
+            f"kept as {rejected}; run the same command to start over"
         )
     partial.replace(path)
     return path

@@ -302,7 +302,9 @@ def test_frames_are_numbered_and_say_what_made_them(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_folder_goes_on(tmp_path: Path) -> None:
-    with pytest.raises(Interrupted, match=r"2 of 6 frames are in .*: the same command goes on"):
+    with pytest.raises(
+        Interrupted, match=r"2 of 6 frames are in .*: run the same command to continue"
+    ):
         write_frames(tmp_path, _stopped, 6, provenance=HOW)
     first = (tmp_path / "frame-000001.png").stat().st_mtime_ns
 

@@ -28,7 +28,7 @@ def command(
 
     Example: stylecli demo --minutes 5
 
-    Needs no data and no GPU. The same command goes on after an interruption.
+    Needs no data and no GPU. The same command continues after an interruption.
     """
     output = Output(json=json, quiet=quiet)
     from stylecli.demo import run_demo

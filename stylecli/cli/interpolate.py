@@ -216,7 +216,7 @@ def command(
 
     The path is a cubic spline through the faces' styles; noise stands still unless told to move.
     Frames stream into the file: any length fits in memory. Ctrl-C keeps the frames until then as a
-    shorter video of its own; a folder of frames goes on with the same command.
+    shorter video of its own; the same command continues a folder of frames.
     """
     output = Output(json=json, quiet=quiet)
     cells, labels = parse_grid(grid), choose_classes(classes, label)

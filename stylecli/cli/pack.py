@@ -109,7 +109,7 @@ def command(
     Example: stylecli pack photos/ --resolution 256
 
     Each picture is cut to its central square and resized. Unusable pictures are skipped and listed.
-    The same command goes on where it was interrupted, and finds a dataset done.
+    The same command continues where it was interrupted, and finds a dataset done.
     """
     from stylecli.data.packing import PackSettings
 

@@ -1,4 +1,4 @@
-"""``stylecli train``: grow a StyleGAN on a dataset, or go on with one."""
+"""``stylecli train``: grow a StyleGAN on a dataset, or continue one."""
 
 import contextlib
 from collections.abc import Iterator
@@ -135,7 +135,7 @@ def command(
     training: dict[str, Any],
     session: dict[str, Any],
 ) -> None:
-    """Grow a StyleGAN on a dataset, or go on with a run.
+    """Grow a StyleGAN on a dataset, or continue a run.
 
     Example: stylecli train datasets/faces.lmdb --kimg 500
 
@@ -431,7 +431,7 @@ def print_dry_run(
     rows = [
         ("run", str(choice.run), _STATES[choice.state]),
         ("dataset", str(dataset.path), f"{len(dataset):,} pictures{classes}"),
-        ("digest", dataset.digest[:12], "of all pixels; a run goes on with these only"),
+        ("digest", dataset.digest[:12], "of all pixels; a run continues with these only"),
         ("device", settings.device, "--device, else the best there is"),
         ("processes", str(plan.ranks), reasons.get("ranks", "asked for")),
         ("training preset", plan.preset, reasons["preset"]),

@@ -84,7 +84,7 @@ def fetch_weights(
 
     Example: stylecli weights fetch inception-2015-12-05
 
-    A download that breaks off goes on with the same command. A file with another SHA-256 than the
+    The same command continues a download that broke off. A file with another SHA-256 than the
     published one is not used.
     """
     from dataclasses import asdict

@@ -310,7 +310,7 @@ def pack(
     except KeyboardInterrupt:
         raise Interrupted(
             f"stopped at picture {writer.position:,} of {count:,}, all of which are kept: "
-            "the same command goes on"
+            "run the same command to continue"
         ) from None
     return make_report(open_dataset(out), base_count=base_count, base_skipped=base_skipped)
 

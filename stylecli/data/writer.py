@@ -522,5 +522,6 @@ class DatasetWriter:
         )
         return (
             f"; about {format_bytes(rest)} more are needed and {format_bytes(free)} are free "
-            f"there: make room, then the same command goes on from picture {self._state.position:,}"
+            "there: make room, then run the same command to continue from picture "
+            f"{self._state.position:,}"
         )

@@ -149,7 +149,7 @@ def train_into_cache(
         )
     except KeyboardInterrupt:
         kept = f"finished classifiers are kept in {path}" if path.exists() else "none is finished"
-        raise Interrupted(f"interrupted: {kept}, the same command goes on") from None
+        raise Interrupted(f"interrupted: {kept}, run the same command to continue") from None
 
 
 def find_in_cache(

@@ -200,7 +200,7 @@ class TrainingLoop:
                     )
                 raise Interrupted(
                     f"stopped and saved at {counters.nimg / 1000:g} of "
-                    f"{self.config.total_kimg:g} kimg: the same command goes on"
+                    f"{self.config.total_kimg:g} kimg: run the same command to continue"
                 )
             if stop[1]:
                 return False

@@ -28,7 +28,7 @@ STUCK_SECONDS = 600.0  # all others wait for a rank that lives for so long
 # process ends; NCCL, and both where one is only stopped, would wait on.
 GRACE_SECONDS = 10.0
 _ASLEEP_SECONDS = 5.0  # between two rounds of the watch: this process itself was stopped
-_AGAIN = "the same command goes on from the last save"
+_AGAIN = "run the same command to continue from the last save"
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@
 RUNS holds one run folder per configuration, named a, b, ..., mapping-0, mix50. Each is measured by
 the KID of EfficientNet features, by path lengths and by separability, whose classifiers are trained
 on the dataset's own attributes once (about ten minutes at 32 px) and kept in the cache. What is
-measured is kept in ``--results``, so that the same command goes on; runs without a network yet are
-left out of the tables. With ``--docs`` the tables go between the marks of that page, else they are
-printed.
+measured is kept in ``--results``, so that the same command continues; runs without a network yet
+are left out of the tables. With ``--docs`` the tables go between the marks of that page, else
+they are printed.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Whatever ends packing, nothing is lost: the next run of the same command goes on."""
+"""Whatever ends packing, nothing is lost: the next run of the same command continues."""
 
 import json
 import os
@@ -101,7 +101,7 @@ def test_ctrl_c_to_the_whole_group_ends_workers_too_and_says_how_to_go_on(tmp_pa
     os.killpg(process.pid, signal.SIGINT)
     stdout, stderr = process.communicate()
     assert (process.returncode, stdout) == (130, "")
-    assert "all of which are kept: the same command goes on" in stderr.splitlines()[-1]
+    assert "all of which are kept: run the same command to continue" in stderr.splitlines()[-1]
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)  # nobody is left
     done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
@@ -166,7 +166,9 @@ def test_a_full_disk_is_told_with_what_is_missing_and_the_same_call_goes_on(phot
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     sentence = r"cannot be written: .*; about .*B more are needed and .* free there: make room, "
-    with pytest.raises(DataError, match=sentence + "then the same command goes on from picture"):
+    with pytest.raises(
+        DataError, match=sentence + "then run the same command to continue from picture"
+    ):
         limited()
     seen = []
     report = pack(

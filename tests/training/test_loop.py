@@ -96,7 +96,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     assert session(whole, count)
     parts = start(tmp_path / "parts", tiny_lmdb, tiny_config_fields, count, **settings)
     for images in stops:
-        with pytest.raises(Interrupted, match="the same command goes on"):
+        with pytest.raises(Interrupted, match="run the same command to continue"):
             session(parts, count, progress=stop_after(images))
         assert not is_finished(parts)
     assert session(parts, count)

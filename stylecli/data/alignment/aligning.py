@@ -127,7 +127,8 @@ def _write(path: Path, content: bytes) -> None:
         files.write_bytes(path, content)
     except OSError as error:
         raise DataError(
-            f"{path} cannot be written: {error.strerror}; the same command goes on from here"
+            f"{path} cannot be written: {error.strerror}; run the same command to continue "
+            "from here"
         ) from None
 
 

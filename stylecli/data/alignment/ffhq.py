@@ -38,7 +38,7 @@ from stylecli.data.preparation import Skipped
 from stylecli.errors import DataError, UsageError
 from stylecli.progress import Progress, silent
 
-# FFHQ's own names: 00042.png, in-the-wild-images/00000/00042.png, also of pictures saved anew
+# FFHQ's own names: 00042.png, in-the-wild-images/00000/00042.png, also of copies
 _NUMBERED = re.compile(r"(?:(?:.*/)?\d{5}/)?(\d{5,8})\.\w+")
 _MAX_ENTRY = 4096  # characters; longer are neither names nor addresses
 _SCHEME = re.compile(r"^https?://(www\.)?", re.IGNORECASE)

@@ -291,7 +291,7 @@ def find_fault(check: Check) -> str:
     """Return what is wrong with a file, in words that follow its name, or "".
 
     ``size``: its bytes are counted. ``file``: their MD5 is compared too. ``pixels``: it is decoded
-    instead, so that a picture packed anew without loss passes.
+    instead, so that a picture packed again without loss passes.
     """
     published = check.published
     try:

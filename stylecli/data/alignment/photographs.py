@@ -54,7 +54,7 @@ from stylecli.files import parse_json, parse_row, row_line
 from stylecli.progress import Progress, silent
 
 FOUND_FILE = "detections.jsonl"
-VERSION = 1  # of the journal and of the search: another one searches anew
+VERSION = 1  # of the journal and of the search: another one starts the search over
 
 BYTES_EACH = 800 << 20  # of memory: a photograph of 24 megapixels in a few copies, and the models
 PHOTOS_EACH = 4  # fewer are not worth another process, which loads the models anew
