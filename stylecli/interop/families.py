@@ -76,7 +76,8 @@ _LUCIDRAINS = Family(
 )
 _R3GAN = Family(
     "R3GAN",
-    _UNKNOWN.format(program="brownvc/R3GAN", licence="mixed"),
+    "not in the file: whoever trained it decides; the program brownvc/R3GAN came without a licence "
+    "file, and parts of it derive from StyleGAN3, which is non-commercial",
     r3gan_facts,
     convert_r3gan,
 )

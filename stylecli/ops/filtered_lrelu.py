@@ -34,6 +34,7 @@ from stylecli.ops.reference import (
     filtered_lrelu_ref,
     preactivation,
 )
+from stylecli.ops.resampling import padding_sides
 
 _TILE = 32  # outputs on a side, about: less wastes borders, more leaves the cache
 _CHUNK_VALUES = 1 << 18  # upsampled values that are held at a time: 1 MiB
@@ -78,24 +79,13 @@ def filtered_lrelu(
         raise UsageError(f"up is {up}, down is {down}: expected whole numbers of at least 1")
     limit = -1.0 if clamp is None else float(clamp)
     how = FilteredActivation(
-        int(up), int(down), _sides(padding), float(gain), float(slope), limit, flip_filter
+        int(up), int(down), padding_sides(padding), float(gain), float(slope), limit, flip_filter
     )
     _upsampled_size(x, fu, fd, how)
     if _in_tiles(x, fu, fd, how):
         x = preactivation(x, Additions(bias=None if b is None else b.to(x.dtype)), 1)
         return _Filtered.apply(x, fu, fd, how)  # type: ignore[no-any-return, no-untyped-call]
     return filtered_lrelu_ref(x, fu, fd, None if b is None else b.to(x.dtype), how)
-
-
-def _sides(padding: int | Sequence[int]) -> tuple[int, int, int, int]:
-    match [padding] if isinstance(padding, int) else list(padding):
-        case [every]:
-            return every, every, every, every
-        case [x, y]:
-            return x, x, y, y
-        case [left, right, top, bottom]:
-            return left, right, top, bottom
-    raise UsageError(f"padding is {padding}: expected 1, 2 or 4 whole numbers")
 
 
 def _upsampled_size(

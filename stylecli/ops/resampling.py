@@ -54,7 +54,7 @@ def upfirdn2d(
     how = Resampling(
         up=_pair(up, "up"),
         down=_pair(down, "down"),
-        padding=_padding(padding),
+        padding=padding_sides(padding),
         flip=flip_filter,
         gain=float(gain),
     )
@@ -76,7 +76,8 @@ def _pair(factor: int | Sequence[int], name: str) -> tuple[int, int]:
     return values[0], values[-1]
 
 
-def _padding(padding: int | Sequence[int]) -> tuple[int, int, int, int]:
+def padding_sides(padding: int | Sequence[int]) -> tuple[int, int, int, int]:
+    """Return (left, right, top, bottom) of one number, (x, y) or all four; raise UsageError."""
     values = _whole_numbers(padding, "padding")
     match values:
         case [every]:

@@ -4,19 +4,23 @@ Sessions are forked from this process, which has loaded everything once, so that
 long as its own work. Shared by the campaigns of kills and races.
 """
 
+import argparse
+import collections
 import contextlib
 import hashlib
 import importlib
 import json
 import os
 import pkgutil
+import random
 import re
 import shutil
 import signal
 import sys
+import tempfile
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -374,3 +378,28 @@ def differences(found: dict[str, str], wanted: dict[str, str]) -> list[str]:
         if found[name] != wanted[name]
     ]
     return sorted(missing + more + other)
+
+
+Campaign = Callable[[Path, int, list[str]], tuple["collections.Counter[str]", list[str]]]
+
+
+def run_campaign(campaign: Campaign, description: str | None, amount: str, default: int) -> bool:
+    """Read the options, run a campaign in a scratch folder, print its figures; say if any is wrong.
+
+    ``campaign`` is given the folder, how many (the option ``amount``), and the only commands.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(f"--{amount}", type=int, default=default, dest="amount")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", action="append", default=[], help="a command's name")
+    arguments = parser.parse_args()
+    random.seed(arguments.seed)
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix=f"stylecli-{amount}-") as folder:
+        counts, wrong = campaign(Path(folder), arguments.amount, arguments.only)
+    print(f"seed: {arguments.seed}")
+    for name, count in sorted(counts.items()):
+        print(f"{name}: {count}")
+    print(*wrong, sep="\n")
+    print(f"wrong: {len(wrong)}; took {time.monotonic() - started:.0f} s")
+    return bool(wrong)

@@ -7,14 +7,11 @@ session that was never killed, nothing temporary may lie about, and no session m
 signal that is not ours or have printed a traceback.
 """
 
-import argparse
 import collections
 import itertools
 import random
 import shutil
 import sys
-import tempfile
-import time
 from pathlib import Path
 
 from tests.campaigns import commands
@@ -82,24 +79,5 @@ def campaign(
     return counts, wrong
 
 
-def main() -> int:
-    """Run the campaign and print its figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", action="append", default=[], help="a command's name")
-    arguments = parser.parse_args()
-    random.seed(arguments.seed)
-    started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="stylecli-kills-") as folder:
-        counts, wrong = campaign(Path(folder), arguments.kills, arguments.only)
-    print(f"seed: {arguments.seed}")
-    for name, count in sorted(counts.items()):
-        print(f"{name}: {count}")
-    print(*wrong, sep="\n")
-    print(f"wrong: {len(wrong)}; took {time.monotonic() - started:.0f} s")
-    return bool(wrong)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(commands.run_campaign(campaign, __doc__, "kills", 200))

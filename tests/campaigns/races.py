@@ -6,12 +6,10 @@ One may refuse in a sentence because the other is at it. Afterwards, and after t
 more, the result must be that of a single session, and nothing temporary may lie about.
 """
 
-import argparse
 import collections
 import random
 import shutil
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -67,24 +65,5 @@ def campaign(
     return counts, wrong
 
 
-def main() -> int:
-    """Run the campaign and print its figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", action="append", default=[], help="a command's name")
-    arguments = parser.parse_args()
-    random.seed(arguments.seed)
-    started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="stylecli-races-") as folder:
-        counts, wrong = campaign(Path(folder), arguments.rounds, arguments.only)
-    print(f"seed: {arguments.seed}")
-    for name, count in sorted(counts.items()):
-        print(f"{name}: {count}")
-    print(*wrong, sep="\n")
-    print(f"wrong: {len(wrong)}; took {time.monotonic() - started:.0f} s")
-    return bool(wrong)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(commands.run_campaign(campaign, __doc__, "rounds", 5))
