@@ -95,6 +95,13 @@ def command(
             help="For --train-classifiers: CSV of picture and attributes. Default: the dataset's.",
         ),
     ] = None,
+    stand_in: Annotated[
+        bool,
+        typer.Option(
+            "--stand-in",
+            help="Let the stand-in network answer for a published name (fid50k) without weights.",
+        ),
+    ] = False,
     psi: Annotated[
         float,
         typer.Option("--psi", help="Truncation of the fakes; the results' names say it. 1 = none."),
@@ -140,6 +147,7 @@ def command(
     source.check(wanted)
     chosen: dict[str, Any] = {
         "samples": samples, "seed": seed, "precision": precision, "cache": cache,
+        "stand_in": stand_in,
     }  # fmt: skip
     started = time.monotonic()
     with _going_on(cache), sharing_ranks(ranks, device) as place:
@@ -170,7 +178,7 @@ def command(
     }
     if against is not None:
         document["measured"] = str(data)
-    output.result(document, result_lines(output, results))
+    output.result(document, [*result_lines(output, results), *stand_in_lines(results)])
     output.note(f"took {format_seconds(seconds)}")
     if lacking:
         raise typer.Exit(ExitCode.UNUSABLE)
@@ -488,6 +496,21 @@ def result_lines(output: Output, results: "Sequence[MetricResult]") -> list[str]
     return [
         first,
         *(text for line, more in zip(others, below, strict=True) for text in (line, *more)),
+    ]
+
+
+def stand_in_lines(results: "Sequence[MetricResult]") -> list[str]:
+    """Say which of the numbers answer for another one, and the step to that one."""
+    from stylecli.metrics.planning import BY_NAME
+
+    answers: dict[str, list[str]] = {}
+    for result in results:
+        if result.instead_of is not None and result.value is not None:
+            answers.setdefault(result.instead_of, []).append(result.name)
+    return [
+        f"{' and '.join(found)} stand{'s' * (len(found) == 1)} in for {name}, whose network "
+        f"{BY_NAME[name].network} is not here: stylecli weights fetch {BY_NAME[name].network}"
+        for name, found in answers.items()
     ]
 
 

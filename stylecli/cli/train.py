@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from stylecli.cli.metrics import ClassifierSource
+from stylecli.cli.metrics import ClassifierSource, asks_for
 from stylecli.cli.options import (
     ConfigOption,
     DeviceOption,
@@ -23,7 +23,7 @@ from stylecli.cli.options import (
 )
 from stylecli.cli.output import Output
 from stylecli.cli.training_ranks import count_ranks, on_main_rank
-from stylecli.errors import StyleCLIError, UsageError
+from stylecli.errors import StyleCLIError, UsageError, WeightsError
 from stylecli.settings import PICTURES, RUN, WATCHING
 from stylecli.training.config import TrainingConfig
 from stylecli.training.session import Session
@@ -359,18 +359,22 @@ def make_evaluate(
         return None
     from stylecli.hardware import resolve_device
     from stylecli.metrics.evaluation import evaluate
-    from stylecli.metrics.planning import plan
+    from stylecli.metrics.planning import check_names, plan
+    from stylecli.metrics.tasks import is_published
 
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     source = ClassifierSource(classifiers)
     source.check(wanted)
-    plan(
-        wanted,
-        samples,
-        dataset_size=len(dataset),
-        config=settings.network,
-        gpu=settings.device == "cuda",
-    )
+    check_names(wanted)
+    for name in wanted:
+        for task in plan([name], samples, dataset_size=len(dataset), config=settings.network,
+                         gpu=settings.device == "cuda"):  # fmt: skip
+            if task.skipped is None or asks_for([name]):  # classifiers are looked for below
+                continue
+            said = f"{name} cannot be measured: {task.skipped}"
+            if is_published(name):
+                raise WeightsError(said)
+            output.warn(said)
 
     resolution, device = settings.network.resolution, resolve_device(settings.device)
     try:

@@ -50,6 +50,7 @@ def evaluate(
     seed: int = 0,
     psi: float = 1.0,
     precision: Precision = "float32",
+    stand_in: bool = False,
     batch: int | None = None,
     device: torch.device | str = "auto",
     network_digest: str | None = None,
@@ -63,8 +64,8 @@ def evaluate(
     Names: those of ``planning.NAMES``; ls, ls_z and ls_w need ``classifiers``. ``samples`` counts
     fakes (pairs for ppl): one number, numbers by name, or None for defaults that suit the device.
     Without its weights a metric is answered by a stand-in under its own name and with a note (fid
-    and kid by kid@efficientnet-lite0); what cannot be measured comes back without a value and says
-    why.
+    and kid by kid@efficientnet-lite0), one with a published name (fid50k) only where ``stand_in``
+    allows it. What cannot be measured comes back without a value and says why.
 
     Fakes are drawn with random noise, labels as in the dataset, truncation ``psi``, quantised to
     8 bits (path lengths see the float images). ``precision`` bf16 is for Inception's and VGG16's
@@ -81,7 +82,8 @@ def evaluate(
     classifiers = classifiers.recognising() if classifiers is not None else None
     size = len(dataset) if dataset is not None else 0
     tasks = plan(names, samples, dataset_size=size, config=config, gpu=device.type == "cuda",
-                 classifiers=classifiers, psi=psi, precision=precision)  # fmt: skip
+                 classifiers=classifiers, psi=psi, precision=precision,
+                 stand_in=stand_in)  # fmt: skip
     possible = [task for task in tasks if not task.skipped and _has_reals(task, dataset)]
     if dataset is not None and any(isinstance(task, PictureTask) for task in possible):
         level_for(dataset, config.resolution)  # refuse before hours of work
@@ -111,6 +113,7 @@ def compare(
     samples: Samples = None,
     seed: int = 0,
     precision: Precision = "float32",
+    stand_in: bool = False,
     device: torch.device | str = "auto",
     cache: bool = True,
     ranks: Ranks | None = None,
@@ -128,7 +131,7 @@ def compare(
     device = resolve_device(device) if isinstance(device, str) else device
     measured, reference = agree_on_colours(measured, reference)
     tasks = plan_sets(names, samples, measured=len(measured), reference=len(reference),
-                      precision=precision)  # fmt: skip
+                      precision=precision, stand_in=stand_in)  # fmt: skip
     possible = [task for task in tasks if not task.skipped]
     common: dict[str, Any] = {
         "seed": seed,

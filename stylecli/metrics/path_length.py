@@ -6,7 +6,7 @@ StyleGAN (Karras, Laine, Aila 2018), section 4.1, Eqs. 2-3.
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +23,7 @@ from stylecli.metrics.collecting import Collector, Pass, Rows
 from stylecli.metrics.fakes import LabelSource, over_white
 from stylecli.metrics.results import MetricResult
 from stylecli.metrics.statistics_cache import digest_of
-from stylecli.metrics.tasks import Metric, Subject, why_missing
+from stylecli.metrics.tasks import Metric, Subject, is_published, why_missing
 from stylecli.networks.model import Generator
 from stylecli.progress import Progress, silent
 
@@ -34,7 +34,8 @@ PUBLISHED_PAIRS = {"paper": 100_000, "later": 50_000}  # of the StyleGAN paper, 
 EPSILON = 1e-4
 MAX_SIDE = 256  # larger pictures are shrunk before the distance
 _NAME = re.compile(r"ppl_([zw])(full|end)(-crop)?(-ada)?")
-_ALIASES = {"ppl2_wend": "ppl_wend"}  # what StyleGAN2's programs call the one without crop
+# What StyleGAN2's programs call the ones without crop: published, so on the published pairs.
+_ALIASES = {f"ppl2_{end}": f"ppl_{end}" for end in ("wend", "wfull", "zend", "zfull")}
 _TRIM = (1.0, 99.0)  # percentiles; what lies outside is dropped
 
 
@@ -225,7 +226,7 @@ class PathLength(Metric):
         """Return the task; ppl is ppl_wfull, of a network without w ppl_zfull."""
         assert subject.config is not None
         has_w, preset, note = subject.config.has_w, subject.config.preset, None
-        name = _ALIASES.get(name, name)
+        published, name = is_published(name), _ALIASES.get(name, name)
         if name == "ppl":
             name = "ppl_wfull" if has_w else "ppl_zfull"
             if not has_w:
@@ -245,7 +246,7 @@ class PathLength(Metric):
             rule="later" if later else "paper",
         )
         pairs = asked or self.cpu_samples
-        if not asked and subject.gpu:
+        if not asked and (subject.gpu or published):
             pairs = PathTask(setting, pairs).published_pairs
         return [PathTask(setting, pairs, note, subject.truncated or why_missing(NETWORK))]
 
@@ -307,11 +308,13 @@ def measure_path(
         "space": setting.space,
         "sampling": setting.sampling,
         "crop": setting.crop,
-        "published_as": _published_name(task),
+        "published_as": _published_name(setting),
         "epsilon": setting.epsilon,
         "trimmed": "below the 1st and above the 99th percentile",
     }
-    phrase = f"change of the picture per step in {setting.space}, lower is smoother"
+    phrase = (
+        f"change of the picture per step in {setting.space}, lower is smoother; {_which(setting)}"
+    )
     return MetricResult(task.name, value, note=task.note, definition=definition, phrase=phrase)
 
 
@@ -326,14 +329,23 @@ def _side_seen(resolution: int, task: PathTask) -> int:
     return cropped // max(1, factor)
 
 
-def _published_name(task: PathTask) -> str:
+def _published_name(setting: PathSetting) -> str:
     """Return what the programs of the papers call this one."""
-    what = f"{task.setting.space}{task.setting.sampling}"
-    if not task.setting.crop:
+    what = f"{setting.space}{setting.sampling}"
+    if not setting.crop:
         return f"ppl2_{what} of StyleGAN2 and later"
     return f"ppl_{what} of " + (
-        "StyleGAN" if task.setting.rule == "paper" else "StyleGAN2-ADA and later"
+        "StyleGAN" if setting.rule == "paper" else "StyleGAN2-ADA and later"
     )
+
+
+def _which(setting: PathSetting) -> str:
+    """Say which of the definitions this is, and which is the StyleGAN paper's."""
+    if setting.crop and setting.rule == "paper":
+        return f"face crop, {_published_name(setting)}"
+    seen = "face crop shrunk further" if setting.crop else "whole picture"
+    of_paper = replace(setting, crop=True, rule="paper").name
+    return f"{seen}, {_published_name(setting)}; the StyleGAN paper's is {of_paper}"
 
 
 def _pair_batch(resolution: int, device: torch.device) -> int:

@@ -250,7 +250,8 @@ def score(
         return [failed(task, str(error), definition)]
     return [
         MetricResult(name, value, std, note=task.note, definition=definition | more,
-                     phrase=metric.meaning(name, value), higher_is_better=metric.higher_is_better)
+                     phrase=metric.meaning(name, value), higher_is_better=metric.higher_is_better,
+                     instead_of=task.instead_of)
         for name, (value, std) in zip(task.names, values, strict=True)
     ]  # fmt: skip
 

@@ -37,6 +37,7 @@ def plan(
     classifiers: AttributeClassifiers | None = None,
     psi: float = 1.0,
     precision: Precision = "float32",
+    stand_in: bool = False,
 ) -> list[Task]:
     """Return what to measure of a network for ``names``, in order, without repeats.
 
@@ -44,11 +45,12 @@ def plan(
     ``diversity``, ``ppl`` and ``ls`` also stand for their variants). ``ls`` is ``ls_z`` and
     ``ls_w``. With truncation ``psi`` every name says so; path lengths and separability are defined
     without it and skipped. ``precision`` is that of Inception's and VGG16's features; names say
-    bf16. Raises UsageError for unknown names, counts below 2, and metrics in w of a network that
+    bf16. A published name whose weights are not here is skipped, unless a ``stand_in`` may answer.
+    Raises UsageError for unknown names, counts below 2, and metrics in w of a network that
     has no w.
     """
     subject = Subject(dataset_size, config, gpu=gpu, classifiers=classifiers, psi=psi,
-                      precision=precision)  # fmt: skip
+                      precision=precision, stand_in=stand_in)  # fmt: skip
     return _plan(names, samples, subject)
 
 
@@ -59,6 +61,7 @@ def plan_sets(
     measured: int,
     reference: int,
     precision: Precision = "float32",
+    stand_in: bool = False,
 ) -> list[PictureTask]:
     """Return what to measure of a set of ``measured`` pictures against one of ``reference``.
 
@@ -71,7 +74,7 @@ def plan_sets(
             raise UsageError(
                 f"{name} measures a network, not pictures: leave it out, or give --network"
             )
-    subject = Subject(reference, measured=measured, precision=precision)
+    subject = Subject(reference, measured=measured, precision=precision, stand_in=stand_in)
     return _plan(names, samples, subject)
 
 
@@ -87,7 +90,10 @@ def _plan(names: Sequence[str], samples: Samples, subject: Subject) -> list[Any]
 def _add(tasks: dict[str, Task], task: Any, name: str) -> None:
     """Add a task unless its name is there; of one name with other counts, the first stands."""
     first: Any = tasks.setdefault(task.name, task)
-    if first != replace(task, note=first.note):
+    same: dict[str, Any] = {"note": first.note}
+    if isinstance(first, PictureTask):
+        same["instead_of"] = first.instead_of
+    if first != replace(task, **same):
         said = f"{name} is {task.name} of other pictures: measure it in a call of its own"
         tasks[task.name] = replace(first, note="; ".join(filter(None, (first.note, said))))
 

@@ -17,6 +17,7 @@ class MetricResult:
     definition: Mapping[str, Any] = field(default_factory=dict)  # all that the value depends on
     phrase: str = ""  # what the value is; it repeats no caveat of the note
     higher_is_better: bool = False
+    instead_of: str | None = None  # the metric that was asked for, where a stand-in answered
 
     @property
     def meaning(self) -> str:

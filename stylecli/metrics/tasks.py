@@ -4,7 +4,7 @@ A bare published name stands on the published counts; off them the name says the
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from stylecli import weights
@@ -31,6 +31,7 @@ class Subject:
     classifiers: "AttributeClassifiers | None" = None
     psi: float = 1.0
     precision: Precision = "float32"
+    stand_in: bool = False  # whether a stand-in may answer for a published name
 
     @property
     def truncated(self) -> str | None:
@@ -56,6 +57,7 @@ class Metric(ABC):
 
     kind: str
     names: tuple[str, ...]
+    network: str | None = None  # the feature network that the definition names
     of_pictures = False  # or of a network
     higher_is_better = False  # the only place that says it; results carry it on
     parts: tuple[str, ...] = ()  # what results are called; empty: by the kind
@@ -73,7 +75,7 @@ class PictureMetric(Metric):
     """A metric of features of pictures: its own file has the statistic and all that is its own."""
 
     of_pictures = True
-    network: str | None = INCEPTION  # which the definition names; None: always the stand-in
+    network: str | None = INCEPTION  # None: always the stand-in
     looks_at_reals = True
     most_pictures: int | None = None  # of either side
     most_reals: int | None = None  # of the _full variants
@@ -118,8 +120,13 @@ class PictureMetric(Metric):
         if "-clean" in name:
             why = f"a stand-in of it would be no clean number: {missing}"
             return [self._task(name, network, asked, subject, None, why)]
+        instead = self.instead()
+        if is_published(name) and not subject.stand_in:
+            why = f"{missing}; or add --stand-in to measure {instead.kind}@{STAND_IN} in its place"
+            return [self._task(name, network, asked, subject, None, why)]
         note = f"{name} as defined: {missing}"
-        return [self.instead()._task(name, STAND_IN, asked, subject, note, why_missing(STAND_IN))]
+        task = instead._task(name, STAND_IN, asked, subject, note, why_missing(STAND_IN))
+        return [replace(task, instead_of=name)]
 
     def _task(
         self,
@@ -130,7 +137,7 @@ class PictureMetric(Metric):
         note: str | None,
         skipped: str | None,
     ) -> "PictureTask":
-        full, published = name.endswith("_full"), "50k" in name
+        full, published = name.endswith("_full"), is_published(name)
         size, insisted, all_reals = subject.dataset_size, asked is not None, False
         if subject.measured is not None:  # all pictures of both sets, unless more is said
             all_reals = asked is None
@@ -157,6 +164,11 @@ class PictureMetric(Metric):
                            "-clean" in name, precision)  # fmt: skip
 
 
+def is_published(name: str) -> bool:
+    """Whether a name is one that papers print, with their count: nothing else may answer for it."""
+    return "50k" in name or name.startswith("ppl2")
+
+
 def why_missing(network: str) -> str | None:
     """Say why the weights of a feature network cannot be used; None where they are here."""
     if network not in weights.NETWORKS:
@@ -178,6 +190,7 @@ class PictureTask:
     psi: float = 1.0
     clean: bool = False  # pictures are resized by PIL's rule, as clean FID is defined
     precision: Precision = "float32"  # of the feature network's convolutions
+    instead_of: str | None = None  # what was asked for, where the stand-in answers
 
     @property
     def view(self) -> View:

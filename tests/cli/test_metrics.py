@@ -191,7 +191,12 @@ def test_two_sets_of_pictures_are_compared_without_a_network(run, with_stand_in,
     words = ("kid", "pr", "--data", str(drawn), "--against", str(tiny_lmdb))
     result = run(*words)
     assert result.exit_code == 0
-    _, kid, precision, recall = result.stdout.splitlines()
+    _, kid, precision, recall, *told = result.stdout.splitlines()
+    assert [line.partition(", whose")[0] for line in told] == [
+        "kid@efficientnet-lite0 stands in for kid",
+        "precision@efficientnet-lite0 and recall@efficientnet-lite0 stand in for pr",
+    ]
+    assert "stylecli weights fetch vgg16" in told[1]
     assert kid.startswith("kid@efficientnet-lite0") and "12 / 24" in kid
     assert precision.startswith("precision@") and recall.startswith("recall@")
     told = [line for line in result.stderr.splitlines() if "16 x 20 px and 16 x 16 px" in line]
@@ -276,7 +281,7 @@ def test_numbers_that_a_full_disk_does_not_take_are_printed_all_the_same(
 ):
     (trained / "metric-kid@efficientnet-lite0.jsonl").mkdir()
     result = run("kid", "--samples", "4")
-    assert result.exit_code == 0 and result.stdout.count("kid@efficientnet-lite0") == 1
+    assert result.exit_code == 0 and "kid@efficientnet-lite0 " in result.stdout
     assert "the numbers are not added to" in result.stderr
 
 
@@ -449,3 +454,14 @@ def test_a_narrow_terminal_has_what_a_number_says_below_it(monkeypatch):
 class _Terminal:
     def isatty(self):
         return True
+
+
+def test_a_published_name_ends_with_3_unless_a_stand_in_may_answer(run, trained, with_stand_in):
+    refused = run("fid50k", "--samples", "4", "--no-log")
+    assert refused.exit_code == 3 and "kid@" not in refused.stdout.split("--stand-in")[0]
+    assert "stylecli weights fetch inception-2015-12-05" in refused.stdout
+    allowed = run("fid50k", "--samples", "4", "--no-log", "--stand-in")
+    assert allowed.exit_code == 0
+    assert "kid@efficientnet-lite0 stands in for fid50k" in allowed.stdout
+    document = json.loads(run("fid", "--samples", "4", "--no-log", "--json", "--quiet").stdout)
+    assert document["results"][0]["instead_of"] == "fid"  # nothing published: it answers

@@ -308,6 +308,20 @@ def test_snapshots_are_measured_with_what_was_asked_for(
     assert rows[-1]["results"] == {"kid": 0.25, "kid_std": 0.01}
 
 
+def test_a_published_metric_without_weights_stops_before_the_run_and_others_warn(
+    here: Path, tiny_lmdb: Path, monkeypatch: Any, tmp_path: Path
+) -> None:
+    from stylecli import weights
+
+    monkeypatch.setenv("STYLECLI_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(weights, "_package_file", lambda network: None)
+    refused = train(str(tiny_lmdb), *SHORT, "--metrics", "kid50k")
+    assert refused.exit_code == 3 and not (here / "runs").exists()
+    assert "stylecli weights fetch inception-2015-12-05" in refused.stderr
+    warned = train(str(tiny_lmdb), *SHORT, "--metrics", "ppl")
+    assert warned.exit_code == 0 and "warning: ppl cannot be measured" in warned.stderr
+
+
 def test_separability_is_measured_with_classifiers_and_left_out_without(
     here: Path, tiny_lmdb: Path
 ) -> None:

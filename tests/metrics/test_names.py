@@ -94,8 +94,10 @@ def results_of(name):
     kinds = [base]
     if base.startswith("pr"):
         kinds = [base.replace("pr", kind) for kind in ("precision", "recall")]
-    elif base in ("ppl", "ppl2_wend"):
-        kinds = [{"ppl": "ppl_wfull", "ppl2_wend": "ppl_wend"}[base]]
+    elif base == "ppl":
+        kinds = ["ppl_wfull"]
+    elif base.startswith("ppl2"):
+        kinds = [base.replace("ppl2", "ppl")]
     elif base == "diversity":
         network = STAND_IN
     return [f"{kind}@{network or COUNT}" for kind in kinds]

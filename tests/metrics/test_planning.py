@@ -10,6 +10,7 @@ from stylecli.metrics import planning
 from stylecli.metrics.classifiers import CELEBA, AttributeClassifier, AttributeClassifiers
 from stylecli.metrics.frechet import ddof_of
 from stylecli.metrics.planning import NAMES, plan
+from stylecli.metrics.tasks import is_published
 from stylecli.networks.registry import make_config
 
 
@@ -33,7 +34,7 @@ def test_nothing_without_inception_is_called_fid_unless_it_says_whose(filled_cac
     fids = [task for task in planned(NAMES) if task.name.startswith("fid")]
     assert [task.name for task in fids if not task.skipped] == ["fid@efficientnet-lite0"]
     assert {task.name for task in fids if task.skipped} == {
-        "fid-clean@2048", "fid-clean50k", "fid-clean50k_full"
+        "fid-clean@2048", "fid-clean50k", "fid-clean50k_full", "fid50k", "fid50k_full"
     }  # fmt: skip
 
 
@@ -60,9 +61,9 @@ def test_a_published_name_wants_its_number_of_reals(with_inception):
 def test_stand_ins_of_one_name_and_other_counts_are_not_dropped_in_silence(filled_cache):
     (kid,) = planned(["kid@efficientnet-lite0", "fid", "kid"])
     assert "is kid@efficientnet-lite0 of other pictures" not in (kid.note or "")
-    kid, full = planned(["kid", "kid50k_full"])
+    kid, full = planned(["kid", "kid50k_full"], stand_in=True)
     assert full.name == "kid_full@efficientnet-lite0"
-    (kid,) = planned(["kid", "kid50k"], {"kid50k": 60})
+    (kid,) = planned(["kid", "kid50k"], {"kid50k": 60}, stand_in=True)
     assert "kid50k is kid@efficientnet-lite0 of other pictures" in kid.note
 
 
@@ -218,3 +219,30 @@ def test_which_way_is_better_is_read_off_a_results_name():
               "diversity@efficientnet-lite0", "recall@efficientnet-lite0-psi0.5")  # fmt: skip
     falling = ("fid50k", "kid-clean@5000", "ppl_wfull", "ls_w@own-classifiers", "isolation")
     assert [name for name in (*rising, *falling) if planning.higher_is_better(name)] == [*rising]
+
+
+PUBLISHED = [name for name in NAMES if is_published(name) and not name.startswith("ppl2")]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_no_stand_in_answers_for_a_published_name_unless_it_may(name, filled_cache):
+    (task,) = planned([name])
+    assert "the weights of" in task.skipped and "efficientnet" not in task.name
+    assert task.view.network != "efficientnet-lite0"
+    (task,) = planned([name], stand_in=True)
+    assert bool(task.skipped) == ("-clean" in name)  # which has none
+    assert task.skipped or task.instead_of == name
+
+
+def test_unpublished_names_are_answered_for_and_results_know_for_which(filled_cache):
+    tasks = planned(["fid", "pr", "is", "kid@efficientnet-lite0", "diversity"])
+    assert {task.name: task.instead_of for task in tasks} == {
+        "kid@efficientnet-lite0": "fid", "pr@efficientnet-lite0": "pr",
+        "is@efficientnet-lite0": "is", "diversity@efficientnet-lite0": None,
+    }  # fmt: skip
+
+
+def test_published_path_lengths_stand_on_the_published_pairs(filled_cache):
+    assert [task.pairs for task in planned(["ppl2_wend", "ppl2_zfull"])] == [50_000, 50_000]
+    assert planned(["ppl2_wend"])[0].name == "ppl_wend"
+    assert planned(["ppl2_wend"], 100)[0].name == "ppl_wend@100"
