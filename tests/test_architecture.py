@@ -207,6 +207,7 @@ def test_nothing_but_the_output_prints() -> None:
     assert users == {
         "stylecli/__main__.py",
         "stylecli/cli/app.py",  # the version
+        "stylecli/cli/bars.py",
         "stylecli/cli/output.py",
         "stylecli/training/launch.py",  # what ends a further rank
         "stylecli/training/peers.py",

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from stylecli.cli.bars import format_seconds
 from stylecli.cli.options import ForceOption, JsonOption, QuietOption, SeedOption
-from stylecli.cli.output import Output, format_seconds
+from stylecli.cli.output import Output
 
 
 def command(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stylecli.cli.bars import format_seconds
 from stylecli.cli.metric_ranks import sharing_ranks
 from stylecli.cli.options import (
     BatchOption,
@@ -22,7 +23,7 @@ from stylecli.cli.options import (
     QuietOption,
     SeedOption,
 )
-from stylecli.cli.output import Output, format_seconds
+from stylecli.cli.output import Output
 from stylecli.errors import DataError, ExitCode, Interrupted, StyleCLIError, UsageError
 from stylecli.files import append_row
 from stylecli.workspace import RUN_FILE, Found, find_dataset, find_network

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stylecli.cli.bars import format_seconds
 from stylecli.cli.options import (
     ConfigOption,
     DeviceOption,
@@ -20,7 +21,7 @@ from stylecli.cli.options import (
     settings_for,
     takes_settings,
 )
-from stylecli.cli.output import Output, format_seconds
+from stylecli.cli.output import Output
 from stylecli.cli.training_ranks import count_ranks
 from stylecli.errors import Interrupted, UsageError
 from stylecli.networks.registry import USUAL_CONFIG

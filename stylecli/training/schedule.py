@@ -3,9 +3,11 @@
 All is a function of the settings and of the images shown so far. Stdlib only.
 """
 
+import collections
 import math
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from stylecli.networks.config import NetworkConfig
@@ -13,7 +15,11 @@ from stylecli.training.config import TICK_KIMG, TrainingConfig
 
 StageKey = tuple[int, bool]  # resolution, whether it is being faded in
 _PACE_SECONDS = 60.0  # of a stage that count: its rate now, not since it began
-_ENOUGH_SECONDS = 3.0  # before the first estimate
+_ENOUGH_SECONDS = 3.0  # before the first estimate,
+_ENOUGH_STEPS = 3  # and reports
+_LEAST_SECONDS = 0.25  # of a step that counts by itself: quicker ones are taken together
+_MOST_STEPS = 256
+_PAUSE = 8.0  # times the usual step: no training, but saving, measuring or a machine asleep
 # Seconds per image = a + b·values. On two cores the small preset at 8 to 32 px and a network of
 # 512 feature maps at 4 to 64 px were within a third of it with this share for a at 8 px.
 _FIXED_VALUES = 150_000.0
@@ -163,7 +169,9 @@ class TimeLeft:
 
     Images cost more at every resolution, so the rate of today says little about tomorrow. Stages
     that were trained in this session count with their measured time per image. Later ones take
-    that of the last stage trained, times the ratio of estimated work (``image_cost``).
+    that of the last stage trained, times the ratio of estimated work (``image_cost``). A pause
+    between two steps does not count as the pace; where there were several, as many are expected
+    as snapshots are left.
     """
 
     def __init__(
@@ -174,8 +182,8 @@ class TimeLeft:
     ) -> None:
         self.config, self.network, self._clock = config, network, clock
         self.stages = [stage for stage in list_stages(config, network.resolution) if stage.reached]
-        self._seconds: dict[StageKey, float] = {}
-        self._kimg: dict[StageKey, float] = {}
+        self._steps: dict[StageKey, collections.deque[tuple[float, float]]] = {}  # kimg, seconds
+        self._pauses: collections.deque[float] = collections.deque(maxlen=9)  # seconds
         self._last: tuple[float, float] | None = None  # kimg, time
         self._stage: StageKey | None = None
 
@@ -183,14 +191,15 @@ class TimeLeft:
         """Take note that ``done`` kimg are trained; return the seconds left, None if not known."""
         now = self._clock()
         stage = self._stage_at(done)
-        if self._last is not None and done > self._last[0] and stage == self._stage:
-            self._add(stage, done - self._last[0], now - self._last[1])
-        if self._last is None or done != self._last[0] or stage != self._stage:
+        if self._last is None or stage != self._stage or done < self._last[0]:
             self._last, self._stage = (done, now), stage
-        known = [key for key in self._kimg if self._seconds[key] >= _ENOUGH_SECONDS]
+        elif done > self._last[0] and now - self._last[1] >= _LEAST_SECONDS:
+            self._add(stage, done - self._last[0], now - self._last[1])
+            self._last = (done, now)
+        known = {key: pace for key in self._steps if (pace := self._pace(key)) is not None}
         if not known:
             return None
-        return self.seconds_from(done, {key: self._seconds[key] / self._kimg[key] for key in known})
+        return self.seconds_from(done, known) + self._pauses_from(done)
 
     def seconds_from(self, done: float, measured: dict[StageKey, float]) -> float:
         """Return the seconds from ``done`` kimg on, given seconds per kimg of some stages."""
@@ -213,7 +222,37 @@ class TimeLeft:
         return self.stages[-1].key
 
     def _add(self, stage: StageKey, kimg: float, seconds: float) -> None:
-        spent = self._seconds.get(stage, 0.0)
-        keep = min(1.0, _PACE_SECONDS / spent) if spent else 0.0
-        self._seconds[stage] = spent * keep + seconds
-        self._kimg[stage] = self._kimg.get(stage, 0.0) * keep + kimg
+        steps = self._steps.setdefault(stage, collections.deque(maxlen=_MOST_STEPS))
+        if len(steps) >= _ENOUGH_STEPS and seconds > _PAUSE * _usual(steps) * kimg:
+            self._pauses.append(seconds)
+            return
+        steps.append((kimg, seconds))
+        spent = sum(second for _, second in steps)
+        while len(steps) > _ENOUGH_STEPS and spent - steps[0][1] > _PACE_SECONDS:
+            spent -= steps.popleft()[1]
+
+    def _pace(self, stage: StageKey) -> float | None:
+        """Return the seconds per kimg of a stage; None where too little was seen of it."""
+        steps = self._steps[stage]
+        usual = _usual(steps)
+        counted = [(kimg, seconds) for kimg, seconds in steps if seconds <= _PAUSE * usual * kimg]
+        spent = sum(seconds for _, seconds in counted)
+        if len(counted) < _ENOUGH_STEPS or spent < _ENOUGH_SECONDS:
+            return None
+        return spent / sum(kimg for kimg, _ in counted)
+
+    def _pauses_from(self, done: float) -> float:
+        """Return the seconds of the pauses to come: one alone may never come again."""
+        if len(self._pauses) < 2:
+            return 0.0
+        snapshots = sum(
+            max(0.0, stage.to_kimg - max(stage.from_kimg, done))
+            / (stage.tick_kimg * self.config.snapshot_ticks)
+            for stage in self.stages
+        )
+        return snapshots * statistics.median_low(self._pauses)
+
+
+def _usual(steps: Iterable[tuple[float, float]]) -> float:
+    """Return the usual seconds per kimg of some steps."""
+    return statistics.median(seconds / kimg for kimg, seconds in steps)

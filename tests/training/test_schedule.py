@@ -124,6 +124,32 @@ def test_later_stages_are_expected_to_cost_more() -> None:
     assert 200 < said < 1000
 
 
+def test_a_pause_before_ctrl_c_does_not_stretch_the_time_left() -> None:
+    """Asked to stop while a snapshot was measured, a run said "about 112d18h left" at its end."""
+    now = 0.0
+    left = TimeLeft(CONFIG, NETWORK, clock=lambda: now)
+    left(45.0)
+    said: float | None = None
+    for step in range(1, 6):
+        now += 0.1 * COSTS[32, False] * (1 if step < 5 else 3000)
+        now += 1.0 if step < 5 else 0.0
+        said = left(45.0 + 0.1 * step)
+    assert said == pytest.approx(54.5 * (COSTS[32, False] + 10), rel=0.05)
+
+
+def test_pauses_that_repeat_are_expected_at_every_snapshot() -> None:
+    now = 0.0
+    left = TimeLeft(CONFIG, NETWORK, clock=lambda: now)
+    said = left(45.0)
+    for step in range(1, 100):
+        now += 0.1 * COSTS[32, False] + (100.0 if step % 33 == 0 else 0.0)
+        said = left(45.0 + 0.1 * step)
+    remaining = 100 - 54.9
+    ticks = remaining / list_stages(CONFIG, 32)[-1].tick_kimg
+    pauses = 100 * ticks / CONFIG.snapshot_ticks
+    assert said == pytest.approx(remaining * COSTS[32, False] + pauses, rel=0.05)
+
+
 def test_nothing_is_said_before_something_is_known() -> None:
     _, said = simulate(0.5)
     assert said is None
