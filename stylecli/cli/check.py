@@ -42,9 +42,10 @@ def command(
 
     Example: stylecli check photos/
 
-    Every picture is decoded, every digest of a dataset is verified. Lists what is wrong and the
-    command that mends it; exit code 3 when something is damaged or would stop training. Writes
-    mean.png, samples.png, near-duplicates.png and check.json into check/<name>/.
+    Every picture is decoded, every digest of a dataset is verified. Lists what is wrong and what
+    helps, and ends with one command that does all of it; exit code 3 when something is damaged or
+    would stop training. Writes mean.png, samples.png, near-duplicates.png and check.json into
+    check/<name>/.
     """
     output = Output(json=json, quiet=quiet)
     path = source
@@ -82,6 +83,8 @@ def _show(report: "CheckReport", output: Output) -> None:
         lines += _problem_lines(problem)
     if not report.problems:
         lines.append("nothing to complain about" if report.complete else "nothing found so far")
+    if report.next:
+        lines += ["", f"next: {report.next}"]
     output.result(report.to_dict(), lines)
     for file in report.files:
         output.note(file)

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,6 +14,8 @@ from stylecli.errors import DataError, UsageError
 if TYPE_CHECKING:
     from stylecli.data.packing import PackReport, PackSettings, Plan
     from stylecli.data.preparation import Transform
+    from stylecli.data.reader import Dataset
+    from stylecli.data.sources.base import Source
 
 SHOWN_CLASSES = 12
 SHOWN_SKIPPED = 10  # skipped pictures named on stderr; --json lists all
@@ -139,10 +142,15 @@ def command(
     output.result({**asdict(report), "path": str(report.path)}, _lines(report))
 
 
-def pack_to_default(
-    source: Path, resolution: int | None, output: Output, *, transform: "Transform" = "center-crop"
+def pack_to(
+    out: Path | None,
+    source: Path,
+    resolution: int | None,
+    output: Output,
+    *,
+    transform: "Transform",
 ) -> Path:
-    """Pack pictures as the bare command does, telling it on stderr only; return the dataset.
+    """Pack pictures as the command does, telling it on stderr only; return the dataset.
 
     Raises DataError when there is nothing to pack or when a dataset of other pictures or settings
     is in the way.
@@ -150,9 +158,49 @@ def pack_to_default(
     from stylecli.data.packing import PackSettings
 
     settings = PackSettings(resolution=resolution, transform=transform)
-    report = _pack(source, None, None, settings, output)
+    report = _pack(source, None, out, settings, output)
     output.note(f"{report.path}: {', '.join(_lines(report)[1:])}")
     return report.path
+
+
+def packed_from(
+    path: Path, resolution: int | None, output: Output
+) -> tuple["Dataset | None", Path | None]:
+    """Return (the dataset that was packed from pictures, where to pack them if not by default).
+
+    It is the newest, whatever it was packed with, but for a ``resolution`` that is asked for; a
+    note says which. Raises DataError for no pictures, and where the dataset of their name holds
+    others.
+    """
+    from stylecli.data.packing import find_packed, options_of
+    from stylecli.data.sources.recognition import find_source
+
+    source = find_source(path)
+    out, found = default_out(source), find_packed(source)
+    for dataset in found:
+        if resolution in (None, dataset.resolution):
+            options = options_of(dataset.info.get("settings"))
+            output.note(
+                f"using {dataset.path}, packed from {path}: {len(dataset):,} pictures, "
+                f"{dataset.resolution} px{''.join(f', {option}' for option in options)}"
+            )
+            return dataset, None
+    if found:  # at other sizes
+        return None, out.with_name(f"{source.name}-{resolution}.lmdb")
+    if out.exists():
+        from stylecli.data.reader import open_dataset
+
+        options = " ".join(["", *options_of(open_dataset(out).info.get("settings"))])
+        raise DataError(
+            f"{path} holds other pictures than {out} was packed from: name {out} to use it as it "
+            f"is, or replace it: stylecli pack {quote(str(path))}{options} --force"
+        )
+    return None, None
+
+
+def default_out(source: "Source") -> Path:
+    """Return where pictures are packed unless told otherwise."""
+    return Path("datasets") / f"{source.name}.lmdb"
 
 
 def _pack(
@@ -170,7 +218,7 @@ def _pack(
     if choices.get("append") and out is None:
         raise UsageError("--append needs the dataset to add to: name it with --out")
     pictures = find_source(source, labels=labels, own_labels=settings.labels)
-    out = out or Path("datasets") / f"{pictures.name}.lmdb"
+    out = out or default_out(pictures)
     for note in pictures.notes:
         output.note(f"{source}: {note}")
     with output.progress("packing", "pictures") as progress:

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -28,7 +29,7 @@ from stylecli.networks.registry import USUAL_CONFIG
 from stylecli.settings import PICTURES, Setting
 from stylecli.training.config import TrainingConfig
 from stylecli.training.session import Session
-from stylecli.workspace import find_dataset
+from stylecli.workspace import Found, find_dataset
 
 if TYPE_CHECKING:
     from stylecli.progress import Progress
@@ -123,6 +124,16 @@ def _settings(
         found = find_dataset(data)
         if found.why:
             output.note(f"using {found.path}, {found.why}")
+        if found.path.exists() and not (found.path / "data.mdb").is_file():
+            from stylecli.cli.pack import packed_from
+
+            packed, _ = packed_from(found.path, resolution, output)
+            if packed is None:
+                raise UsageError(
+                    f"{found.path} is not packed: run stylecli pack {quote(str(found.path))}, or "
+                    "give --resolution alone"
+                )
+            found = Found(packed.path)
         dataset = open_dataset(found.path)
         channels, pictures = dataset.channels, len(dataset)
         if resolution not in (None, dataset.resolution):

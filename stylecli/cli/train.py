@@ -1,6 +1,7 @@
 """``stylecli train``: grow a StyleGAN on a dataset, or continue one."""
 
 import contextlib
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -195,15 +196,18 @@ def prepare_dataset(
             published.transform if published else "center-crop"
         )
         side = resolution or (published.resolutions[0] if published and preset != "paper" else None)
-        if not pack:
-            raise UsageError(
-                f"{path} is not packed yet, which --dry-run does not do: run stylecli pack {path}"
-                + (f" --resolution {side}" if side else "")
-                + (f" --transform {transform}" if transform != "center-crop" else "")
-            )
-        from stylecli.cli.pack import pack_to_default
+        from stylecli.cli.pack import pack_to, packed_from
 
-        path = pack_to_default(path, side, output, transform=transform)
+        dataset, out = packed_from(path, resolution, output)
+        if dataset is not None:
+            return dataset
+        if not pack:
+            words = ["stylecli", "pack", str(path)]
+            words += ["--resolution", str(side)] if side else []
+            words += ["--transform", transform] if transform != "center-crop" else []
+            words += ["--out", str(out)] if out else []
+            raise UsageError(f"--dry-run does not pack: run {shlex.join(words)}")
+        path = pack_to(out, path, side, output, transform=transform)
     dataset = open_dataset(path)
     if resolution is not None and resolution != dataset.resolution:
         raise UsageError(

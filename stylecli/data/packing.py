@@ -20,8 +20,8 @@ from stylecli.data.preparation import (
     prepare_all,
 )
 from stylecli.data.reader import Dataset, open_dataset
-from stylecli.data.sources.base import Item, Label, Source, spread
-from stylecli.data.unfinished import differences, real_path, sweep_locks
+from stylecli.data.sources.base import Item, Label, Source, pictures_fingerprint, spread
+from stylecli.data.unfinished import differences, option_name, real_path, sweep_locks
 from stylecli.data.writer import DatasetWriter
 from stylecli.errors import DataError, Interrupted, UsageError
 from stylecli.files import parse_json
@@ -172,7 +172,8 @@ def settings_of(dataset: Dataset, settings: PackSettings) -> PackSettings:
         asked = getattr(settings, name)
         if asked not in (getattr(default, name), value):
             raise DataError(
-                f"{dataset.path} was packed with {name} {_shown(value)}, not {_shown(asked)}: "
+                f"{dataset.path} was packed with {option_name(name)} {_shown(value)}, not "
+                f"{_shown(asked)}: "
                 "leave that option out, or pack into another --out"
             )
         taken[name] = value
@@ -320,6 +321,39 @@ def identify(source: Source, settings: PackSettings) -> dict[str, Any]:
     return _plan_dataset(source, settings).identity
 
 
+def find_packed(source: Source, folder: Path = Path("datasets")) -> list[Dataset]:
+    """Return the datasets in ``folder`` that hold the pictures of ``source``, the newest first.
+
+    Whatever they were packed with. Damaged and unfinished ones are passed over.
+    """
+    wanted = {source.fingerprint(), pictures_fingerprint(source)}
+    found = []
+    for path in sorted(folder.glob("*.lmdb")):
+        with contextlib.suppress(DataError):
+            dataset = open_dataset(path)
+            settings = dataset.info.get("settings")
+            settings = settings if isinstance(settings, dict) else {}
+            if {dataset.info.get("pictures"), settings.get("fingerprint")} & wanted:
+                found.append(dataset)
+    return sorted(found, key=lambda dataset: str(dataset.info["created"]), reverse=True)
+
+
+def options_of(settings: Any) -> list[str]:
+    """Return the options that a dataset was packed with, where they differ from the defaults."""
+    settings = settings if isinstance(settings, dict) else {}
+    default, found = PackSettings(), []
+    for name in ("channels", "filter", "transform", "exif", "icc", "background", "enlarge",
+                 "labels", "max_images", "keep_duplicates"):  # fmt: skip
+        value, usual = settings.get(name), getattr(default, name)
+        if value is None or value == usual or (name == "channels" and value == 3):
+            continue
+        if name == "background" and tuple(value) == usual:
+            continue
+        option = option_name(name)
+        found.append(option if isinstance(value, bool) else f"{option} {value}")
+    return found
+
+
 def choose_recipe(source: Source, indices: Sequence[int], settings: PackSettings) -> Recipe:
     """Return how pictures are prepared: the settings' own size, else what most pictures suggest."""
     if settings.resolution is not None and settings.channels is not None:
@@ -346,7 +380,12 @@ def _plan_dataset(source: Source, settings: PackSettings) -> _Job:
     recipe = choose_recipe(source, indices, settings)
     identity = _identity(source, settings, recipe)
     names = source.class_names if settings.labels else None
-    info = {"settings": identity, "source": source.name, "transform": recipe.transform}
+    info = {
+        "settings": identity,
+        "source": source.name,
+        "pictures": pictures_fingerprint(source),
+        "transform": recipe.transform,
+    }
     return _Job(source, indices, settings, recipe, identity, names, info)
 
 
@@ -398,7 +437,7 @@ def _done_before(
     if before != job.identity:
         adding = " --append to add to it," if offers_append else ""
         raise DataError(
-            f"{out} exists and was made with another {differences(before, job.identity)}: give "
+            f"{out} exists and was made with other {differences(before, job.identity)}: give "
             f"another --out,{adding} or --force to replace it"
         )
     later = dataset.info.get("additions", [])

@@ -89,14 +89,19 @@ def read_state(where: object, text: bytes) -> State:
 
 
 def differences(before: Any, identity: dict[str, Any]) -> str:
-    """Name what differs between two works, as a sentence does: "another resolution, codec"."""
+    """Name what differs between two works, as a sentence does: "other --resolution, --codec"."""
     before = before if isinstance(before, dict) else {}
     names = [name for name in identity if before.get(name) != identity[name]]
-    if "resolution" in names:
+    if "resolution" in names or "transform" in names:
         names = [name for name in names if name not in ("width", "height")]  # they follow from it
-    if "fingerprint" in names:
-        names[names.index("fingerprint")] = "set of pictures"
-    return ", ".join(names) or "settings"
+    return ", ".join(option_name(name) for name in names) or "settings"
+
+
+def option_name(name: str) -> str:
+    """Return what people know a recorded setting by: its option, where it has one."""
+    words = {"fingerprint": "pictures", "source": "name of the pictures", "kind": "kind of work"}
+    words |= {"exif": "--upright", "labels": "--no-labels"}
+    return words.get(name) or "--" + name.replace("_", "-")
 
 
 @dataclass(frozen=True)
@@ -192,7 +197,7 @@ def _read_rows(database: Database, state: State, header: dict[str, Any] | None =
 def _check_identity(part: Path, before: Any, identity: dict[str, Any]) -> None:
     if before != identity:
         raise DataError(
-            f"{part} was begun with another {differences(before, identity)}: finish it with the "
+            f"{part} was begun with other {differences(before, identity)}: finish it with the "
             "command that began it, or begin again with --force"
         )
 

@@ -6,9 +6,11 @@ import lmdb
 import numpy as np
 import pytest
 import typer
+from PIL import Image
 from typer.testing import CliRunner
 
 from stylecli.cli import check
+from stylecli.cli.app import app as cli
 from stylecli.data.checking.inspection import Inspection
 from stylecli.data.format import image_key
 from stylecli.data.writer import DatasetWriter
@@ -43,7 +45,7 @@ def test_prints_facts_then_problems_with_what_mends_them(run):
     result = run("photos")
 
     assert result.exit_code == 0, result.output
-    facts, problems = result.stdout.split("\n\n")
+    facts, problems, last = result.stdout.split("\n\n")
     assert facts == (
         "what              value\n"
         "source            photos\n"
@@ -59,7 +61,8 @@ def test_prints_facts_then_problems_with_what_mends_them(run):
         "near duplicates   none"
     )
     assert problems.startswith("warning: 3 pictures are few")
-    assert "add pictures, or double them by stylecli train photos --mirror\n" in problems
+    assert "add pictures, or double them by stylecli train photos --mirror" in problems
+    assert last == "next: stylecli train photos --mirror\n"
     assert result.stderr.endswith(
         "check/photos/mean.png\ncheck/photos/samples.png\ncheck/photos/check.json\n"
     )
@@ -69,10 +72,35 @@ def test_takes_the_only_dataset_and_finds_nothing_wrong(run, dataset):
     result = run()
 
     assert result.exit_code == 0, result.output
-    assert result.stdout.endswith("\n\nnothing to complain about\n")
+    assert result.stdout.endswith(
+        "\n\nnothing to complain about\n\nnext: stylecli train datasets/noise.lmdb\n"
+    )
     assert result.stderr.startswith(
         "using datasets/noise.lmdb, the only dataset in datasets/\nchecking: 1000/1000 pictures"
     )
+
+
+def test_ends_with_one_command_that_does_all_that_is_advised(run, tmp_path):
+    for path in (tmp_path / "photos").glob("*/*.png"):
+        with Image.open(path) as picture:
+            Image.merge("RGB", [picture.convert("L")] * 3).save(path)
+    last = run("photos").stdout.splitlines()[-1]
+    assert last == "next: stylecli pack photos --channels 1 && stylecli train photos --mirror"
+    (pack, _) = last.removeprefix("next: stylecli ").split(" && ")
+    packed = CliRunner().invoke(cli, pack.split())
+    assert packed.exit_code == 0, packed.output
+    # What is advised is done: only training remains, and of the dataset the same is said.
+    assert run("photos").stdout.splitlines()[-1] == "next: stylecli train photos --mirror"
+    again = run("datasets/photos.lmdb").stdout.splitlines()[-1]
+    assert again == "next: stylecli train datasets/photos.lmdb --mirror"
+
+
+def test_advice_goes_round_a_dataset_that_is_in_the_way(run, tmp_path):
+    assert CliRunner().invoke(cli, ["pack", "photos"]).exit_code == 0
+    draw(9).save(tmp_path / "photos" / "cat" / "9.png")
+    last = run("photos").stdout.splitlines()[-1]
+    assert "--out datasets/photos-2.lmdb" in last
+    assert CliRunner().invoke(cli, last.split(" && ")[0].split()[2:]).exit_code == 0
 
 
 def test_damage_ends_with_the_code_for_unusable_data(run, dataset):

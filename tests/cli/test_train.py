@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 import stylecli
 from stylecli.cli.app import app
 from stylecli.metrics.results import MetricResult
+from tests.data.checking.pictures import draw
 
 SMALL = ["--kimg", "0.048", "--batch", "8", "--ranks", "1", "--fmap-base", "64", "--fmap-max", "8",
          "--z-dim", "8", "--w-dim", "8", "--mapping-layers", "1", "--device", "cpu"]  # fmt: skip
@@ -140,8 +141,40 @@ def test_dry_run_says_what_would_go_on(here: Path, tiny_lmdb: Path) -> None:
     assert ["total_kimg", "0.048", "asked for"] in rows
 
 
+def draw_photos(folder: Path, count: int = 3) -> None:
+    folder.mkdir()
+    for index in range(count):
+        draw(index).save(folder / f"{index}.png")
+
+
+def test_a_folder_stands_for_the_dataset_packed_from_it(here: Path) -> None:
+    draw_photos(here / "photos")
+    pack = ("pack", "photos", "--resolution", "32", "--channels", "1", "--out", "datasets/x.lmdb")
+    assert CliRunner().invoke(app, pack).exit_code == 0
+    result = train("photos", "--dry-run")
+    assert result.exit_code == 0, result.stderr
+    assert "using datasets/x.lmdb, packed from photos: 3 pictures, 32 px, --channels 1" in (
+        result.stderr
+    )
+    other = train("photos", "--dry-run", "--resolution", "16")
+    assert other.exit_code == 2
+    command = "stylecli pack photos --resolution 16 --out datasets/photos-16.lmdb"
+    assert other.stderr.endswith(f"{command}\n")
+    assert CliRunner().invoke(app, command.split()[1:]).exit_code == 0
+    assert train("photos", "--dry-run", "--resolution", "16").exit_code == 0
+
+
+def test_pictures_that_changed_are_no_longer_the_dataset(here: Path) -> None:
+    draw_photos(here / "photos")
+    assert CliRunner().invoke(app, ["pack", "photos", "--channels", "1"]).exit_code == 0
+    draw(9).save(here / "photos" / "9.png")
+    result = train("photos", "--dry-run")
+    assert result.exit_code == 3
+    assert "stylecli pack photos --channels 1 --force" in result.stderr
+
+
 def test_a_dry_run_does_not_pack(here: Path) -> None:
-    (here / "photos").mkdir()
+    draw_photos(here / "photos")
     result = train("photos", "--dry-run", "--preset", "lsun-car")
     assert result.exit_code == 2
     assert "run stylecli pack photos --resolution 512 --transform wide" in result.stderr

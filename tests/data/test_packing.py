@@ -98,7 +98,7 @@ def test_the_same_again_does_nothing_and_other_settings_need_force(photos, out):
     made = pack(ImageFolder(photos), out).digest
     again = pack(ImageFolder(photos), out, PackSettings(resolution=16))  # what was chosen before
     assert again.was_there and again.digest == made
-    with pytest.raises(DataError, match="was made with another resolution, codec"):
+    with pytest.raises(DataError, match="was made with other --resolution, --codec"):
         pack(ImageFolder(photos), out, PackSettings(resolution=8, codec="png"))
     assert pack(ImageFolder(photos), out, PackSettings(resolution=8), force=True).resolution == 8
 
@@ -106,7 +106,7 @@ def test_the_same_again_does_nothing_and_other_settings_need_force(photos, out):
 def test_new_pictures_are_noticed(photos, out):
     pack(ImageFolder(photos), out)
     Image.new("RGB", (20, 20)).save(photos / "dog" / "4.png")
-    with pytest.raises(DataError, match="another set of pictures"):
+    with pytest.raises(DataError, match="other pictures"):
         pack(ImageFolder(photos), out)
 
 
@@ -314,9 +314,9 @@ def test_settings_come_from_the_dataset(tmp_path):
     assert (pack(second, animals, append=True).resolution, values(animals)) == (16, [1, 2])
     info = open_dataset(animals).info
     assert (info["codec"], info["additions"][0]["settings"]["filter"]) == ("png", "box")
-    with pytest.raises(DataError, match="packed with filter box, not bicubic: leave that option"):
+    with pytest.raises(DataError, match="packed with --filter box, not bicubic: leave that option"):
         pack(second, animals, PackSettings(filter="bicubic"), append=True)
-    with pytest.raises(DataError, match="packed with resolution 16, not 32"):
+    with pytest.raises(DataError, match="packed with --resolution 16, not 32"):
         pack(second, animals, PackSettings(resolution=32), append=True)
 
 

@@ -205,7 +205,7 @@ def test_other_work_finds_the_old_dataset_in_its_place_after_such_a_kill(tmp_pat
     settings = {"kind": "test"}
     pack_and_die(path, random_pictures(5), 2, identity=settings, info={"settings": settings})
     other = {"kind": "other"}
-    with pytest.raises(DataError, match="begun with another kind"):
+    with pytest.raises(DataError, match="begun with other kind"):
         DatasetWriter(path, resolution=8, channels=3, identity=other, info={"settings": other})
     assert open_dataset(path).digest == old
 

@@ -67,6 +67,8 @@ class Problem:
     fix: str
     count: int = 1  # pictures concerned, where it is about pictures
     names: list[str] = field(default_factory=list)  # the first of them
+    pack: tuple[str, ...] = ()  # options of pack that are advised, such as "--channels 1"
+    train: tuple[str, ...] = ()  # the same of train
 
     def __str__(self) -> str:
         return f"{self.severity}: {self.text}: {self.fix}"
@@ -83,6 +85,7 @@ class CheckReport:
     rows: list[tuple[str, str]]
     facts: dict[str, Any]
     problems: list[Problem]  # worst first
+    next: str = ""  # the one command that does all that is advised; "" where none is ready
     files: list[str] = field(default_factory=list)  # pictures and JSON that were written
 
     @property

@@ -29,6 +29,7 @@ from stylecli.data.checking.judgement import (
     Duplicates,
     collect_facts,
     describe,
+    join_advice,
     judge,
     suggest_resolution,
 )
@@ -98,6 +99,12 @@ def _lay_over_white(pictures: Pixels, side: int = SHOWN_SIDE) -> Pixels:
     return enlarge(np.ascontiguousarray(cells), max(1, side // cells.shape[1]))
 
 
+def _find_pictures(header: dict[str, Any]) -> str:
+    """Return what a dataset was packed from, where something of that name is here; else ""."""
+    name = header.get("source")
+    return name if isinstance(name, str) and name and Path(name).exists() else ""
+
+
 class Inspection:
     """A check of a dataset or a source. ``quick`` looks at 500 pictures, spread evenly."""
 
@@ -105,6 +112,7 @@ class Inspection:
         self, path: Path, *, labels: Path | str | None = None, quick: bool = False
     ) -> None:
         self.subject = open_subject(path, labels)
+        self.labels = "" if labels is None else str(labels)
         count = len(self.subject)
         self.indices: Sequence[int] = range(count)
         if quick and count > QUICK_SAMPLE:
@@ -168,9 +176,10 @@ class Inspection:
         """
         files = self._write_pictures(out) if out is not None and self.tally.usable else []
         near = next((file for file in files if file.endswith("near-duplicates.png")), "")
+        case = self._case(near)
         problems = [
             *self.subject.problems(self.complete),
-            *judge(self._case(near), self.duplicates),
+            *judge(case, self.duplicates),
             *self._judge_disk(),
         ]
         report = CheckReport(
@@ -181,6 +190,7 @@ class Inspection:
             rows=describe(self.subject, self.tally, self.duplicates),
             facts=collect_facts(self.subject, self.tally, self.duplicates),
             problems=worst_first([self._with_names(problem) for problem in problems]),
+            next=join_advice(case, problems) if self.tally.looked_at else "",
             files=[*files, str(out / "check.json")] if out is not None else [],
         )
         if out is not None:
@@ -195,10 +205,14 @@ class Inspection:
             kind=self.subject.kind,
             path=self.subject.path,
             count=len(self.subject),
+            name=self.subject.name,
             class_names=self.subject.class_names,
             keeps_duplicates=bool(settings.get("keep_duplicates")),
             padded=settings.get("transform") in _WITH_BORDERS,
             sheet=sheet,
+            labels=self.labels,
+            source=_find_pictures(info) if self.subject.kind == "dataset" else "",
+            packed=tuple(self.subject.packed()),
         )
 
     def _with_names(self, problem: Problem) -> Problem:
@@ -230,7 +244,7 @@ class Inspection:
         )
         pack = f"stylecli pack {quote(str(self.subject.path))}"
         fix = f"{pack} --resolution {resolution // 2}, or --max-images"
-        return [Problem("error", "disk", text, fix)]
+        return [Problem("error", "disk", text, fix, pack=(f"--resolution {resolution // 2}",))]
 
     def _write_pictures(self, out: Path) -> list[str]:
         out.mkdir(parents=True, exist_ok=True)

@@ -11,10 +11,18 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from stylecli.data.checking.findings import ASPECTS, Extreme, Problem, Severity, Tally
+from stylecli.data.checking.findings import (
+    ASPECTS,
+    Extreme,
+    Problem,
+    Severity,
+    Tally,
+    worst_first,
+)
 from stylecli.data.checking.subjects import Subject
 from stylecli.data.format import MIN_RESOLUTION
 from stylecli.data.preparation import most_of
+from stylecli.data.reader import Dataset
 from stylecli.networks.config import MAX_RESOLUTION
 
 FEW_PICTURES = 1000
@@ -45,17 +53,23 @@ class Case:
     kind: str  # "dataset" or "source"
     path: Path
     count: int
+    name: str
     class_names: list[str] | None
     keeps_duplicates: bool  # a dataset packed to keep them
     padded: bool  # a dataset packed with borders on purpose
     sheet: str = ""  # where near duplicates can be looked at
+    labels: str = ""  # the file of labels that was given with the pictures
+    source: str = ""  # of a dataset, the pictures it was packed from, where they are here
+    packed: tuple[Dataset, ...] = ()  # of a source, the datasets made of it, the newest first
 
     @property
     def pack(self) -> str:
         """The command that packs the pictures, again or for the first time."""
+        labels = f" --labels {quote(self.labels)}" if self.labels else ""
         if self.kind == "source":
-            return f"stylecli pack {quote(str(self.path))}"
-        return f"stylecli pack SRC --out {quote(str(self.path))} --force"
+            return f"stylecli pack {quote(str(self.path))}{labels}"
+        source = quote(self.source) if self.source else "SRC"
+        return f"stylecli pack {source} --out {quote(str(self.path))} --force"
 
     @property
     def train(self) -> str:
@@ -104,7 +118,8 @@ def _judge_amount(case: Case) -> Iterator[Problem]:
     if case.kind == "dataset" and side > MAX_RESOLUTION:
         text = f"the pictures have {side} px, and networks go up to {MAX_RESOLUTION}"
         fix = f"{case.pack} --resolution {MAX_RESOLUTION}"
-        yield Problem("error", "too-large", text, fix, case.count)
+        advised = (f"--resolution {MAX_RESOLUTION}",)
+        yield Problem("error", "too-large", text, fix, case.count, pack=advised)
     usable = case.count - case.tally.faults["unusable"]
     if 0 < usable < FEW_PICTURES:
         yield Problem(
@@ -114,6 +129,7 @@ def _judge_amount(case: Case) -> Iterator[Problem]:
             f"{FEW_PICTURES:,}, and adaptive augmentation is not part of stylecli yet",
             f"add pictures, or double them by {case.train} --mirror",
             usable,
+            train=("--mirror",),
         )
 
 
@@ -128,6 +144,7 @@ def _judge_labels(case: Case) -> Iterator[Problem]:
             _some(case, missing, "have no label"),
             f"{case.pack} --labels FILE, or --no-labels",
             missing,
+            pack=("--no-labels",),
         )
     sizes = {name: classes[label] for label, name in enumerate(names)}
     empty = [name for name, size in sizes.items() if not size]
@@ -203,10 +220,12 @@ def _judge_traits(case: Case) -> Iterator[Problem]:
     colour = usable - sum(case.tally.modes[mode] for mode in ("grey", "L", "1", "I;16", "LA"))
     if traits["grey"] and traits["grey"] == colour == usable:
         text = "all pictures are grey but stored in colour, three times the work"
-        yield Problem("warning", "grey-as-colour", text, f"{again} --channels 1", traits["grey"])
+        fix, advised = f"{again} --channels 1", ("--channels 1",)
+        yield Problem("warning", "grey-as-colour", text, fix, traits["grey"], pack=advised)
     if traits["opaque"] and traits["opaque"] == usable:
         text = "the alpha channel is opaque in all pictures"
-        yield Problem("warning", "opaque-alpha", text, f"{again} --channels 3", usable)
+        fix, advised = f"{again} --channels 3", ("--channels 3",)
+        yield Problem("warning", "opaque-alpha", text, fix, usable, pack=advised)
     if case.kind == "source":
         yield from _judge_choices(case, usable)
 
@@ -244,20 +263,72 @@ def _judge_choices(case: Case, usable: int) -> Iterator[Problem]:
             "warning",
             "too-small",
             text,
-            f"{again} --resolution {resolution // 2}, or --enlarge",
+            f"to keep them: {again} --enlarge, or --resolution {resolution // 2}",
             small,
         )
     elif resolution < MIN_RESOLUTION * 2:
         tiny = sum(count for side, count in case.tally.sides.items() if side < 2 * MIN_RESOLUTION)
         middle = sorted(case.tally.sides.elements())[usable // 2]
         larger = 1 << (min(middle, MAX_RESOLUTION).bit_length() - 1)
+        advised: tuple[str, ...] = (f"--resolution {larger}",)
+        if larger < 2 * MIN_RESOLUTION:
+            advised = ("--resolution 32", "--enlarge")
         yield Problem(
             "error",
             "too-small",
             _some(case, tiny, f"are smaller than {MIN_RESOLUTION * 2} px, too many to decide by"),
-            f"{again} --resolution {larger if larger >= 8 else '32 --enlarge'}",
+            f"{again} {' '.join(advised)}",
             tiny,
+            pack=advised,
         )
+
+
+def join_advice(case: Case, problems: list[Problem]) -> str:
+    """Return the one command that does all that the problems advise; "" where none is ready.
+
+    Packing comes first where it has anything to do, then training, which packs what is not packed.
+    """
+    options: dict[str, str] = {}
+    for problem in reversed(worst_first(problems)):  # what is worse has the last word
+        options |= {option.partition(" ")[0]: option for option in problem.pack}
+    train = " ".join([case.train, *(option for problem in problems for option in problem.train)])
+    stopped = any(problem.severity == "error" and not problem.pack for problem in problems)
+    if case.kind == "dataset":
+        repack = any(
+            problem.severity != "note" and case.pack in problem.fix for problem in problems
+        )
+        if not options and not repack:
+            return "" if stopped else train
+        if not case.source:
+            return ""
+        return " ".join([case.pack, *options.values()]) + f" && {train}"
+    if stopped:
+        return ""
+    if any(_holds(dataset, options) for dataset in case.packed):
+        return train
+    words = [case.pack, *options.values()]
+    folder = Path("datasets")
+    if (folder / f"{case.name}.lmdb").exists():
+        number = next(n for n in range(2, 10**6) if not (folder / f"{case.name}-{n}.lmdb").exists())
+        words.append(f"--out {quote(str(folder / f'{case.name}-{number}.lmdb'))}")
+    pack = " ".join(words)
+    if train == case.train:
+        return pack
+    return train if len(words) == 1 and not case.labels else f"{pack} && {train}"
+
+
+def _holds(dataset: Dataset, options: dict[str, str]) -> bool:
+    """Whether a dataset was packed with these options."""
+    settings = dataset.info.get("settings") or {}
+    for name, option in options.items():
+        value = option.partition(" ")[2]
+        stored = settings.get(name.removeprefix("--"))
+        if name == "--no-labels":
+            if settings.get("labels") is not False:
+                return False
+        elif str(stored) != value:
+            return False
+    return True
 
 
 def suggest_resolution(tally: Tally) -> int:

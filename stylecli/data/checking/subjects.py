@@ -24,6 +24,7 @@ from stylecli.data.checking.findings import (
 )
 from stylecli.data.format import DATA_FILE, DIGEST_BYTES, STATE_KEY, box_mean, pixel_digest
 from stylecli.data.lmdb_files import check_pages, open_environment
+from stylecli.data.packing import find_packed
 from stylecli.data.reader import Dataset, open_dataset
 from stylecli.data.sources.base import Label, Source
 from stylecli.data.sources.lmdb_pictures import PackedSource
@@ -90,6 +91,10 @@ class SourceSubject:
     def facts(self) -> dict[str, Any]:
         """Return the same for programs."""
         return {"notes": self.source.notes}
+
+    def packed(self) -> list[Dataset]:
+        """Return the datasets in datasets/ that were made of it, the newest first."""
+        return find_packed(self.source)
 
     def problems(self, complete: bool) -> list[Problem]:
         """Return what the source itself has to say."""
@@ -183,6 +188,10 @@ class DatasetSubject:
     def facts(self) -> dict[str, Any]:
         """Return the header's own words for programs."""
         return {"header": self.dataset.info}
+
+    def packed(self) -> list[Dataset]:
+        """Return nothing: it is a dataset itself."""
+        return []
 
     def problems(self, complete: bool) -> list[Problem]:
         """Return what is wrong with the dataset as a whole."""
@@ -324,6 +333,10 @@ class Subject(Protocol):
 
     def facts(self) -> dict[str, Any]:
         """Return the same for programs."""
+        ...
+
+    def packed(self) -> list[Dataset]:
+        """Return the datasets in datasets/ that were made of a source, the newest first."""
         ...
 
     def problems(self, complete: bool) -> list[Problem]:

@@ -149,6 +149,11 @@ class AnnotatedSource:
         self.notes = [*source.notes, *notes]
 
     @property
+    def bare(self) -> Source:
+        """The same pictures without what was added."""
+        return self._source
+
+    @property
     def name(self) -> str:
         """The source's own name."""
         return self._source.name
@@ -171,6 +176,13 @@ class AnnotatedSource:
             value = self._values[index].tolist()
             label = value if isinstance(value, int) else tuple(value)
         return AnnotatedItem(item, label, self._metadata.get(index, {}))
+
+
+def pictures_fingerprint(source: Source) -> str:
+    """Return a digest of what pictures a source holds, whatever labels they were given."""
+    while isinstance(source, AnnotatedSource):
+        source = source.bare
+    return source.fingerprint()
 
 
 @dataclass(frozen=True)
