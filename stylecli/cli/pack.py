@@ -190,10 +190,10 @@ def packed_from(
     if out.exists():
         from stylecli.data.reader import open_dataset
 
-        options = " ".join(["", *options_of(open_dataset(out).info.get("settings"))])
+        words = " ".join(["", *options_of(open_dataset(out).info.get("settings"))])
         raise DataError(
             f"{path} holds other pictures than {out} was packed from: name {out} to use it as it "
-            f"is, or replace it: stylecli pack {quote(str(path))}{options} --force"
+            f"is, or replace it: stylecli pack {quote(str(path))}{words} --force"
         )
     return None, None
 
