@@ -1,12 +1,13 @@
-"""The machine: its devices, the memory that is free or was held at most, the allocator."""
+"""The machine: its devices and how they compute, memory free or held at most, the allocator."""
 
 import contextlib
 import ctypes
 import gc
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stylecli.errors import DeviceError, UsageError
 
@@ -50,6 +51,37 @@ def resolve_device(name: str = "auto") -> "torch.device":
     return torch.device(f"{kind}:{index}" if index else kind)
 
 
+@contextlib.contextmanager
+def cuda_arithmetic(device: "torch.device", *, exact: bool) -> Iterator[None]:
+    """Say how CUDA computes float32 products and convolutions in here, whatever was set outside.
+
+    ``exact``: in full, by the same algorithms every time. Otherwise tensor cores may round the
+    factors to TF32's 10 bits of mantissa, and cuDNN tries its algorithms once for every shape and
+    keeps the quickest. The only place that sets these switches, by the names that are per operator:
+    reading the old ``allow_tf32`` raises where a program has set the new ones. Does nothing on
+    other devices.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    import torch
+
+    backends: Any = torch.backends
+    cudnn = backends.cudnn
+    places = (backends.cuda.matmul, cudnn.conv, cudnn.rnn)
+    before = [place.fp32_precision for place in places]
+    chosen = cudnn.benchmark, cudnn.deterministic
+    try:
+        for place in places:
+            place.fp32_precision = "ieee" if exact else "tf32"
+        cudnn.benchmark, cudnn.deterministic = not exact, exact
+        yield
+    finally:
+        cudnn.benchmark, cudnn.deterministic = chosen
+        for place, precision in zip(places, before, strict=True):
+            place.fp32_precision = precision
+
+
 class PeakMemory:
     """Measures from ``start`` on."""
 
@@ -61,11 +93,10 @@ class PeakMemory:
 
     def start(self) -> None:
         """Begin anew, with what is free given back."""
-        gc.collect()
+        free_unused(self.device)
         if self.device.type == "cuda":
             import torch
 
-            torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
         else:
             self._restart()
@@ -88,6 +119,15 @@ class PeakMemory:
         except OSError:
             return False
         return True
+
+
+def free_unused(device: "torch.device") -> None:
+    """Let go of memory that nothing uses, for larger or smaller pieces to be taken."""
+    gc.collect()
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()
 
 
 def memory_figures(device: "torch.device") -> dict[str, float]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from stylecli.errors import UsageError
+from stylecli.hardware import cuda_arithmetic
 from stylecli.images import Pictures, to_uint8
 from stylecli.networks.model import Generator, asked_lod
 from stylecli.networks.registry import freeze_synthesis
@@ -176,24 +177,12 @@ def chunk_size(G: Generator) -> int:
     return max(4, min(32, 4096 // G.config.resolution))
 
 
-@contextlib.contextmanager
-def exact_kernels(device: torch.device) -> Iterator[None]:
+def exact_kernels(device: torch.device) -> contextlib.AbstractContextManager[None]:
     """Compute in full float32: TF32 convolutions would move pictures by several grey levels.
 
     Also within a session that trains with TF32, so that a snapshot's numbers are the file's.
     """
-    if device.type != "cuda":
-        yield
-        return
-    matmul = torch.backends.cuda.matmul
-    before, matmul.allow_tf32 = matmul.allow_tf32, False
-    try:
-        with torch.backends.cudnn.flags(
-            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-        ):
-            yield
-    finally:
-        matmul.allow_tf32 = before
+    return cuda_arithmetic(device, exact=True)
 
 
 def filled(rows: Tensor, size: int) -> Tensor:

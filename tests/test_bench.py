@@ -36,13 +36,3 @@ def test_the_work_of_a_picture_is_that_of_its_convolutions() -> None:
     """By hand for the paper's 256 px network; its ninefold upsampling would be 56.2 G."""
     assert round(make_config("f", resolution=256).drawing_flops() / 1e9, 1) == 36.6
     assert ceiling_case(CPU, "float32").flops == 2 * 9 * 512 * 512 * 64 * 64
-
-
-def test_training_is_timed_in_the_float32_that_training_uses(tiny_network: Any) -> None:
-    before = torch.backends.cudnn.allow_tf32
-    try:
-        torch.backends.cudnn.allow_tf32 = True  # as torch starts
-        training_case(tiny_network, 4, torch.device("cpu"))
-        assert not torch.backends.cudnn.allow_tf32
-    finally:
-        torch.backends.cudnn.allow_tf32 = before

@@ -2,6 +2,7 @@
 
 import mmap
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,15 @@ from typing import Any
 import pytest
 import torch
 
+import stylecli
 from stylecli.errors import DeviceError, UsageError
-from stylecli.hardware import available_bytes, available_mib, memory_figures, resolve_device
+from stylecli.hardware import (
+    available_bytes,
+    available_mib,
+    cuda_arithmetic,
+    memory_figures,
+    resolve_device,
+)
 
 PROGRAM = """
 import resource, sys
@@ -116,3 +124,49 @@ def test_memory_that_is_given_back_remains_in_the_peak() -> None:
     after = memory_figures(torch.device("cpu"))
 
     assert after["memory_mib"] > before["memory_now_mib"] + 60
+
+
+SWITCHES = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn)
+
+
+def _set_by_old_names(tf32: bool) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+
+
+def _set_by_new_names(tf32: bool) -> None:
+    torch.backends.cudnn.conv.fp32_precision = "tf32" if tf32 else "ieee"  # and nothing else
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("tf32", [False, True])
+@pytest.mark.parametrize("by", [_set_by_old_names, _set_by_new_names])
+def test_float32_on_cuda_is_what_is_asked_for_whatever_the_program_has_set(
+    by: Any, tf32: bool, exact: bool
+) -> None:
+    """With the new names alone, reading the old ones raises in torch."""
+    before = [switch.fp32_precision for switch in SWITCHES]
+    try:
+        by(tf32)
+        theirs = [switch.fp32_precision for switch in SWITCHES]
+        with cuda_arithmetic(torch.device("cuda"), exact=exact):
+            seen = {switch.fp32_precision for switch in SWITCHES}
+            assert seen == {"ieee" if exact else "tf32"}
+            assert torch.backends.cudnn.benchmark is not exact
+            with cuda_arithmetic(torch.device("cuda"), exact=True):  # a sheet within training
+                assert {switch.fp32_precision for switch in SWITCHES} == {"ieee"}
+                assert torch.backends.cudnn.deterministic
+            assert {switch.fp32_precision for switch in SWITCHES} == seen
+        assert [switch.fp32_precision for switch in SWITCHES] == theirs
+        assert not torch.backends.cudnn.benchmark
+    finally:
+        for switch, precision in zip(SWITCHES, before, strict=True):
+            switch.fp32_precision = precision
+
+
+def test_only_one_place_chooses_how_cuda_multiplies() -> None:
+    names = re.compile(
+        r"allow_tf32|fp32_precision|float32_matmul_precision|cudnn\.(benchmark|deterministic|flags)"
+    )
+    package = Path(stylecli.__file__).parent
+    users = [path.name for path in package.rglob("*.py") if names.search(path.read_text("utf-8"))]
+    assert users == ["hardware.py"]

@@ -9,7 +9,7 @@ import torch
 import stylecli
 from stylecli import rendering
 from stylecli.errors import UsageError
-from stylecli.rendering import Drawing, chunk_size, exact_kernels, render, seed_noise
+from stylecli.rendering import Drawing, chunk_size, render, seed_noise
 from stylecli.sampling import map_seeds
 
 
@@ -89,19 +89,6 @@ def test_an_unknown_precision_is_refused_at_once(tiny_network: Any) -> None:
 
     with pytest.raises(UsageError, match="precision 'half' is unknown: expected float32 or bf16"):
         render(tiny_network.G_ema, ws, drawing=Drawing(precision="half"))  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("trained_with", [False, True])
-def test_pictures_are_whole_float32_whatever_a_session_trains_with(trained_with: bool) -> None:
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    try:
-        matmul.allow_tf32 = cudnn.allow_tf32 = trained_with
-        with exact_kernels(torch.device("cuda")):
-            assert not matmul.allow_tf32 and not cudnn.allow_tf32
-        assert matmul.allow_tf32 == cudnn.allow_tf32 == trained_with
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
 @pytest.mark.parametrize("field", [{"noise_mode": "often"}, {"precision": "int8"}])

@@ -160,6 +160,8 @@ def command(
     tell_advice(plan, dataset, output)
     if choice.state == "begin":
         tell_start(source, settings, output)
+    if settings.device == "cuda" and not driving.exact:
+        output.note("float32 products use TF32 on this GPU; --exact computes them in full")
     if dry_run:
         print_dry_run(plan, settings, dataset, choice, output)
         return

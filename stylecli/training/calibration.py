@@ -74,6 +74,8 @@ def measure_stages(
     All ranks take the same number of steps, on random pictures; ``only`` rank 0 chooses the stages.
     """
     meter = _Meter(run, ranks or Ranks(), session or Session())
+    if meter.session.batch_gpu is None:
+        meter.step.adapt = meter.forget_peak  # as training does
     growth = list_stages(meter.config, meter.settings.network.resolution)
     chosen = [stage.key for stage in growth if only(stage.key)]
     stages: list[StageKey] = [tuple(key) for key in meter.ranks.from_main(chosen)]
@@ -159,7 +161,7 @@ class _Meter:
         self.labels = torch.eye(label_dim) if label_dim else None
         self.step = TrainingStep(
             build_networks(self.settings), self.config, ranks=ranks, device=device,
-            label_table=self.labels, batch_gpu=session.batch_gpu, tf32=session.tf32,
+            label_table=self.labels, batch_gpu=session.batch_gpu, exact=session.exact,
         )  # fmt: skip
         self.memory = PeakMemory(device)
         self.memory.start()
@@ -169,10 +171,14 @@ class _Meter:
         """Measure one stage."""
         stage = self._stage(*key)
         share = stage.batch // self.ranks.count
-        passes = count_passes(share, self.session.batch_gpu, self.settings.network.mbstd_group_size)
         self.memory.start()
         seconds = self._time(stage, share)
+        passes = count_passes(share, self.step.batch_gpu, self.settings.network.mbstd_group_size)
         return StageCost(*key, stage.batch, passes, seconds, self.memory.mib())
+
+    def forget_peak(self, why: str) -> None:
+        """Measure memory anew: a pass did not fit, and a smaller one follows."""
+        self.memory.start()
 
     def fits(self, batch: int) -> bool:
         """Whether a step of so many images at full resolution has the memory it needs."""

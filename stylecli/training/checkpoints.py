@@ -85,7 +85,7 @@ def save_snapshot(
     sheet_size = sheet_bytes(settings.network.resolution, settings.network.channels)
     check_room(run, size + networks + sheet_size)
     network = snapshot_path(run, counters.nimg)
-    save_network(network, bundle, extra=_info(settings, counters))
+    save_network(network, bundle, extra=_info(settings, step, counters))
     place = sheet_path(run, counters.nimg)
     with room_for(place, sheet_size):
         sheet = save_sheet(run, bundle, settings, counters.nimg)
@@ -106,7 +106,7 @@ def save_state(
     run: Path, settings: RunSettings, bundle: Bundle, step: TrainingStep, counters: Counters
 ) -> None:
     """Write the run's checkpoint, and nothing else."""
-    info = {**bundle.info, **_info(settings, counters)}
+    info = {**bundle.info, **_info(settings, step, counters)}
     save_checkpoint(run / CHECKPOINT_FILE, bundle, step, counters, info)
 
 
@@ -179,11 +179,12 @@ def inherited_info(info: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in info.items() if key.startswith("source")}
 
 
-def _info(settings: RunSettings, counters: Counters) -> dict[str, Any]:
+def _info(settings: RunSettings, step: TrainingStep, counters: Counters) -> dict[str, Any]:
     return {
         "data_digest": settings.dataset_digest,
         "seed": settings.training.seed,
         "kimg": counters.nimg / 1000,
+        "products": step.products,  # of this session; an earlier one may have had others
     }
 
 

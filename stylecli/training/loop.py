@@ -56,7 +56,8 @@ class TrainingLoop:
             device=torch.device(self.settings.device),
             label_table=label_table,
             batch_gpu=self.session.batch_gpu,
-            tf32=self.session.tf32,
+            exact=self.session.exact,
+            adapt=self._note_smaller_pass if self.session.batch_gpu is None else None,
         )
         self.counters = checkpoints.Counters()
         self.stage: Stage | None = None
@@ -148,7 +149,8 @@ class TrainingLoop:
                 checkpoints.note_saved(self.run, nimg)
                 checkpoints.remove_old_snapshots(self.run, self.session.keep)
             event = "started" if self._begins else "resumed"
-            run_folder.append_event(self.run, {"nimg": nimg, "event": event})
+            products = self.step.products
+            run_folder.append_event(self.run, {"nimg": nimg, "event": event, "products": products})
             self.oversight.go_on_from(nimg)
             if self._begins:
                 checkpoints.save_reals(self.run, self.dataset)
@@ -234,6 +236,10 @@ class TrainingLoop:
         self.counters.nimg += stage.batch
         self.counters.step += 1
         self.counters.position = self.loader.position
+
+    def _note_smaller_pass(self, text: str) -> None:
+        if self.ranks.is_main:
+            self.oversight.warn(self.counters.nimg, text, "memory")
 
     def _end_tick(self, stage: Stage) -> str:
         """Write the tick down; return the verdict on it that all ranks agree on."""

@@ -24,6 +24,7 @@ from stylecli.images import Pictures, from_uint8
 from stylecli.networks.bundle import Bundle
 from stylecli.networks.layers import box_average
 from stylecli.networks.model import Generator, native_lod
+from stylecli.rendering import exact_kernels
 from stylecli.sampling import seed_latents
 from stylecli.training import checkpoints, run_folder
 from stylecli.training.checkpoints import MAX_ROLLBACKS, Counters, rollback_source
@@ -352,13 +353,14 @@ class DiversityGauge:
         labels = None if self._labels is None else self._labels.to(device)
         # In chunks, so that a large network needs little memory beside the training's own.
         chunks = []
-        for start in range(0, FAKES, chunk := max(4, min(FAKES, 4096 // stage.resolution))):
-            picked = slice(start, start + chunk)
-            ws = G_ema.mapping(
-                self._z[picked].to(device), None if labels is None else labels[picked]
-            )
-            images = G_ema.synthesis(ws, noise_mode="none", **native_lod(G_ema.config, stage.lod))
-            chunks.append(_shrink(images.float().clamp(-1, 1), side).cpu())
+        lod = native_lod(G_ema.config, stage.lod)
+        with exact_kernels(device):
+            for start in range(0, FAKES, chunk := max(4, min(FAKES, 4096 // stage.resolution))):
+                picked = slice(start, start + chunk)
+                c = None if labels is None else labels[picked]
+                ws = G_ema.mapping(self._z[picked].to(device), c)
+                images = G_ema.synthesis(ws, noise_mode="none", **lod)
+                chunks.append(_shrink(images.float().clamp(-1, 1), side).cpu())
         real = self._real_distance(side)
         return mean_pair_distance(torch.cat(chunks)) / real if real else math.nan
 

@@ -27,9 +27,9 @@ class Session:
         help="Most images of a process at a time; a batch takes several passes. Saves memory.",
         check=_at_least_one,
     )  # fmt: skip
-    tf32: bool = setting(
-        False, flag="--tf32", heading=MACHINE, after="precision", costs=True, fixed=True,
-        help="Round float32 products to 10 bits on CUDA.",
+    exact: bool = setting(
+        False, flag="--exact", heading=MACHINE, after="precision", costs=True, fixed=True,
+        help="On CUDA, no TF32 and the same algorithms every time: slower.",
     )  # fmt: skip
     keep: int | None = setting(
         None, flag="--keep", heading=WATCHING, least=1, fixed=True,

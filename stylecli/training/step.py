@@ -5,13 +5,16 @@ the whole (``passes``).
 """
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from stylecli.distributed import Ranks
-from stylecli.errors import StyleCLIError, lacks_memory
+from stylecli.errors import DeviceError, lacks_memory
+from stylecli.hardware import cuda_arithmetic, free_unused
 from stylecli.images import from_uint8
 from stylecli.networks.bundle import Bundle
 from stylecli.networks.layers import box_average, lerp, upscale_nearest
@@ -34,7 +37,10 @@ STATISTICS = ("loss_G", "loss_D", "r1_penalty", "real_logits", "fake_logits", "s
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class StepMemoryError(StyleCLIError):
+Result = TypeVar("Result")
+
+
+class StepMemoryError(DeviceError):
     """A step needs more memory than the device has."""
 
 
@@ -66,17 +72,19 @@ class TrainingStep:
         device: torch.device | None = None,
         label_table: Tensor | None = None,
         batch_gpu: int | None = None,
-        tf32: bool = False,
+        exact: bool = False,
+        adapt: Callable[[str], None] | None = None,
     ) -> None:
         """``label_table`` [N, label_dim] holds the dataset's labels, which G draws from.
 
         ``batch_gpu`` is the most samples of a pass, None the rank's whole share of a batch.
-        ``tf32`` lets CUDA round factors in the whole process: whoever trains gets float32 else.
+        ``exact`` has CUDA compute float32 products in full; otherwise it may take TF32. With
+        ``adapt``, a pass that does not fit the memory is halved, and ``adapt`` is told so.
         """
-        _allow_tf32(tf32)
         assert bundle.G is not None and bundle.D is not None and bundle.G_ema is not None
         self.config = config
         self.batch_gpu = batch_gpu
+        self.exact, self.adapt = exact, adapt
         self.ranks = ranks or Ranks()
         self.device = device or torch.device("cpu")
         self.G = bundle.G.to(self.device).train()
@@ -122,42 +130,84 @@ class TrainingStep:
     ) -> None:
         """Train on this rank's share of a batch: uint8 [n, C, h, w] at the stage's size.
 
-        Raises UsageError when the share does not divide into passes, and StepMemoryError when a
-        pass does not fit the device's memory.
+        Raises UsageError when the share does not divide into passes, and StepMemoryError when it
+        does not fit the device's memory.
         """
-        group = self.G.config.mbstd_group_size
-        passes = count_passes(len(real_images), self.batch_gpu, group)
         try:
-            self._train(real_images, real_labels, stage, step, passes)
+            with cuda_arithmetic(self.device, exact=self.exact):
+                self._train(real_images, real_labels, stage, step)
         except (RuntimeError, MemoryError) as error:
             if not lacks_memory(error):
                 raise
-            smaller = smaller_pass(len(real_images), passes, group)
-            advice = "a smaller --resolution" if smaller is None else f"--batch-gpu {smaller}"
-            raise StepMemoryError(
-                f"{self.device} has not enough memory to train on {len(real_images) // passes} "
-                f"pictures of {stage.resolution} px at a time: use {advice}, or measure what fits "
-                "with stylecli plan"
-            ) from error
+            raise self._no_memory(len(real_images), stage)[0] from error
 
     def _train(
-        self, real_images: Tensor, real_labels: Tensor | None, stage: Stage, step: int, passes: int
+        self, real_images: Tensor, real_labels: Tensor | None, stage: Stage, step: int
     ) -> None:
-        """Do it in ``passes`` passes."""
+        count = len(real_images)
         reals = process_reals(real_images.to(self.device, non_blocking=True), stage.fade)
-        labels = None if real_labels is None else real_labels.to(self.device)
+        labels = None if real_labels is None else real_labels.to(self.device, non_blocking=True)
         shapes = self.G.config.noise_shapes()
         share = self.config.share_fakes
         # A step has two draws: even stream positions belong to D, odd ones to G.
         draws = self.draws.fakes(stage, 2 * step, shapes, None if share else labels)
-        # One pass hands its fakes on to G with their history; several would have to keep all of
-        # it, so G draws the same fakes again.
-        keep = share and passes == 1
-        kept = self._update_D(reals, labels, draws, stage, step, passes, keep=keep)
+
+        def differentiate_D(passes: int) -> tuple[list[Tensor], list[Tensor]]:
+            # One pass hands its fakes on to G with their history; several would have to keep all
+            # of it, so G draws the same fakes again.
+            keep = share and passes == 1
+            return self._differentiate_D(reals, labels, draws, stage, step, passes, keep=keep)
+
+        kept, means = self._fitting(differentiate_D, count, stage)
+        self._move_w_avg(means)
+        self._count(skipped_steps=self._apply(self.flat_D, self.adam_D, self.scaler_D, stage.lr))
         self._update_ema(stage)
         if not share:
             draws = self.draws.fakes(stage, 2 * step + 1, shapes)
-        self._update_G(draws, kept if keep else None, stage, passes, counts=not share)
+        means = self._fitting(lambda passes: self._differentiate_G(draws, kept, stage, passes),
+                              count, stage)  # fmt: skip
+        if not share:
+            self._move_w_avg(means)
+        skipped = self._apply(self.flat_G, self.adam_G, self.scaler_G, stage.lr)
+        self._count(skipped_steps=skipped, steps=1)
+
+    def _fitting(self, differentiate: Callable[[int], Result], share: int, stage: Stage) -> Result:
+        """Return ``differentiate(passes)`` with as few passes of a rank's ``share`` as fit.
+
+        Nothing is exchanged with other ranks in it, so that each finds what fits by itself.
+        """
+        while True:
+            passes = count_passes(share, self.batch_gpu, self.G.config.mbstd_group_size)
+            counted = self.totals.clone()
+            try:
+                return differentiate(passes)
+            except (RuntimeError, MemoryError) as error:
+                if not lacks_memory(error):
+                    raise
+                problem, smaller = self._no_memory(share, stage)
+                if smaller is None or self.adapt is None:
+                    raise problem from error
+            # Here, where the error no longer holds what the pass had computed.
+            self.totals.copy_(counted)
+            free_unused(self.device)
+            self.batch_gpu = smaller
+            self.adapt(
+                f"{share // passes} pictures of {stage.resolution} px at a time do not fit the "
+                f"memory of {self.device}: continuing with --batch-gpu {smaller}"
+            )
+
+    def _no_memory(self, share: int, stage: Stage) -> tuple[StepMemoryError, int | None]:
+        """Return what to raise, and the next smaller pass where there is one."""
+        group = self.G.config.mbstd_group_size
+        passes = count_passes(share, self.batch_gpu, group)
+        smaller = smaller_pass(share, passes, group)
+        advice = "a smaller --resolution" if smaller is None else f"--batch-gpu {smaller}"
+        error = StepMemoryError(
+            f"{self.device} has not enough memory to train on {share // passes} pictures of "
+            f"{stage.resolution} px at a time: use {advice}, or measure what fits with "
+            "stylecli plan"
+        )
+        return error, smaller
 
     def take_statistics(self) -> dict[str, float]:
         """Return means over the steps since the last call, of this rank's samples."""
@@ -165,6 +215,11 @@ class TrainingStep:
         self.totals.zero_()
         means = {name: total / max(steps, 1) for name, total in zip(STATISTICS, sums, strict=True)}
         return {**means, "skipped_steps": sums[-1]}
+
+    @property
+    def products(self) -> str:
+        """How products of float32 numbers are computed: float32, or tf32."""
+        return "float32" if self.exact or self.device.type != "cuda" else "tf32"
 
     # -- parts ------------------------------------------------------------------------------
 
@@ -185,7 +240,7 @@ class TrainingStep:
         self.ranks.mean_(mean)
         self.G.mapping.update_w_avg(mean)
 
-    def _update_D(
+    def _differentiate_D(
         self,
         reals: Tensor,
         labels: Tensor | None,
@@ -195,8 +250,11 @@ class TrainingStep:
         passes: int,
         *,
         keep: bool,
-    ) -> Tensor:
-        """Update D; return the last pass's fakes, which with ``keep`` know how G made them."""
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Set D's gradient; return the fakes that know how G made them, and the means of w.
+
+        There are such fakes with ``keep`` alone, and those of the last pass.
+        """
         self.flat_D.grad.zero_()
         means = []
         for index in range(passes):
@@ -205,17 +263,14 @@ class TrainingStep:
                 fakes, mean = self._fakes(part, stage)
             means.append(mean)
             own_labels = None if labels is None else labels[index::passes]
-            self._differentiate_D(
+            self._differentiate_pass(
                 _Pass(reals[index::passes], own_labels, fakes.detach(), part.labels, index, passes),
                 stage,
                 step,
             )
-        self._move_w_avg(means)
-        skipped = self._apply(self.flat_D, self.adam_D, self.scaler_D, stage.lr)
-        self._count(skipped_steps=skipped)
-        return fakes
+        return [fakes] if keep else [], means
 
-    def _differentiate_D(self, part: _Pass, stage: Stage, step: int) -> None:
+    def _differentiate_pass(self, part: _Pass, stage: Stage, step: int) -> None:
         """Add a pass's share of the gradient to D's."""
         config = self.config
         penalise = step % config.r1_interval == 0
@@ -261,28 +316,29 @@ class TrainingStep:
                     fake_logits=fake_logits.mean(),
                     r1_penalty=penalty * config.r1_interval if penalise else penalty)  # fmt: skip
 
-    def _update_G(
-        self, draws: Draws, kept: Tensor | None, stage: Stage, passes: int, *, counts: bool
-    ) -> None:
-        """Update G on new fakes, or on those ``kept`` from D; ``counts``: they move w_avg."""
+    def _differentiate_G(
+        self, draws: Draws, kept: list[Tensor], stage: Stage, passes: int
+    ) -> list[Tensor]:
+        """Set G's gradient, by new fakes or those ``kept`` from D; return the new ones' mean w."""
         self.flat_G.grad.zero_()
+        if passes > 1:
+            kept.clear()  # what one pass was to use did not fit
         self.D.requires_grad_(False)
         means = []
-        for index in range(passes):
-            part = draws.part(index, passes)
-            if kept is None:
-                fakes, mean = self._fakes(part, stage)
-                means.append(mean)
-            else:
-                fakes = kept
-            loss = G_loss(self.config.loss, self._score(fakes, part.labels, stage)).mean()
-            self._backward(loss, passes, self.scaler_G)
-            self._count(passes, loss_G=loss)
-        self.D.requires_grad_(True)
-        if counts:
-            self._move_w_avg(means)
-        skipped = self._apply(self.flat_G, self.adam_G, self.scaler_G, stage.lr)
-        self._count(skipped_steps=skipped, steps=1)
+        try:
+            for index in range(passes):
+                part = draws.part(index, passes)
+                if kept:
+                    fakes = kept[0]
+                else:
+                    fakes, mean = self._fakes(part, stage)
+                    means.append(mean)
+                loss = G_loss(self.config.loss, self._score(fakes, part.labels, stage)).mean()
+                self._backward(loss, passes, self.scaler_G)
+                self._count(passes, loss_G=loss)
+        finally:
+            self.D.requires_grad_(True)
+        return means
 
     def _score(self, images: Tensor, labels: Tensor | None, stage: Stage) -> Tensor:
         with self._reduced():
@@ -327,15 +383,6 @@ class TrainingStep:
                 value.detach() if isinstance(value, Tensor) else value
             ) / passes
         self.totals[-1] += steps
-
-
-def _allow_tf32(allowed: bool) -> None:
-    """Let CUDA round factors of float32 products to 10 bits of mantissa in this process, or not.
-
-    torch by itself does so in convolutions.
-    """
-    torch.backends.cuda.matmul.allow_tf32 = allowed
-    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def process_reals(images: Tensor, fade: float, upscale: int = 1) -> Tensor:

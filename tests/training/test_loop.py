@@ -14,7 +14,7 @@ import torch
 
 from stylecli.checkpoint import read_tensors
 from stylecli.data.reader import open_dataset
-from stylecli.errors import DataError, Interrupted, StyleCLIError, UsageError
+from stylecli.errors import DataError, DeviceError, Interrupted, StyleCLIError, UsageError
 from stylecli.files import LOCK_FILE, OwnerLock
 from stylecli.networks.registry import make_config
 from stylecli.training import launch
@@ -33,6 +33,7 @@ from stylecli.training.run_folder import (
     read_events,
     read_statistics,
 )
+from stylecli.training.session import Session
 from stylecli.training.starting import begin_run, check_batches, open_source, plan_resumed
 from stylecli.workspace import newest_snapshot
 
@@ -363,3 +364,27 @@ def test_where_a_run_began_is_part_of_which_run_it_is(
     assert not begun.same_run(replace(fresh, origin=Origin("a.safetensors", "11ff", False, 16)))
     assert begun.same_run(replace(fresh, origin=Origin("moved/a.safetensors", "00ff", False, 16)))
     assert read_statistics(tmp_path) == []
+
+
+def test_a_run_notes_a_smaller_pass_and_goes_on_unless_a_number_was_given(
+    tmp_path: Path, tiny_lmdb: Path, tiny_config_fields: Any, monkeypatch: Any
+) -> None:
+    def train(run: Path, **session: Any) -> None:
+        loop = TrainingLoop(run, session=Session(**session))
+        forward = loop.step.D.forward
+
+        def judge(images: torch.Tensor, *given: Any, **how: Any) -> torch.Tensor:
+            if len(images) > 4:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            return forward(images, *given, **how)  # type: ignore[no-any-return]
+
+        monkeypatch.setattr(loop.step.D, "forward", judge)
+        loop.train()
+
+    run = start(tmp_path / "run", tiny_lmdb, tiny_config_fields, total_kimg=0.032)
+    with pytest.raises(DeviceError, match=r"--batch-gpu 4\b.*stylecli plan"):
+        train(run, batch_gpu=8)
+    train(run)
+    assert is_finished(run)
+    notes = [event["text"] for event in read_events(run) if event["event"] == "memory"]
+    assert len(notes) == 1 and "--batch-gpu 4" in notes[0]

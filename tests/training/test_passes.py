@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stylecli.distributed import Ranks
-from stylecli.errors import UsageError
+from stylecli.errors import ExitCode, UsageError
 from stylecli.networks.bundle import new_network
 from stylecli.networks.layers import minibatch_stddev
 from stylecli.training.config import TrainingConfig
@@ -200,6 +200,7 @@ def test_a_pass_that_does_not_fit_says_what_to_give(
 
     with pytest.raises(StepMemoryError, match=advice) as told:
         step(reals, None, STAGE, 0)
+    assert told.value.exit_code == ExitCode.NO_DEVICE
     assert f"{batch_gpu or 16} pictures of 16 px" in str(told.value)
 
 
@@ -212,3 +213,65 @@ def test_another_failure_stays_what_it_is(tiny_network: Any, monkeypatch: Any) -
 
     with pytest.raises(RuntimeError, match="illegal"):
         step(torch.zeros(4, 3, 16, 16, dtype=torch.uint8), None, STAGE, 0)
+
+
+def with_little_memory(
+    step: TrainingStep, most: int, monkeypatch: Any, *, only_G: bool = False
+) -> list[int]:
+    """Let D take at most so many pictures; return the list of what it was asked to take."""
+    forward, asked = step.D.forward, []
+
+    def judge(images: torch.Tensor, *given: Any, **how: Any) -> torch.Tensor:
+        asked.append(len(images))
+        trains_G = not any(parameter.requires_grad for parameter in step.D.parameters())
+        if len(images) > most and (trains_G or not only_G):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return forward(images, *given, **how)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(step.D, "forward", judge)
+    return asked
+
+
+@pytest.mark.parametrize("share_fakes", [False, True])
+def test_passes_that_do_not_fit_are_halved_until_they_do(
+    share_fakes: bool, tiny_config_fields: dict[str, Any], monkeypatch: Any
+) -> None:
+    told: list[str] = []
+    config = TrainingConfig(r1_gamma=5.0, share_fakes=share_fakes)
+    asked_for, found_out = (
+        TrainingStep(new_network(seed=0, **tiny_config_fields), config, **how)
+        for how in ({"batch_gpu": 4}, {"adapt": told.append})
+    )
+    asked = with_little_memory(found_out, 4, monkeypatch)
+    reals = torch.randint(0, 256, (16, 3, 16, 16), dtype=torch.uint8)
+    for number in range(2):
+        for step in (asked_for, found_out):
+            step(reals, None, STAGE, number)
+
+    assert [size for size in asked if size > 4] == [16, 8]  # once in a session, not in each step
+    assert [text.split()[-1] for text in told] == ["8", "4"]
+    assert torch.equal(asked_for.flat_D.data, found_out.flat_D.data)
+    assert torch.equal(asked_for.flat_G.data, found_out.flat_G.data)
+    assert asked_for.take_statistics() == found_out.take_statistics()
+
+
+def test_what_only_the_generator_has_no_room_for_is_halved_there(
+    tiny_config_fields: dict[str, Any], monkeypatch: Any
+) -> None:
+    """D's fakes with their history are let go of, and D is applied once."""
+    told: list[str] = []
+    config = TrainingConfig(r1_gamma=5.0, share_fakes=True)
+    whole, halved = (
+        TrainingStep(new_network(seed=0, **tiny_config_fields), config, adapt=told.append)
+        for _ in range(2)
+    )
+    with_little_memory(halved, 8, monkeypatch, only_G=True)
+    reals = torch.randint(0, 256, (16, 3, 16, 16), dtype=torch.uint8)
+    for step in (whole, halved):
+        step(reals, None, STAGE, 0)
+
+    assert len(told) == 1 and halved.batch_gpu == 8
+    assert torch.equal(whole.flat_D.data, halved.flat_D.data)
+    apart = (whole.flat_G.grad - halved.flat_G.grad).norm() / whole.flat_G.grad.norm()
+    assert float(apart) < 1e-5
+    assert all(parameter.requires_grad for parameter in halved.D.parameters())

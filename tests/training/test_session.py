@@ -7,7 +7,7 @@ from stylecli.training.session import Session, session_from_json
 
 
 def test_a_session_comes_back_from_a_command_line() -> None:
-    session = Session(batch_gpu=8, tf32=True, watch="stop")
+    session = Session(batch_gpu=8, exact=True, watch="stop")
     assert session_from_json(session.to_json()) == session
 
 

@@ -144,19 +144,6 @@ def test_finite_differences_in_bf16_are_refused() -> None:
         TrainingConfig(precision="bf16", r1_method="fd")
 
 
-@pytest.mark.parametrize("tf32", [False, True])
-def test_rounding_of_factors_is_the_steps_own_switch(tf32: bool, tiny_network: Any) -> None:
-    """torch by itself rounds in convolutions alone."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    try:
-        matmul.allow_tf32 = cudnn.allow_tf32 = not tf32
-        TrainingStep(tiny_network, TrainingConfig(), tf32=tf32)
-        assert (matmul.allow_tf32, cudnn.allow_tf32) == (tf32, tf32)
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
-
-
 TINY = {"z_dim": 8, "w_dim": 8, "mapping_fmaps": 8, "fmap_base": 64, "fmap_max": 8}
 
 
