@@ -44,7 +44,7 @@ ROWS = (
     ("sheets",),
     ("training", "metrics"),
     ("report",),
-    ("demo", "health", "bench"),
+    ("demo", "health", "bench", "descriptions"),
     ("cli",),
     ("__main__",),
 )
