@@ -11,6 +11,7 @@ import pytest
 HERE = Path(__file__).parent
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_spoilt_datasets_are_refused_or_read_rightly(tmp_path):
     script = HERE / "spoilt_datasets.py"

@@ -16,6 +16,7 @@ RACED = ["pack", "pack --force", "prepare-ffhq", "train --resume"]
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="sessions are forked")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("campaign", "options", "name", "least"),
     [("kills", ["--kills", "8"], "kills", 8), ("races", ["--rounds", "1"], "races", 4)],

@@ -10,6 +10,7 @@ import pytest
 from tests.campaigns import soak
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_ticks_leave_nothing_behind() -> None:
     """In a process of its own: in one that ran a thousand tests, freed memory comes and goes."""

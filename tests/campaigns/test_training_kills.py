@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="sessions are forked")
 def test_a_run_survives_being_killed() -> None:
     script = Path(__file__).with_name("training_kills.py")

@@ -309,6 +309,7 @@ def in_processes(*words, threads=1):
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
+@pytest.mark.slow
 def test_two_ranks_give_the_digits_of_one(trained, with_stand_in, classifier_file):
     def numbers(*more, **options):
         done = in_processes("ls", "kid", "pr", "--samples", "22", "--batch", "4", "--json",
@@ -320,6 +321,7 @@ def test_two_ranks_give_the_digits_of_one(trained, with_stand_in, classifier_fil
     assert numbers("--ranks", "2", threads=7) == numbers(threads=threads)
 
 
+@pytest.mark.slow
 def test_what_fails_on_a_rank_is_said_once(trained, with_stand_in, tiny_lmdb, tmp_path):
     shutil.copytree(tiny_lmdb, tmp_path / "damaged")
     content = bytearray((tmp_path / "damaged" / "data.mdb").read_bytes())
@@ -331,6 +333,7 @@ def test_what_fails_on_a_rank_is_said_once(trained, with_stand_in, tiny_lmdb, tm
     assert done.stderr.count("stylecli: ") == 1 and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds its child in /proc")
 def test_a_rank_that_dies_as_it_starts_is_said_at_once(trained, with_stand_in):
     command = [sys.executable, "-m", "stylecli", "metrics", "kid", "--ranks", "2", "--no-log"]

@@ -56,6 +56,7 @@ def stop_at(picture, error=KeyboardInterrupt):
     return progress
 
 
+@pytest.mark.slow
 def test_kills_at_random_points_lose_nothing():
     done = subprocess.run(
         [sys.executable, str(HERE / "fault_injection.py"), "--kills", KILLS],

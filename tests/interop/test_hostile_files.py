@@ -106,6 +106,7 @@ def test_a_file_cut_anywhere_is_refused(kinds: Any, kind: str) -> None:
             assert check_network(content[:length]).startswith("file ")  # an error, not a family
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tf-2", "ada", "huangzh13-zip", "huangzh13-stream"])
 def test_a_flipped_bit_is_a_number_or_a_sentence(kinds: Any, kind: str) -> None:
     content = kinds[kind]

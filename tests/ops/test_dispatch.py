@@ -302,6 +302,7 @@ def either(request: Any) -> Any:
             yield request.param
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_opcheck(either: str) -> None:
     def opcheck(op: Any, *arguments: Any) -> None:

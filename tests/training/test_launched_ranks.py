@@ -33,6 +33,7 @@ def state(run: Path) -> dict[str, torch.Tensor]:
     return read_tensors(run / "checkpoint.safetensors")[1]
 
 
+@pytest.mark.slow
 def test_torchrun_trains_what_ranks_train(tmp_path: Path, tiny_lmdb: Path) -> None:
     """Bit for bit; one process up to rounding; and rank 0 alone speaks."""
     train = [*TRAIN, str(tiny_lmdb), *SMALL]
@@ -74,6 +75,7 @@ def slurm(here: Path, arguments: list[str], job: int) -> list[subprocess.Complet
     ]
 
 
+@pytest.mark.slow
 def test_slurm_tasks_train_together(tmp_path: Path, tiny_lmdb: Path) -> None:
     main, other = slurm(tmp_path, [str(tiny_lmdb), *SMALL, "--out", "run"], os.getpid())
     assert (main.returncode, other.returncode) == (0, 0), main.stderr + other.stderr
@@ -82,6 +84,7 @@ def test_slurm_tasks_train_together(tmp_path: Path, tiny_lmdb: Path) -> None:
     assert json.loads((tmp_path / "run" / "run.json").read_text())["finished"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -107,6 +110,7 @@ def test_more_gpus_than_there_are_is_refused(tmp_path: Path, tiny_lmdb: Path) ->
     assert result.stderr.startswith("stylecli: --gpus 2 asks for more CUDA GPUs than the 0")
 
 
+@pytest.mark.slow
 def test_a_killed_main_rank_takes_its_worker_along(tmp_path: Path, tiny_lmdb: Path) -> None:
     arguments = [str(tiny_lmdb), *SMALL, "--kimg", "1000", "--ranks", "2", "--out", "run"]
     main = subprocess.Popen(

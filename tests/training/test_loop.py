@@ -81,8 +81,11 @@ def session(run: Path, count: int, **options: Any) -> bool:
 @pytest.mark.parametrize(
     ("count", "stops", "precision"),
     # at 8 px, within the fade, after it
-    [(1, (48, 112, 144), "float32"), (2, (112,), "float32"), (1, (112,), "bf16")],
-    ids=["one process", "two processes", "bf16"],
+    [
+        pytest.param(1, (48, 112, 144), "float32", id="one process"),
+        pytest.param(2, (112,), "float32", id="two processes", marks=pytest.mark.slow),
+        pytest.param(1, (112,), "bf16", id="bf16", marks=pytest.mark.slow),
+    ],
 )
 def test_a_stopped_run_goes_on_bit_for_bit(
     count: int,

@@ -216,6 +216,7 @@ def test_no_access_is_out_of_bounds_or_unaligned(host: HostBackend, tmp_path: Pa
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.slow
 def test_threads_do_not_race(warp_host: HostBackend, tmp_path: Path) -> None:
     tiled = named("upfirdn2d tiled blur", "upfirdn2d tiled up 2", "upfirdn2d tiled down 2")
     recorder = recorded((*SMALL, *tiled), [torch.float32], warp_host)
