@@ -15,7 +15,8 @@ from torch import Tensor
 
 from stylecli.errors import UsageError
 from stylecli.ops.cuda import calls
-from stylecli.ops.dispatch import Route, refuse_forward_mode, route, run_fused
+from stylecli.ops.cuda.selfcheck import check_operator
+from stylecli.ops.dispatch import CHECKS, Route, refuse_forward_mode, route, run_fused
 from stylecli.ops.reference import (
     Activation,
     Additions,
@@ -27,6 +28,7 @@ from stylecli.ops.reference import (
 )
 
 NAME = "bias_act"
+CHECKS[NAME] = check_operator
 
 Gradient = Callable[..., tuple[Tensor, Tensor | None]]
 

@@ -23,7 +23,6 @@ from torch.autograd import forward_ad
 
 from stylecli.errors import DeviceError, UsageError
 from stylecli.ops.cuda.runtime import DTYPE_NAMES, backend_for, ready_backend
-from stylecli.ops.cuda.selfcheck import check_operator
 
 Result = TypeVar("Result")
 
@@ -34,6 +33,13 @@ class Route(Enum):
     REFERENCE = "plain PyTorch"
     EAGER = "kernels behind an autograd.Function: a third of the cost of a registered op"
     COMPILED = "the registered op, which torch.compile keeps whole"
+
+
+Check = Callable[[str, torch.device, torch.dtype], object]
+
+# Operator -> what compiles its kernels and compares them with plain PyTorch, or raises. The file of
+# an operator enters its own, so that asking for a route imports no kernel.
+CHECKS: dict[str, Check] = {}
 
 
 def kernels_usable(name: str, x: Tensor) -> bool:
@@ -162,7 +168,7 @@ def decide(name: str, device: torch.device, dtype: torch.dtype) -> bool:
             try:
                 if ready_backend(device).capturing():
                     return _not_now(name, mode)
-                check_operator(name, device, dtype)
+                CHECKS[name](name, device, dtype)
             except Exception as error:
                 return _refuse(question, str(error) or type(error).__name__)
             _ANSWERS[question] = True

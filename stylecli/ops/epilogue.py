@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stylecli.ops.cuda import calls
-from stylecli.ops.dispatch import Route, refuse_forward_mode, route, run_fused
+from stylecli.ops.cuda.selfcheck import check_operator
+from stylecli.ops.dispatch import CHECKS, Route, refuse_forward_mode, route, run_fused
 from stylecli.ops.reference import (
     EPSILON,
     LEAKY_SLOPE,
@@ -26,6 +27,7 @@ from stylecli.ops.reference import (
 )
 
 NAME = "style_epilogue"
+CHECKS[NAME] = check_operator
 
 Gradient = Callable[..., tuple[Tensor, Tensor]]
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from stylecli.errors import UsageError
 from stylecli.ops.cuda.calls import upfirdn2d_forward
-from stylecli.ops.dispatch import Route, refuse_forward_mode, route, run_fused
+from stylecli.ops.cuda.selfcheck import check_operator
+from stylecli.ops.dispatch import CHECKS, Route, refuse_forward_mode, route, run_fused
 from stylecli.ops.reference import (
     Resampling,
     blur2d_ref,
@@ -21,6 +22,7 @@ from stylecli.ops.reference import (
 )
 
 NAME = "upfirdn2d"
+CHECKS[NAME] = check_operator
 
 
 def upfirdn2d(
