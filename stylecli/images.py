@@ -66,6 +66,14 @@ def to_uint8(images: Tensor) -> Pictures:
     return array
 
 
+def over_white(images: Tensor) -> Tensor:
+    """Return images [N, 1, 3 or 4, H, W] about [-1, 1] as [N, 3, H, W], laid over white."""
+    if images.shape[1] == 4:
+        alpha = (images[:, 3:] / 2 + 0.5).clamp(0, 1)
+        return images[:, :3] * alpha + (1 - alpha)  # 1 is white
+    return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+
+
 def from_uint8(pictures: Pictures | Tensor) -> Tensor:
     """Turn pictures of 0 to 255 into float32 images [N, C, H, W] in [-1, 1]: x / 127.5 - 1.
 

@@ -21,8 +21,8 @@ from torch import Tensor
 from stylecli import __version__
 from stylecli.checkpoint import load_state, read_header, read_tensors, write_tensors
 from stylecli.errors import NetworkError, UsageError, WeightsError
+from stylecli.images import over_white
 from stylecli.interop.families import read_foreign_classifier
-from stylecli.metrics.fakes import Pictures, over_white
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.layers import box_average
 from stylecli.networks.model import Discriminator
@@ -153,7 +153,7 @@ class AttributeClassifiers:
         with torch.inference_mode(), exact_kernels(device):
             return {c.name: c.probabilities(images.to(device)) for c in self.classifiers}
 
-    def predict(self, pictures: Pictures) -> dict[str, NDArray[np.float32]]:
+    def predict(self, pictures: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Return attribute -> probabilities [N, K] of pictures uint8 [N, C, R, R].
 
         R is the classifiers' size or a multiple of it. Raises UsageError for other pictures.

@@ -120,14 +120,6 @@ def as_colour(pictures: Pictures, background: Colour = WHITE, *, grey: bool = Fa
     return np.repeat(pictures, 3, axis=1) if pictures.shape[1] == 1 else pictures
 
 
-def over_white(images: Tensor) -> Tensor:
-    """Return images [N, 1, 3 or 4, H, W] about [-1, 1] as [N, 3, H, W], as ``as_colour`` does."""
-    if images.shape[1] == 4:
-        alpha = (images[:, 3:] / 2 + 0.5).clamp(0, 1)
-        return images[:, :3] * alpha + (1 - alpha)  # 1 is white
-    return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
-
-
 def _each(pictures: Pictures, convert: Callable[[Image.Image], Image.Image]) -> Pictures:
     """Convert pictures [N, C, H, W] one by one by Pillow's rules, which files are decoded by."""
     height, width = pictures.shape[2:]

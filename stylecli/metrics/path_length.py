@@ -18,9 +18,10 @@ from torch import Tensor
 from stylecli import __version__
 from stylecli.errors import StyleCLIError, UsageError
 from stylecli.features.lpips import LPIPS, MIN_SIDE
+from stylecli.images import over_white
 from stylecli.interop.feature_weights import obtain
 from stylecli.metrics.collecting import Collector, Pass, Rows
-from stylecli.metrics.fakes import LabelSource, over_white
+from stylecli.metrics.fakes import LabelSource
 from stylecli.metrics.results import MetricResult
 from stylecli.metrics.statistics_cache import digest_of
 from stylecli.metrics.tasks import Metric, Subject, is_published, why_missing

@@ -11,8 +11,9 @@ from stylecli.data.packing import PackSettings, pack
 from stylecli.data.reader import open_dataset
 from stylecli.data.sources.recognition import find_source
 from stylecli.errors import DataError
+from stylecli.images import over_white
 from stylecli.metrics.evaluation import compare
-from stylecli.metrics.fakes import as_colour, over_white
+from stylecli.metrics.fakes import as_colour
 from stylecli.metrics.picture_sets import (
     DatasetPictures,
     FolderPictures,
