@@ -25,7 +25,6 @@ from stylecli.cli.options import (
 )
 from stylecli.cli.output import Output
 from stylecli.errors import DataError, ExitCode, Interrupted, StyleCLIError, UsageError
-from stylecli.files import append_row
 from stylecli.workspace import RUN_FILE, Found, find_dataset, find_network
 
 if TYPE_CHECKING:
@@ -522,27 +521,13 @@ def append_results(
 
     One that cannot be written, on a full disk, is warned of: what was measured is printed anyway.
     """
+    from stylecli.training.run_folder import append_measurements, measurement_row
+
+    where = {"snapshot": network.name}
     try:
-        for result in results:
-            if result.value is not None:
-                _append(run, network, result, seconds)
+        append_measurements(
+            run, [measurement_row(result.to_dict(), where, seconds) for result in results]
+        )
     except (OSError, StyleCLIError) as error:
         why = getattr(error, "strerror", None) or error
         output.warn(f"the numbers are not added to {run}: {why}")
-
-
-def _append(run: Path, network: Path, result: "MetricResult", seconds: float) -> None:
-    from stylecli.training.run_folder import metric_path
-
-    numbers = {result.name: result.value}
-    if result.std is not None:
-        numbers[f"{result.name}_std"] = result.std
-    line = {
-        "metric": result.name,
-        "results": numbers,
-        "snapshot": network.name,
-        "timestamp": time.time(),
-        "total_time": seconds,
-        "definition": dict(result.definition),
-    }
-    append_row(metric_path(run, result.name), line)

@@ -1,7 +1,6 @@
 """What is asked for and what can be done: the table of all metrics, and a task for each name."""
 
 import difflib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -124,14 +123,3 @@ def _asked(name: str, samples: Samples) -> int | None:
     if asked is not None and asked < 2:
         raise UsageError(f"{name} cannot be measured on {asked} samples: expected at least 2")
     return asked
-
-
-def higher_is_better(name: str) -> bool:
-    """Say it by a result's name: for rows of earlier versions, which do not say it themselves."""
-    starts = [
-        start
-        for metric in METRICS
-        if metric.higher_is_better
-        for start in (metric.kind, *metric.parts)
-    ]
-    return re.match(rf"({'|'.join(starts)})(?![a-z])", name) is not None

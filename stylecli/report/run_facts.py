@@ -18,7 +18,6 @@ from typing import Any, TypeGuard
 
 from stylecli.errors import DataError, NetworkError, UsageError
 from stylecli.files import LOCK_FILE, is_number, read_rows, row_number
-from stylecli.metrics.planning import higher_is_better
 from stylecli.report.content import Table
 from stylecli.settings import of_dataset, settings_of, write_by_resolution
 from stylecli.training.checkpoints import read_best
@@ -27,6 +26,7 @@ from stylecli.training.presets import PRESET_TEXTS
 from stylecli.training.run_folder import (
     METRIC_PATTERN,
     RunSettings,
+    lesser_is_better,
     load_settings,
     read_events,
     read_statistics,
@@ -103,7 +103,7 @@ def read_metrics(run: Path) -> list[Metric]:
                 key = (name, *kind)
                 found.setdefault(key, {})[kimg] = Measurement(kimg, value, std)
                 samples[key] = _samples(definition)
-                better[name] = bool(row.get("higher_is_better", higher_is_better(name)))
+                better[name] = not lesser_is_better(row)
     return [
         Metric(key[0], [values[kimg] for kimg in sorted(values)], better[key[0]], samples[key])
         for key, values in sorted(found.items())

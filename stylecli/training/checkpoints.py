@@ -34,7 +34,13 @@ from stylecli.files import check_room, room_for
 from stylecli.images import Pictures, make_grid, save_png, visible_scale
 from stylecli.networks.bundle import Bundle
 from stylecli.training.optimizer import Adam, FlatParameters
-from stylecli.training.run_folder import RunSettings, append_event, read_events, rewind_measurements
+from stylecli.training.run_folder import (
+    RunSettings,
+    append_event,
+    lesser_is_better,
+    read_events,
+    rewind_measurements,
+)
 from stylecli.training.step import TrainingStep
 from stylecli.workspace import (
     BEST_CHECKPOINT_FILE,
@@ -244,8 +250,8 @@ def _sheet(pictures: list[Pictures]) -> Pictures:
 def keep_best(run: Path, nimg: int, row: Mapping[str, Any]) -> bool:
     """Keep the full state of the snapshot just saved if ``row`` says it is the best so far.
 
-    ``row`` is the first metric measured of it: {"name", "value", ...}; less is better unless its
-    "higher_is_better" is true, as ``stylecli metrics`` says it. Its network is named in
+    ``row`` is the first metric measured of it: {"name", "value", ...}; less is better unless it
+    says otherwise. Its network is named in
     ``best.json``, its state is in ``checkpoint-best.safetensors``. A run measured by another metric
     than before starts its comparison anew. Returns whether it was the best.
     """
@@ -253,15 +259,14 @@ def keep_best(run: Path, nimg: int, row: Mapping[str, Any]) -> bool:
     if not isinstance(value, int | float) or value != value:  # skipped, or not a number
         return False
     best = read_best(run)
-    higher = bool(row.get("higher_is_better"))
+    lesser = lesser_is_better(row)
     if best and best["metric"] == row["name"] and best["nimg"] <= nimg:
-        better = value > best["value"] if higher else value < best["value"]
-        if not better:
+        if not (value < best["value"] if lesser else value > best["value"]):
             return False
     found = {
         "network": snapshot_path(run, nimg).name,
         "nimg": nimg, "kimg": nimg / 1000, "metric": row["name"], "value": value,
-        "higher_is_better": higher,
+        "higher_is_better": not lesser,
     }  # fmt: skip
     files.write_json(run / BEST_FILE, found)
     _copy_best(run)

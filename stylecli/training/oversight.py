@@ -201,24 +201,10 @@ def measure_network(
     started = time.monotonic()
     seen = Bundle(bundle.config, G_ema=copy.deepcopy(bundle.G_ema))
     results = [dict(result) for result in evaluate(seen, dataset)]
-    seconds = round(time.monotonic() - started, 3)  # of all metrics together
-    rows = [_metric_row(result, where, seconds) for result in results]
+    seconds = time.monotonic() - started
+    rows = [run_folder.measurement_row(result, where, seconds) for result in results]
     files.to_json(rows)
     return rows
-
-
-def _metric_row(result: dict[str, Any], where: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-    """Lay a result out as ``stylecli metrics`` does in the same file, with where it was."""
-    name, value, std = result["name"], result["value"], result.get("std")
-    numbers = {name: value} if std is None else {name: value, f"{name}_std": std}
-    return {
-        **where,
-        **result,
-        "metric": name,
-        "results": numbers,
-        "timestamp": time.time(),
-        "total_time": seconds,
-    }
 
 
 class TickMeter:

@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -290,6 +291,30 @@ def rewind_statistics(run: Path, nimg: int) -> None:
 def metric_path(run: Path, name: str) -> Path:
     """Return the file of a metric's values over the run."""
     return run / f"metric-{re.sub(r'[^A-Za-z0-9@_.+-]', '_', name)}.jsonl"
+
+
+def measurement_row(
+    result: Mapping[str, Any], where: Mapping[str, Any], seconds: float
+) -> dict[str, Any]:
+    """Lay out a metric's result, {"name", "value", ...}, as ``metric-NAME.jsonl`` has it.
+
+    ``where`` says what was measured: the snapshot, and while training the number of images.
+    ``seconds`` is the time of all metrics that were measured together.
+    """
+    name, value, std = result["name"], result["value"], result.get("std")
+    return {
+        **where,
+        **result,
+        "metric": name,
+        "results": {name: value} if std is None else {name: value, f"{name}_std": std},
+        "timestamp": time.time(),
+        "total_time": round(seconds, 3),
+    }
+
+
+def lesser_is_better(row: Mapping[str, Any]) -> bool:
+    """Say whether less is better of a row of a metric: yes, unless it says otherwise."""
+    return not row.get("higher_is_better", False)
 
 
 def append_measurements(run: Path, rows: Sequence[Mapping[str, Any]]) -> None:

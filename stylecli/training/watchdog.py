@@ -13,6 +13,7 @@ from statistics import median
 from typing import Any
 
 from stylecli.training.config import TrainingConfig
+from stylecli.training.run_folder import lesser_is_better
 
 Row = Mapping[str, Any]
 
@@ -37,7 +38,6 @@ RISING_EVALUATIONS = 3  # in a row, all above the best by more than its spread
 SPREAD_SHARE = 0.1  # of the best value, at least: two scores of one network differ by less
 LOADER_BOUND = 0.25  # share of a tick spent waiting for pictures
 REPEAT_TICKS = 20  # until the same finding is told again
-LOWER_IS_BETTER = ("fid", "kid", "ppl", "ls")
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def find_collapse(rows: Sequence[Row], config: TrainingConfig) -> Finding | None
 
 def find_rising(measured: Sequence[Row]) -> Finding | None:
     """Find a metric that keeps lying above its best by more than its spread."""
-    if not measured or not str(measured[-1]["name"]).startswith(LOWER_IS_BETTER):
+    if not measured or not lesser_is_better(measured[-1]):
         return None
     rows = [row for row in measured if isinstance(row.get("value"), int | float)]
     rows = [row for row in rows if math.isfinite(row["value"])]

@@ -61,7 +61,8 @@ def test_bare_takes_the_newest_run_and_says_what_lacks_weights(run, trained):
 
 
 def test_numbers_are_appended_to_the_run(run, trained, monkeypatch):
-    made = MetricResult("kid@efficientnet-lite0", 0.25, 0.5, definition={"fakes": 9})
+    made = MetricResult("kid@efficientnet-lite0", 0.25, 0.5, definition={"fakes": 9},
+                        higher_is_better=True)  # fmt: skip
     monkeypatch.setattr(evaluation, "evaluate", lambda *words, **options: [made])
     for _ in range(2):
         assert run("kid").exit_code == 0
@@ -70,7 +71,7 @@ def test_numbers_are_appended_to_the_run(run, trained, monkeypatch):
     line = json.loads(lines[0])
     assert line["results"] == {"kid@efficientnet-lite0": 0.25, "kid@efficientnet-lite0_std": 0.5}
     assert line["snapshot"] == "network-snapshot-000001000.safetensors"
-    assert line["definition"] == {"fakes": 9}
+    assert line["definition"] == {"fakes": 9} and line["higher_is_better"] is True
 
 
 def test_json_is_one_document(run, trained):

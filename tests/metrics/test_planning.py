@@ -214,13 +214,6 @@ def test_sets_count_whole_unless_a_name_says_otherwise(with_inception):
         planning.plan_sets(["ppl"], None, **sets)
 
 
-def test_which_way_is_better_is_read_off_a_results_name():
-    rising = ("is@1000", "is50k", "precision@12", "pr50k3_full_recall",
-              "diversity@efficientnet-lite0", "recall@efficientnet-lite0-psi0.5")  # fmt: skip
-    falling = ("fid50k", "kid-clean@5000", "ppl_wfull", "ls_w@own-classifiers", "isolation")
-    assert [name for name in (*rising, *falling) if planning.higher_is_better(name)] == [*rising]
-
-
 PUBLISHED = [name for name in NAMES if is_published(name) and not name.startswith("ppl2")]
 
 

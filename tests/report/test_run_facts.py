@@ -141,7 +141,8 @@ def test_values_stand_in_order_with_their_spread(tmp_path: Path) -> None:
 
 def test_the_best_is_the_least_distance_or_the_most_diversity(tmp_path: Path) -> None:
     for name in ("kid", "diversity"):
-        rows = [_row(kimg, value, name) for kimg, value in ((1, 0.5), (2, 0.2), (3, 0.9))]
+        more = {"higher_is_better": True} if name == "diversity" else {}
+        rows = [_row(kimg, value, name, **more) for kimg, value in ((1, 0.5), (2, 0.2), (3, 0.9))]
         write_rows(tmp_path / f"metric-{name}.jsonl", rows)
 
     best = {metric.name: metric.best for metric in read_metrics(tmp_path)}

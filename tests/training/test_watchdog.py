@@ -122,9 +122,9 @@ def test_waiting_for_pictures_is_no_reason_to_end_a_run() -> None:
     assert not found.ends_run
 
 
-def measured(*values: float, name: str = "kid", std: float | None = 0.002) -> list[dict[str, Any]]:
+def measured(*values: float, std: float = 0.002, **more: Any) -> list[dict[str, Any]]:
     return [
-        {"name": name, "nimg": 1000 * (index + 1), "value": value, "std": std}
+        {"name": "kid", "nimg": 1000 * (index + 1), "value": value, "std": std, **more}
         for index, value in enumerate(values)
     ]
 
@@ -141,7 +141,7 @@ def test_a_metric_that_keeps_rising_is_named_with_its_best() -> None:
     [
         measured(0.03, 0.01, 0.0115, 0.014, 0.015),  # one within the spread
         measured(0.03, 0.01, 0.013, 0.014),  # two only
-        measured(0.5, 0.9, 0.9, 0.9, name="diversity"),  # more of it is better
+        measured(0.5, 0.9, 0.9, 0.9, name="diversity", higher_is_better=True),
         measured(math.nan, math.nan, math.nan, math.nan),
         [],
     ],
