@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from stylecli.data.alignment.geometry import align_face as align_face
     from stylecli.data.reader import open_dataset as open_dataset
     from stylecli.errors import StyleCLIError as StyleCLIError
-    from stylecli.networks.bundle import new_network as new_network
+    from stylecli.networks.model import new_network as new_network
     from stylecli.sampling import generate as generate
 
 __version__ = "0.1.0"
@@ -23,7 +23,7 @@ _PUBLIC = {
     "generate": "stylecli.sampling",
     "load_network": "stylecli.checkpoint",
     "metrics": "",
-    "new_network": "stylecli.networks.bundle",
+    "new_network": "stylecli.networks.model",
     "open_dataset": "stylecli.data.reader",
     "ops": "",
     "save_network": "stylecli.checkpoint",

@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from stylecli.errors import UsageError
-from stylecli.networks.bundle import Bundle
+from stylecli.networks.model import Bundle
 from stylecli.progress import Progress, silent
 from stylecli.rendering import Precision, exact_kernels, prepare_synthesis
 from stylecli.training.config import TrainingConfig

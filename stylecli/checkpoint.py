@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from stylecli import __version__, files
 from stylecli.errors import NetworkError
 from stylecli.interop.families import read_foreign_networks
-from stylecli.networks.bundle import Bundle
 from stylecli.networks.config import NetworkConfig
-from stylecli.networks.model import Discriminator, Generator
+from stylecli.networks.model import Bundle, Discriminator, Generator
 from stylecli.networks.registry import build_discriminator, build_generator, config_from_dict
 
 FORMAT = 1

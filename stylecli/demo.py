@@ -23,7 +23,7 @@ from stylecli.errors import DataError, UsageError
 from stylecli.files import LOCK_FILE
 from stylecli.images import save_png
 from stylecli.metrics.evaluation import evaluate
-from stylecli.networks.bundle import Bundle
+from stylecli.networks.model import Bundle
 from stylecli.progress import Progress
 from stylecli.provenance import make_provenance
 from stylecli.rendering import Drawing, NoiseMode

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from stylecli.errors import UsageError
 from stylecli.images import Pictures
-from stylecli.networks.bundle import Bundle
 from stylecli.networks.config import NetworkConfig
-from stylecli.networks.model import Generator
+from stylecli.networks.model import Bundle, Generator
 from stylecli.rendering import (
     LATENTS_PER_CHUNK,
     PLAIN,

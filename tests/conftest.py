@@ -37,7 +37,7 @@ def tiny_network(tiny_config_fields: dict[str, Any]) -> Any:
     """A fresh 16 px network whose noise strengths are not zero, so that noise shows."""
     import torch
 
-    from stylecli.networks.bundle import new_network
+    from stylecli.networks.model import new_network
 
     bundle = new_network("f", seed=0, **tiny_config_fields)
     with torch.no_grad():

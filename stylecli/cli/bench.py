@@ -75,7 +75,7 @@ def _cases(
     from dataclasses import asdict
 
     from stylecli.bench import ceiling_case, drawing_cases, training_case
-    from stylecli.networks.bundle import new_network
+    from stylecli.networks.model import new_network
     from stylecli.rendering import check_precision
 
     for precision in precisions:

@@ -17,7 +17,7 @@ from stylecli.workspace import find_network
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from stylecli.networks.bundle import Bundle
+    from stylecli.networks.model import Bundle
     from stylecli.rendering import Drawing
 
 LabelOption = Annotated[

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from stylecli.distributed import Ranks
     from stylecli.metrics.classifiers import AttributeClassifiers
     from stylecli.metrics.results import MetricResult
-    from stylecli.networks.bundle import Bundle
+    from stylecli.networks.model import Bundle
 
 DEFAULT_NAMES = ("fid", "ppl")
 

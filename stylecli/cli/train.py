@@ -32,7 +32,7 @@ from stylecli.workspace import find_dataset, newest_snapshot
 
 if TYPE_CHECKING:
     from stylecli.data.reader import Dataset
-    from stylecli.networks.bundle import Bundle
+    from stylecli.networks.model import Bundle
     from stylecli.training.oversight import Evaluate
     from stylecli.training.plan import TrainingPlan
     from stylecli.training.run_folder import RunChoice, RunSettings

@@ -32,8 +32,7 @@ from stylecli.metrics.results import MetricResult
 from stylecli.metrics.separability import SHARE, SeparabilityTask, judge_spaces, keep_samples
 from stylecli.metrics.statistics_cache import StatisticsCache, digest_of
 from stylecli.metrics.tasks import PictureTask, Task
-from stylecli.networks.bundle import Bundle
-from stylecli.networks.model import Generator
+from stylecli.networks.model import Bundle, Generator
 from stylecli.progress import Progress, silent
 from stylecli.rendering import Precision, check_precision, exact_kernels
 

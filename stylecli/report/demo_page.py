@@ -10,7 +10,7 @@ from stylecli import __version__, shipped
 from stylecli.checkpoint import load_network, network_digest
 from stylecli.data.demo_faces import AUTHOR, LICENCE
 from stylecli.images import WHITE, Pictures
-from stylecli.networks.bundle import Bundle
+from stylecli.networks.model import Bundle
 from stylecli.rendering import Drawing
 from stylecli.report.content import (
     Chart,

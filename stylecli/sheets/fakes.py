@@ -9,8 +9,7 @@ import torch
 
 from stylecli.errors import UsageError
 from stylecli.images import WHITE, Pictures, enlarge, make_grid, shrink, visible_scale
-from stylecli.networks.bundle import Bundle
-from stylecli.networks.model import Generator
+from stylecli.networks.model import Bundle, Generator
 from stylecli.progress import Progress, silent
 from stylecli.rendering import PLAIN, Drawing, render
 from stylecli.sampling import draw_seeds, map_latents, seed_labels

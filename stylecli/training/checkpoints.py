@@ -32,7 +32,7 @@ from stylecli.data.reader import Dataset
 from stylecli.errors import NetworkError
 from stylecli.files import check_room, room_for
 from stylecli.images import Pictures, make_grid, save_png, visible_scale
-from stylecli.networks.bundle import Bundle
+from stylecli.networks.model import Bundle
 from stylecli.training.optimizer import Adam, FlatParameters
 from stylecli.training.run_folder import (
     RunSettings,

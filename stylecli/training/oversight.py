@@ -21,9 +21,8 @@ from stylecli.data.reader import Dataset
 from stylecli.errors import UsageError
 from stylecli.hardware import memory_figures
 from stylecli.images import Pictures, from_uint8
-from stylecli.networks.bundle import Bundle
 from stylecli.networks.layers import box_average
-from stylecli.networks.model import Generator, native_lod
+from stylecli.networks.model import Bundle, Generator, native_lod
 from stylecli.rendering import exact_kernels
 from stylecli.sampling import seed_latents
 from stylecli.training import checkpoints, run_folder

@@ -18,7 +18,7 @@ from stylecli.checkpoint import load_network, network_digest, read_header, save_
 from stylecli.data.reader import Dataset, open_dataset
 from stylecli.errors import DataError, NetworkError, UsageError
 from stylecli.hardware import resolve_device
-from stylecli.networks.bundle import Bundle, new_network
+from stylecli.networks.model import Bundle, new_network
 from stylecli.networks.registry import USUAL_CONFIG, make_config
 from stylecli.settings import of_dataset, with_tables
 from stylecli.training.checkpoints import inherited_info

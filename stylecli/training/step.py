@@ -16,9 +16,8 @@ from stylecli.distributed import Ranks
 from stylecli.errors import DeviceError, lacks_memory
 from stylecli.hardware import cuda_arithmetic, free_unused
 from stylecli.images import from_uint8
-from stylecli.networks.bundle import Bundle
 from stylecli.networks.layers import box_average, lerp, upscale_nearest
-from stylecli.networks.model import asked_lod, native_lod
+from stylecli.networks.model import Bundle, asked_lod, native_lod
 from stylecli.training.config import TrainingConfig
 from stylecli.training.draws import Draws, DrawSource, Streams
 from stylecli.training.losses import (

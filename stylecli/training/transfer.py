@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from stylecli.errors import UsageError
-from stylecli.networks.bundle import Bundle, new_network
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.layers import SQRT2
+from stylecli.networks.model import Bundle, new_network
 from stylecli.networks.stylegan1_config import StyleGAN1Config
 
 Outcome = Literal["taken over", "resized", "initialised", "left out"]

@@ -29,7 +29,7 @@ from stylecli.metrics.attribute_tables import read_attributes
 from stylecli.metrics.classifier_training import cached_path, default_recipe, train_classifiers
 from stylecli.metrics.classifiers import AttributeClassifiers
 from stylecli.metrics.evaluation import evaluate
-from stylecli.networks.bundle import Bundle
+from stylecli.networks.model import Bundle
 from stylecli.networks.stylegan1_config import PRESETS
 from stylecli.training.run_folder import load_settings
 from stylecli.workspace import newest_snapshot

@@ -20,7 +20,7 @@ from stylecli.checkpoint import load_network, network_digest, save_network
 from stylecli.data.demo_faces import ARTWORK, AUTHOR, LICENCE, LICENCE_URL, SOURCE_URL
 from stylecli.data.reader import Dataset, open_dataset
 from stylecli.metrics.evaluation import evaluate
-from stylecli.networks.bundle import Bundle
+from stylecli.networks.model import Bundle
 from stylecli.training.run_folder import load_settings, read_statistics
 from stylecli.workspace import newest_snapshot, read_run
 

@@ -114,7 +114,7 @@ def prepare(base: Path) -> None:
                 importlib.import_module(module.name)
     from stylecli import demo
     from stylecli.checkpoint import save_network
-    from stylecli.networks.bundle import new_network
+    from stylecli.networks.model import new_network
     from stylecli.training import calibration
 
     demo.FACES, demo.RESOLUTION, demo.METRICS = 24, 16, {"ppl_wfull": 2}

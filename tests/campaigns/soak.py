@@ -21,7 +21,7 @@ import torch
 from stylecli.data.reader import Dataset, open_dataset
 from stylecli.data.writer import DatasetWriter
 from stylecli.errors import Interrupted
-from stylecli.networks.bundle import Bundle
+from stylecli.networks.model import Bundle
 from stylecli.networks.registry import make_config
 from stylecli.training.config import TrainingConfig
 from stylecli.training.loop import TrainingLoop

@@ -24,7 +24,7 @@ from stylecli.cli.output import Output
 from stylecli.errors import DataError, Interrupted, UsageError
 from stylecli.metrics import MetricResult, classifier_training, evaluation
 from stylecli.metrics.classifier_training import ClassifierRecipe
-from stylecli.networks.bundle import new_network
+from stylecli.networks.model import new_network
 
 
 @pytest.fixture

@@ -303,7 +303,7 @@ def own_network() -> bytes:
     from tempfile import TemporaryDirectory
 
     from stylecli.checkpoint import save_network
-    from stylecli.networks.bundle import new_network
+    from stylecli.networks.model import new_network
 
     sizes = {"fmap_base": 4, "fmap_max": 2, "z_dim": 2, "w_dim": 2, "mapping_layers": 1}
     network = new_network("f", resolution=4, mapping_fmaps=2, **sizes)

@@ -10,7 +10,7 @@ import torch
 import stylecli
 from stylecli.errors import NetworkError
 from stylecli.interop.families import describe_foreign
-from stylecli.networks.bundle import Bundle, new_network
+from stylecli.networks.model import Bundle, new_network
 from tests.conftest import FIXTURES
 from tests.interop import foreign_files
 

@@ -28,7 +28,7 @@ from stylecli.metrics.classifiers import (
 from stylecli.metrics.evaluation import compare, evaluate
 from stylecli.metrics.picture_sets import DatasetPictures
 from stylecli.metrics.planning import NAMES
-from stylecli.networks.bundle import new_network
+from stylecli.networks.model import new_network
 from stylecli.networks.registry import make_config
 
 COUNT = 12  # pictures a side

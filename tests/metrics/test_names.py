@@ -18,7 +18,7 @@ from stylecli.cli.weights import app as weights_app
 from stylecli.features import efficientnet, inception, lpips, vgg16
 from stylecli.metrics import pictures
 from stylecli.metrics.planning import NAMES
-from stylecli.networks.bundle import new_network
+from stylecli.networks.model import new_network
 from tests.metrics.all_metrics import made, narrow_vgg16
 
 COUNT = 12  # pictures a side

@@ -7,7 +7,7 @@ import torch
 from stylecli.errors import UsageError
 from stylecli.metrics import ppl_trim
 from stylecli.metrics.path_length import PathSetting, measure_path_distances, slerp
-from stylecli.networks.bundle import new_network
+from stylecli.networks.model import new_network
 
 
 def squared_difference(a, b):

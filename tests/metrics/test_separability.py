@@ -8,7 +8,7 @@ from stylecli.errors import UsageError
 from stylecli.metrics import conditional_entropy, measure_separability
 from stylecli.metrics.fakes import draw_samples
 from stylecli.metrics.separability import measure_attribute
-from stylecli.networks.bundle import new_network
+from stylecli.networks.model import new_network
 
 
 def test_equals_the_official_values(values):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from stylecli.errors import UsageError
-from stylecli.networks.bundle import new_network
+from stylecli.networks.model import new_network
 from stylecli.networks.registry import config_from_dict, make_config
 from stylecli.networks.stylegan1_config import PRESETS
 

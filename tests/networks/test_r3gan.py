@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 import stylecli
 from stylecli.cli.app import app
 from stylecli.errors import UsageError
-from stylecli.networks.bundle import Bundle, new_network
+from stylecli.networks.model import Bundle, new_network
 from stylecli.networks.r3gan import Stage
 from stylecli.networks.r3gan_config import R3GANConfig
 from stylecli.networks.registry import (

@@ -20,8 +20,8 @@ from stylecli.data.writer import DatasetWriter
 from stylecli.errors import UsageError
 from stylecli.metrics.fakes import draw_samples
 from stylecli.networks import model, registry
-from stylecli.networks.bundle import Bundle, new_network
 from stylecli.networks.config import NetworkConfig, Preset
+from stylecli.networks.model import Bundle, new_network
 from stylecli.networks.registry import Family, config_from_dict, list_presets, make_config
 from stylecli.rendering import Drawing
 from stylecli.sampling import check_truncation

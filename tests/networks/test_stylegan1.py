@@ -13,7 +13,7 @@ from torch import nn
 from stylecli.checkpoint import load_network
 from stylecli.errors import UsageError
 from stylecli.images import to_uint8
-from stylecli.networks.bundle import Bundle, new_network
+from stylecli.networks.model import Bundle, new_network
 from stylecli.networks.registry import make_config
 from stylecli.networks.stylegan1 import Discriminator, Generator
 from stylecli.networks.stylegan1_config import PRESETS

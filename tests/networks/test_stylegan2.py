@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import stylecli
 from stylecli.errors import UsageError
 from stylecli.networks import stylegan2
-from stylecli.networks.bundle import Bundle, new_network
+from stylecli.networks.model import Bundle, new_network
 from stylecli.networks.registry import (
     build_discriminator,
     build_generator,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import stylecli
 from stylecli.errors import UsageError
-from stylecli.networks.bundle import new_network
+from stylecli.networks.model import new_network
 from stylecli.networks.registry import build_generator, config_from_dict, make_config
 from stylecli.networks.stylegan3 import Generator
 from stylecli.networks.stylegan3_config import StyleGAN3Config

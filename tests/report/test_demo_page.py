@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stylecli import shipped
-from stylecli.networks.bundle import Bundle, new_network
+from stylecli.networks.model import Bundle, new_network
 from stylecli.report.content import Picture, Table
 from stylecli.report.demo_page import compare_with_shipped, draw_side_by_side, format_duration
 

@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from stylecli.checkpoint import load_network
-from stylecli.networks.bundle import new_network
+from stylecli.networks.model import new_network
 from stylecli.networks.registry import make_config
 from stylecli.networks.stylegan1 import Discriminator
 from stylecli.ops.cuda.runtime import set_backend

@@ -16,7 +16,7 @@ import torch
 from stylecli.checkpoint import read_header, read_tensors
 from stylecli.data.reader import Dataset, open_dataset
 from stylecli.errors import StyleCLIError
-from stylecli.networks.bundle import Bundle
+from stylecli.networks.model import Bundle
 from stylecli.networks.registry import make_config
 from stylecli.training import checkpoints, oversight, watchdog
 from stylecli.training.config import TrainingConfig

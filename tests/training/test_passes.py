@@ -7,8 +7,8 @@ import torch
 
 from stylecli.distributed import Ranks
 from stylecli.errors import ExitCode, UsageError
-from stylecli.networks.bundle import new_network
 from stylecli.networks.layers import minibatch_stddev
+from stylecli.networks.model import new_network
 from stylecli.training.config import TrainingConfig
 from stylecli.training.passes import count_passes, smaller_pass
 from stylecli.training.schedule import Stage

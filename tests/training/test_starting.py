@@ -11,7 +11,7 @@ import torch
 from stylecli.checkpoint import load_network, network_digest, save_network
 from stylecli.data.reader import Dataset, open_dataset
 from stylecli.errors import NetworkError
-from stylecli.networks.bundle import new_network
+from stylecli.networks.model import new_network
 from stylecli.training.loop import TrainingLoop
 from stylecli.training.plan import TrainingPlan
 from stylecli.training.run_folder import Origin, RunSettings, load_settings

@@ -8,7 +8,7 @@ import torch
 
 from stylecli.checkpoint import load_network
 from stylecli.errors import UsageError
-from stylecli.networks.bundle import new_network
+from stylecli.networks.model import new_network
 from stylecli.networks.stylegan1_config import PRESETS
 from stylecli.settings import ByResolution
 from stylecli.training.config import TrainingConfig

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from stylecli.checkpoint import load_network
-from stylecli.networks.bundle import Bundle, new_network
+from stylecli.networks.model import Bundle, new_network
 from stylecli.training.transfer import describe_transfer, grown_resolution, transfer_networks
 
 PICKLES = Path(__file__).parent.parent / "fixtures" / "official"

@@ -19,7 +19,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from stylecli import ops
 from stylecli.errors import DeviceError
-from stylecli.networks.bundle import new_network
+from stylecli.networks.model import new_network
 from stylecli.networks.registry import make_config
 from stylecli.networks.stylegan1_config import PRESETS
 from stylecli.ops.cuda import calls

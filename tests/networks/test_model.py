@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from stylecli.networks.bundle import new_network
+from stylecli.networks.model import new_network
 
 
 def test_same_seed_same_weights_and_untouched_global_state(tiny_config_fields: Any) -> None:
