@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from stylecli.errors import UsageError
 from stylecli.networks.model import Bundle
 from stylecli.progress import Progress, silent
-from stylecli.rendering import Precision, exact_kernels, prepare_synthesis
+from stylecli.sampling import Precision, exact_kernels, prepare_synthesis
 from stylecli.training.config import TrainingConfig
 from stylecli.training.schedule import stage_at
 from stylecli.training.step import TrainingStep

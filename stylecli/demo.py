@@ -26,7 +26,7 @@ from stylecli.metrics.evaluation import evaluate
 from stylecli.networks.model import Bundle
 from stylecli.progress import Progress
 from stylecli.provenance import make_provenance
-from stylecli.rendering import Drawing, NoiseMode
+from stylecli.sampling import Drawing, NoiseMode
 from stylecli.sheets.fakes import draw_fakes
 from stylecli.sheets.mixing import draw_mixing_sheet
 from stylecli.sheets.paper import draw_truncation_sweep

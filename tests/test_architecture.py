@@ -38,7 +38,6 @@ ROWS = (
     ("checkpoint", "saved_ws"),
     ("statistics", "features"),
     ("data",),
-    ("rendering",),
     ("sampling", "video"),
     ("latents",),
     ("sheets",),

@@ -76,7 +76,7 @@ def _cases(
 
     from stylecli.bench import ceiling_case, drawing_cases, training_case
     from stylecli.networks.model import new_network
-    from stylecli.rendering import check_precision
+    from stylecli.sampling import check_precision
 
     for precision in precisions:
         check_precision(precision)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from stylecli.networks.model import Bundle
-    from stylecli.rendering import Drawing
+    from stylecli.sampling import Drawing
 
 LabelOption = Annotated[
     int | None,
@@ -124,7 +124,7 @@ class Truncation:
 
         ``how`` are other fields of Drawing; those that are None keep its defaults.
         """
-        from stylecli.rendering import Drawing
+        from stylecli.sampling import Drawing
 
         given = {name: value for name, value in how.items() if value is not None}
         return Drawing(psi=self.psi, psi_cutoff=self.psi_cutoff, centre=self.centre, **given)

@@ -22,8 +22,8 @@ from stylecli.errors import Interrupted, UsageError
 from stylecli.seeds import check_seed, format_seeds, parse_seeds
 
 if TYPE_CHECKING:
-    from stylecli.rendering import Drawing
     from stylecli.report.figures_page import Drawn
+    from stylecli.sampling import Drawing
     from stylecli.sheets.paper import Figure
 
 
@@ -75,8 +75,8 @@ def command(
     each figure and index.html, which says what to look for in them. Figures that a network cannot
     show are left out.
     """
-    from stylecli.rendering import Drawing
     from stylecli.report.figures_page import PAGE, write_figures_page
+    from stylecli.sampling import Drawing
     from stylecli.sheets.paper import describe_lack, find_figures
 
     output = Output(json=json, quiet=quiet)

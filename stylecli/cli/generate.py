@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from stylecli.images import Pictures
-    from stylecli.rendering import Drawing
+    from stylecli.sampling import Drawing
 
 DEFAULT_SEEDS = "0-15"
 
@@ -76,7 +76,7 @@ class Order:
 
     def pictures(self, numbers: "Sequence[int]") -> "Iterator[Pictures]":
         """Yield the pictures [H, W, C]; random noise is each one's own unless a seed was given."""
-        from stylecli.rendering import render
+        from stylecli.sampling import render
 
         G = self.source.bundle.generator
         return render(G, self.ws(numbers), self.drawing, noise_seeds=numbers)

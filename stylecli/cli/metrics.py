@@ -407,7 +407,7 @@ def asks_for(names: Sequence[str]) -> bool:
 def check_request(names: Sequence[str], precision: str) -> None:
     """Raise UsageError for unknown metrics and precisions, before any file is opened."""
     from stylecli.metrics.planning import check_names
-    from stylecli.rendering import check_precision
+    from stylecli.sampling import check_precision
 
     check_names(names)
     check_precision(precision)

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from stylecli.errors import UsageError
 from stylecli.networks.model import Generator
-from stylecli.rendering import Psi, seed_noise
 from stylecli.sampling import (
+    Psi,
     check_truncation,
     map_latents,
     one_hot,
     seed_labels,
     seed_latents,
+    seed_noise,
     truncate_ws,
 )
 

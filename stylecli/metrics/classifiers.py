@@ -27,7 +27,7 @@ from stylecli.networks.config import NetworkConfig
 from stylecli.networks.layers import box_average
 from stylecli.networks.model import Discriminator
 from stylecli.networks.registry import build_discriminator, config_from_dict
-from stylecli.rendering import exact_kernels
+from stylecli.sampling import exact_kernels
 
 KIND = "attribute-classifiers"
 CELEBA = "celebahq-classifier"  # the source of the official ones: the begin of their file names

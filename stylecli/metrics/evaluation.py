@@ -34,7 +34,7 @@ from stylecli.metrics.statistics_cache import StatisticsCache, digest_of
 from stylecli.metrics.tasks import PictureTask, Task
 from stylecli.networks.model import Bundle, Generator
 from stylecli.progress import Progress, silent
-from stylecli.rendering import Precision, check_precision, exact_kernels
+from stylecli.sampling import Precision, check_precision, exact_kernels
 
 _SET_BATCH = 32  # pictures of a compared set at a time
 NOISE = "random, per picture"

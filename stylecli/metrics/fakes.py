@@ -17,7 +17,7 @@ from stylecli.data.pictures import WHITE, Colour, lay_over
 from stylecli.errors import DataError, UsageError
 from stylecli.images import to_uint8
 from stylecli.networks.model import Generator
-from stylecli.rendering import device_of, prepare_synthesis
+from stylecli.sampling import device_of, prepare_synthesis
 
 Pictures = NDArray[np.uint8]
 LabelSource = Callable[[np.random.Generator, int], Tensor]

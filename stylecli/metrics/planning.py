@@ -16,7 +16,7 @@ from stylecli.metrics.precision_and_recall import PR
 from stylecli.metrics.separability import LS
 from stylecli.metrics.tasks import Metric, PictureTask, Subject, Task
 from stylecli.networks.config import NetworkConfig
-from stylecli.rendering import Precision
+from stylecli.sampling import Precision
 
 Samples = int | Mapping[str, int] | None
 

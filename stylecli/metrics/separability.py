@@ -27,7 +27,7 @@ from stylecli.metrics.tasks import Metric, Subject
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.model import Generator
 from stylecli.progress import Progress, silent
-from stylecli.rendering import device_of, exact_kernels
+from stylecli.sampling import device_of, exact_kernels
 from stylecli.statistics.linear_svm import fit_one_vs_rest, svm_classes
 
 Space = Literal["z", "w"]

@@ -11,7 +11,6 @@ from stylecli.checkpoint import load_network, network_digest
 from stylecli.data.demo_faces import AUTHOR, LICENCE
 from stylecli.images import WHITE, Pictures
 from stylecli.networks.model import Bundle
-from stylecli.rendering import Drawing
 from stylecli.report.content import (
     Chart,
     Clip,
@@ -27,6 +26,7 @@ from stylecli.report.content import (
 )
 from stylecli.report.page import write_report
 from stylecli.report.run_curves import list_shading
+from stylecli.sampling import Drawing
 from stylecli.sheets.fakes import draw_fakes
 from stylecli.training.run_folder import load_settings, read_statistics
 from stylecli.workspace import list_sheets, list_snapshots, saved_at

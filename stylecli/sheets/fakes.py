@@ -11,8 +11,7 @@ from stylecli.errors import UsageError
 from stylecli.images import WHITE, Pictures, enlarge, make_grid, shrink, visible_scale
 from stylecli.networks.model import Bundle, Generator
 from stylecli.progress import Progress, silent
-from stylecli.rendering import PLAIN, Drawing, render
-from stylecli.sampling import draw_seeds, map_latents, seed_labels
+from stylecli.sampling import PLAIN, Drawing, draw_seeds, map_latents, render, seed_labels
 
 PAPER_DRAWING = Drawing(psi=0.7, psi_cutoff=8)
 PAPER_LODS = (0, 1, 2, 2, 3, 3)  # Figure 2: how often each column is halved

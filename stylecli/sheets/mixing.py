@@ -16,8 +16,7 @@ from stylecli.latents.walks import Method, follow_path, path_positions
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.model import Generator
 from stylecli.progress import Progress, silent
-from stylecli.rendering import PLAIN, Drawing, render
-from stylecli.sampling import map_seeds, mix_ws
+from stylecli.sampling import PLAIN, Drawing, map_seeds, mix_ws, render
 from stylecli.styles import name_layers
 
 INK = 40  # dark grey

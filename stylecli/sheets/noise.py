@@ -11,8 +11,7 @@ from stylecli.images import Pictures, enlarge, visible_scale
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.model import Generator
 from stylecli.progress import Progress, silent
-from stylecli.rendering import PLAIN, Drawing, render
-from stylecli.sampling import map_seeds
+from stylecli.sampling import PLAIN, Drawing, map_seeds, render
 from stylecli.styles import style_bands
 
 PAPER_DRAWS = 100

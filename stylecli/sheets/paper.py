@@ -19,8 +19,7 @@ from stylecli.images import Pictures, make_grid, shrink, visible_scale
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.model import Generator
 from stylecli.progress import Progress, silent
-from stylecli.rendering import PLAIN, Drawing, render
-from stylecli.sampling import map_seeds, mix_ws
+from stylecli.sampling import PLAIN, Drawing, map_seeds, mix_ws, render
 from stylecli.seeds import parse_seeds
 from stylecli.sheets.fakes import draw_uncurated
 from stylecli.sheets.mixing import add_margins, draw_mixing_sheet

@@ -9,7 +9,7 @@ from stylecli.images import Pictures, make_grid, visible_scale
 from stylecli.latents.walks import USUAL, Motion, Route, moving_noise, walk_ws
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.model import Generator
-from stylecli.rendering import PLAIN, Drawing, render
+from stylecli.sampling import PLAIN, Drawing, render
 
 SCREEN = 512  # a video of small pictures is enlarged to about this many pixels
 

@@ -23,8 +23,7 @@ from stylecli.hardware import memory_figures
 from stylecli.images import Pictures, from_uint8
 from stylecli.networks.layers import box_average
 from stylecli.networks.model import Bundle, Generator, native_lod
-from stylecli.rendering import exact_kernels
-from stylecli.sampling import seed_latents
+from stylecli.sampling import exact_kernels, seed_latents
 from stylecli.training import checkpoints, run_folder
 from stylecli.training.checkpoints import MAX_ROLLBACKS, Counters, rollback_source
 from stylecli.training.run_folder import RunSettings

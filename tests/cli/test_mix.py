@@ -17,8 +17,7 @@ from stylecli.cli import mix
 from stylecli.errors import UsageError
 from stylecli.images import read_provenance
 from stylecli.provenance import remake_command
-from stylecli.rendering import render
-from stylecli.sampling import map_seeds, mix_ws, save_ws
+from stylecli.sampling import map_seeds, mix_ws, render, save_ws
 from stylecli.video import read_video_provenance
 
 Run = Callable[..., Result]

@@ -21,8 +21,7 @@ from stylecli.latents.walks import (
     pulse,
     walk_ws,
 )
-from stylecli.rendering import seed_noise
-from stylecli.sampling import map_seeds, truncate_ws
+from stylecli.sampling import map_seeds, seed_noise, truncate_ws
 
 POINTS = np.random.RandomState(0).randn(5, 4)
 THROUGH_ALL = ("spline", "lerp", "slerp")

@@ -28,7 +28,7 @@ from stylecli.networks.registry import (
     config_from_dict,
     make_config,
 )
-from stylecli.rendering import Drawing, render
+from stylecli.sampling import Drawing, render
 from stylecli.styles import style_bands
 from tests.conftest import FIXTURES
 

@@ -10,7 +10,7 @@ import stylecli
 from stylecli.errors import UsageError
 from stylecli.images import Pictures
 from stylecli.latents.walks import Route
-from stylecli.rendering import Drawing
+from stylecli.sampling import Drawing
 from stylecli.sheets.walking import draw_walk, walk_size
 
 
