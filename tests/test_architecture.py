@@ -69,6 +69,7 @@ FAMILY_ROOMS = re.compile(
 FAMILY_NAMES = re.compile(r"stylegan_?\d|stylegan\d?config|r3gan|progan", re.IGNORECASE)
 DRAWERS = {"utils", "util", "misc", "helpers", "helper", "common"}
 MAX_FILE_LINES = 600
+MAX_CHAIN = 18  # files, each importing the next
 SMALL_FILE_LINES = 100
 # What a table alone names is a file of its own.
 TABLES = {"stylecli.cli.app", "stylecli.interop.families", "stylecli.metrics.planning"}
@@ -173,6 +174,21 @@ def test_imports_have_no_cycle() -> None:
         graph = {name: targets - leaves for name, targets in graph.items() if name not in leaves}
 
     assert sorted(graph) == []  # what is left lies on a cycle or imports one
+
+
+def test_no_chain_of_imports_is_long() -> None:
+    """What somebody reads who follows the imports of one file down to the last."""
+    longest: dict[str, list[str]] = {}
+
+    def chain(name: str) -> list[str]:
+        if name not in longest:
+            below = own_imports(MODULES[name]) - {name, "stylecli"}
+            longest[name] = [name, *max(map(chain, below), key=len, default=[])]
+        return longest[name]
+
+    found = max(map(chain, MODULES), key=len)
+
+    assert len(found) <= MAX_CHAIN, " imports ".join(found)
 
 
 def test_imports_are_absolute() -> None:

@@ -17,6 +17,7 @@ from stylecli.cli.bars import format_seconds
 from stylecli.cli.metric_ranks import sharing_ranks
 from stylecli.cli.options import (
     BatchOption,
+    ClassifierSource,
     DeviceOption,
     JsonOption,
     NetworkOption,
@@ -28,11 +29,7 @@ from stylecli.errors import DataError, ExitCode, Interrupted, StyleCLIError, Usa
 from stylecli.workspace import RUN_FILE, Found, find_dataset, find_network
 
 if TYPE_CHECKING:
-    import torch
-
     from stylecli.data.reader import Dataset
-    from stylecli.distributed import Ranks
-    from stylecli.metrics.classifiers import AttributeClassifiers
     from stylecli.metrics.results import MetricResult
     from stylecli.networks.model import Bundle
 
@@ -255,7 +252,7 @@ class _Network:
     psi: float
     batch: int | None
     device: str
-    source: "ClassifierSource"
+    source: ClassifierSource
 
     def measure(
         self, names: list[str], chosen: dict[str, Any], output: Output
@@ -319,89 +316,6 @@ def _open(found: Found | None) -> Any:
     from stylecli.data.reader import open_dataset
 
     return open_dataset(found.path) if found else None
-
-
-@dataclass(frozen=True)
-class ClassifierSource:
-    """What the command line says of classifiers, and what that comes to."""
-
-    given: Path | None  # --classifiers: a file, or a folder of official pickles
-    train: bool = False  # --train-classifiers
-    attributes: Path | None = None  # --attributes: a CSV to train from
-
-    def check(self, names: Sequence[str]) -> None:
-        """Raise UsageError for options that contradict each other or have nothing to act on."""
-        if self.given is not None and self.train:
-            raise UsageError("--classifiers and --train-classifiers exclude each other: give one")
-        if self.attributes is not None and not self.train:
-            raise UsageError("--attributes is what to train from: give --train-classifiers too")
-        if (self.given or self.train) and not asks_for(names):
-            raise UsageError(
-                "classifiers are for ls alone: run stylecli metrics ls, or leave them out"
-            )
-
-    def obtain(
-        self,
-        names: Sequence[str],
-        dataset: "Dataset | None",
-        resolution: int,
-        device: "torch.device",
-        output: Output,
-        ranks: "Ranks | None" = None,
-    ) -> "AttributeClassifiers | None":
-        """Return the classifiers for pictures of ``resolution`` px; None when there are none.
-
-        Those given, else trained ones, else what the cache has: of this dataset, or official. Over
-        ``ranks`` the main one finds or trains them, and all read the same.
-        """
-        if not asks_for(names):
-            return None
-        path = self.given
-        if path is None and (ranks is None or ranks.is_main):
-            if self.train and dataset is not None:
-                path = self._train(dataset, resolution, device, output)
-            else:
-                from stylecli.metrics.classifier_training import find_in_cache
-
-                if (path := find_in_cache(dataset, resolution, tell=output.warn)) is not None:
-                    output.note(f"classifiers: {path}")
-        if ranks is not None:
-            found = ranks.from_main(str(path.resolve()) if path is not None else None)
-            path = Path(found) if found is not None else None
-        if path is None:
-            return None
-        from stylecli.metrics.classifiers import load_classifiers, load_official_classifiers
-
-        return load_official_classifiers(path) if path.is_dir() else load_classifiers(path)
-
-    def _train(
-        self, dataset: "Dataset", resolution: int, device: "torch.device", output: Output
-    ) -> Path:
-        """Train, or finish, the classifiers of a dataset; return their file in the cache."""
-        from stylecli.metrics.attribute_tables import read_attribute_csv, read_attributes
-        from stylecli.metrics.classifier_training import train_into_cache
-
-        if self.attributes is not None:
-            table = read_attribute_csv(self.attributes, dataset)
-        else:
-            table = read_attributes(dataset)
-        with output.progress("classifiers", "attributes") as progress:
-            path, found = train_into_cache(
-                dataset, table, resolution, device=device, progress=progress
-            )
-        output.note(f"classifiers: {path}")
-        for one in found.classifiers:
-            output.note(
-                f"  {one.name}: {100 * (one.accuracy or 0):.1f} % of {one.held_out} held-out "
-                f"pictures right, {100 * (one.commonest or 0):.1f} % by always saying the commonest"
-                f" of {len(one.values)} values"
-            )
-        return path
-
-
-def asks_for(names: Sequence[str]) -> bool:
-    """Tell whether separability is among the metrics."""
-    return any(name == "ls" or name.startswith("ls_") for name in names)
 
 
 def check_request(names: Sequence[str], precision: str) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from stylecli.cli.metrics import ClassifierSource, asks_for
 from stylecli.cli.options import (
+    ClassifierSource,
     ConfigOption,
     DeviceOption,
     GpusOption,
@@ -18,6 +18,7 @@ from stylecli.cli.options import (
     QuietOption,
     RanksOption,
     SeedOption,
+    asks_for,
     network_settings,
     settings_for,
     takes_settings,
