@@ -51,8 +51,8 @@ def command(
     transform: Annotated[
         str,
         typer.Option(
-            help="What of a picture is taken: center-crop, wide, tall, letterbox, pad, stretch "
-            "or celeba."
+            help="What of a picture is taken: center-crop, subject (a square towards faces or what "
+            "stands out), wide, tall, letterbox, pad, stretch or celeba."
         ),
     ] = "center-crop",
     width: Annotated[
@@ -67,8 +67,12 @@ def command(
     enlarge: Annotated[
         bool, typer.Option("--enlarge", help="Use pictures that are too small, too.")
     ] = False,
+    as_stored: Annotated[
+        bool,
+        typer.Option("--as-stored", help="Leave photographs as stored. Default: upright by EXIF."),
+    ] = False,
     upright: Annotated[
-        bool, typer.Option("--upright", help="Turn photographs as their EXIF tag says.")
+        bool, typer.Option("--upright", help="The default; kept for older scripts.")
     ] = False,
     icc: Annotated[
         str, typer.Option(help="Colour profiles: convert (to sRGB) or ignore.")
@@ -117,6 +121,8 @@ def command(
     from stylecli.data.packing import PackSettings
 
     output = Output(json=json, quiet=quiet)
+    if as_stored and upright:
+        raise UsageError("--as-stored and --upright contradict each other: give one of them")
     settings = PackSettings(
         resolution=resolution,
         channels=channels,
@@ -124,7 +130,7 @@ def command(
         transform=transform,  # type: ignore[arg-type]
         width=width,
         height=height,
-        exif=upright,
+        exif=False if as_stored else None,
         icc=icc,  # type: ignore[arg-type]
         background=_colour(background),
         enlarge=enlarge,
@@ -213,6 +219,7 @@ def _pack(
 ) -> "PackReport":
     """Pack with progress and notes on stderr."""
     from stylecli.data.packing import pack
+    from stylecli.data.preparation import WITH_BARS
     from stylecli.data.sources.recognition import find_source
 
     if choices.get("append") and out is None:
@@ -229,6 +236,11 @@ def _pack(
             progress=progress,
             announce=lambda plan: _announce(plan, output),
             **choices,
+        )
+    if settings.recipe(256, 3).transform in WITH_BARS:
+        output.note(
+            f"--transform {settings.transform} adds black bars to pictures of other shapes, and "
+            "the network will draw them: --transform subject cuts towards the subject instead"
         )
     if report.was_there:
         output.note(f"{report.path} is there already, made from the same pictures")

@@ -1,12 +1,14 @@
 """Pack a source of pictures into a dataset: choose the size, convert, write, report."""
 
 import contextlib
+import functools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from stylecli.data.alignment.detectors import choose_detector, find_faces, installed_detector
 from stylecli.data.format import DATA_FILE, MIN_RESOLUTION, Codec, count_levels
 from stylecli.data.lmdb_files import check_room, picture_bytes
 from stylecli.data.pictures import quiet, read_header
@@ -20,7 +22,15 @@ from stylecli.data.preparation import (
     prepare_all,
 )
 from stylecli.data.reader import Dataset, open_dataset
-from stylecli.data.sources.base import Item, Label, Source, pictures_fingerprint, spread
+from stylecli.data.sources.base import (
+    Item,
+    Label,
+    Source,
+    keeps_as_stored,
+    pictures_fingerprint,
+    spread,
+)
+from stylecli.data.subject_crops import FaceFinder
 from stylecli.data.unfinished import differences, option_name, real_path, sweep_locks
 from stylecli.data.writer import DatasetWriter
 from stylecli.errors import DataError, Interrupted, UsageError
@@ -30,6 +40,8 @@ from stylecli.progress import Progress, silent
 MAX_PACKED_RESOLUTION = 1024  # what networks go up to
 
 _FREE = ("labels", "max_images", "keep_duplicates")  # may differ from one addition to the next
+
+CONTRAST = "contrast"  # finds a subject where no face detector is installed
 
 PROBED = 1000  # pictures whose headers are read to choose size and channels
 
@@ -50,10 +62,11 @@ class PackSettings:
     transform: Transform = "center-crop"
     width: int | None = None
     height: int | None = None
-    exif: bool = False
+    exif: bool | None = None  # None: as the source has it, which is upright but for NVIDIA's
     icc: Literal["convert", "ignore"] = "convert"
     background: tuple[int, int, int] = (255, 255, 255)
     enlarge: bool = False
+    subject: str = ""  # "": the face detector that is installed, else "contrast"
     codec: Codec = "raw"
 
     pyramid: bool = False  # store lower resolutions too: a third more bytes, quicker reads
@@ -83,7 +96,17 @@ class PackSettings:
             for field in fields(Recipe)
             if field.name not in ("resolution", "channels")
         }
+        own["exif"] = self.exif is not False
         return Recipe(self.resolution or resolution, self.channels or channels, **own)
+
+    def completed(self, source: Source) -> "PackSettings":
+        """Return the settings with what they leave to the source and to this machine."""
+        found = self
+        if self.exif is None:
+            found = replace(found, exif=not keeps_as_stored(source))
+        if self.transform == "subject" and not self.subject:
+            found = replace(found, subject=installed_detector() or CONTRAST)
+        return found
 
     def recorded(self, recipe: Recipe) -> dict[str, Any]:
         """Return all that decides about the dataset, as JSON has it."""
@@ -292,7 +315,7 @@ def pack(
     if append:
         job = _plan_addition(source, open_dataset(out), settings)
     else:
-        job = _plan_dataset(source, settings)
+        job = _plan_dataset(source, settings if force else _as_before(settings, source, out))
     if (report := _done_before(job, out, offers_append, strict=strict, force=force)) is not None:
         return report
     count, (base_count, base_skipped) = len(job.indices), job.bases
@@ -314,6 +337,32 @@ def pack(
             "run the same command to continue"
         ) from None
     return make_report(open_dataset(out), base_count=base_count, base_skipped=base_skipped)
+
+
+def _as_before(settings: PackSettings, source: Source, out: Path) -> PackSettings:
+    """Return the settings with what they leave open as a dataset of these pictures has it.
+
+    So the command that made a dataset finds it made, though pictures were not turned upright then,
+    or another face detector is installed now.
+    """
+    try:
+        before = open_dataset(out).info.get("settings")
+    except DataError:
+        return settings
+    if not isinstance(before, dict) or before.get("fingerprint") != source.fingerprint():
+        return settings
+    if settings.exif is None and before.get("exif") is False:
+        settings = replace(settings, exif=False)
+    if settings.transform == "subject" and not settings.subject and before.get("subject"):
+        settings = replace(settings, subject=str(before["subject"]))
+    return settings
+
+
+def face_finder(settings: PackSettings | Recipe) -> FaceFinder | None:
+    """Return what finds the faces to crop towards; None where the settings name no detector."""
+    if settings.transform != "subject" or settings.subject in ("", CONTRAST):
+        return None
+    return functools.partial(find_faces, detector=choose_detector(settings.subject))
 
 
 def identify(source: Source, settings: PackSettings) -> dict[str, Any]:
@@ -345,6 +394,9 @@ def options_of(settings: Any) -> list[str]:
     for name in ("channels", "filter", "transform", "exif", "icc", "background", "enlarge",
                  "labels", "max_images", "keep_duplicates"):  # fmt: skip
         value, usual = settings.get(name), getattr(default, name)
+        if name == "exif":
+            found += ["--as-stored"] if value is False else []
+            continue
         if value is None or value == usual or (name == "channels" and value == 3):
             continue
         if name == "background" and tuple(value) == usual:
@@ -364,7 +416,7 @@ def choose_recipe(source: Source, indices: Sequence[int], settings: PackSettings
         # What is wrong with a picture is counted and listed when its turn comes.
         with contextlib.suppress(Exception), quiet(), item.open() as picture:
             # Looking for a PNG's orientation would decode it, a thousand times for a guess.
-            upright = settings.exif and picture.format != "PNG"
+            upright = bool(settings.exif) and picture.format != "PNG"
             header = read_header(picture, upright=upright)
             sizes.append(header.upright_size)
             grey = grey and header.is_grey
@@ -376,6 +428,7 @@ def choose_recipe(source: Source, indices: Sequence[int], settings: PackSettings
 
 
 def _plan_dataset(source: Source, settings: PackSettings) -> _Job:
+    settings = settings.completed(source)
     indices = spread(source, settings.max_images)
     recipe = choose_recipe(source, indices, settings)
     identity = _identity(source, settings, recipe)
@@ -390,7 +443,7 @@ def _plan_dataset(source: Source, settings: PackSettings) -> _Job:
 
 
 def _plan_addition(source: Source, base: Dataset, settings: PackSettings) -> _Job:
-    settings = settings_of(base, settings)
+    settings = settings_of(base, settings).completed(source)
     indices = spread(source, settings.max_images)
     recipe = choose_recipe(source, indices, settings)
     identity = _identity(source, settings, recipe)
@@ -486,7 +539,8 @@ def _store_all(
     rest = job.indices[done:]
     progress(done, total)
     first_fault: Skipped | None = None
-    prepared = prepare_all(job.source, rest, job.recipe, workers=workers)
+    faces = face_finder(job.recipe)
+    prepared = prepare_all(job.source, rest, job.recipe, faces=faces, workers=workers)
     with contextlib.closing(prepared):  # type: ignore[type-var]  # a generator
         for index, result in zip(rest, prepared, strict=True):
             item = job.source[index]

@@ -15,7 +15,7 @@ import functools
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from PIL import Image
@@ -37,6 +37,7 @@ from stylecli.data.pictures import (
     turn_upright,
 )
 from stylecli.data.sources.base import Item, Source
+from stylecli.data.subject_crops import SEARCHED_SIDE, FaceFinder, square_towards_subject
 from stylecli.data.workers import count_workers, ordered_map
 from stylecli.errors import DataError, UsageError
 
@@ -46,8 +47,11 @@ if TYPE_CHECKING:
 
 Filter = Literal["lanczos", "box", "bicubic"]
 FILTERS: tuple[Filter, ...] = get_args(Filter)
-Transform = Literal["center-crop", "wide", "tall", "letterbox", "pad", "stretch", "celeba"]
+Transform = Literal[
+    "center-crop", "subject", "wide", "tall", "letterbox", "pad", "stretch", "celeba"
+]
 TRANSFORMS: tuple[Transform, ...] = get_args(Transform)
+WITH_BARS: tuple[Transform, ...] = ("letterbox", "pad", "wide", "tall")
 ALIASES: dict[str, Transform] = {
     "centre-crop": "center-crop",
     "center-crop-wide": "wide",
@@ -206,7 +210,7 @@ class DecodeSettings:
     """
 
     channels: int = 3
-    exif: bool = False
+    exif: bool = True
     icc: Literal["convert", "ignore"] = "convert"
     background: Colour = WHITE
 
@@ -242,10 +246,11 @@ class Recipe:
     transform: Transform = "center-crop"  # or one of ALIASES
     width: int | None = None  # px on the square, for "tall"; None: three quarters of it
     height: int | None = None  # the same for "wide"
-    exif: bool = False  # turn pictures upright by their EXIF tag; official tools do not
+    exif: bool = True  # turn pictures upright by their EXIF tag; official tools do not
     icc: Literal["convert", "ignore"] = "convert"  # colour profiles to sRGB
     background: Colour = WHITE  # under transparent pictures
     enlarge: bool = False  # use pictures smaller than the resolution, too
+    subject: str = ""  # for "subject", what finds it: a face detector's name, or "contrast"
     codec: Codec = "raw"  # how the worker encodes the pixels, without loss
 
     def __post_init__(self) -> None:
@@ -277,6 +282,8 @@ class Recipe:
         target = target_size(self.transform, self.resolution, self.width, self.height)
         record = asdict(self)
         del record["codec"]  # lossless: it changes no pixel
+        if self.transform != "subject":
+            del record["subject"]
         return record | {
             "width": target[0],
             "height": target[1],
@@ -310,17 +317,33 @@ class Skipped:
     cause: str
 
 
-def prepare(item: Item, recipe: Recipe) -> Prepared | Skipped:
-    """Open, convert, cut, resize and encode one picture.
+def prepare(item: Item, recipe: Recipe, faces: FaceFinder | None = None) -> Prepared | Skipped:
+    """Open, convert, cut, resize and encode one picture; ``faces`` finds them for "subject".
 
     Never raises for a picture: what cannot be used is returned as ``Skipped`` with its cause.
     """
     with quiet():
         try:
+            centre = (0.5, 0.5)
+            if recipe.transform == "subject":
+                with item.open() as picture:
+                    centre = _find_subject(picture, recipe, faces)
             with item.open() as picture:
-                return _prepare(picture, recipe)
+                return _prepare(picture, recipe, centre)
         except Exception as error:  # items and decoders raise anything on damaged files
             return Skipped(item.name, name_cause(error))
+
+
+def _find_subject(
+    picture: Image.Image, recipe: Recipe, faces: FaceFinder | None
+) -> tuple[float, float]:
+    header = read_header(picture, upright=recipe.exif)
+    check_kind(header)
+    draft(picture, max(header.size) / SEARCHED_SIDE)
+    picture.load()
+    upright = simplify(turn_upright(picture, header), header)
+    upright.thumbnail((SEARCHED_SIDE, SEARCHED_SIDE), Image.Resampling.BOX)
+    return square_towards_subject(finish(upright, 3)[0], faces)
 
 
 def prepare_all(
@@ -328,6 +351,7 @@ def prepare_all(
     indices: Sequence[int],
     recipe: Recipe,
     *,
+    faces: FaceFinder | None = None,
     workers: int | None = None,
 ) -> Iterator[Prepared | Skipped]:
     """Yield ``prepare`` of the source's items at ``indices``, in order, from several processes.
@@ -336,7 +360,7 @@ def prepare_all(
     well. Close the iterator to end the processes early.
     """
     return ordered_map(
-        functools.partial(prepare, recipe=recipe),
+        functools.partial(prepare, recipe=recipe, faces=faces),
         (source[index] for index in indices),
         workers=count_workers(len(indices)) if workers is None else workers,
         chunk=max(1, min(32, _CHUNK_PIXELS // recipe.resolution**2)),
@@ -385,7 +409,7 @@ def decode_pixels(
     return finish(picture, settings.channels, profile=profile, background=settings.background)
 
 
-def _prepare(picture: Image.Image, recipe: Recipe) -> Prepared:
+def _prepare(picture: Image.Image, recipe: Recipe, centre: tuple[float, float]) -> Prepared:
     header = read_header(picture, upright=recipe.exif)
     check_kind(header)
     width, height = header.size
@@ -395,6 +419,7 @@ def _prepare(picture: Image.Image, recipe: Recipe) -> Prepared:
         recipe.resolution,
         target_size(recipe.transform, recipe.resolution, recipe.width, recipe.height),
     )
+    placement = replace(placement, box=_moved(placement.box, header.upright_size, centre))
     if placement.scale < 1 and not recipe.enlarge:
         wanted = " x ".join(map(str, placement.size))
         raise DataError(
@@ -414,6 +439,16 @@ def _prepare(picture: Image.Image, recipe: Recipe) -> Prepared:
         enlarged=placement.scale < 1,
         note=note,
     )
+
+
+def _moved(box: Box, size: Size, centre: tuple[float, float]) -> Box:
+    """Return a central box moved to another centre, as far as the picture goes."""
+    if centre == (0.5, 0.5):
+        return box
+    width, height = box[2] - box[0], box[3] - box[1]
+    left = min(max(round(centre[0] * size[0] - width / 2), 0), size[0] - width)
+    top = min(max(round(centre[1] * size[1] - height / 2), 0), size[1] - height)
+    return left, top, left + width, top + height
 
 
 def _on_canvas(content: Image.Image, placement: Placement, resolution: int) -> Image.Image:

@@ -100,7 +100,11 @@ def differences(before: Any, identity: dict[str, Any]) -> str:
 def option_name(name: str) -> str:
     """Return what people know a recorded setting by: its option, where it has one."""
     words = {"fingerprint": "pictures", "source": "name of the pictures", "kind": "kind of work"}
-    words |= {"exif": "--upright", "labels": "--no-labels"}
+    words |= {
+        "exif": "--as-stored",
+        "labels": "--no-labels",
+        "subject": "finder of --transform subject",
+    }
     return words.get(name) or "--" + name.replace("_", "-")
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from stylecli.data.pictures import check_kind, name_cause, quiet, read_header
 from stylecli.data.preparation import DecodeSettings, decode_pixels
+from stylecli.data.sources.base import keeps_as_stored
 from stylecli.errors import DataError
 from stylecli.files import is_scratch
 from stylecli.metrics.fakes import Pictures, PictureSet, as_colour, level_for
@@ -129,14 +130,15 @@ class FolderPictures:
     def __init__(
         self,
         path: Path,
-        settings: DecodeSettings = DecodeSettings(),  # noqa: B008  # it is frozen
+        settings: DecodeSettings | None = None,
         *,
         source: "Source | None" = None,
     ) -> None:
         from stylecli.data.sources.recognition import find_source
 
-        self.path, self.settings = path, settings
+        self.path = path
         self._source: Source = find_source(path, own_labels=False) if source is None else source
+        self.settings = settings or DecodeSettings(exif=not keeps_as_stored(self._source))
         if not len(self._source):
             raise DataError(f"{path} holds no pictures: expected some to measure")
         self._digest = ""
@@ -237,8 +239,8 @@ def agree_on_colours(
     ``pack`` would.
     """
     records = [one.recorded for one in (reference, measured) if one.recorded is not None]
-    if not records:
-        settings = DecodeSettings()
+    if not records:  # each as it is seen: NVIDIA's as stored, all others upright
+        return measured, reference
     else:
         packed = [DecodeSettings.of_record(record) for record in records]
         flat = [one for one in packed if one.channels != 4]

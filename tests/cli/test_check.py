@@ -76,7 +76,7 @@ def test_takes_the_only_dataset_and_finds_nothing_wrong(run, dataset):
         "\n\nnothing to complain about\n\nnext: stylecli train datasets/noise.lmdb\n"
     )
     assert result.stderr.startswith(
-        "using datasets/noise.lmdb, the only dataset in datasets/\nchecking: 1000/1000 pictures"
+        "using datasets/noise.lmdb, the only dataset in datasets/\nchecking: 1,000/1,000 pictures"
     )
 
 
@@ -110,7 +110,7 @@ def test_damage_ends_with_the_code_for_unusable_data(run, dataset):
 
     assert result.exit_code == 3
     assert (
-        "error: 1 of 1,000 pictures are damaged: their pixels are not what was packed: "
+        "error: 1 of 1,000 pictures is damaged: its pixels are not what was packed: "
         "stylecli pack SRC --out datasets/noise.lmdb --force\n"
         "    #5 its pixels differ from its digest\n"
     ) in result.stdout
@@ -155,3 +155,20 @@ def test_refuses_what_is_not_there(run):
 
     assert isinstance(refused.exception, DataError)
     assert str(refused.exception).startswith("nothing does not exist: expected a folder")
+
+
+def test_wide_pictures_are_cut_towards_the_subject_and_shown_so(run, tmp_path):
+    folder = tmp_path / "wide"
+    folder.mkdir()
+    for number in range(4):
+        picture = Image.new("RGB", (300, 100), (90, 90, 120))
+        picture.paste((255, number, 0), (260, 20, 290, 80))
+        picture.save(folder / f"{number}.png")
+    (folder / "damaged.png").write_bytes(b"no picture")
+    result = run("wide")
+    assert "draws black bars into every picture" in result.stdout
+    assert result.stdout.splitlines()[-1].startswith("next: stylecli pack wide --transform subject")
+    with Image.open(tmp_path / "check" / "wide" / "samples.png") as sheet:
+        pixels = np.asarray(sheet.convert("RGB")).astype(int)
+    assert ((pixels[..., 0] > 250) & (pixels[..., 1] < 9)).sum() > 4 * 30 * 60  # each is there
+    assert not (pixels.sum(axis=2) < 30).any()  # and the damaged one is no black tile

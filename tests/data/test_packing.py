@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import lmdb
 import numpy as np
@@ -17,6 +18,7 @@ from stylecli.data.preparation import Skipped
 from stylecli.data.reader import open_dataset
 from stylecli.data.sources.folders import ImageFolder
 from stylecli.data.sources.lmdb_pictures import PackedSource
+from stylecli.data.sources.recognition import find_source
 from stylecli.errors import DataError, Interrupted, UsageError
 
 
@@ -375,3 +377,38 @@ def test_an_export_and_training_stop_at_a_picture_that_changed(tmp_path, animals
     assert not (tmp_path / "a.zip").exists()
     with pytest.raises(DataError, match="picture 1 of"):
         BatchLoader(open_dataset(animals), seed=0).next(3)
+
+
+def photographs_on_their_side(folder: Path) -> Path:
+    folder.mkdir()
+    exif = Image.Exif()
+    exif[274] = 6
+    for number in range(3):
+        picture = Image.new("RGB", (64, 64), "white")
+        picture.paste((number, 0, 0), (0, 0, 64, 20))
+        picture.save(folder / f"{number}.png", exif=exif)
+    return folder
+
+
+def test_photographs_are_packed_upright_and_nvidias_as_stored(tmp_path: Path) -> None:
+    folder = photographs_on_their_side(tmp_path / "photos")
+    pack(find_source(folder), tmp_path / "a.lmdb", PackSettings(resolution=64))
+    pack(find_source(folder), tmp_path / "b.lmdb", PackSettings(resolution=64, exif=False))
+    upright, stored = (open_dataset(tmp_path / name) for name in ("a.lmdb", "b.lmdb"))
+    assert upright.info["settings"]["exif"] is True and stored.info["settings"]["exif"] is False
+    assert np.array_equal(np.rot90(stored[0][0], -1, (1, 2)), upright[0][0])
+    (folder / "dataset.json").write_text('{"labels": [["0.png", 0], ["1.png", 1], ["2.png", 1]]}')
+    pack(find_source(folder), tmp_path / "c.lmdb", PackSettings(resolution=64))
+    nvidia = open_dataset(tmp_path / "c.lmdb")
+    assert nvidia.info["settings"]["exif"] is False
+    assert np.array_equal(nvidia[0][0], stored[0][0])
+
+
+def test_a_dataset_from_before_upright_was_the_default_is_found_made(tmp_path: Path) -> None:
+    folder = photographs_on_their_side(tmp_path / "photos")
+    out = tmp_path / "old.lmdb"
+    old = pack(find_source(folder), out, PackSettings(resolution=64, exif=False))
+    again = pack(find_source(folder), out, PackSettings(resolution=64))
+    assert again.was_there and again.digest == old.digest
+    anew = pack(find_source(folder), out, PackSettings(resolution=64), force=True)
+    assert anew.digest != old.digest

@@ -203,7 +203,7 @@ def test_damaged_exif_is_no_reason_to_skip():
 
 @pytest.mark.parametrize("kind", ["jpeg", "png", "tiff", "webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_pictures_are_turned_upright_only_when_asked(kind, orientation):
+def test_pictures_are_turned_upright_unless_they_stay_as_stored(kind, orientation):
     picture = Image.new("RGB", (24, 48), "black")
     picture.paste("red", (0, 0, 24, 12))
     exif = Image.Exif()
@@ -215,7 +215,7 @@ def test_pictures_are_turned_upright_only_when_asked(kind, orientation):
     assert np.abs(pixels(item, recipe).astype(int) - expected).max() < 25  # JPEG and WebP lose
     if kind != "tiff":  # which Pillow itself turns
         stored = pixels(held(picture), Recipe(16, transform="letterbox"))
-        as_stored = pixels(item, Recipe(16, transform="letterbox"))
+        as_stored = pixels(item, Recipe(16, transform="letterbox", exif=False))
         assert np.abs(as_stored.astype(int) - stored).max() < 25
 
 
@@ -406,7 +406,7 @@ def test_pictures_without_a_place_are_refused():
 def test_nvidias_names_are_known():
     assert name_transform("center-crop-wide") == "wide" and name_transform("none") == "stretch"
     assert {name_transform(name) for name in (*TRANSFORMS, *ALIASES)} == set(TRANSFORMS)
-    with pytest.raises(UsageError, match="'squeeze' is not one of center-crop, wide"):
+    with pytest.raises(UsageError, match="'squeeze' is not one of center-crop, subject, wide"):
         name_transform("squeeze")
 
 
@@ -434,3 +434,27 @@ def test_chooses_what_nearly_all_pictures_reach(transform, sizes, expected):
 def test_one_small_picture_among_a_few_does_not_decide() -> None:
     assert choose_resolution([(700, 700)] * 10 + [(5, 5)], "center-crop", 1024) == 512
     assert choose_resolution([(64, 64)], "center-crop", 1024) == 64
+
+
+@pytest.mark.parametrize("shape", [(96, 32), (32, 96)])
+@pytest.mark.parametrize("place", [0.2, 0.5, 0.8])
+def test_a_square_is_cut_towards_what_stands_out(shape, place):
+    picture = Image.new("RGB", shape, (120, 140, 160))
+    x, y = (place if side == max(shape) else 0.5 for side in shape)
+    left, top = round(x * shape[0]) - 6, round(y * shape[1]) - 6
+    picture.paste("red", (left, top, left + 12, top + 12))
+    cut = pixels(held(picture), Recipe(32, transform="subject", subject="contrast"))
+    red = (cut[0] > 200) & (cut[1] < 60)
+    assert red.sum() == 144  # all of it is inside
+    plain = pixels(held(Image.new("RGB", shape)), Recipe(32, transform="subject"))
+    assert not plain.any()
+
+
+def test_faces_decide_where_the_square_is():
+    picture = Image.new("RGB", (96, 32), "grey")
+    picture.paste("red", (0, 8, 12, 20))  # what stands out, and is no face
+    picture.paste("blue", (80, 8, 92, 20))
+    recipe = Recipe(32, transform="subject", subject="dlib")
+    cut = prepare(held(picture), recipe, lambda image: [(80, 8, 92, 20)]).pixels
+    assert (cut[2] > 200).sum() >= 140 and not (cut[0] > 200).any()
+    assert "subject" not in Recipe(32).recorded() and recipe.recorded()["subject"] == "dlib"

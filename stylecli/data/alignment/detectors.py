@@ -69,6 +69,21 @@ def load_detector(name: str) -> Detector:
     return MtcnnDetector()
 
 
+def installed_detector() -> str:
+    """Return the detector that ``auto`` takes; "" where none is installed."""
+    return next((name for name in ("dlib", "mtcnn") if is_installed(name)), "")
+
+
+def find_faces(image: Image.Image, detector: str) -> list[tuple[float, float, float, float]]:
+    """Return the boxes of the faces that a detector finds in an upright RGB picture, in px."""
+    return [face.box for face in _loaded(detector).detect(image) if face.score > 0]
+
+
+@cache
+def _loaded(name: str) -> Detector:
+    return load_detector(name)
+
+
 class DlibDetector:
     """Finds faces with the 68 points of the iBUG 300-W scheme."""
 

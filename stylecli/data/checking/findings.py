@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image
+from PIL import Image
 
 from stylecli.data.checking.near_duplicates import THUMBNAIL_SIDE, shrink, to_grey
 from stylecli.data.format import DIGEST_BYTES, box_mean, pixel_digest
@@ -24,9 +24,9 @@ from stylecli.data.pictures import (
     finish,
     name_cause,
     quiet,
-    read_exif,
     read_header,
     simplify,
+    turn_upright,
 )
 from stylecli.data.sources.base import Item, Label
 
@@ -108,14 +108,14 @@ class Measured:
     """One picture. ``thumbnail`` is grey, 32 x 32 px; ``traits`` say what stands out.
 
     blank: one colour; dark: nothing brighter than an eighth; grey: three equal channels; opaque:
-    alpha without use; bars: plain borders on opposite sides; rotated: EXIF says it lies on its
-    side; profile: colours in another space than sRGB; transparent: alpha that would be filled.
+    alpha without use; bars: plain borders on opposite sides; rotated: EXIF turns it; profile:
+    colours in another space than sRGB; transparent: alpha that would be filled.
     """
 
     index: int
     digest: bytes
     thumbnail: bytes
-    size: tuple[int, int]  # width, height, px
+    size: tuple[int, int]  # width, height, px; upright
     mode: str
     format: str
     traits: tuple[str, ...] = ()
@@ -184,17 +184,18 @@ def measure_pixels(
         )
 
 
-def measure_item(entry: tuple[int, Item]) -> tuple[Measured, Pixels] | Fault:
+def measure_item(entry: tuple[int, Item], upright: bool = True) -> tuple[Measured, Pixels] | Fault:
     """Decode one picture of a source; return its measures and its central square.
 
-    The square is uint8 [3 or 4, 128, 128], alpha only where there is some. Never raises for a
-    picture: what cannot be used is a ``Fault`` with its cause.
+    ``upright`` is whether it is turned as its EXIF tag says. The square is uint8
+    [3 or 4, 128, 128], alpha only where there is some. Never raises for a picture: what cannot be
+    used is a ``Fault`` with its cause.
     """
     index, item = entry
     with quiet():
         try:
             with item.open() as picture:
-                return _measure(index, item, picture)
+                return _measure(index, item, picture, upright)
         except Exception as error:  # items and decoders raise anything on damaged files
             return Fault(index, "unusable", name_cause(error))
 
@@ -204,18 +205,20 @@ def bury(entry: tuple[int, Item], cause: str) -> tuple[Measured, Pixels] | Fault
     return Fault(entry[0], "unusable", f"ended the process that decoded it ({cause})")
 
 
-def _measure(index: int, item: Item, picture: Image.Image) -> tuple[Measured, Pixels]:
-    header = read_header(picture)
+def _measure(
+    index: int, item: Item, picture: Image.Image, upright: bool
+) -> tuple[Measured, Pixels]:
+    header = read_header(picture, upright=upright)
     check_kind(header)
     traits = []
-    if read_exif(picture).get(ExifTags.Base.Orientation, 1) != 1:
+    if header.orientation != 1:
         traits.append("rotated")
     if header.profile and _is_foreign(header.profile, picture):
         traits.append("profile")
     draft(picture, min(header.size) / SMALL_SIDE)
     picture.load()  # to the end, which finds truncated files
-    plain = simplify(picture, header)
-    digest = pixel_digest(repr((header.size, plain.mode)).encode() + plain.tobytes())
+    plain = turn_upright(simplify(picture, header), header)
+    digest = pixel_digest(repr((header.upright_size, plain.mode)).encode() + plain.tobytes())
     if plain.mode == "RGBA" and np.asarray(plain.getchannel("A")).min() < 255:
         traits.append("transparent")
     square, whole = _square(plain), _small(plain, plain.size, (0, 0))
@@ -225,7 +228,7 @@ def _measure(index: int, item: Item, picture: Image.Image) -> tuple[Measured, Pi
         index=index,
         digest=digest,
         thumbnail=thumbnail.tobytes(),
-        size=header.size,
+        size=header.upright_size,
         mode=header.mode,
         format=header.kind or "pixels",
         # Pictures stored as grey are grey; only colour pictures can be so by mistake.
@@ -357,6 +360,10 @@ class Tally:
         for place in np.sort(doubtful):
             groups.setdefault(digests[place].tobytes(), []).append(int(seen[place]))
         return [group for group in groups.values() if len(group) > 1]
+
+    def measured(self) -> npt.NDArray[np.int64]:
+        """Return the indices of the pictures that could be measured."""
+        return np.flatnonzero(np.frombuffer(bytes(self._seen), np.uint8) != _UNSEEN)
 
     def comparable(self, exact: list[list[int]]) -> npt.NDArray[np.int64]:
         """Return the pictures to compare by their looks: not plain, and one of each equal ones."""

@@ -28,6 +28,7 @@ from stylecli.data.checking.judgement import (
     Case,
     Duplicates,
     collect_facts,
+    cuts_much_off,
     describe,
     join_advice,
     judge,
@@ -41,6 +42,7 @@ from stylecli.data.checking.near_duplicates import (
 )
 from stylecli.data.checking.subjects import open_subject
 from stylecli.data.lmdb_files import free_bytes
+from stylecli.data.preparation import WITH_BARS, Transform
 from stylecli.files import write_json
 from stylecli.images import enlarge, make_grid, save_png
 from stylecli.progress import Progress, silent
@@ -52,13 +54,12 @@ _GAP = 2  # px
 
 QUICK_SAMPLE = 500  # pictures
 _SPARE_BYTES = 1 << 30  # for a run's snapshots
-_WITH_BORDERS = ("letterbox", "pad", "wide", "tall")  # transforms that make them
 
 
-def choose_sample(count: int, seed: int = 0) -> list[int]:
-    """Return the indices of up to 60 pictures, drawn without repetition, in order."""
-    wanted = min(count, SAMPLE_COLUMNS * SAMPLE_ROWS)
-    drawn = np.random.default_rng(seed).choice(count, wanted, replace=False)
+def choose_sample(usable: Sequence[int], seed: int = 0) -> list[int]:
+    """Return up to 60 of the indices, drawn without repetition, in order."""
+    wanted = min(len(usable), SAMPLE_COLUMNS * SAMPLE_ROWS)
+    drawn = np.random.default_rng(seed).choice(usable, wanted, replace=False)
     return sorted(int(index) for index in drawn)
 
 
@@ -176,7 +177,7 @@ class Inspection:
         """
         files = self._write_pictures(out) if out is not None and self.tally.usable else []
         near = next((file for file in files if file.endswith("near-duplicates.png")), "")
-        case = self._case(near)
+        case = self._case(near, next((file for file in files if "samples" in file), ""))
         problems = [
             *self.subject.problems(self.complete),
             *judge(case, self.duplicates),
@@ -197,7 +198,7 @@ class Inspection:
             write_json(out / "check.json", {"tool": f"stylecli {__version__}", **report.to_dict()})
         return report
 
-    def _case(self, sheet: str) -> Case:
+    def _case(self, sheet: str, samples: str) -> Case:
         info = self.subject.facts().get("header", {})
         settings = info.get("settings") or {}
         return Case(
@@ -208,8 +209,9 @@ class Inspection:
             name=self.subject.name,
             class_names=self.subject.class_names,
             keeps_duplicates=bool(settings.get("keep_duplicates")),
-            padded=settings.get("transform") in _WITH_BORDERS,
+            padded=settings.get("transform") in WITH_BARS,
             sheet=sheet,
+            samples=samples,
             labels=self.labels,
             source=_find_pictures(info) if self.subject.kind == "dataset" else "",
             packed=tuple(self.subject.packed()),
@@ -252,8 +254,9 @@ class Inspection:
         if (mean := self.tally.mean()) is not None:
             save_mean(out / "mean.png", mean)
             files.append("mean.png")
-        sample = choose_sample(len(self.subject))
-        pictures = self.subject.fetch(sample, SHOWN_SIDE)
+        sample = choose_sample(self.tally.measured().tolist())  # damaged ones have nothing to show
+        transform: Transform = "subject" if cuts_much_off(self.tally) else "center-crop"
+        pictures = self.subject.sample(sample, SHOWN_SIDE, transform)
         save_sample(out / "samples.png", pictures)
         files.append("samples.png")
         near = out / "near-duplicates.png"

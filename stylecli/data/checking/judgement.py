@@ -1,4 +1,4 @@
-"""From sums to sentences: which findings are problems and what mends them, and the facts told.
+"""From sums to sentences: which findings are problems and what helps, and the facts told.
 
 Every problem ends with the command or flag that helps. What is asked for often comes from the
 complaints people have about other tools: see docs/from-pictures-to-training.md.
@@ -31,6 +31,10 @@ SMALL_CLASS = 50  # pictures
 _MANY_NEAR = 0.01  # of the pictures; fewer hardly weigh
 _MOST = 0.5  # a trait of so many of the pictures is a matter of the whole set
 
+_SINGULAR = (
+    ("and are ", "and is "), ("their pixels are", "its pixels are"), ("their", "its"),
+    ("they are", "it is"), ("levels that are", "levels that are"),
+)  # fmt: skip
 CLASSES_SHOWN = 12
 GROUPS_TOLD = 1000  # in JSON
 _ASPECT_NAMES = [*(name for _, name in ASPECTS), "tall"]
@@ -57,6 +61,7 @@ class Case:
     class_names: list[str] | None
     keeps_duplicates: bool  # a dataset packed to keep them
     padded: bool  # a dataset packed with borders on purpose
+    samples: str = ""  # where some pictures can be looked at
     sheet: str = ""  # where near duplicates can be looked at
     labels: str = ""  # the file of labels that was given with the pictures
     source: str = ""  # of a dataset, the pictures it was packed from, where they are here
@@ -102,13 +107,13 @@ def _judge_faults(case: Case) -> Iterator[Problem]:
     if unusable := faults["unusable"]:
         if unusable == case.tally.looked_at:
             text = "no picture can be used"
-            yield Problem("error", "unusable", text, f"mend them, then {again} --strict", unusable)
+            yield Problem("error", "unusable", text, f"fix them, then {again}", unusable)
         else:
             yield Problem(
                 "warning",
                 "unusable",
                 _some(case, unusable, "cannot be used and will be left out"),
-                f"mend or remove them, then {again} --strict stops at any that remain",
+                "fix or remove them (stylecli pack skips them otherwise)",
                 unusable,
             )
 
@@ -125,7 +130,7 @@ def _judge_amount(case: Case) -> Iterator[Problem]:
         yield Problem(
             "warning",
             "few-pictures",
-            f"{usable:,} pictures are few: a network learns them by heart below about "
+            f"{usable:,} pictures are few: a network memorises them below about "
             f"{FEW_PICTURES:,}, and adaptive augmentation is not part of stylecli yet",
             f"add pictures, or double them by {case.train} --mirror",
             usable,
@@ -181,7 +186,7 @@ def _judge_labels(case: Case) -> Iterator[Problem]:
 
 def _judge_duplicates(case: Case, duplicates: Duplicates) -> Iterator[Problem]:
     if extra := sum(len(group) - 1 for group in duplicates.exact):
-        text = _some(case, extra, "repeat another one exactly")
+        text = _some(case, extra, "repeat another exactly")
         if case.kind == "source":
             yield Problem(
                 "note",
@@ -198,8 +203,7 @@ def _judge_duplicates(case: Case, duplicates: Duplicates) -> Iterator[Problem]:
         yield Problem(
             "warning" if pictures >= _MANY_NEAR * case.count else "note",
             "near-duplicates",
-            f"{_some(case, pictures, 'are nearly the same')} as another one "
-            f"({count_groups(duplicates.near)})",
+            f"{_some(case, pictures, 'nearly repeat another')} ({count_groups(duplicates.near)})",
             f"{look}remove what is too much, then {case.pack}",
             pictures,
         )
@@ -234,7 +238,11 @@ def _judge_choices(case: Case, usable: int) -> Iterator[Problem]:
     """Judge what packing decides by its options."""
     traits, again = case.tally.traits, case.pack
     for trait, text, fix in (
-        ("rotated", "lie on their side or head, says their EXIF tag", f"{again} --upright"),
+        (
+            "rotated",
+            "are sideways or upside down as stored, and are turned upright by EXIF",
+            f"to leave them so: {again} --as-stored",
+        ),
         (
             "profile",
             "have a colour profile, which is converted to sRGB",
@@ -248,13 +256,18 @@ def _judge_choices(case: Case, usable: int) -> Iterator[Problem]:
     ):
         if count := traits[trait]:
             yield Problem("note", trait, _some(case, count, text), fix, count)
-    wide = case.tally.aspects["wide"] / usable
-    tall = case.tally.aspects["tall"] / usable
-    for name, share in (("wide", wide), ("tall", tall)):
-        if share >= _MOST:
-            text = f"{share:.0%} of the pictures are {name}, and the central square cuts much off"
-            fix = f"{again} --transform {name}, or letterbox"
-            yield Problem("note", f"mostly-{name}", text, fix, round(share * usable))
+    if shape := cuts_much_off(case.tally):
+        count = case.tally.aspects[shape]
+        look = f" (see {case.samples})" if case.samples else ""
+        yield Problem(
+            "note",
+            f"mostly-{shape}",
+            f"{count / usable:.0%} of the pictures are {shape}: the central square cuts much off, "
+            "and letterboxing draws black bars into every picture the network makes",
+            f"to cut a square towards the subject{look}: {again} --transform subject",
+            count,
+            pack=("--transform subject",),
+        )
     resolution = suggest_resolution(case.tally)
     small = sum(count for side, count in case.tally.sides.items() if side < resolution)
     if small:
@@ -331,6 +344,12 @@ def _holds(dataset: Dataset, options: dict[str, str]) -> bool:
     return True
 
 
+def cuts_much_off(tally: Tally) -> str:
+    """Return "wide" or "tall" where most pictures are so and a square in the middle loses much."""
+    usable = max(1, tally.usable)
+    return next((name for name in ("wide", "tall") if tally.aspects[name] >= _MOST * usable), "")
+
+
 def suggest_resolution(tally: Tally) -> int:
     """Return the resolution that packing chooses for central squares.
 
@@ -352,7 +371,17 @@ def count_groups(groups: list[list[int]]) -> str:
 
 
 def _some(case: Case, count: int, what: str) -> str:
-    """Say "12 of 2,000 pictures are ..."; only numbers that were looked at."""
+    """Say "12 of 2,000 pictures are ...", "1 of 2,000 pictures is ..."; of what was looked at."""
+    if count == 1:
+        verb, _, rest = what.partition(" ")
+        one = {
+            "are": "is",
+            "have": "has",
+            "repeat": "repeats",
+        }.get(verb, verb)
+        for many, single in _SINGULAR:
+            rest = rest.replace(many, single)
+        what = f"{one} {rest}"
     return f"{count:,} of {case.tally.looked_at:,} pictures {what}"
 
 

@@ -24,9 +24,10 @@ from stylecli.data.checking.findings import (
 )
 from stylecli.data.format import DATA_FILE, DIGEST_BYTES, STATE_KEY, box_mean, pixel_digest
 from stylecli.data.lmdb_files import check_pages, open_environment
-from stylecli.data.packing import find_packed
+from stylecli.data.packing import PackSettings, face_finder, find_packed
+from stylecli.data.preparation import Prepared, Transform, prepare
 from stylecli.data.reader import Dataset, open_dataset
-from stylecli.data.sources.base import Label, Source
+from stylecli.data.sources.base import Label, Source, keeps_as_stored
 from stylecli.data.sources.lmdb_pictures import PackedSource
 from stylecli.data.sources.recognition import find_source
 from stylecli.data.unfinished import read_state
@@ -64,7 +65,8 @@ class SourceSubject:
         """Yield what is found in the pictures at ``indices``, one by one, in order."""
         entries = ((index, self.source[index]) for index in indices)
         workers = count_workers(len(indices)) if workers is None else workers
-        for result in ordered_map(measure_item, entries, workers=workers, chunk=8, on_death=bury):
+        measure = functools.partial(measure_item, upright=not keeps_as_stored(self.source))
+        for result in ordered_map(measure, entries, workers=workers, chunk=8, on_death=bury):
             if isinstance(result, Fault):
                 yield Findings(faults=[result], looked_at=1)
             else:
@@ -75,10 +77,19 @@ class SourceSubject:
         """Return central squares uint8 [B, 3, 128, 128]; unreadable ones are black."""
         pictures = np.zeros((len(indices), 3, SMALL_SIDE, SMALL_SIDE), np.uint8)
         for row, index in enumerate(indices):
-            result = measure_item((index, self.source[index]))
+            result = measure_item((index, self.source[index]), not keeps_as_stored(self.source))
             if not isinstance(result, Fault):
                 pictures[row] = result[1]
         return pictures
+
+    def sample(self, indices: Sequence[int], side: int, transform: Transform) -> Pixels:
+        """Return pictures uint8 [B, 3, S, S] as packing cuts them by a transform."""
+        settings = PackSettings(transform=transform, enlarge=True, resolution=side, channels=3)
+        settings = settings.completed(self.source)
+        recipe, faces = settings.recipe(side, 3), face_finder(settings)
+        prepared = (prepare(self.source[index], recipe, faces) for index in indices)
+        cut = [picture.pixels for picture in prepared if isinstance(picture, Prepared)]
+        return np.stack(cut) if cut else np.zeros((0, 3, side, side), np.uint8)
 
     def name_of(self, index: int) -> str:
         """Return where a picture lies in its source."""
@@ -160,6 +171,10 @@ class DatasetSubject:
             except DataError:
                 continue  # it has been counted
         return pictures
+
+    def sample(self, indices: Sequence[int], side: int, transform: Transform) -> Pixels:
+        """Return pictures uint8 [B, C, S, S] of about ``side`` px as they were packed."""
+        return self.fetch(indices, side)
 
     def name_of(self, index: int) -> str:
         """Return what a picture was called in its source, with its number."""
@@ -321,6 +336,10 @@ class Subject(Protocol):
 
     def fetch(self, indices: Sequence[int], side: int) -> Pixels:
         """Return pictures uint8 [B, C, S, S] of about ``side`` px; unreadable ones are black."""
+        ...
+
+    def sample(self, indices: Sequence[int], side: int, transform: Transform) -> Pixels:
+        """Return pictures uint8 [B, C, S, S] of about ``side`` px; a source cuts them so."""
         ...
 
     def name_of(self, index: int) -> str:

@@ -185,6 +185,16 @@ def pictures_fingerprint(source: Source) -> str:
     return source.fingerprint()
 
 
+def keeps_as_stored(source: Source) -> bool:
+    """Whether a source's pictures are taken as they are stored, whatever EXIF says of them.
+
+    So are those of NVIDIA's tools, which never look at it.
+    """
+    while isinstance(source, AnnotatedSource):
+        source = source.bare
+    return bool(getattr(source, "as_stored", False))
+
+
 @dataclass(frozen=True)
 class StoredPicture:
     """One encoded picture inside a file."""

@@ -166,6 +166,8 @@ class ImageFolder:
     there is no picture.
     """
 
+    as_stored = False  # set for the sets of NVIDIA's tools
+
     def __init__(
         self, path: Path, files: "FolderFiles | None" = None, *, classes: bool = True
     ) -> None:
@@ -390,6 +392,8 @@ class ZipPictures:
 
     ``files`` is its directory. Raises DataError when it holds no picture.
     """
+
+    as_stored = False  # set for the sets of NVIDIA's tools
 
     def __init__(self, path: Path, files: "ZipFiles", *, classes: bool = True) -> None:
         self.path, self._members = path, files.members

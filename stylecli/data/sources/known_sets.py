@@ -101,6 +101,7 @@ def open_pictures(path: Path, *, own_labels: bool = True) -> Source:
         plain.notes.append(f"{LABELS_NAME} labels none of the pictures, but {shown}")
         return plain
     source = _plain(path, files, classes=False)
+    source.as_stored = True
     return _annotate(source, files, table if own_labels else None, path)
 
 
