@@ -355,7 +355,11 @@ def _tell_skipped(report: "PackReport", output: Output) -> None:
     """Say how many pictures were left out, for which causes, and name the first."""
     if not report.skipped:
         return
-    output.warn(f"{len(report.skipped):,} pictures were skipped")
+    output.warn(
+        "1 picture was skipped"
+        if len(report.skipped) == 1
+        else f"{len(report.skipped):,} pictures were skipped"
+    )
     if len(report.skipped) > SHOWN_SKIPPED:
         for cause, count in report.causes.items():
             output.note(f"  {count:,} x {cause}")
