@@ -15,7 +15,6 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -24,11 +23,10 @@ from PIL import Image
 
 from stylecli.data.pictures import open_picture, quiet
 from stylecli.errors import DataError, Interrupted, StyleCLIError, UsageError
+from stylecli.ffmpeg import ENCODERS, find_encoder, start_ffmpeg
 from stylecli.files import parse_json, replacing, to_json
 from stylecli.images import Pictures, check_size, encode_picture, read_provenance, save_png
 from stylecli.progress import Progress, silent
-
-FFMPEG_VARIABLE = "IMAGEIO_FFMPEG_EXE"  # imageio's: the ffmpeg to use in place of its own
 
 # Which codecs a format holds, the usual one first.
 CODECS: dict[str, tuple[str, ...]] = {
@@ -38,13 +36,7 @@ CODECS: dict[str, tuple[str, ...]] = {
     "webp": (),
 }
 FORMATS = tuple(CODECS)
-# Programs inside ffmpeg by codec, the quickest first; and (usual, highest) constant rate factors.
-ENCODERS = {
-    "h264": ("libx264",),
-    "hevc": ("libx265",),
-    "vp9": ("libvpx-vp9",),
-    "av1": ("libsvtav1", "libaom-av1"),
-}
+# (Usual, highest) constant rate factors.
 CRF = {"h264": (16, 51), "hevc": (18, 51), "vp9": (20, 63), "av1": (20, 63)}
 MAX_FPS = {"gif": 50}  # a GIF counts hundredths of a second, and browsers slow down 1/100
 # (Least side, widest, highest) that an encoder takes.
@@ -56,7 +48,6 @@ _SIDES = {
 # macroblocks of 16 x 16), of HEVC's and VP9's level 6.2 and AV1's 6.3 (8192 x 4352).
 PLAYED_PIXELS = {"h264": 36_864 << 8, "hevc": 8_192 * 4_352, "vp9": 8_192 * 4_352,
                  "av1": 8_192 * 4_352}  # fmt: skip
-_LISTING_SECONDS = 60.0  # for an ffmpeg to list what it can; a second is usual
 _SPEED = {
     "libx264": [],
     "libx265": ["-tag:v", "hvc1", "-x265-params", "log-level=error"],  # the tag that Apple plays
@@ -166,78 +157,15 @@ def output_options(encoding: Encoding, loop: bool) -> list[str]:
     if encoding.format == "gif":
         return ["-filter_complex", _PALETTE, "-loop", "0" if loop else "-1", "-f", "gif"]
     if encoding.format == "webp":
-        return ["-c:v", _encoder("webp", ("libwebp_anim",)), "-quality", "90",
+        return ["-c:v", find_encoder("webp", ("libwebp_anim",)), "-quality", "90",
                 "-loop", "0" if loop else "1", "-f", "webp"]  # fmt: skip
     assert encoding.codec is not None
-    encoder = _encoder(encoding.codec, ENCODERS[encoding.codec])
+    encoder = find_encoder(encoding.codec, ENCODERS[encoding.codec])
     options = ["-vf", _BT709, "-c:v", encoder, *_SPEED[encoder], "-crf", str(encoding.crf),
                "-pix_fmt", "yuv420p", "-f", encoding.format]  # fmt: skip
     if encoding.format == "mp4":  # the index comes first, so that browsers start at once
         options += ["-movflags", "+faststart"]
     return options
-
-
-def ffmpeg_program() -> str:
-    """Return the path of ffmpeg; raise StyleCLIError where there is none."""
-    import imageio_ffmpeg
-
-    try:
-        program = str(imageio_ffmpeg.get_ffmpeg_exe())
-    except RuntimeError:
-        raise StyleCLIError(
-            "ffmpeg is missing: run pip install imageio-ffmpeg, which brings one, or set "
-            f"{FFMPEG_VARIABLE} to the path of yours"
-        ) from None
-    if shutil.which(program) is None:  # imageio takes the variable on its word
-        raise _unusable(program, "which is not a program")
-    return program
-
-
-def _unusable(program: str, why: str) -> StyleCLIError:
-    if os.environ.get(FFMPEG_VARIABLE) == program:
-        return StyleCLIError(
-            f"{FFMPEG_VARIABLE} names {program}, {why}: set it to the path of an ffmpeg, or unset "
-            "it and run pip install imageio-ffmpeg, which brings one"
-        )
-    return StyleCLIError(
-        f"ffmpeg is {program}, {why}: run pip install --force-reinstall imageio-ffmpeg, or set "
-        f"{FFMPEG_VARIABLE} to the path of another one"
-    )
-
-
-def start_ffmpeg(arguments: list[str], **options: Any) -> "subprocess.Popen[bytes]":
-    """Start ffmpeg with these arguments and options of Popen; StyleCLIError if that fails."""
-    program = ffmpeg_program()
-    try:
-        return subprocess.Popen([program, *arguments], **options)
-    except (OSError, ValueError) as error:  # of another machine, or arguments that do not fit
-        raise _unusable(program, f"which does not start ({error})") from None
-
-
-def _encoder(codec: str, candidates: tuple[str, ...]) -> str:
-    there = _encoders(ffmpeg_program())
-    for name in candidates:
-        if not there or name in there:  # an ffmpeg that does not list them is tried
-            return name
-    able = [codec for codec, names in ENCODERS.items() if there & set(names)]
-    raise StyleCLIError(
-        f"the ffmpeg here cannot write {codec} (it lacks {' and '.join(candidates)}): "
-        f"choose --codec {' or '.join(able) or 'of another ffmpeg'}"
-    )
-
-
-@cache
-def _encoders(program: str) -> frozenset[str]:
-    """Return the names of the encoders in an ffmpeg: second column of its list."""
-    try:
-        done = subprocess.run(
-            [program, "-hide_banner", "-encoders"], stdin=subprocess.DEVNULL, capture_output=True,
-            check=False, timeout=_LISTING_SECONDS,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise _unusable(program, f"which does not list its encoders ({error})") from None
-    rows = [line.split() for line in done.stdout.decode(errors="replace").splitlines()]
-    return frozenset(row[1] for row in rows if len(row) > 1 and row[0].startswith("V"))
 
 
 def write_video(

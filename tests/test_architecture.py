@@ -21,7 +21,7 @@ FAMILIES = set(FAMILY_ROWS)
 # A row imports only rows above it, nothing beside it; docs/architecture.md says what each is for.
 ROWS = (
     ("errors", "lazy", "progress"),
-    ("files", "processes", "settings", "cache_folder"),
+    ("files", "processes", "settings", "cache_folder", "ffmpeg"),
     ("shipped",),
     (
         "seeds",

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from stylecli.errors import DataError, Interrupted, StyleCLIError, UsageError
+from stylecli.ffmpeg import start_ffmpeg
 from stylecli.images import Pictures, read_provenance
 from stylecli.video import (
     FORMATS,
@@ -19,7 +20,6 @@ from stylecli.video import (
     output_options,
     read_video_provenance,
     resolve_encoding,
-    start_ffmpeg,
     write_frames,
     write_video,
 )

@@ -150,9 +150,9 @@ class VideoTarget:
 
         ``size`` is their (height, width): what the format or players refuse is said first.
         """
+        from stylecli.ffmpeg import ffmpeg_program
         from stylecli.video import (
             check_frame,
-            ffmpeg_program,
             output_options,
             read_video_provenance,
             write_frames,

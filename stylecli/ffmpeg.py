@@ -1,0 +1,83 @@
+"""The ffmpeg that is here: where it is, what it can write, and how it is started."""
+
+import os
+import shutil
+import subprocess
+from functools import cache
+from typing import Any
+
+from stylecli.errors import StyleCLIError
+
+FFMPEG_VARIABLE = "IMAGEIO_FFMPEG_EXE"  # imageio's: the ffmpeg to use in place of its own
+_LISTING_SECONDS = 60.0  # for an ffmpeg to list what it can; a second is usual
+# Programs inside ffmpeg by codec, the quickest first.
+ENCODERS = {
+    "h264": ("libx264",),
+    "hevc": ("libx265",),
+    "vp9": ("libvpx-vp9",),
+    "av1": ("libsvtav1", "libaom-av1"),
+}
+
+
+def ffmpeg_program() -> str:
+    """Return the path of ffmpeg; raise StyleCLIError where there is none."""
+    import imageio_ffmpeg
+
+    try:
+        program = str(imageio_ffmpeg.get_ffmpeg_exe())
+    except RuntimeError:
+        raise StyleCLIError(
+            "ffmpeg is missing: run pip install imageio-ffmpeg, which brings one, or set "
+            f"{FFMPEG_VARIABLE} to the path of yours"
+        ) from None
+    if shutil.which(program) is None:  # imageio takes the variable on its word
+        raise _unusable(program, "which is not a program")
+    return program
+
+
+def _unusable(program: str, why: str) -> StyleCLIError:
+    if os.environ.get(FFMPEG_VARIABLE) == program:
+        return StyleCLIError(
+            f"{FFMPEG_VARIABLE} names {program}, {why}: set it to the path of an ffmpeg, or unset "
+            "it and run pip install imageio-ffmpeg, which brings one"
+        )
+    return StyleCLIError(
+        f"ffmpeg is {program}, {why}: run pip install --force-reinstall imageio-ffmpeg, or set "
+        f"{FFMPEG_VARIABLE} to the path of another one"
+    )
+
+
+def start_ffmpeg(arguments: list[str], **options: Any) -> "subprocess.Popen[bytes]":
+    """Start ffmpeg with these arguments and options of Popen; StyleCLIError if that fails."""
+    program = ffmpeg_program()
+    try:
+        return subprocess.Popen([program, *arguments], **options)
+    except (OSError, ValueError) as error:  # of another machine, or arguments that do not fit
+        raise _unusable(program, f"which does not start ({error})") from None
+
+
+def find_encoder(codec: str, candidates: tuple[str, ...]) -> str:
+    """Return the first of ``candidates`` that the ffmpeg here has; raise StyleCLIError for none."""
+    there = _encoders(ffmpeg_program())
+    for name in candidates:
+        if not there or name in there:  # an ffmpeg that does not list them is tried
+            return name
+    able = [codec for codec, names in ENCODERS.items() if there & set(names)]
+    raise StyleCLIError(
+        f"the ffmpeg here cannot write {codec} (it lacks {' and '.join(candidates)}): "
+        f"choose --codec {' or '.join(able) or 'of another ffmpeg'}"
+    )
+
+
+@cache
+def _encoders(program: str) -> frozenset[str]:
+    """Return the names of the encoders in an ffmpeg: second column of its list."""
+    try:
+        done = subprocess.run(
+            [program, "-hide_banner", "-encoders"], stdin=subprocess.DEVNULL, capture_output=True,
+            check=False, timeout=_LISTING_SECONDS,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise _unusable(program, f"which does not list its encoders ({error})") from None
+    rows = [line.split() for line in done.stdout.decode(errors="replace").splitlines()]
+    return frozenset(row[1] for row in rows if len(row) > 1 and row[0].startswith("V"))
