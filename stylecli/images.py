@@ -7,9 +7,11 @@ the XMP in JPEG and WebP files.
 """
 
 import io
+import math
 import re
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 from xml.sax.saxutils import escape, unescape
@@ -93,13 +95,71 @@ def enlarge(pictures: Pictures, scale: int) -> Pictures:
     return pictures.repeat(scale, axis=-3).repeat(scale, axis=-2)
 
 
-def shrink(picture: Pictures, height: int, width: int) -> Pictures:
-    """Reduce one picture [H, W, C] to this size with Lanczos' filter; the same size is kept."""
+def resize(picture: Pictures, height: int, width: int) -> Pictures:
+    """Bring one picture [H, W, C] to this size with Lanczos' filter; the same size is kept."""
     if picture.shape[:2] == (height, width):
         return picture
-    small = to_pillow(picture).resize((width, height), Image.Resampling.LANCZOS)
-    array = np.asarray(small, dtype=np.uint8)
+    other = to_pillow(picture).resize((width, height), Image.Resampling.LANCZOS)
+    array = np.asarray(other, dtype=np.uint8)
     return array[:, :, None] if array.ndim == 2 else array
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """The size in pixels that pictures are brought to, keeping their shape.
+
+    They are fitted, with margins in their mean colour, or with ``crop`` fill it and lose what
+    stands out. Lanczos' filter makes them smooth; ``pixels`` enlarges by whole pixels instead.
+    """
+
+    width: int
+    height: int
+    crop: bool = False
+    pixels: bool = False
+
+    def check(self, side: int, columns: int = 1, rows: int = 1) -> None:
+        """Raise UsageError where a sheet of square pictures of ``side`` cannot be brought to it."""
+        if min(self.width // columns, self.height // rows) < (side if self.pixels else 1):
+            needed = f"{columns * side} x {rows * side}" if self.pixels else f"{columns} x {rows}"
+            raise UsageError(
+                f"size {self.width}x{self.height} is too small: expected at least {needed}"
+                + (" for whole pixels, or leave out --pixels" if self.pixels else "")
+            )
+
+    def lay_out(self, cells: Pictures | Sequence[Pictures], columns: int = 1) -> Pictures:
+        """Return pictures [N, H, W, C], edge to edge in rows of ``columns``, as [height, width, C].
+
+        Every one is enlarged by itself: none shines into its neighbours.
+        """
+        high, wide = cells[0].shape[:2]
+        columns = min(columns, len(cells))
+        rows = -(-len(cells) // columns)
+        ratios = self.width / (columns * wide), self.height / (rows * high)
+        factor = max(ratios) if self.crop else min(ratios)
+        if self.pixels:
+            scale = math.ceil(factor) if self.crop else max(1, math.floor(factor))
+            return self.place(make_grid(cells, columns, scale=scale), cells)
+        rounded = math.ceil if self.crop else math.floor
+        # The tolerance is for 1080 / 32 * 32, which must not become 1081.
+        size = [max(1, rounded(round(side * factor, 6))) for side in (high, wide)]
+        return self.place(make_grid([resize(cell, *size) for cell in cells], columns), cells)
+
+    def place(self, picture: Pictures, cells: Pictures | Sequence[Pictures]) -> Pictures:
+        """Put a picture into the middle: what stands out is cut off, margins are as ``cells``.
+
+        Margins have the mean colour of these pictures [N, H, W, C].
+        """
+        high, wide, channels = picture.shape
+        mean = np.mean(cells, axis=(0, 1, 2)).round().astype(np.uint8)
+        page: Pictures = np.empty((self.height, self.width, channels), dtype=np.uint8)
+        page[:] = mean
+        height, width = min(high, self.height), min(wide, self.width)
+        down, across = (self.height - height) // 2, (self.width - width) // 2
+        top, left = (high - height) // 2, (wide - width) // 2
+        page[down : down + height, across : across + width] = picture[
+            top : top + height, left : left + width
+        ]
+        return page
 
 
 def visible_scale(resolution: int, *, at_least: int = 128) -> int:

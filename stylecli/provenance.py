@@ -53,19 +53,22 @@ _DRAWN = frozenset(
      "lod", "scale", "format", "device", "precision")
 )  # fmt: skip
 _REPEATED = {
-    "generate": _DRAWN | {"ws", "ws_rows", "columns", "quality"},
+    "generate": _DRAWN | {"ws", "ws_rows", "columns", "quality", "size", "like", "vary"},
     "mix": (_DRAWN - {"seeds"})
     | {"rows", "cols", "row_seeds", "col_seeds", "row_ws", "col_ws", "styles", "bands", "video",
        "key_seconds", "fps", "video_format", "quality"},
     "interpolate": _DRAWN
     | {"ws", "ws_rows", "classes", "space", "method", "grid", "seconds", "key_seconds", "psi_to",
-       "pulses", "noise_motion", "noise_seconds", "fps", "codec", "crf"},
+       "pulses", "noise_motion", "noise_seconds", "fps", "codec", "crf", "size", "music"},
     "figures": frozenset(
         ("seeds", "row_seeds", "col_seeds", "seed", "psi", "psi_cutoff", "label", "device",
          "precision")
     ),
 }  # fmt: skip
-_FLAGS = {"generate": {"grid"}, "mix": {"each", "labels"}, "interpolate": {"loop"}, "figures": ()}
+_FLAGS = {
+    "generate": {"grid", "labels", "crop", "pixels"}, "mix": {"each", "labels"},
+    "interpolate": {"loop", "crop", "pixels"}, "figures": (),
+}  # fmt: skip
 _WORD = re.compile(r"\w[\w.-]{0,40}")  # the name of a figure
 
 

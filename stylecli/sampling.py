@@ -20,7 +20,7 @@ from torch import Tensor
 
 from stylecli.errors import UsageError
 from stylecli.hardware import cuda_arithmetic
-from stylecli.images import Pictures, to_uint8
+from stylecli.images import Canvas, Pictures, to_uint8
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.model import Bundle, Generator, asked_lod
 from stylecli.networks.registry import freeze_synthesis
@@ -66,6 +66,7 @@ class Drawing:
     noise_scale: float | Sequence[float] = 1.0  # of all layers, or one per layer
     lod: float | None = None  # None: the network's own
     scale: int | None = None  # pixels are enlarged this often; None: as a sheet needs it
+    canvas: Canvas | None = None  # the size that pictures, or a sheet, come to; None: by scale
     batch: int | None = None  # pictures drawn before the first is handed on: changes none
     precision: Precision = "float32"  # bf16: quicker, a little less exact
     device: str | torch.device | None = None  # the generator goes there first; None: where it is
@@ -97,8 +98,8 @@ def render(
     ``ws`` may be a tensor [N, num_ws, w_dim] or any iterable of rows; it is read as pictures are
     taken. With noise_mode "random" each picture's noise comes from its own of ``noise_seeds`` (one
     number: the same noise for all) unless ``drawing`` has a noise seed; ``noise`` gives every
-    picture its own maps, such as seed_noise returns, instead. Truncation, class and scale are
-    others' to apply. Draws with the weights that G has when the first picture is taken.
+    picture its own maps, such as seed_noise returns, instead. Truncation, class, scale and canvas
+    are others' to apply. Draws with the weights that G has when the first picture is taken.
     """
     if drawing.device is not None:
         G.to(drawing.device)
@@ -225,6 +226,7 @@ def _stacked(noises: Sequence[Sequence[Tensor] | None], size: int) -> Sequence[T
 
 
 _NEEDS_W = "needs an intermediate latent space, which configuration {!r} does not have"
+VARY = 0.3  # how much of a face becomes another, where likeness is asked for
 MOST_PSI = 100.0  # beyond it there are no pictures, and styles soon overflow
 CENTRE_LATENTS = 1024  # latents whose mean is the centre of a class: off by 1/32 of their spread
 
@@ -435,6 +437,8 @@ def generate(
     batch: int | None = None,
     device: str | torch.device | None = None,
     precision: Precision = "float32",
+    like: int | None = None,
+    vary: float = VARY,
 ) -> Iterator[tuple[int, Pictures]]:
     """Draw the picture of every seed; yield (seed, uint8 [H, W, C]) in order.
 
@@ -442,6 +446,7 @@ def generate(
     (None: all); several numbers are one per layer.
     ``label`` is a class number; without it a labelled network shows its classes in turn.
     ``noise_mode`` "random" draws noise from the picture's own seed, or from ``noise_seed``.
+    ``like`` is a seed whose face the pictures keep, but for a share ``vary`` of their own.
     Leave the network unchanged while pictures are being taken. ``device`` moves the generator
     first; ``precision`` "bf16" is quicker and a little less exact. Raises UsageError for settings
     the network cannot follow.
@@ -454,19 +459,26 @@ def generate(
             noise_seed=noise_seed, noise_scale=noise_scale, lod=lod, batch=batch, device=device,
             precision=precision,
         ),
+        like, vary,
     )  # fmt: skip
 
 
 def draw_seeds(
-    net: Bundle, seeds: Iterable[int], drawing: Drawing = PLAIN
+    net: Bundle,
+    seeds: Iterable[int],
+    drawing: Drawing = PLAIN,
+    like: int | None = None,
+    vary: float = VARY,
 ) -> Iterator[tuple[int, Pictures]]:
     """Draw the picture of every seed; yield (seed, uint8 [H, W, C]) in order, as ``generate``."""
     chosen = [check_seed(seed) for seed in seeds]
     G = net.generator
     check_drawing(G.config, drawing)
+    if like is not None:
+        check_like(G.config, like, vary)
     if drawing.device is not None:
         G.to(drawing.device)
-    ws = seed_ws(G, chosen, drawing.label, **drawing.truncation)
+    ws = seed_ws(G, chosen, drawing.label, **drawing.truncation, like=like, vary=vary)
     return zip(chosen, render(G, ws, drawing, noise_seeds=chosen), strict=True)
 
 
@@ -493,6 +505,15 @@ def check_truncation(config: NetworkConfig, psi: Psi, psi_cutoff: int | None = N
         raise UsageError(f"{len(psi)} psi are given: this network has {config.num_ws} layers")
 
 
+def check_like(config: NetworkConfig, like: int, vary: float = VARY) -> None:
+    """Raise UsageError unless pictures can be like a seed, but for a share ``vary``."""
+    if not config.has_w:
+        raise UsageError(f"--like {like} {_NEEDS_W.format(config.preset)}: leave it out")
+    if not 0 <= vary <= 1:
+        raise UsageError(f"vary {vary:g} is out of range: expected 0 (the same face) to 1 (any)")
+    check_seed(like)
+
+
 def mix_ws(row_ws: Tensor, column_ws: Tensor, layers: Sequence[int]) -> Tensor:
     """Return ``row_ws`` [N, num_ws, w_dim] with the styles of ``layers`` from ``column_ws``."""
     mixed = row_ws.clone()
@@ -507,11 +528,24 @@ def seed_ws(
     psi: Psi = 1.0,
     psi_cutoff: int | None = None,
     centre: Tensor | None = None,
+    *,
+    like: int | None = None,
+    vary: float = VARY,
 ) -> Iterator[Tensor]:
-    """Yield the styles [num_ws, w_dim] of every seed, a chunk of latents at a time."""
+    """Yield the styles [num_ws, w_dim] of every seed, a chunk of latents at a time.
+
+    With ``like`` they are l + vary (w - l), where l are the truncated styles of that seed, whose
+    class all have then: at 0 that face, at 1 the seed's own.
+    """
+    how: dict[str, Any] = {"psi": psi, "psi_cutoff": psi_cutoff, "centre": centre}
+    if like is not None:
+        if label is None and G.config.label_dim:
+            label = like % G.config.label_dim
+        (near,) = map_seeds(G, [like], label=label, **how)
     size = LATENTS_PER_CHUNK
     for start in range(0, len(seeds), size):
         part = seeds[start : start + size]
         z = seed_latents(part, G.config.z_dim)
         labels = seed_labels(G.config, part, label)
-        yield from map_latents(G, z, labels, psi=psi, psi_cutoff=psi_cutoff, centre=centre)
+        ws = map_latents(G, z, labels, **how)
+        yield from ws if like is None else near + vary * (ws - near)

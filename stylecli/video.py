@@ -36,6 +36,10 @@ CODECS: dict[str, tuple[str, ...]] = {
     "webp": (),
 }
 FORMATS = tuple(CODECS)
+# How the formats with sound hold it.
+_AUDIO = {
+    "mp4": ["-c:a", "aac", "-b:a", "192k"], "webm": ["-c:a", "libopus", "-b:a", "160k"]
+}  # fmt: skip
 # (Usual, highest) constant rate factors.
 CRF = {"h264": (16, 51), "hevc": (18, 51), "vp9": (20, 63), "av1": (20, 63)}
 MAX_FPS = {"gif": 50}  # a GIF counts hundredths of a second, and browsers slow down 1/100
@@ -161,11 +165,65 @@ def output_options(encoding: Encoding, loop: bool) -> list[str]:
                 "-loop", "0" if loop else "1", "-f", "webp"]  # fmt: skip
     assert encoding.codec is not None
     encoder = find_encoder(encoding.codec, ENCODERS[encoding.codec])
-    options = ["-vf", _BT709, "-c:v", encoder, *_SPEED[encoder], "-crf", str(encoding.crf),
-               "-pix_fmt", "yuv420p", "-f", encoding.format]  # fmt: skip
+    return [
+        "-vf", _BT709, "-c:v", encoder, *_SPEED[encoder], "-crf", str(encoding.crf),
+        "-pix_fmt", "yuv420p", *_container_options(encoding),
+    ]  # fmt: skip
+
+
+def _container_options(encoding: Encoding) -> list[str]:
+    """Return ffmpeg's options for the container of MP4 and WebM."""
+    options = ["-f", encoding.format]
     if encoding.format == "mp4":  # the index comes first, so that browsers start at once
-        options += ["-movflags", "+faststart"]
-    return options
+        return [*options, "-movflags", "+faststart"]
+    return [*options, "-fflags", "+bitexact"]  # else every file gets a random number
+
+
+def check_music(encoding: Encoding | None, music: Path) -> None:
+    """Raise UsageError for a format without sound, DataError for a file that holds none."""
+    if encoding is None or encoding.format not in _AUDIO:
+        name = "png" if encoding is None else encoding.format
+        raise UsageError(f"--music {music} does not go into {name}, which is silent: give .mp4")
+    arguments = [*_sound_of(music), "-map", "0:a:0", "-t", "0.1", "-f", "null", "-"]
+    if _run_ffmpeg(arguments, _READING_SECONDS):
+        raise DataError(f"--music {music} holds no sound that ffmpeg can read: give another file")
+
+
+def _sound_of(music: Path) -> list[str]:
+    """Return ffmpeg's options that read a file's sound: no other file, whatever a playlist says."""
+    return ["-protocol_whitelist", "file,pipe", "-vn", "-sn", "-dn", "-i", f"file:{music}"]
+
+
+def _run_ffmpeg(arguments: list[str], seconds: float | None = None) -> str:
+    """Run ffmpeg in silence, for so long; return the last line it says when it fails, else ""."""
+    with tempfile.TemporaryFile() as log:
+        process = start_ffmpeg(
+            ["-y", "-v", "error", *arguments], stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=log, start_new_session=True,
+        )  # fmt: skip
+        try:
+            failed = process.wait(seconds) != 0
+        except subprocess.TimeoutExpired:
+            return f"it took over {seconds:g} s"
+        finally:
+            process.kill()
+            process.wait()
+        log.seek(0)
+        lines = log.read().decode(errors="replace").strip().splitlines()
+        return (lines or ["no reason"])[-1] if failed else ""
+
+
+def _add_music(video: Path, encoding: Encoding, music: Path, seconds: float) -> None:
+    """Give a silent video of so many seconds the sound of a file, and silence after its end."""
+    with replacing(video) as temporary:
+        failed = _run_ffmpeg(
+            ["-i", f"file:{video}", *_sound_of(music), "-map", "0:v:0", "-map", "1:a:0",
+             "-map_metadata", "0", "-map_metadata:s:a", "-1", "-map_chapters", "-1",
+             "-c:v", "copy", *_AUDIO[encoding.format], "-af", f"apad,atrim=end={seconds:.6f}",
+             *_container_options(encoding), f"file:{temporary}"]
+        )  # fmt: skip
+        if failed:
+            raise StyleCLIError(f"ffmpeg could not add {music} to the video: {failed}")
 
 
 def write_video(
@@ -179,9 +237,12 @@ def write_video(
     total: int | None = None,
     provenance: dict[str, Any] | None = None,
     keep_shorter: bool = False,
+    music: Path | None = None,
     progress: Progress = silent,
 ) -> int:
-    """Write frames [H, W, C] of 0 to 255 to a video without sound; return their count.
+    """Write frames [H, W, C] of 0 to 255 to a video; return their count.
+
+    It is silent, or has the sound of the file ``music`` for as long as it lasts (MP4 and WebM).
 
     By default H.264 in MP4 of quality ``crf``; ``encoding`` is any other. Frames are taken one at a
     time, so any length fits in memory. Odd sizes gain a repeated row or column where colour has
@@ -190,7 +251,7 @@ def write_video(
     Ctrl-C leaves nothing; with ``keep_shorter`` the frames until then become a whole video of their
     own, ``NAME-first-N-frames``, and Interrupted says so.
     Raises UsageError without frames, when they change size or are too large for the format,
-    StyleCLIError when ffmpeg fails.
+    DataError for music without sound, StyleCLIError when ffmpeg fails.
     """
     path = Path(path)
     encoding = encoding or resolve_encoding("mp4", crf=crf, fps=fps)
@@ -202,6 +263,8 @@ def write_video(
         raise UsageError(f"a frame of shape {first.shape} is no picture: expected [H, W, C]")
     check_frame(encoding, *first.shape[:2])
     stream = _Stream(first, iterator, encoding.even, total, progress)
+    if music is not None:
+        check_music(encoding, music)
     options = [*output_options(encoding, loop), *comment_options(encoding, provenance)]
     stopped: Path | None = None
     with contextlib.ExitStack() as stack:
@@ -212,6 +275,8 @@ def write_video(
             if not keep_shorter or stream.count < 2:
                 raise
             stopped = path.with_name(f"{path.stem}-first-{stream.count}-frames{path.suffix}")
+        if music is not None:
+            _add_music(temporary, encoding, music, stream.count / fps)
         mark_video(temporary, encoding, provenance)
         if stopped is not None:
             with replacing(stopped) as shorter:

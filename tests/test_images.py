@@ -10,15 +10,16 @@ from PIL import Image
 from stylecli.errors import DataError, UsageError
 from stylecli.images import (
     SOURCE_TYPE,
+    Canvas,
     check_size,
     encode_picture,
     encode_png,
     from_uint8,
     make_grid,
     read_provenance,
+    resize,
     save_picture,
     save_png,
-    shrink,
     to_uint8,
 )
 
@@ -140,10 +141,32 @@ def test_what_a_format_cannot_hold_is_refused(tmp_path: Path) -> None:
         check_size("png", 20_000, 20_000)
 
 
+@pytest.mark.parametrize("pixels", [False, True])
+def test_a_canvas_keeps_the_shape_of_pictures(pixels: bool) -> None:
+    ramp = np.zeros((8, 8, 3), np.uint8)
+    ramp[:, 4:] = 200
+
+    wide = Canvas(64, 32, pixels=pixels).lay_out([ramp])
+    full = Canvas(64, 32, crop=True, pixels=pixels).lay_out([ramp])
+
+    assert wide.shape == full.shape == (32, 64, 3)
+    assert (wide[:, :16] == 100).all() and (wide[:, 48:] == 100).all()
+    assert (wide[:, 16:28] <= 10).all() and (wide[:, 36:48] >= 190).all()
+    assert (full[:, :24] <= 10).all() and (full[:, 40:] >= 190).all()
+    steps = len(np.unique(wide[16, 16:48, 0]))
+    assert steps == 2 if pixels else steps > 4  # whole pixels, or smooth
+
+
+def test_cells_on_a_canvas_do_not_shine_into_each_other() -> None:
+    cells = [np.full((8, 8, 1), level, np.uint8) for level in (0, 255)]
+
+    assert set(np.unique(Canvas(90, 45).lay_out(cells, 2))) == {0, 255}
+
+
 def test_shrinking_averages_what_it_covers() -> None:
     board = np.indices((32, 32)).sum(axis=0) % 2 * np.uint8(255)
 
-    small = shrink(board[:, :, None].astype(np.uint8), 8, 4)
+    small = resize(board[:, :, None].astype(np.uint8), 8, 4)
 
     assert small.shape == (8, 4, 1)
     assert np.abs(small[2:-2, 1:-1].astype(int) - 127).max() <= 2

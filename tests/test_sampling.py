@@ -214,6 +214,22 @@ def test_psi_zero_towards_a_seed_is_that_seed(tiny_network: Any) -> None:
     assert centre.shape == (1, 8)
 
 
+def test_pictures_like_a_seed_have_its_class(labelled_network: Any) -> None:
+    own = list(stylecli.generate(labelled_network, [4, 5], label=1, like=4, vary=0.5))
+    likened = list(
+        stylecli.generate(labelled_network, [4, 5], like=4, vary=0.5)
+    )  # 4 is of class 1 of 3
+
+    assert all((a == b).all() for (_, a), (_, b) in zip(own, likened, strict=True))
+    with pytest.raises(UsageError, match="vary -1 is out of range"):
+        stylecli.generate(labelled_network, [4], like=4, vary=-1)
+
+
+def test_likeness_needs_w(tiny_config_fields: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="needs an intermediate latent space"):
+        stylecli.generate(stylecli.new_network("b", **tiny_config_fields), [4], like=4)
+
+
 def test_a_file_is_a_centre_layer_by_layer(tiny_network: Any, tmp_path: Path) -> None:
     a, b = map_seeds(tiny_network.G_ema, [1, 2]).split(1)
     mixed = mix_ws(a, b, [0, 1])

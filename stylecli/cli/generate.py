@@ -32,10 +32,14 @@ from stylecli.cli.options import (
 )
 from stylecli.cli.output import Output
 from stylecli.cli.targets import (
+    CropOption,
     FormatOption,
+    PixelsOption,
     QualityOption,
+    SizeOption,
     Target,
     is_done,
+    resolve_canvas,
     resolve_target,
 )
 from stylecli.errors import Interrupted, UsageError
@@ -64,6 +68,13 @@ class Order:
     settings: dict[str, Any]  # the options that give exactly these pictures
     inputs: dict[str, Path] = field(default_factory=dict)
     rows: "Tensor | None" = None  # styles of the file [N, num_ws, w_dim]
+    near: dict[str, Any] = field(default_factory=dict)  # the seed that all are like, and how much
+
+    def name(self, number: int) -> str:
+        """Return the name of a picture's file, without its suffix."""
+        if self.near:
+            return f"like{self.near['like']:04d}-{number:04d}"
+        return f"{'seed' if self.rows is None else 'row'}{number:04d}"
 
     def ws(self, numbers: "Sequence[int]") -> "Iterator[Tensor]":
         """Yield the styles [num_ws, w_dim] of pictures."""
@@ -71,7 +82,7 @@ class Order:
 
         G, how = self.source.bundle.generator, self.drawing
         if self.rows is None:
-            return seed_ws(G, numbers, how.label, **how.truncation)
+            return seed_ws(G, numbers, how.label, **how.truncation, **self.near)
         return iter(truncate_ws(G, self.rows[list(numbers)], **how.truncation))
 
     def pictures(self, numbers: "Sequence[int]") -> "Iterator[Pictures]":
@@ -91,6 +102,14 @@ def command(
     network: NetworkOption = None,
     seeds: Annotated[
         str | None, typer.Option("--seeds", help="Such as 0-15 (the default) or 1,4-7.")
+    ] = None,
+    like: Annotated[
+        int | None,
+        typer.Option("--like", min=0, help="Faces like this seed's: the seeds vary it."),
+    ] = None,
+    vary: Annotated[
+        float | None,
+        typer.Option("--vary", help="With --like: 0 = the same face, 1 = any. Default 0.3."),
     ] = None,
     psi: PsiOption = None,
     psi_cutoff: PsiCutoffOption = None,
@@ -117,7 +136,18 @@ def command(
     columns: Annotated[
         int | None, typer.Option("--columns", min=1, help="Columns of the sheet.")
     ] = None,
+    labels: Annotated[
+        bool | None,
+        typer.Option(
+            "--labels/--no-labels",
+            help="Write seeds on the sheet. Default: yes.",
+            show_default=False,
+        ),
+    ] = None,
     scale: ScaleOption = None,
+    size: SizeOption = None,
+    crop: CropOption = False,
+    pixels: PixelsOption = False,
     format: FormatOption = None,
     quality: QualityOption = None,
     out: OutOption = None,
@@ -136,11 +166,15 @@ def command(
     was made (stylecli info FILE). With --noise-mode random a picture's noise comes from its seed.
     """
     output = Output(json=json, quiet=quiet)
-    wanted = list(dict.fromkeys(parse_seeds(_names(seeds, ws, ws_rows, label))))
+    wanted = list(dict.fromkeys(parse_seeds(_names(seeds, ws, ws_rows, label, like))))
     mode = resolve_noise(noise_mode, noise_seed)
-    if columns is not None and not grid:
-        raise UsageError(f"--columns {columns} is for a sheet: add --grid")
+    named = _check_sheet(grid, columns, labels, crop)
+    canvas, sized = resolve_canvas(size, crop, pixels, scale)
+    if vary is not None and like is None:
+        raise UsageError(f"--vary {vary:g} needs a face to vary: add --like, such as --like 7")
     source = open_source(network, device, output)
+    from stylecli.sampling import VARY, check_drawing, check_like
+
     if ws is not None and psi is None and psi_layers is None:
         psi = 1.0  # saved styles are what somebody meant
     truncation = resolve_truncation(source, psi, psi_cutoff, psi_layers, center)
@@ -149,26 +183,28 @@ def command(
         from stylecli.sampling import load_styles
 
         rows = load_styles(source.bundle, ws, tell=source.note)
+    near: dict[str, Any] = {}
+    if like is not None:
+        near = {"like": like, "vary": VARY if vary is None else vary}
+        check_like(source.config, **near)
     order = Order(
         source, "seeds" if ws is None else "ws_rows", _chosen(wanted, rows, ws_rows),
         truncation.drawing(
             label=label, noise_mode=mode, noise_seed=noise_seed, lod=lod, scale=scale, batch=batch,
-            precision=precision,
+            precision=precision, canvas=canvas,
         ),
         {
             **({} if ws is None else {"ws": shown_path(ws)}), **truncation.settings,
             "label": label, "noise_mode": mode, "noise_seed": noise_seed, "lod": lod,
-            "device": source.device, "precision": precision, "scale": scale,
+            "device": source.device, "precision": precision, "scale": scale, **sized, **near,
         },
-        truncation.inputs | ({} if ws is None else {"ws": ws}), rows,
+        truncation.inputs | ({} if ws is None else {"ws": ws}), rows, near,
     )  # fmt: skip
     target = resolve_target(out, source.folder, format, quality, grid, len(order.numbers))
-    from stylecli.sampling import check_drawing
-
     check_drawing(source.config, order.drawing)
     saved = [] if save_ws is None else [_save_ws(order, save_ws, force, output)]
     if grid:
-        paths = [_write_sheet(order, target, columns, force, output)]
+        paths = [_write_sheet(order, target, columns, named, force, output)]
     else:
         paths = _write_files(order, target, force, output)
     made = [str(path) for path in [*paths, *saved]]
@@ -177,13 +213,26 @@ def command(
     output.result(document, made)
 
 
-def _names(seeds: str | None, ws: Path | None, ws_rows: str | None, label: int | None) -> str:
+def _check_sheet(grid: bool, columns: int | None, labels: bool | None, crop: bool) -> bool:
+    """Return whether seeds are written on the sheet; refuse what is for sheets only."""
+    if not grid and columns is not None:
+        raise UsageError(f"--columns {columns} is for a sheet: add --grid")
+    if not grid and labels is not None:
+        raise UsageError(f"--{'' if labels else 'no-'}labels is for a sheet: add --grid")
+    if crop and labels:
+        raise UsageError("--crop may cut the seeds off that --labels writes: leave out one of them")
+    return not crop if labels is None else labels
+
+
+def _names(
+    seeds: str | None, ws: Path | None, ws_rows: str | None, label: int | None, like: int | None
+) -> str:
     """Return the list of seeds, or of a file's rows; refuse options that contradict each other."""
     if ws is None:
         if ws_rows is not None:
             raise UsageError(f"--ws-rows {ws_rows} names faces of a file: give --ws FILE too")
         return DEFAULT_SEEDS if seeds is None else seeds
-    for option, value in (("--seeds", seeds), ("--class", label)):
+    for option, value in (("--seeds", seeds), ("--class", label), ("--like", like)):
         if value is not None:
             raise UsageError(
                 f"{option} {value} and --ws {ws} are two sources of faces: give one of them"
@@ -203,12 +252,15 @@ def _chosen(wanted: list[int], rows: "Tensor | None", ws_rows: str | None) -> li
 
 
 def _write_files(order: Order, target: Target, force: bool, output: Output) -> list[Path]:
-    from stylecli.images import enlarge
+    from stylecli.images import check_size, enlarge
 
-    prefix = "seed" if order.option == "seeds" else "row"
+    canvas = order.drawing.canvas
+    if canvas is not None:
+        canvas.check(order.source.config.resolution)
+        check_size(target.format, canvas.height, canvas.width)
     made = {
         number: (
-            target.path(f"{prefix}{number:04d}"),
+            target.path(order.name(number)),
             order.provenance([number], **target.settings),
         )
         for number in order.numbers
@@ -221,7 +273,12 @@ def _write_files(order: Order, target: Target, force: bool, output: Output) -> l
         with output.progress("generate", "pictures") as progress:
             for number, picture in zip(missing, order.pictures(missing), strict=True):
                 path, provenance = made[number]
-                target.save(path, enlarge(picture, order.drawing.scale or 1), provenance)
+                picture = (
+                    canvas.lay_out([picture])
+                    if canvas is not None
+                    else enlarge(picture, order.drawing.scale or 1)
+                )
+                target.save(path, picture, provenance)
                 done += 1
                 progress(done, len(missing))
     except KeyboardInterrupt:
@@ -234,17 +291,17 @@ def _write_files(order: Order, target: Target, force: bool, output: Output) -> l
 
 
 def _write_sheet(
-    order: Order, target: Target, columns: int | None, force: bool, output: Output
+    order: Order, target: Target, columns: int | None, named: bool, force: bool, output: Output
 ) -> Path:
     from stylecli.images import check_size
     from stylecli.sheets.fakes import lay_out_fakes, sheet_size
 
-    config, scale = order.source.config, order.drawing.scale
+    config, how = order.source.config, order.drawing
     path = target.path("grid")
-    more = {"grid": True, "columns": columns, **target.settings}
+    more = {"grid": True, "columns": columns, "labels": named, **target.settings}
     provenance = order.provenance(order.numbers, **more)
     count = len(order.numbers)
-    check_size(target.format, *sheet_size(count, config.resolution, columns, scale))
+    check_size(target.format, *sheet_size(count, config.resolution, columns, how, named=named))
     if is_done(path, provenance, force):
         output.note(f"{path} is already there")
         return path
@@ -253,7 +310,9 @@ def _write_sheet(
         for picture in order.pictures(order.numbers):
             pictures.append(picture)
             progress(len(pictures), count)
-    target.save(path, lay_out_fakes(pictures, columns, scale=scale), provenance)
+    names = [str(number) for number in order.numbers] if named else []
+    sheet = lay_out_fakes(pictures, columns, scale=how.scale, canvas=how.canvas, names=names)
+    target.save(path, sheet, provenance)
     return path
 
 

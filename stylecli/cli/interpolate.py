@@ -31,8 +31,14 @@ from stylecli.cli.options import (
     QuietOption,
 )
 from stylecli.cli.output import Output
-from stylecli.cli.targets import resolve_video
-from stylecli.errors import UsageError
+from stylecli.cli.targets import (
+    CropOption,
+    PixelsOption,
+    SizeOption,
+    resolve_canvas,
+    resolve_video,
+)
+from stylecli.errors import DataError, UsageError
 from stylecli.provenance import shown_path
 from stylecli.seeds import format_seeds, parse_seeds
 
@@ -155,6 +161,13 @@ CodecOption = Annotated[
         rich_help_panel=FILE,
     ),
 ]
+MusicOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--music", help="Sound of the video: any sound file; it ends with the video.",
+        rich_help_panel=FILE,
+    ),
+]  # fmt: skip
 CrfOption = Annotated[
     int | None,
     typer.Option(
@@ -198,10 +211,14 @@ def command(
     ] = None,
     codec: CodecOption = None,
     crf: CrfOption = None,
+    music: MusicOption = None,
     label: LabelOption = None,
     noise_mode: NoiseModeOption = None,
     lod: LodOption = None,
     scale: ScaleOption = None,
+    size: SizeOption = None,
+    crop: CropOption = False,
+    pixels: PixelsOption = False,
     out: OutOption = None,
     batch: BatchOption = None,
     device: DeviceOption = "auto",
@@ -220,11 +237,16 @@ def command(
     """
     output = Output(json=json, quiet=quiet)
     cells, labels = parse_grid(grid), choose_classes(classes, label)
+    canvas, sized = resolve_canvas(size, crop, pixels, scale)
+    if music is not None and not music.is_file():
+        raise DataError(f"--music {music} does not exist: give a sound file, such as song.mp3")
     noise = resolve_motion(noise_mode, noise_seed, noise_motion, noise_seconds)
     source = open_source(network, device, output)
     target = resolve_video(
         out, source.folder, "interpolation", format=format, codec=codec, crf=crf, fps=fps
     )
+    if music is not None:
+        target.check_music(music)
     if ws is not None and psi is None and psi_layers is None:
         psi = 1.0  # saved styles are what somebody meant
     truncation = resolve_truncation(source, psi, psi_cutoff, psi_layers, center)
@@ -241,11 +263,12 @@ def command(
     shared = {"lod": lod, "scale": scale}
     drawing = truncation.drawing(
         noise_mode=noise["noise_mode"], noise_seed=noise_seed, batch=batch, precision=precision,
-        **shared,
+        canvas=canvas, **shared,
     )  # fmt: skip
     settings = {
         **faces, "classes": classes, "label": label, **route, "grid": grid, **length,
-        **truncation.settings, **noise, **target.settings, **shared, "device": source.device,
+        **truncation.settings, **noise, **target.settings, **shared, **sized,
+        "music": None if music is None else shown_path(music), "device": source.device,
         "precision": precision,
     }  # fmt: skip
 
@@ -261,11 +284,13 @@ def command(
 
     from stylecli.sheets.walking import walk_size
 
-    inputs = truncation.inputs | ({} if ws is None else {"ws": ws})
+    frame_size = walk_size(source.config, cells, drawing)
+    files = (("ws", ws), ("music", music))
+    inputs = truncation.inputs | {name: file for name, file in files if file is not None}
     provenance = source.provenance("interpolate", settings, inputs=inputs)
     path = target.write(
         draw, frames, loop=loop, provenance=provenance, force=force, output=output,
-        title="interpolate", size=walk_size(source.config, cells, scale),
+        title="interpolate", size=frame_size, music=music,
     )  # fmt: skip
     document = {"network": str(source.path), **settings, "frames": frames, "path": str(path)}
     output.result(document, [str(path)])

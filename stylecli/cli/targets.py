@@ -1,5 +1,6 @@
-"""Where pictures and videos go, in which format, and whether they are there already."""
+"""Where pictures and videos go, how large, in which format, and whether they are there already."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from stylecli.cli.output import Output
 from stylecli.errors import UsageError
 
 if TYPE_CHECKING:
-    from stylecli.images import Pictures
+    from stylecli.images import Canvas, Pictures
     from stylecli.video import Encoding
 
 FORMATS = ("png", "jpeg", "webp")  # images.PICTURE_FORMATS, which --help must not load
@@ -31,6 +32,45 @@ QualityOption = Annotated[
         "--quality", min=1, max=100, help="Of JPEG and WebP; WebP at 100 is exact. Default 95."
     ),
 ]
+
+SizeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--size",
+        help="Width x height, such as 1080x1080 or 1080x1920: fitted smoothly, with margins in the "
+        "mean colour.",
+        metavar="WxH",
+    ),
+]
+CropOption = Annotated[
+    bool, typer.Option("--crop", help="With --size: fill it, and cut off what stands out.")
+]
+PixelsOption = Annotated[
+    bool, typer.Option("--pixels", help="With --size: enlarge by whole pixels, not smoothly.")
+]
+
+
+def resolve_canvas(
+    size: str | None, crop: bool, pixels: bool, scale: int | None
+) -> tuple["Canvas | None", dict[str, Any]]:
+    """Return the size that --size asks for, if any, and the options that give it again."""
+    if size is None:
+        for option, given in (("--crop", crop), ("--pixels", pixels)):
+            if given:
+                raise UsageError(f"{option} needs a size: add --size, such as --size 1080x1080")
+        return None, {}
+    if scale is not None:
+        raise UsageError(f"--size {size} and --scale {scale} both set the size: give one of them")
+    match = re.fullmatch(r"(\d{1,5})\s*[xX×]\s*(\d{1,5})", size.strip())
+    if match is None or not int(match[1]) or not int(match[2]):
+        raise UsageError(f"cannot read size {size!r}: expected width x height, such as 1080x1920")
+    from stylecli.images import Canvas
+
+    canvas = Canvas(int(match[1]), int(match[2]), crop=crop, pixels=pixels)
+    settings = {
+        "size": f"{canvas.width}x{canvas.height}", "crop": crop or None, "pixels": pixels or None
+    }  # fmt: skip
+    return canvas, settings
 
 
 @dataclass(frozen=True)
@@ -141,14 +181,21 @@ class VideoTarget:
         frames = max(1, round(between * self.fps)) * steps
         return frames if loop else frames + 1, {"key_seconds": between}
 
+    def check_music(self, music: Path) -> None:
+        """Refuse music for a format without sound, and a file without any."""
+        from stylecli.video import check_music
+
+        check_music(self.encoding, music)
+
     def write(
         self, draw: Callable[[int], Iterable["Pictures"]], total: int, *, loop: bool,
         provenance: dict[str, Any], force: bool, output: Output, title: str,
-        size: tuple[int, int],
+        size: tuple[int, int], music: Path | None = None,
     ) -> Path:  # fmt: skip
         """Write the frames that ``draw(start)`` yields, unless they are there; return the path.
 
         ``size`` is their (height, width): what the format or players refuse is said first.
+        ``music`` is a file whose sound the video gets.
         """
         from stylecli.ffmpeg import ffmpeg_program
         from stylecli.video import (
@@ -179,7 +226,7 @@ class VideoTarget:
         with output.progress(title, "frames") as progress:
             write_video(
                 self.path, frames, self.fps, encoding=self.encoding, loop=loop, total=total,
-                provenance=provenance, keep_shorter=True, progress=progress,
+                provenance=provenance, keep_shorter=True, music=music, progress=progress,
             )  # fmt: skip
         return self.path
 

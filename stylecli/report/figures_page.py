@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from stylecli import __version__
-from stylecli.images import encode_picture, shrink
+from stylecli.images import encode_picture, resize
 from stylecli.networks.config import NetworkConfig
 from stylecli.provenance import remake_command
 from stylecli.report.content import Commands, Picture, Report, Section
@@ -75,6 +75,6 @@ def _preview(path: Path) -> tuple[Path | bytes, str]:
         if factor <= 1:
             return path, f"`{path.name}`, {width} x {height} pixels"
         flat = np.asarray(image.convert("RGB"))
-    small = shrink(flat, round(height / factor), round(width / factor))
+    small = resize(flat, round(height / factor), round(width / factor))
     content = encode_picture(small, {}, format="jpeg", quality=PREVIEW_QUALITY)
     return content, f"A smaller copy of `{path.name}`, {width} x {height} pixels"

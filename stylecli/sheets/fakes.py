@@ -8,10 +8,11 @@ import numpy as np
 import torch
 
 from stylecli.errors import UsageError
-from stylecli.images import WHITE, Pictures, enlarge, make_grid, shrink, visible_scale
+from stylecli.images import WHITE, Canvas, Pictures, enlarge, make_grid, resize, visible_scale
 from stylecli.networks.model import Bundle, Generator
 from stylecli.progress import Progress, silent
 from stylecli.sampling import PLAIN, Drawing, draw_seeds, map_latents, render, seed_labels
+from stylecli.sheets.mixing import name_height, write_below
 
 PAPER_DRAWING = Drawing(psi=0.7, psi_cutoff=8)
 PAPER_LODS = (0, 1, 2, 2, 3, 3)  # Figure 2: how often each column is halved
@@ -31,7 +32,9 @@ def draw_fakes(
     for _, picture in draw_seeds(net, seeds, drawing):
         pictures.append(picture)
         progress(len(pictures), len(seeds))
-    return lay_out_fakes(pictures, columns, scale=drawing.scale, padding=padding)
+    return lay_out_fakes(
+        pictures, columns, scale=drawing.scale, canvas=drawing.canvas, padding=padding
+    )
 
 
 def lay_out_fakes(
@@ -39,24 +42,70 @@ def lay_out_fakes(
     columns: int | None = None,
     *,
     scale: int | None = None,
+    canvas: Canvas | None = None,
     padding: int = 0,
+    names: Sequence[str] = (),
 ) -> Pictures:
     """Return a sheet [H, W, C] of square pictures in rows of ``columns``, by default about square.
 
-    ``scale`` enlarges by whole pixels, by default so that small pictures can be looked at.
+    ``scale`` enlarges by whole pixels, by default so that small pictures can be looked at;
+    ``canvas`` is the size of the sheet instead. ``names`` are written below the pictures. Raises
+    UsageError where the sheet cannot be brought to the canvas.
     """
-    columns = columns or square_columns(len(pictures))
-    scale = scale or visible_scale(pictures[0].shape[0])
+    columns = min(len(pictures), columns or square_columns(len(pictures)))
+    rows, side = -(-len(pictures) // columns), pictures[0].shape[0]
+    if canvas is not None:
+        canvas.check(side, columns, rows)
+        if not names:
+            return canvas.lay_out(pictures, columns)
+        largest = _named_side(canvas, columns, rows)
+        cells = [
+            enlarge(picture, max(1, largest // side))
+            if canvas.pixels
+            else resize(picture, *[largest] * 2)
+            for picture in pictures
+        ]
+        return canvas.place(make_grid(_with_names(cells, names), columns), pictures)
+    scale = scale or visible_scale(side)
+    if names:
+        cells = _with_names([enlarge(picture, scale) for picture in pictures], names)
+        return make_grid(cells, columns, padding=padding)
     return make_grid(pictures, columns, padding=padding, scale=scale)
 
 
+def _named_side(canvas: Canvas, columns: int, rows: int) -> int:
+    """Return the largest side of pictures that fit a canvas with their names."""
+    side = min(canvas.width // columns, canvas.height // rows)
+    while side > 1 and rows * (side + name_height(side)) > canvas.height:
+        side -= 1
+    return side
+
+
+def _with_names(cells: Sequence[Pictures], names: Sequence[str]) -> list[Pictures]:
+    """Return pictures [H, W, C] with their names in a white strip below."""
+    strip = name_height(cells[0].shape[0])
+    return [write_below(cell, name, strip) for cell, name in zip(cells, names, strict=True)]
+
+
 def sheet_size(
-    count: int, resolution: int, columns: int | None = None, scale: int | None = None
+    count: int,
+    resolution: int,
+    columns: int | None = None,
+    drawing: Drawing = PLAIN,
+    *,
+    named: bool = False,
 ) -> tuple[int, int]:
-    """Return the height and width in pixels of ``lay_out_fakes`` without padding."""
+    """Return the height and width in pixels of ``lay_out_fakes`` without padding.
+
+    Raises UsageError where the sheet cannot be brought to the size that was asked for.
+    """
     columns = min(count, columns or square_columns(count))
-    side = resolution * (scale or visible_scale(resolution))
-    return -(-count // columns) * side, columns * side
+    rows = -(-count // columns)
+    if drawing.canvas is not None:
+        drawing.canvas.check(resolution, columns, rows)
+        return drawing.canvas.height, drawing.canvas.width
+    side = resolution * (drawing.scale or visible_scale(resolution))
+    return rows * (side + (name_height(side) if named else 0)), columns * side
 
 
 def draw_uncurated(
@@ -95,7 +144,7 @@ def draw_uncurated(
         high, wide = height >> lod, width >> lod
         for down in range(0, rows * high << lod, high):
             picture = next(pictures)[top:bottom, left:right]
-            sheet[down : down + high, across : across + wide] = shrink(picture, high, wide)
+            sheet[down : down + high, across : across + wide] = resize(picture, high, wide)
             done += 1
             progress(done, total)
         across += wide

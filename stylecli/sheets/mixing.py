@@ -44,7 +44,7 @@ def add_margins(
     row, rows) is written upright at the very left, with a line along its rows. The letters are a
     tenth of a cell high, 11 to 72 pixels, smaller where a name would not fit.
     """
-    size = max(SMALLEST, min(LARGEST, min(cell) // 10))
+    size = _font_size(min(cell))
     space = size // 2
     over = size + space if any(top) else 0
     names = max((round(_font(size).getlength(name)) for name in left), default=0)
@@ -69,6 +69,29 @@ def add_margins(
         result[..., 3] = 255
     result[over:, upright + beside :] = sheet
     return result
+
+
+def name_height(side: int) -> int:
+    """Return the height of the strip that a name takes below a picture of ``side`` pixels."""
+    return round(1.3 * _font_size(side))
+
+
+def write_below(picture: Pictures, name: str, height: int) -> Pictures:
+    """Return a picture [H, W, C] with its name in a white strip of ``height`` pixels below it."""
+    high, wide, channels = picture.shape
+    strip = Image.new("L", (wide, height), WHITE)
+    font = _fitting(name, _font_size(high), wide)
+    ImageDraw.Draw(strip).text((wide // 2, height // 2), name, INK, font, anchor="mm")
+    result: Pictures = np.full((high + height, wide, channels), WHITE, dtype=np.uint8)
+    result[:high] = picture
+    colours = min(channels, 3)  # all but transparency
+    result[high:, :, :colours] = np.asarray(strip, dtype=np.uint8)[:, :, None]
+    return result
+
+
+def _font_size(side: int) -> int:
+    """Return the height of letters beside cells of ``side`` pixels: a tenth of it, legible."""
+    return max(SMALLEST, min(LARGEST, side // 10))
 
 
 def _upright(name: str, size: int, box: tuple[int, int]) -> Image.Image:

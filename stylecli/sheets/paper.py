@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from stylecli.errors import UsageError
-from stylecli.images import Pictures, make_grid, shrink, visible_scale
+from stylecli.images import Pictures, make_grid, resize, visible_scale
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.model import Generator
 from stylecli.progress import Progress, silent
@@ -103,7 +103,7 @@ def draw_layer_styles(
     side = min(config.resolution, LARGEST_CELL)
     cells: list[Pictures] = []
     for picture in render(G, ws, drawing):
-        cells.append(shrink(picture, side, side))
+        cells.append(resize(picture, side, side))
         progress(len(cells), len(ws))
     scale = drawing.scale or visible_scale(side)
     gap = max(1, side * scale // 64)

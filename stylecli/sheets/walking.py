@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from torch import Tensor
 
 from stylecli.errors import UsageError
-from stylecli.images import Pictures, make_grid, visible_scale
+from stylecli.images import Canvas, Pictures, make_grid, visible_scale
 from stylecli.latents.walks import USUAL, Motion, Route, moving_noise, walk_ws
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.model import Generator
@@ -58,25 +58,37 @@ def draw_walk(
         )  # fmt: skip
         noise = (maps for maps in moving for _ in range(cells))
     pictures = render(G, ws, drawing, noise=noise)
-    return _moments(pictures, cells, columns, _factor(G.config, grid, drawing.scale))
+    return _moments(pictures, cells, columns, drawing.canvas or _factor(G.config, grid, drawing))
 
 
-def walk_size(config: NetworkConfig, grid: tuple[int, int], scale: int | None) -> tuple[int, int]:
-    """Return (height, width) of the frames that ``draw_walk`` yields, without drawing any."""
+def walk_size(
+    config: NetworkConfig, grid: tuple[int, int], drawing: Drawing = PLAIN
+) -> tuple[int, int]:
+    """Return (height, width) of the frames that ``draw_walk`` yields, without drawing any.
+
+    Raises UsageError where the cells cannot be brought to the size that was asked for.
+    """
     columns, rows = grid
-    side = config.resolution * _factor(config, grid, scale)
+    if drawing.canvas is not None:
+        drawing.canvas.check(config.resolution, columns, rows)
+        return drawing.canvas.height, drawing.canvas.width
+    side = config.resolution * _factor(config, grid, drawing)
     return rows * side, columns * side
 
 
-def _factor(config: NetworkConfig, grid: tuple[int, int], scale: int | None) -> int:
-    return scale or visible_scale(config.resolution * max(grid), at_least=SCREEN)
+def _factor(config: NetworkConfig, grid: tuple[int, int], drawing: Drawing) -> int:
+    return drawing.scale or visible_scale(config.resolution * max(grid), at_least=SCREEN)
 
 
 def _moments(
-    pictures: Iterable[Pictures], cells: int, columns: int, scale: int
+    pictures: Iterable[Pictures], cells: int, columns: int, size: Canvas | int
 ) -> Iterator[Pictures]:
+    """Yield frames of so many cells, of a size or enlarged so often by whole pixels."""
     for moment in zip(*[iter(pictures)] * cells, strict=True):
-        yield make_grid(moment, columns, scale=scale)
+        if isinstance(size, Canvas):
+            yield size.lay_out(moment, columns)
+        else:
+            yield make_grid(moment, columns, scale=size)
 
 
 def _own_labels(

@@ -15,6 +15,7 @@ import stylecli
 from stylecli.cli import generate
 from stylecli.errors import Interrupted, NetworkError, UsageError
 from stylecli.images import read_provenance
+from stylecli.sheets.mixing import name_height
 
 Run = Callable[..., Result]
 
@@ -91,7 +92,44 @@ def test_grid_is_one_enlarged_sheet(run: Run) -> None:
     result = run("--grid", "--seeds", "0-5", "--columns", "3", "--scale", "2", "--out", "g.png")
 
     assert result.stdout == "g.png\n"
-    assert _pixels("g.png").shape == (64, 96, 3)
+    seeds = 2 * name_height(32)  # below two rows of 32 px
+    assert _pixels("g.png").shape == (64 + seeds, 96, 3)
+    run("--grid", "--seeds", "0-5", "--columns", "3", "--scale", "2", "--no-labels", "--out",
+        "plain.png")  # fmt: skip
+    assert _pixels("plain.png").shape == (64, 96, 3)
+    assert (_pixels("plain.png")[:32] == _pixels("g.png")[:32]).all()
+
+
+def test_a_sheet_of_a_size_has_its_seeds_in_it(run: Run) -> None:
+    run("--grid", "--seeds", "0-5", "--size", "300x200", "--out", "g.png")
+
+    assert _pixels("g.png").shape == (200, 300, 3)
+
+
+@pytest.mark.parametrize("more", [[], ["--crop"], ["--pixels"], ["--pixels", "--crop"]])
+def test_a_picture_of_a_size_has_it(run: Run, more: list[str]) -> None:
+    run("--seeds", "3", "--size", "60x100", *more, "--out", "a.png")
+    run("--seeds", "3", "--out", "own.png")
+
+    picture, own = _pixels("a.png").astype(int), _pixels("own.png")
+    assert picture.shape == (100, 60, 3)
+    margin = picture[0, 0]
+    if "--crop" in more:
+        assert (picture[:20] != margin).any()
+    else:
+        assert (picture[:15] == margin).all()  # fitted: all margin
+        assert abs(margin - own.reshape(-1, 3).mean(axis=0)).max() <= 2
+
+
+def test_pictures_like_a_face_are_nearer_to_it_the_less_they_vary(run: Run) -> None:
+    for vary in ("0", "0.3", "1"):
+        run("--like", "7", "--vary", vary, "--seeds", "1", "--out", f"vary{vary}")
+    run("--seeds", "1,7", "--out", "own")
+
+    near, middle, far = (_pixels(f"vary{vary}/like0007-0001.png") for vary in ("0", "0.3", "1"))
+    assert (near == _pixels("own/seed0007.png")).all()
+    assert np.abs(far.astype(int) - _pixels("own/seed0001.png")).max() <= 1
+    assert np.abs(middle.astype(int) - near).mean() < np.abs(far.astype(int) - near).mean()
 
 
 def test_json_is_one_document(run: Run) -> None:
@@ -118,6 +156,17 @@ def test_noise_seed_means_random_noise(run: Run) -> None:
         (["--label", "1"], UsageError, "trained without labels"),
         (["--network", "nowhere.safetensors"], NetworkError, "does not exist"),
         (["--columns", "3"], UsageError, "add --grid"),
+        (["--no-labels"], UsageError, "--no-labels is for a sheet: add --grid"),
+        (["--grid", "--labels", "--size", "99x99", "--crop"], UsageError, "cut the seeds off"),
+        (["--crop"], UsageError, "add --size"),
+        (["--size", "1080"], UsageError, "cannot read size '1080'"),
+        (["--size", "0x9"], UsageError, "cannot read size '0x9'"),
+        (["--size", "90x90", "--scale", "2"], UsageError, "both set the size"),
+        (["--size", "8x8", "--pixels"], UsageError, "at least 16 x 16"),
+        (["--size", "99999x9999"], UsageError, "too large to be"),
+        (["--vary", "0.2"], UsageError, "add --like"),
+        (["--like", "7", "--vary", "1.5"], UsageError, "vary 1.5 is out of range"),
+        (["--like", "7", "--ws", "a.npz"], UsageError, "two sources of faces"),
         (["--format", "gif"], UsageError, "--format gif is unknown"),
         (["--quality", "80"], UsageError, "add --format jpeg"),
         (["--out", "a.jpg", "--format", "png", "--grid"], UsageError, "contradicts --out a.jpg"),

@@ -1,6 +1,9 @@
 """``stylecli interpolate``: the asked video, what it says of itself, and when it refuses."""
 
 import json
+import re
+import shlex
+import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,11 +16,12 @@ from typer.testing import CliRunner, Result
 
 import stylecli
 from stylecli.cli import interpolate
-from stylecli.errors import Interrupted, StyleCLIError, UsageError
+from stylecli.errors import DataError, Interrupted, StyleCLIError, UsageError
 from stylecli.images import read_provenance
 from stylecli.provenance import remake_command
 from stylecli.sampling import map_seeds, save_ws
 from stylecli.video import read_video_provenance
+from tests.test_video import play
 
 Run = Callable[..., Result]
 
@@ -129,6 +133,53 @@ def test_key_frames_are_the_pictures_of_generate(run: Run, tiny_network: Any) ->
     ):
         with Image.open(f"frames/frame-00000{frame}.png") as image:
             assert (np.asarray(image) == picture).all()
+
+
+@pytest.fixture
+def song(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A second of a tone, as an uncompressed WAV file."""
+    path = tmp_path_factory.mktemp("sound") / "song.wav"
+    tone = (np.sin(np.arange(8000) / 3) * 9000).astype("<i2")
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(tone.tobytes())
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "webm"])
+@pytest.mark.parametrize("seconds", [0.5, 1.5])  # music that is longer, and shorter
+def test_music_ends_with_the_video_and_is_made_again(
+    run: Run, song: Path, suffix: str, seconds: float
+) -> None:
+    Path("song.wav").write_bytes(song.read_bytes())
+    path = f"w.{suffix}"
+    run("--seconds", str(seconds), "--fps", "8", "--size", "48x64", "--music", "song.wav",
+        "--out", path)  # fmt: skip
+
+    facts, frames = play(Path(path))
+    (length,) = re.findall(r"Duration: 00:00:([\d.]+)", facts)
+    assert "Audio:" in facts and abs(float(length) - seconds) < 0.2  # a packet of sound
+    assert len(frames) == 8 * seconds and frames[0].shape == (64, 48, 3)
+    first, record = Path(path).read_bytes(), read_video_provenance(path) or {}
+    assert set(record["inputs"]) == {"music"}
+    run(*shlex.split(remake_command(record) or "")[4:], "--out", path, "--force")
+    assert Path(path).read_bytes() == first
+
+
+def test_what_is_no_music_is_refused_before_anything_is_drawn(
+    run: Run, song: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stylecli.sheets.walking.draw_walk", lambda *_, **__: pytest.fail("drawn"))
+    Path("text.mp3").write_text("#EXTM3U\nhttp://127.0.0.1/a.mp3\n")
+
+    missing, text = run("--music", "none.mp3"), run("--music", "text.mp3")
+    silent = run("--music", str(song), "--out", "w.gif")
+
+    assert isinstance(missing.exception, DataError) and "none.mp3" in str(missing.exception)
+    assert isinstance(text.exception, DataError) and "holds no sound" in str(text.exception)
+    assert isinstance(silent.exception, UsageError) and "gif" in str(silent.exception)
 
 
 def test_the_record_of_a_video_makes_it_again(run: Run) -> None:

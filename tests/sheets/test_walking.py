@@ -116,4 +116,4 @@ def test_the_size_of_frames_is_known_before_anything_is_drawn(
         iter(draw_walk(G, [1, 2, 3, 4, 5, 6], 4, drawing=Drawing(scale=scale), grid=(3, 2)))
     )
 
-    assert walk_size(G.config, (3, 2), scale) == frame.shape[:2]
+    assert walk_size(G.config, (3, 2), Drawing(scale=scale)) == frame.shape[:2]
