@@ -6,7 +6,6 @@ The header's ``stylecli`` entry is JSON: format version, configuration, each net
 (``optimizer_G.…``, random states) is ignored when only networks are wanted.
 """
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,13 @@ from stylecli import __version__, files
 from stylecli.errors import NetworkError
 from stylecli.interop.families import read_foreign_networks
 from stylecli.networks.config import NetworkConfig
+from stylecli.networks.headers import FORMAT, config_of
+from stylecli.networks.headers import is_foreign as is_foreign
+from stylecli.networks.headers import network_digest as network_digest
+from stylecli.networks.headers import read_header as read_header
 from stylecli.networks.model import Bundle, Discriminator, Generator
-from stylecli.networks.registry import build_discriminator, build_generator, config_from_dict
+from stylecli.networks.registry import build_discriminator, build_generator
 
-FORMAT = 1
 NETWORK_NAMES = ("G_ema", "G", "D")
 _MAX_LISTED = 12
 
@@ -47,10 +49,7 @@ def load_network(path: Path | str) -> Bundle:
         }
         return _build(path, foreign.config, tensors, foreign.lods, foreign.info)
     header, tensors = read_tensors(path)
-    try:
-        config = config_from_dict(header["config"])
-    except (KeyError, TypeError, ValueError) as error:  # UsageError is a ValueError
-        raise NetworkError(f"{path} has no usable network configuration: {error}") from None
+    config = config_of(path, header)
     lods, info = header.get("lods", {}), header.get("info", {})
     if (
         not isinstance(lods, dict)
@@ -59,23 +58,6 @@ def load_network(path: Path | str) -> Bundle:
     ):
         raise NetworkError(f"{path} has a damaged stylecli header")
     return _build(path, config, tensors, lods, info)
-
-
-def is_foreign(path: Path | str) -> bool:
-    """Tell by its first bytes whether a file is a pickle or a torch zip, and so not one of ours.
-
-    Raises NetworkError for what a download leaves in place of a file: a page, a pointer, nothing.
-    """
-    try:
-        with open(path, "rb") as file:
-            start = file.read(1024)
-    except OSError as error:
-        raise NetworkError(f"{path} is not readable: {error.strerror}") from None
-    if wrong := files.name_failed_download(start):
-        raise NetworkError(f"{path} {wrong}")
-    # Ours begin with the length of their JSON, 8 bytes whose first is 0x80 in one file of 32.
-    is_safetensors = start[5:9] == b"\0\0\0{"
-    return not is_safetensors and start.startswith((b"\x80", b"PK\3\4"))
 
 
 def save_network(
@@ -191,32 +173,6 @@ def read_tensors(path: Path | str) -> tuple[dict[str, Any], dict[str, Tensor]]:
             return header, {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise NetworkError(f"{path} is not a readable safetensors file: {error}") from None
-
-
-def read_header(path: Path | str) -> dict[str, Any]:
-    """Read the JSON header of one of our files without its tensors."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get("stylecli")
-    except (SafetensorError, OSError, ValueError) as error:
-        raise NetworkError(f"{path} is not a readable safetensors file: {error}") from None
-    if text is None:
-        raise NetworkError(f"{path} was not written by stylecli: it has no stylecli header")
-    header: dict[str, Any] = files.parse_json(
-        text, f"the stylecli header of {path}", error=NetworkError
-    )
-    if header.get("format") != FORMAT:
-        raise NetworkError(
-            f"{path} has format version {header.get('format')!r}: this "
-            f"stylecli {__version__} reads {FORMAT}"
-        )
-    return header
-
-
-def network_digest(path: Path | str) -> str:
-    """Return the SHA-256 of a network file as hexadecimal text."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_state(

@@ -15,6 +15,7 @@ A message is one sentence: what is wrong, with the value; what was expected; wha
 
 import errno
 import re
+from collections.abc import Iterable
 from enum import IntEnum
 
 
@@ -110,6 +111,19 @@ def printable_json(text: str) -> str:
 def _as_json_escape(found: re.Match[str]) -> str:
     units = found[0].encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
+
+
+def unknown_name(kind: str, word: str, choices: Iterable[str]) -> str:
+    """Return the sentence about a word that is none of ``choices``: the nearest, else all."""
+    import difflib
+
+    known = {choice.lower(): choice for choice in choices}
+    near = difflib.get_close_matches(word.lower(), known, 1)
+    option = kind.startswith("--")
+    what = f"{kind} {word!r} is unknown" if option else f"unknown {kind} {word!r}"
+    if near:
+        return f"{what}. Did you mean {known[near[0]]!r}?"
+    return f"{what}: expected one of {', '.join(known.values())}"
 
 
 def explain(error: BaseException) -> tuple[str, ExitCode]:

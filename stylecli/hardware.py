@@ -7,14 +7,16 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from stylecli.errors import DeviceError, UsageError
+from stylecli.errors import DeviceError, UsageError, unknown_name
 
 if TYPE_CHECKING:
     import torch
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+Precision = Literal["float32", "bf16"]  # of drawing and measuring
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")  # writing 5 makes the peak begin anew (Linux 4.0)
 _MEMINFO = Path("/proc/meminfo")
@@ -26,17 +28,29 @@ _KEPT_AT_THE_TOP = 2**31 - 1
 _GROWTH = 64 << 20
 
 
+def check_precision(precision: str) -> None:
+    """Raise UsageError unless it is float32 or bf16."""
+    if precision not in PRECISIONS:
+        raise UsageError(unknown_name("precision", precision, PRECISIONS))
+
+
+def check_device_name(name: str) -> None:
+    """Raise UsageError unless a device is called ``name``, here or elsewhere."""
+    kind, _, index = name.partition(":")
+    if kind not in DEVICES or (index and not (kind == "cuda" and index.isdecimal())):
+        raise UsageError(unknown_name("device", name, DEVICES))
+
+
 def resolve_device(name: str = "auto") -> "torch.device":
     """Return the torch device called ``name``; ``auto`` takes CUDA, then MPS, then the CPU.
 
     For a CPU the process's allocator is told to keep large blocks.
     Raises UsageError for an unknown name and DeviceError for a device this machine lacks.
     """
+    check_device_name(name)
     import torch
 
     kind, _, index = name.partition(":")
-    if kind not in DEVICES or (index and not (kind == "cuda" and index.isdecimal())):
-        raise UsageError(f"device {name!r} is unknown: expected one of {', '.join(DEVICES)}")
     available = {
         "cpu": True,
         "cuda": torch.cuda.is_available(),

@@ -13,17 +13,18 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 from xml.sax.saxutils import escape, unescape
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image, PngImagePlugin
-from torch import Tensor
 
-from stylecli.errors import DataError, UsageError
+from stylecli.errors import DataError, UsageError, unknown_name
 from stylecli.files import parse_json, to_json, write_bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Pictures = npt.NDArray[np.uint8]  # [N, H, W, C], or one picture [H, W, C]
 
@@ -57,18 +58,20 @@ _XMP = f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <?xpacket end="r"?>"""
 
 
-def to_uint8(images: Tensor) -> Pictures:
+def to_uint8(images: "Tensor") -> Pictures:
     """Turn images [N, C, H, W] about [-1, 1] into pictures [N, H, W, C] of 0 to 255.
 
     clamp(trunc(x · 127.5 + 128), 0, 255), the official clean output; computed in float32.
     """
+    import torch  # here alone: reading what a picture says needs none
+
     levels = images.detach().to(torch.float32) * 127.5 + 128
     pictures = levels.clamp(0, 255).to(torch.uint8)  # the cast truncates
     array: Pictures = pictures.permute(0, 2, 3, 1).contiguous().cpu().numpy()
     return array
 
 
-def over_white(images: Tensor) -> Tensor:
+def over_white(images: "Tensor") -> "Tensor":
     """Return images [N, 1, 3 or 4, H, W] about [-1, 1] as [N, 3, H, W], laid over white."""
     if images.shape[1] == 4:
         alpha = (images[:, 3:] / 2 + 0.5).clamp(0, 1)
@@ -76,12 +79,14 @@ def over_white(images: Tensor) -> Tensor:
     return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
 
 
-def from_uint8(pictures: Pictures | Tensor) -> Tensor:
+def from_uint8(pictures: "Pictures | Tensor") -> "Tensor":
     """Turn pictures of 0 to 255 into float32 images [N, C, H, W] in [-1, 1]: x / 127.5 - 1.
 
     An array is [N, H, W, C], as pictures are; a tensor is [N, C, H, W], as networks want it.
     """
-    if isinstance(pictures, Tensor):
+    import torch
+
+    if isinstance(pictures, torch.Tensor):
         images = pictures
     else:
         images = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2)
@@ -217,7 +222,7 @@ def encode_picture(
     pixel. Raises UsageError for what the format cannot hold.
     """
     if format not in PICTURE_FORMATS:
-        raise UsageError(f"format {format!r} is unknown: expected {', '.join(PICTURE_FORMATS)}")
+        raise UsageError(unknown_name("format", format, PICTURE_FORMATS))
     check_size(format, *picture.shape[:2])
     if format == "png":
         if quality is not None:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 _UNDISTURBED = {"numpy", "torch"}
+Waiting = Callable[[str], contextlib.AbstractContextManager[None]]  # of a module's name
+_waiting: list[Waiting] = []
 
 
 def lazy_attributes(package: str, where: dict[str, str]) -> Callable[[str], Any]:
@@ -68,11 +70,17 @@ class _Undisturbed(importlib.abc.MetaPathFinder):
             load = spec.loader.exec_module
 
             def load_undisturbed(module: Any) -> None:
-                with holding_back_interrupts():
+                shown = _waiting[-1](name) if _waiting else contextlib.nullcontext()
+                with holding_back_interrupts(), shown:
                     load(module)
 
             spec.loader.exec_module = load_undisturbed  # type: ignore[method-assign]
         return spec
+
+
+def show_while_loading(waiting: Waiting | None) -> None:
+    """From now on let ``waiting`` say that torch loads; None: nothing is said."""
+    _waiting[:] = [] if waiting is None else [waiting]
 
 
 def hold_back_interrupts_while_loading() -> None:

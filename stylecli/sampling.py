@@ -18,7 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stylecli.errors import UsageError
+from stylecli.errors import UsageError, unknown_name
+from stylecli.hardware import PRECISIONS as PRECISIONS
+from stylecli.hardware import Precision as Precision
+from stylecli.hardware import check_precision as check_precision
 from stylecli.hardware import cuda_arithmetic
 from stylecli.images import Canvas, Pictures, to_uint8
 from stylecli.networks.config import NetworkConfig
@@ -30,8 +33,6 @@ from stylecli.seeds import check_seed
 
 NoiseMode = Literal["const", "random", "none"]
 NOISE_MODES: tuple[NoiseMode, ...] = get_args(NoiseMode)
-Precision = Literal["float32", "bf16"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 LATENTS_PER_CHUNK = 4  # a mapping network reads all its weights for one latent or for four
 _CHUNK_VALUES = 1 << 20  # of the largest feature maps: what stays in a core's cache
@@ -44,13 +45,7 @@ Psi = float | Sequence[float]  # one strength, or one for every layer
 def check_noise_mode(noise_mode: str) -> None:
     """Raise UsageError unless it is one of const, random, none."""
     if noise_mode not in NOISE_MODES:
-        raise UsageError(f"noise mode {noise_mode!r} is unknown: expected const, random or none")
-
-
-def check_precision(precision: str) -> None:
-    """Raise UsageError unless it is float32 or bf16."""
-    if precision not in PRECISIONS:
-        raise UsageError(f"precision {precision!r} is unknown: expected float32 or bf16")
+        raise UsageError(unknown_name("noise mode", noise_mode, NOISE_MODES))
 
 
 @dataclass(frozen=True)

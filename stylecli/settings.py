@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any
 
-from stylecli.errors import UsageError
+from stylecli.errors import UsageError, unknown_name
 
 # Headings of the help, in their order.
 NETWORK = "Network"
@@ -134,25 +134,22 @@ def power_of_two(name: str, value: Any) -> None:
         raise UsageError(f"{name} {value} is not a power of two from 4 on")
 
 
-def one_of(*choices: str, between: str = ", ", called: str = "") -> Check:
+def one_of(*choices: str, called: str = "") -> Check:
     """Return a check for one of some words; ``called`` names the setting to people."""
 
     def check(name: str, value: Any) -> None:
         if value not in choices:
-            expected = between.join(choices)
-            expected = f"one of {expected}" if between == ", " else expected
-            raise UsageError(f"{called or name} {value!r} is unknown: expected {expected}")
+            raise UsageError(unknown_name(called or name, str(value), choices))
 
     return check
 
 
 def spelled(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return how a setting is read and written that people spell in words of their own."""
-    *most, last = values
 
     def read(text: str, flag: str) -> Any:
         if text not in values:
-            raise UsageError(f"{flag} {text!r} is unknown: expected {', '.join(most)} or {last}")
+            raise UsageError(unknown_name(flag, text, values))
         return values[text]
 
     def write(value: Any) -> str:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stylecli.cache_folder import CACHE_VARIABLE, cache_folder, keep_private, private_folder, whose
-from stylecli.errors import DataError, StyleCLIError, UsageError, WeightsError
+from stylecli.errors import DataError, StyleCLIError, UsageError, WeightsError, unknown_name
 from stylecli.files import read_json, replacing, write_json
 from stylecli.progress import Progress, silent
 
@@ -186,7 +186,7 @@ def _check_own(path: Path) -> None:
 def find_feature_network(name: str) -> FeatureNetwork:
     """Return the registry's entry; raise UsageError for a name that is not in it."""
     if name not in NETWORKS:
-        raise UsageError(f"feature network {name!r} is unknown: expected {', '.join(NETWORKS)}")
+        raise UsageError(unknown_name("feature network", name, NETWORKS))
     return NETWORKS[name]
 
 

@@ -65,7 +65,8 @@ def find_network(network: Path | None = None, root: Path = Path()) -> Found:
         if network.name == BEST_NAME and network.parent.is_dir():
             return Found(best_snapshot(network.parent), f"the best network of {network.parent}")
         if not network.is_file():
-            raise NetworkError(f"network {network} does not exist: give a file or a run folder")
+            hint = near_path(network) or ": give a file or a run folder"
+            raise NetworkError(f"network {network} does not exist{hint}")
         return Found(network)
     try:
         run = find_run(root)
@@ -99,7 +100,8 @@ def find_dataset(data: Path | None = None, root: Path = Path(), run: Path | None
         if not data.exists():
             raise DataError(
                 describe_unfinished(data)
-                or f"dataset {data} does not exist: make one with stylecli pack"
+                or f"dataset {data} does not exist"
+                + (near_path(data) or ": make one with stylecli pack")
             )
         return Found(data)
     if run is not None and (own := run_dataset(run)) is not None:
@@ -120,6 +122,26 @@ def find_dataset(data: Path | None = None, root: Path = Path(), run: Path | None
         f"there is no dataset in {_shown(root)}: make one with stylecli pack PICTURES/, "
         "draw the demo's faces with stylecli demo, or give --data PATH"
     )
+
+
+def check_there(path: Path, expected: str) -> None:
+    """Raise DataError, which says what was expected or is meant, where nothing is at ``path``."""
+    if not path.exists():
+        raise DataError(
+            describe_unfinished(path)
+            or f"{path} does not exist{near_path(path) or f': expected {expected}'}"
+        )
+
+
+def near_path(path: Path) -> str:
+    """Return the question after a path whose name is nearly that of one beside it, else nothing."""
+    import difflib
+
+    names: list[str] = []
+    with contextlib.suppress(OSError, ValueError):
+        names = [name for name in os.listdir(path.parent) if not name.startswith(".")]
+    near = difflib.get_close_matches(path.name, names[:_MOST_SWEPT], 1, 0.75)
+    return f". Did you mean {path.with_name(near[0])}?" if near and path.name else ""
 
 
 def describe_unfinished(dataset: Path) -> str:

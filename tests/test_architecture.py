@@ -75,7 +75,16 @@ SMALL_FILE_LINES = 100
 TABLES = {"stylecli.cli.app", "stylecli.interop.families", "stylecli.metrics.planning"}
 MAX_FUNCTION_LINES = 70
 # What several commands share; every other file of cli/ is a command and bears its name.
-SHARED_BY_COMMANDS = {"__init__", "app", "bars", "drawing", "options", "output", "targets"}
+SHARED_BY_COMMANDS = {
+    "__init__",
+    "app",
+    "bars",
+    "drawing",
+    "options",
+    "output",
+    "refusals",
+    "targets",
+}
 STILL_TO_MOVE = {"training_ranks", "metric_ranks"}  # to distributed/
 
 

@@ -99,7 +99,7 @@ def test_bfloat16_draws_nearly_the_same_picture(tiny_network: Any) -> None:
 def test_an_unknown_precision_is_refused_at_once(tiny_network: Any) -> None:
     ws = map_seeds(tiny_network.G_ema, [0])
 
-    with pytest.raises(UsageError, match="precision 'half' is unknown: expected float32 or bf16"):
+    with pytest.raises(UsageError, match="unknown precision 'half'"):
         render(tiny_network.G_ema, ws, drawing=Drawing(precision="half"))  # type: ignore[arg-type]
 
 

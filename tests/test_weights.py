@@ -93,7 +93,7 @@ def test_missing_inception_names_the_published_file():
 
 
 def test_an_unknown_network_is_answered_with_the_known_ones():
-    with pytest.raises(UsageError, match="expected inception-2015-12-05, vgg16-lpips"):
+    with pytest.raises(UsageError, match="Did you mean 'vgg16'"):
         weights.locate("vgg19")
 
 

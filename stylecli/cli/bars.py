@@ -1,7 +1,9 @@
 """How long work shows itself: a bar on a terminal, a line now and then in a log."""
 
 import contextlib
+import itertools
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +19,7 @@ _SAMPLE_SECONDS = 1.0
 _LEAST_BAR, _MOST_BAR = 6, 40  # columns
 _SPARE = 3  # columns: the terminal writes ^C there, and a full line would break
 _LONGEST_TITLE = 24
+_PATIENCE_SECONDS = 0.3  # before a spinner turns
 
 
 def format_seconds(seconds: float) -> str:
@@ -189,6 +192,31 @@ def _bar_parts(pace: _Pace) -> list[tuple[str, int]]:
         (pace.amount(), -1 if pace.complete else 3), (pace.rate(), 1), (left, 0), (note, 2),
         *((text, place) for place, text in enumerate(more, start=4)),
     ]  # fmt: skip
+
+
+@contextlib.contextmanager
+def loading(name: str) -> Iterator[None]:
+    """Turn a spinner on the terminal of stderr while a module loads that takes its seconds."""
+    ended = threading.Event()
+
+    def turn() -> None:
+        if ended.wait(_PATIENCE_SECONDS):
+            return
+        for sign in itertools.cycle("|/-\\"):
+            sys.stderr.write(f"\r{sign} loading {name}")
+            sys.stderr.flush()
+            if ended.wait(0.1):
+                break
+        sys.stderr.write("\r\x1b[K")
+        sys.stderr.flush()
+
+    thread = threading.Thread(target=turn, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 @contextlib.contextmanager

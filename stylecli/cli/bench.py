@@ -7,6 +7,7 @@ import typer
 
 from stylecli.cli.options import DeviceOption, JsonOption, QuietOption
 from stylecli.cli.output import Output
+from stylecli.cli.refusals import check_words
 from stylecli.errors import UsageError
 from stylecli.networks.config import MAX_RESOLUTION, NetworkConfig
 from stylecli.networks.registry import USUAL_CONFIG, list_presets
@@ -42,14 +43,18 @@ def command(
     Fresh networks; all cases take turns. Prints medians with the smallest and largest value, and
     the share of what one large convolution reaches here. CPU-seconds hardly depend on other work.
     """
+    output = Output(json=json, quiet=quiet)
+    check_words(device=device, config=config)
+    networks = [_config(config, side, small) for side in _numbers(resolutions, "--resolutions")]
+    kinds = [word.strip() for word in precisions.split(",")]
+    counts = _numbers(batches, "--batches")
+    for kind in kinds:
+        check_words(precision=kind)
     from stylecli.bench import measure
     from stylecli.hardware import resolve_device
 
-    output = Output(json=json, quiet=quiet)
     chosen = resolve_device(device)
-    networks = [_config(config, side, small) for side in _numbers(resolutions, "--resolutions")]
-    kinds = [word.strip() for word in precisions.split(",")]
-    cases = _cases(networks, _numbers(batches, "--batches"), kinds, train, chosen)
+    cases = _cases(networks, counts, kinds, train, chosen)
     with output.progress("bench", "runs") as progress:
         timings = measure(cases, repeats, device=chosen, progress=progress)
     output.result(_document(timings, str(chosen)), output.table(*_table(timings)))
@@ -76,10 +81,7 @@ def _cases(
 
     from stylecli.bench import ceiling_case, drawing_cases, training_case
     from stylecli.networks.model import new_network
-    from stylecli.sampling import check_precision
 
-    for precision in precisions:
-        check_precision(precision)
     cases = [ceiling_case(device, precision) for precision in precisions]  # type: ignore[arg-type]
     for network in networks:
         fields = asdict(network)

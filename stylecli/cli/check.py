@@ -7,7 +7,8 @@ import typer
 
 from stylecli.cli.options import JsonOption, OutOption, QuietOption
 from stylecli.cli.output import Output
-from stylecli.errors import ExitCode, Interrupted
+from stylecli.cli.refusals import check_files, check_pictures
+from stylecli.errors import DataError, ExitCode, Interrupted
 from stylecli.workspace import find_dataset
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ def command(
         found = find_dataset()
         path = found.path
         output.note(f"using {path}, {found.why}")
+    check_pictures(path)
+    check_files(DataError, labels=labels)
     from stylecli.data.checking.inspection import Inspection
 
     with Inspection(path, labels=labels, quick=quick) as inspection:

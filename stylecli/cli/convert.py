@@ -8,6 +8,7 @@ import typer
 from stylecli.cli.options import ForceOption, JsonOption, QuietOption
 from stylecli.cli.output import Output
 from stylecli.errors import NetworkError, UsageError
+from stylecli.workspace import near_path
 
 
 def command(
@@ -39,6 +40,11 @@ def command(
     target = out if out is not None else source.with_suffix(".safetensors")
     if target.suffix.lower() != ".safetensors":
         raise UsageError(f"--out {target} does not end in .safetensors, the only format written")
+    from stylecli.networks.headers import is_foreign
+
+    if not source.is_file():
+        raise NetworkError(f"{source} does not exist{near_path(source) or ': give a network file'}")
+    is_foreign(source)  # raises for what a download leaves in a file's place
     done = _is_done(source, target)
     if done:
         output.note(f"{target} is the conversion of {source} already")

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stylecli.cli.output import Output
-from stylecli.errors import UsageError
+from stylecli.cli.refusals import check_words, find_and_check
+from stylecli.errors import UsageError, unknown_name
 from stylecli.networks.config import NetworkConfig
 from stylecli.provenance import make_provenance, shown_path
 from stylecli.styles import layer_strengths
-from stylecli.workspace import find_network
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,13 +96,12 @@ class Source:
 
 def open_source(network: Path | None, device: str, output: Output) -> Source:
     """Load the network that was given or found, onto its device; say which was found."""
+    check_words(device=device)
+    found = find_and_check(network, output)
     from stylecli.checkpoint import load_network
     from stylecli.hardware import resolve_device
     from stylecli.weights import remember_digest
 
-    found = find_network(network)
-    if found.why:
-        output.note(f"network: {found.path} ({found.why})")
     chosen = resolve_device(device)
     bundle = load_network(found.path)
     bundle.generator.to(chosen)
@@ -186,7 +185,7 @@ def resolve_noise(noise_mode: str | None, noise_seed: int | None) -> str:
     """Return the noise mode; --noise-seed means random, and contradicts the other modes."""
     mode = noise_mode or ("const" if noise_seed is None else "random")
     if mode not in ("const", "random", "none"):
-        raise UsageError(f"noise mode {mode!r} is unknown: expected const, random or none")
+        raise UsageError(unknown_name("noise mode", mode, ("const", "random", "none")))
     if noise_seed is not None and mode != "random":
         raise UsageError(f"--noise-seed {noise_seed} needs --noise-mode random, not {mode}")
     return mode

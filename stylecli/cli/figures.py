@@ -17,9 +17,11 @@ from stylecli.cli.options import (
     QuietOption,
 )
 from stylecli.cli.output import Output
+from stylecli.cli.refusals import check_words, find_and_check
 from stylecli.cli.targets import is_done
 from stylecli.errors import Interrupted, UsageError
 from stylecli.seeds import check_seed, format_seeds, parse_seeds
+from stylecli.sheets.names import name_figures
 
 if TYPE_CHECKING:
     from stylecli.report.figures_page import Drawn
@@ -75,19 +77,22 @@ def command(
     each figure and index.html, which says what to look for in them. Figures that a network cannot
     show are left out.
     """
-    from stylecli.report.figures_page import PAGE, write_figures_page
-    from stylecli.sampling import Drawing
-    from stylecli.sheets.paper import describe_lack, find_figures
-
     output = Output(json=json, quiet=quiet)
-    figures = find_figures(which or [])
+    name_figures(which or [])
+    check_words(device=device, precision=precision)
     overrides = {
         "seeds": _checked(seeds), "row_seeds": _checked(row_seeds),
         "col_seeds": _checked(col_seeds), "seed": None if seed is None else check_seed(seed),
         "psi": psi, "psi_cutoff": psi_cutoff, "label": label,
     }  # fmt: skip
+    found = find_and_check(network, output)
+    from stylecli.report.figures_page import PAGE, write_figures_page
+    from stylecli.sampling import Drawing
+    from stylecli.sheets.paper import describe_lack, find_figures
+
+    figures = find_figures(which or [])
     _refuse_unused(figures, overrides)
-    source = open_source(network, device, output)
+    source = open_source(found.path, device, output)
     lacks = {figure.key: describe_lack(figure, source.config) for figure in figures}
     for figure in figures:
         if lacks[figure.key] and which:

@@ -31,6 +31,7 @@ from stylecli.cli.options import (
     QuietOption,
 )
 from stylecli.cli.output import Output
+from stylecli.cli.refusals import check_files, check_words
 from stylecli.cli.targets import (
     CropOption,
     FormatOption,
@@ -172,6 +173,9 @@ def command(
     canvas, sized = resolve_canvas(size, crop, pixels, scale)
     if vary is not None and like is None:
         raise UsageError(f"--vary {vary:g} needs a face to vary: add --like, such as --like 7")
+    check_files(ws=ws)
+    resolve_target(out, Path(), format, quality, grid, 1 if ws else len(wanted))
+    check_words(device=device, precision=precision)
     source = open_source(network, device, output)
     from stylecli.sampling import VARY, check_drawing, check_like
 

@@ -31,6 +31,7 @@ from stylecli.cli.options import (
     QuietOption,
 )
 from stylecli.cli.output import Output
+from stylecli.cli.refusals import check_files, check_words
 from stylecli.cli.targets import (
     CropOption,
     PixelsOption,
@@ -38,7 +39,7 @@ from stylecli.cli.targets import (
     resolve_canvas,
     resolve_video,
 )
-from stylecli.errors import DataError, UsageError
+from stylecli.errors import DataError, UsageError, unknown_name
 from stylecli.provenance import shown_path
 from stylecli.seeds import format_seeds, parse_seeds
 
@@ -241,6 +242,8 @@ def command(
     if music is not None and not music.is_file():
         raise DataError(f"--music {music} does not exist: give a sound file, such as song.mp3")
     noise = resolve_motion(noise_mode, noise_seed, noise_motion, noise_seconds)
+    check_files(ws=ws)
+    check_words(device=device, precision=precision)
     source = open_source(network, device, output)
     target = resolve_video(
         out, source.folder, "interpolation", format=format, codec=codec, crf=crf, fps=fps
@@ -309,7 +312,7 @@ def resolve_motion(
 ) -> dict[str, Any]:
     """Return the settings of noise; noise that moves is random noise."""
     if motion not in (None, "still", "flicker", "drift"):
-        raise UsageError(f"noise motion {motion!r} is unknown: expected still, flicker or drift")
+        raise UsageError(unknown_name("noise motion", motion, ("still", "flicker", "drift")))
     if seconds is not None and (motion != "drift" or not 0 < seconds <= 86_400):
         raise UsageError(
             f"--noise-seconds {seconds:g} is how fast noise drifts: give --noise-motion drift and "

@@ -25,6 +25,7 @@ from stylecli.cli.options import (
     SeedOption,
 )
 from stylecli.cli.output import Output
+from stylecli.cli.refusals import check_files, check_pictures, check_words
 from stylecli.errors import DataError, ExitCode, Interrupted, StyleCLIError, UsageError
 from stylecli.workspace import RUN_FILE, Found, find_dataset, find_network
 
@@ -142,6 +143,14 @@ def command(
     wanted = list(names or (DEFAULT_NAMES if against is None else DEFAULT_NAMES[:1]))
     source = ClassifierSource(classifiers, train_classifiers, attributes)
     source.check(wanted)
+    check_words(device=device, precision=precision, metrics=wanted)
+    check_files(classifiers=classifiers, attributes=attributes)
+    for path in (data, against):
+        check_pictures(path)
+    if against is None:
+        from stylecli.networks.headers import check_header
+
+        check_header(find_network(network).path)
     chosen: dict[str, Any] = {
         "samples": samples, "seed": seed, "precision": precision, "cache": cache,
         "stand_in": stand_in,
@@ -149,7 +158,6 @@ def command(
     started = time.monotonic()
     with _going_on(cache), sharing_ranks(ranks, device) as place:
         chosen["ranks"] = place
-        check_request(wanted, precision)
         if not place.is_main:
             output = Output(quiet=True)
         if against is not None:
@@ -316,15 +324,6 @@ def _open(found: Found | None) -> Any:
     from stylecli.data.reader import open_dataset
 
     return open_dataset(found.path) if found else None
-
-
-def check_request(names: Sequence[str], precision: str) -> None:
-    """Raise UsageError for unknown metrics and precisions, before any file is opened."""
-    from stylecli.metrics.planning import check_names
-    from stylecli.sampling import check_precision
-
-    check_names(names)
-    check_precision(precision)
 
 
 def check_network(

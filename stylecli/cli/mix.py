@@ -32,6 +32,7 @@ from stylecli.cli.options import (
     QuietOption,
 )
 from stylecli.cli.output import Output
+from stylecli.cli.refusals import check_files, check_words
 from stylecli.cli.targets import (
     FormatOption,
     QualityOption,
@@ -40,7 +41,7 @@ from stylecli.cli.targets import (
     resolve_target,
     resolve_video,
 )
-from stylecli.errors import UsageError
+from stylecli.errors import UsageError, unknown_name
 from stylecli.provenance import shown_path
 from stylecli.seeds import format_seeds, parse_seeds
 from stylecli.styles import band_rows, style_bands, style_layers
@@ -204,6 +205,9 @@ def command(
     output = Output(json=json, quiet=quiet)
     mode, mover = resolve_noise(noise_mode, noise_seed), _mover(video, bands, video_format)
     _check_clip(mover, {"fps": fps, "key-seconds": key_seconds, "video-format": video_format})
+    check_files(row_ws=row_ws, col_ws=col_ws)
+    resolve_target(out, Path(), format, quality, True, 1)
+    check_words(device=device, precision=precision)
     source = open_source(network, device, output)
     style_sides = source.config.style_sides
     sides = choose_sides(
@@ -333,14 +337,14 @@ def _mover(video: str | None, bands: str | None, format: str | None) -> str | No
     """Return cols, rows or None, as --video says; refuse what cannot move or be written."""
     word = {"columns": "cols"}.get(video or "", video)
     if word not in (None, "cols", "rows"):
-        raise UsageError(f"--video {video} is unknown: expected cols or rows, the side that moves")
+        raise UsageError(unknown_name("--video", video or "", ("cols", "rows")))
     if word == "rows" and bands is not None:
         raise UsageError(
             f"rows of the --bands {bands} cannot move into each other: let the columns move, "
             "with --video cols"
         )
     if format is not None and format not in ("mp4", "webm", "gif", "webp"):
-        raise UsageError(f"video format {format!r} is unknown: expected mp4, webm, gif or webp")
+        raise UsageError(unknown_name("video format", format, ("mp4", "webm", "gif", "webp")))
     return word
 
 

@@ -1,13 +1,15 @@
 """The one sink: results go to stdout, everything else to stderr, bars only to a terminal."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from stylecli.cli.bars import PlainProgress, SecondsLeft, live_bar
+from stylecli.cli.bars import PlainProgress, SecondsLeft, live_bar, loading
 from stylecli.errors import printable, printable_json
 from stylecli.files import to_json
+from stylecli.lazy import show_while_loading
 from stylecli.progress import Progress, silent
 
 
@@ -35,6 +37,8 @@ class Output:
     def __init__(self, *, json: bool = False, quiet: bool = False) -> None:
         self.json = json
         self.quiet = quiet
+        seen = not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        show_while_loading(loading if seen else None)
 
     def result(self, document: Mapping[str, Any], lines: Sequence[str]) -> None:
         """Print the command's result: ``document`` under --json, else the lines, to stdout."""

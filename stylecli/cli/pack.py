@@ -9,6 +9,7 @@ import typer
 
 from stylecli.cli.options import ForceOption, JsonOption, QuietOption
 from stylecli.cli.output import Output
+from stylecli.cli.refusals import check_files, check_pictures
 from stylecli.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -118,9 +119,11 @@ def command(
     Each picture is cut to its central square and resized. Unusable pictures are skipped and listed.
     The same command continues where it was interrupted, and finds a dataset done.
     """
+    output = Output(json=json, quiet=quiet)
+    check_pictures(source)
+    check_files(DataError, labels=labels)
     from stylecli.data.packing import PackSettings
 
-    output = Output(json=json, quiet=quiet)
     if as_stored and upright:
         raise UsageError("--as-stored and --upright contradict each other: give one of them")
     settings = PackSettings(

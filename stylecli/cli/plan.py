@@ -23,6 +23,7 @@ from stylecli.cli.options import (
     takes_settings,
 )
 from stylecli.cli.output import Output
+from stylecli.cli.refusals import check_dataset, check_numbers, check_words
 from stylecli.cli.training_ranks import count_ranks
 from stylecli.errors import Interrupted, UsageError
 from stylecli.networks.registry import USUAL_CONFIG
@@ -82,6 +83,11 @@ def command(
     nothing.
     """
     output = Output(json=json, quiet=quiet)
+    check_words(device=device, config=config, preset=preset)
+    check_numbers(training, settings_for(TrainingConfig))
+    check_numbers(network, network_settings())
+    if data is not None or resolution is None:
+        check_dataset(find_dataset(data).path)
     driving = Session(**session)
     settings = _settings(
         data, resolution, output, config=config or USUAL_CONFIG, preset=preset, device=device,

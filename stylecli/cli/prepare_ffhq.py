@@ -7,7 +7,9 @@ import typer
 
 from stylecli.cli.options import ForceOption, JsonOption, OutOption, QuietOption
 from stylecli.cli.output import Output
+from stylecli.cli.refusals import check_files
 from stylecli.errors import DataError, UsageError
+from stylecli.workspace import check_there
 
 if TYPE_CHECKING:
     from stylecli.data.alignment.prepare_ffhq import Outcome
@@ -89,17 +91,18 @@ def command(
     thumbnails, contact sheet, list of what was skipped) and datasets/<name>.lmdb. The same command
     again goes on, or finds it done.
     """
-    from stylecli.data.alignment.ffhq import find_ffhq, what_is_missing
-    from stylecli.data.alignment.prepare_ffhq import Request, prepare_ffhq
-
     if size & (size - 1) or not 4 <= size <= DEFAULT_SIZE:
         raise UsageError(f"size {size} is not a power of two from 4 to {DEFAULT_SIZE}")
     if no_images and no_dataset:
         raise UsageError("--no-images and --no-dataset together leave nothing to do")
     if min_size is not None and not 0 <= min_size < 1e6:
         raise UsageError(f"min size {min_size:g} is no side in pixels")
-    if source is not None and not source.exists():
-        raise DataError(f"{source} does not exist: give a folder of photographs or FFHQ's folder")
+    if source is not None:
+        check_there(source, "a folder of photographs, or FFHQ's folder")
+    check_files(DataError, landmarks=landmarks, exclude=exclude)
+    from stylecli.data.alignment.ffhq import find_ffhq, what_is_missing
+    from stylecli.data.alignment.prepare_ffhq import Request, prepare_ffhq
+
     layout = find_ffhq(source or Path()) if source is None or source.is_dir() else None
     if layout is None and source is None:
         raise DataError(what_is_missing(Path()))

@@ -7,8 +7,8 @@ import typer
 
 from stylecli.cli.options import ForceOption, JsonOption, QuietOption
 from stylecli.cli.output import Output
-from stylecli.errors import UsageError
-from stylecli.workspace import newest_run
+from stylecli.errors import NetworkError, UsageError
+from stylecli.workspace import near_path, newest_run, read_run
 
 _OURS = 'content="stylecli'  # in the head of every page that stylecli wrote
 _HEAD_BYTES = 4096
@@ -40,6 +40,11 @@ def command(
     if not chosen:
         chosen = [newest_run()]
         output.note(f"using {chosen[0]}, the newest run")
+    for run in chosen:
+        if not run.is_dir():
+            what = "is a file" if run.exists() else f"does not exist{near_path(run)}"
+            raise NetworkError(f"run {run} {what}: give the folder that holds its run.json")
+        read_run(run)
     path = out or (chosen[0] / "report.html" if len(chosen) == 1 else Path("runs.html"))
     _check_target(path, force=force)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from stylecli.cli.output import Output
-from stylecli.errors import UsageError
+from stylecli.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
     from stylecli.images import Canvas, Pictures
@@ -115,7 +115,7 @@ def resolve_target(
     if chosen == "jpg":
         chosen = "jpeg"
     if chosen not in FORMATS:
-        raise UsageError(f"--format {format} is unknown: expected {', '.join(FORMATS)}")
+        raise UsageError(unknown_name("--format", format or "", FORMATS))
     if named is not None and chosen != named:
         raise UsageError(f"--format {format} contradicts --out {out}: leave one of them out")
     if quality is not None and chosen == "png":
@@ -242,8 +242,7 @@ def resolve_video(
     named = _VIDEO_SUFFIXES.get(out.suffix.lower()) if out is not None else None
     chosen = format or named or ("webm" if codec == "vp9" else "mp4")
     if chosen not in (*_VIDEO_SUFFIXES.values(), "png"):
-        known = ", ".join([*_VIDEO_SUFFIXES.values(), "png"])
-        raise UsageError(f"format {chosen!r} is unknown: expected {known}")
+        raise UsageError(unknown_name("format", chosen, [*_VIDEO_SUFFIXES.values(), "png"]))
     if named is not None and named != chosen:
         raise UsageError(f"--format {format} contradicts --out {out}: leave one of them out")
     if out is not None and named is None and out.suffix and not out.is_dir():

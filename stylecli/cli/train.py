@@ -24,6 +24,14 @@ from stylecli.cli.options import (
     takes_settings,
 )
 from stylecli.cli.output import Output
+from stylecli.cli.refusals import (
+    check_files,
+    check_numbers,
+    check_pictures,
+    check_resume,
+    check_words,
+    split_metrics,
+)
 from stylecli.cli.training_ranks import count_ranks, on_main_rank
 from stylecli.errors import StyleCLIError, UsageError, WeightsError
 from stylecli.settings import PICTURES, RUN, WATCHING
@@ -144,6 +152,15 @@ def command(
     The same command continues the newest unfinished run with these settings. Ctrl-C saves.
     """
     output = Output(json=json, quiet=quiet)
+    check_words(device=device, config=config, preset=preset)
+    if (wanted := split_metrics(metrics)) is not None:
+        ClassifierSource(classifiers).check(wanted)
+        check_files(classifiers=classifiers)
+    check_numbers(training, settings_for(TrainingConfig))
+    check_numbers(network, network_settings())
+    check_resume(resume)
+    check_pictures(data)
+    driving = make_session(**session)
     ranks = count_ranks(ranks, gpus, device)
     dataset = prepare_dataset(data, resolution, preset, output, pack=not dry_run, run=resume)
     from stylecli.training.run_folder import choose_run
@@ -155,7 +172,6 @@ def command(
         network=network, training=training | ({"seed": seed} if seed else {}),
         batch_gpu=session.get("batch_gpu"),
     )  # fmt: skip
-    driving = make_session(**session)
     evaluate = make_evaluate(metrics, metric_samples, classifiers, settings, dataset, output)
     choice = choose_run(settings, out)
     tell_advice(plan, dataset, output)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from stylecli.errors import UsageError
+from stylecli.errors import UsageError, unknown_name
 from stylecli.networks.model import Generator
 from stylecli.sampling import (
     Psi,
@@ -59,7 +59,7 @@ def follow_path(
     another method, or a circle that is not of two points and closed.
     """
     if method not in METHODS:
-        raise UsageError(f"method {method!r} is unknown: expected {', '.join(METHODS)}")
+        raise UsageError(unknown_name("method", method, METHODS))
     points = np.asarray(points, dtype=np.float64)
     count = len(points)
     if method == "circle":
@@ -320,7 +320,7 @@ def _check_path(G: Generator, keys: Sequence[int] | Tensor, route: Route) -> Spa
     """Return the space that the walk runs in; refuse what the network or the keys lack."""
     saved = isinstance(keys, Tensor)
     if route.space is not None and route.space not in SPACES:
-        raise UsageError(f"space {route.space!r} is unknown: expected w or z")
+        raise UsageError(unknown_name("space", route.space, "wz"))
     space: Space = route.space or ("z" if route.method == "circle" or not G.config.has_w else "w")
     if space == "w" and not G.config.has_w:
         raise UsageError(

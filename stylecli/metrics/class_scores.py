@@ -10,6 +10,7 @@ from stylecli.errors import UsageError
 from stylecli.features.extractors import STAND_IN, Extractor, Features
 from stylecli.interop.feature_weights import obtain
 from stylecli.metrics.collecting import Accumulator
+from stylecli.metrics.names import NAMES_OF
 from stylecli.metrics.tasks import (
     PUBLISHED_FAKES,
     PictureMetric,
@@ -152,7 +153,7 @@ class InceptionScore(PictureMetric):
     """Inception Score, by its published name and with the stand-in's classes."""
 
     kind = "is"
-    names = ("is", "is50k", f"is@{STAND_IN}")
+    names = NAMES_OF["is"]
     higher_is_better = True
     cpu_samples, gpu_samples = 1000, PUBLISHED_FAKES
     looks_at_reals = False

@@ -6,6 +6,7 @@ import numpy as np
 
 from stylecli.errors import UsageError
 from stylecli.features.extractors import Features
+from stylecli.metrics.names import NAMES_OF
 from stylecli.metrics.tasks import PictureMetric, PictureTask, Score
 
 
@@ -24,7 +25,7 @@ class Diversity(PictureMetric):
     """The ratio of both means."""
 
     kind = "diversity"
-    names = ("diversity",)
+    names = NAMES_OF["diversity"]
     network = None
     higher_is_better = True
     cpu_samples, gpu_samples = 1000, 2000

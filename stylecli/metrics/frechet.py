@@ -16,6 +16,7 @@ from stylecli.errors import UsageError
 from stylecli.features.extractors import STAND_IN, Extractor
 from stylecli.metrics.collecting import Accumulator, Rows
 from stylecli.metrics.kernel import KID
+from stylecli.metrics.names import NAMES_OF
 from stylecli.metrics.tasks import (
     PUBLISHED_FAKES,
     PictureMetric,
@@ -331,8 +332,7 @@ class FrechetDistance(PictureMetric):
     """FID, by its published names and with the stand-in's features, where it is no FID."""
 
     kind = "fid"
-    names = ("fid", "fid50k", "fid50k_full", "fid-clean", "fid-clean50k", "fid-clean50k_full",
-             f"fid@{STAND_IN}")  # fmt: skip
+    names = NAMES_OF["fid"]
     cpu_samples, gpu_samples = LEAST, PUBLISHED_FAKES
 
     def instead(self) -> PictureMetric:

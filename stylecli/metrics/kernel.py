@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stylecli.errors import UsageError
-from stylecli.features.extractors import STAND_IN
+from stylecli.metrics.names import NAMES_OF
 from stylecli.metrics.tasks import (
     PUBLISHED_FAKES,
     PictureMetric,
@@ -121,8 +121,7 @@ class KernelDistance(PictureMetric):
     """KID, by its published names and with the stand-in's features."""
 
     kind = "kid"
-    names = ("kid", "kid50k", "kid50k_full", "kid-clean", "kid-clean50k", "kid-clean50k_full",
-             f"kid@{STAND_IN}")  # fmt: skip
+    names = NAMES_OF["kid"]
     cpu_samples, gpu_samples = 1000, PUBLISHED_FAKES
     most_reals = 1_000_000
 

@@ -22,6 +22,7 @@ from stylecli.images import over_white
 from stylecli.interop.feature_weights import obtain
 from stylecli.metrics.collecting import Collector, Pass, Rows
 from stylecli.metrics.fakes import LabelSource
+from stylecli.metrics.names import NAMES_OF, OLD_PATHS
 from stylecli.metrics.results import MetricResult
 from stylecli.metrics.statistics_cache import digest_of
 from stylecli.metrics.tasks import Metric, Subject, is_published, why_missing
@@ -36,7 +37,6 @@ EPSILON = 1e-4
 MAX_SIDE = 256  # larger pictures are shrunk before the distance
 _NAME = re.compile(r"ppl_([zw])(full|end)(-crop)?(-ada)?")
 # What StyleGAN2's programs call the ones without crop: published, so on the published pairs.
-_ALIASES = {f"ppl2_{end}": f"ppl_{end}" for end in ("wend", "wfull", "zend", "zfull")}
 _TRIM = (1.0, 99.0)  # percentiles; what lies outside is dropped
 
 
@@ -211,23 +211,14 @@ class PathLength(Metric):
     """PPL of every space and sampling, with and without the crop of the face."""
 
     kind = "ppl"
-    names = (
-        "ppl",
-        *(
-            f"ppl_{space}{sampling}{crop}"
-            for crop in ("", "-crop", "-crop-ada")
-            for space in "zw"
-            for sampling in ("full", "end")
-        ),
-        *_ALIASES,
-    )
+    names = NAMES_OF["ppl"]
     cpu_samples, gpu_samples = 1000, PUBLISHED_PAIRS["later"]
 
     def plan(self, name: str, asked: int | None, subject: Subject) -> list[PathTask]:
         """Return the task; ppl is ppl_wfull, of a network without w ppl_zfull."""
         assert subject.config is not None
         has_w, preset, note = subject.config.has_w, subject.config.preset, None
-        published, name = is_published(name), _ALIASES.get(name, name)
+        published, name = is_published(name), OLD_PATHS.get(name, name)
         if name == "ppl":
             name = "ppl_wfull" if has_w else "ppl_zfull"
             if not has_w:

@@ -1,6 +1,5 @@
 """What is asked for and what can be done: the table of all metrics, and a task for each name."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,6 +10,8 @@ from stylecli.metrics.classifiers import AttributeClassifiers
 from stylecli.metrics.diversity import DIVERSITY
 from stylecli.metrics.frechet import FID
 from stylecli.metrics.kernel import KID
+from stylecli.metrics.names import NAMES as NAMES
+from stylecli.metrics.names import check_names as check_names
 from stylecli.metrics.path_length import PPL
 from stylecli.metrics.precision_and_recall import PR
 from stylecli.metrics.separability import LS
@@ -22,8 +23,6 @@ Samples = int | Mapping[str, int] | None
 
 METRICS: tuple[Metric, ...] = (FID, KID, IS, PR, DIVERSITY, PPL, LS)
 BY_NAME = {name: metric for metric in METRICS for name in metric.names}
-# Plain names first: who mistypes one reads the list.
-NAMES = tuple(sorted(BY_NAME, key=lambda name: name != BY_NAME[name].kind))
 
 
 def plan(
@@ -95,19 +94,6 @@ def _add(tasks: dict[str, Task], task: Any, name: str) -> None:
     if first != replace(task, **same):
         said = f"{name} is {task.name} of other pictures: measure it in a call of its own"
         tasks[task.name] = replace(first, note="; ".join(filter(None, (first.note, said))))
-
-
-def check_names(names: Sequence[str]) -> None:
-    """Raise UsageError for no names and for unknown ones."""
-    for name in names:
-        if name not in NAMES:
-            near = difflib.get_close_matches(name, NAMES, 1)
-            hint = f", {near[0]!r} is near" if near else ""
-            raise UsageError(
-                f"metric {name!r} is unknown{hint}: expected one of {', '.join(NAMES)}"
-            )
-    if not names:
-        raise UsageError(f"no metric is named: expected some of {', '.join(NAMES)}")
 
 
 def base_name(name: str) -> str:

@@ -5,8 +5,9 @@ Kynkäänniemi et al. 2019; the statistic, for its many uses, is in ``statistics
 
 from typing import Any
 
-from stylecli.features.extractors import STAND_IN, VGG16_FC2, Extractor
+from stylecli.features.extractors import VGG16_FC2, Extractor
 from stylecli.metrics.collecting import Accumulator, Rows
+from stylecli.metrics.names import NAMES_OF
 from stylecli.metrics.tasks import (
     PUBLISHED_FAKES,
     PictureMetric,
@@ -24,7 +25,7 @@ class PrecisionRecall(PictureMetric):
 
     kind = "pr"
     parts = ("precision", "recall")
-    names = ("pr", "pr50k3", "pr50k3_full", f"pr@{STAND_IN}")
+    names = NAMES_OF["pr"]
     network = VGG16_FC2
     higher_is_better = True
     cpu_samples, gpu_samples = 1000, PUBLISHED_FAKES

@@ -21,6 +21,7 @@ from stylecli.errors import StyleCLIError, UsageError
 from stylecli.metrics.classifiers import OFFICIAL_CLASSIFIERS, AttributeClassifiers
 from stylecli.metrics.collecting import Collector, Pass, Rows
 from stylecli.metrics.fakes import LabelSource, Sample, draw_samples
+from stylecli.metrics.names import NAMES_OF
 from stylecli.metrics.results import MetricResult
 from stylecli.metrics.statistics_cache import digest_of
 from stylecli.metrics.tasks import Metric, Subject
@@ -285,7 +286,7 @@ class LinearSeparability(Metric):
     """Separability of z, of w, or of both."""
 
     kind = "ls"
-    names = ("ls", "ls_z", "ls_w")
+    names = NAMES_OF["ls"]
     cpu_samples, gpu_samples = 10_000, PAPER_SAMPLES
 
     def plan(self, name: str, asked: int | None, subject: Subject) -> list[SeparabilityTask]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, NamedTuple, Self, get_args
 
-from stylecli.errors import UsageError
+from stylecli.errors import UsageError, unknown_name
 from stylecli.settings import NETWORK, setting
 
 MAX_RESOLUTION = 1024
@@ -208,9 +208,7 @@ class NetworkConfig:
         """Return a named configuration with fields replaced; raise UsageError for unknown names."""
         name = name.lower()
         if name not in cls.presets:
-            raise UsageError(
-                f"configuration {name!r} is unknown: expected one of {list(cls.presets)}"
-            )
+            raise UsageError(unknown_name("configuration", name, cls.presets))
         known = {field.name for field in fields(cls)}
         for key in overrides:
             if key not in known or key == "preset":

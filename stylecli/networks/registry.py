@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stylecli.errors import UsageError
+from stylecli.errors import UsageError, unknown_name
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.r3gan_config import R3GANConfig
 from stylecli.networks.stylegan1_config import StyleGAN1Config
@@ -70,7 +70,7 @@ def make_config(name: str, **overrides: Any) -> NetworkConfig:
     for family in FAMILIES.values():
         if name.lower() in family.config.presets:
             return family.config.named(name, **overrides)
-    raise UsageError(f"configuration {name!r} is unknown: expected one of {list_presets()}")
+    raise UsageError(unknown_name("configuration", name, list_presets()))
 
 
 def config_from_dict(values: Mapping[str, Any]) -> NetworkConfig:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stylecli.errors import UsageError
+from stylecli.errors import UsageError, unknown_name
 
 # ---- bias_act: the nine activations of StyleGAN2, with default, definition and slope of each
 
@@ -100,7 +100,7 @@ def resolved_activation(
     """
     row = ACTIVATIONS.get(act)
     if row is None:
-        raise UsageError(f"unknown activation {act!r}: expected one of {', '.join(ACTIVATIONS)}")
+        raise UsageError(unknown_name("activation", act, ACTIVATIONS))
     if gain is not None and gain != row.gain:
         row = replace(row, gain=float(gain))
     if alpha is not None and act == "lrelu" and alpha != row.alpha:

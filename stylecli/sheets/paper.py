@@ -23,6 +23,7 @@ from stylecli.sampling import PLAIN, Drawing, map_seeds, mix_ws, render
 from stylecli.seeds import parse_seeds
 from stylecli.sheets.fakes import draw_uncurated
 from stylecli.sheets.mixing import add_margins, draw_mixing_sheet
+from stylecli.sheets.names import FIGURE_NUMBERS, name_figures
 from stylecli.sheets.noise import draw_noise_detail, draw_noise_layers
 from stylecli.styles import style_bands
 
@@ -121,12 +122,16 @@ class Figure:
     """One figure: its names, its words, its settings, and the function that draws it."""
 
     key: str  # what people type
-    number: int | None  # in the paper
     title: str
     text: str  # what it shows and what to look for
     settings: Mapping[str, Any]  # published seeds and psi; "network": the network's own truncation
     draw: Callable[[Generator, Settings, Drawing, Progress], Pictures]
     needs: str = ""  # "w" or "noise"
+
+    @property
+    def number(self) -> int | None:
+        """The number in the paper."""
+        return FIGURE_NUMBERS[self.key]
 
     @property
     def file(self) -> str:
@@ -146,14 +151,8 @@ def find_figures(words: Sequence[str]) -> list[Figure]:
 
     Raises UsageError for a word that names none.
     """
-    chosen = set()
-    for word in words:
-        found = [f.key for f in FIGURES if word.lower() in (f.key, str(f.number))]
-        if not found:
-            names = ", ".join(f"{f.number} {f.key}" if f.number else f.key for f in FIGURES)
-            raise UsageError(f"there is no figure {word!r}: expected one of {names}")
-        chosen.update(found)
-    return [figure for figure in FIGURES if not words or figure.key in chosen]
+    chosen = name_figures(words)
+    return [figure for figure in FIGURES if figure.key in chosen]
 
 
 def describe_lack(figure: Figure, config: NetworkConfig) -> str:
@@ -292,11 +291,11 @@ _COLUMNS_1024 = (0, 1, 2, 2, 3, 3)
 
 FIGURES = (
     Figure(
-        "uncurated", 2, "Uncurated pictures", _UNCURATED_TEXT,
+        "uncurated", "Uncurated pictures", _UNCURATED_TEXT,
         {"seed": 5, **_OWN}, _uncurated(3, _COLUMNS_1024),
     ),
     Figure(
-        "mixing", 3, "Style mixing",
+        "mixing", "Style mixing",
         "The top row and the left column are faces of their own. Every other picture is its row's "
         "face with some styles from its column: in the upper rows the coarse ones (4-8 px), then "
         "the middle ones, in the last row the fine ones. Coarse styles should bring pose, shape of "
@@ -305,7 +304,7 @@ FIGURES = (
         _mixing, "w",
     ),
     Figure(
-        "noise-detail", 4, "What noise changes",
+        "noise-detail", "What noise changes",
         "A picture, then a part of it under four other noises, then how much every pixel varies "
         "over 100 noises: black not at all, white by 64 grey levels. Identity and pose should "
         "stay, hair and skin change, and the map be bright only where detail is random by nature. "
@@ -313,7 +312,7 @@ FIGURES = (
         {"seeds": "1157,1012", **_FULL}, _noise_detail, "noise",
     ),
     Figure(
-        "noise-layers", 5, "Noise in some layers only",
+        "noise-layers", "Noise in some layers only",
         "Above, the left half of each face has noise in all layers, the right half none. Below, "
         "the left half has it in fine layers only, the right half in coarse ones only. In "
         "networks of photographs a face without noise looks painted; coarse noise makes large "
@@ -321,27 +320,27 @@ FIGURES = (
         {"seeds": "1967,1555", **_FULL}, _noise_layers, "noise",
     ),
     Figure(
-        "truncation", 8, "The truncation trick",
+        "truncation", "The truncation trick",
         "A row per face, and psi 1, 0.7, 0.5, 0, -0.5, -1 in all layers from left to right. At 0 "
         "all rows meet in the average face; past it comes the opposite: look at glasses, hair, age "
         "and the side a face turns to.",
         {"seeds": "91,388", "label": None}, _truncation_sweep, "w",
     ),
     Figure(
-        "bedrooms", 10, "Uncurated, laid out like bedrooms", _UNCURATED_TEXT,
+        "bedrooms", "Uncurated, laid out like bedrooms", _UNCURATED_TEXT,
         {"seed": 0, **_OWN}, _uncurated(5, _COLUMNS_256),
     ),
     Figure(
-        "cars", 11, "Uncurated, laid out like cars",
+        "cars", "Uncurated, laid out like cars",
         f"{_UNCURATED_TEXT} An eighth is cut off above and below: cars are wider than high.",
         {"seed": 2, **_OWN}, _uncurated(4, _COLUMNS_1024, CARS_CROP),
     ),
     Figure(
-        "cats", 12, "Uncurated, laid out like cats", _UNCURATED_TEXT,
+        "cats", "Uncurated, laid out like cats", _UNCURATED_TEXT,
         {"seed": 1, **_OWN}, _uncurated(5, _COLUMNS_256),
     ),
     Figure(
-        "layers", None, "Every layer's style alone",
+        "layers", "Every layer's style alone",
         "A row per pair: a face, its source, and the face with the style of a single layer from "
         "the source. Early layers should move large shapes, late ones colours; where nothing "
         "changes, the network makes no use of that layer.",

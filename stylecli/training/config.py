@@ -124,7 +124,7 @@ class TrainingConfig:
     r1_method: str = setting(
         "exact", flag="--r1", heading=LOSS, costs=True,  # fd: along one random direction a sample
         help="exact, or fd: finite differences. Default exact.",
-        check=one_of(*R1_METHODS, between=" or ", called="R1"),
+        check=one_of(*R1_METHODS, called="R1"),
     )  # fmt: skip
     r1_interval: int = setting(  # steps from penalty to penalty, weighted up by as much
         1, flag="--r1-interval", heading=LOSS, least=1, costs=True,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
-from stylecli.errors import UsageError
+from stylecli.errors import UsageError, unknown_name
 from stylecli.networks.registry import make_config
 from stylecli.training.config import BATCH, BATCH_BASE, LR, LR_BASE
 
@@ -166,7 +166,7 @@ def name_preset(name: str) -> str:
     """Return a preset's own name for one of its names. Raises UsageError for an unknown one."""
     own = ALIASES.get(name.lower(), name.lower())
     if own not in PRESET_TEXTS:
-        raise UsageError(f"preset {name!r} is unknown: expected one of {', '.join(PRESET_TEXTS)}")
+        raise UsageError(unknown_name("preset", name, PRESET_TEXTS))
     return own
 
 

@@ -142,7 +142,7 @@ def test_an_interruption_keeps_what_is_drawn(run: Run, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["6"], "there is no figure '6'"),
+        (["6"], "unknown figure '6'"),
         (["8", "--psi", "0.5"], "--psi 0.5 changes nothing in truncation"),
         (["2", "--row-seeds", "1"], "--row-seeds 1 changes nothing in uncurated"),
         (["2", "--class", "1"], "trained without labels"),

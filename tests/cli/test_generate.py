@@ -150,7 +150,7 @@ def test_noise_seed_means_random_noise(run: Run) -> None:
     ("arguments", "error", "message"),
     [
         (["--noise-mode", "const", "--noise-seed", "1"], UsageError, "needs --noise-mode random"),
-        (["--noise-mode", "loud"], UsageError, "noise mode 'loud' is unknown"),
+        (["--noise-mode", "loud"], UsageError, "unknown noise mode 'loud'"),
         (["--seeds", "4-1"], UsageError, "runs backwards"),
         (["--seeds", ""], UsageError, "are not readable"),
         (["--label", "1"], UsageError, "trained without labels"),
@@ -167,7 +167,7 @@ def test_noise_seed_means_random_noise(run: Run) -> None:
         (["--vary", "0.2"], UsageError, "add --like"),
         (["--like", "7", "--vary", "1.5"], UsageError, "vary 1.5 is out of range"),
         (["--like", "7", "--ws", "a.npz"], UsageError, "two sources of faces"),
-        (["--format", "gif"], UsageError, "--format gif is unknown"),
+        (["--format", "gif"], UsageError, "--format 'gif' is unknown"),
         (["--quality", "80"], UsageError, "add --format jpeg"),
         (["--out", "a.jpg", "--format", "png", "--grid"], UsageError, "contradicts --out a.jpg"),
         (["--out", "out/a.png"], UsageError, "one file for 16 pictures"),
@@ -179,13 +179,13 @@ def test_noise_seed_means_random_noise(run: Run) -> None:
         (["--center", "class"], UsageError, "without labels"),
         (["--center", "nowhere.npz"], NetworkError, "do not exist"),
         (["--center", "-4"], UsageError, "centre '-4' is no seed"),
-        (["--ws", "nowhere.npz"], NetworkError, "do not exist"),
+        (["--ws", "nowhere.npz"], NetworkError, "nowhere.npz does not exist"),
         (["--ws", "a.npz", "--seeds", "1"], UsageError, "two sources of faces"),
         (["--ws-rows", "1"], UsageError, "give --ws FILE too"),
         (["--lod", "7"], UsageError, "lod"),
         (["--psi", "nan"], UsageError, "psi nan is out of range"),
         (["--psi", "1e30"], UsageError, "psi 1e+30 is out of range"),
-        (["--precision", "int4"], UsageError, "precision 'int4' is unknown"),
+        (["--precision", "int4"], UsageError, "unknown precision 'int4'"),
     ],
 )
 def test_bad_input_is_one_sentence(
@@ -302,6 +302,7 @@ def test_networks_without_w_refuse_what_needs_it(
 ) -> None:
     net = stylecli.new_network("b", **tiny_config_fields)
     stylecli.save_network("b.safetensors", net)
+    Path("a.npz").touch()
 
     result = run("--network", "b.safetensors", *arguments)
 

@@ -372,7 +372,7 @@ def test_an_unknown_metric_is_said_before_anything_is_looked_for(run):
     [
         (("kid", "ls"), DataError, "the network 64 px"),
         (("ls", "--psi", "nan"), UsageError, "psi nan is out of range"),
-        (("ls", "--precision", "fp16"), UsageError, "precision 'fp16' is unknown"),
+        (("ls", "--precision", "fp16"), UsageError, "unknown precision 'fp16'"),
     ],
 )
 def test_no_classifier_is_trained_for_what_will_be_refused(

@@ -370,7 +370,7 @@ def test_memory_does_not_grow_with_the_length(tiny_network: Any) -> None:
 @pytest.mark.parametrize(
     ("route", "options", "message"),
     [
-        (Route("q"), {}, "space 'q' is unknown"),  # type: ignore[arg-type]
+        (Route("q"), {}, "unknown space 'q'"),  # type: ignore[arg-type]
         (Route("w", "circle"), {}, "a circle needs latents about zero"),
         (Route("z", "circle"), {}, "through 2 points, not 3"),
         (Route(pulses=2), {}, "2 pulses of psi need an end"),

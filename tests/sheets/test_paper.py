@@ -109,7 +109,7 @@ def test_psi_is_the_published_one_unless_told() -> None:
 
 def test_words_that_name_no_figure_are_refused() -> None:
     assert [figure.key for figure in find_figures(["8", "MIXING", "3"])] == ["mixing", "truncation"]
-    with pytest.raises(UsageError, match="there is no figure '6': expected one of 2 uncurated, 3 "):
+    with pytest.raises(UsageError, match="unknown figure '6': expected one of 2, uncurated, 3, "):
         find_figures(["6"])
 
 

@@ -33,7 +33,7 @@ from stylecli.data.sources.lmdb_pictures import (
 from stylecli.data.sources.tfrecords import TFRecordPictures, find_tfrecords, is_tfrecords
 from stylecli.errors import DataError
 from stylecli.files import name_failed_download
-from stylecli.workspace import describe_unfinished
+from stylecli.workspace import check_there
 
 _START_BYTES = 1024  # of a file, to tell what it is
 _ARCHIVES = (
@@ -123,8 +123,7 @@ def _only_entry(path: Path) -> Path | None:
 
 
 def _open_file(path: Path, own_labels: bool) -> Source:
-    if not path.exists():
-        raise DataError(describe_unfinished(path) or f"{path} does not exist: expected {KNOWN}")
+    check_there(path, KNOWN)
     start = b"no file"
     if path.is_file():
         if (found := _open_container(path, own_labels)) is not None:

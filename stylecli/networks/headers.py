@@ -1,0 +1,75 @@
+"""What a network file says before its numbers are read: enough to refuse it without torch."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from stylecli import __version__, files
+from stylecli.errors import NetworkError
+from stylecli.networks.config import NetworkConfig
+from stylecli.networks.registry import config_from_dict
+
+FORMAT = 1
+
+
+def is_foreign(path: Path | str) -> bool:
+    """Tell by its first bytes whether a file is a pickle or a torch zip, and so not one of ours.
+
+    Raises NetworkError for what a download leaves in place of a file: a page, a pointer, nothing.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(1024)
+    except OSError as error:
+        raise NetworkError(f"{path} is not readable: {error.strerror}") from None
+    if wrong := files.name_failed_download(start):
+        raise NetworkError(f"{path} {wrong}")
+    # Ours begin with the length of their JSON, 8 bytes whose first is 0x80 in one file of 32.
+    is_safetensors = start[5:9] == b"\0\0\0{"
+    return not is_safetensors and start.startswith((b"\x80", b"PK\3\4"))
+
+
+def read_header(path: Path | str) -> dict[str, Any]:
+    """Read the JSON header of one of our files without its tensors."""
+    try:
+        with safe_open(path, framework="np") as file:
+            text = (file.metadata() or {}).get("stylecli")
+    except (SafetensorError, OSError, ValueError) as error:
+        raise NetworkError(f"{path} is not a readable safetensors file: {error}") from None
+    if text is None:
+        raise NetworkError(f"{path} was not written by stylecli: it has no stylecli header")
+    header: dict[str, Any] = files.parse_json(
+        text, f"the stylecli header of {path}", error=NetworkError
+    )
+    if header.get("format") != FORMAT:
+        raise NetworkError(
+            f"{path} has format version {header.get('format')!r}: this "
+            f"stylecli {__version__} reads {FORMAT}"
+        )
+    return header
+
+
+def network_digest(path: Path | str) -> str:
+    """Return the SHA-256 of a network file as hexadecimal text."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_header(path: Path | str) -> NetworkConfig | None:
+    """Return the configuration that a network file of ours says it has; None of a foreign one.
+
+    Raises NetworkError as reading its numbers would, as far as the header tells.
+    """
+    if is_foreign(path):
+        return None
+    return config_of(path, read_header(path))
+
+
+def config_of(path: Path | str, header: dict[str, Any]) -> NetworkConfig:
+    """Return the configuration in a header; raise NetworkError when there is none to use."""
+    try:
+        return config_from_dict(header["config"])
+    except (KeyError, TypeError, ValueError) as error:  # UsageError is a ValueError
+        raise NetworkError(f"{path} has no usable network configuration: {error}") from None

@@ -1,0 +1,90 @@
+"""Wrong words, paths and numbers are refused before torch loads, by every command."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REFUSED = [
+    (["generate", "--network", "nope.pkl"], 3, "nope.pkl"),
+    (["generate", "--network", "page.pkl"], 3, "page.pkl"),
+    (["generate", "--network", "old.safetensors"], 3, "old.safetensors"),
+    (["generate", "--seeds", "abc"], 2, "abc"),
+    (["generate", "--device", "cdua"], 2, "'cuda'"),
+    (["generate", "--precision", "bf61"], 2, "'bf16'"),
+    (["generate", "--ws", "nope.npz"], 3, "nope.npz"),
+    (["generate", "--out", "x.tif"], 2, "x.tif"),
+    (["mix", "--network", "nope.pkl"], 3, "nope.pkl"),
+    (["mix", "--row-ws", "nope.npz"], 3, "nope.npz"),
+    (["interpolate", "--network", "nope.pkl"], 3, "nope.pkl"),
+    (["interpolate", "--grid", "big"], 2, "big"),
+    (["figures", "mixxing"], 2, "'mixing'"),
+    (["figures", "3", "--network", "nope.pkl"], 3, "nope.pkl"),
+    (["metrics", "fdi"], 2, "'fid'"),
+    (["metrics", "fid", "--network", "nope.pkl"], 3, "nope.pkl"),
+    (["metrics", "fid", "--data", "nope.lmdb"], 3, "nope.lmdb"),
+    (["metrics", "fid", "--data", ".", "--against", "nope"], 3, "nope"),
+    (["train", "nope"], 3, "nope"),
+    (["train", ".", "--metrics", "kdi"], 2, "'kid'"),
+    (["train", ".", "--config", "stylegan33-t"], 2, "stylegan33-t"),
+    (["train", ".", "--preset", "smal"], 2, "'small'"),
+    (["train", ".", "--kimg", "-5"], 2, "-5"),
+    (["train", ".", "--resume", "nope.pkl"], 3, "nope.pkl"),
+    (["plan", "nope.lmdb"], 3, "nope.lmdb"),
+    (["plan", "--resolution", "64", "--config", "stylegan22"], 2, "'stylegan2'"),
+    (["pack", "nope"], 3, "nope"),
+    (["check", "nope"], 3, "nope"),
+    (["prepare-ffhq", "nope"], 3, "nope"),
+    (["convert", "nope.pkl"], 3, "nope.pkl"),
+    (["info", "nope"], 3, "nope"),
+    (["info", "picture.png"], 3, "picture.png"),
+    (["report", "nope"], 3, "nope"),
+    (["bench", "--config", "stylegan22"], 2, "'stylegan2'"),
+    (["bench", "--precisions", "bf61"], 2, "'bf16'"),
+    (["weights", "explain", "inception"], 2, "inception"),
+    (["weights", "add", "nope.pth"], 3, "nope.pth"),
+]
+RUN = """
+import sys
+from stylecli.__main__ import main
+sys.argv[0] = "stylecli"
+try:
+    main()
+finally:
+    print("torch is here" if "torch" in sys.modules else "no torch")
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("refusals")
+    fill(folder)
+    return folder
+
+
+def fill(folder: Path) -> None:
+    """Put files into a folder that are not what their names say."""
+    (folder / "page.pkl").write_text("<!DOCTYPE html><title>Quota exceeded</title>")
+    (folder / "old.safetensors").write_bytes(b"not safetensors")
+    (folder / "picture.png").write_bytes(b"not a picture")
+    (folder / "datasets").mkdir()
+
+
+@pytest.mark.parametrize(("words", "code", "named"), REFUSED, ids=lambda value: str(value)[:60])
+def test_it_is_refused_without_torch(words: list[str], code: int, named: str, place: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, *words], cwd=place, capture_output=True, text=True
+    )
+
+    assert done.returncode == code, done.stderr
+    assert named in done.stderr
+    assert done.stdout.endswith("no torch\n"), done.stderr
+
+
+def test_every_command_that_takes_something_is_here() -> None:
+    from stylecli.cli.app import app
+
+    names = {str(one.name) for one in app.registered_commands}
+    names |= {str(one.name) for one in app.registered_groups}
+    assert names - {words[0] for words, _, _ in REFUSED} == {"demo", "doctor"}
