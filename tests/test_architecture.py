@@ -12,10 +12,8 @@ from pathlib import Path
 import pytest
 
 from stylecli.networks.registry import FAMILIES as FAMILY_ROWS
+from tests.source import FILES, PACKAGE, ROOT, nodes_of, tree_of
 
-ROOT = Path(__file__).parent.parent
-PACKAGE = ROOT / "stylecli"
-FILES = sorted(PACKAGE.rglob("*.py"))
 FAMILIES = set(FAMILY_ROWS)
 
 # A row imports only rows above it, nothing beside it; docs/architecture.md says what each is for.
@@ -88,11 +86,6 @@ SHARED_BY_COMMANDS = {
 STILL_TO_MOVE = {"training_ranks", "metric_ranks"}  # to distributed/
 
 
-@cache
-def tree_of(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
-
-
 def module_name(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -118,10 +111,15 @@ def imported_names(node: ast.AST) -> Iterator[str]:
             yield from imported_names(child)
 
 
+@cache
+def imports_of(path: Path) -> tuple[str, ...]:
+    return tuple(imported_names(tree_of(path)))
+
+
 def own_imports(path: Path) -> set[str]:
     """Return the modules of the package that a file imports."""
     found = set()
-    for name in imported_names(tree_of(path)):
+    for name in imports_of(path):
         if name == "stylecli" or name.startswith("stylecli."):
             found.add(name if name in MODULES else name.rpartition(".")[0])
     return found
@@ -163,7 +161,7 @@ def test_nothing_is_imported_by_way_of_a_lazy_public_name() -> None:
     wrong = [
         f"{shown(path)}: {name}"
         for path in FILES
-        for name in imported_names(tree_of(path))
+        for name in imports_of(path)
         if name == "stylecli"
         or (
             name.startswith("stylecli.")
@@ -204,7 +202,7 @@ def test_imports_are_absolute() -> None:
     relative = [
         shown(path)
         for path in FILES
-        for node in ast.walk(tree_of(path))
+        for node in nodes_of(path)
         if isinstance(node, ast.ImportFrom) and node.level
     ]
 
@@ -216,7 +214,7 @@ def test_a_library_stays_in_its_package(library: str, home: str) -> None:
     users = [
         shown(path)
         for path in FILES
-        if any(name.split(".")[0] == library for name in imported_names(tree_of(path)))
+        if any(name.split(".")[0] == library for name in imports_of(path))
     ]
 
     assert users
@@ -239,7 +237,7 @@ def test_nothing_but_the_output_prints() -> None:
 
 
 def test_json_is_read_and_written_in_one_place() -> None:
-    users = {shown(path) for path in FILES if "json" in imported_names(tree_of(path))}
+    users = {shown(path) for path in FILES if "json" in imports_of(path)}
 
     assert users == {"stylecli/files.py", *DIGESTS_OF_JSON}
     for path in FILES:
@@ -257,17 +255,17 @@ def test_a_configuration_module_needs_the_standard_library_only(module: str) -> 
     foreign = {
         imported
         for name in seen
-        for imported in imported_names(tree_of(MODULES[name]))
+        for imported in imports_of(MODULES[name])
         if imported.split(".")[0] not in sys.stdlib_module_names | {"stylecli"}
     }
 
     assert foreign == set()
 
 
-def family_words(tree: ast.Module) -> Iterator[str]:
+def family_words(path: Path) -> Iterator[str]:
     """Yield the names in code, and the texts, by which it speaks of one family of networks."""
-    yield from filter(FAMILY_NAMES.search, imported_names(tree))
-    for node in ast.walk(tree):
+    yield from filter(FAMILY_NAMES.search, imports_of(path))
+    for node in nodes_of(path):
         name = getattr(node, "id", None) or getattr(node, "attr", None) or getattr(node, "arg", "")
         if FAMILY_NAMES.search(name or ""):
             yield str(name)
@@ -277,7 +275,7 @@ def family_words(tree: ast.Module) -> Iterator[str]:
 
 def test_no_family_of_networks_is_named_outside_its_rooms() -> None:
     rooms = {shown(path) for path in FILES if FAMILY_ROOMS.match(shown(path))}
-    named = {shown(path): sorted(set(family_words(tree_of(path)))) for path in FILES}
+    named = {shown(path): sorted(set(family_words(path))) for path in FILES}
 
     assert {"stylecli/networks/registry.py", "stylecli/training/transfer.py"} <= rooms
     assert named["stylecli/networks/registry.py"]  # so that the search finds what there is
@@ -285,9 +283,11 @@ def test_no_family_of_networks_is_named_outside_its_rooms() -> None:
 
 
 def test_every_module_says_its_job_first() -> None:
-    everything = [*FILES, *(ROOT / "tests").rglob("*.py")]
+    tests = (ROOT / "tests").rglob("*.py")
 
-    assert [shown(path) for path in everything if not ast.get_docstring(tree_of(path))] == []
+    assert [shown(path) for path in FILES if not ast.get_docstring(tree_of(path))] == []
+    # a test file begins with one: parsing them all takes seconds
+    assert [shown(path) for path in tests if not path.read_text("utf-8").startswith('"""')] == []
 
 
 def lazy_table(path: Path) -> dict[str, str]:
@@ -376,7 +376,7 @@ def test_functions_stay_short() -> None:
     """The signature of a command is its list of options, so in cli/ only the body counts."""
     long = {}
     for path in FILES:
-        for node in ast.walk(tree_of(path)):
+        for node in nodes_of(path):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 first = node.body[0].lineno if path.parent.name == "cli" else node.lineno
                 length = (node.end_lineno or first) - first + 1

@@ -1,14 +1,11 @@
 """Windows and macOS, held by reading the source: what runs on Linux only must say so."""
 
 import ast
-from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "stylecli"
-FILES = sorted(PACKAGE.rglob("*.py"))
+from tests.source import FILES, PACKAGE, around, calls_of, nodes_of
 
 # Where a file or folder changes its name, always within one folder: a rename across drives fails.
 RENAMES = {
@@ -49,34 +46,14 @@ POSIX_NAMES = {
         "SIGSTOP", "SIGCONT", "SIGTSTP", "SIGWINCH", "setitimer", "alarm", "pthread_sigmask",
     },
 }  # fmt: skip
+OWN_WRITERS = ("files.write_text", "write_text")  # the project's own, which write UTF-8
 SEPARATORS = ("/", "./", "../", "//", "\\")
 SLASHED = {"split", "rsplit", "partition", "rpartition", "startswith", "endswith", "removeprefix",
            "removesuffix", "strip", "lstrip", "rstrip", "count", "find", "rfind"}  # fmt: skip
 
 
-@cache
-def tree_of(path: Path) -> ast.Module:
-    """Return the tree of a file, every node knowing the one around it."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        for child in ast.iter_child_nodes(node):
-            child.around = node  # type: ignore[attr-defined]
-    return tree
-
-
-def around(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield all that surrounds a node, the nearest first."""
-    while (found := getattr(node, "around", None)) is not None:
-        yield found
-        node = found
-
-
 def shown(path: Path) -> str:
     return path.relative_to(PACKAGE).as_posix()
-
-
-def calls(path: Path) -> Iterator[ast.Call]:
-    return (node for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call))
 
 
 def is_guarded(node: ast.AST) -> bool:
@@ -94,8 +71,7 @@ def is_guarded(node: ast.AST) -> bool:
     return False
 
 
-def is_rename(call: ast.Call) -> bool:
-    name = ast.unparse(call.func)
+def is_rename(call: ast.Call, name: str) -> bool:
     if name in ("os.rename", "os.renames", "os.replace", "shutil.move"):
         return True
     method = call.func.attr if isinstance(call.func, ast.Attribute) else ""
@@ -104,7 +80,7 @@ def is_rename(call: ast.Call) -> bool:
 
 
 def test_renames_stay_within_a_folder() -> None:
-    found = {shown(path) for path in FILES if any(map(is_rename, calls(path)))}
+    found = {shown(path) for path in FILES if any(is_rename(*call) for call in calls_of(path))}
 
     assert found == set(RENAMES)
 
@@ -114,8 +90,8 @@ def test_paths_are_not_measured_across_drives_unprepared() -> None:
     wrong = [
         f"{shown(path)}:{call.lineno}"
         for path in FILES
-        for call in calls(path)
-        if ast.unparse(call.func) == "os.path.relpath" and not shown(path).startswith(WALKS)
+        for call, name in calls_of(path)
+        if name == "os.path.relpath" and not shown(path).startswith(WALKS)
         if not any(isinstance(outer, ast.Try) and "ValueError" in ast.unparse(outer.handlers[0])
                    for outer in around(call))
     ]  # fmt: skip
@@ -128,7 +104,7 @@ def test_no_path_is_taken_to_have_slashes() -> None:
     for path in FILES:
         if shown(path).startswith(ARCHIVES):
             continue
-        for node in ast.walk(tree_of(path)):
+        for node in nodes_of(path):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 tested = node.args[:1] if node.func.attr in SLASHED else []
             elif isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.In | ast.NotIn):
@@ -147,7 +123,7 @@ def test_no_float64_is_asked_of_mps() -> None:
     for path in FILES:
         if shown(path).startswith(CPU_FOLDERS) or path.name in CPU_FILES:
             continue
-        for node in ast.walk(tree_of(path)):
+        for node in nodes_of(path):
             if not isinstance(node, ast.Attribute) or node.attr not in ("double", "float64"):
                 continue
             text = ast.unparse(node)
@@ -171,12 +147,12 @@ def test_text_files_name_their_encoding() -> None:
     """Windows would take its own."""
     wrong = []
     for path in FILES:
-        for call in calls(path):
-            name = ast.unparse(call.func).rpartition(".")[2]
+        for call, dotted in calls_of(path):
+            name = dotted.rpartition(".")[2]
             keywords = {keyword.arg for keyword in call.keywords}
             if name in ("read_text", "write_text") and len(call.args) < (name == "write_text") + 1:
-                unnamed = "encoding" not in keywords and not is_own(path, call)
-            elif ast.unparse(call.func) in ("open", "io.open", "os.fdopen", "io.TextIOWrapper"):
+                unnamed = "encoding" not in keywords and dotted not in OWN_WRITERS
+            elif dotted in ("open", "io.open", "os.fdopen", "io.TextIOWrapper"):
                 mode = ast.unparse(call.args[1]) if len(call.args) > 1 else "'r'"
                 unnamed = "b" not in mode and "encoding" not in keywords
             else:
@@ -187,15 +163,10 @@ def test_text_files_name_their_encoding() -> None:
     assert wrong == []
 
 
-def is_own(path: Path, call: ast.Call) -> bool:
-    """Whether it is the project's own ``write_text``, which writes UTF-8."""
-    return ast.unparse(call.func) in ("files.write_text", "write_text")
-
-
 def test_what_one_system_lacks_is_asked_for() -> None:
     wrong = []
     for path in FILES:
-        for node in ast.walk(tree_of(path)):
+        for node in nodes_of(path):
             found = ""
             if isinstance(node, ast.Import):
                 found = next((alias.name for alias in node.names
@@ -220,4 +191,4 @@ def test_what_one_system_lacks_is_asked_for() -> None:
 )
 def test_renames_are_told_from_replacements(source: str, is_found: bool) -> None:
     call = ast.parse(source).body[0].value  # type: ignore[attr-defined]
-    assert is_rename(call) is is_found
+    assert is_rename(call, ast.unparse(call.func)) is is_found

@@ -4,6 +4,7 @@ import ast
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,8 @@ import pytest
 from stylecli import processes
 from stylecli.errors import StyleCLIError
 from stylecli.processes import start_python
+from tests.source import FILES, PACKAGE, ROOT, calls_of, nodes_of
 
-ROOT = Path(__file__).parent.parent
-FILES = sorted((ROOT / "stylecli").rglob("*.py"))
 # Files that start programs other than Python, by the module's path.
 OTHER_PROGRAMS = ("health.py", "video.py", "interop/", "ops/cuda/")
 # The names by which Python starts processes of any kind.
@@ -23,15 +23,15 @@ OS_STARTING = {"fork", "forkpty", "system", "popen", "startfile", "posix_spawn",
 BESIDE = ("signal", "enum", "collections", "random", "types", "struct", "torch", "numpy", "PIL")
 
 
+@cache
 def names_used(path: Path) -> set[str]:
     """Return the dotted names that a file uses: ``os.fork``, ``subprocess.run``."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    return {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    return {ast.unparse(node) for node in nodes_of(path) if isinstance(node, ast.Attribute)}
 
 
 def modules_imported(path: Path) -> set[str]:
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -40,7 +40,7 @@ def modules_imported(path: Path) -> set[str]:
 
 
 def shown(path: Path) -> str:
-    return path.relative_to(ROOT / "stylecli").as_posix()
+    return path.relative_to(PACKAGE).as_posix()
 
 
 def test_python_is_started_in_one_place() -> None:
@@ -61,11 +61,9 @@ def test_python_is_started_in_one_place() -> None:
 def test_other_programs_are_started_by_few() -> None:
     called = {}
     for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in {
-                f"subprocess.{name}" for name in STARTING
-            }:
-                called.setdefault(shown(path), ast.unparse(node.func))
+        for _, name in calls_of(path):
+            if name in {f"subprocess.{start}" for start in STARTING}:
+                called.setdefault(shown(path), name)
     allowed = ("processes.py", *OTHER_PROGRAMS)
     assert [name for name in called if not name.startswith(allowed)] == []
     assert "processes.py" in called

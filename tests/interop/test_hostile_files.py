@@ -15,6 +15,7 @@ from stylecli.interop import conversion
 from stylecli.interop.pickles import Budget
 from tests.interop import foreign_files, hostile_files
 from tests.interop.reader_checks import check_arrays, check_batch, check_network, watch
+from tests.source import FILES, calls_of
 
 CORPUS = Path(__file__).parent / "corpus"
 HOSTILE = {**hostile_files.pickles(), **hostile_files.torch_files(), **hostile_files.own_files()}
@@ -23,10 +24,14 @@ READERS = {"tf": "tf-4", "ada": "ada", "stream": "huangzh13-stream"}
 
 
 @pytest.fixture(scope="module")
-def kinds() -> dict[str, bytes]:
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Every foreign file, once all that is imported late is imported."""
     found = foreign_files.all_kinds()
-    for content in found.values():  # imports what is imported late
+    for content in found.values():
         check_network(content)
+    own = tmp_path_factory.mktemp("own") / "tiny.safetensors"
+    own.write_bytes(foreign_files.own_network())
+    load_network(own)
     return found
 
 
@@ -37,19 +42,15 @@ def _quick_mean(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.usefixtures("kinds")
 def test_a_hostile_file_is_refused_in_one_sentence(
-    kinds: Any,
-    tiny_network_file: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    name: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     content, words = HOSTILE[name]
     if name.endswith("-bomb"):  # a million steps take seconds
         monkeypatch.setattr(Budget, "of", lambda size: Budget(opcodes=20_000))
     path = tmp_path / "hostile.pkl"
     path.write_bytes(content)
-    load_network(tiny_network_file)  # imports what is imported late
     tracemalloc.start()
     try:
         with watch(), pytest.raises(NetworkError, match=words) as told:
@@ -78,15 +79,14 @@ def test_nothing_in_the_package_runs_a_pickle_or_text() -> None:
     forbidden = {"torch.load", "pickle.load", "pickle.loads", "pickle.Unpickler", "eval", "exec",
                  "torch.jit.load", "marshal.loads"}  # fmt: skip
     found = [
-        f"{path}: {ast.unparse(node.func)}"
-        for path in (Path(__file__).parents[2] / "stylecli").rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text("utf-8")))
-        if isinstance(node, ast.Call)
-        and path.name not in TRUSTED
+        f"{path}: {name}"
+        for path in FILES
+        for call, name in calls_of(path)
+        if path.name not in TRUSTED
         and (
-            ast.unparse(node.func) in forbidden
+            name in forbidden
             or any(word.arg == "allow_pickle" and ast.unparse(word.value) != "False"
-                   for word in node.keywords)
+                   for word in call.keywords)
         )
     ]  # fmt: skip
     assert found == []
@@ -117,11 +117,11 @@ def test_a_flipped_bit_is_a_number_or_a_sentence(kinds: Any, kind: str) -> None:
             assert check_network(bytes(flipped))
 
 
-def test_what_the_fuzzer_found_stays_harmless(kinds: Any, tiny_network_file: Path) -> None:
+@pytest.mark.usefixtures("kinds")
+def test_what_the_fuzzer_found_stays_harmless() -> None:
     """One small file for each outcome that fuzzing met."""
     files = sorted(CORPUS.iterdir())
     assert files and sum(path.stat().st_size for path in files) < 100_000
-    load_network(tiny_network_file)
     with watch():
         for path in files:
             content = path.read_bytes()
