@@ -6,6 +6,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -133,17 +134,28 @@ def empty_cache(tmp_path: Path, monkeypatch: Any) -> Path:
     return tmp_path / "cache"
 
 
-@pytest.fixture
-def filled_cache(
-    empty_cache: Path, tmp_path: Path, made_lpips: Any, made_efficientnet: Any
+@pytest.fixture(scope="session")
+def stored_weights(
+    tmp_path_factory: pytest.TempPathFactory, made_lpips: Any, made_efficientnet: Any
 ) -> Path:
-    """A cache with made-up EfficientNet and LPIPS weights, and no Inception."""
+    """A cache with made-up EfficientNet and LPIPS weights, written once: tests get copies."""
     from stylecli import weights
+    from stylecli.cache_folder import CACHE_VARIABLE
 
-    source = tmp_path / "made.bin"
+    folder = tmp_path_factory.mktemp("weights")
+    source = folder / "made.bin"
     source.write_bytes(b"made up")
-    weights.store("vgg16-lpips", made_lpips, file=source)
-    weights.store("efficientnet-lite0", made_efficientnet, file=source)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CACHE_VARIABLE, str(folder / "cache"))
+        weights.store("vgg16-lpips", made_lpips, file=source)
+        weights.store("efficientnet-lite0", made_efficientnet, file=source)
+    return folder / "cache"
+
+
+@pytest.fixture
+def filled_cache(empty_cache: Path, stored_weights: Path) -> Path:
+    """A cache with made-up EfficientNet and LPIPS weights, and no Inception."""
+    shutil.copytree(stored_weights, empty_cache)
     return empty_cache
 
 

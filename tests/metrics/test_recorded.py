@@ -103,6 +103,7 @@ def test_every_metric_gives_the_recorded_number(measured: dict[str, Any]) -> Non
         assert (std or 0.0) == pytest.approx(spread or 0.0, rel=NEAR, abs=near), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache", [True, False])
 def test_the_cache_changes_no_digit(
     inputs: Path, measured: dict[str, Any], monkeypatch: Any, cache: bool
@@ -112,6 +113,7 @@ def test_the_cache_changes_no_digit(
     assert again == {name: measured[name] for name in again} and len(again) == 18
 
 
+@pytest.mark.slow
 def test_two_ranks_change_no_digit(inputs: Path, measured: dict[str, Any]) -> None:
     ranks = [
         subprocess.Popen(
