@@ -35,6 +35,7 @@ def run(folder: Path, minutes: float = 0.02) -> demo.DemoResult:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_everything_is_made_and_kept(tmp_path: Path) -> None:
     folder = tmp_path / "demo"

@@ -82,7 +82,7 @@ def test_the_files_of_a_run(name: str, run: Path) -> None:
     file = run / name
     read = [json.loads(line) for line in file.read_text().splitlines()]
     cases = spoilt_rows(read) if name.endswith("l") else spoilt_documents(read[0])
-    for what, content in some(cases, 47):
+    for what, content in some(cases, 97):
         file.write_bytes(content)
         code = check(what, "report", str(run), "--force")
         assert code == 0 or name == "run.json", what
@@ -119,7 +119,7 @@ def test_a_networks_header(tiny_network_file: Path) -> None:
     tensors = load_file(tiny_network_file)
     with safe_open(tiny_network_file, "pt") as file:
         header = json.loads(file.metadata()["stylecli"])
-    for what, content in some(spoilt_documents(header), 31):
+    for what, content in some(spoilt_documents(header), 61):
         text = content.decode("utf-8", "replace")
         save_file(tensors, "n.safetensors", metadata={"stylecli": text})
         check(what, "info", "n.safetensors")
@@ -130,7 +130,7 @@ def test_what_a_picture_says_of_itself(tiny_network_file: Path) -> None:
     words = ("--network", str(tiny_network_file), "--seeds", "1", "--out", "out", "--quiet")
     assert check("whole", "generate", *words) == 0
     made = images.read_provenance("out/seed0001.png")
-    for what, content in some(spoilt_documents(made), 9):
+    for what, content in some(spoilt_documents(made), 19):
         chunks = PngImagePlugin.PngInfo()
         chunks.add_itxt(images.PROVENANCE_KEY, content.decode("utf-8", "replace"))
         Image.new("RGB", (4, 4)).save("p.png", pnginfo=chunks)
@@ -142,7 +142,7 @@ def test_labels(tmp_path: Path) -> None:
     (tmp_path / "p").mkdir()
     for number in range(6):
         Image.fromarray(np.full((16, 16, 3), 9 * number, np.uint8)).save(f"p/{number}.png")
-    for what, content in some(spoilt_documents(LABELS), 5):
+    for what, content in some(spoilt_documents(LABELS), 11):
         Path("labels.json").write_bytes(content)
         check(what, "pack", "p", "--labels", "labels.json", "--out", "d.lmdb", "--force", "-q")
 

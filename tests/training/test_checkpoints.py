@@ -20,7 +20,13 @@ from stylecli.training import checkpoints
 from stylecli.training.checkpoints import keep_best, mend_best, read_best, remove_old_snapshots
 from stylecli.training.config import TrainingConfig
 from stylecli.training.loop import TrainingLoop
-from stylecli.training.run_folder import RunSettings, append_event, create_run, read_statistics
+from stylecli.training.run_folder import (
+    RunSettings,
+    append_event,
+    create_run,
+    load_settings,
+    read_statistics,
+)
 from stylecli.training.session import Session
 from stylecli.workspace import find_network
 
@@ -51,6 +57,20 @@ def no_room(path: Path) -> Any:
     return SimpleNamespace(free=1000)
 
 
+@pytest.fixture(scope="module")
+def whole(
+    tmp_path_factory: pytest.TempPathFactory, tiny_lmdb: Path, tiny_config_fields: dict[str, Any]
+) -> Path:
+    """A run that nothing disturbed."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    training = TrainingConfig(total_kimg=0.064, **TRAINING)
+    digest = open_dataset(tiny_lmdb).digest
+    config = make_config("f", **tiny_config_fields)
+    create_run(run, RunSettings(config, training, tiny_lmdb, digest))
+    TrainingLoop(run).train()
+    return run
+
+
 @pytest.mark.parametrize(
     ("module", "name", "call"),
     [
@@ -67,20 +87,11 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_the_run_goes_on(
     name: str,
     call: int | None,
     tmp_path: Path,
-    tiny_lmdb: Path,
-    tiny_config_fields: dict[str, Any],
+    whole: Path,
     monkeypatch: Any,
 ) -> None:
-    settings = RunSettings(
-        make_config("f", **tiny_config_fields),
-        TrainingConfig(total_kimg=0.064, **TRAINING),
-        tiny_lmdb,
-        open_dataset(tiny_lmdb).digest,
-    )
-    run, whole = tmp_path / "run", tmp_path / "whole"
-    for folder in (run, whole):
-        create_run(folder, settings)
-    TrainingLoop(whole).train()
+    run = tmp_path / "run"
+    create_run(run, load_settings(whole))
     with monkeypatch.context() as patch:
         loop = TrainingLoop(run)
         if call is None:  # after the first save

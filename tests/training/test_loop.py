@@ -215,10 +215,16 @@ def assert_same_state(found: Path, wanted: Path, *leave_out: str) -> None:
 @pytest.mark.parametrize(
     ("network", "training"),
     [
-        ({"label_dim": 3}, {"loss": "wgan-gp", "r1_gamma": 0.0}),
-        ({"label_dim": 3}, {"adam_beta1": 0.5, "precision": "bf16", "share_fakes": True}),
+        pytest.param(
+            {"label_dim": 3}, {"loss": "wgan-gp", "r1_gamma": 0.0}, id="classes with WGAN-GP"
+        ),
+        pytest.param(
+            {"label_dim": 3},
+            {"adam_beta1": 0.5, "precision": "bf16", "share_fakes": True},
+            id="classes with momentum in bf16",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["classes with WGAN-GP", "classes with momentum in bf16"],
 )
 def test_sessions_add_up_bit_for_bit(
     network: dict[str, Any],

@@ -19,7 +19,7 @@ from stylecli.errors import StyleCLIError
 from tests.data.sources import formats
 
 MOST_MEMORY = 100 << 20  # the files have a few KiB
-EXAMPLES = int(os.environ.get("STYLECLI_TEST_EXAMPLES", 40))  # for each format
+EXAMPLES = int(os.environ.get("STYLECLI_TEST_EXAMPLES", 15))  # for each format
 
 
 def write_idx(folder):
