@@ -9,27 +9,38 @@ if TYPE_CHECKING:
     from stylecli import ops as ops
     from stylecli.checkpoint import load_network as load_network
     from stylecli.checkpoint import save_network as save_network
+    from stylecli.commands import figures as figures
+    from stylecli.commands import generate as generate
+    from stylecli.commands import grid as grid
+    from stylecli.commands import interpolate as interpolate
+    from stylecli.commands import mix as mix
     from stylecli.data.alignment.geometry import align_face as align_face
     from stylecli.data.reader import open_dataset as open_dataset
+    from stylecli.descriptions import info as info
     from stylecli.errors import StyleCLIError as StyleCLIError
     from stylecli.networks.model import new_network as new_network
-    from stylecli.sampling import generate as generate
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
     "StyleCLIError": "stylecli.errors",
     "align_face": "stylecli.data.alignment.geometry",
-    "generate": "stylecli.sampling",
+    "figures": "stylecli.commands",
+    "generate": "stylecli.commands",
+    "grid": "stylecli.commands",
+    "info": "stylecli.descriptions",
+    "interpolate": "stylecli.commands",
     "load_network": "stylecli.checkpoint",
     "metrics": "",
+    "mix": "stylecli.commands",
     "new_network": "stylecli.networks.model",
     "open_dataset": "stylecli.data.reader",
     "ops": "",
     "save_network": "stylecli.checkpoint",
 }
-__all__ = ["StyleCLIError", "__version__", "align_face", "generate", "load_network", "metrics",
-           "new_network", "open_dataset", "ops", "save_network"]  # fmt: skip
+__all__ = ["StyleCLIError", "__version__", "align_face", "figures", "generate", "grid", "info",
+           "interpolate", "load_network", "metrics", "mix", "new_network", "open_dataset", "ops",
+           "save_network"]  # fmt: skip
 
 __getattr__ = lazy_attributes(__name__, _PUBLIC)
 

@@ -25,7 +25,9 @@ from stylecli.networks.headers import network_digest as network_digest
 from stylecli.networks.headers import read_header as read_header
 from stylecli.networks.model import Bundle, Discriminator, Generator
 from stylecli.networks.registry import build_discriminator, build_generator
+from stylecli.workspace import find_network
 
+Network = Bundle | Path | str  # networks, or where they are: what public functions take
 NETWORK_NAMES = ("G_ema", "G", "D")
 _MAX_LISTED = 12
 
@@ -33,13 +35,12 @@ _MAX_LISTED = 12
 def load_network(path: Path | str) -> Bundle:
     """Read networks from our .safetensors or a foreign file: official pickles, torch checkpoints.
 
-    Returns a Bundle in eval mode, on the CPU, in float32; networks the file lacks are None.
-    Nothing in the file is executed. Raises NetworkError, with a table of differences when tensors
-    are missing, unknown or of another shape.
+    A run's folder is its newest network, ``RUN/best`` the one that measured best, ``shipped`` the
+    one that comes with the package. Returns a Bundle in eval mode, on the CPU, in
+    float32; networks the file lacks are None. Nothing in the file is executed. Raises NetworkError,
+    with a table of differences when tensors are missing, unknown or of another shape.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise NetworkError(f"network {path} does not exist")
+    path = find_network(Path(path)).path
     if is_foreign(path):
         foreign = read_foreign_networks(path)
         tensors = {
@@ -58,6 +59,11 @@ def load_network(path: Path | str) -> Bundle:
     ):
         raise NetworkError(f"{path} has a damaged stylecli header")
     return _build(path, config, tensors, lods, info)
+
+
+def open_network(net: Network) -> Bundle:
+    """Return networks as they are, or read from a path as load_network does."""
+    return net if isinstance(net, Bundle) else load_network(net)
 
 
 def save_network(

@@ -6,11 +6,12 @@ and search engines read. The JSON is an iTXt chunk named ``stylecli`` in a PNG, 
 the XMP in JPEG and WebP files.
 """
 
+import base64
 import io
 import math
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -355,3 +356,19 @@ def _property(xmp: object) -> str | None:
         return None
     found = _PROPERTY.search(xmp.decode("utf-8", "replace"))
     return unescape(found[1], {"&quot;": '"'}) if found else None
+
+
+def notebook_html(title: str, facts: Mapping[str, object], picture: Pictures | None = None) -> str:
+    """Return what a notebook shows of an object: its facts, one a row, and a picture [H, W, C]."""
+    rows = "".join(
+        f'<tr><th style="text-align:left">{escape(name)}</th>'
+        f'<td style="text-align:left">{escape(str(value))}</td></tr>'
+        for name, value in facts.items()
+    )
+    shown = ""
+    if picture is not None:
+        data = base64.b64encode(encode_png(picture)).decode()
+        shown = (
+            f'<img alt="{escape(title, {chr(34): "&quot;"})}" src="data:image/png;base64,{data}">'
+        )
+    return f"<div><strong>{escape(title)}</strong><table>{rows}</table>{shown}</div>"

@@ -417,47 +417,6 @@ def _class_mean(G: Generator, label: int) -> Tensor:
     return ws[:, 0].double().mean(dim=0).float()
 
 
-def generate(
-    net: Bundle,
-    seeds: Iterable[int],
-    psi: Psi = 1.0,
-    *,
-    psi_cutoff: int | None = None,
-    centre: Tensor | None = None,
-    label: int | None = None,
-    noise_mode: NoiseMode = "const",
-    noise_seed: int | None = None,
-    noise_scale: float | Sequence[float] = 1.0,
-    lod: float | None = None,
-    batch: int | None = None,
-    device: str | torch.device | None = None,
-    precision: Precision = "float32",
-    like: int | None = None,
-    vary: float = VARY,
-) -> Iterator[tuple[int, Pictures]]:
-    """Draw the picture of every seed; yield (seed, uint8 [H, W, C]) in order.
-
-    ``psi`` pulls styles towards the average face, or ``centre``, in the first ``psi_cutoff`` layers
-    (None: all); several numbers are one per layer.
-    ``label`` is a class number; without it a labelled network shows its classes in turn.
-    ``noise_mode`` "random" draws noise from the picture's own seed, or from ``noise_seed``.
-    ``like`` is a seed whose face the pictures keep, but for a share ``vary`` of their own.
-    Leave the network unchanged while pictures are being taken. ``device`` moves the generator
-    first; ``precision`` "bf16" is quicker and a little less exact. Raises UsageError for settings
-    the network cannot follow.
-    """
-    return draw_seeds(
-        net,
-        seeds,
-        Drawing(
-            psi=psi, psi_cutoff=psi_cutoff, centre=centre, label=label, noise_mode=noise_mode,
-            noise_seed=noise_seed, noise_scale=noise_scale, lod=lod, batch=batch, device=device,
-            precision=precision,
-        ),
-        like, vary,
-    )  # fmt: skip
-
-
 def draw_seeds(
     net: Bundle,
     seeds: Iterable[int],

@@ -1,5 +1,6 @@
 """Seed lists as people type them: ``1,4-7`` is [1, 4, 5, 6, 7]."""
 
+import operator
 from collections.abc import Iterable
 
 from stylecli.errors import UsageError
@@ -48,3 +49,16 @@ def format_seeds(seeds: Iterable[int]) -> str:
         else:
             runs.append([seed, seed])
     return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in runs)
+
+
+def list_seeds(seeds: int | str | Iterable[int]) -> list[int]:
+    """Return seeds however they are given: one, several, or text such as ``"0,3,5-9"``.
+
+    Raises UsageError for what is no seed.
+    """
+    if isinstance(seeds, str):
+        return parse_seeds(seeds)
+    try:
+        return [check_seed(operator.index(seeds))]  # type: ignore[arg-type]
+    except TypeError:
+        return [check_seed(seed) for seed in seeds]  # type: ignore[union-attr]

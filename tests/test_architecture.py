@@ -41,7 +41,7 @@ ROWS = (
     ("sheets",),
     ("training", "metrics"),
     ("report",),
-    ("demo", "health", "bench", "descriptions"),
+    ("demo", "health", "bench", "descriptions", "commands"),
     ("cli",),
     ("__main__",),
 )

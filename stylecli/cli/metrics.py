@@ -386,15 +386,12 @@ def result_lines(output: Output, results: "Sequence[MetricResult]") -> list[str]
     """
     rows = []
     for result in results:
-        value = "-" if result.value is None else f"{result.value:.4f}"
-        if result.value is not None and result.std is not None:
-            value += f" ± {result.std:.4f}"
         definition = result.definition
         count = definition.get("fakes") or definition.get("pairs")
         samples = str(count or "-")
         if count and definition.get("reals"):
             samples += f" / {definition['reals']}"
-        rows.append((result.name, value, samples, result.meaning))
+        rows.append((result.name, result.text(), samples, result.meaning))
     header = ("metric", "value", "samples", "meaning")
     lines = output.table(header, rows)
     width = shutil.get_terminal_size().columns

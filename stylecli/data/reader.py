@@ -36,6 +36,7 @@ from stylecli.progress import Progress, silent
 from stylecli.workspace import describe_unfinished
 
 _COPY_AGAIN = "copy it again, or pack the pictures again"
+_SHOWN = 8  # pictures that a notebook is shown
 _VERIFIED_BYTES = 16 << 20  # read at a time
 
 Pixels = npt.NDArray[np.uint8]
@@ -86,6 +87,31 @@ class Dataset:
             return pixels, None
         label = self.labels[index]
         return pixels, int(label) if label.ndim == 0 else label
+
+    def facts(self) -> dict[str, str]:
+        """Return what people ask first, in words: how many pictures, of what size, classes."""
+        colours = {1: "grey", 3: "RGB", 4: "RGBA"}.get(self.channels, f"{self.channels} channels")
+        found = {
+            "pictures": f"{len(self):,} of {self.resolution} px, {colours}",
+            "classes": ", ".join(self.class_names or []) or str(self.label_dim or "none"),
+            "digest": self.digest[:12],
+        }
+        return found
+
+    def __repr__(self) -> str:
+        """Return a few lines: where it is and what is in it."""
+        lines = [f"  {name}: {value}" for name, value in self.facts().items()]
+        return "\n".join([f"<dataset {self.path}", *lines]) + ">"
+
+    def _repr_html_(self) -> str:
+        """Return the same for a notebook, with the first pictures."""
+        from stylecli.images import make_grid, notebook_html, resize, visible_scale  # loads torch
+
+        first = self.read(range(min(len(self), _SHOWN))).transpose(0, 2, 3, 1)
+        side = min(self.resolution, 128)
+        cells = [resize(picture, side, side) for picture in first]
+        sheet = make_grid(cells, len(cells), scale=visible_scale(side))
+        return notebook_html(f"dataset {self.path}", self.facts(), sheet)
 
     @property
     def resolution(self) -> int:

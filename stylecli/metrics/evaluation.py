@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from stylecli import __version__
+from stylecli.checkpoint import Network, open_network
 from stylecli.data.pictures import WHITE
+from stylecli.data.reader import open_dataset
 from stylecli.distributed import Ranks
 from stylecli.hardware import resolve_device
 from stylecli.metrics.classifiers import AttributeClassifiers
@@ -28,11 +31,11 @@ from stylecli.metrics.path_length import PathTask, measure_path
 from stylecli.metrics.picture_sets import DatasetPictures, MeasuredSet, agree_on_colours, choose
 from stylecli.metrics.pictures import FakeSource, count_pictures, measure_pictures, places_of
 from stylecli.metrics.planning import Samples, plan, plan_sets
-from stylecli.metrics.results import MetricResult
+from stylecli.metrics.results import MetricResult, MetricResults
 from stylecli.metrics.separability import SHARE, SeparabilityTask, judge_spaces, keep_samples
 from stylecli.metrics.statistics_cache import StatisticsCache, digest_of
 from stylecli.metrics.tasks import PictureTask, Task
-from stylecli.networks.model import Bundle, Generator
+from stylecli.networks.model import Generator
 from stylecli.progress import Progress, silent
 from stylecli.sampling import Precision, check_precision, exact_kernels
 
@@ -41,9 +44,9 @@ NOISE = "random, per picture"
 
 
 def evaluate(
-    names: Sequence[str],
-    bundle: Bundle,
-    dataset: PictureSet | None,
+    names: str | Sequence[str],
+    bundle: Network,
+    dataset: PictureSet | Path | str | None = None,
     *,
     samples: Samples = None,
     seed: int = 0,
@@ -57,14 +60,15 @@ def evaluate(
     cache: bool = True,
     ranks: Ranks | None = None,
     progress: Progress = silent,
-) -> list[MetricResult]:
+) -> MetricResults:
     """Measure ``names`` on a bundle's averaged generator; return the results, in order.
 
-    Names: those of ``planning.NAMES``; ls, ls_z and ls_w need ``classifiers``. ``samples`` counts
-    fakes (pairs for ppl): one number, numbers by name, or None for defaults that suit the device.
-    Without its weights a metric is answered by a stand-in under its own name and with a note (fid
-    and kid by kid@efficientnet-lite0), one with a published name (fid50k) only where ``stand_in``
-    allows it. What cannot be measured comes back without a value and says why.
+    ``bundle`` and ``dataset`` may be paths. Names: those of ``planning.NAMES``; ls, ls_z and ls_w
+    need ``classifiers``. ``samples`` counts fakes (pairs for ppl): one number, numbers by name, or
+    None for defaults that suit the device. Without its weights a metric is answered by a stand-in
+    under its own name and with a note (fid and kid by kid@efficientnet-lite0), one with a published
+    name (fid50k) only where ``stand_in`` allows it. What cannot be measured comes back without a
+    value and says why.
 
     Fakes are drawn with random noise, labels as in the dataset, truncation ``psi``, quantised to
     8 bits (path lengths see the float images). ``precision`` bf16 is for Inception's and VGG16's
@@ -76,6 +80,9 @@ def evaluate(
     for metrics in w of a network without w, DataError for a dataset that does not fit.
     """
     check_precision(precision)
+    names = [names] if isinstance(names, str) else names
+    bundle = open_network(bundle)
+    dataset = open_dataset(dataset) if isinstance(dataset, Path | str) else dataset
     device = resolve_device(device) if isinstance(device, str) else device
     config = bundle.generator.config
     classifiers = classifiers.recognising() if classifiers is not None else None
@@ -101,7 +108,7 @@ def evaluate(
     how = Collector(device, Meter(progress, _total(possible, size)), StatisticsCache(cache),
                     ranks or Ranks())  # fmt: skip
     found = _measure_network(possible, G, labels, dataset, batch, common, classifiers, how)
-    return _in_order(tasks, found, common)
+    return MetricResults(_in_order(tasks, found, common))
 
 
 def compare(
@@ -117,7 +124,7 @@ def compare(
     cache: bool = True,
     ranks: Ranks | None = None,
     progress: Progress = silent,
-) -> list[MetricResult]:
+) -> MetricResults:
     """Measure ``names`` on one set of pictures against another; return the results, in order.
 
     Both are decoded in one way (profiles, alpha, EXIF, grey), as the recipe of the dataset among
@@ -157,7 +164,7 @@ def compare(
     )  # fmt: skip
     found = list(measure_pictures(possible, source, source.new_pass(), reference, common, how)
                  if possible else ())  # fmt: skip
-    return _in_order(tasks, found, common)
+    return MetricResults(_in_order(tasks, found, common))
 
 
 def _measure_network(

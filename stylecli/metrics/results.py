@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from stylecli.images import notebook_html
+
 
 @dataclass(frozen=True)
 class MetricResult:
@@ -31,3 +33,29 @@ class MetricResult:
         document = {**asdict(self), "definition": dict(self.definition), "meaning": self.meaning}
         del document["phrase"]
         return document
+
+    def text(self) -> str:
+        """Return the value with its spread, such as ``0.0337 ± 0.0021``; a dash for none."""
+        if self.value is None:
+            return "-"
+        return f"{self.value:.4f}" + (f" ± {self.std:.4f}" if self.std is not None else "")
+
+
+class MetricResults(list[MetricResult]):
+    """The results of one measurement, in order; notebooks and the prompt show them as a table."""
+
+    def __repr__(self) -> str:
+        """Return a line for each number."""
+        width = max((len(result.name) for result in self), default=0)
+        return "\n".join(f"{one.name:{width}}  {one.text()}  {one.meaning}" for one in self) or "[]"
+
+    def _repr_html_(self) -> str:
+        """Return a table: name, value with its spread, what it is."""
+        facts = {one.name: f"{one.text()}, {one.meaning}" for one in self}
+        notes = {f"note {number}": note for number, note in enumerate(self.notes, 1)}
+        return notebook_html("metrics", facts | notes)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the results have to add, each once."""
+        return list(dict.fromkeys(one.note for one in self if one.note))

@@ -8,14 +8,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from stylecli.errors import UsageError
+from stylecli.images import Pictures, make_grid, notebook_html, resize, to_uint8, visible_scale
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.layers import check_labels, lerp
 from stylecli.networks.registry import build_discriminator, build_generator, make_config
 
+_SHOWN = 8  # pictures that a notebook is shown; of large networks half as many
+_LARGE = 256  # px
 NOISE_MODES = ("const", "random", "none")
 
 
@@ -247,7 +251,7 @@ def asked_lod(config: NetworkConfig, lod: float | None) -> dict[str, Any]:
     return {"lod": lod} if config.grows else {}
 
 
-@dataclass
+@dataclass(repr=False)
 class Bundle:
     """Networks and what is known of them. Networks the source did not have are None."""
 
@@ -266,6 +270,64 @@ class Bundle:
 
             raise NetworkError("this network file holds no generator: give another --network")
         return generator
+
+    def facts(self) -> dict[str, str]:
+        """Return what people ask first, in words: the configuration, sizes, how it was trained."""
+        config = self.config
+        colours = {1: "grey", 3: "RGB", 4: "RGBA"}.get(config.channels, f"{config.channels} ch.")
+        classes = f", {config.label_dim} classes" if config.label_dim else ""
+        latents = f"z {config.z_dim}, " + (
+            f"w {config.w_out_dim} x {config.num_ws} layers" if config.has_w else "no w"
+        )
+        sizes = ", ".join(
+            f"{name} {sum(parameter.numel() for parameter in network.parameters()):,}"
+            for name in ("G_ema", "G", "D")
+            if (network := getattr(self, name)) is not None
+        )
+        found = {
+            "pictures": f"{config.resolution} px {colours}{classes}",
+            "latents": latents,
+            "parameters": sizes or "none",
+        }
+        if isinstance(kimg := self.info.get("kimg"), int | float):
+            found["trained for"] = f"{kimg:g} kimg"
+        if licence := self.info.get("licence"):
+            found["licence"] = str(licence)
+        return found
+
+    def __repr__(self) -> str:
+        """Return a few lines: what the networks are, not their layers."""
+        lines = [f"  {name}: {value}" for name, value in self.facts().items()]
+        return "\n".join([f"<{self._title()}", *lines]) + ">"
+
+    def _title(self) -> str:
+        return f"network {self.config.preset!r} of {self.config.family}"
+
+    def _repr_html_(self) -> str:
+        """Return the same for a notebook, with pictures of the first seeds."""
+        return notebook_html(self._title(), self.facts(), self._preview())
+
+    def _preview(self) -> Pictures | None:
+        """Draw the first seeds at the usual truncation, 128 px each; None without a generator."""
+        G = self.G_ema if self.G_ema is not None else self.G
+        if G is None:
+            return None
+        count = _SHOWN if self.config.resolution <= _LARGE else _SHOWN // 2
+        z = [np.random.RandomState(seed).randn(self.config.z_dim) for seed in range(count)]
+        first = next(G.parameters())
+        psi, cutoff = self.config.truncation_psi, self.config.truncation_cutoff
+        classes = [seed % max(1, self.config.label_dim) for seed in range(count)]
+        with torch.inference_mode():
+            c = torch.eye(self.config.label_dim)[classes] if self.config.label_dim else None
+            ws = G.mapping(
+                torch.from_numpy(np.stack(z)).float().to(first.device),
+                None if c is None else c.to(first.device),
+                truncation_psi=psi, truncation_cutoff=cutoff,
+            )  # fmt: skip
+            pictures = [to_uint8(G.synthesis(row[None]))[0] for row in ws]  # one at a time: memory
+        side = min(self.config.resolution, 128)
+        scale = visible_scale(side)
+        return make_grid([resize(picture, side, side) for picture in pictures], count, scale=scale)
 
 
 def new_network(preset: str = "f", *, seed: int = 0, **fields: Any) -> Bundle:

@@ -224,12 +224,11 @@ def sheet_bytes(resolution: int, channels: int) -> int:
 def save_sheet(run: Path, bundle: Bundle, settings: RunSettings, nimg: int) -> Pictures:
     """Draw the averaged generator's pictures of seeds 0 to 63; return the sheet [H, W, C]."""
     net = Bundle(settings.network, G_ema=bundle.G_ema)
-    pictures = sampling.generate(
-        net,
-        range(SHEET_SIDE**2),
-        settings.training.sample_psi if settings.network.has_w else 1.0,
+    drawing = sampling.Drawing(
+        psi=settings.training.sample_psi if settings.network.has_w else 1.0,
         noise_mode=settings.training.sample_noise,  # type: ignore[arg-type]
     )
+    pictures = sampling.draw_seeds(net, range(SHEET_SIDE**2), drawing)
     grid = _sheet([picture for _, picture in pictures])
     save_png(sheet_path(run, nimg), grid, {"kind": "training sheet"})
     return grid

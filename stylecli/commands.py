@@ -1,0 +1,284 @@
+"""The drawing commands as Python functions: arrays and iterators where a command writes files.
+
+Names, arguments and defaults are the commands', but for two: psi is 1.0, no truncation, where a
+command takes the network's own (0.7), and nothing is found in the working folder: the network is
+given, loaded or as a path.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+import torch
+from torch import Tensor
+
+from stylecli.checkpoint import Network, open_network
+from stylecli.errors import UsageError
+from stylecli.images import Pictures
+from stylecli.latents.walks import Method, Motion, Route, Space
+from stylecli.networks.model import Bundle
+from stylecli.progress import Progress, silent
+from stylecli.sampling import (
+    VARY,
+    Drawing,
+    NoiseMode,
+    Precision,
+    Psi,
+    check_drawing,
+    draw_seeds,
+    find_centre,
+)
+from stylecli.seeds import format_seeds, list_seeds
+from stylecli.sheets.fakes import lay_out_fakes
+from stylecli.sheets.mixing import draw_mixing_sheet
+from stylecli.sheets.paper import describe_lack, draw_figure, figure_settings, find_figures
+from stylecli.sheets.walking import draw_walk
+from stylecli.styles import band_rows, style_layers
+
+Seeds = int | str | Iterable[int]  # one, several, or text such as "0,4-7"
+Center = Tensor | int | str | Path | None  # what to truncate towards
+USUAL = 5  # rows and columns of a mix
+
+
+class How(TypedDict, total=False):
+    """How pictures are drawn; what is left out is as in ``stylecli.generate``."""
+
+    psi: Psi  # truncation; 1.0 is none, a command's default is 0.7
+    psi_cutoff: int | None  # of the first so many layers
+    center: Center  # towards this w, seed, "class", "class:3" or file of styles
+    label: int | None  # class to show
+    noise_mode: NoiseMode
+    noise_seed: int | None
+    noise_scale: float | Sequence[float]
+    lod: float | None
+    scale: int | None  # enlarge by whole pixels; None: so that small pictures can be looked at
+    batch: int | None
+    device: str | torch.device | None  # the generator goes there first
+    precision: Precision
+
+
+def generate(
+    net: Network,
+    seeds: Seeds,
+    psi: Psi = 1.0,
+    *,
+    psi_cutoff: int | None = None,
+    center: Center = None,
+    label: int | None = None,
+    noise_mode: NoiseMode = "const",
+    noise_seed: int | None = None,
+    noise_scale: float | Sequence[float] = 1.0,
+    lod: float | None = None,
+    batch: int | None = None,
+    device: str | torch.device | None = None,
+    precision: Precision = "float32",
+    like: int | None = None,
+    vary: float = VARY,
+) -> Iterator[tuple[int, Pictures]]:
+    """Draw the picture of every seed; yield (seed, uint8 [H, W, C]) in order.
+
+    ``net`` is what load_network returns, or a path to a network or a run. ``seeds`` is one, several
+    or text such as "0,4-7". ``psi`` pulls styles towards the average face, or ``center``, in the
+    first ``psi_cutoff`` layers (None: all); several numbers are one per layer. 1.0 is no
+    truncation; the command draws with the network's own, 0.7. ``center`` is a w [1, w_dim], a seed,
+    "class", "class:3" or a file of styles.
+    ``label`` is a class number; without it a labelled network shows its classes in turn.
+    ``noise_mode`` "random" draws noise from the picture's own seed, or from ``noise_seed``.
+    ``like`` is a seed whose face the pictures keep, but for a share ``vary`` of their own.
+    Leave the network unchanged while pictures are being taken. ``device`` moves the generator
+    first; ``precision`` "bf16" is quicker and a little less exact. Raises UsageError for settings
+    the network cannot follow.
+    """
+    net = open_network(net)
+    return draw_seeds(
+        net,
+        list_seeds(seeds),
+        Drawing(
+            psi=psi, psi_cutoff=psi_cutoff, centre=_centre(net, center), label=label,
+            noise_mode=noise_mode, noise_seed=noise_seed, noise_scale=noise_scale, lod=lod,
+            batch=batch, device=device, precision=precision,
+        ),
+        like, vary,
+    )  # fmt: skip
+
+
+def grid(
+    net: Network,
+    seeds: Seeds = "0-15",
+    columns: int | None = None,
+    *,
+    labels: bool = True,
+    padding: int = 0,
+    progress: Progress = silent,
+    **how: Unpack[How],
+) -> Pictures:
+    """Draw the pictures of seeds in one sheet, uint8 [H, W, C], as ``generate --grid`` does.
+
+    ``net`` is what load_network returns, or a path to a network or a run. Rows have ``columns``
+    pictures, by default about as many as there are rows; ``labels`` writes the seeds below.
+    ``how`` is that of ``generate``: psi
+    (1.0; the command's is 0.7), psi_cutoff, center, label, noise_mode, noise_seed, noise_scale,
+    lod, scale, batch, device, precision. Raises UsageError for what the network cannot follow.
+    """
+    bundle = open_network(net)
+    chosen, drawing = list_seeds(seeds), _drawing(bundle, how)
+    pictures: list[Pictures] = []
+    for _, picture in draw_seeds(bundle, chosen, drawing):
+        pictures.append(picture)
+        progress(len(pictures), len(chosen))
+    names = [str(seed) for seed in chosen] if labels else []
+    return lay_out_fakes(pictures, columns, scale=drawing.scale, padding=padding, names=names)
+
+
+def mix(
+    net: Network,
+    rows: Seeds = USUAL,
+    cols: Seeds = USUAL,
+    *,
+    styles: str | Sequence[int] = "coarse",
+    bands: str | None = None,
+    labels: bool = True,
+    padding: int | None = None,
+    progress: Progress = silent,
+    **how: Unpack[How],
+) -> Pictures:
+    """Draw a style-mixing sheet, uint8 [H, W, C]: every row's face with styles of every column.
+
+    ``rows`` and ``cols`` are counts where they are one number, else seeds ([7] or "7," is one).
+    ``styles`` are those taken from the columns: "coarse", "middle", "fine", "0-3" or numbers of
+    layers; ``bands`` such as "coarse:3,middle:2,fine:1" makes Figure 3 of the paper instead, a
+    band for each row. (The command draws a sheet for each of the three where it is told nothing.)
+    ``labels`` writes seeds and bands into the margins; ``how`` is that of ``grid``. Raises
+    UsageError for a network without styles and layers that it lacks.
+    """
+    bundle = open_network(net)
+    sides = bundle.config.style_sides
+    row_seeds = _sources(rows, 0, band_rows(bands, sides) if bands and ":" in bands else None)
+    col_seeds = _sources(cols, len(row_seeds) if _is_count(rows) else 0)
+    layers: Sequence[int] | list[list[int]]
+    if bands is not None:
+        layers = band_rows(bands, sides, len(row_seeds))
+    else:
+        text = styles if isinstance(styles, str) else format_seeds(styles)
+        layers = style_layers(text, sides)
+    return draw_mixing_sheet(bundle.generator, row_seeds, col_seeds, layers,
+                             _drawing(bundle, how), padding=padding, names=labels,
+                             progress=progress)  # fmt: skip
+
+
+def interpolate(
+    net: Network,
+    seeds: Seeds | Tensor = "0-5",
+    *,
+    seconds: float | None = None,
+    key_seconds: float = 2.0,
+    fps: float = 30.0,
+    space: Space | None = None,
+    method: Method | None = None,
+    loop: bool = True,
+    grid: tuple[int, int] = (1, 1),
+    classes: Sequence[int] | None = None,
+    psi_to: float | None = None,
+    pulses: int | None = None,
+    noise_motion: Motion = "still",
+    noise_seconds: float = 1.0,
+    **how: Unpack[How],
+) -> Iterator[Pictures]:
+    """Return an iterator over the frames, uint8 [H, W, C], of a walk from face to face.
+
+    ``seeds`` may be saved styles ws [K, num_ws, w_dim] as well; one seed with several ``classes``
+    walks from class to class. The walk takes ``seconds``, or ``key_seconds`` from face to face, at
+    ``fps`` frames a second, and ends where it began unless ``loop`` is False. Options are those of
+    ``stylecli interpolate``; ``how`` is that of ``grid``. ``stylecli.video.write_video`` makes a
+    file of the frames. Raises UsageError for what does not fit.
+    """
+    bundle = open_network(net)
+    keys = seeds if isinstance(seeds, Tensor) else list_seeds(seeds)
+    cells = max(1, grid[0] * grid[1])
+    stops = max(1, len(classes) if classes and len(keys) == cells else len(keys) // cells)
+    length = seconds if seconds is not None else key_seconds * (stops if loop else stops - 1)
+    frames = max(1, round(length * fps))
+    if not 0 < fps <= 1000 or length < 0:
+        raise UsageError(f"{length:g} seconds at {fps:g} frames a second: expected more than 0")
+    draws = max(4, round(frames / fps / noise_seconds))
+    return draw_walk(
+        bundle.generator, keys, frames, Route(space, method, loop, psi_to, pulses),
+        _drawing(bundle, how), grid=grid, labels=classes, noise_motion=noise_motion,
+        noise_draws=draws,
+    )  # fmt: skip
+
+
+def figures(
+    net: Network,
+    which: int | str | Iterable[int | str] | None = None,
+    *,
+    seeds: Seeds | None = None,
+    row_seeds: Seeds | None = None,
+    col_seeds: Seeds | None = None,
+    seed: int | None = None,
+    psi: float | None = None,
+    psi_cutoff: int | None = None,
+    label: int | None = None,
+    precision: Precision = "float32",
+    progress: Progress = silent,
+) -> dict[str, Pictures]:
+    """Draw the StyleGAN paper's figures; return them by name, each uint8 [H, W, C].
+
+    ``which`` are numbers in the paper or names (3, "truncation"), None all that the network can
+    show. Settings are the published ones unless given, psi too: the network's own truncation for
+    uncurated figures, 1 for others. Raises UsageError for a figure that there is not, or that the
+    network cannot show.
+    """
+    bundle = open_network(net)
+    words = [] if which is None else [which] if isinstance(which, int | str) else list(which)
+    chosen = find_figures([str(word) for word in words])
+    if not words:
+        chosen = [one for one in chosen if not describe_lack(one, bundle.config)]
+    given: Mapping[str, Any] = {
+        "seeds": _short(seeds), "row_seeds": _short(row_seeds), "col_seeds": _short(col_seeds),
+        "seed": seed, "psi": psi, "psi_cutoff": psi_cutoff, "label": label,
+    }  # fmt: skip
+    drawing = Drawing(precision=precision)
+    return {
+        one.key: draw_figure(one, bundle.generator, figure_settings(one, bundle.config, given),
+                             drawing, progress)
+        for one in chosen
+    }  # fmt: skip
+
+
+def _drawing(bundle: Bundle, how: Mapping[str, Any]) -> Drawing:
+    """Return how to draw, checked; the generator goes to the device that it names."""
+    given = dict(how)
+    center = _centre(bundle, given.pop("center", None))
+    drawing = Drawing(**given, centre=center)
+    check_drawing(bundle.config, drawing)
+    if drawing.device is not None:
+        bundle.generator.to(drawing.device)
+    return replace(drawing, device=None)
+
+
+def _centre(net: Bundle, center: Center) -> Tensor | None:
+    """Return what to truncate towards: a tensor as it is, else as find_centre reads it."""
+    if center is None or isinstance(center, Tensor):
+        return center
+    return find_centre(net, str(center))
+
+
+def _sources(asked: Seeds, first: int, rows: Sequence[object] | None = None) -> list[int]:
+    """Return the seeds of one side of a mix; a number alone counts them from ``first`` on."""
+    if not _is_count(asked):
+        return list_seeds(asked)
+    count = int(asked)  # type: ignore[arg-type]
+    count = len(rows) if rows is not None and count == USUAL else count
+    if not 1 <= count <= 100:
+        raise UsageError(f"{count} is a count from 1 to 100: for one seed give [{count}]")
+    return list(range(first, first + count))
+
+
+def _is_count(asked: Seeds) -> bool:
+    return isinstance(asked, int) or (isinstance(asked, str) and asked.strip().isdecimal())
+
+
+def _short(seeds: Seeds | None) -> str | None:
+    return None if seeds is None else format_seeds(list_seeds(seeds))
