@@ -22,6 +22,7 @@ from stylecli.workspace import (
     find_run,
     list_runs,
     list_snapshots,
+    near_path,
     newest_snapshot,
     read_run,
     run_dataset,
@@ -61,7 +62,8 @@ def _newest() -> Path:
 
 def _describe(path: Path) -> Facts:
     if not path.exists():
-        raise DataError(f"{path} does not exist: give a picture, network, run or dataset")
+        hint = near_path(path) or ": give a picture, network, run or dataset"
+        raise DataError(f"{path} does not exist{hint}")
     if path.is_dir():
         if (path / RUN_FILE).is_file():
             return _describe_run(path)

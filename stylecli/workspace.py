@@ -134,9 +134,15 @@ def check_there(path: Path, expected: str) -> None:
 
 
 def near_path(path: Path) -> str:
-    """Return the question after a path whose name is nearly that of one beside it, else nothing."""
+    """Return what follows "does not exist": a name beside it that is near, how to download it.
+
+    Nothing where neither is known.
+    """
     import difflib
 
+    if path.parts[:1] in (("http:",), ("https:",)):
+        address = path.as_posix().replace(":/", "://", 1)
+        return f" here: download it first, curl -L -O '{address}', then give the file"
     names: list[str] = []
     with contextlib.suppress(OSError, ValueError):
         names = [name for name in os.listdir(path.parent) if not name.startswith(".")]

@@ -82,6 +82,7 @@ SHARED_BY_COMMANDS = {
     "output",
     "refusals",
     "targets",
+    "usage",
 }
 STILL_TO_MOVE = {"training_ranks", "metric_ranks"}  # to distributed/
 

@@ -40,16 +40,37 @@ _WrongWords: type[Any] = typer.BadParameter.__bases__[0]
 class _Group(TyperGroup):
     """Ends with the error's exit code and one line on stderr instead of a traceback."""
 
-    def make_context(self, *args: Any, **kwargs: Any) -> Any:
-        with _escaped_words():
-            return super().make_context(*args, **kwargs)
+    _words: tuple[str, ...] = ()  # of the command line
+
+    def make_context(self, info_name: Any, args: list[str], *more: Any, **kwargs: Any) -> Any:
+        self._words = tuple(args)
+        with self._explained():
+            return super().make_context(info_name, args, *more, **kwargs)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, [_expand_home(text) for text in args])
+        words = [_expand_home(text) for text in args]
+        if words[:1] == ["help"]:  # as git and others have it
+            words = [*words[1:], "--help"]
+        elif words == ["version"]:
+            words = ["--version"]
+        return super().parse_args(ctx, words)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """End with one sentence for a wrong command line, as for every other error."""
+        try:
+            yield
+        except _WrongWords as error:
+            if type(error).__name__ == "NoArgsIsHelpError":
+                raise
+            from stylecli.cli.usage import explain_usage
+
+            print_error(printable(explain_usage(error, self._words)))
+            raise typer.Exit(ExitCode.USAGE) from None
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            with _escaped_words():
+            with self._explained():
                 returned = super().invoke(ctx)
                 sys.stdout.flush()  # a full disk behind it is found out here
                 return returned
@@ -93,25 +114,17 @@ class GroupedCommand(TyperCommand):
                     formatter.write_dl(records)
 
 
-@contextlib.contextmanager
-def _escaped_words() -> Iterator[None]:
-    """Escape what typer repeats of a wrong command line; its help keeps its lines."""
-    try:
-        yield
-    except _WrongWords as error:
-        error.message = "\n".join(map(printable, error.message.split("\n")))
-        raise
-
-
 app = typer.Typer(
     cls=_Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"max_content_width": 100},
+    context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]},
     help="""Train, run and measure StyleGAN (Karras, Laine, Aila 2018).
 
     Example: stylecli demo
+
+    stylecli help COMMAND says what a command takes.
     """,
 )
 

@@ -122,7 +122,7 @@ def test_a_wrong_command_line_is_a_usage_error(words: list[str]) -> None:
     result = CliRunner().invoke(application.app, words)
 
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "Error" in result.stderr
+    assert result.stderr.startswith("stylecli: ") and words[-1] in result.stderr
 
 
 @pytest.mark.parametrize("command", ["generate", "mix", "interpolate", "metrics", "train", "info"])
