@@ -26,7 +26,7 @@ def plan(*arguments: str) -> Any:
 
 
 def test_a_resolution_alone_is_planned(here: Path) -> None:
-    result = plan("--resolution", "16", *SMALL, "--kimg", "10")
+    result = plan("--resolution", "16", *SMALL, "--kimg", "10", "--batch", "4")
     assert result.exit_code == 0, result.stderr
     lines = result.stdout.splitlines()
     assert lines[0].split() == ["stage", "batch", "passes", "memory", "sec/kimg", "kimg", "time"]
@@ -36,7 +36,7 @@ def test_a_resolution_alone_is_planned(here: Path) -> None:
 
 
 def test_a_dataset_gives_its_size_and_a_batch_its_passes(here: Path, tiny_lmdb: Path) -> None:
-    result = plan(str(tiny_lmdb), *SMALL, "--batch", "16", "--batch-gpu", "8", "--json", "--quiet")
+    result = plan(str(tiny_lmdb), *SMALL, "--batch", "8", "--batch-gpu", "4", "--json", "--quiet")
     assert result.exit_code == 0, result.stderr
     document = json.loads(result.stdout)
     assert [stage["resolution"] for stage in document["stages"]] == [8, 16, 16]
@@ -46,7 +46,9 @@ def test_a_dataset_gives_its_size_and_a_batch_its_passes(here: Path, tiny_lmdb: 
 
 
 def test_a_schedule_that_ends_early_is_measured_only_so_far(here: Path) -> None:
-    result = plan("--resolution", "64", *SMALL, "--kimg", "10", "--hold-kimg", "20", "--json")
+    result = plan(
+        "--resolution", "64", *SMALL, "--kimg", "10", "--hold-kimg", "20", "--batch", "4", "--json"
+    )
     assert [stage["name"] for stage in json.loads(result.stdout)["stages"]] == ["8 px"]
 
 

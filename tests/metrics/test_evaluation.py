@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from stylecli import weights
 from stylecli.data.reader import open_dataset
 from stylecli.data.writer import DatasetWriter
 from stylecli.errors import DataError, UsageError
@@ -147,17 +146,6 @@ def test_progress_ends_at_its_total(filled_cache, tiny_network, dataset):
         progress=lambda done, total, note="": seen.append((done, total)),
     )
     assert seen[-1][0] == seen[-1][1] and seen == sorted(seen)
-
-
-def test_with_inception_weights_fid_is_a_fid(
-    empty_cache, tiny_network, dataset, tmp_path, made_inception
-):
-    source = tmp_path / "made.bin"
-    source.write_bytes(b"made up")
-    weights.store("inception-2015-12-05", made_inception, file=source)
-    (fid,) = measure(["fid"], tiny_network, dataset, samples=4)
-    assert fid.name == "fid@4" and fid.value > 0 and fid.note is None
-    assert fid.definition["features"] == "inception-2015-12-05" and fid.definition["ddof"] == 1
 
 
 def test_separability_says_whose_classifiers_and_what_each_attribute_left(

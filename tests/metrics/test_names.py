@@ -124,7 +124,8 @@ def test_every_name_gives_its_number_its_name_and_its_definition(run, names):
     for (name, _), result in zip(asked, results, strict=True):
         assert np.isfinite(result["value"]) and result["meaning"]
         stated = result["definition"]
-        assert len(stated["features_sha256"]) == 64 and stated["resize"] and stated["seed"] == 0
+        assert result["note"] is None and len(stated["features_sha256"]) == 64
+        assert stated["resize"] and stated["seed"] == 0
         assert stated.get("fakes", stated.get("pairs")) == COUNT
         if name.startswith("fid"):
             assert stated["ddof"] == (0 if name == "fid50k_full" else 1)

@@ -76,7 +76,7 @@ def test_pictures_of_other_sizes_go_to_the_network_as_they_are(filled_cache, fol
 
 
 def test_what_a_metric_looks_at_does_not_depend_on_the_others(filled_cache, folder):
-    names, samples = [KID, "diversity"], {"kid": 20, "diversity": 8}
+    names, samples = [KID, "diversity"], {"kid": 12, "diversity": 5}
     together = measure(names, folder, folder, samples=samples, cache=False)
     alone = [measure([name], folder, folder, samples=samples, cache=False)[0] for name in names]
     for one, other in zip(together, alone, strict=True):

@@ -71,6 +71,7 @@ RECORDED: dict[str, tuple[float, float | None]] = {
     "sets recall@efficientnet-lite0": (0.9166666666666666, None),
     "sets diversity@efficientnet-lite0": (0.9975256389061212, None),
 }
+pytestmark = pytest.mark.slow  # test_names.py measures every name too
 # Another CPU's float32 moves single pixels by a grey level, and numbers of 12 pictures by this.
 NEAR = 2e-3
 SHARE = 1 / all_metrics.COUNT  # of one picture, in precision and recall
@@ -103,7 +104,6 @@ def test_every_metric_gives_the_recorded_number(measured: dict[str, Any]) -> Non
         assert (std or 0.0) == pytest.approx(spread or 0.0, rel=NEAR, abs=near), name
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("cache", [True, False])
 def test_the_cache_changes_no_digit(
     inputs: Path, measured: dict[str, Any], monkeypatch: Any, cache: bool
@@ -113,7 +113,6 @@ def test_the_cache_changes_no_digit(
     assert again == {name: measured[name] for name in again} and len(again) == 18
 
 
-@pytest.mark.slow
 def test_two_ranks_change_no_digit(inputs: Path, measured: dict[str, Any]) -> None:
     ranks = [
         subprocess.Popen(

@@ -6,12 +6,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from stylecli.checkpoint import read_tensors
+from stylecli.cli.app import app
 
 ROOT = Path(__file__).parent.parent.parent
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -103,10 +104,12 @@ def test_all_ranks_end_with_the_error_of_the_main_one(
     assert (other.stdout, other.stderr) == ("", "")
 
 
-def test_more_gpus_than_there_are_is_refused(tmp_path: Path, tiny_lmdb: Path) -> None:
-    command = [sys.executable, *TRAIN, str(tiny_lmdb), "--gpus", "2", "--device", "cpu"]
-    result: Any = ended(command, tmp_path)
-    assert result.returncode == 4
+def test_more_gpus_than_there_are_is_refused(
+    tmp_path: Path, tiny_lmdb: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["train", str(tiny_lmdb), "--gpus", "2", "--device", "cpu"])
+    assert result.exit_code == 4
     assert result.stderr.startswith("stylecli: --gpus 2 asks for more CUDA GPUs than the 0")
 
 

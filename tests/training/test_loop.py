@@ -212,6 +212,7 @@ def assert_same_state(found: Path, wanted: Path, *leave_out: str) -> None:
     assert all(torch.equal(tensors[name], wanted_tensors[name]) for name in tensors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "training"),
     [
@@ -222,7 +223,6 @@ def assert_same_state(found: Path, wanted: Path, *leave_out: str) -> None:
             {"label_dim": 3},
             {"adam_beta1": 0.5, "precision": "bf16", "share_fakes": True},
             id="classes with momentum in bf16",
-            marks=pytest.mark.slow,
         ),
     ],
 )

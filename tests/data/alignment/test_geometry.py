@@ -99,7 +99,7 @@ def test_the_public_name_takes_lists_and_fills_in_the_official_sizes(landmarks: 
     )
 
     assert (picture.mode, picture.size) == ("RGB", (1024, 1024))
-    assert pixels(picture).reshape(-1, 3).tolist()[0] == [255, 0, 0]
+    assert pixels(picture)[0, 0].tolist() == [255, 0, 0]
 
 
 def test_five_points_give_the_crop_of_the_68_they_stand_for(landmarks: Float64) -> None:
