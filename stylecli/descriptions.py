@@ -12,7 +12,7 @@ from typing import Any
 
 from stylecli import shipped
 from stylecli.errors import DataError, NetworkError, WeightsError
-from stylecli.files import read_json, read_rows
+from stylecli.files import is_owned, read_json, read_rows, row_number
 from stylecli.provenance import remake_command
 from stylecli.workspace import (
     CHECKPOINT_FILE,
@@ -24,8 +24,11 @@ from stylecli.workspace import (
     list_snapshots,
     near_path,
     newest_snapshot,
+    read_best,
     read_run,
     run_dataset,
+    runs_newest_first,
+    saved_at,
 )
 
 Facts = dict[str, Any]
@@ -58,6 +61,35 @@ def _newest() -> Path:
         return find_run()
     except NetworkError:
         return find_network().path
+
+
+def describe_runs(root: Path = Path()) -> list[Facts]:
+    """Return the state of every run here, the newest first: what people ask of a folder of runs.
+
+    Keys: run, state (finished, in progress or stopped), kimg, total_kimg, resolution, metric, value
+    and best_kimg of the best snapshot (None where none was measured). Damaged runs say so.
+    """
+    return [_summarise(run) for run in runs_newest_first(root)]
+
+
+def _summarise(run: Path) -> Facts:
+    facts: Facts = {"run": str(run)}
+    try:
+        settings, rows = read_run(run), read_rows(run / STATS_FILE)
+    except (DataError, NetworkError) as error:
+        return facts | {"state": "damaged", "why": str(error)}
+    state = "in progress" if is_owned(run) else "stopped"
+    best = read_best(run) or {}
+    newest = newest_snapshot(run)
+    shown = max(row_number(rows[-1], "nimg") if rows else 0.0,
+                float((newest and saved_at(newest.name)) or 0))  # fmt: skip
+    return facts | {
+        "state": "finished" if settings.get("finished") else state,
+        "kimg": shown / 1000 if shown == shown else None,
+        "total_kimg": settings.get("training", {}).get("total_kimg"),
+        "resolution": settings.get("network", {}).get("resolution"),
+        "metric": best.get("metric"), "value": best.get("value"), "best_kimg": best.get("kimg"),
+    }  # fmt: skip
 
 
 def _describe(path: Path) -> Facts:

@@ -491,6 +491,23 @@ def _mend_last_row(file: BinaryIO) -> None:
         file.write(b"\n")
 
 
+def is_owned(folder: Path) -> bool:
+    """Tell whether the process that locked a folder lives, without touching the lock."""
+    try:
+        owner = int((folder / LOCK_FILE).read_text("ascii").strip())
+    except (OSError, ValueError):
+        return False
+    if sys.platform == "win32":  # where the signal 0 would end it
+        return True
+    try:
+        os.kill(owner, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 class OwnerLock:
     """Holds ``<folder>/writer.lock`` until ``release``; raises DataError when another has it.
 

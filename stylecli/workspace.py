@@ -11,6 +11,7 @@ was measured, ``best.json`` and ``checkpoint-best.safetensors`` are the best sna
 """
 
 import contextlib
+import math
 import os
 import re
 import shutil
@@ -20,7 +21,7 @@ from typing import Any
 
 from stylecli import shipped
 from stylecli.errors import DataError, NetworkError
-from stylecli.files import read_json, sweep
+from stylecli.files import read_json, row_number, sweep
 
 RUN_FILE = "run.json"
 CHECKPOINT_FILE = "checkpoint.safetensors"
@@ -78,13 +79,30 @@ def find_network(network: Path | None = None, root: Path = Path()) -> Found:
     return Found(_run_network(run), f"the newest network of {run}")
 
 
+def runs_newest_first(root: Path = Path()) -> list[Path]:
+    """Return all runs here, the one that was written to last first; ``demo/run`` comes after them.
+
+    This is what every command means by the newest run: those that need a network take the first
+    that has one.
+    """
+    written = {run: _written(run) for run in list_runs(root)}
+    runs = sorted((run for run in written if written[run]), key=lambda run: -written[run])
+    demo = root / "demo" / "run"
+    return [*runs, demo] if _written(demo) else runs
+
+
+def _written(run: Path) -> float:
+    """Return when a run was last written to; 0 for a folder that is none."""
+    newest = newest_snapshot(run)
+    paths = [run / RUN_FILE, run / STATS_FILE, *([newest] if newest else [])]
+    return max((path.stat().st_mtime for path in paths if path.exists()), default=0.0)
+
+
 def find_run(root: Path = Path()) -> Path:
-    """Return the run with the newest network: in ``runs/``, else ``demo/run``."""
-    runs = [run for run in list_runs(root) if newest_snapshot(run)]
-    if runs:
-        return max(runs, key=_age)
-    if newest_snapshot(root / "demo" / "run"):
-        return root / "demo" / "run"
+    """Return the newest run that has a network; raise NetworkError for none."""
+    for run in runs_newest_first(root):
+        if newest_snapshot(run):
+            return run
     raise NetworkError(
         f"there is no trained network in {_shown(root)}: run stylecli demo or stylecli train, "
         "or give --network FILE"
@@ -217,21 +235,13 @@ def next_run(description: str, root: Path = Path()) -> Path:
 
 
 def newest_run(root: Path = Path()) -> Path:
-    """Return the run that was written to last, in ``runs/`` or ``demo/run``; NetworkError for none.
-
-    Unlike ``find_run`` it takes one that has no network yet.
-    """
-    runs = [run for run in (*list_runs(root), root / "demo" / "run") if (run / RUN_FILE).exists()]
-    if not runs:
-        raise NetworkError(
-            f"there is no run in {_shown(root)}: run stylecli train or stylecli demo, or give RUN"
-        )
-    written = {run: max(path.stat().st_mtime for path in _books(run)) for run in runs}
-    return max(runs, key=lambda run: written[run])
-
-
-def _books(run: Path) -> list[Path]:
-    return [path for name in (RUN_FILE, STATS_FILE) if (path := run / name).exists()]
+    """Return the newest run, which may have no network yet; raise NetworkError for none."""
+    for run in runs_newest_first(root):
+        if (run / RUN_FILE).exists():
+            return run
+    raise NetworkError(
+        f"there is no run in {_shown(root)}: run stylecli train or stylecli demo, or give RUN"
+    )
 
 
 def newest_snapshot(run: Path) -> Path | None:
@@ -271,6 +281,16 @@ def list_sheets(run: Path) -> list[Path]:
 def _list_saved(run: Path, pattern: str) -> list[Path]:
     places = {path: saved_at(path.name) for path in run.glob(pattern)}
     return [path for _, path in sorted((n, path) for path, n in places.items() if n is not None)]
+
+
+def read_best(run: Path) -> dict[str, Any] | None:
+    """Return what ``best.json`` says: network, nimg, kimg, metric, value; None for none."""
+    with contextlib.suppress(OSError, NetworkError):
+        best: dict[str, Any] = read_json(run / BEST_FILE, error=NetworkError)
+        numbers = [row_number(best, name) for name in ("nimg", "kimg", "value")]
+        if isinstance(best.get("metric"), str) and all(map(math.isfinite, numbers)):
+            return best
+    return None
 
 
 def best_snapshot(run: Path) -> Path:
@@ -334,11 +354,6 @@ def _run_network(run: Path) -> Path:
     if snapshot is None:
         raise NetworkError(f"{run} holds no network yet: let its training go on, or give a file")
     return snapshot
-
-
-def _age(run: Path) -> float:
-    snapshot = newest_snapshot(run)
-    return snapshot.stat().st_mtime if snapshot else 0.0
 
 
 def _shown(root: Path) -> str:

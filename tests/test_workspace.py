@@ -15,10 +15,12 @@ from stylecli.workspace import (
     list_runs,
     list_sheets,
     list_snapshots,
+    newest_run,
     newest_snapshot,
     next_run,
     read_run,
     run_dataset,
+    runs_newest_first,
     saved_at,
     sheet_path,
     snapshot_path,
@@ -31,6 +33,7 @@ def make_run(run: Path, *kimg: int, age: float = 0.0, dataset: str | None = None
     run.mkdir(parents=True)
     settings = {"dataset": {"path": dataset}} if dataset else {}
     (run / "run.json").write_text(json.dumps(settings))
+    os.utime(run / "run.json", (1e9 - age, 1e9 - age))
     for thousands in kimg:
         snapshot = run / f"network-snapshot-{thousands * 1000:09d}.safetensors"
         snapshot.touch()
@@ -224,3 +227,20 @@ def test_only_names_that_training_gives_are_its_snapshots_and_sheets(tmp_path: P
     assert [saved_at(path.name) for path in list_snapshots(tmp_path)] == [90, 100, 2_000_000_000]
     assert list_sheets(tmp_path) == [sheet_path(tmp_path, n) for n in (90, 100, 2_000_000_000)]
     assert newest_snapshot(tmp_path) == snapshot_path(tmp_path, 2_000_000_000)
+
+
+def test_all_commands_mean_the_same_newest_run(tmp_path: Path) -> None:
+    """Those that need a network take the first of this order that has one."""
+    old = make_run(tmp_path / "runs" / "00000-faces", 1, age=500)
+    last = make_run(tmp_path / "runs" / "00001-cats", 9, age=50)
+    begun = tmp_path / "runs" / "00002-begun"
+    demo = make_run(tmp_path / "demo" / "run", 9, age=0)
+    for run, age in ((old, 500), (last, 50), (begun, 5), (demo, 0)):
+        run.mkdir(exist_ok=True)
+        (run / "run.json").write_text("{}")
+        when = (run / "run.json").stat().st_mtime - age
+        os.utime(run / "run.json", (when, when))
+
+    assert runs_newest_first(tmp_path) == [begun, last, old, demo]
+    assert newest_run(tmp_path) == begun
+    assert find_run(tmp_path) == last

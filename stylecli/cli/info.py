@@ -8,7 +8,7 @@ import typer
 
 from stylecli.cli.options import JsonOption
 from stylecli.cli.output import Output
-from stylecli.descriptions import Facts, info
+from stylecli.descriptions import Facts, describe_runs, info
 
 _LONG = 100  # characters of a value that are printed
 
@@ -18,7 +18,7 @@ def command(
         Path | None,
         typer.Argument(
             help="Picture, video, styles, network of any program, weights, run, demo or dataset. "
-            "Default: the newest run."
+            "Default: list the runs here."
         ),
     ] = None,
     json: JsonOption = False,
@@ -32,12 +32,34 @@ def command(
     Of other programs' networks it tells family, sizes, settings, licence; nothing in them is run.
     """
     output = Output(json=json)
+    if path is None and (runs := describe_runs()):
+        output.result({"runs": runs}, _table_of_runs(runs, output))
+        output.note(f"more of a run: stylecli info {runs[0]['run']}, or stylecli report")
+        return
     facts = info(path)
     flat = _flat(facts)
     width = max(len(name) for name in flat)
     lines = [f"{_printable(name.ljust(width))}  {_printable(_shown(value))}"
              for name, value in flat.items()]  # fmt: skip
     output.result(facts, lines)
+
+
+def _table_of_runs(runs: list[Facts], output: Output) -> list[str]:
+    """Lay the runs out, the newest first: name, state, progress, size, best number."""
+    rows = []
+    for facts in runs:
+        if facts["state"] == "damaged":
+            rows.append((facts["run"], "damaged", "-", "-", "-"))
+            continue
+        total = facts["total_kimg"]
+        done = "-" if facts["kimg"] is None else f"{facts['kimg']:,.4g}"
+        best = "-"
+        if facts["metric"]:
+            best = f"{facts['metric']} {facts['value']:.4g} at {facts['best_kimg']:,.4g} kimg"
+        side = f"{facts['resolution']} px" if facts["resolution"] else "-"
+        rows.append((facts["run"], facts["state"], f"{done}/{total:,.4g}" if total else done,
+                     side, best))  # fmt: skip
+    return output.table(("run", "state", "kimg", "size", "best"), rows)
 
 
 def _flat(facts: Mapping[str, Any], prefix: str = "") -> Facts:

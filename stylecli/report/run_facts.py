@@ -6,10 +6,8 @@ of the nearest preset, with the command that means them.
 """
 
 import math
-import os
 import re
 import shlex
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,10 +15,9 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from stylecli.errors import DataError, NetworkError, UsageError
-from stylecli.files import LOCK_FILE, is_number, read_rows, row_number
+from stylecli.files import is_number, is_owned, read_rows, row_number
 from stylecli.report.content import Table
 from stylecli.settings import of_dataset, settings_of, write_by_resolution
-from stylecli.training.checkpoints import read_best
 from stylecli.training.plan import TrainingPlan, plan_training, show_value
 from stylecli.training.presets import PRESET_TEXTS
 from stylecli.training.run_folder import (
@@ -31,7 +28,14 @@ from stylecli.training.run_folder import (
     read_events,
     read_statistics,
 )
-from stylecli.workspace import STATS_FILE, list_sheets, newest_snapshot, read_run, saved_at
+from stylecli.workspace import (
+    STATS_FILE,
+    list_sheets,
+    newest_snapshot,
+    read_best,
+    read_run,
+    saved_at,
+)
 
 _NIMG = re.compile(r"-(\d{9,})\.")
 _DECIDING = ("fakes", "reals", "samples", "features_sha256", "truncation_psi", "dataset_digest")
@@ -261,7 +265,7 @@ def _state(run: Path, record: Row, rows: Sequence[Row], events: Sequence[Row]) -
     """Tell whether a run is finished, going on or stopped, and why it is believed to be."""
     if record.get("finished"):
         return "finished", "the whole schedule is trained"
-    if _is_owned(run):
+    if is_owned(run):
         return "going on", "a process trains it"
     last = next((row for row in reversed(events) if row["event"] != "saved"), None)
     if last is not None and last["event"] == "stopped":
@@ -277,23 +281,6 @@ def _state(run: Path, record: Row, rows: Sequence[Row], events: Sequence[Row]) -
     if not rows:
         return "stopped", f"before its first tick; {since}"
     return "stopped", f"{since}, and no reason for stopping was written down"
-
-
-def _is_owned(run: Path) -> bool:
-    """Whether the process that locked the run lives, without touching the lock."""
-    try:
-        owner = int((run / LOCK_FILE).read_text("ascii").strip())
-    except (OSError, ValueError):
-        return False
-    if sys.platform == "win32":  # where the signal 0 would end it
-        return True
-    try:
-        os.kill(owner, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def _age_seconds(run: Path) -> float:

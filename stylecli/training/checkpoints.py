@@ -6,8 +6,6 @@ are a function of seed and step, so there is no random state to keep. ``events.j
 files training wrote; when snapshots get old no other file is removed.
 """
 
-import contextlib
-import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -47,6 +45,7 @@ from stylecli.workspace import (
     BEST_FILE,
     CHECKPOINT_FILE,
     LAST_GOOD_FILE,
+    read_best,
     saved_at,
     sheet_path,
     snapshot_path,
@@ -277,16 +276,6 @@ def mend_best(run: Path, nimg: int) -> None:
     best = read_best(run)
     if best and best["nimg"] == nimg and _state_nimg(run / BEST_CHECKPOINT_FILE) != nimg:
         _copy_best(run)
-
-
-def read_best(run: Path) -> dict[str, Any] | None:
-    """Return what ``best.json`` says: network, nimg, kimg, metric, value; None for none."""
-    with contextlib.suppress(OSError, NetworkError):
-        best: dict[str, Any] = files.read_json(run / BEST_FILE, error=NetworkError)
-        numbers = [files.row_number(best, name) for name in ("nimg", "kimg", "value")]
-        if isinstance(best.get("metric"), str) and all(map(math.isfinite, numbers)):
-            return best
-    return None
 
 
 def remove_old_snapshots(run: Path, keep: int | None) -> list[Path]:

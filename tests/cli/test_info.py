@@ -262,7 +262,7 @@ def test_a_run_is_explained(run: Run) -> None:
     (home / "stats.jsonl").write_text('{"kimg": 1}\n{"kimg": 2}\n')
     Path("tiny.safetensors").rename(home / "network-snapshot-000002000.safetensors")
 
-    told = json.loads(run("info", "--json").stdout)  # the newest run
+    told = json.loads(run("info", str(home), "--json").stdout)
 
     assert (told["what"], told["networks"], told["can go on"]) == ("run", 1, False)
     assert told["settings"] == {"total_kimg": 4} and told["last tick"] == {"kimg": 2}
@@ -390,3 +390,31 @@ def test_what_is_nothing_ends_in_one_sentence(run: Run, name: str) -> None:
     error = run("info", name).exception
 
     assert isinstance(error, StyleCLIError) and name in str(error)
+
+
+def test_bare_it_lists_the_runs_here(run: Run) -> None:
+    """State, size and best number of each, the newest first; a damaged one is no obstacle."""
+    for number, (finished, value) in enumerate(((True, 12.345), (False, None))):
+        folder = Path(f"runs/0000{number}-faces")
+        folder.mkdir(parents=True)
+        settings = {"training": {"total_kimg": 20}, "network": {"resolution": 32}}
+        (folder / "run.json").write_text(json.dumps({**settings, "finished": finished}))
+        (folder / "stats.jsonl").write_text('{"nimg": 12500, "tick": 1}\n')
+        if value:
+            best = {"network": "n.safetensors", "nimg": 9000, "kimg": 9, "metric": "fid50k"}
+            (folder / "best.json").write_text(json.dumps({**best, "value": value}))
+        os.utime(folder / "run.json", (1e9 + number, 1e9 + number))
+        os.utime(folder / "stats.jsonl", (1e9 + number, 1e9 + number))
+    Path("runs/00002-damaged").mkdir()
+    Path("runs/00002-damaged/run.json").write_text("{")
+
+    told = run("info")
+    listed = json.loads(run("info", "--json").stdout)["runs"]
+
+    header, damaged, stopped, finished = told.stdout.splitlines()
+    assert header.split() == ["run", "state", "kimg", "size", "best"]
+    assert damaged.split()[:2] == ["runs/00002-damaged", "damaged"]
+    assert stopped.split() == ["runs/00001-faces", "stopped", "12.5/20", "32", "px", "-"]
+    assert finished.endswith("finished  12.5/20  32 px  fid50k 12.35 at 9 kimg")
+    assert [item["run"] for item in listed][:2] == ["runs/00002-damaged", "runs/00001-faces"]
+    assert max(map(len, told.stdout.splitlines())) <= 80
