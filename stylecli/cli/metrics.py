@@ -6,7 +6,7 @@ import signal
 import sys
 import textwrap
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -47,6 +47,13 @@ def command(
             "ls_w), ls_z, ls_w. A stand-in for Inception is asked for as fid@efficientnet-lite0. "
             "Default: fid ppl.",
             metavar="NAME",
+        ),
+    ] = None,
+    paper: Annotated[
+        str | None,
+        typer.Option(
+            "--paper",
+            help="stylegan: all numbers of that paper's tables, beside the published values.",
         ),
     ] = None,
     network: NetworkOption = None,
@@ -141,6 +148,13 @@ def command(
     """
     output = Output(json=json, quiet=quiet)
     wanted = list(names or (DEFAULT_NAMES if against is None else DEFAULT_NAMES[:1]))
+    counts: int | Mapping[str, int] | None = samples
+    if paper is not None:
+        _refuse_beside_paper(paper, names, against, psi, stand_in)
+        from stylecli.metrics.published import find_paper
+
+        wanted = find_paper(paper).names
+        counts = find_paper(paper).samples if samples is None else samples
     source = ClassifierSource(classifiers, train_classifiers, attributes)
     source.check(wanted)
     check_words(device=device, precision=precision, metrics=wanted)
@@ -152,7 +166,7 @@ def command(
 
         check_header(find_network(network).path)
     chosen: dict[str, Any] = {
-        "samples": samples, "seed": seed, "precision": precision, "cache": cache,
+        "samples": counts, "seed": seed, "precision": precision, "cache": cache,
         "stand_in": stand_in,
     }  # fmt: skip
     started = time.monotonic()
@@ -175,7 +189,7 @@ def command(
     warn_of_weights(results, output)
     if log and facts.run is not None and facts.network is not None:
         append_results(facts.run, facts.network, results, seconds, output)
-    document = {
+    document: dict[str, Any] = {
         "network": str(facts.network) if facts.network else None,
         "dataset": str(facts.dataset) if facts.dataset else None,
         "seconds": round(seconds, 3),
@@ -183,7 +197,10 @@ def command(
     }
     if against is not None:
         document["measured"] = str(data)
-    output.result(document, [*result_lines(output, results), *stand_in_lines(results)])
+    lines = [*result_lines(output, results), *stand_in_lines(results)]
+    if paper is not None:
+        document["paper"], lines = _beside_paper(paper, results, facts, output)
+    output.result(document, lines)
     output.note(f"took {format_seconds(seconds)}")
     if lacking:
         raise typer.Exit(ExitCode.UNUSABLE)
@@ -196,6 +213,7 @@ class _Facts:
     network: Path | None
     dataset: Path | None
     run: Path | None
+    resolution: int = 0  # of the network, px
 
 
 @contextlib.contextmanager
@@ -213,6 +231,45 @@ def _going_on(cache: bool) -> Iterator[None]:
         raise Interrupted(f"interrupted; {what}") from None
     finally:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def _refuse_beside_paper(
+    paper: str, names: list[str] | None, against: Path | None, psi: float, stand_in: bool
+) -> None:
+    given = [(" ".join(names or ()), bool(names)), ("--against", against is not None),
+             (f"--psi {psi:g}", psi != 1.0), ("--stand-in", stand_in)]  # fmt: skip
+    for what, here in given:
+        if here:
+            raise UsageError(f"--paper {paper} says what is measured: leave out {what}")
+
+
+def _beside_paper(
+    paper: str, results: "Sequence[MetricResult]", facts: _Facts, output: Output
+) -> tuple[dict[str, Any], list[str]]:
+    """Return a paper's numbers beside those measured: for --json, and as lines."""
+    from stylecli.metrics.published import MARK, compare_with_paper, find_paper
+
+    found = find_paper(paper)
+    header = ("number", "here", "README", "paper", "why they differ")
+    rows = compare_with_paper(found, results, facts.resolution)
+    document = {"title": found.title, "network": found.network, "numbers": [
+        {"name": one.name, "readme": one.readme, "table": one.table, "table_checked": one.checked}
+        for one in found.numbers
+    ]}  # fmt: skip
+    skipped = [f"{one.name}: {one.meaning}" for one in results if one.value is None]
+    said = [
+        f"README, paper: {found.network} on {found.data}, {found.resolution} px. Here: "
+        f"{facts.network}.",
+        f"{MARK} not checked against the paper itself.",
+        "Why the same network may differ:",
+        *(f"- {reason}" for reason in found.reasons),
+        *skipped,
+    ]
+    width = _width()
+    wrapped = [line for text in said for line in
+               (textwrap.wrap(text, width, break_on_hyphens=False, break_long_words=False,
+                              subsequent_indent="  ") if width else [text])]  # fmt: skip
+    return document, [*_folded_table(output, header, rows), "", *wrapped]
 
 
 def _refuse_with_sets(network: Path | None, psi: float, batch: int | None) -> None:
@@ -299,7 +356,8 @@ class _Network:
                 progress=progress,
                 **chosen,
             )
-        return _Facts(found.path, data.path if data else None, run), results
+        resolution = bundle.config.resolution
+        return _Facts(found.path, data.path if data else None, run, resolution), results
 
 
 def _find_data(
@@ -332,7 +390,7 @@ def check_network(
     dataset: "Dataset | None",
     psi: float,
     device_type: str,
-    samples: int | None,
+    samples: int | Mapping[str, int] | None,
     output: Output | None,
 ) -> None:
     """Raise what the measurement would raise, before classifiers are trained for it.
@@ -392,21 +450,31 @@ def result_lines(output: Output, results: "Sequence[MetricResult]") -> list[str]
         if count and definition.get("reals"):
             samples += f" / {definition['reals']}"
         rows.append((result.name, result.text(), samples, result.meaning))
-    header = ("metric", "value", "samples", "meaning")
-    lines = output.table(header, rows)
-    width = shutil.get_terminal_size().columns
-    if not sys.stdout.isatty() or max(map(len, lines)) <= width:
+    return _folded_table(output, ("metric", "value", "samples", "meaning"), rows)
+
+
+def _folded_table(
+    output: Output, header: Sequence[str], rows: Sequence[Sequence[str]]
+) -> list[str]:
+    """Return a table whose last column stands below the others where a terminal is narrow."""
+    lines, width = output.table(header, rows), _width()
+    if width is None or max(map(len, lines)) <= width:
         return lines
-    first, *others = output.table(header[:3], [row[:3] for row in rows])
+    first, *others = output.table(header[:-1], [row[:-1] for row in rows])
     wrap = textwrap.TextWrapper(
         width, initial_indent="  ", subsequent_indent="  ",
         break_on_hyphens=False, break_long_words=False,  # commands and file names stay whole
     )  # fmt: skip
-    below = [wrap.wrap(row[3]) for row in rows]
+    below = [wrap.wrap(row[-1]) for row in rows]
     return [
         first,
         *(text for line, more in zip(others, below, strict=True) for text in (line, *more)),
     ]
+
+
+def _width() -> int | None:
+    """Return the columns of the terminal that stdout is; None where it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def stand_in_lines(results: "Sequence[MetricResult]") -> list[str]:

@@ -469,3 +469,17 @@ def test_a_published_name_ends_with_3_unless_a_stand_in_may_answer(run, trained,
     assert "kid@efficientnet-lite0 stands in for fid50k" in allowed.stdout
     document = json.loads(run("fid", "--samples", "4", "--no-log", "--json", "--quiet").stdout)
     assert document["results"][0]["instead_of"] == "fid"  # nothing published: it answers
+
+
+def test_a_papers_numbers_stand_beside_the_published_ones(run, trained, tiny_lmdb):
+    done = run("--paper", "stylegan", "--samples", "4", "--no-log", "--data", str(tiny_lmdb))
+    assert done.exit_code == 3  # without any weights nothing of it can be measured
+    rows = {line.split()[0]: line for line in done.stdout.splitlines() if line}
+    assert "4.4159" in rows["fid50k"] and "233.306" in rows["ppl_wfull-crop"]
+    assert "234*" in rows["ppl_wfull-crop"] and "not checked against the paper" in done.stdout
+    document = json.loads(run("--paper", "stylegan", "--json", "--no-log", "--quiet").stdout)
+    assert document["paper"]["numbers"][0]["readme"] == 4.4159
+    for words in (("fid", "--paper", "stylegan"), ("--paper", "stylegan", "--psi", "0.5"),
+                  ("--paper", "stylegan", "--stand-in")):  # fmt: skip
+        assert "leave out" in str(run(*words).exception)
+    assert isinstance(run("--paper", "nothing").exception, UsageError)
