@@ -9,7 +9,9 @@ the XMP in JPEG and WebP files.
 import base64
 import io
 import math
+import os
 import re
+import stat
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +33,8 @@ Pictures = npt.NDArray[np.uint8]  # [N, H, W, C], or one picture [H, W, C]
 
 WHITE = 255
 PROVENANCE_KEY = "stylecli"
+_HEAD_BYTES = 4096  # what says how a picture was made comes first, but for WebP
+_PNG_MARK, _XMP_MARK = b"iTXtstylecli\0", b"urn:stylecli:provenance"
 XMP_KEY = "XML:com.adobe.xmp"  # the keyword that the XMP specification prescribes for PNG
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -311,6 +315,22 @@ def read_provenance(path: Path | str) -> dict[str, Any] | None:
                 return provenance_of(image)
     except Exception:  # Pillow's plugins raise anything on damaged files
         raise DataError(f"{path} is not a readable picture: expected PNG, JPEG or WebP") from None
+
+
+def is_own(path: Path) -> bool:
+    """Tell by a file's first and last bytes whether it is a picture that this program made."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
+            return False
+        with open(path, "rb") as file:
+            start = file.read(_HEAD_BYTES)
+            # XMP is at the end of a WebP.
+            if start[:4] == b"RIFF" and start[12:16] == b"VP8X" and start[20] & 4:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - _MAX_XMP - _HEAD_BYTES))
+                start = file.read()
+    except (OSError, IndexError):
+        return False
+    return _PNG_MARK in start or _XMP_MARK in start
 
 
 def provenance_of(image: Image.Image) -> dict[str, Any] | None:

@@ -86,6 +86,10 @@ def command(
         typer.Option(help="File of labels: dataset.json, CSV, or one-hot .npy. Default: SRC's."),
     ] = None,
     no_labels: Annotated[bool, typer.Option("--no-labels", help="Leave labels out.")] = False,
+    include_generated: Annotated[
+        bool,
+        typer.Option("--include-generated", help="Take pictures that stylecli made, too."),
+    ] = False,
     max_images: Annotated[
         int | None, typer.Option(help="Take only so many, spread evenly over the source.")
     ] = None,
@@ -143,11 +147,12 @@ def command(
         max_images=max_images,
         keep_duplicates=keep_duplicates,
     )
+    opening = {"labels": labels, "include_generated": include_generated}
     choices = {"strict": strict, "force": force, "append": append, "workers": workers}
     if out is not None and out.suffix.lower() == ".zip":
-        _pack_zip(source, labels, out, settings, output, choices)
+        _pack_zip(source, opening, out, settings, output, choices)
         return
-    report = _pack(source, labels, out, settings, output, **choices)
+    report = _pack(source, opening, out, settings, output, **choices)
     output.result({**asdict(report), "path": str(report.path)}, _lines(report))
 
 
@@ -167,7 +172,7 @@ def pack_to(
     from stylecli.data.packing import PackSettings
 
     settings = PackSettings(resolution=resolution, transform=transform)
-    report = _pack(source, None, out, settings, output)
+    report = _pack(source, {}, out, settings, output)
     output.note(f"{report.path}: {', '.join(_lines(report)[1:])}")
     return report.path
 
@@ -214,7 +219,7 @@ def default_out(source: "Source") -> Path:
 
 def _pack(
     source: Path,
-    labels: Path | None,
+    opening: dict[str, Any],
     out: Path | None,
     settings: "PackSettings",
     output: Output,
@@ -227,7 +232,7 @@ def _pack(
 
     if choices.get("append") and out is None:
         raise UsageError("--append needs the dataset to add to: name it with --out")
-    pictures = find_source(source, labels=labels, own_labels=settings.labels)
+    pictures = find_source(source, own_labels=settings.labels, **opening)
     out = out or default_out(pictures)
     for note in pictures.notes:
         output.note(f"{source}: {note}")
@@ -258,7 +263,7 @@ def _pack(
 
 def _pack_zip(
     source: Path,
-    labels: Path | None,
+    opening: dict[str, Any],
     out: Path,
     settings: "PackSettings",
     output: Output,
@@ -279,9 +284,13 @@ def _pack_zip(
         raise UsageError(
             f"{out} would lose transparency, which NVIDIA's format has not: give 1 or 3"
         )
-    pictures = find_source(source, labels=labels)
+    pictures = find_source(source, **opening)
     temporary: Path | None = out.with_name(out.name + ".lmdb")
-    if labels is None and settings == PackSettings() and isinstance(pictures, PackedSource):
+    if (
+        opening["labels"] is None
+        and settings == PackSettings()
+        and isinstance(pictures, PackedSource)
+    ):
         temporary = None
         work = {"kind": "export", "fingerprint": pictures.fingerprint()}
     else:
@@ -294,7 +303,7 @@ def _pack_zip(
     else:
         _check_zip(source, out, force=choices["force"])
         if temporary is not None:
-            _pack(source, labels, temporary, settings, output, **{**choices, "force": False})
+            _pack(source, opening, temporary, settings, output, **{**choices, "force": False})
         with output.progress("exporting", "pictures") as progress:
             report = export_nvidia(
                 open_dataset(temporary or source),

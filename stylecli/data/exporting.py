@@ -14,7 +14,7 @@ from typing import Any
 
 from stylecli.data.format import to_picture
 from stylecli.data.reader import Dataset
-from stylecli.data.sources.known_sets import LABELS_NAME, METADATA_NAME
+from stylecli.data.sources.folders import LABELS_NAME, METADATA_NAME
 from stylecli.errors import DataError
 from stylecli.files import parse_json, replacing, to_json
 from stylecli.progress import Progress, silent

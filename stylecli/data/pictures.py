@@ -18,6 +18,7 @@ import struct
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -45,6 +46,8 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
+INSTALL_HEIF = "pip install 'stylecli[heif]'"
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_TEXT = (b"tEXt", b"zTXt", b"iTXt")
 _START_BYTES = 1024  # of a file that is no picture, to tell what it is
@@ -177,12 +180,38 @@ def open_picture(file: Path | IO[bytes]) -> Image.Image:
         try:
             picture = _open_with_text(file)
         except UnidentifiedImageError as error:
+            if is_heif(_read_start(file)):
+                return _open_heif(file)
             from stylecli.files import name_failed_download  # most workers never need it
 
             raise DataError(name_failed_download(_read_start(file)) or name_cause(error)) from None
         except Exception as error:  # Pillow's plugins raise anything on damaged files
             raise DataError(name_cause(error)) from None
     return picture
+
+
+def is_heif(start: bytes) -> bool:
+    """Tell whether a file that begins so is HEIC, as phones take photographs."""
+    return start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS
+
+
+def reads_heif() -> bool:
+    """Tell whether what reads HEIC is installed, without importing it."""
+    return find_spec("pillow_heif") is not None
+
+
+def _open_heif(file: Path | IO[bytes]) -> Image.Image:
+    if not reads_heif():
+        raise DataError(f"is HEIC: run {INSTALL_HEIF}, or convert it to JPEG")
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    try:
+        if not isinstance(file, Path):
+            file.seek(0)
+        return Image.open(file)
+    except Exception as error:  # damaged files raise anything
+        raise DataError(name_cause(error)) from None
 
 
 def _open_with_text(file: Path | IO[bytes]) -> Image.Image:

@@ -137,7 +137,7 @@ class FolderPictures:
         from stylecli.data.sources.recognition import find_source
 
         self.path = path
-        self._source: Source = find_source(path, own_labels=False) if source is None else source
+        self._source: Source = source or find_source(path, own_labels=False, include_generated=True)
         self.settings = settings or DecodeSettings(exif=not keeps_as_stored(self._source))
         if not len(self._source):
             raise DataError(f"{path} holds no pictures: expected some to measure")

@@ -237,7 +237,7 @@ def save_reals(run: Path, dataset: Dataset) -> None:
     """Show the dataset's first 64 pictures as ``reals.png``."""
     count = min(SHEET_SIDE**2, len(dataset))
     reals = dataset.read(range(count)).transpose(0, 2, 3, 1)  # [N, H, W, C]
-    save_png(run / "reals.png", _sheet(list(reals)), None)
+    save_png(run / "reals.png", _sheet(list(reals)), {"kind": "real pictures"})
 
 
 def _sheet(pictures: list[Pictures]) -> Pictures:

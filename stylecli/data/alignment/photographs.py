@@ -38,13 +38,16 @@ from stylecli.data.alignment.geometry import (
     fitting_workers,
 )
 from stylecli.data.format import DATA_FILE
-from stylecli.data.pictures import name_cause, open_picture, quiet, read_exif
+from stylecli.data.pictures import INSTALL_HEIF, name_cause, open_picture, quiet, read_exif
 from stylecli.data.preparation import Skipped
+from stylecli.data.sources.base import HEIF_SUFFIXES
 from stylecli.data.sources.folders import (
-    FOREIGN,
+    describe_generated,
     describe_left_out,
+    is_foreign,
     is_hidden,
     is_picture,
+    split_generated,
     start_of,
     suffix_of,
 )
@@ -188,8 +191,10 @@ class Search:
     def __call__(self, photo: Photograph) -> FoundFaces:
         """Return the faces of a photograph, or why there are none. Never raises for a picture."""
         stamp = photo.stamp
-        if suffix_of(photo.name) in FOREIGN:
+        if is_foreign(photo.name):
             cause = f"is of a kind that is not read ({photo.path.suffix}): convert it to JPEG"
+            if suffix_of(photo.name) in HEIF_SUFFIXES:
+                cause = f"is HEIC: run {INSTALL_HEIF}, or convert it to JPEG"
             return FoundFaces(photo.name, stamp, cause=cause)
         try:
             with open_picture(photo.path) as picture, quiet():
@@ -224,8 +229,11 @@ def list_photographs(path: Path, notes: list[str] | None = None) -> list[Photogr
         raise DataError(f"{path} does not exist: give a folder of photographs or FFHQ's folder")
     names, others = _names_below(path)
     names.sort(key=os.fsencode)
-    foreign = [name for name in names if suffix_of(name) in FOREIGN]
+    generated, names = split_generated(path, names, [])
+    foreign = [name for name in names if is_foreign(name)]
     left_out = describe_left_out([*foreign, *others], lambda name: start_of(path / name))
+    if generated:
+        left_out.append(describe_generated(generated)[0].partition(": ")[0])
     if notes is not None:
         notes += left_out
     if not names:
@@ -342,7 +350,7 @@ def _names_below(path: Path) -> tuple[list[str], list[str]]:
         prefix = "" if below == "." else below + "/"
         for name in files:
             if not is_hidden(name):
-                is_photo = is_picture(name) or suffix_of(name) in FOREIGN
+                is_photo = is_picture(name) or is_foreign(name)
                 (names if is_photo else others).append(prefix + name)
     return names, others
 

@@ -51,6 +51,7 @@ SAMPLE_COLUMNS, SAMPLE_ROWS = 10, 6
 SHOWN_SIDE = 128  # px, of one picture on a sheet
 GROUPS_SHOWN, GROUP_SHOWN = 12, 6
 _GAP = 2  # px
+_MADE = {"tool": f"stylecli {__version__}", "kind": "check"}  # what the pictures say of themselves
 
 QUICK_SAMPLE = 500  # pictures
 _SPARE_BYTES = 1 << 30  # for a run's snapshots
@@ -65,12 +66,12 @@ def choose_sample(usable: Sequence[int], seed: int = 0) -> list[int]:
 
 def save_mean(path: Path, mean: Pixels) -> None:
     """Write the mean picture [C, S, S]; small ones are enlarged by whole pixels."""
-    save_png(path, _lay_over_white(mean[None], 256)[0])
+    save_png(path, _lay_over_white(mean[None], 256)[0], _MADE)
 
 
 def save_sample(path: Path, pictures: Pixels) -> None:
     """Write pictures [B, C, S, S] side by side, ten in a row."""
-    save_png(path, make_grid(_lay_over_white(pictures), SAMPLE_COLUMNS, padding=_GAP))
+    save_png(path, make_grid(_lay_over_white(pictures), SAMPLE_COLUMNS, padding=_GAP), _MADE)
 
 
 def save_groups(
@@ -88,7 +89,7 @@ def save_groups(
         blank = np.full((columns - len(group), *row.shape[1:]), 255, np.uint8)
         cells.append(np.concatenate([row, blank]))
         at += len(group)
-    save_png(path, make_grid(np.concatenate(cells), columns, padding=_GAP))
+    save_png(path, make_grid(np.concatenate(cells), columns, padding=_GAP), _MADE)
 
 
 def _lay_over_white(pictures: Pixels, side: int = SHOWN_SIDE) -> Pixels:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from PIL import Image
 
-from stylecli.data.pictures import open_picture
+from stylecli.data.pictures import is_heif, open_picture
 from stylecli.errors import DataError
 
 if TYPE_CHECKING:  # items travel to worker processes, which load no numpy for them
@@ -26,6 +26,8 @@ SUFFIXES = frozenset(
     ".png .jpg .jpeg .jpe .jfif .mpo .webp .bmp .dib .tif .tiff .gif .ppm .pgm .pbm .pnm .tga "
     ".jp2 .j2k .jpx .avif .avifs .qoi .pcx .sgi .psd .dds .ico".split()
 )
+# Read with pillow-heif, the extra "heif"; AVIF is Pillow's own since 11.3.
+HEIF_SUFFIXES = frozenset({".heic", ".heif", ".heics", ".hif"})
 START_BYTES = 32  # tell what kind of picture it is
 _SIGNATURES = (
     (b"\xff\xd8\xff", "JPEG"),
@@ -253,6 +255,8 @@ def picture_kind(start: bytes) -> str:
         return "WebP"
     if start[4:12] in (b"ftypavif", b"ftypavis"):
         return "AVIF"
+    if is_heif(start):
+        return "HEIC"
     if start[:2] == b"BM" and start[6:10] == bytes(4):
         return "BMP"
     if start[:1] == b"P" and start[1:2] in b"123456" and start[2:3].isspace():
@@ -263,7 +267,7 @@ def picture_kind(start: bytes) -> str:
 def is_lossy(start: bytes) -> bool:
     """Tell whether a picture that begins so has lost something when it was stored."""
     kind = picture_kind(start)
-    return kind in ("JPEG", "AVIF") or (kind == "WebP" and start[12:16] != b"VP8L")
+    return kind in ("JPEG", "AVIF", "HEIC") or (kind == "WebP" and start[12:16] != b"VP8L")
 
 
 def listing(names: Iterable[str], shown: int = _SHOWN) -> str:

@@ -5,6 +5,7 @@ after that an item knows where its bytes lie. The sizes in the directory are lim
 Files that are left out because of their names are counted and named, with what to do about them.
 """
 
+import contextlib
 import hashlib
 import io
 import os
@@ -12,15 +13,17 @@ import re
 import stat
 import struct
 import zipfile
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from stylecli.data.pictures import open_picture
+from stylecli.data.pictures import INSTALL_HEIF, open_picture, reads_heif
 from stylecli.data.sources.base import (
+    HEIF_SUFFIXES,
     MAX_PICTURE_BYTES,
     START_BYTES,
     SUFFIXES,
@@ -30,10 +33,11 @@ from stylecli.data.sources.base import (
     read_stored,
 )
 from stylecli.errors import DataError
+from stylecli.files import read_json
 
 # Pictures that are not read: they can be converted.
 FOREIGN = frozenset(
-    ".heic .heif .heics .hif .jxl .jxr .wdp .dng .cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .orf .rw2 "
+    ".jxl .jxr .wdp .dng .cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .orf .rw2 "
     ".raf .raw .pef .srw .x3f .svg .svgz .eps .ai .psb .xcf .kra .exr .hdr .dcm .fits .bpg".split()
 )
 _PACKED = frozenset(".zip .tar .tgz .gz .bz2 .xz .7z .rar .tfrecord .tfrecords .mdb".split())
@@ -43,9 +47,12 @@ _BESIDE = frozenset(
     ".ini .db .pdf .py .sh .md5 .sha256 .url .nfo .bib .lock".split()
 )
 _NAMES_BESIDE = frozenset({"license", "licence", "readme", "copying", "notice", "authors"})
+_FOLDERS = 4  # shown
 _LOOKED_INTO = 1000  # of the files left out: what they begin with is read
 # FFHQ and NVIDIA's tools file pictures by number in folders of five digits: these are no classes.
 _NUMBERED = re.compile(r"\d{5}")
+LABELS_NAME = "dataset.json"  # of NVIDIA's tools
+METADATA_NAME = "metadata.jsonl"
 _TRAIN = frozenset({"train", "training"})
 _SPLITS = _TRAIN | {"val", "valid", "validation", "test", "testing"}
 
@@ -66,7 +73,16 @@ class Arrangement:
 
 def is_picture(name: str) -> bool:
     """Tell whether a name with forward slashes is that of a picture that is not hidden."""
-    return not is_hidden(name) and suffix_of(name) in SUFFIXES
+    suffix = suffix_of(name)
+    return (suffix in SUFFIXES or (suffix in HEIF_SUFFIXES and reads_heif())) and not is_hidden(
+        name
+    )
+
+
+def is_foreign(name: str) -> bool:
+    """Tell whether a name is that of a picture of a kind that is not read here."""
+    suffix = suffix_of(name)
+    return suffix in FOREIGN or (suffix in HEIF_SUFFIXES and not reads_heif())
 
 
 def is_hidden(name: str) -> bool:
@@ -214,10 +230,12 @@ class FolderFiles:
     and folders are no part of it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, include_generated: bool = False) -> None:
         self.path = path
         self.pictures: list[str] = []
         self.others: list[str] = []
+        self.hidden: list[str] = []  # pictures
+        marked: list[str] = []  # folders that this program filled
         failed: list[OSError] = []
         seen: set[tuple[int, int]] = set()
         for folder, folders, names in os.walk(path, followlinks=True, onerror=failed.append):
@@ -229,11 +247,18 @@ class FolderFiles:
             folders[:] = sorted(name for name in folders if not is_hidden(name))
             below = os.path.relpath(folder, path).replace(os.sep, "/")
             prefix = "" if below == "." else below + "/"
+            if is_own_folder(Path(folder), names):
+                marked.append(prefix)
             for name in names:
                 if not is_hidden(name):
                     kind = self.pictures if is_picture(name) else self.others
                     kind.append(prefix + name)
+                elif is_picture(name.lstrip(".")) and not name.startswith("._"):
+                    self.hidden.append(prefix + name)
         self.unreadable = [str(error.filename) for error in failed]
+        self.generated: list[str] = []
+        if not include_generated:
+            self.generated, self.pictures = split_generated(path, self.pictures, marked)
 
     def read(self, name: str, most: int) -> bytes:
         """Return a file's content. Raises DataError when it has over ``most`` bytes."""
@@ -252,6 +277,60 @@ class FolderFiles:
         return start_of(self.path / name)
 
 
+# Files that say that this program filled a folder, and what they hold when it did.
+_MARKERS = {
+    "check.json": "tool", "run.json": "stylecli", "demo.json": "stylecli",
+    "alignment.json": "transform_size",
+}  # fmt: skip
+
+
+def is_own_folder(folder: Path, names: Iterable[str]) -> bool:
+    """Tell whether one of the files in a folder says that this program filled it."""
+    for name in names:
+        if name in _MARKERS:
+            with contextlib.suppress(DataError, OSError):
+                if _MARKERS[name] in read_json(folder / name):
+                    return True
+    return False
+
+
+def split_generated(
+    path: Path, names: list[str], marked: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """Return (pictures that this program made, all others) of those below a folder.
+
+    ``marked`` are the folders, each with a slash at its end, that say so of all they hold. Nothing
+    counts as made where the folder itself was filled by the program, or holds nothing else.
+    """
+    from stylecli.images import is_own
+
+    if "" in marked:
+        return [], names
+    own = {
+        name
+        for name in names
+        if any(name.startswith(folder) for folder in marked) or is_own(path / name)
+    }
+    direct = [name for name in names if "/" not in name]
+    if (direct and own.issuperset(direct)) or (own.issuperset(names) and not marked):
+        return [], names
+    return [name for name in names if name in own], [name for name in names if name not in own]
+
+
+def describe_generated(generated: Sequence[str]) -> list[str]:
+    """Say how many pictures of this program are left out, by folder, and how to take them."""
+    if not generated:
+        return []
+    folders = Counter(name.rpartition("/")[0] or "." for name in generated)
+    shown = [f"{count:,} in {printable(name)}" for name, count in folders.most_common(_FOLDERS)]
+    more = ", ..." if len(folders) > _FOLDERS else ""
+    counted = "1 picture" if len(generated) == 1 else f"{len(generated):,} pictures"
+    return [
+        f"{counted} made by stylecli left out ({', '.join(shown)}{more}): --include-generated "
+        "takes them, or name that folder"
+    ]
+
+
 def start_of(file: Path) -> bytes:
     """Return what a file begins with; nothing where it cannot be read."""
     try:
@@ -266,32 +345,49 @@ def start_of(file: Path) -> bytes:
 def describe_left_out(names: Iterable[str], start: Callable[[str], bytes]) -> list[str]:
     """Say how many files are left out for their names, which, and what to do; nothing for none.
 
-    Texts, tables and the like are expected beside pictures. ``start`` gives what a file begins
-    with.
+    Texts, tables and the like are expected beside pictures, and only counted. ``start`` gives what
+    a file begins with.
     """
-    left = sorted(name for name in names if not lies_beside(name))
-    if not left:
-        return []
-    kinds = {name: picture_kind(start(name)) for name in left[:_LOOKED_INTO]}
-    renamed = [name for name in left if kinds.get(name)]  # what is inside counts, not the suffix
-    foreign = [name for name in left if suffix_of(name) in FOREIGN and name not in renamed]
-    packed = [name for name in left if suffix_of(name) in _PACKED and name not in renamed]
-    known = {*foreign, *renamed, *packed}
-    rest = [name for name in left if name not in known]
-    parts = []
-    if foreign:
-        parts.append(f"{listing(foreign)} (convert to JPEG or PNG)")
-    if renamed:
+    names = sorted(names)
+    left = [name for name in names if not lies_beside(name)]
+    notes = []
+    if left:
+        kinds = {name: picture_kind(start(name)) for name in left[:_LOOKED_INTO]}
+        # What is inside counts, not the suffix.
+        renamed = [n for n in left if kinds.get(n, "") not in ("", _usual_kind(n))]
+        known = set(renamed)
+        heif = [n for n in left if suffix_of(n) in HEIF_SUFFIXES and n not in known]
+        foreign = [n for n in left if suffix_of(n) in FOREIGN and n not in known]
+        packed = [n for n in left if suffix_of(n) in _PACKED and n not in known]
+        known |= {*heif, *foreign, *packed}
         inside = " or ".join(sorted({kinds[name] for name in renamed}))
         suffixes = " or ".join(sorted({_suffix_for(kinds[name]) for name in renamed}))
-        parts.append(f"{listing(renamed)} ({inside} inside: rename to {suffixes})")
-    if packed:
-        parts.append(f"{listing(packed)} (pack each by its own name, or unpack it)")
-    if rest:
-        parts.append(f"{listing(rest)} (no pictures by their names)")
-    is_one = len(left) == 1
-    counted = "1 file is" if is_one else f"{len(left):,} files are"
-    return [f"{counted} left out for {'its' if is_one else 'their'} suffix: {', '.join(parts)}"]
+        groups = (
+            (heif, f"{INSTALL_HEIF}, or convert to JPEG"),
+            (foreign, "convert to JPEG or PNG"),
+            (renamed, f"{inside} inside: rename to {suffixes}"),
+            (packed, "pack each by its own name, or unpack it"),
+            ([name for name in left if name not in known], "no pictures by their names"),
+        )
+        parts = [f"{_by_kind(group)} ({listing(group)}: {what})" for group, what in groups if group]
+        is_one = len(left) == 1
+        counted = "1 file is" if is_one else f"{len(left):,} files are"
+        notes.append(
+            f"{counted} left out for {'its' if is_one else 'their'} suffix: {', '.join(parts)}"
+        )
+    if beside := [name for name in names if lies_beside(name)]:
+        notes.append(f"not pictures and not read: {_by_kind(beside)}")
+    return notes
+
+
+def _usual_kind(name: str) -> str:
+    return "HEIC" if suffix_of(name) in HEIF_SUFFIXES else ""
+
+
+def _by_kind(names: Iterable[str]) -> str:
+    """Count files by suffix: "11 .heic, 2 .mov"."""
+    kinds = Counter(suffix_of(name) or "without suffix" for name in names)
+    return ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
 
 
 def _suffix_for(kind: str) -> str:
@@ -302,9 +398,15 @@ def _suffix_for(kind: str) -> str:
 
 def _arranged(path: Path, files: "FolderFiles | ZipFiles", classes: bool) -> Arrangement:
     """Return the pictures of ``files`` in order. Raises DataError when there are none."""
-    left_out = describe_left_out(files.others, files.start)
+    read = {LABELS_NAME, METADATA_NAME}  # by whoever opens the folder
+    others = [name for name in files.others if name.rpartition("/")[2] not in read]
+    left_out = describe_left_out(others, files.start)
+    if isinstance(files, FolderFiles):
+        left_out += describe_generated(files.generated)
+        if files.hidden:
+            left_out.append(f"hidden and not read: {_by_kind(files.hidden)}")
     if not files.pictures:
-        more = f" ({left_out[0]})" if left_out else ""
+        more = f" ({'; '.join(left_out)})" if left_out else ""
         raise DataError(
             f"{path} holds no picture{more}: expected files such as .png, .jpg or .webp"
         )

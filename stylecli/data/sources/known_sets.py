@@ -35,7 +35,14 @@ from PIL import Image
 
 from stylecli.data.format import MAX_RESOLUTION
 from stylecli.data.sources.base import AnnotatedSource, Source, common_folder, listing
-from stylecli.data.sources.folders import FolderFiles, ImageFolder, ZipFiles, ZipPictures
+from stylecli.data.sources.folders import (
+    LABELS_NAME,
+    METADATA_NAME,
+    FolderFiles,
+    ImageFolder,
+    ZipFiles,
+    ZipPictures,
+)
 from stylecli.data.sources.labels import (
     MAX_FILE_BYTES,
     ForeignJsonError,
@@ -50,10 +57,6 @@ from stylecli.data.sources.labels import (
 from stylecli.errors import DataError
 from stylecli.files import parse_json
 from stylecli.interop.pickles import MAX_BYTES, read_batch_pickle
-
-LABELS_NAME = "dataset.json"
-METADATA_NAME = "metadata.jsonl"
-
 
 FOLDER_NAME = "img_align_celeba"
 _ATTRIBUTES = ("list_attr_celeba.txt", "list_attr_celeba.csv")
@@ -71,14 +74,16 @@ _MAX_TAR_BYTES = 1 << 30  # unpacked; the official ones have 186 MB
 _SIDE = 32
 
 
-def open_pictures(path: Path, *, own_labels: bool = True) -> Source:
+def open_pictures(
+    path: Path, *, own_labels: bool = True, include_generated: bool = False
+) -> Source:
     """Open a folder or a zip of pictures, with the labels of its ``dataset.json`` if it has one.
 
     That file may lie in a folder around everything. One of another program is passed over, and that
     is noted; without ``own_labels`` nothing that is wrong with it matters. Raises DataError when
     there is no picture, and for labels that are spoilt.
     """
-    files = ZipFiles(path) if path.is_file() else FolderFiles(path)
+    files = ZipFiles(path) if path.is_file() else FolderFiles(path, include_generated)
     name = _find_beside(files, LABELS_NAME)
     if name is None:
         return _plain(path, files)

@@ -18,7 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from stylecli.data.format import MAX_LABEL_DIM
-from stylecli.data.sources.base import SUFFIXES, AnnotatedSource, Source, common_folder, listing
+from stylecli.data.sources.base import (
+    HEIF_SUFFIXES,
+    SUFFIXES,
+    AnnotatedSource,
+    Source,
+    common_folder,
+    listing,
+)
 from stylecli.errors import DataError
 from stylecli.files import name_failed_download, parse_json
 
@@ -277,7 +284,7 @@ def _clean(name: str) -> str:
 def _stem(path: str) -> str:
     """Return a path without a picture's suffix, in lower case."""
     stem, suffix = os.path.splitext(path)
-    return (stem if suffix.lower() in SUFFIXES else path).casefold()
+    return (stem if suffix.lower() in SUFFIXES | HEIF_SUFFIXES else path).casefold()
 
 
 def _ends(path: str) -> list[str]:

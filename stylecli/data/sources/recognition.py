@@ -9,10 +9,9 @@ from stylecli.data.alignment.aligned_folder import AlignedFolder, is_aligned_fol
 from stylecli.data.alignment.ffhq import open_published
 from stylecli.data.format import DATA_FILE
 from stylecli.data.lmdb_files import read_meta
-from stylecli.data.sources.base import SUFFIXES, Source, picture_kind
-from stylecli.data.sources.folders import is_hidden, is_picture, lies_beside, suffix_of
+from stylecli.data.sources.base import HEIF_SUFFIXES, SUFFIXES, Source, picture_kind
+from stylecli.data.sources.folders import LABELS_NAME, is_hidden, is_picture, lies_beside, suffix_of
 from stylecli.data.sources.known_sets import (
-    LABELS_NAME,
     CifarSource,
     IdxSource,
     find_celeba,
@@ -50,22 +49,32 @@ KNOWN = (
 )
 
 
-def find_source(path: Path, *, labels: Path | str | None = None, own_labels: bool = True) -> Source:
+def find_source(
+    path: Path,
+    *,
+    labels: Path | str | None = None,
+    own_labels: bool = True,
+    include_generated: bool = False,
+) -> Source:
     """Recognise what lies at ``path``; ``labels`` is a file of labels to use instead of its own.
 
     Without ``own_labels``, and with ``labels``, nothing that is wrong with labels at ``path``
-    matters. Raises DataError when there is nothing, nothing known, or something damaged, and when
-    the labels do not cover every picture.
+    matters. Pictures that this program made are left out of a folder that holds others, unless
+    ``include_generated``. Raises DataError when there is nothing, nothing known, or something
+    damaged, and when the labels do not cover every picture.
     """
     path, own_labels = Path(path), own_labels and labels is None
     try:
-        found = (_open_folder if path.is_dir() else _open_file)(path, own_labels)
+        if path.is_dir():
+            found = _open_folder(path, own_labels, include_generated)
+        else:
+            found = _open_file(path, own_labels)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
     return found if labels is None else label_source(found, Path(labels))
 
 
-def _open_folder(path: Path, own_labels: bool) -> Source:
+def _open_folder(path: Path, own_labels: bool, include_generated: bool) -> Source:
     known = _open_known_folder(path, own_labels)
     if known is None and (inner := _only_entry(path)) is not None:
         if inner.is_dir():
@@ -75,7 +84,7 @@ def _open_folder(path: Path, own_labels: bool) -> Source:
     if known is not None:
         return known
     try:
-        return open_pictures(path, own_labels=own_labels)
+        return open_pictures(path, own_labels=own_labels, include_generated=include_generated)
     except DataError:
         if (path / DATA_FILE).is_file():
             read_meta(path / DATA_FILE)  # says that it is damaged
@@ -132,7 +141,7 @@ def _open_file(path: Path, own_labels: bool) -> Source:
             start = file.read(_START_BYTES)
     if cause := name_failed_download(start):
         raise DataError(f"{path} {cause}")
-    if suffix_of(path.name) in SUFFIXES or picture_kind(start):
+    if suffix_of(path.name) in SUFFIXES | HEIF_SUFFIXES or picture_kind(start):
         raise DataError(f"{path} is a single picture: name the folder it lies in")
     if path.suffix == ".tfrecords":
         raise DataError(f"{path} is damaged, or no TFRecord file: its first length does not fit")

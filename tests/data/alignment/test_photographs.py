@@ -63,14 +63,17 @@ def test_lists_all_pictures_but_hidden_ones_and_its_own(tmp_path: Path) -> None:
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.touch()
-    for name in ("phone.HEIC", "notes.txt", f"aligned/{FOUND_FILE}", "set.lmdb/data.mdb"):
+    for name in ("phone.JXL", "notes.txt", f"aligned/{FOUND_FILE}", "set.lmdb/data.mdb"):
         (tmp_path / name).touch()
     (tmp_path / "scan").write_bytes((save(tmp_path / "b.jpg").path).read_bytes())
     notes: list[str] = []
     names = [photo.name for photo in list_photographs(tmp_path, notes)]
-    assert names == ["a/c.PNG", "b.jpg", "phone.HEIC"]
-    (note,) = notes
-    assert "2 files are left out" in note and "phone.HEIC (convert" in note and "scan (JPEG" in note
+    assert names == ["a/c.PNG", "b.jpg", "phone.JXL"]
+    note, beside = notes
+    assert (
+        "2 files are left out" in note and "(phone.JXL: convert" in note and "(scan: JPEG" in note
+    )
+    assert beside == "not pictures and not read: 1 .txt"
 
 
 def test_one_photograph_is_a_list_of_one(tmp_path: Path) -> None:
@@ -115,17 +118,17 @@ def test_what_cannot_be_read_is_a_cause(tmp_path: Path, seen: list[Image.Image])
     Image.fromarray(noise).save(tmp_path / "whole.jpg")
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:2000])
     (tmp_path / "text.jpg").write_text("no picture")
-    (tmp_path / "phone.heic").touch()
+    (tmp_path / "phone.jxl").touch()
     frames = [Image.new("L", (8, 8), level) for level in (0, 255)]
     frames[0].save(tmp_path / "film.gif", save_all=True, append_images=frames[1:])
     causes = {
         name: SEARCH(Photograph(tmp_path / name, name)).cause.partition(":")[0]
-        for name in ("cut.jpg", "text.jpg", "phone.heic", "film.gif", "gone.jpg")
+        for name in ("cut.jpg", "text.jpg", "phone.jxl", "film.gif", "gone.jpg")
     }
     assert causes == {
         "cut.jpg": "cannot be decoded",
         "text.jpg": "is not a picture of a known kind",
-        "phone.heic": "is of a kind that is not read (.heic)",
+        "phone.jxl": "is of a kind that is not read (.jxl)",
         "film.gif": "has 2 frames",
         "gone.jpg": "cannot be read",
     }

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stylecli.data.sources import folders
 from stylecli.data.sources.folders import ImageFolder, describe_left_out
 from stylecli.data.sources.recognition import find_source
 from stylecli.errors import DataError
+from stylecli.images import save_picture
+from stylecli.metrics.picture_sets import FolderPictures
 from tests.data.sources.formats import picture_bytes
 
 
@@ -32,6 +35,11 @@ def test_sub_folders_are_classes_in_the_order_of_their_bytes(tmp_path):
     assert listed(source) == [
         ("Wolf/a.png", 0), ("cat/1.png", 1), ("dog/b.png", 2), ("dog/more/a.png", 2),
     ]  # fmt: skip
+
+
+@pytest.fixture
+def no_heif(monkeypatch):
+    monkeypatch.setattr(folders, "reads_heif", lambda: False)
 
 
 @pytest.mark.parametrize(
@@ -226,7 +234,7 @@ LEFT_OUT = {
 
 
 @pytest.mark.parametrize("kind", ["zip", "folder"])
-def test_files_left_out_for_their_names_are_counted_and_named(tmp_path, kind):
+def test_files_left_out_for_their_names_are_counted_and_named(tmp_path, kind, no_heif):
     if kind == "zip":
         source = find_source(write_zip(tmp_path / "a.zip", LEFT_OUT))
     else:
@@ -234,17 +242,19 @@ def test_files_left_out_for_their_names_are_counted_and_named(tmp_path, kind):
             (tmp_path / name).write_bytes(content)
         source = find_source(tmp_path)
     assert len(source) == 1
-    (note,) = source.notes
+    note, beside = source.notes[:2]
     assert note.startswith("5 files are left out")
-    assert "new.jxl, phone.HEIC (convert" in note
-    assert "photo.jpg.1, scan (JPEG or PNG inside: rename to .jpg or .png)" in note
-    assert "more.zip (pack" in note and "readme" not in note and "hidden" not in note
+    assert "1 .heic (phone.HEIC: pip install 'stylecli[heif]', or convert" in note
+    assert "1 .jxl (new.jxl: convert" in note
+    assert "(photo.jpg.1, scan: JPEG or PNG inside: rename to .jpg or .png)" in note
+    assert "1 .zip (more.zip: pack" in note and "readme" not in note and "hidden" not in note
+    assert beside.startswith("not pictures and not read: 1 ")
 
 
-def test_a_folder_of_nothing_but_other_files_names_them(tmp_path):
+def test_a_folder_of_nothing_but_other_files_names_them(tmp_path, no_heif):
     (tmp_path / "a.heic").touch()
     (tmp_path / "b.heic").touch()
-    with pytest.raises(DataError, match=r"holds no picture \(2 files .*a.heic, b.heic \(convert"):
+    with pytest.raises(DataError, match=r"holds no .*2 .heic .a.heic, b.heic: pip"):
         find_source(tmp_path)
     os.mkfifo(tmp_path / "pipe")  # is not waited for
     with pytest.raises(DataError, match="3 files"):
@@ -271,3 +281,60 @@ def test_a_left_out_file_that_holds_a_known_kind_needs_another_name_only(tmp_pat
     )
     assert note.startswith("3 files are left out")
     assert "rename to .jpg" in note and "convert" not in note
+
+
+def test_our_own_pictures_are_left_out_of_a_larger_folder_alone(tmp_path):
+    """By what the files and folders hold: names decide nothing."""
+    for name in ("a/1.png", "b/2.png", "check/3.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(picture_bytes())
+    made = np.zeros((8, 8, 3), np.uint8)
+    for name in ("a/fakes.png", "out/x.jpg", "out/y.webp"):
+        (tmp_path / "out").mkdir(exist_ok=True)
+        save_picture(tmp_path / name, made, {"tool": "stylecli 0"})
+    (tmp_path / "seen").mkdir()
+    (tmp_path / "seen" / "check.json").write_text('{"tool": "stylecli 0"}')
+    (tmp_path / "seen" / "mean.png").write_bytes(picture_bytes())
+
+    source = find_source(tmp_path)
+    assert [item.name for item in source] == ["a/1.png", "b/2.png", "check/3.png"]
+    (note,) = [note for note in source.notes if "made by stylecli" in note]
+    assert note.startswith("4 pictures made by stylecli left out (2 in out, 1 in ")
+    assert "--include-generated" in note
+    assert len(find_source(tmp_path, include_generated=True)) == 7
+    assert len(find_source(tmp_path / "out")) == 2  # named itself
+    assert len(find_source(tmp_path / "seen")) == 1
+    assert len(FolderPictures(tmp_path)) == 7  # metrics measure it all
+
+
+def test_hidden_pictures_are_counted(tmp_path):
+    for name in ("1.png", ".2.png", "._1.png"):
+        (tmp_path / name).write_bytes(picture_bytes())
+    assert find_source(tmp_path).notes == ["hidden and not read: 1 .png"]
+
+
+def test_heic_is_read_where_its_reader_is_installed_and_told_of_elsewhere(tmp_path, monkeypatch):
+    heif = pytest.importorskip("pillow_heif")
+    heif.from_pillow(Image.new("RGB", (32, 16), "red")).save(tmp_path / "IMG_1.HEIC")
+    (tmp_path / "2.png").write_bytes(picture_bytes())
+    source = find_source(tmp_path)
+    assert [item.name for item in source] == ["2.png", "IMG_1.HEIC"]
+    with source[1].open() as picture:
+        assert picture.size == (32, 16) and picture.convert("RGB").getpixel((3, 3))[0] > 200
+    (tmp_path / "IMG_1.HEIC").rename(tmp_path / "renamed.jpg")
+    with find_source(tmp_path)[1].open() as picture:
+        assert picture.size == (32, 16)
+    monkeypatch.setattr("stylecli.data.pictures.reads_heif", lambda: False)
+    # A later picture registers nothing: Pillow must not know the format, as where it is missing.
+    heif_plugins = [name for name in ("HEIF",) if name in Image.OPEN]
+    for name in heif_plugins:
+        monkeypatch.delitem(Image.OPEN, name)
+        monkeypatch.setattr(Image, "ID", [each for each in Image.ID if each != name])
+    with pytest.raises(DataError, match=r"is HEIC: run pip install 'stylecli\[heif\]'"):
+        find_source(tmp_path)[1].open()
+
+
+def test_avif_needs_no_extra(tmp_path):
+    Image.new("RGB", (32, 16), "red").save(tmp_path / "1.avif")
+    with find_source(tmp_path)[0].open() as picture:
+        assert picture.size == (32, 16)

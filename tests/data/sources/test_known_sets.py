@@ -146,7 +146,8 @@ def test_a_folder_around_everything_changes_nothing(tmp_path, kind, around):
     }
     path = write_files(tmp_path, kind, files)
     source = find_source(path)
-    assert labels_of(source) == [1, 0] and source.notes == []
+    assert labels_of(source) == [1, 0]
+    assert source.notes == ["not pictures and not read: 1 .txt"]
     (tmp_path / "labels.csv").write_text(f"{pictures[0]},0\n{pictures[1]},1\n")
     assert labels_of(find_source(path, labels=tmp_path / "labels.csv")) == [0, 1]
 
