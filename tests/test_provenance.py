@@ -1,6 +1,7 @@
 """The command that a picture names makes the same pixels again, whatever its options were."""
 
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,16 @@ from stylecli.provenance import remake_command
 NETWORK = "runs/00001-labelled/network-snapshot-000000004.safetensors"
 
 
-@pytest.fixture
-def labelled_run(
-    tiny_config_fields: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
-    """A working directory with a labelled network whose noise shows, and a file of styles."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def made_once(tiny_config_fields: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("labelled")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        _make_run(tiny_config_fields)
+    return folder
+
+
+def _make_run(tiny_config_fields: dict[str, Any]) -> None:
     net = stylecli.new_network("f", label_dim=3, **tiny_config_fields)
     with torch.no_grad():
         net.G_ema.mapping.w_avg.fill_(0.2)
@@ -33,6 +38,13 @@ def labelled_run(
             layer.noise_strength.fill_(0.1)
     stylecli.save_network(NETWORK, net)
     _run("generate --seeds 7-9 --psi 1 --out first --save-ws faces.npz")
+
+
+@pytest.fixture
+def labelled_run(made_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a labelled network whose noise shows, and a file of styles."""
+    shutil.copytree(made_once, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 

@@ -280,26 +280,22 @@ WIDE = {"resolution": 16, "fmap_base": 8192, "fmap_max": 512, "z_dim": 512, "w_d
         "mapping_layers": 8, "mapping_fmaps": 512}  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("case", "noise_mode"),
-    [("tiny", "const"), ("tiny", "random"), ("tiny", "none"), ("labels", "random"),
-     ("wide", "random")],
-)  # fmt: skip
-def test_no_picture_depends_on_its_company(
-    tiny_config_fields: dict[str, Any], case: str, noise_mode: str
+@pytest.mark.parametrize("case", ["labels", pytest.param("wide", marks=pytest.mark.slow)])
+def test_neither_with_labels_nor_in_wide_layers(
+    tiny_config_fields: dict[str, Any], case: str
 ) -> None:
     if case == "wide":  # the widths of a 1024 px network, and its mapping
         net = stylecli.new_network("f", **WIDE)
     else:
-        net = stylecli.new_network("f", label_dim=3 * (case == "labels"), **tiny_config_fields)
+        net = stylecli.new_network("f", label_dim=3, **tiny_config_fields)
     with torch.no_grad():
         for layer in net.G_ema.synthesis.layers:
             layer.noise_strength.fill_(0.1)
-    options = {"psi": 0.7, "noise_mode": noise_mode}
+    options: dict[str, Any] = {"psi": 0.7, "noise_mode": "random"}
 
     alone = np.concatenate([_draw(net, [seed], **options) for seed in range(5)])
 
-    for batch in (1, 3, 8):
+    for batch in (3, 8):
         np.testing.assert_array_equal(_draw(net, list(range(5)), batch=batch, **options), alone)
 
 

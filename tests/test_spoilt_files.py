@@ -32,6 +32,8 @@ LABELS = {"labels": [[f"{number}.png", number % 2] for number in range(6)]}
 RECORD = {"name": "vgg16", "file": "x", "source": "y", "sha256": "a" * 64, "published": True,
           "safetensors_sha256": "b" * 64, "added": "2026-01-01T00:00:00Z"}  # fmt: skip
 
+pytestmark = pytest.mark.slow
+
 Cases = Iterable[tuple[str, bytes]]
 
 

