@@ -104,9 +104,9 @@ def made_weights(expected: dict[str, tuple[int, ...]]) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def made_lpips() -> dict[str, Any]:
-    from stylecli.features.lpips import tensor_shapes
+    from stylecli.features.vgg16 import lpips_shapes
 
-    return made_weights(tensor_shapes())
+    return made_weights(lpips_shapes())
 
 
 @pytest.fixture(scope="session")

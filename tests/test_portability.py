@@ -27,8 +27,7 @@ ARCHIVES = (
 CPU_FOLDERS = ("data/alignment/", "ops/")
 CPU_FILES = {
     "sampling.py": "map_latents returns on the CPU",
-    "folding.py": "weights as they were read",
-    "distances.py": "int8 products are a matter of the CPU",
+    "feature_weights.py": "weights as they were read",
 }
 POSIX_MODULES = {"fcntl", "resource", "pwd", "grp", "termios", "pty", "syslog"}
 WINDOWS_MODULES = {"msvcrt", "winreg", "_winapi"}

@@ -398,7 +398,7 @@ def check_network(
     UsageError for metrics, a truncation or labels that the network does not have, DataError for a
     dataset of too small pictures. Warns ``output`` of one of larger pictures.
     """
-    from stylecli.metrics.fakes import label_source, level_for
+    from stylecli.metrics.picture_sets import label_source, level_for
     from stylecli.metrics.planning import plan
     from stylecli.metrics.tasks import PictureTask
     from stylecli.sampling import check_truncation

@@ -230,8 +230,11 @@ class ClassifierSource:
         self, dataset: "Dataset", resolution: int, device: "torch.device", output: Output
     ) -> Path:
         """Train, or finish, the classifiers of a dataset; return their file in the cache."""
-        from stylecli.metrics.attribute_tables import read_attribute_csv, read_attributes
-        from stylecli.metrics.classifier_training import train_into_cache
+        from stylecli.metrics.classifier_training import (
+            read_attribute_csv,
+            read_attributes,
+            train_into_cache,
+        )
 
         if self.attributes is not None:
             table = read_attribute_csv(self.attributes, dataset)

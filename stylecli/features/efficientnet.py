@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stylecli.errors import UsageError
-from stylecli.features.folding import check_tensors, fold_batch_norm
+from stylecli.interop.feature_weights import check_tensors, fold_batch_norm
 
 FEATURES = 1280
 # Pixels on a side that the network sees: what it was trained with. At 128 px and below, distances

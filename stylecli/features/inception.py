@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stylecli.errors import UsageError
-from stylecli.features.folding import check_tensors, fold_batch_norm
 from stylecli.features.resizing import resize_like_tensorflow
+from stylecli.interop.feature_weights import check_tensors, fold_batch_norm
 from stylecli.ops.convolution import Convolution, fixed_conv2d
 
 CLASSES = 1008

@@ -17,14 +17,13 @@ from torch import Tensor
 
 from stylecli import __version__
 from stylecli.errors import StyleCLIError, UsageError
-from stylecli.features.lpips import LPIPS, MIN_SIDE
+from stylecli.features.vgg16 import LPIPS, MIN_SIDE
 from stylecli.images import over_white
 from stylecli.interop.feature_weights import obtain
-from stylecli.metrics.collecting import Collector, Pass, Rows
-from stylecli.metrics.fakes import LabelSource
+from stylecli.metrics.collecting import Collector, Pass, Rows, digest_of
 from stylecli.metrics.names import NAMES_OF, OLD_PATHS
+from stylecli.metrics.picture_sets import LabelSource
 from stylecli.metrics.results import MetricResult
-from stylecli.metrics.statistics_cache import digest_of
 from stylecli.metrics.tasks import Metric, Subject, is_published, why_missing
 from stylecli.networks.model import Generator
 from stylecli.progress import Progress, silent

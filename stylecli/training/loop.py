@@ -16,7 +16,6 @@ from stylecli.distributed import Ranks
 from stylecli.errors import DataError, Interrupted, StyleCLIError
 from stylecli.progress import Progress, silent
 from stylecli.training import checkpoints, run_folder, starting
-from stylecli.training.draws import seed_after
 from stylecli.training.oversight import (
     Evaluate,
     Oversight,
@@ -27,7 +26,7 @@ from stylecli.training.oversight import (
 )
 from stylecli.training.schedule import Stage, resets_optimizer, stage_at
 from stylecli.training.session import Session
-from stylecli.training.step import TrainingStep
+from stylecli.training.step import TrainingStep, seed_after
 from stylecli.workspace import CHECKPOINT_FILE, snapshot_path
 
 

@@ -25,8 +25,12 @@ from torch import Tensor
 from stylecli import files
 from stylecli.checkpoint import load_network, network_digest
 from stylecli.data.reader import Dataset, open_dataset
-from stylecli.metrics.attribute_tables import read_attributes
-from stylecli.metrics.classifier_training import cached_path, default_recipe, train_classifiers
+from stylecli.metrics.classifier_training import (
+    cached_path,
+    default_recipe,
+    read_attributes,
+    train_classifiers,
+)
 from stylecli.metrics.classifiers import AttributeClassifiers
 from stylecli.metrics.evaluation import evaluate
 from stylecli.networks.model import Bundle

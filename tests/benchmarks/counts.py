@@ -26,11 +26,11 @@ import torch
 from stylecli import load_network, open_dataset
 from stylecli.data.demo_faces import make_demo_dataset
 from stylecli.features.efficientnet import EfficientNetLite0
-from stylecli.features.lpips import LPIPS
+from stylecli.features.vgg16 import LPIPS
 from stylecli.interop.feature_weights import obtain
 from stylecli.metrics import frechet_distance, kernel_distance, ppl_trim, precision_recall
-from stylecli.metrics.fakes import Sample, draw_samples
 from stylecli.metrics.path_length import PathSetting, measure_path_distances
+from stylecli.metrics.picture_sets import Sample, draw_samples
 from stylecli.shipped import shipped_network
 
 BATCH = 32

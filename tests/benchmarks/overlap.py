@@ -30,7 +30,7 @@ from stylecli.features.resizing import resize_clean
 from stylecli.hardware import resolve_device
 from stylecli.metrics import frechet
 from stylecli.metrics.collecting import stream_features
-from stylecli.metrics.fakes import draw_samples
+from stylecli.metrics.picture_sets import draw_samples
 from stylecli.networks.stylegan1 import Generator
 from stylecli.shipped import shipped_network
 

@@ -6,7 +6,7 @@ import torch
 
 from stylecli import weights
 from stylecli.errors import UsageError
-from stylecli.features.lpips import LPIPS
+from stylecli.features.vgg16 import LPIPS
 from stylecli.interop.feature_weights import obtain
 
 

@@ -19,7 +19,7 @@ from stylecli.cache_folder import CACHE_VARIABLE
 from stylecli.data.reader import open_dataset
 from stylecli.data.writer import DatasetWriter
 from stylecli.distributed import Ranks
-from stylecli.features import efficientnet, inception, lpips, vgg16
+from stylecli.features import efficientnet, inception, vgg16
 from stylecli.metrics.classifiers import (
     AttributeClassifier,
     AttributeClassifiers,
@@ -63,9 +63,13 @@ def make_inputs(folder: Path) -> None:
     """Write a cache of weights and two datasets of 20 and 16 pictures; VGG16 is narrow already."""
     source = folder / "made.bin"
     source.write_bytes(b"made up")
-    for name, module in (("inception-2015-12-05", inception), ("vgg16-lpips", lpips),
-                         ("vgg16", vgg16), ("efficientnet-lite0", efficientnet)):  # fmt: skip
-        weights.store(name, made(module.tensor_shapes()), file=source)
+    for name, shapes in (
+        ("inception-2015-12-05", inception.tensor_shapes()),
+        ("vgg16-lpips", vgg16.lpips_shapes()),
+        ("vgg16", vgg16.tensor_shapes()),
+        ("efficientnet-lite0", efficientnet.tensor_shapes()),
+    ):
+        weights.store(name, made(shapes), file=source)
     random = np.random.default_rng(0)
     for name, count in (("reals", 20), ("others", 16)):
         with DatasetWriter(folder / f"{name}.lmdb", resolution=32, channels=3) as writer:

@@ -38,8 +38,7 @@ def tiny_recipe() -> Any:
 def tiny_classifiers(coloured_lmdb: Path, tiny_recipe: Any) -> Any:
     """Classifiers of ``colour`` and ``side`` that were trained on those pictures."""
     from stylecli.data.reader import open_dataset
-    from stylecli.metrics.attribute_tables import read_attributes
-    from stylecli.metrics.classifier_training import train_classifiers
+    from stylecli.metrics.classifier_training import read_attributes, train_classifiers
 
     dataset = open_dataset(coloured_lmdb)
     return train_classifiers(dataset, read_attributes(dataset), recipe=tiny_recipe, device="cpu")

@@ -6,7 +6,7 @@ import pytest
 from stylecli.data.reader import open_dataset
 from stylecli.data.writer import DatasetWriter
 from stylecli.errors import DataError
-from stylecli.metrics.attribute_tables import keep_usable, read_attribute_csv, read_attributes
+from stylecli.metrics.classifier_training import keep_usable, read_attribute_csv, read_attributes
 
 
 def make(path, rows, **options):

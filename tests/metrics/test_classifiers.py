@@ -14,12 +14,12 @@ from stylecli.data.reader import open_dataset
 from stylecli.errors import DataError, NetworkError, UsageError, WeightsError
 from stylecli.interop.trees import read_foreign_tree
 from stylecli.metrics import classifier_training
-from stylecli.metrics.attribute_tables import read_attributes
 from stylecli.metrics.classifier_training import (
     ClassifierRecipe,
     cached_path,
     default_recipe,
     find_cached,
+    read_attributes,
     train_classifiers,
 )
 from stylecli.metrics.classifiers import (

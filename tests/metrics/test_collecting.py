@@ -7,10 +7,9 @@ import torch
 from stylecli.distributed import Ranks
 from stylecli.features.extractors import VGG16_FC2
 from stylecli.metrics.class_scores import ScoresSoFar, probabilities
-from stylecli.metrics.collecting import Collector, Meter, Pass, Rows
+from stylecli.metrics.collecting import Collector, Meter, Pass, Rows, StatisticsCache
 from stylecli.metrics.frechet import BLOCK, MomentsSoFar
 from stylecli.metrics.precision_and_recall import PR
-from stylecli.metrics.statistics_cache import StatisticsCache
 from stylecli.metrics.tasks import PictureTask
 from stylecli.progress import silent
 

@@ -9,7 +9,7 @@ from stylecli.data.writer import DatasetWriter
 from stylecli.errors import DataError, UsageError
 from stylecli.metrics import evaluate, evaluation, measure_separability
 from stylecli.metrics.collecting import Rows
-from stylecli.metrics.fakes import draw_samples
+from stylecli.metrics.picture_sets import draw_samples
 from stylecli.networks.model import new_network
 
 NAMES = ["kid", "ppl_wfull", "diversity"]

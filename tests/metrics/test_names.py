@@ -15,8 +15,8 @@ from stylecli.cache_folder import CACHE_VARIABLE
 from stylecli.checkpoint import save_network
 from stylecli.cli import metrics
 from stylecli.cli.weights import app as weights_app
-from stylecli.features import efficientnet, inception, lpips, vgg16
-from stylecli.metrics import pictures
+from stylecli.features import efficientnet, inception, vgg16
+from stylecli.metrics import evaluation
 from stylecli.metrics.planning import NAMES
 from stylecli.networks.model import new_network
 from tests.metrics.all_metrics import made, narrow_vgg16
@@ -42,7 +42,7 @@ def cache(tmp_path_factory, patched):
     torch.save(
         {name: torch.from_numpy(value) for name, value in state.items()}, folder / "inception.pth"
     )
-    for name, shapes in (("lpips", lpips.tensor_shapes()), ("vgg16", vgg16.tensor_shapes()),
+    for name, shapes in (("lpips", vgg16.lpips_shapes()), ("vgg16", vgg16.tensor_shapes()),
                          ("stand_in", efficientnet.tensor_shapes())):  # fmt: skip
         save_file(made(shapes), folder / f"{name}.safetensors")
     for path in sorted(folder.glob("*.*")):
@@ -65,8 +65,10 @@ def place(cache, patched):
     with DatasetWriter(cache / "tiny.lmdb", resolution=32, channels=3) as writer:
         for _ in range(20):
             writer.add(random.integers(0, 256, (3, 8, 8), np.uint8).repeat(4, 1).repeat(4, 2))
-    opened = functools.cache(pictures.open_extractors)
-    patched.setattr(pictures, "open_extractors", lambda views, device: opened(tuple(views), device))
+    opened = functools.cache(evaluation.open_extractors)
+    patched.setattr(
+        evaluation, "open_extractors", lambda views, device: opened(tuple(views), device)
+    )
     return cache
 
 

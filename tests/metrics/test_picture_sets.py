@@ -13,11 +13,11 @@ from stylecli.data.sources.recognition import find_source
 from stylecli.errors import DataError
 from stylecli.images import over_white
 from stylecli.metrics.evaluation import compare
-from stylecli.metrics.fakes import as_colour
 from stylecli.metrics.picture_sets import (
     DatasetPictures,
     FolderPictures,
     agree_on_colours,
+    as_colour,
     choose,
     describe_differences,
     open_set,

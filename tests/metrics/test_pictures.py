@@ -12,13 +12,12 @@ from stylecli.errors import DataError
 from stylecli.features.extractors import INCEPTION, STAND_IN, VGG16_FC2
 from stylecli.metrics import evaluate
 from stylecli.metrics.class_scores import IS
-from stylecli.metrics.collecting import Collector, Meter, Pass, Rows
+from stylecli.metrics.collecting import Collector, Meter, Pass, Rows, StatisticsCache
 from stylecli.metrics.diversity import DIVERSITY
+from stylecli.metrics.evaluation import choose_reals, places_of, share_reals
 from stylecli.metrics.frechet import FID, MomentsSoFar
 from stylecli.metrics.kernel import KID
-from stylecli.metrics.pictures import choose_reals, places_of, share_reals
 from stylecli.metrics.precision_and_recall import PR
-from stylecli.metrics.statistics_cache import StatisticsCache
 from stylecli.metrics.tasks import PictureTask
 from stylecli.progress import silent
 

@@ -6,7 +6,7 @@ import torch
 
 from stylecli.errors import UsageError
 from stylecli.metrics import conditional_entropy, measure_separability
-from stylecli.metrics.fakes import draw_samples
+from stylecli.metrics.picture_sets import draw_samples
 from stylecli.metrics.separability import measure_attribute
 from stylecli.networks.model import new_network
 

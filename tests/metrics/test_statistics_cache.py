@@ -2,14 +2,13 @@
 
 import numpy as np
 
-from stylecli.metrics.collecting import Rows
-from stylecli.metrics.statistics_cache import StatisticsCache
+from stylecli.metrics.collecting import Rows, StatisticsCache
 
 ROWS = np.random.default_rng(0).normal(size=(300, 12)).astype(np.float32)
 
 
 def test_the_oldest_statistics_make_room(empty_cache, monkeypatch):
-    monkeypatch.setattr("stylecli.metrics.statistics_cache.MOST_BYTES", 40_000)
+    monkeypatch.setattr("stylecli.metrics.collecting.MOST_BYTES", 40_000)
     cache = StatisticsCache()
     for name in "abc":
         rows = Rows(300)

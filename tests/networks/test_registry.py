@@ -18,7 +18,7 @@ import stylecli
 from stylecli.cli.app import main
 from stylecli.data.writer import DatasetWriter
 from stylecli.errors import UsageError
-from stylecli.metrics.fakes import draw_samples
+from stylecli.metrics.picture_sets import draw_samples
 from stylecli.networks import model, registry
 from stylecli.networks.config import NetworkConfig, Preset
 from stylecli.networks.model import Bundle, new_network

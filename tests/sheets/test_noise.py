@@ -11,7 +11,7 @@ from stylecli.errors import UsageError
 from stylecli.images import Pictures
 from stylecli.networks.registry import make_config
 from stylecli.sampling import Drawing
-from stylecli.sheets.noise import draw_noise_detail, draw_noise_layers, noise_kinds
+from stylecli.sheets.paper import draw_noise_detail, draw_noise_layers, noise_kinds
 
 
 def _picture(network: Any, seed: int, **options: Any) -> Pictures:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from stylecli.data.alignment import contact_sheet
-from stylecli.data.alignment.contact_sheet import FRAME, GAP, PICTURE, Cell, write_contact_sheets
+from stylecli.data.alignment import prepare_ffhq
+from stylecli.data.alignment.prepare_ffhq import FRAME, GAP, PICTURE, Cell, write_contact_sheets
 
 INSIDE = (GAP + PICTURE // 2, GAP + PICTURE // 2)
 
@@ -35,7 +35,7 @@ def test_pages_that_are_too_many_are_removed(tmp_path: Path, red: Cell) -> None:
 def test_of_very_many_pictures_some_are_shown(
     tmp_path: Path, red: Cell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(contact_sheet, "MAX_PAGES", 1)
+    monkeypatch.setattr(prepare_ffhq, "MAX_PAGES", 1)
     missing = Cell(tmp_path / "no.png", ())
     (page,) = write_contact_sheets(tmp_path, "sheet", [red, missing] * 48)
     with Image.open(page) as sheet:  # every second one: the red

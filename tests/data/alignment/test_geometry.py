@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import stylecli
+from stylecli.data.alignment.ffhq import random_shifts
 from stylecli.data.alignment.geometry import align_face, blurred, crop_quad, face_quad, face_square
-from stylecli.data.alignment.unaligned import random_shifts
 from stylecli.errors import DataError, UsageError
 from tests.conftest import FIXTURES
 

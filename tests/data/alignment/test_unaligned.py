@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from stylecli.data.alignment.ffhq import random_shifts
 from stylecli.data.alignment.geometry import face_quad
-from stylecli.data.alignment.unaligned import random_shifts
 from tests.data.alignment.face_points import face_at
 
 
