@@ -12,14 +12,12 @@ from torch import Tensor
 from stylecli.errors import UsageError
 from stylecli.statistics.arrays import check_features, check_same_width
 from stylecli.statistics.distances import (
-    Codes,
     Float32,
     Float64,
     Ladder,
     PointSet,
     Rows,
     Rung,
-    codes_of,
     exact_distances,
 )
 
@@ -38,13 +36,11 @@ def precision_recall(real: Any, fake: Any, k: int = 3) -> tuple[float, float]:
     A set's manifold is the union of balls around its points that reach the k-th neighbour.
     Precision is the share of fakes inside the manifold of the reals (≤), recall the share of
     reals inside that of the fakes. The distance of two points is computed in float64 from
-    their difference and rounded to float32. Most pairs never need it: products of bytes (of
-    float32, where the machine has no quick ones) with an error bound tell who is near, and only
-    what the bound leaves open is computed again.
+    their difference and rounded to float32. Most pairs never need it: products of float32 with an
+    error bound tell who is near, and only what the bound leaves open is computed again.
 
-    Features stay as they come, float16 (as in the official programs) or float32; beyond them two
-    bytes a feature and about 200 MB at d = 4096 are used. Raises UsageError for wrong shapes,
-    values that are not finite, or k not from 1 to one less than the rows.
+    Features stay as they come, float16 (as in the official programs) or float32. Raises UsageError
+    for wrong shapes, values that are not finite, or k not from 1 to one less than the rows.
     Kynkäänniemi et al. 2019, Eqs. 1-2.
     """
     real, fake = _as_floats(real), _as_floats(fake)
@@ -57,15 +53,11 @@ def precision_recall(real: Any, fake: Any, k: int = 3) -> tuple[float, float]:
             "expected at least 1 and fewer than either"
         )
     fakes = PointSet(fake, fake.mean(axis=0, dtype=np.float64))
-    fake_radii = _radii(fakes, codes_of(fakes), k)
+    fake_radii = _radii(fakes, k)
     centre = real.mean(axis=0, dtype=np.float64)
-    reals = PointSet(real, centre)
-    codes = codes_of(reals)
-    real_radii = _radii(reals, codes, k)
-    fakes = PointSet(fake, centre)
-    fakes_inside, reals_inside = _inside(
-        Ladder(reals, fakes, codes, codes_of(fakes)), reals, real_radii, fakes, fake_radii
-    )
+    reals, fakes = PointSet(real, centre), PointSet(fake, centre)
+    real_radii = _radii(reals, k)
+    fakes_inside, reals_inside = _inside(reals, real_radii, fakes, fake_radii)
     return float(fakes_inside.mean()), float(reals_inside.mean())
 
 
@@ -176,13 +168,13 @@ def _blocks(n: int) -> list[slice]:
     return [slice(start, min(start + _BLOCK, n)) for start in range(0, n, _BLOCK)]
 
 
-def _radii(points: PointSet, codes: Codes | None, k: int) -> Float32:
+def _radii(points: PointSet, k: int) -> Float32:
     """Return the exact distance [N] from every point to its k-th neighbour.
 
     Distances are symmetric: a block off the diagonal serves its rows and its columns.
     """
     nearest = _Nearest(points, k)
-    ladder = Ladder(points, points, codes, codes)
+    ladder = Ladder(points, points)
     blocks = _blocks(len(points))
     for block in blocks:  # first, so that every later block meets radii that leave little open
         _examine(ladder, block, block, [(nearest, False)], nearest)
@@ -238,12 +230,13 @@ class _Nearest:
 
 
 def _inside(
-    ladder: Ladder, reals: PointSet, real_radii: Float32, fakes: PointSet, fake_radii: Float32
+    reals: PointSet, real_radii: Float32, fakes: PointSet, fake_radii: Float32
 ) -> tuple[Bools, Bools]:
     """Return which fakes [M] lie in a ball of a real, and which reals [N] in one of a fake.
 
     A block of distances between reals and fakes answers both questions.
     """
+    ladder = Ladder(reals, fakes)
     of_fakes = _Membership(fakes, reals, real_radii)
     of_reals = _Membership(reals, fakes, fake_radii)
     for rows in _blocks(len(reals)):

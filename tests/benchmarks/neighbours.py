@@ -3,13 +3,11 @@
     OMP_NUM_THREADS=1 python tests/benchmarks/neighbours.py --rows 50000 --width 4096 --repeats 3
     python tests/benchmarks/neighbours.py --rows 50000 --width 4096 --memory
     python tests/benchmarks/neighbours.py --rows 10240 --gaussian --repeats 1
-    python tests/benchmarks/neighbours.py --rows 10240 --floats --repeats 1
 
 The features are made: rectified, correlated, stored as float16; with ``--gaussian`` independent,
-all about equally far from each other. ``--floats`` does without products of bytes. The other route
-is what the official programs do: float32 ``torch.cdist`` in blocks of rows against all columns,
-``kthvalue`` for the radii of either set, then distances between the sets once for precision and
-once for recall.
+all about equally far from each other. The other route is what the official programs do: float32
+``torch.cdist`` in blocks of rows against all columns, ``kthvalue`` for the radii of either set, then
+distances between the sets once for precision and once for recall.
 Both are run in turn. ``--memory`` runs ours alone and prints how far the process's peak rose over
 what it held with both sets in memory.
 """
@@ -24,7 +22,6 @@ import numpy as np
 import torch
 from frechet import make_features
 
-from stylecli.statistics import distances
 from stylecli.statistics.neighbours import precision_recall
 
 _MIB = 1024.0  # ru_maxrss counts KiB
@@ -61,12 +58,9 @@ def main() -> None:
     parser.add_argument("--block", type=int, default=2048, help="rows of a cdist block")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--gaussian", action="store_true", help="independent features")
-    parser.add_argument("--floats", action="store_true", help="as where bytes are not fast")
     asked = parser.parse_args()
     make = make_gaussian if asked.gaussian else make_features
     real, fake = (make(asked.rows, asked.width, seed).astype(np.float16) for seed in (0, 1))
-    if asked.floats:
-        distances.bytes_are_fast = lambda: False  # type: ignore[assignment]
     if asked.memory:
         precision_recall(real[:100], fake[:100])  # what libraries take at their first use
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _MIB

@@ -7,17 +7,8 @@ import pytest
 
 from stylecli.errors import UsageError
 from stylecli.metrics import precision_recall
-from stylecli.statistics import distances, neighbours
-from stylecli.statistics.distances import Codes, Ladder, PointSet
-
-
-@pytest.fixture(params=["bytes", "floats"])
-def machine(request, monkeypatch):
-    """Either kind of machine, whichever this is: bytes are exact everywhere PyTorch passes here."""
-    quick = request.param == "bytes"
-    monkeypatch.setattr(distances, "bytes_are_fast", lambda: quick)
-    if quick:  # a machine without the instructions may saturate: multiply slowly there
-        monkeypatch.setattr(distances, "products", lambda a, b: a.int() @ b.int().T)
+from stylecli.statistics import neighbours
+from stylecli.statistics.distances import Ladder, PointSet
 
 
 @pytest.mark.parametrize(("k", "name"), [(3, ""), (5, "_k5")])
@@ -111,19 +102,19 @@ KINDS = [
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("k", [1, 3])
-def test_equals_brute_force(kind, k, machine, monkeypatch):
+def test_equals_brute_force(kind, k, monkeypatch):
     monkeypatch.setattr(neighbours, "_BLOCK", 300 if kind == "many rows" else 32)
     real, fake = sets_of_points(kind)
     assert precision_recall(real, fake, k) == brute_force(real, fake, k)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_rung_is_wronger_than_it_says(kind, machine):
+def test_no_rung_is_wronger_than_it_says(kind):
     real, fake = sets_of_points(kind)
     real, fake = (np.asarray(side, np.float32) for side in (real, fake))
     centre = real.mean(axis=0, dtype=np.float64)
     rows, columns = PointSet(real, centre), PointSet(fake, centre)
-    ladder = Ladder(rows, columns, *map(distances.codes_of, (rows, columns)))
+    ladder = Ladder(rows, columns)
     a, b = real.astype(np.float64), fake.astype(np.float64)
     squares = np.stack([np.square(row - b).sum(axis=1) for row in a])
     for rung, lower in ladder.lower_bounds(slice(0, len(a)), slice(0, len(b))):
@@ -132,37 +123,12 @@ def test_no_rung_is_wronger_than_it_says(kind, machine):
         assert (squares <= lower.numpy() + gap).all()
 
 
-def test_dearer_rungs_leave_less_in_doubt(machine):
+def test_dearer_rungs_leave_less_in_doubt():
     random = np.random.default_rng(0)
     points = PointSet(random.standard_normal((50, 512)).astype(np.float32), np.zeros(512))
-    codes = distances.codes_of(points)
-    doubts = [rung.rows.mean() for rung in Ladder(points, points, codes, codes).rungs]
+    doubts = [rung.rows.mean() for rung in Ladder(points, points).rungs]
     assert all(after < before / 30 for before, after in pairwise(doubts))
     assert doubts[0] < 0.03 * points.squares.mean()
-
-
-def test_codes_hold_a_point_up_to_their_rests():
-    random = np.random.default_rng(0)
-    features = np.exp(2 * random.standard_normal((40, 100))).astype(np.float32)  # heavy tails
-    points = PointSet(features, features.mean(axis=0, dtype=np.float64))
-    codes = Codes(points)
-    digits = [digit.double().numpy() for digit in (codes.first, codes.second)]
-    scales = codes.scales.double().numpy()[:, None]
-    turned = np.pad(points.widened(slice(None)), ((0, 0), (0, 28))).reshape(-1, 64)
-    turned = (turned @ distances._turn().astype(np.float64)).reshape(40, 128)
-    first = scales * digits[0]
-    both = first + scales * digits[1] / distances.FINE
-    assert (np.linalg.norm(turned - first, axis=1) <= codes.rests).all()
-    assert (np.linalg.norm(turned - both, axis=1) <= codes.fine_rests).all()
-    assert (codes.rests < 0.02 * codes.lengths).all()
-    assert (codes.fine_rests < 2e-4 * codes.lengths).all()
-
-
-def test_bytes_that_saturate_are_not_used(monkeypatch):
-    monkeypatch.setattr(
-        distances, "products", lambda a, b: (a.int() @ b.int().T).clamp(-(2**15), 2**15 - 1)
-    )
-    assert not distances.bytes_are_fast.__wrapped__()
 
 
 def test_the_features_are_not_changed(arrays):
