@@ -6,7 +6,7 @@
 
 The features are made: rectified, correlated, stored as float16; with ``--gaussian`` independent,
 all about equally far from each other. The other route is what the official programs do: float32
-``torch.cdist`` in blocks of rows against all columns, ``kthvalue`` for the radii of either set, then
+``torch.cdist`` in blocks of rows against all columns, ``kthvalue`` for the radii, then
 distances between the sets once for precision and once for recall.
 Both are run in turn. ``--memory`` runs ours alone and prints how far the process's peak rose over
 what it held with both sets in memory.

@@ -8,7 +8,7 @@ import pytest
 from stylecli.errors import UsageError
 from stylecli.metrics import precision_recall
 from stylecli.statistics import neighbours
-from stylecli.statistics.distances import Ladder, PointSet
+from stylecli.statistics.neighbours import Ladder, PointSet
 
 
 @pytest.mark.parametrize(("k", "name"), [(3, ""), (5, "_k5")])
