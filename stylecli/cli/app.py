@@ -94,9 +94,12 @@ class GroupedCommand(TyperCommand):
     draws panels only with rich's boxes, which no log and no documentation page can hold.
     """
 
+    most_used: tuple[str, ...] = ()  # options that come first, under a heading of their own
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the arguments, then one section per heading."""
+        """Write the arguments, the options that are used most, then one section per heading."""
         arguments, sections, rest = [], {}, []  # type: ignore[var-annotated]
+        often: dict[str, Any] = {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is None:
@@ -104,14 +107,27 @@ class GroupedCommand(TyperCommand):
             heading = getattr(parameter, "rich_help_panel", None)
             if parameter.param_type_name == "argument":
                 arguments.append(record)
+            elif parameter.opts[0] in self.most_used:
+                often[parameter.opts[0]] = record
             elif heading:
                 sections.setdefault(heading, []).append(record)
             else:
                 rest.append(record)
-        for heading, records in {"Arguments": arguments, **sections, "Options": rest}.items():
+        first = [often[name] for name in self.most_used if name in often]
+        shown = {"Arguments": arguments, "Used most": first, **sections, "Options": rest}
+        for heading, records in shown.items():
             if records:
                 with formatter.section(heading):
                     formatter.write_dl(records)
+
+
+class _TrainCommand(GroupedCommand):
+    """``train``, whose ten options that people use come before its seventy."""
+
+    most_used = (
+        "--resolution", "--kimg", "--mirror", "--config", "--preset", "--resume", "--metrics",
+        "--gpus", "--out", "--dry-run",
+    )  # fmt: skip
 
 
 app = typer.Typer(
@@ -160,7 +176,7 @@ app.command("demo")(demo.command)
 app.command("prepare-ffhq")(prepare_ffhq.command)
 app.command("pack")(pack.command)
 app.command("check")(check.command)
-app.command("train", cls=GroupedCommand)(train.command)
+app.command("train", cls=_TrainCommand)(train.command)
 app.command("report")(report.command)
 app.command("plan", cls=GroupedCommand)(plan.command)
 app.command("generate")(generate.command)

@@ -182,7 +182,7 @@ def command(
     if dry_run:
         print_dry_run(plan, settings, dataset, choice, output)
         return
-    with owned_run(choice, settings, plan, source, output) as run:
+    with owned_run(choice, settings, plan, dataset, source, output) as run:
         trained = train_run(run, ranks, output, driving, evaluate)
     output.result({"run": str(run), "network": str(trained)}, [str(trained)])
 
@@ -281,6 +281,7 @@ def owned_run(
     choice: "RunChoice",
     settings: "RunSettings",
     plan: "TrainingPlan",
+    dataset: "Dataset",
     source: "Source | None",
     output: Output,
 ) -> Iterator[Path]:
@@ -305,9 +306,8 @@ def owned_run(
                 from stylecli.training.starting import begin_run
 
                 begin_run(run, settings, source)
-            output.note(f"training in {run}")
-            for item in plan.derived:
-                output.note(f"  {item.name} {item.value}: {item.reason}")
+            for line in describe_begin(run, settings, plan, dataset):
+                output.note(line)
             yield run
         return
     with run_folder.held(choice.run):
@@ -320,6 +320,28 @@ def owned_run(
         if run_folder.record_dataset(choice.run, settings.dataset):
             output.note(f"  its dataset is {settings.dataset} now")
         yield choice.run
+
+
+def describe_begin(
+    run: Path, settings: "RunSettings", plan: "TrainingPlan", dataset: "Dataset"
+) -> list[str]:
+    """Return three lines: dataset and network, what it will take, where to look.
+
+    All settings with their reasons are in --dry-run and in the report.
+    """
+    from stylecli.training.schedule import list_sides
+
+    network, sides = settings.network, list_sides(settings.training, settings.network.resolution)
+    classes = f", {network.label_dim} classes" if network.label_dim else ""
+    growing = f"growing from {sides[0]} to {sides[-1]} px" if sides[1:] else f"at {sides[-1]} px"
+    shared = f", in {plan.ranks} processes" if plan.ranks > 1 else ""
+    return [
+        f"data: {dataset.path}, {len(dataset):,} pictures of {dataset.resolution} px{classes}; "
+        f"network: {network.preset}",
+        f"plan: {settings.training.total_kimg:,g} kimg {growing} on {settings.device}{shared}, "
+        f"preset {plan.preset} (all settings: --dry-run)",
+        f"training in {run}; watch its fakes*.png, or run stylecli report",
+    ]
 
 
 def make_session(**settings: Any) -> "Session":

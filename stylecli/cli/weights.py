@@ -58,6 +58,11 @@ def add_weights(
     """
     from dataclasses import asdict
 
+    from stylecli.errors import WeightsError
+    from stylecli.workspace import near_path
+
+    if not path.exists():
+        raise WeightsError(f"{path} does not exist{near_path(path) or ': give a weight file'}")
     from stylecli.interop.feature_weights import add
 
     output = Output(json=json, quiet=quiet)

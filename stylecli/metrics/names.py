@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 
 from stylecli.errors import UsageError, unknown_name
-from stylecli.weights import STAND_IN
 
+STAND_IN = "efficientnet-lite0"  # what stylecli.weights calls it, which takes time to load
 OLD_PATHS = {f"ppl2_{end}": f"ppl_{end}" for end in ("wend", "wfull", "zend", "zfull")}
 NAMES_OF: dict[str, tuple[str, ...]] = {
     "fid": ("fid", "fid50k", "fid50k_full", "fid-clean", "fid-clean50k", "fid-clean50k_full",
-            f"fid@{STAND_IN.name}"),
+            f"fid@{STAND_IN}"),
     "kid": ("kid", "kid50k", "kid50k_full", "kid-clean", "kid-clean50k", "kid-clean50k_full",
-            f"kid@{STAND_IN.name}"),
-    "is": ("is", "is50k", f"is@{STAND_IN.name}"),
-    "pr": ("pr", "pr50k3", "pr50k3_full", f"pr@{STAND_IN.name}"),
+            f"kid@{STAND_IN}"),
+    "is": ("is", "is50k", f"is@{STAND_IN}"),
+    "pr": ("pr", "pr50k3", "pr50k3_full", f"pr@{STAND_IN}"),
     "diversity": ("diversity",),
     "ppl": (
         "ppl",

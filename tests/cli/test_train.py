@@ -32,7 +32,12 @@ def test_a_run_is_made_and_the_same_command_knows_it(here: Path, tiny_lmdb: Path
     first = train(str(tiny_lmdb), *SMALL)
     assert first.exit_code == 0, first.stderr
     assert first.stdout.startswith("runs/00000-tiny-f16/network-snapshot-")
-    assert "lr_base 0.003: at every resolution; three times the paper's" in first.stderr
+    said = first.stderr.splitlines()
+    start = next(place for place, line in enumerate(said) if line.startswith("data: "))
+    data, plan, where = said[start : start + 3]
+    assert " px" in data and "network: f" in data
+    assert " kimg" in plan and "--dry-run" in plan
+    assert where.startswith("training in ") and "stylecli report" in where
     again = train(str(tiny_lmdb), *SMALL)
     assert again.stdout == first.stdout
     assert "is finished with these settings" in again.stderr
@@ -384,3 +389,11 @@ def test_separability_is_measured_with_classifiers_and_left_out_without(
     assert "stylecli metrics ls --train-classifiers" in event
     row = json.loads((here / "run1/metric-ls_w@own-classifiers.jsonl").read_text().splitlines()[-1])
     assert row["value"] >= 1 and row["definition"]["fakes"] == 20
+
+
+def test_the_help_begins_with_the_ten_options_that_people_use() -> None:
+    text = CliRunner().invoke(app, ["train", "--help"]).stdout
+    first = text.split("Used most:\n")[1].split("\n\n")[0]
+    assert len([line for line in first.splitlines() if line.startswith("  --")]) == 10
+    assert text.index("Used most:") < text.index("Network:") < text.index("Options:")
+    assert text.count("  --kimg ") == 1

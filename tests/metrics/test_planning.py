@@ -6,7 +6,7 @@ import pytest
 
 from stylecli import weights
 from stylecli.errors import UsageError
-from stylecli.metrics import planning
+from stylecli.metrics import names, planning
 from stylecli.metrics.classifiers import CELEBA, AttributeClassifier, AttributeClassifiers
 from stylecli.metrics.frechet import ddof_of
 from stylecli.metrics.planning import NAMES, plan
@@ -22,6 +22,12 @@ def planned(names, samples=None, **facts):
 @pytest.fixture
 def with_inception(monkeypatch):
     monkeypatch.setattr(weights, "locate", lambda name: "here")
+
+
+def test_the_names_are_those_of_the_metrics() -> None:
+    """The names are apart from the metrics, as torch must not load for them."""
+    assert weights.STAND_IN.name == names.STAND_IN
+    assert set(NAMES) == set(planning.BY_NAME)
 
 
 def test_without_inception_fid_and_kid_are_one_stand_in_with_a_note(filled_cache):
