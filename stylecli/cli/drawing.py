@@ -61,7 +61,7 @@ ScaleOption = Annotated[
 
 
 @dataclass(frozen=True)
-class Source:
+class OpenedNetwork:
     """A network ready to draw, and what its pictures will say of it."""
 
     bundle: "Bundle"
@@ -94,7 +94,7 @@ class Source:
         )
 
 
-def open_source(network: Path | None, device: str, output: Output) -> Source:
+def open_source(network: Path | None, device: str, output: Output) -> OpenedNetwork:
     """Load the network that was given or found, onto its device; say which was found."""
     check_words(device=device)
     found = find_and_check(network, output)
@@ -105,7 +105,7 @@ def open_source(network: Path | None, device: str, output: Output) -> Source:
     chosen = resolve_device(device)
     bundle = load_network(found.path)
     bundle.generator.to(chosen)
-    return Source(bundle, found.path, remember_digest(found.path), str(chosen), output.note)
+    return OpenedNetwork(bundle, found.path, remember_digest(found.path), str(chosen), output.note)
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Truncation:
 
 
 def resolve_truncation(
-    source: Source, psi: float | None, psi_cutoff: int | None,
+    source: OpenedNetwork, psi: float | None, psi_cutoff: int | None,
     psi_layers: str | None = None, center: str | None = None,
 ) -> Truncation:  # fmt: skip
     """Return the truncation that options ask for; the network's own where they say nothing.

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stylecli.cli.drawing import LabelOption, PrecisionOption, Source, open_source
+from stylecli.cli.drawing import LabelOption, OpenedNetwork, PrecisionOption, open_source
 from stylecli.cli.options import (
     BatchOption,
     DeviceOption,
@@ -127,7 +127,7 @@ def _refuse_unused(figures: "list[Figure]", overrides: dict[str, Any]) -> None:
 
 
 def _draw(
-    source: Source, figures: "list[Figure]", folder: Path, overrides: dict[str, Any],
+    source: OpenedNetwork, figures: "list[Figure]", folder: Path, overrides: dict[str, Any],
     drawing: "Drawing", force: bool, output: Output,
 ) -> "list[Drawn]":  # fmt: skip
     """Draw what is not there yet, one figure after the other, each written when it is done."""
@@ -172,7 +172,7 @@ def _draw(
 
 
 def _gather(
-    source: Source, folder: Path, drawn: "dict[str, Drawn]", lacks: dict[str, str]
+    source: OpenedNetwork, folder: Path, drawn: "dict[str, Drawn]", lacks: dict[str, str]
 ) -> "list[Drawn]":
     """Return what the page shows: figures of this call, and earlier ones of the same network."""
     from stylecli.images import read_provenance

@@ -11,10 +11,10 @@ from stylecli.cli.drawing import (
     LabelOption,
     LodOption,
     NoiseModeOption,
+    OpenedNetwork,
     PrecisionOption,
     PsiLayersOption,
     ScaleOption,
-    Source,
     open_source,
     resolve_noise,
     resolve_truncation,
@@ -62,7 +62,7 @@ DEFAULT_SEEDS = "0-15"
 class Order:
     """Everything that decides the pictures, resolved for one network."""
 
-    source: Source
+    source: OpenedNetwork
     option: str  # what names a picture: "seeds", or "ws_rows" of a file
     numbers: list[int]
     drawing: "Drawing"

@@ -11,10 +11,10 @@ from stylecli.cli.drawing import (
     LabelOption,
     LodOption,
     NoiseModeOption,
+    OpenedNetwork,
     PrecisionOption,
     PsiLayersOption,
     ScaleOption,
-    Source,
     open_source,
     resolve_noise,
     resolve_truncation,
@@ -336,7 +336,7 @@ def choose_classes(classes: str | None, label: int | None) -> list[int] | None:
 
 
 def choose_faces(
-    source: Source, seeds: str | None, ws: Path | None, ws_rows: str | None, usual: int
+    source: OpenedNetwork, seeds: str | None, ws: Path | None, ws_rows: str | None, usual: int
 ) -> tuple["list[int] | Tensor", dict[str, Any]]:
     """Return the faces to visit, seeds or saved styles, and the options that name them.
 

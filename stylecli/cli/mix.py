@@ -12,10 +12,10 @@ from stylecli.cli.drawing import (
     LabelOption,
     LodOption,
     NoiseModeOption,
+    OpenedNetwork,
     PrecisionOption,
     PsiLayersOption,
     ScaleOption,
-    Source,
     open_source,
     resolve_noise,
     resolve_truncation,
@@ -140,7 +140,7 @@ VideoFormatOption = Annotated[
 class Mix:
     """Everything that decides the sheets, resolved for one network."""
 
-    source: Source
+    source: OpenedNetwork
     rows: "Sources"
     columns: "Sources"
     drawing: "Drawing"
@@ -384,7 +384,7 @@ class Side:
         """The file among the options."""
         return {} if self.file is None else {f"{self.option}_ws": self.file}
 
-    def sources(self, source: Source, drawing: "Drawing") -> "Sources":
+    def sources(self, source: OpenedNetwork, drawing: "Drawing") -> "Sources":
         """Return styles and names; saved styles stay as they are, seeds are truncated."""
         from stylecli.sampling import load_styles, map_seeds
         from stylecli.sheets.mixing import Sources, check_styles

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from stylecli.training.plan import TrainingPlan
     from stylecli.training.run_folder import RunChoice, RunSettings
     from stylecli.training.schedule import PlannedStage
-    from stylecli.training.starting import Source
+    from stylecli.training.starting import StartingNetwork
 
 DataArgument = Annotated[
     Path | None,
@@ -236,7 +236,7 @@ def prepare_dataset(
     return dataset
 
 
-def tell_start(source: "Source | None", settings: "RunSettings", output: Output) -> None:
+def tell_start(source: "StartingNetwork | None", settings: "RunSettings", output: Output) -> None:
     """Say on stderr what a new run takes over from its source, and what of D stays frozen."""
     if source is None or output.quiet:
         return
@@ -282,7 +282,7 @@ def owned_run(
     settings: "RunSettings",
     plan: "TrainingPlan",
     dataset: "Dataset",
-    source: "Source | None",
+    source: "StartingNetwork | None",
     output: Output,
 ) -> Iterator[Path]:
     """Yield the run's folder, made where it is new; no other process can write it meanwhile.

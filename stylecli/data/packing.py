@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from stylecli.data.alignment.detectors import choose_detector, find_faces, installed_detector
+from stylecli.data.alignment.detectors import boxes_of_faces, choose_detector, installed_detector
 from stylecli.data.format import DATA_FILE, MIN_RESOLUTION, Codec, count_levels
 from stylecli.data.lmdb_files import check_room, picture_bytes
 from stylecli.data.pictures import quiet, read_header
@@ -362,7 +362,7 @@ def face_finder(settings: PackSettings | Recipe) -> FaceFinder | None:
     """Return what finds the faces to crop towards; None where the settings name no detector."""
     if settings.transform != "subject" or settings.subject in ("", CONTRAST):
         return None
-    return functools.partial(find_faces, detector=choose_detector(settings.subject))
+    return functools.partial(boxes_of_faces, detector=choose_detector(settings.subject))
 
 
 def identify(source: Source, settings: PackSettings) -> dict[str, Any]:

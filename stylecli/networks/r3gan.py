@@ -76,7 +76,7 @@ class ResidualBlock(nn.Module):
         return x + self.conv2(y)  # type: ignore[no-any-return]
 
 
-class Stage(nn.Module):
+class ResolutionBlocks(nn.Module):
     """The blocks of one resolution, and the change between its width and that of the one below."""
 
     f: Tensor
@@ -159,7 +159,7 @@ class SynthesisNetwork(model.SynthesisNetwork):
         super().__init__(config)
         self.start = Start(config)
         for side in config.sides:
-            self.add_module(f"b{side}", Stage(config, side, up=True))
+            self.add_module(f"b{side}", ResolutionBlocks(config, side, up=True))
         self.torgb = Convolution(config.fmaps(config.resolution), config.channels, 1)
 
     def forward(
@@ -221,7 +221,7 @@ class Discriminator(model.Discriminator):
         super().__init__(config)
         self.fromrgb = Convolution(config.channels, config.fmaps(config.resolution), 1)
         for side in reversed(config.sides):
-            self.add_module(f"b{side}", Stage(config, side, up=False))
+            self.add_module(f"b{side}", ResolutionBlocks(config, side, up=False))
         self.head = Head(config)
         self.label: Matrix | None = None
         if config.label_dim:

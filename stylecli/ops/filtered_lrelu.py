@@ -120,7 +120,7 @@ def _in_tiles(x: Tensor, fu: Tensor, fd: Tensor, how: FilteredActivation) -> boo
 
 
 @dataclass(frozen=True)
-class _Stage:
+class _AxisFilter:
     """A resampling from one side of the upsampled signal s, along one axis.
 
     Before it: s[p] = Σᵢ taps[i·factor + low - p]·source[i]. Behind it: out[o] = Σₚ taps[p -
@@ -131,10 +131,10 @@ class _Stage:
     low: int
     taps: tuple[tuple[float, ...], ...]  # one row for each product that the filter is a sum of
 
-    def transposed(self) -> "_Stage":
+    def transposed(self) -> "_AxisFilter":
         length = len(self.taps[0])
         turned = tuple(row[::-1] for row in self.taps)
-        return _Stage(self.factor, length - 1 - self.low, turned)
+        return _AxisFilter(self.factor, length - 1 - self.low, turned)
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class _Axis:
     after: tuple[NDArray[Any], ...]  # per product: [size, length]
 
 
-def _plan_axis(out: int, after: _Stage, sources: tuple[_Stage, ...]) -> _Axis:
+def _plan_axis(out: int, after: _AxisFilter, sources: tuple[_AxisFilter, ...]) -> _Axis:
     """Cut ``out`` outputs into equal tiles that begin at whole pixels of every source."""
     whole = math.lcm(*(stage.factor for stage in sources))
     rough = math.ceil(out / math.ceil(out / max(_TILE, whole)))
@@ -199,10 +199,10 @@ def _rows(taps: NDArray[Any]) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(float(tap) for tap in row) for row in taps)
 
 
-_Stages = tuple[_Stage, _Stage]  # along y, along x
+_AxisFilters = tuple[_AxisFilter, _AxisFilter]  # along y, along x
 
 
-def _stages(fu: Tensor, fd: Tensor, how: FilteredActivation) -> tuple[_Stages, _Stages]:
+def _stages(fu: Tensor, fd: Tensor, how: FilteredActivation) -> tuple[_AxisFilters, _AxisFilters]:
     """Return the stage before and the stage behind the activation; its gain is in the former."""
     left, _, top, _ = how.padding
     found = []
@@ -213,14 +213,17 @@ def _stages(fu: Tensor, fd: Tensor, how: FilteredActivation) -> tuple[_Stages, _
             columns, rows = columns[:, ::-1], rows[:, ::-1]
         lows = (top, left) if f is fu else (0, 0)
         found.append(
-            (_Stage(factor, lows[0], _rows(columns)), _Stage(factor, lows[1], _rows(rows)))
+            (
+                _AxisFilter(factor, lows[0], _rows(columns)),
+                _AxisFilter(factor, lows[1], _rows(rows)),
+            )
         )
     return found[0], found[1]
 
 
 @lru_cache(maxsize=256)  # a network has some tens of settings, and calls them thousands of times
 def _planned(
-    out: tuple[int, int], after: _Stages, sources: tuple[_Stages, ...], dtype: torch.dtype
+    out: tuple[int, int], after: _AxisFilters, sources: tuple[_AxisFilters, ...], dtype: torch.dtype
 ) -> tuple[_Axis, _Axis, list[list[tuple[Tensor, Tensor]]], list[tuple[Tensor, Tensor]]]:
     """Return the tiles of both axes and their matrices: per source and product, then behind.
 
@@ -245,8 +248,8 @@ def _planned(
 
 def _run_tiles(
     sources: Sequence[Tensor],
-    stages: tuple[_Stages, ...],
-    after: _Stages,
+    stages: tuple[_AxisFilters, ...],
+    after: _AxisFilters,
     out: tuple[int, int],
     activate: Callable[..., Tensor],
 ) -> Tensor:

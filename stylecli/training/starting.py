@@ -132,7 +132,7 @@ def open_matching(settings: RunSettings) -> Dataset:
 
 
 @dataclass(frozen=True)
-class Source:
+class StartingNetwork:
     """What ``--resume`` was given, read."""
 
     given: Path
@@ -149,7 +149,7 @@ class Source:
         return grown_resolution(self.net)
 
 
-def open_source(given: Path) -> Source:
+def open_source(given: Path) -> StartingNetwork:
     """Open a run (its newest checkpoint), RUN/best, a training checkpoint or a network file.
 
     Raises NetworkError when there is nothing to read, or it cannot be read.
@@ -161,12 +161,12 @@ def open_source(given: Path) -> Source:
         raise NetworkError(f"{path} holds no generator to begin with: give another --resume")
     training = _read_training(path)
     nimg = round(float(net.info.get("kimg") or 0) * 1000)
-    return Source(given, path, digest, net, nimg, net.info.get("data_digest"), training)
+    return StartingNetwork(given, path, digest, net, nimg, net.info.get("data_digest"), training)
 
 
 def make_settings(
     dataset: Dataset,
-    source: Source | None,
+    source: StartingNetwork | None,
     config: str | None,
     preset: str | None,
     device: str,
@@ -204,7 +204,7 @@ def make_settings(
 
 
 def plan_run(
-    source: Source | None,
+    source: StartingNetwork | None,
     preset: str | None,
     config: str | None,
     *,
@@ -240,7 +240,7 @@ def plan_run(
 
 
 def plan_resumed(
-    source: Source,
+    source: StartingNetwork,
     preset: str | None,
     *,
     dataset: Dataset,
@@ -289,7 +289,7 @@ def plan_resumed(
     return plan, Origin(str(source.given), source.digest, continued, start)
 
 
-def describe_start(source: Source, settings: RunSettings) -> list[TransferRow]:
+def describe_start(source: StartingNetwork, settings: RunSettings) -> list[TransferRow]:
     """Return what will become of every part of the source; no row when it goes on as it is."""
     assert settings.origin is not None
     if settings.origin.continued:
@@ -299,7 +299,7 @@ def describe_start(source: Source, settings: RunSettings) -> list[TransferRow]:
     return describe_transfer(outcomes, source.net.config, config)
 
 
-def begin_run(run: Path, settings: RunSettings, source: Source) -> None:
+def begin_run(run: Path, settings: RunSettings, source: StartingNetwork) -> None:
     """Make the run with ``initial.safetensors`` in it, which every session and rank begins with.
 
     Raises NetworkError when the source changed since it was opened, UsageError when ``run`` is a
@@ -356,7 +356,7 @@ def _read_training(path: Path) -> TrainingConfig | None:
 
 
 def _reasons(
-    plan: TrainingPlan, source: Source, *, continued: bool, start: int
+    plan: TrainingPlan, source: StartingNetwork, *, continued: bool, start: int
 ) -> tuple[Derived, ...]:
     """Return what was chosen by the source instead of by a preset."""
     as_there = "as in the source"

@@ -20,7 +20,7 @@ import stylecli
 from stylecli.cli.app import app
 from stylecli.errors import UsageError
 from stylecli.networks.model import Bundle, new_network
-from stylecli.networks.r3gan import Stage
+from stylecli.networks.r3gan import ResolutionBlocks
 from stylecli.networks.r3gan_config import R3GANConfig
 from stylecli.networks.registry import (
     build_discriminator,
@@ -191,7 +191,7 @@ def test_initialisation_is_fixed_up() -> None:
                   "blocks.0.conv1.weight": gain / math.sqrt(9 * 16), "blocks.0.bias1": 0.0,
                   "blocks.0.conv2.weight": 0.0}  # fmt: skip
     for stage in (*(getattr(G.synthesis, f"b{side}") for side in (4, 16)), D.b16, D.b4):
-        assert isinstance(stage, Stage)
+        assert isinstance(stage, ResolutionBlocks)
         found = dict(stage.named_parameters())
         for name, wanted in deviations.items():
             assert found[name].std().item() == pytest.approx(wanted, rel=0.03)
@@ -207,13 +207,13 @@ def test_initialisation_is_fixed_up() -> None:
 
 def test_blocks_begin_as_the_identity() -> None:
     x = torch.randn(2, 16, 4, 4)
-    stage = Stage(R3GANConfig(**SMALL), 4, up=True)
+    stage = ResolutionBlocks(R3GANConfig(**SMALL), 4, up=True)
     assert torch.equal(stage(x), x)
 
 
 def test_a_change_of_width_is_a_kernel_of_its_own() -> None:
     stages = {
-        side: Stage(R3GANConfig(**{**SMALL, "widths": [8, 8, 4]}), side, up=True)
+        side: ResolutionBlocks(R3GANConfig(**{**SMALL, "widths": [8, 8, 4]}), side, up=True)
         for side in (8, 16)
     }
     assert stages[8].change is None

@@ -15,7 +15,7 @@ from stylecli.networks.model import new_network
 from stylecli.training.loop import TrainingLoop
 from stylecli.training.plan import TrainingPlan
 from stylecli.training.run_folder import Origin, RunSettings, load_settings
-from stylecli.training.starting import Source, begin_run, open_source, plan_resumed
+from stylecli.training.starting import StartingNetwork, begin_run, open_source, plan_resumed
 
 SHORT: dict[str, Any] = {
     "total_kimg": 0.032, "minibatch_repeats": 2, "tick_kimg": 0.016, "snapshot_ticks": 1,
@@ -34,12 +34,14 @@ def grey_file(tmp_path: Path, tiny_config_fields: dict[str, Any]) -> Path:
     return path
 
 
-def planned(source: Source, dataset: Dataset, **options: Any) -> tuple[TrainingPlan, Origin]:
+def planned(
+    source: StartingNetwork, dataset: Dataset, **options: Any
+) -> tuple[TrainingPlan, Origin]:
     given = {"labels": None, "network": {}, "training": SHORT, **options}
     return plan_resumed(source, "small", dataset=dataset, **given)
 
 
-def begun(run: Path, source: Source, data: Path, **options: Any) -> Path:
+def begun(run: Path, source: StartingNetwork, data: Path, **options: Any) -> Path:
     dataset = open_dataset(data)
     plan, origin = planned(source, dataset, **options)
     settings = RunSettings(plan.network, plan.training, data, dataset.digest, 1, "cpu", origin)

@@ -74,7 +74,7 @@ def installed_detector() -> str:
     return next((name for name in ("dlib", "mtcnn") if is_installed(name)), "")
 
 
-def find_faces(image: Image.Image, detector: str) -> list[tuple[float, float, float, float]]:
+def boxes_of_faces(image: Image.Image, detector: str) -> list[tuple[float, float, float, float]]:
     """Return the boxes of the faces that a detector finds in an upright RGB picture, in px."""
     return [face.box for face in _loaded(detector).detect(image) if face.score > 0]
 

@@ -205,7 +205,7 @@ def _skipped_before(folder: Path) -> set[str]:
     return {str(row["name"]) for row in read_rows(folder / SKIPPED_FILE) if "name" in row}
 
 
-def find_faces(
+def faces_of_photographs(
     photos: list[Photograph], min_crop: float, request: Request, teller: Teller
 ) -> list[FoundFaces]:
     """Return what was found in each photograph, by a detector or in a file of landmarks."""
@@ -440,7 +440,7 @@ def _prepare_photographs(name: str, request: Request, outcome: Outcome, teller: 
     photos = list(limited(photos, request.limit))
     claim(request)
     min_crop = request.size / 2 if request.min_size is None else request.min_size
-    found = find_faces(photos, min_crop, request, teller)
+    found = faces_of_photographs(photos, min_crop, request, teller)
     faces, skipped = choose_faces(photos, found, Choice(min_crop, request.largest))
     if faces:
         check_dataset(faces, request)
