@@ -27,7 +27,6 @@ from stylecli.settings import (
 )
 
 LOSSES = ("logistic", "logistic-saturating", "wgan-gp", "hinge", "hinge-gp")
-R1_METHODS = ("exact", "fd")
 PRECISIONS = ("float32", "bf16", "fp16")
 
 # The paper's, by resolution, on one GPU; the base is for all other resolutions.
@@ -121,11 +120,6 @@ class TrainingConfig:
         0.0, flag="--gamma-fake", heading=LOSS,
         help="Weight of R2, R1 on fakes. Default 0.", check=not_negative, reason=PAPER,
     )  # fmt: skip
-    r1_method: str = setting(
-        "exact", flag="--r1", heading=LOSS, costs=True,  # fd: along one random direction a sample
-        help="exact, or fd: finite differences. Default exact.",
-        check=one_of(*R1_METHODS, called="R1"),
-    )  # fmt: skip
     r1_interval: int = setting(  # steps from penalty to penalty, weighted up by as much
         1, flag="--r1-interval", heading=LOSS, least=1, costs=True,
         help="R1 every so many steps.", check=above_zero, reason=PAPER,
@@ -167,11 +161,6 @@ class TrainingConfig:
             table = {int(key): value for key, value in getattr(self, name).items()}
             object.__setattr__(self, name, table)
         check_settings(self)
-        if self.r1_method == "fd" and self.precision != "float32":
-            raise UsageError(
-                f"finite-difference R1 drowns in the rounding of {self.precision}: use --r1 exact, "
-                "or float32"
-            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values, readable by training_from_dict."""
@@ -186,6 +175,8 @@ TABLES = tuple(name for name, item in settings_of(TrainingConfig).items() if ite
 
 def training_from_dict(values: Mapping[str, Any]) -> TrainingConfig:
     """Rebuild settings written by ``to_dict``; raise UsageError for unknown fields."""
+    if values.get("r1_method") == "exact":  # the only way left, no longer a setting
+        values = {name: value for name, value in values.items() if name != "r1_method"}
     known = {item.name for item in fields(TrainingConfig)}
     if unknown := sorted(set(values) - known):
         raise UsageError(f"training settings have unknown fields: {', '.join(unknown)}")

@@ -18,8 +18,6 @@ WGAN_DRIFT = 0.001  # keeps the critic's real scores near zero
 GP_WEIGHT = 10.0
 GP_TARGET = 1.0
 # Of images from -1 to 1. Shorter steps are worse: a unit of leaky ReLU that changes sign within
-# one adds a jump over the step's length to the gradient, so that its noise grows as 1/sqrt(step).
-FD_STEP = 0.1
 FIRST_SCALE = 2.0**16  # of a loss in float16
 LARGEST_SCALE = 2.0**24
 STEPS_TO_GROW = 2000
@@ -63,25 +61,6 @@ def squared_gradient(
     if scale != 1:
         gradient = gradient.float() / scale
     return gradient.square().sum(dim=(1, 2, 3)) / pixels_per_value
-
-
-def sampled_squared_gradient(
-    D: Callable[[Tensor], Tensor],
-    logits: Tensor,
-    images: Tensor,
-    directions: Tensor,
-    pixels_per_value: int = 1,
-) -> Tensor:
-    """Estimate ‖∇_images D‖² per sample [N] as ((D(x + εv) - D(x)) / ε)², v ~ N(0, I).
-
-    Unbiased where D is linear over a step, since E(v·g)² = ‖g‖², and without second derivatives.
-    A sample's estimate scatters by √2 of its value, but the gradient of the mean over a batch is
-    tens of times longer than the exact one, for its noise: right only on average. What other
-    samples of a minibatch-stddev group do to a logit counts for that logit, not for the images as
-    in ``squared_gradient``.
-    """
-    moved = D(images + FD_STEP * directions)
-    return ((moved - logits).squeeze(1) / FD_STEP).square() / pixels_per_value
 
 
 def gradient_penalty(

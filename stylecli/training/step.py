@@ -31,7 +31,6 @@ from stylecli.training.losses import (
     G_loss,
     LossScaler,
     gradient_penalty,
-    sampled_squared_gradient,
     squared_gradient,
 )
 from stylecli.training.optimizer import Adam, FlatParameters
@@ -47,7 +46,6 @@ class Purpose(IntEnum):
     MIXING = 3
     LABELS = 4
     INTERPOLATES = 5
-    DIRECTIONS = 6
 
 
 def stream_seed(seed: int, purpose: Purpose, step: int) -> int:
@@ -152,12 +150,6 @@ class DrawSource:
         generator = self.streams.at(Purpose.INTERPOLATES, step)
         shape = (stage.batch, 1, 1, 1)
         return self._mine(torch.rand(shape, generator=generator, device=self.streams.device))
-
-    def directions(self, stage: Stage, position: int, shape: torch.Size) -> Tensor:
-        """Return this rank's share of normal directions in the space of pictures [C, h, w]."""
-        generator = self.streams.at(Purpose.DIRECTIONS, position)
-        size = (stage.batch, *shape)
-        return self._mine(torch.randn(size, generator=generator, device=self.streams.device))
 
     def _normal(
         self, shape: tuple[int, ...], purpose: Purpose, position: int, index: int
@@ -433,31 +425,19 @@ class TrainingStep:
         reals, fakes = part.reals, part.fakes
         r1 = config.r1_gamma if penalise and config.loss.startswith("logistic") else 0.0
         r2 = config.r2_gamma if penalise and config.loss.startswith("logistic") else 0.0
-        exact = config.r1_method == "exact"
-        if r1 and exact:
+        if r1:
             reals = reals.detach().requires_grad_(True)
-        if r2 and exact:
+        if r2:
             fakes = fakes.requires_grad_(True)
         real_logits = self._score(reals, part.labels, stage)
         fake_logits = self._score(fakes, part.fake_labels, stage)
         loss = D_loss(config.loss, real_logits, fake_logits).mean()
         total = loss
         penalty = torch.zeros((), device=self.device)
-        penalised = (
-            (r1, real_logits, reals, part.labels),
-            (r2, fake_logits, fakes, part.fake_labels),
-        )
         pixels, scale = 4**stage.level, self.scaler_D.scale
-        for place, (gamma, logits, images, given) in enumerate(penalised):
+        for gamma, logits, images in ((r1, real_logits, reals), (r2, fake_logits, fakes)):
             if gamma:
-                if exact:
-                    squared = squared_gradient(logits, images, pixels, scale).mean()
-                else:
-                    v = self.draws.directions(stage, 2 * step + place, images.shape[1:])
-                    squared = sampled_squared_gradient(
-                        lambda x, c=given: self._score(x, c, stage),  # type: ignore[misc]
-                        logits, images, part.mine(v), pixels,
-                    ).mean()  # fmt: skip
+                squared = squared_gradient(logits, images, pixels, scale).mean()
                 total = total + squared * (gamma / 2 * config.r1_interval)
                 penalty = penalty + squared.detach()
         if config.loss.endswith("gp") and penalise:

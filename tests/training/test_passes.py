@@ -17,7 +17,7 @@ from stylecli.training.step import StepMemoryError, TrainingStep
 STAGE = Stage(lod=0.5, resolution=16, batch=16, lr=0.003, tick_kimg=1)
 SETTINGS: dict[str, dict[str, Any]] = {
     "logistic with R1 and R2": {"r1_gamma": 5.0, "r2_gamma": 2.0},
-    "lazy R1 by finite differences": {"r1_gamma": 5.0, "r1_method": "fd", "r1_interval": 4},
+    "lazy R1": {"r1_gamma": 5.0, "r1_interval": 4},
     "WGAN-GP": {"loss": "wgan-gp", "r1_gamma": 0.0},
     "hinge-GP": {"loss": "hinge-gp", "r1_gamma": 0.0},
     "shared fakes": {"r1_gamma": 5.0, "share_fakes": True},
