@@ -96,6 +96,13 @@ def cuda_arithmetic(device: "torch.device", *, exact: bool) -> Iterator[None]:
             place.fp32_precision = precision
 
 
+def widest_float(device: "torch.device") -> "torch.dtype":
+    """Return the floating-point type with the most digits there: MPS has no float64."""
+    import torch
+
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 class PeakMemory:
     """Measures from ``start`` on."""
 

@@ -48,21 +48,31 @@ class BatchLoader:
         or the stored vectors, [batch / world_size, label_dim], or None when unlabelled. Raises
         UsageError when the batch does not divide by the ranks.
         """
+        pixels, mirrored, labels = self.read(self.position, batch, level)
+        if mirrored is not None:
+            pixels[mirrored] = pixels[mirrored][..., ::-1]
+        self.position += batch
+        return torch.from_numpy(pixels), labels
+
+    def read(
+        self, position: int, batch: int, level: int = 0
+    ) -> tuple[Pixels, npt.NDArray[np.bool_] | None, torch.Tensor | None]:
+        """Return this rank's part of the batch at a position of the stream, and stay where we are.
+
+        As ``next``, but the pixels are not mirrored yet: which are to be is the second of the three
+        [n], None for none.
+        """
         if batch < 1 or batch % self._world_size:
             raise UsageError(
                 f"batch {batch} does not divide by {self._world_size} processes: "
                 "give a multiple of them"
             )
         positions = np.arange(
-            self.position + self._rank, self.position + batch, self._world_size, dtype=np.int64
+            position + self._rank, position + batch, self._world_size, dtype=np.int64
         )
         indices = self._indices(positions)
-        pixels = self._read(indices, level)
-        if self._mirror:
-            flipped = _coin(self._seed, positions)
-            pixels[flipped] = pixels[flipped][..., ::-1]
-        self.position += batch
-        return torch.from_numpy(pixels), self._labels(indices)
+        mirrored = _coin(self._seed, positions) if self._mirror else None
+        return self._read(indices, level), mirrored, self._labels(indices)
 
     def state_dict(self) -> dict[str, int]:
         """Return what a checkpoint keeps: the position in the stream."""

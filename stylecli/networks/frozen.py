@@ -14,14 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stylecli.networks.layers import EqualConv2d
-from stylecli.networks.stylegan1 import SynthesisLayer, SynthesisNetwork
+from stylecli.networks.stylegan1 import EXACT_SIDE, SynthesisLayer, SynthesisNetwork
 from stylecli.ops.convolution import Convolution, fixed_conv2d, upsampling_kernel
 from stylecli.ops.epilogue import style_epilogue
 from stylecli.ops.reference import EPSILON, LEAKY_SLOPE, blur_taps
 
-# A constant 4×4 input plus a little noise is normalised right away: in bfloat16, whose steps are
-# 1/128 near 1, most of that noise would be lost. Layers up to 8×8 cost nothing in float32.
-EXACT_SIDE = 8
 # From this many values on, normalising picture by picture is quicker than all at once.
 _LARGE_FEATURES = 1 << 16
 

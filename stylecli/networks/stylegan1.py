@@ -72,6 +72,11 @@ class MappingNetwork(model.MappingNetwork):
         return x
 
 
+# A constant 4×4 input plus a little noise is normalised right away: in bfloat16, whose steps are
+# 1/128 near 1, most of that noise would be lost. Layers up to 8×8 cost nothing in float32.
+EXACT_SIDE = 8
+
+
 class SynthesisLayer(nn.Module):
     """One convolution (or the input) and its epilogue; ``index`` counts from 0 at 4×4."""
 
@@ -137,6 +142,12 @@ class SynthesisLayer(nn.Module):
 
     def forward(self, x: Tensor | None, w: Tensor, noise: Tensor | None) -> Tensor:
         """x [N, I, h, w] or None at the input, w [N, w_dim] -> [N, O, res, res]."""
+        if self.resolution > EXACT_SIDE:
+            return self._draw(x, w, noise)
+        with torch.autocast(w.device.type, enabled=False):
+            return self._draw(x, w, noise)
+
+    def _draw(self, x: Tensor | None, w: Tensor, noise: Tensor | None) -> Tensor:
         strength = self.noise_strength
         return style_epilogue(
             self._transform(x, w),

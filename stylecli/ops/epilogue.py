@@ -79,7 +79,7 @@ class _StyleEpilogue(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         offset = bias.view(1, -1, 1, 1)
         if noise is not None and strength is not None:
-            u = torch.addcmul(x, noise, strength.view(1, -1, 1, 1)).add_(offset)
+            u = _multiply_add(x, noise, strength.view(1, -1, 1, 1)).add_(offset)
         else:
             u = x + offset
         a = F.leaky_relu_(u, LEAKY_SLOPE)
@@ -89,7 +89,7 @@ class _StyleEpilogue(torch.autograd.Function):
         h = centred.mul_(inverse)
         factor, shift = split_style(style, x)
         ctx.save_for_backward(x, bias, noise, strength, style, a, h, inverse)
-        return torch.addcmul(shift, h, factor)
+        return _multiply_add(shift, h, factor)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -121,6 +121,11 @@ class _StyleEpilogue(torch.autograd.Function):
                 grad_noise = (grad_x * strength.view(1, -1, 1, 1)).sum(dim=1, keepdim=True)
                 grad_noise = grad_noise.sum_to_size(noise.shape)
         return grad_x, grad_bias, grad_noise, grad_strength, grad_style
+
+
+def _multiply_add(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Return x + a·b; of several dtypes by operators that promote them on every device."""
+    return torch.addcmul(x, a, b) if x.dtype == a.dtype == b.dtype else x + a * b
 
 
 # ---- by kernels or plain PyTorch; in eager mode, an autograd.Function

@@ -355,7 +355,8 @@ def blur2d_ref(x: Tensor) -> Tensor:
 
 def blur_taps(channels: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return [1,2,1]⊗[1,2,1]/16 as a depthwise kernel [channels, 1, 3, 3]."""
-    taps = torch.tensor([0.25, 0.5, 0.25], dtype=dtype, device=device)
+    # Made on the device: a copy from the host would wait until a GPU has done all before it.
+    taps = 0.5 - 0.25 * torch.arange(-1, 2, dtype=dtype, device=device).abs()
     return torch.outer(taps, taps).expand(channels, 1, 3, 3)
 
 

@@ -122,7 +122,7 @@ def save_checkpoint(
     header = network_header(bundle, info)
     header["training"] = {
         "counters": asdict(counters),
-        "adam_steps": {"G": step.adam_G.steps, "D": step.adam_D.steps},
+        "adam_steps": {"G": int(step.adam_G.steps), "D": int(step.adam_D.steps)},
         "loss_scales": {"G": step.scaler_G.state(), "D": step.scaler_D.state()},
         "settings": step.config.to_dict(),
     }
@@ -151,7 +151,8 @@ def load_checkpoint(path: Path, bundle: Bundle, step: TrainingStep) -> Counters:
         step.scaler_G.restore(scales.get("G", {}))
         step.scaler_D.restore(scales.get("D", {}))
         adam_steps = training["adam_steps"]
-        step.adam_G.steps, step.adam_D.steps = int(adam_steps["G"]), int(adam_steps["D"])
+        step.adam_G.steps.fill_(int(adam_steps["G"]))
+        step.adam_D.steps.fill_(int(adam_steps["D"]))
     except (KeyError, TypeError, ValueError):
         raise NetworkError(f"{path} is not a training checkpoint") from None
     for name in ("G", "D", "G_ema"):

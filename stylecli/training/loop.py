@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from stylecli.data.loader import BatchLoader
+from stylecli.data.prefetching import Prefetcher
 from stylecli.distributed import Ranks
 from stylecli.errors import DataError, Interrupted, StyleCLIError
 from stylecli.progress import Progress, silent
@@ -64,6 +65,7 @@ class TrainingLoop:
         self.oversight = Oversight(
             run, self.settings, self.session, self.dataset, label_table, evaluate
         )
+        self.batches: Prefetcher | None = None
         self._note = ""  # the last tick's figures, for live progress
         self._resume()
 
@@ -79,6 +81,9 @@ class TrainingLoop:
             mirror=self.config.mirror,
         )
         self.loader.load_state_dict({"position": self.counters.position})
+        if self.batches is not None:
+            self.batches.close()
+        self.batches = Prefetcher(self.loader, self.step.device)
 
     def _resume(self) -> None:
         path, origin = self.run / CHECKPOINT_FILE, self.settings.origin
@@ -118,8 +123,12 @@ class TrainingLoop:
         what the watchdog finds.
         """
         self.oversight.notice = notice
+        assert self.batches is not None
         with self._holding(), stop_requests() as asked:
-            reached = self._train_until(asked, progress, deadline_seconds)
+            try:
+                reached = self._train_until(asked, progress, deadline_seconds)
+            finally:
+                self.batches.close()
             if reached and self.ranks.is_main:
                 run_folder.mark_finished(self.run, self.counters.nimg)
         return reached
@@ -227,8 +236,10 @@ class TrainingLoop:
         self._obey(self._decide(measure))
 
     def _train_batch(self, stage: Stage) -> None:
+        assert self.batches is not None
         with self.meter.loader.waiting():
-            images, labels = self.loader.next(stage.batch, stage.level)
+            batch = self.batches.next(stage.batch, stage.level)
+        images, labels = self.batches.on_device(batch)
         if not self.settings.network.label_dim:
             labels = None  # a labelled dataset can train an unconditional network
         self.step(images, labels, stage, self.counters.step)

@@ -5,7 +5,6 @@ logistic loss with R1 (Mescheder et al. 2018), for CelebA-HQ WGAN-GP (Gulrajani 
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -44,7 +43,7 @@ def D_loss(loss: str, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
 
 
 def squared_gradient(
-    logits: Tensor, images: Tensor, pixels_per_value: int = 1, scale: float = 1.0
+    logits: Tensor, images: Tensor, pixels_per_value: int = 1, scale: Tensor | None = None
 ) -> Tensor:
     """Return ‖∇_images ΣD‖² per sample [N], differentiable once more.
 
@@ -56,9 +55,9 @@ def squared_gradient(
     total = logits.sum()
     with input_gradients_only():
         (gradient,) = torch.autograd.grad(
-            total if scale == 1 else total * scale, images, create_graph=True
+            total if scale is None else total * scale, images, create_graph=True
         )
-    if scale != 1:
+    if scale is not None:
         gradient = gradient.float() / scale
     return gradient.square().sum(dim=(1, 2, 3)) / pixels_per_value
 
@@ -69,7 +68,7 @@ def gradient_penalty(
     fake_images: Tensor,
     mixing: Tensor,
     pixels_per_value: int = 1,
-    scale: float = 1.0,
+    scale: Tensor | None = None,
 ) -> Tensor:
     """Return 10·(‖∇_x̂ D(x̂)‖ - 1)² per sample, x̂ = lerp(real, fake, mixing).
 
@@ -81,42 +80,44 @@ def gradient_penalty(
     return GP_WEIGHT * (norm - GP_TARGET).square()
 
 
-@dataclass
 class LossScaler:
     """Keep gradients in the range of float16: a factor of one network's loss, found on the way.
 
     float16 ends at 65504 and loses what is below 6e-8, so gradients are computed of the loss times
     S and divided by S afterwards (Micikevicius et al. 2017, "Mixed Precision Training"). Where one
     is not finite the step is left out and S halved; after 2000 good steps S is doubled. All ranks
-    see the same gradient and agree without a word.
+    see the same gradient and agree without a word, and so do host and device: S stays on the
+    device.
     """
 
-    scale: float = 1.0
-    good_steps: int = 0  # since the scale last changed
-    enabled: bool = False  # False: the scale stays 1
+    def __init__(self, precision: str, device: torch.device | None = None) -> None:
+        """Scale for fp16; do nothing for other precisions."""
+        self.enabled = precision == "fp16"
+        self._scale = torch.tensor(FIRST_SCALE if self.enabled else 1.0, device=device)
+        self._good_steps = torch.tensor(0.0, device=device)  # since the scale last changed
 
-    @classmethod
-    def for_precision(cls, precision: str) -> "LossScaler":
-        """Return a scaler that works for fp16 and does nothing for other precisions."""
-        enabled = precision == "fp16"
-        return cls(FIRST_SCALE if enabled else 1.0, 0, enabled)
+    @property
+    def scale(self) -> Tensor | None:
+        """S [], None for no scaling."""
+        return self._scale if self.enabled else None
 
-    def update(self, *, finite: bool) -> None:
-        """Learn whether the gradient of a step was finite."""
+    def update(self, finite: Tensor) -> None:
+        """Learn whether the gradient of a step was finite: bool []."""
         if not self.enabled:
             return
-        if not finite:
-            self.scale, self.good_steps = max(self.scale / 2, 1.0), 0
-            return
-        self.good_steps += 1
-        if self.good_steps == STEPS_TO_GROW:
-            self.scale, self.good_steps = min(self.scale * 2, LARGEST_SCALE), 0
+        good = torch.where(finite, self._good_steps + 1, 0.0)
+        grows = good == STEPS_TO_GROW
+        larger = torch.where(grows, (self._scale * 2).clamp(max=LARGEST_SCALE), self._scale)
+        self._scale.copy_(torch.where(finite, larger, (self._scale / 2).clamp(min=1.0)))
+        self._good_steps.copy_(torch.where(grows, 0.0, good))
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
-        return asdict(self)
+        return {"scale": float(self._scale), "good_steps": int(self._good_steps),
+                "enabled": self.enabled}  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over what a checkpoint kept, unless it is of a run without scaling."""
         if self.enabled and state.get("enabled"):
-            self.scale, self.good_steps = float(state["scale"]), int(state["good_steps"])
+            self._scale.fill_(float(state["scale"]))
+            self._good_steps.fill_(int(state["good_steps"]))

@@ -1,12 +1,12 @@
 """What turns gradients into new parameters: flat vectors, Adam, frozen layers."""
 
-import math
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
 from stylecli.errors import UsageError
+from stylecli.hardware import widest_float
 from stylecli.networks.config import NetworkConfig
 
 
@@ -60,31 +60,38 @@ class Adam:
         p -= lr·√(1-β2^t)/(1-β1^t) · m / (√v + ε)
 
     PyTorch corrects the bias of v before adding ε; the two differ only where gradients are near ε.
+    The count t is kept on the device, so that a step that is left out needs no word with the host,
+    which would wait for all that the device has still to do.
     """
 
     def __init__(self, size: Tensor, *, beta1: float, beta2: float, epsilon: float) -> None:
         self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
-        self.steps = 0
+        self.steps = torch.zeros((), dtype=widest_float(size.device), device=size.device)
         self.mean = torch.zeros_like(size) if beta1 else None  # with β1 = 0 it is the gradient
         self.square = torch.zeros_like(size)
 
     def reset(self) -> None:
         """Forget all moments, as at the start and end of every fade."""
-        self.steps = 0
+        self.steps.zero_()
         self.square.zero_()
         if self.mean is not None:
             self.mean.zero_()
 
     @torch.no_grad()
-    def step(self, data: Tensor, grad: Tensor, lr: float) -> None:
-        """Update ``data`` [P] in place from ``grad`` [P]."""
-        self.steps += 1
-        self.square.mul_(self.beta2).addcmul_(grad, grad, value=1 - self.beta2)
+    def step(self, data: Tensor, grad: Tensor, lr: float, taken: Tensor) -> None:
+        """Update ``data`` [P] in place from ``grad`` [P]; not at all where ``taken`` [] is false.
+
+        The gradient is zero there.
+        """
+        self.steps.add_(taken)
+        self.square.mul_(torch.where(taken, self.beta2, 1.0))
+        self.square.addcmul_(grad, grad, value=1 - self.beta2)
         mean = grad
         if self.mean is not None:
-            mean = self.mean.lerp_(grad, 1 - self.beta1)
-        rate = lr * math.sqrt(1 - self.beta2**self.steps) / (1 - self.beta1**self.steps)
-        data.addcdiv_(mean, self.square.sqrt().add_(self.epsilon), value=-rate)
+            mean = self.mean.lerp_(grad, torch.where(taken, 1 - self.beta1, 0.0).to(grad.dtype))
+        rate = lr * (1 - self.beta2**self.steps).sqrt() / (1 - self.beta1**self.steps)
+        update = mean / self.square.sqrt().add_(self.epsilon)
+        data.sub_(update.mul_(torch.where(taken, rate, 0.0)))
 
 
 def frozen_layers(config: NetworkConfig, count: int, resolution: int) -> list[str]:

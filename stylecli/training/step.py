@@ -20,7 +20,7 @@ from torch import Tensor
 
 from stylecli.distributed import Ranks
 from stylecli.errors import DeviceError, lacks_memory
-from stylecli.hardware import cuda_arithmetic, free_unused
+from stylecli.hardware import cuda_arithmetic, free_unused, widest_float
 from stylecli.images import from_uint8
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.layers import box_average, lerp, upscale_nearest
@@ -245,13 +245,13 @@ class TrainingStep:
                 "epsilon": config.adam_epsilon}  # fmt: skip
         self.adam_G = Adam(self.flat_G.data, **adam)
         self.adam_D = Adam(self.flat_D.data, **adam)
-        self.scaler_G = LossScaler.for_precision(config.precision)
-        self.scaler_D = LossScaler.for_precision(config.precision)
+        self.scaler_G = LossScaler(config.precision, self.device)
+        self.scaler_D = LossScaler(config.precision, self.device)
         self.streams = Streams(config.seed, self.device)
         table = None if label_table is None else label_table.to(self.device)
         self.draws = DrawSource(self.G.config, self.streams, self.ranks, table)
-        precision = torch.float32 if self.device.type == "mps" else torch.float64  # MPS has none
-        self.totals = torch.zeros(len(STATISTICS) + 1, dtype=precision, device=self.device)
+        wide = widest_float(self.device)
+        self.totals = torch.zeros(len(STATISTICS) + 1, dtype=wide, device=self.device)
 
     def set_stage(self, stage: Stage, *, reset: bool) -> None:
         """Grow all networks to a stage; ``reset`` makes both optimizers start afresh."""
@@ -489,20 +489,24 @@ class TrainingStep:
 
     def _backward(self, loss: Tensor, passes: int, scaler: LossScaler) -> None:
         """Add the gradient of one of ``passes`` equal parts of the loss, scaled."""
-        weight = scaler.scale / passes
-        (loss if weight == 1 else loss * weight).backward()  # type: ignore[no-untyped-call]
+        loss = loss if passes == 1 else loss * (1 / passes)
+        (loss if scaler.scale is None else loss * scaler.scale).backward()  # type: ignore[no-untyped-call]
 
-    def _apply(self, flat: FlatParameters, adam: Adam, scaler: LossScaler, lr: float) -> int:
-        """Average gradients over ranks and step; a gradient that is not finite is not applied."""
+    def _apply(self, flat: FlatParameters, adam: Adam, scaler: LossScaler, lr: float) -> Tensor:
+        """Average gradients over ranks and step; return [] 1 where the gradient was not finite.
+
+        Such a gradient is not applied. The host does not learn of it before the end of the tick:
+        asking would make it wait for the device, and the device for it afterwards.
+        """
         flat.clear_frozen()
         self.ranks.mean_(flat.grad)
-        finite = bool(torch.isfinite(flat.grad).all())
-        if finite:
-            if scaler.scale != 1:
-                flat.grad.div_(scaler.scale)
-            adam.step(flat.data, flat.grad, lr)
-        scaler.update(finite=finite)
-        return 0 if finite else 1
+        finite = torch.isfinite(flat.grad).all()
+        flat.grad.masked_fill_(~finite, 0.0)
+        if scaler.scale is not None:
+            flat.grad.div_(scaler.scale)
+        adam.step(flat.data, flat.grad, lr, finite)
+        scaler.update(finite)
+        return ~finite
 
     @torch.no_grad()
     def _update_ema(self, stage: Stage) -> None:

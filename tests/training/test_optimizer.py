@@ -42,10 +42,28 @@ def test_three_official_adam_steps(case: Any) -> None:
         history.append(loss.detach())
         if len(history) <= 3:
             loss.backward()
-            adam.step(flat.data, flat.grad, 0.0015)
+            adam.step(flat.data, flat.grad, 0.0015, torch.tensor(True))
     assert torch.allclose(torch.stack(history), io["adam_D_loss_history"].float(), rtol=1e-3)
     wanted = io["adam_D_after3:4x4/Conv/weight"].permute(3, 2, 0, 1)
     assert torch.allclose(network.head.conv.weight, wanted, atol=1e-3)
+
+
+@pytest.mark.parametrize("beta1", [0.0, 0.9])
+def test_a_step_that_is_left_out_leaves_no_trace(beta1: float) -> None:
+    """Of the first steps above all: the count of steps corrects the moments."""
+
+    def train(taken: list[bool]) -> tuple[torch.Tensor, int]:
+        data = torch.linspace(-1, 1, 5)
+        adam = Adam(data, beta1=beta1, beta2=0.99, epsilon=1e-8)
+        for number, one in enumerate(taken):
+            grad = torch.full((5,), 0.1 * (sum(taken[:number]) + 1)) if one else torch.zeros(5)
+            adam.step(data, grad, 0.01, torch.tensor(one))
+        return data, int(adam.steps)
+
+    data, steps = train([False, False, True, False, True])
+    wanted, _ = train([True, True])
+    assert torch.equal(data, wanted)
+    assert steps == 2
 
 
 def test_what_grows_in_is_not_frozen(tiny_config_fields: dict[str, Any]) -> None:

@@ -37,9 +37,9 @@ def gradients(
             layer.noise_strength.fill_(0.1)  # type: ignore[operator]
     found = {}
 
-    def keep(flat: Any, adam: Any, scaler: Any, lr: float) -> int:
+    def keep(flat: Any, adam: Any, scaler: Any, lr: float) -> float:
         found["D" if flat is step.flat_D else "G"] = flat.grad.clone()
-        return 0  # the networks stay, so that both gradients are of the same weights
+        return 0.0  # the networks stay, so that both gradients are of the same weights
 
     step._apply = keep  # type: ignore[method-assign]
     step.set_stage(STAGE, reset=False)

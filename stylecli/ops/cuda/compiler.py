@@ -101,9 +101,26 @@ def nvrtc_problem() -> str | None:
 
 
 def _nvrtc_package() -> str:
-    """Return the package that brings the NVRTC which cuda-bindings looks for: one of its major."""
-    major = version("cuda-bindings").partition(".")[0]
-    return "nvidia-cuda-nvrtc-cu12" if major == "12" else f"'nvidia-cuda-nvrtc=={major}.*'"
+    """Return the package that brings the NVRTC which cuda-bindings looks for: one of its major.
+
+    A driver older than that may refuse what it compiles: then bindings of the driver's own too.
+    """
+    bindings = int(version("cuda-bindings").partition(".")[0])
+    driver = _driver_major() or bindings
+    major = min(bindings, driver)
+    package = "nvidia-cuda-nvrtc-cu12" if major == 12 else f"'nvidia-cuda-nvrtc=={major}.*'"
+    return package if major == bindings else f"'cuda-bindings=={major}.*' {package}"
+
+
+def _driver_major() -> int | None:
+    """Return the CUDA version that the driver is of, 12 or 13; None where there is none."""
+    try:
+        from cuda.bindings import driver
+
+        error, found = driver.cuDriverGetVersion()
+    except Exception:  # no library, no binding, one of another driver
+        return None
+    return int(found) // 1000 if error == driver.CUresult.CUDA_SUCCESS and found else None
 
 
 @cache

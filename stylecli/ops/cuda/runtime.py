@@ -272,7 +272,9 @@ def ready_backend(device: torch.device) -> CudaBackend:
     installed = backend_for(device)
     if isinstance(installed, CudaBackend):
         return installed
-    if device.type != "cuda" or torch.version.hip:
+    if torch.version.hip:
+        raise DeviceError(f"{device} is an AMD GPU: kernels are for NVIDIA GPUs only")
+    if device.type != "cuda":
         raise DeviceError(f"there are no kernels for {device}")
     try:
         runtime = CudaRuntime()

@@ -154,10 +154,12 @@ def test_a_missing_library_is_named_with_the_package_that_brings_it(monkeypatch)
 
     monkeypatch.setattr(compiler, "find_spec", lambda name: True)
     monkeypatch.setattr(compiler, "nvrtc_version", missing)
-    for bindings, package in (
-        ("13.5.0", "'nvidia-cuda-nvrtc==13.*'"),
-        ("12.9.4", "nvidia-cuda-nvrtc-cu12"),
+    for bindings, driver, package in (
+        ("13.5.0", None, "'nvidia-cuda-nvrtc==13.*'"),
+        ("12.9.4", 13, "nvidia-cuda-nvrtc-cu12"),
+        ("13.5.0", 12, "'cuda-bindings==12.*' nvidia-cuda-nvrtc-cu12"),
     ):
+        monkeypatch.setattr(compiler, "_driver_major", lambda driver=driver: driver)
         monkeypatch.setattr(compiler, "version", lambda name, bindings=bindings: bindings)
         assert compiler.nvrtc_problem() == (
             f"NVRTC cannot be loaded (Failure finding libnvrtc.so.13), run: pip install {package}"

@@ -319,3 +319,9 @@ def test_no_cuda_core_is_told_with_the_command(monkeypatch):
 def test_other_devices_have_no_kernels():
     with pytest.raises(DeviceError, match="no kernels for mps"):
         runtime.ready_backend(torch.device("mps"))
+
+
+def test_an_amd_gpu_is_called_that(monkeypatch):
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    with pytest.raises(DeviceError, match="cuda:0 is an AMD GPU"):
+        runtime.ready_backend(torch.device("cuda", 0))

@@ -1,0 +1,190 @@
+"""What is tried on the pretended GPU, from tables that a new family or setting adds a row to.
+
+``python -m tests.pretended.cases GUARD FOLDER`` tries all and prints a line of JSON for each; with
+further words only the cases whose names contain one of them. FOLDER holds tiny.lmdb and
+tiny.safetensors.
+"""
+
+import copy
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from tests.pretended import device
+
+# name -> (config, settings of training, of the step). Kernels as CUDA has them, unless "plain".
+STEPS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    **{f"config {name}": (name, {}, {}) for name in ("a", "b", "c", "d", "e", "traditional-8")},
+    "float32": ("f", {}, {}),
+    "float32 plain": ("f", {}, {}),
+    "bf16": ("f", {"precision": "bf16"}, {}),
+    "bf16 plain": ("f", {"precision": "bf16"}, {}),
+    "fp16": ("f", {"precision": "fp16"}, {}),
+    "fp16 plain": ("f", {"precision": "fp16"}, {}),
+    "saturating": ("f", {"loss": "logistic-saturating"}, {}),
+    "hinge": ("f", {"loss": "hinge"}, {}),
+    "hinge-gp": ("f", {"loss": "hinge-gp"}, {}),
+    "wgan-gp": ("f", {"loss": "wgan-gp"}, {}),
+    "wgan-gp bf16": ("f", {"loss": "wgan-gp", "precision": "bf16"}, {}),
+    "wgan-gp fp16": ("f", {"loss": "wgan-gp", "precision": "fp16"}, {}),
+    "R1 by differences": ("f", {"r1_method": "fd"}, {}),
+    "R2": ("f", {"r2_gamma": 1.0}, {}),
+    "shared fakes": ("f", {"share_fakes": True}, {}),
+    "shared fakes fp16": ("f", {"share_fakes": True, "precision": "fp16"}, {}),
+    "passes": ("f", {}, {"batch_gpu": 4}),
+    "momentum": ("f", {"adam_beta1": 0.5}, {}),
+    "labels": ("f", {}, {"label_dim": 3}),
+    "exact": ("f", {}, {"exact": True}),
+}
+# The first gradients beside the CPU's own; reduced precisions round elsewhere there.
+FARTHEST = {"float32": 2e-3, "bf16": 0.3, "fp16": 0.1}
+
+COMMANDS: dict[str, list[str]] = {
+    "train": ["train", "tiny.lmdb", "--out", "run", "--kimg", "0.096", "--hold-kimg", "0.032",
+              "--fade-kimg", "0.032", "--batch", "8", "--tick-kimg", "0.032", "--fmap-max", "8",
+              "--mapping-layers", "2", "--mirror"],
+    "train continues": ["train", "tiny.lmdb", "--resume", "run", "--out", "further", "--kimg",
+                        "0.128", "--precision", "bf16"],
+    "generate": ["generate", "--network", "tiny.safetensors", "--seeds", "0-3", "--out", "g"],
+    "generate random bf16": ["generate", "--network", "tiny.safetensors", "--seeds", "0-3",
+                             "--noise-mode", "random", "--precision", "bf16", "--out", "r"],
+    "mix": ["mix", "--network", "tiny.safetensors", "--rows", "2", "--cols", "2", "--out", "m.png"],
+    "interpolate": ["interpolate", "--network", "tiny.safetensors", "--seeds", "0,1", "--seconds",
+                    "0.2", "--fps", "10", "--out", "frames", "--format", "png"],
+    "figures": ["figures", "3", "--network", "tiny.safetensors", "--out", "f"],
+    "plan": ["plan", "--resolution", "8", "--batch", "4", "--fmap-max", "8"],
+    "metrics": ["metrics", "diversity", "--network", "tiny.safetensors", "--data", "tiny.lmdb",
+                "--samples", "16"],
+    "bench": ["bench", "--resolutions", "8", "--small", "--repeats", "1", "--train",
+              "--precisions", "float32,bf16"],
+    "doctor": ["doctor"],
+}  # fmt: skip
+TINY = {"resolution": 16, "fmap_base": 64, "fmap_max": 8, "z_dim": 8, "w_dim": 8,
+        "mapping_layers": 2, "mapping_fmaps": 8}  # fmt: skip
+
+
+def try_step(name: str) -> dict[str, Any]:
+    """Take two steps on both devices; return how far apart they are, and what was waited for."""
+    import torch
+
+    from stylecli.networks.bundle import new_network
+    from stylecli.ops import dispatch
+    from stylecli.training.config import TrainingConfig
+    from stylecli.training.schedule import Stage
+    from stylecli.training.step import TrainingStep
+
+    config, training, more = STEPS[name]
+    more = dict(more)
+    label_dim = more.pop("label_dim", 0)
+    fields = {key: value for key, value in TINY.items() if config == "f" or key[:7] != "mapping"}
+    bundle = new_network(config, seed=0, label_dim=label_dim, **fields)
+    with torch.no_grad():
+        for layer in bundle.G.synthesis.layers:
+            if getattr(layer, "noise_strength", None) is not None:
+                layer.noise_strength.fill_(0.1)
+    table = torch.eye(3) if label_dim else None
+    stage = Stage(lod=0.5, resolution=16, batch=8, lr=0.003, tick_kimg=1)
+    reals = torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8)
+    labels = None if table is None else table[torch.arange(8) % 3]
+    settings = TrainingConfig(**{"r1_gamma": 1.0, **training})
+    grads = []
+    dispatch.forget()
+    os.environ["STYLECLI_KERNELS"] = "off" if "plain" in name else "require"
+    for where in ("cpu", "cuda"):
+        step = TrainingStep(copy.deepcopy(bundle), settings, device=torch.device(where),
+                            label_table=table, **more)  # fmt: skip
+        step.set_stage(stage, reset=True)
+        given = reals.to(where), None if labels is None else labels.to(where)
+        device.seen.clear()
+        device.where.clear()
+        for number in range(2):
+            step(*given, stage, number)
+            if not number:
+                scales = [scaler.scale for scaler in (step.scaler_D, step.scaler_G)]
+                flats = [flat.grad.cpu().clone() for flat in (step.flat_D, step.flat_G)]
+                device.seen.clear()
+                device.where.clear()
+        grads.append(flats)
+    waited, places = dict(device.seen), {key: sorted(found) for key, found in device.where.items()}
+    apart = [float((a - b).norm() / a.norm()) for a, b in zip(*grads, strict=True)]
+    assert all(scale is None or float(scale) > 0 for scale in scales)
+    return {"apart": apart, "waited": waited, "where": places,
+            "skipped": step.take_statistics()["skipped_steps"]}  # fmt: skip
+
+
+def try_command(name: str) -> dict[str, Any]:
+    """Run a command on the pretended GPU; return how it ended, and what a batch waited for."""
+    from typer.testing import CliRunner
+
+    from stylecli.cli.app import app
+    from stylecli.ops import dispatch
+    from stylecli.training.loop import TrainingLoop
+
+    os.environ["STYLECLI_KERNELS"] = "require"
+    dispatch.forget()
+    batches: list[dict[str, int]] = []
+    places: dict[str, set[str]] = {}
+    real = TrainingLoop._train_batch
+
+    def watched(self: Any, stage: Any) -> None:
+        before = device.seen.copy()
+        device.where.clear()
+        real(self, stage)
+        batches.append(dict(device.seen - before))
+        for kind, found in device.where.items():
+            places.setdefault(kind, set()).update(found)
+
+    TrainingLoop._train_batch = watched  # type: ignore[method-assign]
+    try:
+        result = CliRunner().invoke(app, [*COMMANDS[name], "--device", "cuda"]
+                                    if name != "doctor" else COMMANDS[name])  # fmt: skip
+    finally:
+        TrainingLoop._train_batch = real  # type: ignore[method-assign]
+    error = result.exception
+    told = "".join(traceback.format_exception(error)) if error else ""
+    found = {"exit_code": result.exit_code, "output": result.output[-2000:], "error": told,
+             "batches": batches,
+             "where": {key: sorted(at) for key, at in places.items()}}  # fmt: skip
+    if name.startswith("generate"):
+        found["apart"] = _apart_from_the_cpu(COMMANDS[name])
+    return found
+
+
+def _apart_from_the_cpu(words: list[str]) -> float:
+    """Draw the same on the CPU; return the largest difference in grey levels."""
+    import numpy as np
+    from PIL import Image
+    from typer.testing import CliRunner
+
+    from stylecli.cli.app import app
+
+    *rest, out = words
+    CliRunner().invoke(app, [*rest, f"{out}-cpu", "--device", "cpu"], catch_exceptions=False)
+    pairs = [(path, Path(f"{out}-cpu") / path.name) for path in sorted(Path(out).glob("*.png"))]
+    assert len(pairs) == 4
+    drawn = [[np.asarray(Image.open(one), int) for one in pair] for pair in pairs]
+    return float(max(np.abs(a - b).max() for a, b in drawn))
+
+
+def main() -> None:
+    """Try what is asked for."""
+    guard, folder, *words = sys.argv[1:]
+    device.pretend(Path(guard))
+    os.chdir(folder)
+    device.use_host_kernels()
+    for kind, table, attempt in (("step", STEPS, try_step), ("command", COMMANDS, try_command)):
+        for name in table:
+            if words and not any(word in name for word in words):
+                continue
+            try:
+                found = attempt(name)
+            except Exception as error:
+                found = {"error": "".join(traceback.format_exception(error))}
+            print("CASE " + json.dumps({"kind": kind, "name": name, **found}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Training and the commands on a pretended GPU: nothing mixes devices, nothing waits for one.
+
+Everything runs once, in a process of its own that believes in two CUDA devices (device.py).
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.ops.cuda.host_build import COMPILER, NOT_PROVEN
+from tests.pretended.cases import COMMANDS, FARTHEST, STEPS
+from tests.pretended.device import build_guard
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(COMPILER is None, reason=NOT_PROVEN),
+    pytest.mark.skipif(sys.platform != "linux", reason="the guard is built for Linux"),
+]
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def tried(tmp_path_factory: Any, tiny_lmdb: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """What came of every case."""
+    import torch
+
+    from stylecli.checkpoint import save_network
+    from stylecli.networks.bundle import new_network
+    from tests.pretended.cases import TINY
+
+    if torch.cuda.is_available() or torch.version.cuda:
+        pytest.skip("the guard stands in for CUDA in a CPU build of torch only")
+    assert COMPILER is not None
+    folder = tmp_path_factory.mktemp("pretended")
+    (folder / "tiny.lmdb").symlink_to(tiny_lmdb)
+    save_network(folder / "tiny.safetensors", new_network("f", seed=0, **TINY))
+    command = [sys.executable, "-m", "tests.pretended.cases", build_guard(COMPILER), folder]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    lines = [line[5:] for line in done.stdout.splitlines() if line.startswith("CASE ")]
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = [json.loads(line) for line in lines]
+    return {(row["kind"], row["name"]): row for row in rows}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_computes_on_the_gpu_alone_and_never_waits_for_it(name: str, tried: Any) -> None:
+    found = tried["step", name]
+
+    assert "error" not in found, found["error"]
+    assert found["waited"] == {}, found["where"]
+    assert max(found["apart"]) < FARTHEST[STEPS[name][1].get("precision", "float32")]
+    assert found["skipped"] == 0
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_commands_run(name: str, tried: Any) -> None:
+    found = tried["command", name]
+
+    assert found["exit_code"] == 0, found["output"] + found["error"]
+    if "apart" in found:
+        assert found["apart"] <= (1 if "bf16" not in name else 8)  # grey levels
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name.startswith("train")])
+def test_a_batch_is_copied_from_pinned_memory_and_waits_for_nothing(name: str, tried: Any) -> None:
+    """But for the kernels' check, when they are first used."""
+    first, *others = tried["command", name]["batches"]
+
+    assert len(others) >= 3
+    assert all(set(batch) == {"pinned upload"} for batch in others), others
+    assert first["pinned upload"] == others[0]["pinned upload"]
+    places = tried["command", name]["where"]
+    checked = {
+        place.partition(":")[0] for kind in ("wait", "upload") for place in places.get(kind, ())
+    }
+    assert checked <= {"ops/cuda/selfcheck.py"}
