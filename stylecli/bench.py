@@ -1,8 +1,9 @@
 """How fast this machine draws and trains: medians and spreads, and how near its own ceiling.
 
 On shared machines wall time says little, so every case also reports CPU-seconds (user + system
-of this process, over all threads). Cases take turns within a round, so that what else the machine
-does meanwhile falls on all alike.
+of this process, over all threads). On CUDA those only tell how long launching takes: there the
+device's own seconds count, between two events on its stream, and its peak of memory. Cases take
+turns within a round, so that what else the machine does meanwhile falls on all alike.
 """
 
 import statistics
@@ -45,12 +46,19 @@ class Timing:
     case: Case
     wall: list[float] = field(default_factory=list)  # seconds per unit
     cpu: list[float] = field(default_factory=list)  # CPU-seconds per unit
+    gpu: list[float] = field(default_factory=list)  # seconds of a CUDA device per unit
+    gpu_mib: float = 0.0  # the most that tensors held on it
 
     @property
-    def per_cpu_second(self) -> float:
-        """Floating-point operations per CPU-second, 0 where they are not known."""
-        cpu = statistics.median(self.cpu)
-        return self.case.flops / cpu if cpu else 0.0
+    def busy(self) -> list[float]:
+        """The seconds of whatever computes: of the GPU, else of processors."""
+        return self.gpu or self.cpu
+
+    @property
+    def per_second(self) -> float:
+        """Floating-point operations per second of those, 0 where they are not known."""
+        seconds = statistics.median(self.busy)
+        return self.case.flops / seconds if seconds else 0.0
 
 
 def measure(
@@ -68,10 +76,13 @@ def measure(
     for turn in range(rounds):
         for place, timing in enumerate(timings):
             progress(turn * len(cases) + place, rounds * len(cases), timing.case.name)
-            wall, cpu = _clock(timing.case.run, device)
+            wall, cpu, gpu, mib = _clock(timing.case.run, device)
             if turn >= WARM_UP:
                 timing.wall.append(wall / timing.case.count)
                 timing.cpu.append(cpu / timing.case.count)
+                if gpu is not None:
+                    timing.gpu.append(gpu / timing.case.count)
+                timing.gpu_mib = max(timing.gpu_mib, mib)
     progress(rounds * len(cases), rounds * len(cases))
     return timings
 
@@ -121,7 +132,8 @@ def training_case(
     size = (batch, config.channels, config.resolution, config.resolution)
     reals = torch.randint(0, 256, size, dtype=torch.uint8)
     number = iter(range(10**9))
-    name = f"train {config.resolution} px, batch {batch}, {precision}"
+    rounded = " (TF32)" if step.products == "tf32" else ""
+    name = f"train {config.resolution} px, batch {batch}, {precision}{rounded}"
     return Case(
         name, "step", 1, lambda: step(reals, None, stage, next(number)), precision=precision
     )
@@ -144,13 +156,31 @@ def ceiling_case(device: torch.device, precision: Precision) -> Case:
     return Case(name, "convolution", 1, convolve, flops, precision)
 
 
-def _clock(run: Callable[[], object], device: torch.device | None) -> tuple[float, float]:
-    """Return (wall, CPU) seconds of one call, with an accelerator's queue emptied."""
+def _clock(
+    run: Callable[[], object], device: torch.device | None
+) -> tuple[float, float, float | None, float]:
+    """Return what one call takes: wall and CPU-seconds, and of a CUDA device its seconds and MiB.
+
+    An accelerator's queue is empty before and after. The device's seconds are those between two
+    events around the call's work, in which it may have waited for the host.
+    """
+    on_gpu = device is not None and device.type == "cuda"
     _wait(device)
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(device)
+        before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     wall, cpu = time.perf_counter(), time.process_time()
+    if on_gpu:
+        before.record()
     run()
+    if on_gpu:
+        after.record()
     _wait(device)
-    return time.perf_counter() - wall, time.process_time() - cpu
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    if not on_gpu:
+        return wall, cpu, None, 0.0
+    peak = torch.cuda.max_memory_allocated(device) / 2**20
+    return wall, cpu, before.elapsed_time(after) / 1000, peak
 
 
 def _wait(device: torch.device | None) -> None:

@@ -41,7 +41,8 @@ def command(
     Example: stylecli bench --resolutions 64,256 --repeats 9
 
     Fresh networks; all cases take turns. Prints medians with the smallest and largest value, and
-    the share of what one large convolution reaches here. CPU-seconds hardly depend on other work.
+    the share of what one large convolution reaches here. CPU-seconds hardly depend on other work;
+    a GPU is timed by its own events.
     """
     output = Output(json=json, quiet=quiet)
     check_words(device=device, config=config)
@@ -102,11 +103,11 @@ def _numbers(text: str, option: str) -> list[int]:
 
 
 def _ceilings(timings: "list[Timing]") -> dict[str, float]:
-    """Return the most operations per CPU-second that any case of a precision reached."""
+    """Return the most operations per second that any case of a precision reached."""
     best: dict[str, float] = {}
     for timing in timings:
         precision = timing.case.precision
-        best[precision] = max(best.get(precision, 0.0), timing.per_cpu_second)
+        best[precision] = max(best.get(precision, 0.0), timing.per_second)
     return best
 
 
@@ -128,8 +129,8 @@ def _document(timings: "list[Timing]", device: str) -> dict[str, Any]:
                 "repeats": len(timing.wall),
                 "cpu_seconds": _spread(timing.cpu),
                 "wall_seconds": _spread(timing.wall),
-                "gflops_per_cpu_second": timing.per_cpu_second / 1e9 or None,
-                "share_of_ceiling": timing.per_cpu_second / ceilings[timing.case.precision] or None,
+                "gflops_per_second": timing.per_second / 1e9 or None,
+                "share_of_ceiling": timing.per_second / ceilings[timing.case.precision] or None,
             }
             for timing in timings
         ],
@@ -140,15 +141,21 @@ def _table(timings: "list[Timing]") -> tuple[list[str], list[list[str]]]:
     ceilings = _ceilings(timings)
     rows = []
     for timing in timings:
-        share = timing.per_cpu_second / (ceilings[timing.case.precision] or 1.0)
+        share = timing.per_second / (ceilings[timing.case.precision] or 1.0)
         rows.append([
             timing.case.name,
-            _shown(_spread(timing.cpu)),
+            _shown(_spread(timing.busy)),
             _shown(_spread(timing.wall)),
             f"{1 / statistics.median(timing.wall):.3g}",
             f"{share:.0%}" if timing.case.flops else "-",
+            *([f"{timing.gpu_mib:.0f}"] if timing.gpu else []),
         ])  # fmt: skip
-    return ["case", "CPU-s each (min-max)", "wall s each (min-max)", "per s", "of ceiling"], rows
+    on_gpu = any(timing.gpu for timing in timings)
+    headings = [
+        "case", f"{'GPU' if on_gpu else 'CPU'}-s each (min-max)", "wall s each (min-max)", "per s",
+        "of ceiling", *(["GPU MiB"] if on_gpu else []),
+    ]  # fmt: skip
+    return headings, rows
 
 
 def _spread(values: list[float]) -> dict[str, float]:

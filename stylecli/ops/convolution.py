@@ -43,10 +43,12 @@ def convolve(
     stride: int = 1,
     padding: int = 1,
     transposed: bool = False,
+    groups: int = 1,
 ) -> Tensor:
     """Return conv2d, or conv_transpose2d, of x [N, I, H, W]: the better form for where it runs.
 
-    weight is [O, I, k, k], transposed [I, O, k, k]; bias [O]. Any order of derivative.
+    weight is [O, I / groups, k, k], transposed [I, O / groups, k, k]; bias [O]. Any order of
+    derivative.
     """
     kind = x.device.type
     reduced = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
@@ -55,9 +57,9 @@ def convolve(
             dtype = torch.get_autocast_dtype(kind)
             x, weight = x.to(dtype), weight.to(dtype)
             bias = None if bias is None else bias.to(dtype)
-        return convolve_in_terms_of_itself(x, weight, bias, stride, padding, transposed)
+        return convolve_in_terms_of_itself(x, weight, bias, stride, padding, transposed, groups)
     function = F.conv_transpose2d if transposed else F.conv2d
-    return function(x, weight, bias, stride=stride, padding=padding)
+    return function(x, weight, bias, stride=stride, padding=padding, groups=groups)
 
 
 def _differentiated() -> bool:
@@ -72,6 +74,7 @@ def convolve_in_terms_of_itself(
     stride: int,
     padding: int,
     transposed: bool,
+    groups: int = 1,
 ) -> Tensor:
     """Do what ``convolve`` does, with derivatives of every order made of the same operator.
 
@@ -79,7 +82,7 @@ def convolve_in_terms_of_itself(
     divides side + 2·padding - k, or the side where k is 3 and padding 1.
     """
     return _Convolve.apply(  # type: ignore[no-any-return, no-untyped-call]
-        x, weight, bias, stride, padding, transposed
+        x, weight, bias, stride, padding, transposed, groups
     )
 
 
@@ -93,21 +96,22 @@ class _Convolve(torch.autograd.Function):
         stride: int,
         padding: int,
         transposed: bool,
+        groups: int,
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.way = stride, padding, transposed
+        ctx.way = stride, padding, transposed, groups
         ctx.set_materialize_grads(False)
         function = F.conv_transpose2d if transposed else F.conv2d
         with torch.autocast(x.device.type, enabled=False):
-            return function(x, weight, bias, stride=stride, padding=padding)
+            return function(x, weight, bias, stride=stride, padding=padding, groups=groups)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         (grad,) = grads
         x, weight = ctx.saved_tensors
-        stride, padding, transposed = ctx.way
+        stride, padding, transposed, groups = ctx.way
         if grad is None:
-            return None, None, None, None, None, None
+            return (None,) * 7
         wants_x = ctx.needs_input_grad[0]
         wants_weight = ctx.needs_input_grad[1] and not _input_only
         grad = grad.to(x.dtype)
@@ -116,13 +120,15 @@ class _Convolve(torch.autograd.Function):
             grad_bias = grad.sum(dim=(0, 2, 3))
         if not torch.is_grad_enabled():
             found = _gradients(grad, x, weight, ctx.way, (wants_x, wants_weight))
-            return found[0], found[1], grad_bias, None, None, None
+            return found[0], found[1], grad_bias, None, None, None, None
         grad_x = grad_weight = None
         if wants_x:
-            grad_x = _Convolve.apply(grad, weight, None, stride, padding, not transposed)  # type: ignore[no-untyped-call]
+            grad_x = _Convolve.apply(  # type: ignore[no-untyped-call]
+                grad, weight, None, stride, padding, not transposed, groups
+            )
         if wants_weight:
             grad_weight = _ConvolveWeight.apply(grad, x, weight, *ctx.way)  # type: ignore[no-untyped-call]
-        return grad_x, grad_weight, grad_bias, None, None, None
+        return grad_x, grad_weight, grad_bias, None, None, None, None
 
 
 class _ConvolveWeight(torch.autograd.Function):
@@ -132,11 +138,9 @@ class _ConvolveWeight(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int, tr: bool
-    ) -> Tensor:
+    def forward(ctx: Any, grad: Tensor, x: Tensor, weight: Tensor, *way: Any) -> Tensor:
         ctx.save_for_backward(grad, x)
-        ctx.way = stride, padding, tr
+        ctx.way = way
         found = _gradients(grad, x, weight, ctx.way, (False, True))[1]
         assert found is not None
         return found
@@ -145,22 +149,30 @@ class _ConvolveWeight(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (v,) = grads
         grad, x = ctx.saved_tensors
-        stride, padding, transposed = ctx.way
+        stride, padding, transposed, groups = ctx.way
         v = v.to(x.dtype)
         by_grad = by_x = None
         if ctx.needs_input_grad[0]:
-            by_grad = _Convolve.apply(x, v, None, stride, padding, transposed)  # type: ignore[no-untyped-call]
+            by_grad = _Convolve.apply(  # type: ignore[no-untyped-call]
+                x, v, None, stride, padding, transposed, groups
+            )
         if ctx.needs_input_grad[1]:
-            by_x = _Convolve.apply(grad, v, None, stride, padding, not transposed)  # type: ignore[no-untyped-call]
-        return by_grad, by_x, None, None, None, None
+            by_x = _Convolve.apply(  # type: ignore[no-untyped-call]
+                grad, v, None, stride, padding, not transposed, groups
+            )
+        return by_grad, by_x, None, None, None, None, None
 
 
 def _gradients(
-    grad: Tensor, x: Tensor, weight: Tensor, way: tuple[int, int, bool], wanted: tuple[bool, bool]
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    way: tuple[int, int, bool, int],
+    wanted: tuple[bool, bool],
 ) -> tuple[Tensor | None, Tensor | None]:
-    stride, padding, transposed = way
+    stride, padding, transposed, groups = way
     found = torch.ops.aten.convolution_backward(
-        grad, x, weight, None, [stride] * 2, [padding] * 2, [1, 1], transposed, [0, 0], 1,
+        grad, x, weight, None, [stride] * 2, [padding] * 2, [1, 1], transposed, [0, 0], groups,
         [*wanted, False],
     )  # fmt: skip
     return found[0], found[1]

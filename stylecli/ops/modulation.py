@@ -82,7 +82,7 @@ def resampled_conv2d(
 
     ``up`` 2: zeros inserted, true convolution, then filter f with gain 4; ``down`` 2: filter f,
     then a correlation that keeps every second pixel. ``padding`` defaults to k // 2. ``groups``
-    above 1 takes weight [O·groups, I, k, k] and has no higher derivatives of its own.
+    above 1 takes weight [O·groups, I, k, k].
     """
     size = weight.shape[-1]
     pad = size // 2 if padding is None else padding
@@ -117,14 +117,11 @@ def filter_padding(taps: int, up: int = 1, down: int = 1) -> tuple[int, int]:
 def _convolved(
     x: Tensor, weight: Tensor, stride: int, padding: int, transposed: bool, groups: int
 ) -> Tensor:
-    if groups == 1:
-        if weight.shape[-1] == 1 and x.is_cpu and not padding:
-            # On CPUs a 1×1 convolution is faster as a matrix product, free in channels-last memory.
-            y = F.linear(x.permute(0, 2, 3, 1), weight.flatten(1))
-            return y.permute(0, 3, 1, 2)
-        return convolve(x, weight, stride=stride, padding=padding, transposed=transposed)
-    function = F.conv_transpose2d if transposed else F.conv2d
-    return function(x, weight, stride=stride, padding=padding, groups=groups)
+    if groups == 1 and weight.shape[-1] == 1 and x.is_cpu and not padding:
+        # On CPUs a 1×1 convolution is faster as a matrix product, free in channels-last memory.
+        y = F.linear(x.permute(0, 2, 3, 1), weight.flatten(1))
+        return y.permute(0, 3, 1, 2)
+    return convolve(x, weight, stride=stride, padding=padding, transposed=transposed, groups=groups)
 
 
 def _grouped(

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from stylecli.errors import UsageError
 from stylecli.ops.cuda.calls import upfirdn2d_forward
@@ -63,12 +64,21 @@ def upfirdn2d(
     checked_output_size(x, f, how)
     # The kernels have no gradient for the filter, which nobody trains.
     way = Route.REFERENCE if f.requires_grad else route(NAME, x, f)
-    if way is Route.REFERENCE:
+    if way is Route.REFERENCE and (f.requires_grad or not _differentiated_by_reverse_mode(x)):
         return upfirdn2d_ref(x, f, how)
     if way is Route.COMPILED:
         y: Tensor = upfirdn2d_op(x, f, how.up, how.down, how.padding, how.flip, how.gain)
         return y
     return _UpFirDn.apply(x, f, how)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _differentiated_by_reverse_mode(x: Tensor) -> bool:
+    """Say whether plain PyTorch's own second derivative is to be kept out of the way.
+
+    It is a convolution for every channel, with kernels as large as the picture.
+    """
+    asked = torch.is_grad_enabled() and x.requires_grad
+    return asked and forward_ad._current_level < 0 and not torch.compiler.is_compiling()
 
 
 def _pair(factor: int | Sequence[int], name: str) -> tuple[int, int]:

@@ -23,6 +23,23 @@ def _operands(transposed: bool, taps: int) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize(("stride", "transposed", "taps"), WAYS)
+def test_groups_have_both_derivatives(stride: int, transposed: bool, taps: int) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 4, 4, 4, dtype=torch.float64, requires_grad=True)
+    shape = (4, 3, taps, taps) if transposed else (6, 2, taps, taps)  # two groups of 2 -> 3 maps
+    weight = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+
+    def function(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return convolve_in_terms_of_itself(x, weight, None, stride, 1, transposed, 2)
+
+    plain = F.conv_transpose2d if transposed else F.conv2d
+    expected = plain(x, weight, stride=stride, padding=1, groups=2)  # type: ignore[operator]
+    torch.testing.assert_close(function(x, weight), expected)
+    assert gradcheck(function, (x, weight))
+    assert gradgradcheck(function, (x, weight))
+
+
+@pytest.mark.parametrize(("stride", "transposed", "taps"), WAYS)
 def test_both_derivatives_are_right(stride: int, transposed: bool, taps: int) -> None:
     operands = _operands(transposed, taps)
 

@@ -30,7 +30,7 @@ def tried(tmp_path_factory: Any, tiny_lmdb: Path) -> dict[tuple[str, str], dict[
     import torch
 
     from stylecli.checkpoint import save_network
-    from stylecli.networks.bundle import new_network
+    from stylecli.networks.model import new_network
     from tests.pretended.cases import TINY
 
     if torch.cuda.is_available() or torch.version.cuda:
@@ -64,7 +64,15 @@ def test_commands_run(name: str, tried: Any) -> None:
 
     assert found["exit_code"] == 0, found["output"] + found["error"]
     if "apart" in found:
-        assert found["apart"] <= (1 if "bf16" not in name else 8)  # grey levels
+        assert found["apart"] <= (1 if "bf16" not in name else 5)  # grey levels
+
+
+def test_a_gpu_is_timed_by_its_own_events(tried: Any) -> None:
+    cases = json.loads(tried["command", "bench"]["output"])["cases"]
+
+    assert any("(TF32)" in case["name"] for case in cases if case["unit"] == "step")
+    assert all(case["gpu_seconds"]["median"] > 0 for case in cases)
+    assert all(case["gpu_memory_mib"] and not case["gflops_per_cpu_second"] for case in cases)
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name.startswith("train")])

@@ -9,9 +9,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from stylecli.checkpoint import load_network
-from stylecli.networks.model import new_network
-from stylecli.networks.registry import make_config
-from stylecli.networks.stylegan1 import Discriminator
+from stylecli.networks.model import asked_lod, new_network
+from stylecli.networks.registry import build_discriminator, make_config
 from stylecli.ops.cuda.runtime import set_backend
 from stylecli.training.config import TrainingConfig
 from stylecli.training.losses import (
@@ -122,28 +121,35 @@ class NothingRuns:
 
 @pytest.mark.parametrize("backend", [None, NothingRuns()], ids=["plain", "kernels"])
 @pytest.mark.parametrize("penalty", ["r1", "gp"])
+@pytest.mark.parametrize("config", ["f", "stylegan2", "r3gan"])
 def test_no_convolution_of_a_penalty_has_kernels_as_large_as_pictures(
-    backend: Any, penalty: str, monkeypatch: Any
+    config: str, backend: Any, penalty: str, monkeypatch: Any
 ) -> None:
-    """On an accelerator, whose libraries have none: here "meta", a device without numbers."""
+    """On an accelerator, whose libraries have none: here "meta", a device without numbers.
+
+    A family whose D is new has a row here.
+    """
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
     before = set_backend("meta", backend)
     try:
         with torch.device("meta"):
-            D = Discriminator(make_config("f", resolution=256))
+            D = build_discriminator(make_config(config, resolution=256))
             images = torch.empty(8, 3, 256, 256, requires_grad=True)
+            lod = asked_lod(D.config, 0.5 if D.config.grows else None)
             with Kernels() as seen:
-                logits = D(images, lod=0.5)
+                logits = D(images, **lod)
                 if penalty == "r1":
                     squared = squared_gradient(logits, images)
                 else:
                     mixing = torch.empty(8, 1, 1, 1)
-                    squared = gradient_penalty(lambda x: D(x, lod=0.5), images, images, mixing)
+                    squared = gradient_penalty(lambda x: D(x, **lod), images, images, mixing)
                 (logits.sum() + squared.sum()).backward()
     finally:
         set_backend("meta", before)
 
-    assert D.blocks[-1].conv0.weight.grad is not None
+    grads = {name: parameter.grad for name, parameter in D.named_parameters()}
+    assert config != "f" or grads["blocks.5.conv0.weight"] is not None
+    assert sum(grad is not None for grad in grads.values()) > 20
     assert len(seen.sides) > 50
     assert max(seen.sides) <= 4
 
