@@ -50,7 +50,9 @@ def style_layers(
     for part in text.lower().split(","):
         word = part.strip()
         if word in BANDS and word not in bands:
-            raise UsageError(f"a {resolution} px network has no {word} styles: use {list(bands)}")
+            raise UsageError(
+                f"a {resolution} px network has no {word} styles: use {', '.join(bands)}"
+            )
         if word not in bands and not word[:1].isdecimal():
             raise UsageError(
                 f"styles {text!r} are not readable at {word!r}: "

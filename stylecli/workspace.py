@@ -50,6 +50,11 @@ class Found:
     path: Path
     why: str = ""
 
+    @property
+    def shown(self) -> str:
+        """What a note says of it: a path of this folder and why, or that it came along."""
+        return self.why if self.path == shipped.shipped_network() else f"{self.path} ({self.why})"
+
 
 def find_network(network: Path | None = None, root: Path = Path()) -> Found:
     """Return the network file to use: the given file or run, else the newest run's newest network.
@@ -72,10 +77,7 @@ def find_network(network: Path | None = None, root: Path = Path()) -> Found:
     try:
         run = find_run(root)
     except NetworkError:
-        return _shipped_network(
-            f"the network that comes with stylecli, as {_shown(root)} has none of its own; "
-            "stylecli demo and stylecli train make one"
-        )
+        return _shipped_network("the network that comes with stylecli (none is trained here)")
     return Found(_run_network(run), f"the newest network of {run}")
 
 

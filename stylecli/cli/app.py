@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -104,6 +105,7 @@ class GroupedCommand(TyperCommand):
             record = parameter.get_help_record(ctx)
             if record is None:
                 continue
+            record = (re.sub(r" <list\[\w+\]>", " ...", record[0]), record[1])
             heading = getattr(parameter, "rich_help_panel", None)
             if parameter.param_type_name == "argument":
                 arguments.append(record)
@@ -177,13 +179,13 @@ app.command("prepare-ffhq")(prepare_ffhq.command)
 app.command("pack")(pack.command)
 app.command("check")(check.command)
 app.command("train", cls=_TrainCommand)(train.command)
-app.command("report")(report.command)
+app.command("report", cls=GroupedCommand)(report.command)
 app.command("plan", cls=GroupedCommand)(plan.command)
 app.command("generate")(generate.command)
 app.command("mix", cls=GroupedCommand)(mix.command)
 app.command("interpolate", cls=GroupedCommand)(interpolate.command)
-app.command("figures")(figures.command)
-app.command("metrics")(metrics.command)
+app.command("figures", cls=GroupedCommand)(figures.command)
+app.command("metrics", cls=GroupedCommand)(metrics.command)
 app.add_typer(weights.app, name="weights")
 app.command("convert")(convert.command)
 app.command("info")(info.command)

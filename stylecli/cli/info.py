@@ -86,7 +86,9 @@ def _shown(value: Any) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return "; ".join(f"{name} {_shown(item)}" for name, item in value.items())
     if isinstance(value, list):
-        text = ", ".join(map(str, value))
+        text = ", ".join(_shown(item) for item in value)
         return text if len(text) <= _LONG else f"{text[:_LONG]}… ({len(value)})"
     return f"{value:,}" if isinstance(value, int) and value >= 10_000 else str(value)

@@ -325,7 +325,7 @@ class _Network:
         found = find_network(self.network)
         run = found.path.parent if (found.path.parent / RUN_FILE).is_file() else None
         if found.why:
-            output.note(f"network: {found.path} ({found.why})")
+            output.note(f"network: {found.shown}")
 
         from stylecli.checkpoint import load_network, network_digest
         from stylecli.hardware import resolve_device

@@ -80,7 +80,7 @@ def find_and_check(network: Path | None, output: Output) -> Found:
 
     found = find_network(network)
     if found.why:
-        output.note(f"network: {found.path} ({found.why})")
+        output.note(f"network: {found.shown}")
     check_header(found.path)
     return found
 

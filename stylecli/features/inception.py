@@ -160,7 +160,9 @@ class InceptionV3:
             raise UsageError(f"pictures have shape {list(images.shape)}: expected [N, 3, H, W]")
         unknown = sorted(set(outputs) - set(OUTPUTS))
         if unknown or not outputs:
-            raise UsageError(f"outputs {unknown} are unknown: expected some of {list(OUTPUTS)}")
+            raise UsageError(
+                f"unknown outputs {', '.join(unknown)}: expected some of {', '.join(OUTPUTS)}"
+            )
         with torch.inference_mode():
             x = resize_like_tensorflow(images.to(self._fc[0].device), SIDE)
             x = x.sub_(128.0).div_(128.0)

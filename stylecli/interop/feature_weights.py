@@ -7,7 +7,7 @@ checked, batch norm folded in. Nothing in a file is run.
 
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -297,8 +297,8 @@ def _heads(arrays: dict[str, NDArray[Any]], path: Path) -> Arrays:
     widths = tuple(head.size for head in heads)
     if widths != _LPIPS_WIDTHS:
         raise WeightsError(
-            f"{path} holds LPIPS heads of {list(widths)} channels, of another network: "
-            f"expected those of VGG16, {list(_LPIPS_WIDTHS)}"
+            f"{path} holds LPIPS heads of {_listed(widths)} channels, of another network: "
+            f"expected those of VGG16, {_listed(_LPIPS_WIDTHS)}"
         )
     return {f"head{i}.weight": head.reshape(-1) for i, head in enumerate(heads)}
 
@@ -448,3 +448,7 @@ def fold_batch_norm(
     bias = tensors[f"{norm}.bias"].double() - tensors[f"{norm}.running_mean"].double() * scale
     folded = (tensors[weight].double() * scale[:, None, None, None]).float()
     return folded.contiguous(memory_format=torch.channels_last), bias.float()
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    return ", ".join(map(str, numbers))

@@ -138,7 +138,9 @@ class AttributeClassifiers:
         known = {classifier.name: classifier for classifier in self.classifiers}
         names = list(names)
         if unknown := [name for name in names if name not in known]:
-            raise UsageError(f"there is no classifier of {unknown[0]!r}: there are {list(known)}")
+            raise UsageError(
+                f"there is no classifier of {unknown[0]!r}: there are {', '.join(known)}"
+            )
         return AttributeClassifiers([known[name] for name in names], self.info)
 
     def recognising(self) -> "AttributeClassifiers":
