@@ -25,10 +25,6 @@ NetworkOption = Annotated[
     Path | None,
     typer.Option("--network", help="Network file or run folder. Default: the newest run here."),
 ]
-DataOption = Annotated[
-    Path | None,
-    typer.Option("--data", help="Dataset (LMDB folder). Default: the only one in datasets/."),
-]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Where to write.")]
 PsiOption = Annotated[
     float | None,

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stylecli.errors import UsageError
+from stylecli.errors import NetworkError, UsageError
 from stylecli.images import Pictures, make_grid, notebook_html, resize, to_uint8, visible_scale
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.layers import check_labels, lerp
@@ -233,6 +233,18 @@ class Discriminator(nn.Module):
         """Return all outputs [N, outputs] of the last layer, before labels are looked at."""
         raise NotImplementedError
 
+    def checked(self, images: Tensor) -> Tensor:
+        """Return images [N, C, R, R], channels last on a CPU; UsageError for another shape."""
+        expected = (self.config.channels, self.config.resolution, self.config.resolution)
+        if images.ndim != 4 or tuple(images.shape[1:]) != expected:
+            raise UsageError(
+                f"images have shape {list(images.shape)}: this network needs [N, "
+                f"{', '.join(map(str, expected))}]"
+            )
+        if images.is_cpu:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return images
+
 
 def native_lod(config: NetworkConfig, lod: float) -> dict[str, Any]:
     """Return the arguments that ask synthesis for pictures as they are trained at ``lod``."""
@@ -266,8 +278,6 @@ class Bundle:
         """The generator that makes pictures: G_ema, else G."""
         generator = self.G_ema if self.G_ema is not None else self.G
         if generator is None:
-            from stylecli.errors import NetworkError
-
             raise NetworkError("this network file holds no generator: give another --network")
         return generator
 

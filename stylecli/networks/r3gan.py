@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stylecli.errors import UsageError
 from stylecli.networks import model
 from stylecli.networks.layers import check_labels, leaky_relu, whole_precision
 from stylecli.networks.r3gan_config import R3GANConfig
@@ -247,14 +246,7 @@ class Discriminator(model.Discriminator):
 
     def outputs(self, images: Tensor) -> Tensor:
         """Return all outputs [N, outputs] of the last layer, before labels are looked at."""
-        expected = (self.config.channels, self.config.resolution, self.config.resolution)
-        if images.ndim != 4 or tuple(images.shape[1:]) != expected:
-            raise UsageError(
-                f"images have shape {list(images.shape)}: this network needs [N, "
-                f"{', '.join(map(str, expected))}]"
-            )
-        if images.is_cpu:
-            images = images.contiguous(memory_format=torch.channels_last)
+        images = self.checked(images)
         x = self.fromrgb(images)
         for side in reversed(self.config.sides):
             x = getattr(self, f"b{side}")(x)
