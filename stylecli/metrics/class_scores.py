@@ -83,14 +83,6 @@ class ClassScores:
             self._information[split] += information[mine].sum()
             self._sums[split] += table[mine].sum(axis=0)
 
-    def merge(self, other: "ClassScores") -> None:
-        """Add what another has seen of the same pictures, for instance another rank's."""
-        if (other.total, other._sums.shape) != (self.total, self._sums.shape):
-            raise UsageError("class scores of other pictures, classes or splits do not join")
-        self._rows += other._rows
-        self._information += other._information
-        self._sums += other._sums
-
     def state(self) -> dict[str, NDArray[Any]]:
         """Return all there is as arrays, for ``numpy.savez`` and the like."""
         return {"total": np.array(self.total), "rows": self._rows.copy(),

@@ -81,17 +81,6 @@ class Moments:
             if self._filled == BLOCK:
                 self._join_block()
 
-    def merge(self, other: "Moments") -> None:
-        """Add what another has seen, for instance another rank's. Merge in a fixed order."""
-        if other.width != self.width:
-            raise UsageError(
-                f"moments of {other.width} columns do not join moments of {self.width}: "
-                "expected features of the same network"
-            )
-        self._join_block()
-        other._join_block()
-        self._join(other._count, other._mean, other._scatter)
-
     def mean(self) -> Float64:
         """Return μ [d]. Raises UsageError before the first row."""
         self._need(1)
