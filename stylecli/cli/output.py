@@ -156,6 +156,10 @@ class Output:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         return lay_out_table([header, *rows], width)
 
+    def line(self, row: Mapping[str, Any]) -> None:
+        """Print a line of JSON to stdout at once, for programs that follow along."""
+        print(printable_json(to_json(row, default=str, ascii=True).decode()), flush=True)
+
     def note(self, text: str) -> None:
         """Tell something useful on stderr; silenced by --quiet."""
         if not self.quiet:

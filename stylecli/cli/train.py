@@ -3,6 +3,7 @@
 import contextlib
 import shlex
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -37,6 +38,7 @@ from stylecli.errors import StyleCLIError, UsageError, WeightsError
 from stylecli.settings import PICTURES, RUN, WATCHING
 from stylecli.training.config import TrainingConfig
 from stylecli.training.session import Session
+from stylecli.training.settings_file import read_settings
 from stylecli.workspace import find_dataset, newest_snapshot
 
 if TYPE_CHECKING:
@@ -77,6 +79,15 @@ ResumeOption = Annotated[
 OutOption = Annotated[
     Path | None,
     typer.Option("--out", help="Run folder. Default: the next in runs/.", rich_help_panel=RUN),
+]
+SettingsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--settings",
+        help="Settings of a file: what --dry-run --json writes, or a few in TOML or JSON. Options "
+        "come first.",
+        rich_help_panel=RUN,
+    ),
 ]
 DryRunOption = Annotated[
     bool,
@@ -130,6 +141,7 @@ def command(
     labels: LabelsOption = None,
     resume: ResumeOption = None,
     out: OutOption = None,
+    settings_file: SettingsOption = None,
     dry_run: DryRunOption = False,
     metrics: MetricsOption = None,
     metric_samples: MetricSamplesOption = None,
@@ -152,6 +164,11 @@ def command(
     The same command continues the newest unfinished run with these settings. Ctrl-C saves.
     """
     output = Output(json=json, quiet=quiet)
+    if settings_file is not None:
+        asked = read_settings(settings_file).under(network, training, session)
+        network, training, session = asked.network, asked.training, asked.session
+        config, preset = config or asked.config, preset or asked.preset
+        labels = asked.labels if labels is None else labels
     check_words(device=device, config=config, preset=preset)
     if (wanted := split_metrics(metrics)) is not None:
         ClassifierSource(classifiers).check(wanted)
@@ -161,6 +178,8 @@ def command(
     check_resume(resume)
     check_pictures(data)
     driving = make_session(**session)
+    if json and driving.writes_lines:
+        raise UsageError("--json is one document and --log jsonl many lines: leave out one of them")
     ranks = count_ranks(ranks, gpus, device)
     dataset = prepare_dataset(data, resolution, preset, output, pack=not dry_run, run=resume)
     from stylecli.training.run_folder import choose_run
@@ -180,11 +199,15 @@ def command(
     if settings.device == "cuda" and not driving.exact:
         output.note("float32 products use TF32 on this GPU; --exact computes them in full")
     if dry_run:
-        print_dry_run(plan, settings, dataset, choice, output)
+        print_dry_run(plan, settings, dataset, choice, driving, output)
         return
     with owned_run(choice, settings, plan, dataset, source, output) as run:
         trained = train_run(run, ranks, output, driving, evaluate)
-    output.result({"run": str(run), "network": str(trained)}, [str(trained)])
+    result = {"run": str(run), "network": str(trained)}
+    if driving.writes_lines:
+        output.line({"event": "finished", **result})
+    else:
+        output.result(result, [str(trained)])
 
 
 def prepare_dataset(
@@ -346,12 +369,11 @@ def describe_begin(
 
 def make_session(**settings: Any) -> "Session":
     """Return how this session is driven; raise UsageError for what cannot be done here."""
-    from stylecli.training.oversight import require_tensorboard
-    from stylecli.training.session import Session
-
     session = Session(**settings)
-    if session.tensorboard:
-        require_tensorboard()
+    if session.trackers:
+        from stylecli.training.trackers import require_trackers
+
+        require_trackers(session.trackers)
     return session
 
 
@@ -365,6 +387,7 @@ def train_run(
     """Train a run to its end, with its own number of processes unless another is asked for."""
     from stylecli.training.launch import rank_processes
     from stylecli.training.loop import TrainingLoop
+    from stylecli.training.oversight import tell_nobody
     from stylecli.training.run_folder import is_finished, load_settings
     from stylecli.training.schedule import TimeLeft
 
@@ -376,7 +399,10 @@ def train_run(
             rank_processes(run, count, session=session) as group,
             output.progress("training", "kimg", left) as report,
         ):
-            TrainingLoop(run, group, session, evaluate).train(progress=report, notice=output.warn)
+            TrainingLoop(run, group, session, evaluate).train(
+                progress=report, notice=output.warn,
+                tell=output.line if session.writes_lines else tell_nobody,
+            )  # fmt: skip
     network = newest_snapshot(run)
     assert network is not None
     return network
@@ -444,6 +470,7 @@ def print_dry_run(
     settings: "RunSettings",
     dataset: "Dataset",
     choice: "RunChoice",
+    session: Session,
     output: Output,
 ) -> None:
     """Print the whole plan as tables, or as one document with --json."""
@@ -462,6 +489,7 @@ def print_dry_run(
         },
         "network": plan.network.to_dict(),
         "training": plan.training.to_dict(),
+        "session": asdict(session),
         "parameters": description.parameters,
         "stages": [stage.__dict__ for stage in description.stages],
         "derived": [item.__dict__ for item in plan.derived],

@@ -20,10 +20,12 @@ from stylecli.training import checkpoints, run_folder, starting
 from stylecli.training.oversight import (
     Evaluate,
     Oversight,
+    Tell,
     TickMeter,
     describe_row,
     describe_stage,
     no_notice,
+    tell_nobody,
 )
 from stylecli.training.schedule import Stage, resets_optimizer, stage_at
 from stylecli.training.session import Session
@@ -115,14 +117,15 @@ class TrainingLoop:
         progress: Progress = silent,
         deadline_seconds: float | None = None,
         notice: Callable[[str], None] = no_notice,
+        tell: Tell = tell_nobody,
     ) -> bool:
         """Train to the end of the schedule; return whether it was reached.
 
         Saves and raises Interrupted when the user stops it, StyleCLIError when the watchdog does.
         ``deadline_seconds`` ends this session early, saved, by returning False. ``notice`` is told
-        what the watchdog finds.
+        what the watchdog finds, ``tell`` every tick, metric and warning as JSON values.
         """
-        self.oversight.notice = notice
+        self.oversight.notice, self.oversight.tell = notice, tell
         assert self.batches is not None
         with self._holding(), stop_requests() as asked:
             try:

@@ -1,11 +1,10 @@
-"""What watches over a run: figures of a tick, diversity, watchdog, metrics, TensorBoard.
+"""What watches over a run: figures of a tick, diversity, watchdog, metrics.
 
 Nothing here changes what is trained. A verdict says what the loop is to do.
 """
 
 import contextlib
 import copy
-import importlib.util
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +17,6 @@ from torch import Tensor
 
 from stylecli import files
 from stylecli.data.reader import Dataset
-from stylecli.errors import UsageError
 from stylecli.hardware import memory_figures
 from stylecli.images import Pictures, from_uint8
 from stylecli.networks.layers import box_average
@@ -29,6 +27,7 @@ from stylecli.training.checkpoints import MAX_ROLLBACKS, Counters, rollback_sour
 from stylecli.training.run_folder import RunSettings
 from stylecli.training.schedule import Stage
 from stylecli.training.session import Session
+from stylecli.training.trackers import Trackers
 from stylecli.training.watchdog import LOADER_BOUND, Finding, Watchdog
 
 # Given a network and the data: rows of plain JSON values, {"name", "value", ...}, the first metric
@@ -38,10 +37,16 @@ _SUM_EVERY = 256  # pairs of events kept before they are added up
 FAKES = 32  # pictures of seeds 0 to 31: 496 pairs, the same seeds each time
 REALS = 128  # drawn once from the dataset: 8,128 pairs
 LARGEST_SIDE = 16  # pixels; faces and rooms differ at this size already, and it is cheap
-_POSITION = {"tick", "nimg", "kimg"}  # the x axis, not curves
+
+
+Tell = Callable[[Mapping[str, Any]], None]  # is handed every tick, metric and event, as JSON values
 
 
 def no_notice(text: str) -> None:
+    """Tell nobody."""
+
+
+def tell_nobody(row: Mapping[str, Any]) -> None:
     """Tell nobody."""
 
 
@@ -60,11 +65,13 @@ class Oversight:
         self.run, self.settings, self.session = run, settings, session
         self.dataset, self.evaluate = dataset, evaluate
         self.notice: Callable[[str], None] = no_notice
+        self.tell: Tell = tell_nobody
+        self._nimg = 0  # of the last tick
         self._gauge: DiversityGauge | None = None
         if session.watch != "off":
             labels = label_table if settings.network.label_dim else None
             self._gauge = DiversityGauge(dataset, labels, settings.network.z_dim)
-        self._writer: EventWriter | None = None
+        self._trackers = Trackers(run, settings, session.trackers, self._tracker_failed)
         self._watchdog = Watchdog(settings.training)
         self._reason: Finding | None = None  # of the last verdict
         self._exhausted = False  # no rollback is left
@@ -73,23 +80,20 @@ class Oversight:
     def go_on_from(self, nimg: int) -> None:
         """Take up the run's past as its files tell it now; done before anything else."""
         self._watchdog = Watchdog(self.settings.training, run_folder.read_statistics(self.run))
-        self.close()
-        if self.session.tensorboard:
-            self._writer = EventWriter(self.run, nimg)
+        self._trackers.start(nimg)
 
     def close(self) -> None:
-        """Finish the event file."""
-        if self._writer:
-            self._writer.close()
-        self._writer = None
+        """Finish what trackers write."""
+        self._trackers.close()
 
     def tick(self, row: dict[str, Any], G_ema: Generator, stage: Stage, rollbacks: int) -> str:
         """Write down a tick; return "" to go on, "stop" or "rollback"."""
+        self._nimg = row["nimg"]
         if self._gauge:
             row["diversity"] = round(self._gauge.measure(G_ema, stage), 4)
         run_folder.append_statistics(self.run, row)
-        if self._writer:
-            self._writer.add_tick(row)
+        self.tell({"event": "tick", **row})
+        self._trackers.add_tick(row)
         return self._judge(lambda dog: dog.look(row), row["nimg"], rollbacks)
 
     def snapshot(self, counters: Counters, bundle: Bundle, network: Path, *, last: bool) -> str:
@@ -128,13 +132,17 @@ class Oversight:
 
     def add_sheet(self, sheet: Pictures, nimg: int) -> None:
         """Take in a sample sheet [H, W, C] that was just drawn."""
-        if self._writer:
-            self._writer.add_sheet(sheet, nimg)
+        self._trackers.add_sheet(sheet, nimg)
 
     def warn(self, nimg: int, text: str, event: str = "warning") -> None:
         """Write an event down and tell whoever listens."""
-        run_folder.append_event(self.run, {"nimg": nimg, "event": event, "text": text})
+        told = {"nimg": nimg, "event": event, "text": text}
+        run_folder.append_event(self.run, told)
+        self.tell(told)
         self.notice(text)
+
+    def _tracker_failed(self, text: str) -> None:
+        self.warn(self._nimg, text, "tracker-failed")
 
     def _measure(
         self, evaluate: Evaluate, counters: Counters, bundle: Bundle, network: Path
@@ -149,8 +157,8 @@ class Oversight:
             return []
         run_folder.append_measurements(self.run, rows)
         for row in rows:
-            if self._writer:
-                self._writer.add_metric(row)
+            self.tell({"event": "metric", **row})
+            self._trackers.add_metric(row)
             if row["value"] is None and row["name"] not in self._skipped:
                 self._skipped.add(row["name"])
                 reason = row.get("skipped") or "it has no value"
@@ -367,49 +375,3 @@ def _shrink(images: Tensor, side: int) -> Tensor:
     while images.shape[-1] > side:
         images = box_average(images, 2)
     return images
-
-
-def require_tensorboard() -> None:
-    """Raise UsageError when the package that writes event files is not installed."""
-    if importlib.util.find_spec("tensorboard") is None:
-        raise UsageError(
-            "--tensorboard needs a package that is not installed: "
-            "run pip install 'stylecli[tensorboard]'"
-        )
-
-
-class EventWriter:
-    """Event files for TensorBoard: statistics as curves over images shown, and sample sheets.
-
-    They lie in the run folder, which ``tensorboard --logdir`` is then given.
-    """
-
-    def __init__(self, run: Path, nimg: int) -> None:
-        """``nimg``: where this session begins; what an earlier one wrote beyond it is hidden."""
-        require_tensorboard()
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._writer = SummaryWriter(str(run), purge_step=nimg + 1 if nimg else None)
-
-    def add_tick(self, row: Mapping[str, Any]) -> None:
-        """Add a row of statistics at its number of images."""
-        for name, value in row.items():
-            if name not in _POSITION and isinstance(value, int | float) and math.isfinite(value):
-                self._add(f"training/{name}", value, row["nimg"])
-
-    def add_metric(self, row: Mapping[str, Any]) -> None:
-        """Add one measured value."""
-        if isinstance(row.get("value"), int | float):
-            self._add(f"metrics/{row['name']}", row["value"], row["nimg"])
-
-    def add_sheet(self, sheet: Pictures, nimg: int) -> None:
-        """Add a sample sheet [H, W, C]."""
-        self._writer.add_image("fakes", sheet[:, :, :3], nimg, dataformats="HWC")
-        self._writer.flush()
-
-    def close(self) -> None:
-        """Write out what is left and close the file."""
-        self._writer.close()
-
-    def _add(self, name: str, value: float, nimg: int) -> None:
-        self._writer.add_scalar(name, value, nimg)

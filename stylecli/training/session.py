@@ -11,11 +11,26 @@ from stylecli.files import parse_json, to_json
 from stylecli.settings import MACHINE, WATCHING, check_settings, one_of, setting
 
 WATCH = ("warn", "stop", "rollback", "off")
+JSONL = "jsonl"
+LOGS = (JSONL, "tensorboard", "wandb", "mlflow")
 
 
 def _at_least_one(name: str, value: int | None) -> None:
     if value is not None and value < 1:
         raise UsageError(f"{name} {value} is not above zero")
+
+
+def _known_logs(name: str, value: str) -> None:
+    for word in value.split(",") if value else ():
+        if word not in LOGS:
+            raise UsageError(f"{name} {word!r} is unknown: expected {', '.join(LOGS)}")
+
+
+def _read_logs(text: str, flag: str) -> str:
+    """Read names with commas, in any spacing and case."""
+    words = ",".join(word.strip().lower() for word in text.split(",") if word.strip())
+    _known_logs(flag, words)
+    return words
 
 
 @dataclass(frozen=True)
@@ -49,6 +64,24 @@ class Session:
         False, flag="--tensorboard", heading=WATCHING, after="evaluate_ticks", fixed=True,
         help="Write event files for TensorBoard too.",
     )  # fmt: skip
+
+    log: str = setting(
+        "", flag="--log", heading=WATCHING, after="tensorboard", read=_read_logs,
+        help="Report elsewhere too: jsonl (lines on stdout), tensorboard, wandb, mlflow, or "
+        "several with commas.",
+        check=_known_logs,
+    )  # fmt: skip
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """The programs that are told of the run."""
+        words = [*(["tensorboard"] if self.tensorboard else []), *self.log.split(",")]
+        return tuple(dict.fromkeys(word for word in words if word not in ("", JSONL)))
+
+    @property
+    def writes_lines(self) -> bool:
+        """Whether stdout gets a line of JSON for every tick."""
+        return JSONL in self.log.split(",")
 
     def __post_init__(self) -> None:
         """Check every field; raise UsageError naming the one at fault."""

@@ -181,7 +181,10 @@ class DrawSource:
         return self._mine(self.label_table[picks])
 
 
-STATISTICS = ("loss_G", "loss_D", "r1_penalty", "real_logits", "fake_logits", "skipped_steps")
+STATISTICS = (
+    "loss_G", "loss_D", "r1_penalty", "real_logits", "fake_logits", "grad_norm_G", "grad_norm_D",
+    "skipped_steps",
+)  # fmt: skip
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -505,6 +508,8 @@ class TrainingStep:
         if scaler.scale is not None:
             flat.grad.div_(scaler.scale)
         adam.step(flat.data, flat.grad, lr, finite)
+        norm = "grad_norm_G" if flat is self.flat_G else "grad_norm_D"
+        self._count(**{norm: flat.grad.norm() * finite})
         scaler.update(finite)
         return ~finite
 

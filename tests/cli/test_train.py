@@ -317,6 +317,72 @@ def test_tensorboard_is_asked_for_before_a_run_is_made(
     assert not (here / "runs").exists()
 
 
+def test_the_document_of_a_dry_run_is_read_back_as_the_same_run(
+    here: Path, tiny_lmdb: Path
+) -> None:
+    options = [*SMALL, "--lr", "0.001,16:0.002", "--no-mirror", "--watch", "stop"]
+    wanted = train(str(tiny_lmdb), *options, "--dry-run", "--json").stdout
+    (here / "settings.json").write_text(wanted)
+    assert train(str(tiny_lmdb), *options).exit_code == 0
+
+    again = train(str(tiny_lmdb), "--settings", "settings.json", "--ranks", "1", "--dry-run",
+                  "--json")  # fmt: skip
+
+    first, second = json.loads(wanted), json.loads(again.stdout)
+    assert all(first[name] == second[name] for name in ("network", "training", "session", "preset"))
+    assert second["run"]["state"] == "finished"
+
+
+def test_options_come_before_a_file_of_settings(here: Path, tiny_lmdb: Path) -> None:
+    (here / "my.toml").write_text(
+        "preset = 'small'\nkimg = 9\ngamma = 3\nmirror = true\n"
+        "[training]\nbatch = '8,16:32'\n[network]\nfmap-base = 64\n[session]\nkeep = 2\n"
+    )
+
+    result = train(str(tiny_lmdb), "--settings", "my.toml", "--gamma", "4", "--batch", "16:64",
+                   "--ranks", "1", "--dry-run", "--json")  # fmt: skip
+
+    document = json.loads(result.stdout)
+    training = document["training"]
+    assert (training["total_kimg"], training["r1_gamma"], training["mirror"]) == (9, 4, True)
+    assert (document["network"]["fmap_base"], document["session"]["keep"]) == (64, 2)
+    assert training["batch"]["16"] == 64
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "words"),
+    [
+        ("kimgs = 3", 2, ["kimgs", "'kimg'"]),
+        ("kimg = 'many'", 2, ["kimg", "many"]),
+        ("mirror = 3", 2, ["mirror", "true or false"]),
+        ("log = 'paper'", 2, ["log", "paper", "wandb"]),
+        ("kimg = ", 3, ["s.toml", "TOML"]),
+        (None, 3, ["s.toml", "--dry-run --json"]),
+    ],
+)
+def test_settings_that_are_not_understood_are_named(
+    here: Path, tiny_lmdb: Path, text: str | None, code: int, words: list[str]
+) -> None:
+    if text is not None:
+        (here / "s.toml").write_text(text)
+
+    result = train(str(tiny_lmdb), "--settings", "s.toml")
+
+    assert result.exit_code == code, result.stderr
+    assert all(word in result.stderr for word in words)
+
+
+def test_lines_of_json_follow_a_training_on_stdout(here: Path, tiny_lmdb: Path) -> None:
+    result = train(str(tiny_lmdb), *SMALL, "--log", "jsonl")
+
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    ticks = [row for row in rows if row["event"] == "tick"]
+    assert ticks[-1]["nimg"] >= 48 and ticks[-1]["grad_norm_G"] > 0 and ticks[-1]["grad_norm_D"] > 0
+    assert rows[-1]["event"] == "finished" and Path(rows[-1]["network"]).is_file()
+    assert train(str(tiny_lmdb), *SMALL, "--log", "jsonl", "--json").exit_code == 2
+    assert "expected jsonl" in train(str(tiny_lmdb), *SMALL, "--log", "paper").stderr
+
+
 def test_a_run_that_diverges_is_stopped_with_advice(here: Path, tiny_lmdb: Path) -> None:
     result = train(str(tiny_lmdb), *SMALL, "--lr", "100", "--watch", "stop", "--tick-kimg", "0.008")
 
