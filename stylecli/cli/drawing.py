@@ -60,6 +60,16 @@ ScaleOption = Annotated[
 ]
 
 
+def folder_of(network: Path) -> Path:
+    """Return where what is made of a network goes unless told otherwise: out/<run>-<kimg>."""
+    name = network.stem
+    if name.startswith("network-snapshot-"):
+        run = network.resolve().parent
+        owner = run.parent.name if run.name == "run" else run.name
+        name = f"{owner}-{name.removeprefix('network-snapshot-')}"
+    return Path("out") / name
+
+
 @dataclass(frozen=True)
 class OpenedNetwork:
     """A network ready to draw, and what its pictures will say of it."""
@@ -77,12 +87,7 @@ class OpenedNetwork:
     @property
     def folder(self) -> Path:
         """Where pictures of this network go unless told otherwise: out/<run>-<kimg>."""
-        name = self.path.stem
-        if name.startswith("network-snapshot-"):
-            run = self.path.resolve().parent
-            owner = run.parent.name if run.name == "run" else run.name
-            name = f"{owner}-{name.removeprefix('network-snapshot-')}"
-        return Path("out") / name
+        return folder_of(self.path)
 
     def provenance(
         self, command: str, settings: Mapping[str, Any], *,

@@ -6,7 +6,7 @@ import signal
 import sys
 import textwrap
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stylecli.cli.bars import format_seconds
+from stylecli.cli.drawing import folder_of
 from stylecli.cli.metric_ranks import sharing_ranks
 from stylecli.cli.options import (
     BatchOption,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from stylecli.networks.model import Bundle
 
 DEFAULT_NAMES = ("fid", "ppl")
+SWEPT_NAMES = ("fid", "pr")  # where there are several psi
 
 
 def command(
@@ -108,9 +110,20 @@ def command(
         ),
     ] = False,
     psi: Annotated[
-        float,
-        typer.Option("--psi", help="Truncation of the fakes; the results' names say it. 1 = none."),
-    ] = 1.0,
+        str,
+        typer.Option(
+            "--psi",
+            help="Truncation of the fakes; the results' names say it. 1 = none. Several, such as "
+            "0.3,0.5,0.7,1, measure fid and pr (or NAMEs) at each, as a table and a page.",
+            metavar="PSI,...",
+        ),
+    ] = "1",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="The page of several psi. Default: out/<network>/psi.html."
+        ),
+    ] = None,
     log: Annotated[
         bool,
         typer.Option("--log/--no-log", help="Append numbers of a run to its metric-NAME.jsonl."),
@@ -147,14 +160,8 @@ def command(
     the others are measured, and the command ends with 3. Ctrl-C keeps what is collected.
     """
     output = Output(json=json, quiet=quiet)
-    wanted = list(names or (DEFAULT_NAMES if against is None else DEFAULT_NAMES[:1]))
-    counts: int | Mapping[str, int] | None = samples
-    if paper is not None:
-        _refuse_beside_paper(paper, names, against, psi, stand_in)
-        from stylecli.metrics.published import find_paper
-
-        wanted = find_paper(paper).names
-        counts = find_paper(paper).samples if samples is None else samples
+    psis = parse_psis(psi, out)
+    wanted, counts = _asked(names, samples, paper, against, psis, stand_in)
     source = ClassifierSource(classifiers, train_classifiers, attributes)
     source.check(wanted)
     check_words(device=device, precision=precision, metrics=wanted)
@@ -175,10 +182,10 @@ def command(
         if not place.is_main:
             output = Output(quiet=True)
         if against is not None:
-            _refuse_with_sets(network, psi, batch)
+            _refuse_with_sets(network, psis, batch)
             facts, results = _compare(wanted, data, against, device, chosen, output)
         else:
-            job = _Network(network, data, psi, batch, device, source)
+            job = _Network(network, data, psis, batch, device, source)
             facts, results = job.measure(wanted, chosen, output)
         lacking = place.from_main(any(result.value is None for result in results))
     if not place.is_main:
@@ -198,7 +205,9 @@ def command(
     if against is not None:
         document["measured"] = str(data)
     lines = [*result_lines(output, results), *stand_in_lines(results)]
-    if paper is not None:
+    if len(psis) > 1:
+        lines, document["page"] = _over_psi(results, facts, out, output)
+    elif paper is not None:
         document["paper"], lines = _beside_paper(paper, results, facts, output)
     output.result(document, lines)
     output.note(f"took {format_seconds(seconds)}")
@@ -233,14 +242,23 @@ def _going_on(cache: bool) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
-def _refuse_beside_paper(
-    paper: str, names: list[str] | None, against: Path | None, psi: float, stand_in: bool
-) -> None:
+def _asked(
+    names: list[str] | None, samples: int | None, paper: str | None, against: Path | None,
+    psis: list[float], stand_in: bool,
+) -> tuple[list[str], int | Mapping[str, int] | None]:  # fmt: skip
+    """Return what to measure and of how many pictures, as the options and the paper say."""
+    if paper is None:
+        usual = SWEPT_NAMES if len(psis) > 1 else DEFAULT_NAMES
+        return list(names or (usual if against is None else DEFAULT_NAMES[:1])), samples
     given = [(" ".join(names or ()), bool(names)), ("--against", against is not None),
-             (f"--psi {psi:g}", psi != 1.0), ("--stand-in", stand_in)]  # fmt: skip
+             ("--psi", psis != [1.0]), ("--stand-in", stand_in)]  # fmt: skip
     for what, here in given:
         if here:
             raise UsageError(f"--paper {paper} says what is measured: leave out {what}")
+    from stylecli.metrics.published import find_paper
+
+    found = find_paper(paper)
+    return found.names, found.samples if samples is None else samples
 
 
 def _beside_paper(
@@ -265,15 +283,48 @@ def _beside_paper(
         *(f"- {reason}" for reason in found.reasons),
         *skipped,
     ]
-    width = _width()
-    wrapped = [line for text in said for line in
-               (textwrap.wrap(text, width, break_on_hyphens=False, break_long_words=False,
-                              subsequent_indent="  ") if width else [text])]  # fmt: skip
-    return document, [*_folded_table(output, header, rows), "", *wrapped]
+    return document, [*_folded_table(output, header, rows), "", *_wrapped(said)]
 
 
-def _refuse_with_sets(network: Path | None, psi: float, batch: int | None) -> None:
-    given = [("--network", network is not None), ("--psi", psi != 1.0), ("--batch", bool(batch))]
+def _over_psi(
+    results: "Sequence[MetricResult]", facts: _Facts, out: Path | None, output: Output
+) -> tuple[list[str], str]:
+    """Write the page of several psi; return the table, metrics by psi, and the page's path."""
+    from stylecli.metrics.results import values_by_psi
+    from stylecli.report.psi_page import PAGE, write_psi_page
+
+    assert facts.network is not None
+    path = out or folder_of(facts.network) / PAGE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_psi_page(path, facts.network, facts.dataset, results)
+    psis, rows = values_by_psi(results)
+    shown = [
+        (name, *("-" if one is None or one.value is None else f"{one.value:.4f}" for one in found))
+        for name, found in rows.items()
+    ]
+    lines = output.table(("psi", *(f"{psi:g}" for psi in psis)), shown)
+    skipped = [f"{one.name}: {one.meaning}" for one in results if one.value is None]
+    return [*lines, *_wrapped(skipped), *stand_in_lines(results), str(path)], str(path)
+
+
+def parse_psis(text: str, out: Path | None = None) -> list[float]:
+    """Return one truncation or several from ``0.3,0.5,1``, each once; UsageError for others.
+
+    ``out`` is where the page of several goes: it needs several.
+    """
+    try:
+        psis = list(dict.fromkeys(float(part) for part in text.split(",")))
+    except ValueError:
+        raise UsageError(
+            f"cannot read psi {text!r}: expected a number, or several such as 0.3,0.5,0.7,1"
+        ) from None
+    if out is not None and len(psis) < 2:
+        raise UsageError(f"--out {out} is the page of several psi: add --psi 0.3,0.5,0.7,1")
+    return psis
+
+
+def _refuse_with_sets(network: Path | None, psis: list[float], batch: int | None) -> None:
+    given = [("--network", network is not None), ("--psi", psis != [1.0]), ("--batch", bool(batch))]
     for option, here in given:
         if here:
             raise UsageError(f"{option} is for networks, --against for pictures: leave one out")
@@ -314,7 +365,7 @@ class _Network:
 
     network: Path | None
     data: Path | None
-    psi: float
+    psis: list[float]
     batch: int | None
     device: str
     source: ClassifierSource
@@ -329,26 +380,30 @@ class _Network:
 
         from stylecli.checkpoint import load_network, network_digest
         from stylecli.hardware import resolve_device
-        from stylecli.metrics.evaluation import evaluate
+        from stylecli.metrics.evaluation import evaluate, evaluate_over_psi
 
         bundle = load_network(found.path)
         data = _find_data(names, bundle, self.data, run, self.source.train)
         if data is not None and data.why:
             output.note(f"dataset: {data.path} ({data.why})")
         dataset, target = _open(data), resolve_device(self.device)
-        check_network(names, bundle, dataset, self.psi, target.type, chosen["samples"],
-                      output if chosen["ranks"].is_main else None)  # fmt: skip
+        for place, psi in enumerate(self.psis):
+            check_network(names, bundle, dataset, psi, target.type, chosen["samples"],
+                          output if chosen["ranks"].is_main and not place else None)  # fmt: skip
         judges = self.source.obtain(
             names, dataset, bundle.config.resolution, target, output, chosen["ranks"]
         )
         if chosen["samples"] is None and target.type == "cpu":
             output.note("counts that no name tells suit a CPU: --samples sets others")
+        several = len(self.psis) > 1
+        truncated: dict[str, Any] = {"psis": self.psis} if several else {"psi": self.psis[0]}
+        measure: Any = evaluate_over_psi if several else evaluate
         with output.progress("metrics", "pictures") as progress:
-            results = evaluate(
+            results = measure(
                 names,
                 bundle,
                 dataset,
-                psi=self.psi,
+                **truncated,
                 batch=self.batch,
                 device=target,
                 network_digest=network_digest(found.path),
@@ -472,6 +527,16 @@ def _folded_table(
     ]
 
 
+def _wrapped(lines: Iterable[str]) -> list[str]:
+    """Return lines broken at words where stdout is a terminal; commands and paths stay whole."""
+    width = _width()
+    return list(lines) if width is None else [
+        part for text in lines
+        for part in textwrap.wrap(text, width, subsequent_indent="  ", break_on_hyphens=False,
+                                  break_long_words=False)
+    ]  # fmt: skip
+
+
 def _width() -> int | None:
     """Return the columns of the terminal that stdout is; None where it is none."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
@@ -484,12 +549,14 @@ def stand_in_lines(results: "Sequence[MetricResult]") -> list[str]:
     answers: dict[str, list[str]] = {}
     for result in results:
         if result.instead_of is not None and result.value is not None:
-            answers.setdefault(result.instead_of, []).append(result.name)
-    return [
+            found = answers.setdefault(result.instead_of, [])
+            if (name := result.name.partition("-psi")[0]) not in found:
+                found.append(name)
+    return _wrapped(
         f"{' and '.join(found)} stand{'s' * (len(found) == 1)} in for {name}, whose network "
         f"{BY_NAME[name].network} is not here: stylecli weights fetch {BY_NAME[name].network}"
         for name, found in answers.items()
-    ]
+    )
 
 
 def append_results(

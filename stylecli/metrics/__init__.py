@@ -16,6 +16,7 @@ _WHERE = {
     "InceptionV3": "stylecli.features.inception",
     "MetricResult": "stylecli.metrics.results",
     "evaluate": "stylecli.metrics.evaluation",
+    "evaluate_over_psi": "stylecli.metrics.evaluation",
 }
 
 __all__ = list(_WHERE)

@@ -326,6 +326,7 @@ class Collector:
     meter: Meter
     cache: StatisticsCache = field(default_factory=StatisticsCache)
     ranks: Ranks = field(default_factory=Ranks)
+    reals: "KeptReals | None" = None  # what earlier measurements have of the same real pictures
 
     def run(self, shown: Pass, *, counted: bool = True) -> None:
         """Fill everything that a pass keeps; on ranks other than the main one nothing is filled.
@@ -397,6 +398,10 @@ class Collector:
         whole = [one for one in kept if one.accumulator.intact and one.accumulator.seen]
         said = [self.cache.save(one.name, one.accumulator) for one in whole if one.name is not None]
         return [why for why in said if why is not None]
+
+
+# By the set's digest, the view, what is kept and which pictures: complete accumulators.
+KeptReals = dict[tuple[str, str, str, bytes], Accumulator]
 
 
 def stream_features(

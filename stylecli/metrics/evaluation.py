@@ -20,7 +20,7 @@ from stylecli.checkpoint import Network, open_network
 from stylecli.data.pictures import WHITE
 from stylecli.data.reader import open_dataset
 from stylecli.distributed import Ranks
-from stylecli.errors import StyleCLIError
+from stylecli.errors import StyleCLIError, UsageError
 from stylecli.features.extractors import Extractor, open_extractors
 from stylecli.hardware import resolve_device
 from stylecli.metrics.classifiers import AttributeClassifiers
@@ -28,6 +28,7 @@ from stylecli.metrics.collecting import (
     Accumulator,
     Collector,
     Extract,
+    KeptReals,
     Meter,
     Pass,
     Read,
@@ -49,7 +50,7 @@ from stylecli.metrics.picture_sets import (
     labels_digest,
     level_for,
 )
-from stylecli.metrics.planning import Samples, plan, plan_sets
+from stylecli.metrics.planning import BY_NAME, Samples, check_names, plan, plan_sets
 from stylecli.metrics.results import MetricResult, MetricResults
 from stylecli.metrics.separability import SHARE, SeparabilityTask, judge_spaces, keep_samples
 from stylecli.metrics.tasks import PictureTask, Task
@@ -77,6 +78,7 @@ def evaluate(
     classifiers: AttributeClassifiers | None = None,
     cache: bool = True,
     ranks: Ranks | None = None,
+    reals: KeptReals | None = None,
     progress: Progress = silent,
 ) -> MetricResults:
     """Measure ``names`` on a bundle's averaged generator; return the results, in order.
@@ -93,9 +95,10 @@ def evaluate(
     convolutions, and the results' names say it. Nothing depends on the global random state. Only
     path lengths, separability and is of an unconditional network do without a dataset. With
     ``cache`` statistics of the reals are kept on disk, those of fakes too where ``network_digest``
-    is given, so that the same call goes on where an interrupt stopped it. Over ``ranks`` all call
-    this; the main one gets the results, the others nothing. Raises UsageError for unknown names and
-    for metrics in w of a network without w, DataError for a dataset that does not fit.
+    is given, so that the same call goes on where an interrupt stopped it. ``reals`` is filled with
+    those of the reals, for other calls of the same process on the same dataset. Over ``ranks`` all
+    call this; the main one gets the results, the others nothing. Raises UsageError for unknown
+    names and for metrics in w of a network without w, DataError for a dataset that does not fit.
     """
     check_precision(precision)
     names = [names] if isinstance(names, str) else names
@@ -124,9 +127,39 @@ def evaluate(
     if labels:
         common["labels_digest"] = labels_digest(dataset)
     how = Collector(device, Meter(progress, _total(possible, size)), StatisticsCache(cache),
-                    ranks or Ranks())  # fmt: skip
+                    ranks or Ranks(), reals)  # fmt: skip
     found = _measure_network(possible, G, labels, dataset, batch, common, classifiers, how)
     return MetricResults(_in_order(tasks, found, common))
+
+
+def evaluate_over_psi(
+    names: str | Sequence[str],
+    bundle: Network,
+    dataset: PictureSet | Path | str,
+    psis: Sequence[float],
+    *,
+    progress: Progress = silent,
+    **how: Any,
+) -> MetricResults:
+    """Measure ``names`` at every truncation of ``psis``, in one pass over the reals.
+
+    ``how`` is that of ``evaluate``. Results are in the order of ``psis``, and the names of all but
+    psi 1 say theirs. Raises UsageError for metrics that are defined without truncation.
+    """
+    names = [names] if isinstance(names, str) else names
+    check_names(names)
+    for name in names:
+        if not BY_NAME[name].of_pictures:
+            raise UsageError(f"{name} is defined without truncation: leave it out of several psi")
+    bundle, kept, results = open_network(bundle), KeptReals(), MetricResults()
+    dataset = open_dataset(dataset) if isinstance(dataset, Path | str) else dataset
+    for place, psi in enumerate(psis):
+
+        def share(done: float, total: float, note: str = "", place: int = place) -> None:
+            progress(place * total + done, len(psis) * total, note)
+
+        results += evaluate(names, bundle, dataset, psi=psi, reals=kept, progress=share, **how)
+    return results
 
 
 def compare(
@@ -444,14 +477,21 @@ def _show_reals(
         return Pass(lambda places: reals.read(some[places.start : places.stop]), _REAL_BATCH,
                     "reals", ahead=True)  # fmt: skip
 
-    shown, kept = pass_over(numbers), {}
+    shown, kept, places = pass_over(numbers), {}, {}
     for task in tasks:
         chosen, _ = choose_reals(task, len(reals))
         known = (reals.digest, "reals", digest_of(chosen.astype("<i8").tobytes().hex()))
         extractor = extractors[task.view.key]
+        place = places[task] = _place(task, reals, chosen, extractor)
+        if how.reals is not None and place in how.reals:
+            kept[task] = how.reals[place]
+            continue
         kept[task] = _keep(shown, task, len(chosen), extractor, extractor.extract,
                            known if reals.digest else None, how,
                            places_of(chosen, numbers))  # fmt: skip
+    if not shown.kept:
+        how.meter.add(len(numbers), "reals")
+        return kept
     try:
         how.run(shown)
     except StyleCLIError:
@@ -467,7 +507,17 @@ def _show_reals(
             except StyleCLIError as error:
                 failing = [task for task in tasks if kept[task] is one.accumulator]
                 problems |= dict.fromkeys(failing, str(error))
+    if how.reals is not None:
+        how.reals.update({places[task]: one for task, one in kept.items() if task not in problems})
     return kept
+
+
+def _place(
+    task: PictureTask, reals: MeasuredSet, chosen: Numbers, extractor: Extractor
+) -> tuple[str, str, str, bytes]:
+    """Return what a metric keeps of these reals is known by."""
+    keeps = task.metric.accumulator(task, len(chosen), extractor).key
+    return reals.digest, task.view.key, keeps, chosen.tobytes()
 
 
 def score(

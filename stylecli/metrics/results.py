@@ -1,6 +1,6 @@
 """What a measurement says: a value, what it stands on, or why there is none."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -59,3 +59,16 @@ class MetricResults(list[MetricResult]):
     def notes(self) -> list[str]:
         """What the results have to add, each once."""
         return list(dict.fromkeys(one.note for one in self if one.note))
+
+
+def values_by_psi(
+    results: Sequence[MetricResult],
+) -> tuple[list[float], dict[str, list[MetricResult | None]]]:
+    """Return the psis of a sweep, ascending, and by name without psi the result at each of them."""
+    psis = sorted({float(one.definition.get("truncation_psi", 1.0)) for one in results})
+    rows: dict[str, list[MetricResult | None]] = {}
+    for one in results:
+        psi = float(one.definition.get("truncation_psi", 1.0))
+        name = one.name.removesuffix(f"-psi{psi:g}")
+        rows.setdefault(name, [None] * len(psis))[psis.index(psi)] = one
+    return psis, rows

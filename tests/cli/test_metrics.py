@@ -483,3 +483,42 @@ def test_a_papers_numbers_stand_beside_the_published_ones(run, trained, tiny_lmd
                   ("--paper", "stylegan", "--stand-in")):  # fmt: skip
         assert "leave out" in str(run(*words).exception)
     assert isinstance(run("--paper", "nothing").exception, UsageError)
+
+
+def test_several_psi_are_a_table_and_a_page_in_one_pass_over_the_reals(
+    run, trained, with_stand_in, tiny_lmdb, tmp_path, monkeypatch
+):
+    from stylecli.data.reader import Dataset
+
+    words = ("--samples", "12", "--no-log", "--no-cache", "--data", str(tiny_lmdb))
+    (alone,) = json.loads(run("kid", "--psi", "0.5", "--json", *words).stdout)["results"]
+    read, seen = Dataset.read, []
+
+    def counting(self, indices, level=0):
+        seen.extend(indices)
+        return read(self, indices, level)
+
+    monkeypatch.setattr(Dataset, "read", counting)
+    done = run("--psi", "1,0.5,0.25", *words)
+    assert done.exit_code == 0, done.exception
+    assert len(seen) == len(set(map(int, seen)))  # every real once, though three psi look at it
+    header, kid, precision, recall, *_, page = done.stdout.splitlines()
+    assert header.split() == ["psi", "0.25", "0.5", "1"]
+    assert kid.split()[2] == f"{alone['value']:.4f}" and len(recall.split()) == 4
+    assert precision.startswith("precision@efficientnet-lite0 ")
+    text = (tmp_path / page).read_text()
+    assert text.count("<svg") == 3 and "precision@efficientnet-lite0" in text
+    document = json.loads(run("kid", "--psi", "1,0.5", "--json", *words).stdout)
+    assert [one["definition"]["truncation_psi"] for one in document["results"]] == [1.0, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--psi", "0.5;1"), "'0.5;1'"),
+        (("ppl", "--psi", "0.5,1"), "ppl is defined without truncation"),
+        (("--out", "x.html"), "--psi 0.3,0.5,0.7,1"),
+    ],
+)
+def test_psi_that_cannot_be_swept_is_refused(run, trained, words, message):
+    assert isinstance(error := run(*words).exception, UsageError) and message in str(error)
