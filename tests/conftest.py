@@ -5,6 +5,7 @@ import os
 # One thread each: the tests run beside others, and small convolutions gain nothing from more.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import gc
 import json
 import shutil
 import signal
@@ -19,6 +20,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 FIXTURES = Path(__file__).parent / "fixtures"
 REFERENCES = Path(__file__).parent / "references"  # its README says whose numbers
+
+
+def pytest_collection_finish() -> None:
+    """Leave what collecting loaded out of every later search for garbage: it stays to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
