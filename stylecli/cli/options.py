@@ -74,6 +74,17 @@ GpusOption = Annotated[
 ]
 
 
+NodesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--nodes",
+        min=1,
+        help="With --dry-run: machines of --gpus GPUs each. To train on them: torchrun or Slurm.",
+        rich_help_panel=MACHINE,
+    ),
+]
+
+
 def network_settings() -> list[Setting]:
     """Return the settings of networks that are options, of all families, each name once."""
     found: dict[str, Setting] = {}

@@ -23,19 +23,20 @@ from stylecli.cli.options import (
     takes_settings,
 )
 from stylecli.cli.output import Output
-from stylecli.cli.refusals import check_dataset, check_numbers, check_words
+from stylecli.cli.refusals import check_numbers, check_pictures, check_words
 from stylecli.cli.training_ranks import count_ranks
 from stylecli.errors import Interrupted, UsageError
 from stylecli.networks.registry import USUAL_CONFIG
-from stylecli.settings import PICTURES, Setting
+from stylecli.settings import MACHINE, PICTURES, Setting
 from stylecli.training.config import TrainingConfig
 from stylecli.training.session import Session
 from stylecli.workspace import Found, find_dataset
 
 if TYPE_CHECKING:
     from stylecli.progress import Progress
-    from stylecli.training.calibration import LargestBatch, StageBudget
+    from stylecli.training.calibration import LargestBatch, StageBudget, StageCost
     from stylecli.training.run_folder import RunSettings
+    from stylecli.training.schedule import StageKey
 
 DatasetArgument = Annotated[
     Path | None,
@@ -49,6 +50,28 @@ ResolutionOption = Annotated[
         rich_help_panel=PICTURES,
     ),
 ]
+
+
+OnOption = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        metavar="GPU",
+        help="Compute for a GPU that is not here, such as h100: days and cost, by a model.",
+        rich_help_panel=MACHINE,
+    ),
+]
+PriceOption = Annotated[
+    float | None,
+    typer.Option(
+        "--price-hour",
+        min=0.0,
+        help="With --on: the price of one GPU for an hour.",
+        rich_help_panel=MACHINE,
+    ),
+]
+MEASURED_CPU_SECONDS = 35.0  # of measuring; the rest of a minute is torch and counting
+CPU_SHARE = 0.25  # of a convolution's speed that training reaches at least
 
 
 def _costly(declared: Iterable[Setting]) -> list[Setting]:
@@ -68,6 +91,8 @@ def command(
     ranks: RanksOption = None,
     gpus: GpusOption = None,
     device: DeviceOption = "auto",
+    on: OnOption = None,
+    price_hour: PriceOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
     *,
@@ -79,6 +104,9 @@ def command(
 
     Example: stylecli plan --resolution 256 --preset paper
 
+    On a CPU, stages that would take more than the minute are computed from the operations of a
+    step and marked so. --on computes all of it for a GPU that is not here.
+
     Takes the options of train that decide cost, and --resolution instead of a dataset. Writes
     nothing.
     """
@@ -87,18 +115,24 @@ def command(
     check_numbers(training, settings_for(TrainingConfig))
     check_numbers(network, network_settings())
     if data is not None or resolution is None:
-        check_dataset(find_dataset(data).path)
+        check_pictures(find_dataset(data).path)
     driving = Session(**session)
+    if on is None and price_hour is not None:
+        raise UsageError("--price-hour needs a GPU to rent: add --on GPU, such as --on h100")
     settings = _settings(
-        data, resolution, output, config=config or USUAL_CONFIG, preset=preset, device=device,
-        batch_gpu=driving.batch_gpu, ranks=count_ranks(ranks, gpus, device),
+        data, resolution, output, config=config or USUAL_CONFIG, preset=preset,
+        device=device if on is None else None, batch_gpu=driving.batch_gpu,
+        ranks=count_ranks(ranks, gpus, device) if on is None else gpus or ranks or 1,
         network=network, training=training,
     )  # fmt: skip
+    if on is not None:
+        _print_model(settings, driving, on, price_hour, output)
+        return
     try:
         with output.progress("measuring", "stages") as report:
             budgets, kind, largest = _measure(settings, driving, report)
     except KeyboardInterrupt:
-        raise Interrupted("stopped measuring; the same command measures anew") from None
+        raise Interrupted("measuring stopped; run the command again to start over") from None
     _print(settings, budgets, kind, largest, output)
 
 
@@ -109,13 +143,13 @@ def _settings(
     *,
     config: str,
     preset: str | None,
-    device: str,
+    device: str | None,
     batch_gpu: int | None,
     ranks: int | None,
     network: dict[str, Any],
     training: dict[str, Any],
 ) -> "RunSettings":
-    """Return the settings that train would have with the same"""
+    """Return the settings that train would have with the same; no ``device``: a GPU elsewhere."""
     import os
 
     from stylecli.hardware import resolve_device
@@ -149,7 +183,7 @@ def _settings(
             )
         resolution = dataset.resolution
     assert resolution is not None
-    name = resolve_device(device).type
+    name = "cuda" if device is None else resolve_device(device).type
     plan = plan_training(
         preset,
         config=config,
@@ -164,7 +198,8 @@ def _settings(
     )
     settings = RunSettings(plan.network, plan.training, Path(), "", plan.ranks, name)
     check_batches(settings, batch_gpu)
-    check_precision(settings)
+    if device is not None:
+        check_precision(settings)
     return settings
 
 
@@ -182,16 +217,129 @@ def _measure(
 
     growth = list_stages(settings.training, settings.network.resolution)
     trained = {stage.key for stage in growth if stage.reached}
+    computed = {} if settings.device == "cuda" else _compute_costly(settings, session, trained)
+    trained -= set(computed)
     with tempfile.TemporaryDirectory(prefix="stylecli-plan-") as folder:
         trial = Path(folder) / "run"
         create_run(trial, settings)
-        with rank_processes(trial, settings.ranks, session=session, calibrate=True) as group:
-            costs = measure_stages(
-                trial, group, session=session, only=trained.__contains__, progress=report
-            )
-        largest = measure_largest_batch(trial, session, processes=settings.ranks)
+        costs = computed
+        if trained:
+            with rank_processes(trial, settings.ranks, session=session, calibrate=True) as group:
+                costs |= measure_stages(
+                    trial, group, session=session, only=trained.__contains__, progress=report
+                )
+        largest = None
+        if not computed:  # it takes steps at full resolution
+            largest = measure_largest_batch(trial, session, processes=settings.ranks)
     kind = PeakMemory(torch.device(settings.device)).kind
     return budget_stages(settings, costs), kind, largest
+
+
+def _compute_costly(
+    settings: "RunSettings", session: Session, trained: set["StageKey"]
+) -> dict["StageKey", "StageCost"]:
+    """Return the cost of the stages that would take too long to measure, from their operations.
+
+    Every stage is tried from the smallest on while a minute of processor time lasts.
+    """
+    import torch
+
+    from stylecli.bench import ceiling_case, measure
+    from stylecli.training import calibration
+    from stylecli.training.estimating import count_step
+    from stylecli.training.passes import count_passes
+    from stylecli.training.schedule import stage_of_key
+
+    network, training, ranks = settings.network, settings.training, settings.ranks
+    device = torch.device(settings.device)
+    (ceiling,) = measure([ceiling_case(device, "float32")], 1, device=device)
+    rate = ceiling.per_second * CPU_SHARE
+    stages = {key: stage_of_key(training, network.resolution, key) for key in trained}
+    largest = max(key[0] for key in trained)
+    whole = stage_of_key(training, network.resolution, (largest, False))
+    known = {largest: count_step(network, training, whole).flops}
+    spent, computed = 0.0, {}
+    for key in sorted(trained):
+        stage = stages[key]
+        likely = known[largest] * network.training_work(key[0]) / network.training_work(largest)
+        step = likely * stage.batch / rate  # CPU-seconds of all ranks
+        needed = max((calibration.SECONDS_PER_STAGE + 1) * ranks, (1 + training.r1_interval) * step)
+        if spent + needed <= MEASURED_CPU_SECONDS:
+            spent += needed
+            continue
+        if key[0] not in known:
+            plain = stage_of_key(training, network.resolution, (key[0], False))
+            known[key[0]] = count_step(network, training, plain).flops
+        passes = count_passes(stage.batch // ranks, session.batch_gpu, network.mbstd_group_size)
+        seconds = known[key[0]] / rate / ranks
+        computed[key] = calibration.StageCost(
+            *key, stage.batch, passes, seconds, 0.0, computed=True
+        )
+    return computed
+
+
+def _print_model(
+    settings: "RunSettings", session: Session, on: str, price: float | None, output: Output
+) -> None:
+    """Print what training takes on a GPU that is not here, by its data sheet."""
+    from stylecli.training.calibration import StageCost, budget_stages
+    from stylecli.training.estimating import (
+        ARITHMETIC_SHARE,
+        MEMORY_SHARE,
+        SHARED_SHARE,
+        find_gpu,
+        price_stages,
+    )
+    from stylecli.training.passes import count_passes
+    from stylecli.training.schedule import list_stages, stage_of_key
+
+    gpu, training, network, count = (
+        find_gpu(on), settings.training, settings.network, settings.ranks,
+    )  # fmt: skip
+    peak = gpu.peak(training.precision, exact=session.exact)
+    keys = [stage.key for stage in list_stages(training, network.resolution) if stage.reached]
+    stages = {key: stage_of_key(training, network.resolution, key) for key in keys}
+    with output.progress("counting", "stages") as report:
+        works = price_stages(network, training, stages.values(), progress=report)
+    costs = {}
+    for key, stage in stages.items():
+        share = stage.batch // count
+        seconds = works[stage].seconds(gpu, peak, share) / (SHARED_SHARE if count > 1 else 1.0)
+        passes = count_passes(share, session.batch_gpu, network.mbstd_group_size)
+        costs[key] = StageCost(*key, stage.batch, passes, seconds / stage.batch, 0.0, computed=True)
+    budgets = budget_stages(settings, costs)
+    total = sum(budget.seconds for budget in budgets)
+    cost = None if price is None else round(total / 3600 * count * price, 2)
+    document = {
+        "gpu": asdict(gpu),
+        "gpus": count,
+        "precision": training.precision,
+        "model": {"arithmetic_share": ARITHMETIC_SHARE, "memory_share": MEMORY_SHARE},
+        "stages": [asdict(budget) for budget in budgets],
+        "kimg": training.total_kimg,
+        "seconds": round(total, 1),
+        "cost": cost,
+    }
+    rows = [
+        (b.name, str(b.batch), f"{b.sec_per_kimg:.2f}", f"{b.kimg:g}", format_seconds(b.seconds))
+        for b in budgets
+    ]
+    product = "TF32" if peak == gpu.tf32 * 1e12 != gpu.float32 * 1e12 else training.precision
+    lines = output.table(("stage", "batch", "sec/kimg", "kimg", "time"), rows)
+    rented = f"{count} x {gpu.name}"
+    lines.append(f"{training.total_kimg:,.10g} kimg on {rented}: about {_days(total)}")
+    if cost is not None:
+        lines.append(f"cost: about {cost:,.0f} at {price:g} an hour for each GPU")
+    lines.append(
+        f"computed, never run on this GPU, right within a factor of 2: the data sheet's "
+        f"{peak / 1e12:,.0f} TFLOPS ({product}) at {ARITHMETIC_SHARE:.0%}, "
+        f"{gpu.memory_gbs:,.0f} GB/s at {MEMORY_SHARE:.0%}"
+    )
+    output.result(document, lines)
+
+
+def _days(seconds: float) -> str:
+    return f"{seconds / 86400:.1f} days" if seconds >= 86400 else format_seconds(seconds)
 
 
 def _print(
@@ -215,11 +363,16 @@ def _print(
     header = ("stage", "batch", "passes", "memory", "sec/kimg", "kimg", "time")
     rows = [
         (
-            budget.name, str(budget.batch), str(budget.passes), f"{budget.memory_mib:,.0f} MiB",
-            f"{budget.sec_per_kimg:.2f}", f"{budget.kimg:g}", format_seconds(budget.seconds),
+            budget.name,
+            str(budget.batch),
+            str(budget.passes),
+            "computed" if budget.computed else f"{budget.memory_mib:,.0f} MiB",
+            f"{budget.sec_per_kimg:.2f}",
+            f"{budget.kimg:g}",
+            format_seconds(budget.seconds),
         )
         for budget in budgets
-    ]  # fmt: skip
+    ]
     each = f" of each of {settings.ranks} processes" if settings.ranks > 1 else ""
     lines = [
         *output.table(header, rows),
@@ -227,6 +380,11 @@ def _print(
         "(steps alone: saving and measuring come on top)",
         f"memory: {kind}{each}",
     ]
+    if any(budget.computed for budget in budgets):
+        lines.append(
+            "computed: a step was not tried but counted, at a quarter of the speed of a large "
+            "convolution here; right within a factor of 2 or 3"
+        )
     if largest is not None:
         lines.append(_describe(largest, settings))
     output.result(document, lines)

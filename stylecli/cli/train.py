@@ -15,6 +15,7 @@ from stylecli.cli.options import (
     DeviceOption,
     GpusOption,
     JsonOption,
+    NodesOption,
     PresetOption,
     QuietOption,
     RanksOption,
@@ -148,6 +149,7 @@ def command(
     classifiers: ClassifiersOption = None,
     ranks: RanksOption = None,
     gpus: GpusOption = None,
+    nodes: NodesOption = None,
     device: DeviceOption = "auto",
     seed: SeedOption = 0,
     json: JsonOption = False,
@@ -180,18 +182,29 @@ def command(
     driving = make_session(**session)
     if json and driving.writes_lines:
         raise UsageError("--json is one document and --log jsonl many lines: leave out one of them")
-    ranks = count_ranks(ranks, gpus, device)
+    elsewhere = dry_run and (gpus is not None or nodes is not None)  # GPUs need not be here
+    if nodes is not None and not dry_run:
+        raise UsageError(
+            "--nodes describes machines to --dry-run: to train on several, start stylecli train on "
+            "each with torchrun or Slurm"
+        )
+    if elsewhere:
+        ranks = (gpus or 1) * (nodes or 1)
+    else:
+        ranks = count_ranks(ranks, gpus, device)
     dataset = prepare_dataset(data, resolution, preset, output, pack=not dry_run, run=resume)
     from stylecli.training.run_folder import choose_run
     from stylecli.training.starting import make_settings, open_source
 
     source = None if resume is None else open_source(resume)
     settings, plan = make_settings(
-        dataset, source, config, preset, device, ranks, labels,
+        dataset, source, config, preset, None if elsewhere else device, ranks, labels,
         network=network, training=training | ({"seed": seed} if seed else {}),
         batch_gpu=session.get("batch_gpu"),
     )  # fmt: skip
-    evaluate = make_evaluate(metrics, metric_samples, classifiers, settings, dataset, output)
+    evaluate = None
+    if not elsewhere:
+        evaluate = make_evaluate(metrics, metric_samples, classifiers, settings, dataset, output)
     choice = choose_run(settings, out)
     tell_advice(plan, dataset, output)
     if choice.state == "begin":

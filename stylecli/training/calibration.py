@@ -13,7 +13,7 @@ from stylecli.progress import Progress, silent
 from stylecli.training import run_folder
 from stylecli.training.passes import count_passes
 from stylecli.training.run_folder import RunSettings
-from stylecli.training.schedule import Stage, StageKey, list_stages, stage_of_lod
+from stylecli.training.schedule import Stage, StageKey, list_stages, stage_of_key
 from stylecli.training.session import Session
 from stylecli.training.starting import build_networks
 from stylecli.training.step import StepMemoryError, TrainingStep
@@ -34,6 +34,7 @@ class StageCost:
     passes: int  # of every rank
     seconds_per_image: float
     memory_mib: float  # the peak of one rank; what kind of memory, PeakMemory.kind says
+    computed: bool = False  # from operations counted, not measured
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class StageBudget:
     sec_per_kimg: float
     kimg: float
     seconds: float
+    computed: bool = False  # from operations counted, not measured
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ def budget_stages(settings: RunSettings, costs: Mapping[StageKey, StageCost]) ->
             StageBudget(
                 name_stage(stage.key), *stage.key, cost.batch, cost.passes,
                 round(cost.memory_mib, 1), round(rate, 3), round(kimg, 6), round(rate * kimg, 1),
+                cost.computed,
             )
         )  # fmt: skip
     return budgets
@@ -197,9 +200,7 @@ class _Meter:
         return self.memory.mib()
 
     def _stage(self, side: int, fading: bool) -> Stage:
-        resolution = self.settings.network.resolution
-        lod = resolution.bit_length() - side.bit_length() + (0.5 if fading else 0.0)
-        return stage_of_lod(self.config, resolution, lod)
+        return stage_of_key(self.config, self.settings.network.resolution, (side, fading))
 
     def _pictures(self, stage: Stage, share: int) -> tuple[torch.Tensor, torch.Tensor | None]:
         size = (share, self.settings.network.channels, stage.resolution, stage.resolution)

@@ -90,7 +90,7 @@ _OWN: dict[str, dict[str, str]] = {
     },
     "small": {
         "*": "small networks learn a small set of pictures in minutes",
-        "fmap_base": "16 feature maps at the full resolution of 32 px, the cost of a step",
+        "fmap_base": "16 feature maps at the full resolution, most of what a step costs",
         "total_kimg": "a first result overnight or sooner; set it with --kimg",
         "hold_kimg": "9 % of the schedule per stage, so that most time is at full resolution",
         "fade_kimg": "9 % of the schedule per fade",

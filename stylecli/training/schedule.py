@@ -63,6 +63,13 @@ def stage_at(config: TrainingConfig, resolution: int, nimg: int) -> Stage:
     )
 
 
+def stage_of_key(config: TrainingConfig, resolution: int, key: "StageKey") -> Stage:
+    """Return the stage of a network of ``resolution`` pixels by (side, fading): half faded in."""
+    side, fading = key
+    lod = resolution.bit_length() - side.bit_length() + (0.5 if fading else 0.0)
+    return stage_of_lod(config, resolution, lod)
+
+
 def stage_of_lod(config: TrainingConfig, resolution: int, lod: float) -> Stage:
     """Return the stage of a network of ``resolution`` pixels at a level of detail."""
     side = resolution >> math.floor(lod)

@@ -169,7 +169,7 @@ def make_settings(
     source: StartingNetwork | None,
     config: str | None,
     preset: str | None,
-    device: str,
+    device: str | None,
     ranks: int | None,
     labels: bool | None,
     *,
@@ -177,11 +177,13 @@ def make_settings(
     training: dict[str, Any],
     batch_gpu: int | None = None,
 ) -> tuple[RunSettings, TrainingPlan]:
-    """Return the settings of a run, and the plan they come from."""
-    chosen = resolve_device(device)
-    if chosen.index is not None:  # a run stores the kind of its device only
-        torch.cuda.set_device(chosen)
-    name = chosen.type
+    """Return the settings of a run, and the plan they come from; no ``device``: GPUs elsewhere."""
+    name = "cuda"
+    if device is not None:
+        chosen = resolve_device(device)
+        if chosen.index is not None:  # a run stores the kind of its device only
+            torch.cuda.set_device(chosen)
+        name = chosen.type
     plan, origin = plan_run(
         source,
         preset,
@@ -198,7 +200,8 @@ def make_settings(
         plan.network, plan.training, dataset.path, dataset.digest, plan.ranks, name, origin
     )
     check_batches(settings, batch_gpu)
-    check_precision(settings)
+    if device is not None:
+        check_precision(settings)
     frozen_in(settings)  # raises for layers that D has not
     return settings, plan
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from stylecli.cli import plan as plan_command
 from stylecli.cli.app import app
 from stylecli.training import calibration
 
@@ -59,7 +60,7 @@ def test_ctrl_c_says_so(here: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(calibration, "measure_stages", interrupt)
     result = plan("--resolution", "16", *SMALL, "--quiet")
     assert result.exit_code == 130
-    assert result.stderr == ("stylecli: stopped measuring; the same command measures anew\n")
+    assert result.stderr == ("stylecli: measuring stopped; run the command again to start over\n")
 
 
 @pytest.mark.parametrize(
@@ -78,3 +79,33 @@ def test_mistakes_are_one_sentence(here: Path, arguments: list[str], code: int, 
     assert result.exit_code == code, result.stderr
     assert words in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_gpu_that_is_not_here_is_computed_with_its_cost() -> None:
+    network = ("--fmap-base", "256", "--fmap-max", "32", "--config", "f")
+    command = ("plan", "--resolution", "16", "--preset", "paper", *network, "--json")
+    found = {}
+    for gpus in (1, 8):
+        arguments = (*command, "--on", "H100", "--gpus", str(gpus), "--price-hour", "2")
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, result.stderr
+        found[gpus] = json.loads(result.stdout)
+    one = found[1]
+    assert one["gpus"] == 1 and one["gpu"]["name"] == "H100"
+    assert one["seconds"] == pytest.approx(sum(row["seconds"] for row in one["stages"]), rel=1e-3)
+    assert one["cost"] == pytest.approx(one["seconds"] / 3600 * 2, abs=0.01)
+    assert all(row["computed"] for row in one["stages"])
+    assert found[8]["seconds"] < one["seconds"]
+    refused = CliRunner().invoke(app, (*command, "--on", "h900"))
+    assert refused.exit_code == 2 and "h100" in refused.stderr
+
+
+def test_what_would_not_fit_the_minute_is_computed(monkeypatch: Any) -> None:
+    monkeypatch.setattr(plan_command, "MEASURED_CPU_SECONDS", 0.0)
+    network = ("--fmap-base", "64", "--fmap-max", "8", "--z-dim", "8", "--w-dim", "8")
+    result = CliRunner().invoke(
+        app, ("plan", "--resolution", "16", *network, "--ranks", "1", "--device", "cpu")
+    )
+    assert result.exit_code == 0, result.stderr
+    assert "computed: a step was not tried" in result.stdout
+    assert "MiB" not in result.stdout

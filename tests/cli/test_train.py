@@ -178,6 +178,16 @@ def test_pictures_that_changed_are_no_longer_the_dataset(here: Path) -> None:
     assert "stylecli pack photos --channels 1 --force" in result.stderr
 
 
+def test_a_dry_run_needs_none_of_the_gpus(here: Path, tiny_lmdb: Path) -> None:
+    arguments = (str(tiny_lmdb), "--gpus", "8", "--nodes", "2", "--preset", "paper")
+    result = train(*arguments, "--dry-run", "--json")
+    assert result.exit_code == 0, result.stderr
+    plan = json.loads(result.stdout)
+    assert (plan["ranks"], plan["device"]) == (16, "cuda")
+    refused = train(*arguments)
+    assert refused.exit_code == 2 and "torchrun" in refused.stderr
+
+
 def test_a_dry_run_does_not_pack(here: Path) -> None:
     draw_photos(here / "photos")
     result = train("photos", "--dry-run", "--preset", "lsun-car")

@@ -1,0 +1,219 @@
+"""What training would take on a GPU that is not here, or at a stage too costly to try: a model.
+
+A step's operations are counted without computing any of them (torch's fake tensors): every
+operation has its arithmetic and the bytes it reads and writes. Each takes the longer of the two at
+a share of what the data sheet promises, and no less than a kernel's launch. The model has never
+been fitted to a run on these GPUs; take its results as right within a factor of 2.
+"""
+
+import contextlib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from stylecli.errors import UsageError
+from stylecli.networks.config import NetworkConfig
+from stylecli.networks.model import asked_lod, native_lod
+from stylecli.networks.registry import build_discriminator, build_generator
+from stylecli.progress import Progress, silent
+from stylecli.training.config import TrainingConfig
+from stylecli.training.losses import D_loss, G_loss, gradient_penalty, squared_gradient
+from stylecli.training.schedule import Stage
+
+# Shares of the data sheet's peaks that convolutions of these sizes reach, and simple operations.
+ARITHMETIC_SHARE, MEMORY_SHARE = 0.45, 0.65
+LAUNCH_SECONDS = 5e-6  # of one operation, from Python
+SHARED_SHARE = 0.92  # of the speed of one GPU that each of several keeps
+_COUNTED = 4  # images; the cost of an image is taken from a step of so many
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU by its data sheet: dense TFLOPS by precision, memory in GB/s and GiB."""
+
+    name: str
+    float32: float
+    tf32: float  # equal to float32 where there is no TF32
+    half: float  # fp16 and bf16 on tensor cores
+    memory_gbs: float
+    memory_gib: int
+    bf16: bool = True
+
+    def peak(self, precision: str, *, exact: bool) -> float:
+        """Return floating-point operations per second; raise UsageError where it has none."""
+        if precision == "bf16" and not self.bf16:
+            raise UsageError(f"{self.name} has no bf16: give --precision fp16 or float32")
+        if precision in ("bf16", "fp16"):
+            return self.half * 1e12
+        return (self.float32 if exact else self.tf32) * 1e12
+
+
+# NVIDIA's data sheets, without sparsity; SXM modules where there are several.
+GPUS: Mapping[str, Gpu] = {
+    "t4": Gpu("T4", 8.1, 8.1, 65, 320, 16, bf16=False),
+    "v100": Gpu("V100", 15.7, 15.7, 125, 900, 32, bf16=False),
+    "rtx3090": Gpu("RTX 3090", 35.6, 35.6, 71, 936, 24),
+    "rtx4090": Gpu("RTX 4090", 82.6, 82.6, 165.2, 1008, 24),
+    "a10": Gpu("A10", 31.2, 62.5, 125, 600, 24),
+    "l4": Gpu("L4", 30.3, 60, 121, 300, 24),
+    "l40s": Gpu("L40S", 91.6, 183, 362, 864, 48),
+    "a100": Gpu("A100", 19.5, 156, 312, 2039, 80),
+    "h100": Gpu("H100", 67, 494, 989, 3350, 80),
+    "h200": Gpu("H200", 67, 494, 989, 4800, 141),
+}
+
+
+def find_gpu(name: str) -> Gpu:
+    """Return a GPU of the table; raise UsageError for others."""
+    gpu = GPUS.get(name.lower().replace(" ", "").replace("-", ""))
+    if gpu is None:
+        raise UsageError(f"the GPU {name!r} is not in the table: expected {', '.join(GPUS)}")
+    return gpu
+
+
+@dataclass
+class Work:
+    """What training steps on some images take: (operations, bytes) of every kernel."""
+
+    kernels: list[tuple[float, float]]
+    images: int
+    steps: int = 1  # that the kernels belong to
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations of one image."""
+        return sum(flops for flops, _ in self.kernels) / (self.images * self.steps)
+
+    def seconds(self, gpu: Gpu, peak: float, images: int) -> float:
+        """Return what a step of so many images takes on one GPU."""
+        scale = images / self.images
+        bandwidth = gpu.memory_gbs * 1e9 * MEMORY_SHARE
+        total = sum(
+            max(flops * scale / (peak * ARITHMETIC_SHARE), size * scale / bandwidth, LAUNCH_SECONDS)
+            for flops, size in self.kernels
+        )
+        return total / self.steps
+
+
+class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes the arithmetic and the bytes of every operation inside."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.kernels: list[tuple[float, float]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        results = _tensors(out)
+        inputs = _tensors((args, kwargs or {}))
+        if results and not _is_view(func):
+            counter = flop_registry.get(func.overloadpacket)
+            flops = counter(*args, **(kwargs or {}), out_val=out) if counter else 0
+            size = sum(tensor.numel() * tensor.element_size() for tensor in (*results, *inputs))
+            self.kernels.append((float(flops), float(size)))
+        return out
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def _is_view(func: Any) -> bool:
+    """Whether an operation only looks at a tensor in another way, which costs nothing."""
+    returns = func._schema.returns
+    alias = returns[0].alias_info if returns else None
+    return alias is not None and not alias.is_write
+
+
+def count_step(network: NetworkConfig, training: TrainingConfig, stage: Stage) -> Work:
+    """Return the work of a training step at a stage, computing nothing.
+
+    D sees reals and fakes, with the penalties of the loss at their intervals; then G is updated.
+    """
+    with FakeTensorMode():
+        G, D = build_generator(network), build_discriminator(network)
+        G.lod = D.lod = stage.lod
+        kernels = _trace(G, D, training, stage, penalise=True)
+        often = max(1, training.r1_interval)
+        if often > 1:  # most steps have no penalty
+            plain = _trace(G, D, training, stage, penalise=False)
+            kernels = [*kernels, *(each for each in plain for _ in range(often - 1))]
+    return Work(kernels, _COUNTED, often)
+
+
+def _trace(
+    G: Any, D: Any, training: TrainingConfig, stage: Stage, *, penalise: bool
+) -> list[tuple[float, float]]:
+    config = G.config
+    size = (_COUNTED, config.channels, stage.resolution, stage.resolution)
+    labels = torch.zeros(_COUNTED, config.label_dim) if config.label_dim else None
+    reals = torch.zeros(size)
+
+    def reduced() -> contextlib.AbstractContextManager[object]:
+        if training.precision == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast("cpu", torch.bfloat16, cache_enabled=False)
+
+    def draw() -> Tensor:
+        z = torch.zeros(_COUNTED, config.z_dim)
+        ws = G.mapping.broadcast(G.mapping.embed(z, labels))
+        noise = {"noise_mode": "none"} if config.has_noise else {}
+        with reduced():
+            images: Tensor = G.synthesis(ws, **noise, **native_lod(config, stage.lod))
+        return images
+
+    def score(images: Tensor) -> Tensor:
+        with reduced():
+            logits: Tensor = D(images, labels, **asked_lod(config, stage.lod))
+        return logits
+
+    with _Counting() as counting:
+        with torch.set_grad_enabled(training.share_fakes):
+            fakes = draw()
+        seen = fakes.detach()
+        logistic = training.loss.startswith("logistic")
+        reals.requires_grad_(bool(penalise and logistic and training.r1_gamma))
+        seen.requires_grad_(bool(penalise and logistic and training.r2_gamma))
+        real_logits, fake_logits = score(reals), score(seen)
+        total = D_loss(training.loss, real_logits, fake_logits).mean()
+        for images, logits in ((reals, real_logits), (seen, fake_logits)):
+            if images.requires_grad:
+                total = total + squared_gradient(logits, images, 4**stage.level, 1.0).mean()
+        if training.loss.endswith("gp") and penalise:
+            mix = torch.zeros(_COUNTED, 1, 1, 1)
+            total = total + gradient_penalty(score, reals, seen, mix, 4**stage.level, 1.0).mean()
+        total.backward()  # type: ignore[no-untyped-call]
+        if not training.share_fakes:
+            fakes = draw()
+        D.requires_grad_(False)
+        G_loss(training.loss, score(fakes)).mean().backward()  # type: ignore[no-untyped-call]
+        D.requires_grad_(True)
+    kernels: list[tuple[float, float]] = counting.kernels
+    return kernels
+
+
+def price_stages(
+    network: NetworkConfig,
+    training: TrainingConfig,
+    stages: Iterable[Stage],
+    *,
+    progress: Progress = silent,
+) -> dict[Stage, Work]:
+    """Return the work of every stage; a fade is taken to cost what its full resolution does."""
+    found: dict[int, Work] = {}
+    stages = list(stages)
+    for number, stage in enumerate(stages):
+        progress(number, len(stages), f"{stage.resolution} px")
+        if stage.resolution not in found:
+            whole = replace(stage, lod=float(math.floor(stage.lod)))
+            found[stage.resolution] = count_step(network, training, whole)
+    progress(len(stages), len(stages))
+    return {stage: found[stage.resolution] for stage in stages}
