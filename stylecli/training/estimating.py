@@ -186,10 +186,10 @@ def _trace(
         total = D_loss(training.loss, real_logits, fake_logits).mean()
         for images, logits in ((reals, real_logits), (seen, fake_logits)):
             if images.requires_grad:
-                total = total + squared_gradient(logits, images, 4**stage.level, 1.0).mean()
+                total = total + squared_gradient(logits, images, 4**stage.level).mean()
         if training.loss.endswith("gp") and penalise:
             mix = torch.zeros(_COUNTED, 1, 1, 1)
-            total = total + gradient_penalty(score, reals, seen, mix, 4**stage.level, 1.0).mean()
+            total = total + gradient_penalty(score, reals, seen, mix, 4**stage.level).mean()
         total.backward()  # type: ignore[no-untyped-call]
         if not training.share_fakes:
             fakes = draw()
