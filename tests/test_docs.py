@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -79,6 +80,33 @@ def test_links_lead_to_files_that_exist() -> None:
         dead += [f"{page.name}: {link}" for link in local if not (page.parent / link).exists()]
 
     assert dead == []
+
+
+def test_install_lines_name_extras_that_exist() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    files = [*PAGES, ROOT / "Dockerfile", *(ROOT / "stylecli").rglob("*.py")]
+    extra = re.compile(r"(?:\.whl\)?|stylecli|-e ['\"]\.)\[([a-z,]+)\]")
+    named = {
+        path.relative_to(ROOT).as_posix(): set(
+            ",".join(extra.findall(path.read_text(encoding="utf-8"))).split(",")
+        )
+        for path in files
+    }
+
+    assert {"cuda", "demo", "metrics"} <= named["README.md"] & named["Dockerfile"]
+    known = {"", *project["optional-dependencies"]}
+    assert {name: words - known for name, words in named.items() if words - known} == {}
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+def test_the_job_script_is_a_shell_script_whose_options_exist() -> None:
+    script = ROOT / "examples" / "train.slurm"
+
+    assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
+    command = next(line for line in script.read_text("utf-8").splitlines() if "srun " in line)
+    help_of_train = help_text("train")
+    options = re.findall(r" (--[a-z-]+)", command.partition("stylecli train")[2])
+    assert options and all(option in help_of_train for option in options)
 
 
 def test_no_page_names_a_folder_of_the_machine_it_was_written_on() -> None:
