@@ -162,7 +162,7 @@ def near_path(path: Path) -> str:
 
     if path.parts[:1] in (("http:",), ("https:",)):
         address = path.as_posix().replace(":/", "://", 1)
-        return f" here: download it first, curl -L -O '{address}', then give the file"
+        return f": download it first, curl -L -O '{address}', then give the file"
     names: list[str] = []
     with contextlib.suppress(OSError, ValueError):
         names = [name for name in os.listdir(path.parent) if not name.startswith(".")]

@@ -198,4 +198,6 @@ def main() -> None:
     # Idle threads of torch's pool spin by default, which on busy or few cores starves the others:
     # drawing 64 pictures beside a training run was five times slower. Read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Typer reads options by pydantic, which else looks through all installed packages for plugins.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     app()

@@ -19,6 +19,7 @@ _SAMPLE_SECONDS = 1.0
 _LEAST_BAR, _MOST_BAR = 6, 40  # columns
 _SPARE = 3  # columns: the terminal writes ^C there, and a full line would break
 _LONGEST_TITLE = 24
+_live: list[str] = []  # titles of the bars that are drawn now
 _PATIENCE_SECONDS = 0.3  # before a spinner turns
 
 
@@ -197,6 +198,9 @@ def _bar_parts(pace: _Pace) -> list[tuple[str, int]]:
 @contextlib.contextmanager
 def loading(name: str) -> Iterator[None]:
     """Turn a spinner on the terminal of stderr while a module loads that takes its seconds."""
+    if _live:  # the bar has the line
+        yield
+        return
     ended = threading.Event()
 
     def turn() -> None:
@@ -251,8 +255,12 @@ def live_bar(title: str, unit: str, seconds_left: SecondsLeft | None = None) -> 
     with Live(
         get_renderable=draw, console=console, refresh_per_second=5, redirect_stdout=False
     ) as live:
+        _live.append(title)
         try:
             yield pace.report
         except BaseException:
             live.transient = True
             raise
+        finally:
+            _live.remove(title)
+            live.transient |= not pace.total  # there was nothing to do

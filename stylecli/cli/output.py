@@ -68,6 +68,15 @@ def wrap_words(line: str, width: int) -> list[str]:
     return [piece.replace(_GLUE, " ") for piece in pieces] or [line]
 
 
+def _wrapped_result(line: str) -> list[str]:
+    """Return a line of a result as a terminal shows it; one with a long command stays to copy."""
+    width = shutil.get_terminal_size().columns
+    command = _COMMAND.search(line)
+    if not sys.stdout.isatty() or (command and len(command[0]) > width - len(_INDENT)):
+        return [line]
+    return wrap_words(line, width) if "\x1b" not in line else [line]
+
+
 def _takes_colour(stream: TextIO) -> bool:
     """Tell whether colour is wanted and understood: https://no-color.org."""
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
@@ -100,30 +109,52 @@ def _json_text(document: Mapping[str, Any]) -> str:
 
 
 def lay_out_table(rows: Sequence[Sequence[str]], width: int | None = None) -> list[str]:
-    """Return rows as lines of aligned columns, of at most ``width`` where words allow it."""
+    """Return rows as lines of aligned columns, of at most ``width`` where words allow it.
+
+    Where they do not, the last column stands below the others.
+    """
+    widths = _column_widths(rows, width)
+    if width is None or len(widths) < 2 or _total(widths) <= width:
+        return [line for row in rows for line in _row_lines(row, widths)]
+    widths = _column_widths([row[:-1] for row in rows], width)
+    return [
+        line
+        for row in rows
+        for line in (
+            *_row_lines(row[:-1], widths),
+            *wrap_words(f"{_INDENT}{_INDENT}{row[-1]}", width),
+        )
+    ]
+
+
+def _total(widths: Sequence[int]) -> int:
+    return sum(widths) + 2 * (len(widths) - 1)
+
+
+def _column_widths(rows: Sequence[Sequence[str]], width: int | None) -> list[int]:
+    """Return the columns' widths; cells of several words are narrowed to fit into ``width``."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    room = sum(widths) + 2 * (len(widths) - 1)
-    if width is not None and room > width:
-        for place in sorted(range(len(widths)), key=lambda place: -widths[place]):
-            longest = max(len(word) for row in rows for word in [*row[place].split(), ""])
-            narrow = max(longest, _LEAST_COLUMN, widths[place] - (room - width))
-            if narrow < widths[place]:
-                room -= widths[place] - narrow
-                widths[place] = narrow
-            if room <= width:
-                break
-    lines = []
-    for row in rows:
-        cells = [
-            textwrap.wrap(cell, size, break_long_words=False, break_on_hyphens=False) or [""]
-            if len(cell) > size else [cell]
-            for cell, size in zip(row, widths, strict=True)
-        ]  # fmt: skip
-        lines += [
-            "  ".join(piece.ljust(size) for piece, size in zip(line, widths, strict=True)).rstrip()
-            for line in itertools.zip_longest(*cells, fillvalue="")
-        ]
-    return lines
+    for place in sorted(range(len(widths)), key=lambda place: -widths[place]):
+        over = 0 if width is None else _total(widths) - width
+        if over <= 0:
+            break
+        longest = max(len(word) for row in rows for word in [*row[place].split(), ""])
+        narrow = max(longest, _LEAST_COLUMN, widths[place] - over)
+        widths[place] = min(widths[place], narrow)
+    return widths
+
+
+def _row_lines(row: Sequence[str], widths: Sequence[int]) -> list[str]:
+    cells = [
+        textwrap.wrap(cell, size, break_long_words=False, break_on_hyphens=False)
+        if len(cell) > size
+        else [cell]
+        for cell, size in zip(row, widths, strict=True)
+    ]
+    return [
+        "  ".join(piece.ljust(size) for piece, size in zip(line, widths, strict=True)).rstrip()
+        for line in itertools.zip_longest(*cells, fillvalue="")
+    ]
 
 
 class Output:
@@ -146,7 +177,8 @@ class Output:
             colour = _takes_colour(sys.stdout)
             for line in lines:
                 text = printable(line)
-                print(_with_paths(text) if colour and _is_there(text) else text)
+                text = _with_paths(text) if colour and _is_there(text) else text
+                print("\n".join(_wrapped_result(text)))
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
         """Lay rows out in aligned columns; return the lines, to be handed to ``result``.

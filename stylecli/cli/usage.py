@@ -122,8 +122,7 @@ def _missing(parameter: Any, context: Any, path: str) -> str:
     name = (parameter.metavar or parameter.name or "").upper()
     example = re.search(r"Example: (.*)", context.command.help or "")
     instead = f": for example {example[1]}" if example else f": see {path} --help"
-    what = (getattr(parameter, "help", None) or "").split(". ")[0].rstrip(".")
-    return f"{path} needs {name}" + (f" ({what})" if what else "") + instead
+    return f"{path} needs {name}{instead}"
 
 
 def _extra(extra: str, context: Any, path: str, look: str) -> str:

@@ -164,3 +164,15 @@ def test_a_terminal_gets_a_live_bar_and_stdout_stays_clean(capsys: Any, monkeypa
     assert "training" in err
     assert "2/2 kimg" in err
     assert "loss 0.5" in err
+
+
+def test_no_spinner_turns_under_a_bar() -> None:
+    """``doctor`` loads torch while its bar is drawn: every turn was a line of its own."""
+    screens = pytest.importorskip("tests.cli.screens", exc_type=ImportError)
+    code = "import time\nfrom stylecli.cli.bars import live_bar, loading\n" + (
+        "with loading('numpy'):\n    time.sleep(0.6)\n"
+        "with live_bar('checking', 'cases') as report:\n"
+        "    with loading('torch'):\n        time.sleep(0.6)\n    report(1, 1)\n"
+    )
+    (line,) = screens.screen_of(screens.python(code))
+    assert line.startswith("checking  100%")
