@@ -123,7 +123,7 @@ class PictureMetric(Metric):
         instead = self.instead()
         if is_published(name) and not subject.stand_in:
             why = f"{missing}; or add --stand-in to measure {instead.kind}@{STAND_IN} in its place"
-            return [self._task(name, network, asked, subject, None, why)]
+            return [replace(self._task(name, network, asked, subject, None, why), instead_of=name)]
         note = f"{name} as defined: {missing}"
         task = instead._task(name, STAND_IN, asked, subject, note, why_missing(STAND_IN))
         return [replace(task, instead_of=name)]
@@ -209,6 +209,8 @@ class PictureTask:
     @property
     def name(self) -> str:
         """The result's name: it says what is not as published, the count, the network, the bits."""
+        if self.skipped and self.instead_of and is_published(self.instead_of):
+            return self.instead_of  # as asked, whatever the counts would have been
         return self._named(self.metric.kind)
 
     @property
