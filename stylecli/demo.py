@@ -5,6 +5,7 @@
 is done is kept, so that the same command continues after an interruption.
 """
 
+import math
 import shutil
 import time
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from stylecli.metrics.evaluation import evaluate
 from stylecli.networks.model import Bundle
 from stylecli.progress import Progress
 from stylecli.provenance import make_provenance
+from stylecli.report.demo_page import FACES_KIMG, describe_faces, write_demo_page
 from stylecli.sampling import Drawing, NoiseMode
 from stylecli.sheets.fakes import draw_fakes
 from stylecli.sheets.mixing import draw_mixing_sheet
@@ -129,6 +131,7 @@ def _fill(
             f"schedule: {plan.training.total_kimg:.1f} kimg (thousand images) through 8, 16 and "
             f"{RESOLUTION} px in about {minutes:g} minutes"
         )
+        say(describe_prospect(plan.training.total_kimg, minutes))
     finished = is_finished(run)
     if not finished:
         # Its own number of processes: another one would round differently.
@@ -148,10 +151,19 @@ def _fill(
         draw_pictures(folder, net, network, report)
     with progress("measuring", "steps") as report:
         results = measure(folder, net, network, dataset, report)
-    from stylecli.report.demo_page import write_demo_page
-
     page = write_demo_page(folder, minutes, results)
     return DemoResult(folder, network, page, results, finished, time.monotonic() - started)
+
+
+def describe_prospect(kimg: float, minutes: float) -> str:
+    """Say what so many thousand images bring, and which ``--minutes`` would bring faces here."""
+    if kimg >= FACES_KIMG:
+        return f"expect {describe_faces(kimg)}"
+    needed = math.ceil(minutes * FACES_KIMG / kimg)
+    return (
+        f"expect {describe_faces(kimg)}: this machine is slow for faces in {minutes:g} minutes; "
+        f"stylecli demo --minutes {needed} --out longer brings heads with eyes"
+    )
 
 
 def _claim(folder: Path, minutes: float, seed: int, *, force: bool) -> None:

@@ -47,7 +47,7 @@ def test_everything_is_made_and_kept(tmp_path: Path) -> None:
     page = result.report.read_text()
     assert "How it grew" in page
     assert "Johan Melin" in page
-    assert "Your minutes, and hours" in page
+    assert "Your run, and a longer one" in page
     digest = result.network.read_bytes()
     assert run(folder).network.read_bytes() == digest
     with pytest.raises(UsageError, match=r"holds a demo of 0\.02 minutes"):
@@ -58,3 +58,11 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("keep me")
     with pytest.raises(UsageError, match="holds other files"):
         run(tmp_path)
+
+
+@pytest.mark.parametrize(("kimg", "minutes"), [(6.0, 5.0), (40.0, 2.0)])
+def test_a_slow_machine_is_told_which_minutes_bring_faces(kimg: float, minutes: float) -> None:
+    told = demo.describe_prospect(kimg, minutes)
+    needed = int(told.partition("--minutes ")[2].split()[0])
+    assert needed * kimg / minutes >= demo.FACES_KIMG > (needed - 1) * kimg / minutes
+    assert "--minutes" not in demo.describe_prospect(demo.FACES_KIMG, minutes)
