@@ -42,6 +42,16 @@ STEPS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 # The first gradients beside the CPU's own; reduced precisions round elsewhere there.
 FARTHEST = {"float32": 2e-3, "bf16": 0.3, "fp16": 0.3}
 
+# Families: drawing, and R1's gradient of D. Their steps of training are rows of STEPS.
+SMALL = {"resolution": 16, "fmap_base": 128, "fmap_max": 8, "z_dim": 8}
+NETWORKS: dict[str, dict[str, Any]] = {
+    "f": SMALL | {"w_dim": 8, "mapping_layers": 2, "mapping_fmaps": 8},
+    "stylegan2": SMALL | {"w_dim": 8, "mapping_layers": 2},
+    "stylegan3-t": SMALL | {"num_layers": 3, "w_dim": 8, "D_fmap_base": 64, "D_fmap_max": 8},
+    "stylegan3-r": SMALL | {"num_layers": 3, "w_dim": 8, "D_fmap_base": 64, "D_fmap_max": 8},
+    "r3gan": SMALL | {"group_fmaps": 4, "embed_dim": 6},
+}
+
 COMMANDS: dict[str, list[str]] = {
     "train": ["train", "tiny.lmdb", "--out", "run", "--kimg", "0.096", "--hold-kimg", "0.032",
               "--fade-kimg", "0.032", "--batch", "8", "--tick-kimg", "0.032", "--fmap-max", "8",
@@ -116,6 +126,53 @@ def try_step(name: str) -> dict[str, Any]:
             "skipped": step.take_statistics()["skipped_steps"]}  # fmt: skip
 
 
+def try_network(name: str) -> dict[str, Any]:
+    """Draw and judge on both devices, plain and with kernels; return how far apart they are."""
+    import numpy as np
+    import torch
+
+    import stylecli
+    from stylecli.networks.model import asked_lod, new_network
+    from stylecli.ops import dispatch
+    from stylecli.training.losses import squared_gradient
+
+    net = new_network(name, seed=0, **NETWORKS[name])
+    torch.manual_seed(0)
+    reals = torch.randn(4, 3, 16, 16)
+
+    def drawn(where: str, precision: Any) -> Any:
+        shown = stylecli.generate(net, range(3), 0.7 if net.config.has_w else 1.0, device=where,
+                                  precision=precision)  # fmt: skip
+        return np.stack([picture.astype(int) for _, picture in shown])
+
+    waited: dict[str, int] = {}
+
+    def gradient(where: str) -> torch.Tensor:
+        D = copy.deepcopy(net.D).to(where)
+        images = reals.to(where).requires_grad_()
+        device.seen.clear()
+        device.where.clear()
+        logits = D(images, **asked_lod(D.config, None))
+        (logits.sum() + squared_gradient(logits, images).sum()).backward()
+        waited.update(device.seen)
+        return torch.cat([p.grad.flatten() for p in D.parameters() if p.grad is not None])
+
+    exact, judged = drawn("cpu", "float32"), gradient("cpu")
+    found: dict[str, Any] = {}
+    for kernels in ("off", "require"):
+        os.environ["STYLECLI_KERNELS"] = kernels
+        dispatch.forget()
+        gradient("cuda")  # the kernels are checked
+        waited.clear()
+        there = gradient("cuda")
+        found[f"waited, {kernels}"] = dict(waited)
+        found[f"D, {kernels}"] = float((there.cpu() - judged).norm() / judged.norm())
+        for precision in ("float32", "bf16"):
+            apart = np.abs(drawn("cuda", precision) - exact)
+            found[f"{precision}, {kernels}"] = [float(apart.max()), float(apart.mean())]
+    return found
+
+
 def try_command(name: str) -> dict[str, Any]:
     """Run a command on the pretended GPU; return how it ended, and what a batch waited for."""
     from typer.testing import CliRunner
@@ -177,7 +234,9 @@ def main() -> None:
     device.pretend(Path(guard))
     os.chdir(folder)
     device.use_host_kernels()
-    for kind, table, attempt in (("step", STEPS, try_step), ("command", COMMANDS, try_command)):
+    tables: Any = (("network", NETWORKS, try_network), ("step", STEPS, try_step),
+                   ("command", COMMANDS, try_command))  # fmt: skip
+    for kind, table, attempt in tables:
         for name in table:
             if words and not any(word in name for word in words):
                 continue

@@ -16,6 +16,7 @@ import importlib.util
 import os
 import subprocess
 import tempfile
+import threading
 import traceback
 import types
 from collections import Counter
@@ -274,10 +275,26 @@ def _pretend_module(torch: Any) -> None:
 
         record_event = wait_event
 
+    current = threading.local()
+
+    class CurrentDevice:
+        """``torch.cuda.device``: another device within, in this thread."""
+
+        def __init__(self, device: Any) -> None:
+            self.index = torch.device(device).index or 0
+
+        def __enter__(self) -> None:
+            self.before = getattr(current, "index", 0)
+            current.index = self.index
+
+        def __exit__(self, *_: Any) -> None:
+            current.index = self.before
+
     cuda: Any = torch.cuda
     answers: dict[str, Any] = {
         "_lazy_init": lambda: None, "is_available": lambda: True, "is_initialized": lambda: True,
-        "device_count": lambda: _COUNT, "current_device": lambda: 0,
+        "device_count": lambda: _COUNT, "device": CurrentDevice,
+        "current_device": lambda: getattr(current, "index", 0),
         "set_device": lambda device: None, "synchronize": lambda device=None: note("wait"),
         "get_device_name": lambda device=None: "pretended", "Event": Event, "Stream": Stream,
         "get_device_capability": lambda device=None: (9, 0), "empty_cache": lambda: None,

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.ops.cuda.host_build import COMPILER, NOT_PROVEN
-from tests.pretended.cases import COMMANDS, FARTHEST, STEPS
+from tests.pretended.cases import COMMANDS, FARTHEST, NETWORKS, STEPS
 from tests.pretended.device import build_guard
 
 pytestmark = [
@@ -46,6 +46,19 @@ def tried(tmp_path_factory: Any, tiny_lmdb: Path) -> dict[tuple[str, str], dict[
     assert done.returncode == 0, done.stderr[-2000:]
     rows = [json.loads(line) for line in lines]
     return {(row["kind"], row["name"]): row for row in rows}
+
+
+@pytest.mark.parametrize("kernels", ["off", "require"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_family_draws_and_judges_as_on_a_cpu(name: str, kernels: str, tried: Any) -> None:
+    """In grey levels, and relative. Some compute high resolutions in half precision on a GPU."""
+    found = tried["network", name]
+
+    assert "error" not in found, found["error"]
+    assert found[f"float32, {kernels}"][0] <= 1
+    assert found[f"bf16, {kernels}"][0] <= 5 and found[f"bf16, {kernels}"][1] < 0.5
+    assert found[f"D, {kernels}"] < (1e-4 if name == "f" else 0.1)
+    assert found[f"waited, {kernels}"] == {}
 
 
 @pytest.mark.parametrize("name", STEPS)
