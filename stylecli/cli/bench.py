@@ -129,7 +129,10 @@ def _document(timings: "list[Timing]", device: str) -> dict[str, Any]:
                 "repeats": len(timing.wall),
                 "cpu_seconds": _spread(timing.cpu),
                 "wall_seconds": _spread(timing.wall),
-                "gflops_per_second": timing.per_second / 1e9 or None,
+                "gpu_seconds": _spread(timing.gpu) if timing.gpu else None,
+                "gpu_memory_mib": timing.gpu_mib or None,
+                f"gflops_per_{'gpu' if timing.gpu else 'cpu'}_second":
+                    timing.per_second / 1e9 or None,
                 "share_of_ceiling": timing.per_second / ceilings[timing.case.precision] or None,
             }
             for timing in timings

@@ -30,7 +30,6 @@ STEPS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "wgan-gp": ("f", {"loss": "wgan-gp"}, {}),
     "wgan-gp bf16": ("f", {"loss": "wgan-gp", "precision": "bf16"}, {}),
     "wgan-gp fp16": ("f", {"loss": "wgan-gp", "precision": "fp16"}, {}),
-    "R1 by differences": ("f", {"r1_method": "fd"}, {}),
     "R2": ("f", {"r2_gamma": 1.0}, {}),
     "shared fakes": ("f", {"share_fakes": True}, {}),
     "shared fakes fp16": ("f", {"share_fakes": True, "precision": "fp16"}, {}),
@@ -149,7 +148,7 @@ def try_network(name: str) -> dict[str, Any]:
 
     def gradient(where: str) -> torch.Tensor:
         D = copy.deepcopy(net.D).to(where)
-        images = reals.to(where).requires_grad_()
+        images = reals.to(where).clone().requires_grad_()
         device.seen.clear()
         device.where.clear()
         logits = D(images, **asked_lod(D.config, None))
@@ -204,7 +203,7 @@ def try_command(name: str) -> dict[str, Any]:
         TrainingLoop._train_batch = real  # type: ignore[method-assign]
     error = result.exception
     told = "".join(traceback.format_exception(error)) if error else ""
-    found = {"exit_code": result.exit_code, "output": result.output[-8000:], "error": told,
+    found = {"exit_code": result.exit_code, "output": result.stdout or result.output, "error": told,
              "batches": batches,
              "where": {key: sorted(at) for key, at in places.items()}}  # fmt: skip
     if name.startswith("generate"):
