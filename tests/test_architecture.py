@@ -19,7 +19,7 @@ FAMILIES = set(FAMILY_ROWS)
 # A row imports only rows above it, nothing beside it; docs/architecture.md says what each is for.
 ROWS = (
     ("errors", "lazy", "progress"),
-    ("files", "processes", "settings", "cache_folder", "ffmpeg"),
+    ("files", "settings", "cache_folder", "ffmpeg"),
     ("shipped",),
     (
         "seeds",

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from stylecli.distributed.processes import start_python
 from stylecli.errors import ExitCode, StyleCLIError, UsageError
 from stylecli.lazy import holding_back_interrupts
-from stylecli.processes import start_python
 
 if TYPE_CHECKING:
-    from stylecli.distributed import Ranks
+    from stylecli.distributed.places import World
+    from stylecli.distributed.ranks import Ranks
     from stylecli.training.peers import Peers
-    from stylecli.training.world import World
 
 _HOST = "127.0.0.1"
 _END_SECONDS = 20.0
@@ -33,8 +33,8 @@ def sharing_ranks(count: int | None, device: str) -> Iterator["Ranks"]:
     Under torchrun or Slurm those are what they started. Raises UsageError when --ranks says
     something else, StyleCLIError naming the rank when one is lost.
     """
-    from stylecli.distributed import Ranks
-    from stylecli.training.world import World, find_world
+    from stylecli.distributed.places import World, find_world
+    from stylecli.distributed.ranks import Ranks
 
     world = find_world(os.environ)
     workers: list[subprocess.Popen[bytes]] = []

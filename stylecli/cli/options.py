@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from stylecli.data.reader import Dataset
-    from stylecli.distributed import Ranks
+    from stylecli.distributed.ranks import Ranks
     from stylecli.metrics.classifiers import AttributeClassifiers
 
 NetworkOption = Annotated[

@@ -155,7 +155,7 @@ def _settings(
     from stylecli.hardware import resolve_device
     from stylecli.training.plan import plan_training
     from stylecli.training.run_folder import RunSettings
-    from stylecli.training.starting import check_batches, check_precision
+    from stylecli.training.run_setup import check_batches, check_precision
 
     channels, pictures = 3, None
     if data is not None or resolution is None:

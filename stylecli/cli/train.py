@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from stylecli.training.oversight import Evaluate
     from stylecli.training.plan import TrainingPlan
     from stylecli.training.run_folder import RunChoice, RunSettings
+    from stylecli.training.run_setup import StartingNetwork
     from stylecli.training.schedule import PlannedStage
-    from stylecli.training.starting import StartingNetwork
 
 DataArgument = Annotated[
     Path | None,
@@ -194,7 +194,7 @@ def command(
         ranks = count_ranks(ranks, gpus, device)
     dataset = prepare_dataset(data, resolution, preset, output, pack=not dry_run, run=resume)
     from stylecli.training.run_folder import choose_run
-    from stylecli.training.starting import make_settings, open_source
+    from stylecli.training.run_setup import make_settings, open_source
 
     source = None if resume is None else open_source(resume)
     settings, plan = make_settings(
@@ -277,7 +277,7 @@ def tell_start(source: "StartingNetwork | None", settings: "RunSettings", output
     if source is None or output.quiet:
         return
     from stylecli.training.optimizer import describe_frozen
-    from stylecli.training.starting import describe_start, frozen_in
+    from stylecli.training.run_setup import describe_start, frozen_in
     from stylecli.training.transfer import HEADINGS
 
     rows = describe_start(source, settings)
@@ -339,7 +339,7 @@ def owned_run(
             if source is None:
                 run_folder.create_run(run, settings)
             else:
-                from stylecli.training.starting import begin_run
+                from stylecli.training.run_setup import begin_run
 
                 begin_run(run, settings, source)
             for line in describe_begin(run, settings, plan, dataset):

@@ -19,7 +19,7 @@ def on_main_rank(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**options: Any) -> None:
-        from stylecli.training.world import find_world
+        from stylecli.distributed.places import find_world
 
         world = find_world(os.environ)
         if world is None:

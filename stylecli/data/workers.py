@@ -29,7 +29,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, Any, Generic, TypeVar
 
-from stylecli import errors, processes
+from stylecli import errors
+from stylecli.distributed import processes
 from stylecli.errors import DataError, StyleCLIError, UsageError
 
 if sys.platform == "linux":

@@ -30,7 +30,7 @@ import torch
 from numpy.typing import NDArray
 
 from stylecli.cache_folder import cache_folder, keep_private, private_folder, whose
-from stylecli.distributed import Ranks
+from stylecli.distributed.ranks import Ranks
 from stylecli.errors import UsageError
 from stylecli.files import replacing
 from stylecli.progress import Progress

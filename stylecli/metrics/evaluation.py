@@ -19,7 +19,7 @@ from stylecli import __version__
 from stylecli.checkpoint import Network, open_network
 from stylecli.data.pictures import WHITE
 from stylecli.data.reader import open_dataset
-from stylecli.distributed import Ranks
+from stylecli.distributed.ranks import Ranks
 from stylecli.errors import StyleCLIError, UsageError
 from stylecli.features.extractors import Extractor, open_extractors
 from stylecli.hardware import resolve_device

@@ -15,14 +15,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stylecli import processes
-from stylecli.distributed import Ranks, join, leave
+from stylecli.distributed import processes
+from stylecli.distributed.places import World
+from stylecli.distributed.ranks import Ranks, join, leave
 from stylecli.errors import DeviceError, ExitCode, Interrupted, StyleCLIError, explain
 from stylecli.training import run_folder
 from stylecli.training.hub import Hub, reach_hub
 from stylecli.training.peers import Peers, speaks_for
 from stylecli.training.session import Session, session_from_json
-from stylecli.training.world import World
 
 if TYPE_CHECKING:
     import torch

@@ -13,10 +13,10 @@ import torch
 
 from stylecli.data.loader import BatchLoader
 from stylecli.data.prefetching import Prefetcher
-from stylecli.distributed import Ranks
+from stylecli.distributed.ranks import Ranks
 from stylecli.errors import DataError, Interrupted, StyleCLIError
 from stylecli.progress import Progress, silent
-from stylecli.training import checkpoints, run_folder, starting
+from stylecli.training import checkpoints, run_folder, run_setup
 from stylecli.training.oversight import (
     Evaluate,
     Oversight,
@@ -48,9 +48,9 @@ class TrainingLoop:
         self.session = session or Session()
         self.settings = run_folder.load_settings(run)
         self.config = self.settings.training
-        self.dataset = starting.open_matching(self.settings)
-        self.bundle = starting.build_networks(self.settings)
-        label_table = starting.label_table(self.dataset)
+        self.dataset = run_setup.open_matching(self.settings)
+        self.bundle = run_setup.build_networks(self.settings)
+        label_table = run_setup.label_table(self.dataset)
         self.step = TrainingStep(
             self.bundle,
             self.config,
@@ -94,10 +94,10 @@ class TrainingLoop:
         if not self._begins:
             self._load(path)
         elif origin is not None and origin.continued:
-            self._load(starting.initial_file(self.run, origin))
+            self._load(run_setup.initial_file(self.run, origin))
         elif origin is not None:
-            checkpoints.load_networks(starting.initial_file(self.run, origin), self.bundle)
-        self.step.freeze_D(starting.frozen_in(self.settings))
+            checkpoints.load_networks(run_setup.initial_file(self.run, origin), self.bundle)
+        self.step.freeze_D(run_setup.frozen_in(self.settings))
         self._follow_seed()
 
     def _load(self, path: Path) -> None:

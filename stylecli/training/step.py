@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stylecli.distributed import Ranks
+from stylecli.distributed.ranks import Ranks
 from stylecli.errors import DeviceError, lacks_memory
 from stylecli.hardware import cuda_arithmetic, free_unused, widest_float
 from stylecli.images import from_uint8

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from stylecli.distributed import join, leave
+from stylecli.distributed.ranks import join, leave
 from stylecli.hardware import keep_large_blocks
 from stylecli.training import launch
 from stylecli.training.hub import reach_hub

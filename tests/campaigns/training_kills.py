@@ -29,7 +29,7 @@ from PIL import Image
 from stylecli.checkpoint import load_network, read_tensors
 from stylecli.data.reader import open_dataset
 from stylecli.data.writer import DatasetWriter
-from stylecli.distributed import Ranks
+from stylecli.distributed.ranks import Ranks
 from stylecli.networks.registry import make_config
 from stylecli.training.config import TrainingConfig
 from stylecli.training.launch import rank_processes

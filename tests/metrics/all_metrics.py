@@ -18,7 +18,7 @@ from stylecli import weights
 from stylecli.cache_folder import CACHE_VARIABLE
 from stylecli.data.reader import open_dataset
 from stylecli.data.writer import DatasetWriter
-from stylecli.distributed import Ranks
+from stylecli.distributed.ranks import Ranks
 from stylecli.features import efficientnet, inception, vgg16
 from stylecli.metrics.classifiers import (
     AttributeClassifier,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from stylecli.distributed import Ranks
+from stylecli.distributed.ranks import Ranks
 from stylecli.features.extractors import VGG16_FC2
 from stylecli.metrics.class_scores import ScoresSoFar, probabilities
 from stylecli.metrics.collecting import Collector, Meter, Pass, Rows, StatisticsCache

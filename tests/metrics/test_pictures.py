@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stylecli.data.reader import open_dataset
-from stylecli.distributed import Ranks
+from stylecli.distributed.ranks import Ranks
 from stylecli.errors import DataError
 from stylecli.features.extractors import INCEPTION, STAND_IN, VGG16_FC2
 from stylecli.metrics import evaluate

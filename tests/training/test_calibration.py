@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from stylecli.distributed import Ranks
+from stylecli.distributed.ranks import Ranks
 from stylecli.networks.registry import make_config
 from stylecli.training import calibration
 from stylecli.training.calibration import (

@@ -33,8 +33,8 @@ from stylecli.training.run_folder import (
     read_events,
     read_statistics,
 )
+from stylecli.training.run_setup import begin_run, check_batches, open_source, plan_resumed
 from stylecli.training.session import Session
-from stylecli.training.starting import begin_run, check_batches, open_source, plan_resumed
 from stylecli.workspace import newest_snapshot
 
 # 8 px, fade, 16 px: two optimizer resets within 0.192 kimg.

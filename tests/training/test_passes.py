@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from stylecli.distributed import Ranks
+from stylecli.distributed.ranks import Ranks
 from stylecli.errors import ExitCode, UsageError
 from stylecli.networks.layers import minibatch_stddev
 from stylecli.networks.model import new_network

@@ -15,7 +15,7 @@ from stylecli.networks.model import new_network
 from stylecli.training.loop import TrainingLoop
 from stylecli.training.plan import TrainingPlan
 from stylecli.training.run_folder import Origin, RunSettings, load_settings
-from stylecli.training.starting import StartingNetwork, begin_run, open_source, plan_resumed
+from stylecli.training.run_setup import StartingNetwork, begin_run, open_source, plan_resumed
 
 SHORT: dict[str, Any] = {
     "total_kimg": 0.032, "minibatch_repeats": 2, "tick_kimg": 0.016, "snapshot_ticks": 1,

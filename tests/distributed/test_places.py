@@ -2,8 +2,8 @@
 
 import pytest
 
+from stylecli.distributed.places import find_world, first_host
 from stylecli.errors import UsageError
-from stylecli.training.world import find_world, first_host
 
 TORCHRUN = {
     "RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4",

@@ -15,7 +15,7 @@ from typing import Any
 
 from stylecli.errors import StyleCLIError
 
-_ROOT = str(Path(__file__).resolve().parents[1])  # the folder that this program is loaded from
+_ROOT = str(Path(__file__).resolve().parents[2])  # the folder that this program is loaded from
 
 
 def can_start_python() -> bool:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from stylecli import processes
+from stylecli.distributed import processes
+from stylecli.distributed.processes import start_python
 from stylecli.errors import StyleCLIError
-from stylecli.processes import start_python
 from tests.source import FILES, PACKAGE, ROOT, calls_of, nodes_of
 
 # Files that start programs other than Python, by the module's path.
@@ -46,7 +46,7 @@ def shown(path: Path) -> str:
 def test_python_is_started_in_one_place() -> None:
     wrong = {}
     for path in FILES:
-        if shown(path) == "processes.py":
+        if shown(path) == "distributed/processes.py":
             continue
         names = names_used(path)
         found = {"sys.executable"} & names
@@ -64,9 +64,9 @@ def test_other_programs_are_started_by_few() -> None:
         for _, name in calls_of(path):
             if name in {f"subprocess.{start}" for start in STARTING}:
                 called.setdefault(shown(path), name)
-    allowed = ("processes.py", *OTHER_PROGRAMS)
+    allowed = ("distributed/processes.py", *OTHER_PROGRAMS)
     assert [name for name in called if not name.startswith(allowed)] == []
-    assert "processes.py" in called
+    assert "distributed/processes.py" in called
 
 
 def test_pickles_are_read_only_by_a_worker_of_its_parent() -> None:
