@@ -20,6 +20,7 @@ from stylecli import __version__, files
 from stylecli.checkpoint import load_network, network_digest
 from stylecli.data.demo_faces import make_demo_dataset
 from stylecli.data.reader import open_dataset
+from stylecli.distributed.ranks import Ranks
 from stylecli.errors import DataError, UsageError
 from stylecli.files import LOCK_FILE
 from stylecli.images import save_png
@@ -35,7 +36,6 @@ from stylecli.sheets.paper import draw_truncation_sweep
 from stylecli.sheets.walking import draw_walk
 from stylecli.styles import style_bands
 from stylecli.training.calibration import measure_stages
-from stylecli.training.launch import rank_processes
 from stylecli.training.loop import TrainingLoop
 from stylecli.training.plan import TrainingPlan, plan_training
 from stylecli.training.presets import SMALL_PHASE_SHARE
@@ -86,14 +86,15 @@ def run_demo(
     *,
     minutes: float,
     seed: int,
-    ranks: int,
+    ranks: Ranks,
     progress: ProgressFactory,
     say: Say,
     force: bool = False,
 ) -> DemoResult:
     """Make the demo in ``folder`` with ``minutes`` of training; continue what is there.
 
-    ``force`` starts over. Raises UsageError when the folder holds a demo of another length or seed,
+    ``ranks`` train together; those other than the main one call ``follow_demo``. ``force`` starts
+    over. Raises UsageError when the folder holds a demo of another length or seed,
     or other files, DataError when another process makes a demo there or the ``demo`` extra is
     missing, Interrupted on Ctrl-C, with everything saved.
     """
@@ -109,16 +110,35 @@ def run_demo(
         return _fill(folder, minutes, seed, ranks, progress, say, started)
 
 
+def follow_demo(ranks: Ranks) -> None:
+    """Take part in the demo as a rank other than the main one."""
+    for task in iter(ranks.from_main, None):
+        run = Path(task["run"])
+        if task["calibrate"]:
+            measure_stages(run, ranks)
+        else:
+            TrainingLoop(run, ranks).train()
+
+
+def stored_ranks(folder: Path) -> int | None:
+    """Return how many processes train the demo in ``folder``, None where there is none.
+
+    It continues with as many: another number would round differently.
+    """
+    run = folder / "run"
+    return load_settings(run).ranks if (run / RUN_FILE).exists() else None
+
+
 def _fill(
     folder: Path,
     minutes: float,
     seed: int,
-    ranks: int,
+    ranks: Ranks,
     progress: ProgressFactory,
     say: Say,
     started: float,
 ) -> DemoResult:
-    with progress("drawing faces", "faces") as report:
+    with ranks.alone(), progress("drawing faces", "faces") as report:
         dataset = make_demo_dataset(
             folder / "dataset.lmdb", count=FACES, resolution=RESOLUTION, progress=report
         )
@@ -134,16 +154,16 @@ def _fill(
         say(describe_prospect(plan.training.total_kimg, minutes))
     finished = is_finished(run)
     if not finished:
-        # Its own number of processes: another one would round differently.
-        stored = load_settings(run).ranks
-        with rank_processes(run, stored) as group, progress("training", "kimg") as report:
-            finished = TrainingLoop(run, group).train(
+        ranks.from_main({"run": str(run.resolve()), "calibrate": False})
+        with progress("training", "kimg") as report:
+            finished = TrainingLoop(run, ranks).train(
                 progress=report, deadline_seconds=minutes * 60 * PATIENCE + GRACE_SECONDS
             )
         if not finished:
             say(
                 "this machine slowed down: training stopped early, run the same command to continue"
             )
+    ranks.from_main(None)  # the others are done
     network = newest_snapshot(run)
     assert network is not None
     net = load_network(network)
@@ -207,19 +227,19 @@ def _plan(kimg: float, seed: int, ranks: int) -> TrainingPlan:
 
 
 def _calibrated_plan(
-    folder: Path, dataset: Path, minutes: float, seed: int, ranks: int
+    folder: Path, dataset: Path, minutes: float, seed: int, ranks: Ranks
 ) -> TrainingPlan:
     """Measure a step at every stage; return the plan whose schedule fills the minutes."""
     with files.scratch_folder(folder, "calibration") as scratch:
         trial = scratch / "run"
-        create_run(trial, _settings(_plan(1.0, seed, ranks), dataset))
-        with rank_processes(trial, ranks, calibrate=True) as group:
-            costs = measure_stages(trial, group)
+        create_run(trial, _settings(_plan(1.0, seed, ranks.count), dataset))
+        ranks.from_main({"run": str(trial.resolve()), "calibrate": True})
+        costs = measure_stages(trial, ranks)
     *early, last = (cost.seconds_per_image for cost in costs.values())
     mean = SMALL_PHASE_SHARE * sum(early) + (1 - SMALL_PHASE_SHARE * len(early)) * last
     # Sheets, checkpoints and reports take about three hundredths beside the steps themselves.
     kimg = minutes * 60 * 0.97 / mean / 1000
-    return _plan(max(round(kimg, 2), 0.5), seed, ranks)
+    return _plan(max(round(kimg, 2), 0.5), seed, ranks.count)
 
 
 def draw_pictures(folder: Path, net: Bundle, network: Path, progress: Progress) -> None:

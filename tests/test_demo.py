@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from stylecli import demo
+from stylecli.distributed.ranks import Ranks
 from stylecli.errors import UsageError
 from stylecli.progress import Progress, silent
 from stylecli.training import calibration
@@ -31,7 +32,7 @@ def small(monkeypatch: Any) -> None:
 
 def run(folder: Path, minutes: float = 0.02) -> demo.DemoResult:
     return demo.run_demo(
-        folder, minutes=minutes, seed=0, ranks=1, progress=no_progress, say=lambda text: None
+        folder, minutes=minutes, seed=0, ranks=Ranks(), progress=no_progress, say=lambda text: None
     )
 
 

@@ -22,8 +22,7 @@ from stylecli.settings import (
     spelled,
     with_tables,
 )
-from stylecli.training.config import TrainingConfig
-from stylecli.training.session import Session
+from stylecli.training.config import Session, TrainingConfig
 
 TRAIN = [*settings_for(TrainingConfig), *network_settings(), *settings_for(Session)]
 

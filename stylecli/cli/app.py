@@ -200,4 +200,6 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Typer reads options by pydantic, which else looks through all installed packages for plugins.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    # Or torch's C++ tells of a lost rank in pages of stack frames. What it is we say ourselves.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     app()

@@ -7,8 +7,10 @@ from typing import Annotated
 import typer
 
 from stylecli.cli.bars import format_seconds
-from stylecli.cli.options import ForceOption, JsonOption, QuietOption, SeedOption
+from stylecli.cli.options import ForceOption, JsonOption, QuietOption, SeedOption, own_command
 from stylecli.cli.output import Output
+from stylecli.distributed.places import find_place
+from stylecli.distributed.ranks import sharing_ranks
 
 
 def command(
@@ -32,17 +34,24 @@ def command(
     Needs no data and no GPU. The same command continues after an interruption.
     """
     output = Output(json=json, quiet=quiet)
-    from stylecli.demo import run_demo
+    count = ranks or min(2, os.cpu_count() or 1)
+    from stylecli.demo import follow_demo, run_demo, stored_ranks
 
-    result = run_demo(
-        out,
-        minutes=minutes,
-        seed=seed,
-        ranks=ranks or min(2, os.cpu_count() or 1),
-        force=force,
-        progress=output.progress,
-        say=output.note,
-    )
+    if find_place(os.environ) is None and not force:
+        count = stored_ranks(out) or count
+    with sharing_ranks(None if find_place(os.environ) else count, "cpu", own_command()) as group:
+        if not group.is_main:
+            follow_demo(group)
+            return
+        result = run_demo(
+            out,
+            minutes=minutes,
+            seed=seed,
+            ranks=group,
+            force=force,
+            progress=output.progress,
+            say=output.note,
+        )
     rows = [
         (item["name"], "–" if item["value"] is None else f"{item['value']:.4g}", item["meaning"])
         for item in result.metrics

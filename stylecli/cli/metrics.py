@@ -1,6 +1,7 @@
 """``stylecli metrics``: numbers about a network, each with its name and its meaning."""
 
 import contextlib
+import os
 import shutil
 import signal
 import sys
@@ -15,7 +16,6 @@ import typer
 
 from stylecli.cli.bars import format_seconds
 from stylecli.cli.drawing import folder_of
-from stylecli.cli.metric_ranks import sharing_ranks
 from stylecli.cli.options import (
     BatchOption,
     ClassifierSource,
@@ -24,9 +24,12 @@ from stylecli.cli.options import (
     NetworkOption,
     QuietOption,
     SeedOption,
+    own_command,
 )
 from stylecli.cli.output import Output
 from stylecli.cli.refusals import check_files, check_pictures, check_words
+from stylecli.distributed.places import find_place
+from stylecli.distributed.ranks import sharing_ranks
 from stylecli.errors import DataError, ExitCode, Interrupted, StyleCLIError, UsageError
 from stylecli.workspace import RUN_FILE, Found, find_dataset, find_network
 
@@ -163,30 +166,28 @@ def command(
     psis = parse_psis(psi, out)
     wanted, counts = _asked(names, samples, paper, against, psis, stand_in)
     source = ClassifierSource(classifiers, train_classifiers, attributes)
-    source.check(wanted)
-    check_words(device=device, precision=precision, metrics=wanted)
-    check_files(classifiers=classifiers, attributes=attributes)
-    for path in (data, against):
-        check_pictures(path)
-    if against is None:
-        from stylecli.networks.headers import check_header
-
-        check_header(find_network(network).path)
+    launched = find_place(os.environ) is not None
+    asked = (wanted, source, device, precision, network, data, against)
+    if not launched:
+        _refuse(*asked)
     chosen: dict[str, Any] = {
         "samples": counts, "seed": seed, "precision": precision, "cache": cache,
         "stand_in": stand_in,
     }  # fmt: skip
     started = time.monotonic()
-    with _going_on(cache), sharing_ranks(ranks, device) as place:
+    with _going_on(cache), sharing_ranks(ranks, device, own_command()) as place:
         chosen["ranks"] = place
         if not place.is_main:
             output = Output(quiet=True)
+        elif launched:
+            _refuse(*asked)
         if against is not None:
             _refuse_with_sets(network, psis, batch)
             facts, results = _compare(wanted, data, against, device, chosen, output)
         else:
             job = _Network(network, data, psis, batch, device, source)
             facts, results = job.measure(wanted, chosen, output)
+        # Also for the others to stay until all is added up.
         lacking = place.from_main(any(result.value is None for result in results))
     if not place.is_main:
         raise typer.Exit(ExitCode.UNUSABLE if lacking else ExitCode.DONE)
@@ -213,6 +214,27 @@ def command(
     output.note(f"took {format_seconds(seconds)}")
     if lacking:
         raise typer.Exit(ExitCode.UNUSABLE)
+
+
+def _refuse(
+    wanted: list[str],
+    source: ClassifierSource,
+    device: str,
+    precision: str,
+    network: Path | None,
+    data: Path | None,
+    against: Path | None,
+) -> None:
+    """Refuse what is wrong before torch loads; among ranks of a launcher the main one does."""
+    source.check(wanted)
+    check_words(device=device, precision=precision, metrics=wanted)
+    check_files(classifiers=source.given, attributes=source.attributes)
+    for path in (data, against):
+        check_pictures(path)
+    if against is None:
+        from stylecli.networks.headers import check_header
+
+        check_header(find_network(network).path)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
 """Options that mean one thing everywhere, spelled once; options made of declared settings."""
 
+import contextlib
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from stylecli.cli.output import Output
-from stylecli.errors import UsageError
+from stylecli.errors import DeviceError, UsageError
 from stylecli.networks.registry import FAMILIES, list_presets
 from stylecli.settings import HEADINGS, MACHINE, NETWORK, SCHEDULE, Setting, asked_for, settings_of
 
@@ -83,6 +85,35 @@ NodesOption = Annotated[
         rich_help_panel=MACHINE,
     ),
 ]
+
+
+def own_command() -> list[str]:
+    """Return what ``python -P`` runs this command with, in each of several processes."""
+    return ["-m", "stylecli", *sys.argv[1:]]
+
+
+def count_ranks(ranks: int | None, gpus: int | None, device: str) -> int | None:
+    """Return the number of processes asked for by --ranks or --gpus.
+
+    Raises UsageError where --gpus meets another device, DeviceError where there are fewer.
+    """
+    if gpus is None:
+        return ranks
+    if ranks not in (None, gpus):
+        raise UsageError(f"--gpus {gpus} and --ranks {ranks} differ: give one of them")
+    from stylecli.hardware import resolve_device
+
+    found = 0
+    if resolve_device(device).type == "cuda":
+        import torch
+
+        found = torch.cuda.device_count()
+    if found < gpus:
+        raise DeviceError(
+            f"--gpus {gpus} asks for more CUDA GPUs than the {found} that {device} has here: "
+            "on CPUs, --ranks is the number of processes"
+        )
+    return gpus
 
 
 def network_settings() -> list[Setting]:
@@ -218,7 +249,8 @@ class ClassifierSource:
         path = self.given
         if path is None and (ranks is None or ranks.is_main):
             if self.train and dataset is not None:
-                path = self._train(dataset, resolution, device, output)
+                with ranks.alone() if ranks is not None else contextlib.nullcontext():
+                    path = self._train(dataset, resolution, device, output)
             else:
                 from stylecli.metrics.classifier_training import find_in_cache
 

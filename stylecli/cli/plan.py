@@ -1,5 +1,6 @@
 """``stylecli plan``: what a training run will cost on this machine, measured."""
 
+import os
 import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -18,21 +19,24 @@ from stylecli.cli.options import (
     PresetOption,
     QuietOption,
     RanksOption,
+    count_ranks,
     network_settings,
+    own_command,
     settings_for,
     takes_settings,
 )
 from stylecli.cli.output import Output
 from stylecli.cli.refusals import check_numbers, check_pictures, check_words
-from stylecli.cli.training_ranks import count_ranks
+from stylecli.distributed.places import find_place
+from stylecli.distributed.ranks import sharing_ranks
 from stylecli.errors import Interrupted, UsageError
 from stylecli.networks.registry import USUAL_CONFIG
 from stylecli.settings import MACHINE, PICTURES, Setting
-from stylecli.training.config import TrainingConfig
-from stylecli.training.session import Session
+from stylecli.training.config import Session, TrainingConfig
 from stylecli.workspace import Found, find_dataset
 
 if TYPE_CHECKING:
+    from stylecli.distributed.ranks import Ranks
     from stylecli.progress import Progress
     from stylecli.training.calibration import LargestBatch, StageBudget, StageCost
     from stylecli.training.run_folder import RunSettings
@@ -119,21 +123,28 @@ def command(
     driving = Session(**session)
     if on is None and price_hour is not None:
         raise UsageError("--price-hour needs a GPU to rent: add --on GPU, such as --on h100")
+    place = find_place(os.environ)
+    count = gpus or ranks or 1
+    if on is None:
+        count = place.count if place else count_ranks(ranks, gpus, device)  # type: ignore[assignment]
     settings = _settings(
-        data, resolution, output, config=config or USUAL_CONFIG, preset=preset,
-        device=device if on is None else None, batch_gpu=driving.batch_gpu,
-        ranks=count_ranks(ranks, gpus, device) if on is None else gpus or ranks or 1,
+        data, resolution, Output(quiet=True) if place else output,
+        config=config or USUAL_CONFIG, preset=preset, device=device if on is None else None,
+        batch_gpu=driving.batch_gpu, ranks=count,
         network=network, training=training,
     )  # fmt: skip
     if on is not None:
         _print_model(settings, driving, on, price_hour, output)
         return
     try:
-        with output.progress("measuring", "stages") as report:
-            budgets, kind, largest = _measure(settings, driving, report)
+        with sharing_ranks(settings.ranks, device, own_command()) as group:
+            shown = output if group.is_main else Output(quiet=True)
+            with shown.progress("measuring", "stages") as report:
+                budgets, kind, largest = _measure(settings, driving, group, report)
     except KeyboardInterrupt:
         raise Interrupted("measuring stopped; run the command again to start over") from None
-    _print(settings, budgets, kind, largest, output)
+    if group.is_main:
+        _print(settings, budgets, kind, largest, output)
 
 
 def _settings(
@@ -150,8 +161,6 @@ def _settings(
     training: dict[str, Any],
 ) -> "RunSettings":
     """Return the settings that train would have with the same; no ``device``: a GPU elsewhere."""
-    import os
-
     from stylecli.hardware import resolve_device
     from stylecli.training.plan import plan_training
     from stylecli.training.run_folder import RunSettings
@@ -204,14 +213,13 @@ def _settings(
 
 
 def _measure(
-    settings: "RunSettings", session: Session, report: "Progress"
+    settings: "RunSettings", session: Session, group: "Ranks", report: "Progress"
 ) -> tuple[list["StageBudget"], str, "LargestBatch | None"]:
     """Return what every stage takes, what memory was measured, and the largest batch."""
     import torch
 
     from stylecli.hardware import PeakMemory
     from stylecli.training.calibration import budget_stages, measure_largest_batch, measure_stages
-    from stylecli.training.launch import rank_processes
     from stylecli.training.run_folder import create_run
     from stylecli.training.schedule import list_stages
 
@@ -219,17 +227,16 @@ def _measure(
     trained = {stage.key for stage in growth if stage.reached}
     computed = {} if settings.device == "cuda" else _compute_costly(settings, session, trained)
     trained -= set(computed)
+    largest = None
     with tempfile.TemporaryDirectory(prefix="stylecli-plan-") as folder:
         trial = Path(folder) / "run"
-        create_run(trial, settings)
+        create_run(trial, settings)  # each process its own
         costs = computed
         if trained:
-            with rank_processes(trial, settings.ranks, session=session, calibrate=True) as group:
-                costs |= measure_stages(
-                    trial, group, session=session, only=trained.__contains__, progress=report
-                )
-        largest = None
-        if not computed:  # it takes steps at full resolution
+            costs |= measure_stages(
+                trial, group, session=session, only=trained.__contains__, progress=report
+            )
+        if group.is_main and not computed:  # it takes steps at full resolution
             largest = measure_largest_batch(trial, session, processes=settings.ranks)
     kind = PeakMemory(torch.device(settings.device)).kind
     return budget_stages(settings, costs), kind, largest

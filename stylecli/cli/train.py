@@ -1,9 +1,10 @@
 """``stylecli train``: grow a StyleGAN on a dataset, or continue one."""
 
 import contextlib
+import os
 import shlex
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -21,7 +22,9 @@ from stylecli.cli.options import (
     RanksOption,
     SeedOption,
     asks_for,
+    count_ranks,
     network_settings,
+    own_command,
     settings_for,
     takes_settings,
 )
@@ -34,16 +37,17 @@ from stylecli.cli.refusals import (
     check_words,
     split_metrics,
 )
-from stylecli.cli.training_ranks import count_ranks, on_main_rank
+from stylecli.distributed.places import find_place
+from stylecli.distributed.ranks import sharing_ranks
 from stylecli.errors import StyleCLIError, UsageError, WeightsError
 from stylecli.settings import PICTURES, RUN, WATCHING
-from stylecli.training.config import TrainingConfig
-from stylecli.training.session import Session
+from stylecli.training.config import Session, TrainingConfig
 from stylecli.training.settings_file import read_settings
 from stylecli.workspace import find_dataset, newest_snapshot
 
 if TYPE_CHECKING:
     from stylecli.data.reader import Dataset
+    from stylecli.distributed.ranks import Ranks
     from stylecli.networks.model import Bundle
     from stylecli.training.oversight import Evaluate
     from stylecli.training.plan import TrainingPlan
@@ -123,6 +127,7 @@ ClassifiersOption = Annotated[
     ),
 ]
 
+_PREPARED = "STYLECLI_PREPARED_RUN"
 _STATES = {
     "begin": "would begin: no run has these settings and this dataset",
     "continue": "would go on: its settings and its dataset are these",
@@ -130,7 +135,6 @@ _STATES = {
 }
 
 
-@on_main_rank
 @takes_settings(
     training=settings_for(TrainingConfig), network=network_settings(), session=settings_for(Session)
 )
@@ -171,56 +175,124 @@ def command(
         network, training, session = asked.network, asked.training, asked.session
         config, preset = config or asked.config, preset or asked.preset
         labels = asked.labels if labels is None else labels
-    check_words(device=device, config=config, preset=preset)
-    if (wanted := split_metrics(metrics)) is not None:
-        ClassifierSource(classifiers).check(wanted)
-        check_files(classifiers=classifiers)
-    check_numbers(training, settings_for(TrainingConfig))
-    check_numbers(network, network_settings())
-    check_resume(resume)
-    check_pictures(data)
-    driving = make_session(**session)
-    if json and driving.writes_lines:
-        raise UsageError("--json is one document and --log jsonl many lines: leave out one of them")
+    launched = find_place(os.environ)
     elsewhere = dry_run and (gpus is not None or nodes is not None)  # GPUs need not be here
-    if nodes is not None and not dry_run:
-        raise UsageError(
-            "--nodes describes machines to --dry-run: to train on several, start stylecli train on "
-            "each with torchrun or Slurm"
-        )
-    if elsewhere:
-        ranks = (gpus or 1) * (nodes or 1)
-    else:
-        ranks = count_ranks(ranks, gpus, device)
-    dataset = prepare_dataset(data, resolution, preset, output, pack=not dry_run, run=resume)
-    from stylecli.training.run_folder import choose_run
-    from stylecli.training.run_setup import make_settings, open_source
-
-    source = None if resume is None else open_source(resume)
-    settings, plan = make_settings(
-        dataset, source, config, preset, None if elsewhere else device, ranks, labels,
-        network=network, training=training | ({"seed": seed} if seed else {}),
-        batch_gpu=session.get("batch_gpu"),
+    count = (gpus or 1) * (nodes or 1) if elsewhere else ranks or gpus
+    driving = Session(**session)
+    request = _Request(
+        data, config, preset, resolution, labels, resume, out, dry_run, metrics, metric_samples,
+        classifiers, ranks, gpus, nodes, None if elsewhere else device, seed, network, training,
+        driving, output,
     )  # fmt: skip
-    evaluate = None
-    if not elsewhere:
-        evaluate = make_evaluate(metrics, metric_samples, classifiers, settings, dataset, output)
-    choice = choose_run(settings, out)
-    tell_advice(plan, dataset, output)
-    if choice.state == "begin":
-        tell_start(source, settings, output)
-    if settings.device == "cuda" and not driving.exact:
-        output.note("float32 products use TF32 on this GPU; --exact computes them in full")
-    if dry_run:
-        print_dry_run(plan, settings, dataset, choice, driving, output)
-        return
-    with owned_run(choice, settings, plan, dataset, source, output) as run:
-        trained = train_run(run, ranks, output, driving, evaluate)
-    result = {"run": str(run), "network": str(trained)}
-    if driving.writes_lines:
-        output.line({"event": "finished", **result})
-    else:
-        output.result(result, [str(trained)])
+    if not launched and not elsewhere:
+        request.refuse()
+        count = count_ranks(ranks, gpus, device)
+    with contextlib.ExitStack() as stack:
+        group = stack.enter_context(sharing_ranks(count if launched else 1, device, ()))
+        run, evaluate = group.main_alone(
+            lambda: stack.enter_context(request.prepared(launched.count if launched else count))
+        ) or (None, None)
+        processes = 1 if launched or run is None else count_processes(run, count)
+        told = group.from_main(str(run.resolve()) if run else None)
+        if told is None:
+            return
+        if processes == 1:
+            train_run(run or Path(told), group, output, driving, evaluate)
+            return
+    os.environ[_PREPARED] = str(run)  # what its processes train
+    with sharing_ranks(processes, device, own_command()):
+        raise AssertionError  # this process ends with theirs
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What the command line asks for."""
+
+    data: Path | None
+    config: str | None
+    preset: str | None
+    resolution: int | None
+    labels: bool | None
+    resume: Path | None
+    out: Path | None
+    dry_run: bool
+    metrics: str | None
+    metric_samples: int | None
+    classifiers: Path | None
+    ranks: int | None
+    gpus: int | None
+    nodes: int | None
+    device: str | None  # None: GPUs that need not be here
+    seed: int
+    network: dict[str, Any]
+    training: dict[str, Any]
+    driving: Session
+    output: Output
+
+    def refuse(self) -> None:
+        """Refuse what is wrong before torch loads."""
+        words = {} if self.device is None else {"device": self.device}
+        check_words(**words, config=self.config, preset=self.preset)
+        if (wanted := split_metrics(self.metrics)) is not None:
+            ClassifierSource(self.classifiers).check(wanted)
+            check_files(classifiers=self.classifiers)
+        check_numbers(self.training, settings_for(TrainingConfig))
+        check_numbers(self.network, network_settings())
+        check_resume(self.resume)
+        check_pictures(self.data)
+        require_trackers_of(self.driving)
+        if self.output.json and self.driving.writes_lines:
+            raise UsageError(
+                "--json is one document and --log jsonl many lines: leave out one of them"
+            )
+        if self.nodes is not None and not self.dry_run:
+            raise UsageError(
+                "--nodes describes machines to --dry-run: to train on several, start stylecli "
+                "train on each with torchrun or Slurm"
+            )
+
+    @contextlib.contextmanager
+    def prepared(self, count: int | None) -> "Iterator[tuple[Path | None, Evaluate | None]]":
+        """Own the run that is meant, with what measures it; None for a dry run."""
+        from stylecli.training import run_folder
+        from stylecli.training.run_setup import make_settings, open_matching, open_source
+
+        output, driving = self.output, self.driving
+        measured = (self.metrics, self.metric_samples, self.classifiers)
+        launched = find_place(os.environ) is not None
+        if launched and (path := os.environ.get(_PREPARED)):
+            run = Path(path)
+            with run_folder.held(run):
+                settings = run_folder.load_settings(run)
+                yield run, make_evaluate(*measured, settings, open_matching(settings), output)
+            return
+        if launched or self.device is None:
+            self.refuse()
+        dataset = prepare_dataset(
+            self.data, self.resolution, self.preset, output, pack=not self.dry_run, run=self.resume
+        )
+        source = None if self.resume is None else open_source(self.resume)
+        settings, plan = make_settings(
+            dataset, source, self.config, self.preset, self.device, count, self.labels,
+            network=self.network,
+            training=self.training | ({"seed": self.seed} if self.seed else {}),
+            batch_gpu=driving.batch_gpu,
+        )  # fmt: skip
+        evaluate = None
+        if self.device is not None:
+            evaluate = make_evaluate(*measured, settings, dataset, output)
+        choice = run_folder.choose_run(settings, self.out)
+        tell_advice(plan, dataset, output)
+        if choice.state == "begin":
+            tell_start(source, settings, output)
+        if settings.device == "cuda" and not driving.exact:
+            output.note("float32 products use TF32 on this GPU; --exact computes them in full")
+        if self.dry_run:
+            print_dry_run(plan, settings, dataset, choice, driving, output)
+            yield None, None
+            return
+        with owned_run(choice, settings, plan, dataset, source, output) as run:
+            yield run, evaluate
 
 
 def prepare_dataset(
@@ -380,25 +452,29 @@ def describe_begin(
     ]
 
 
-def make_session(**settings: Any) -> "Session":
-    """Return how this session is driven; raise UsageError for what cannot be done here."""
-    session = Session(**settings)
+def require_trackers_of(session: Session) -> None:
+    """Raise UsageError where a program that is to be told of the run is not installed."""
     if session.trackers:
         from stylecli.training.trackers import require_trackers
 
         require_trackers(session.trackers)
-    return session
+
+
+def count_processes(run: Path, wanted: int | None) -> int:
+    """Return how many processes train a run: as many as it has, where not others are wanted."""
+    from stylecli.training.run_folder import is_finished, load_settings
+
+    return 1 if is_finished(run) else wanted or load_settings(run).ranks
 
 
 def train_run(
     run: Path,
-    ranks: int | None,
+    group: "Ranks",
     output: Output,
     session: "Session",
     evaluate: "Evaluate | None" = None,
-) -> Path:
-    """Train a run to its end, with its own number of processes unless another is asked for."""
-    from stylecli.training.launch import rank_processes
+) -> None:
+    """Train a run to its end in all processes of ``group``; the main one prints its network."""
     from stylecli.training.loop import TrainingLoop
     from stylecli.training.oversight import tell_nobody
     from stylecli.training.run_folder import is_finished, load_settings
@@ -406,19 +482,20 @@ def train_run(
 
     if not is_finished(run):
         settings = load_settings(run)
-        count = ranks or settings.ranks
         left = TimeLeft(settings.training, settings.network)
-        with (
-            rank_processes(run, count, session=session) as group,
-            output.progress("training", "kimg", left) as report,
-        ):
+        shown = output if group.is_main else Output(quiet=True)
+        with shown.progress("training", "kimg", left) as report:
             TrainingLoop(run, group, session, evaluate).train(
                 progress=report, notice=output.warn,
-                tell=output.line if session.writes_lines else tell_nobody,
+                tell=output.line if session.writes_lines and group.is_main else tell_nobody,
             )  # fmt: skip
-    network = newest_snapshot(run)
-    assert network is not None
-    return network
+    if group.is_main:
+        network = newest_snapshot(run)
+        result = {"run": str(run), "network": str(network)}
+        if session.writes_lines:
+            output.line({"event": "finished", **result})
+        else:
+            output.result(result, [str(network)])
 
 
 def make_evaluate(

@@ -16,7 +16,7 @@ _FIRST_PORT, _PORTS = 20_000, 12_000
 
 
 @dataclass(frozen=True)
-class World:
+class Place:
     """A process's place among all that train together."""
 
     rank: int
@@ -34,7 +34,7 @@ class World:
         return -(-self.count // self.machines)
 
 
-def find_world(environment: Mapping[str, str]) -> World | None:
+def find_place(environment: Mapping[str, str]) -> Place | None:
     """Return what a launcher says of this process; None for one that was started by itself.
 
     torchrun comes before Slurm, for it may run under it. Raises UsageError for variables that make
@@ -42,16 +42,16 @@ def find_world(environment: Mapping[str, str]) -> World | None:
     """
     try:
         if {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= environment.keys():
-            world = _torchrun(environment)
+            place = _torchrun(environment)
         elif {"SLURM_PROCID", "SLURM_NTASKS"} <= environment.keys():
-            world = _slurm(environment)
+            place = _slurm(environment)
         else:
             return None
     except (KeyError, ValueError) as error:
         raise UsageError(f"the launcher's environment is not understood: {error}") from None
-    if not 0 <= world.rank < world.count:
-        raise UsageError(f"{world.launcher} says rank {world.rank} of {world.count}")
-    return world if world.count > 1 else None
+    if not 0 <= place.rank < place.count:
+        raise UsageError(f"{place.launcher} says rank {place.rank} of {place.count}")
+    return place if place.count > 1 else None
 
 
 def first_host(nodes: str) -> str:
@@ -67,10 +67,10 @@ def first_host(nodes: str) -> str:
     return host
 
 
-def _torchrun(environment: Mapping[str, str]) -> World:
+def _torchrun(environment: Mapping[str, str]) -> Place:
     count = int(environment["WORLD_SIZE"])
     rank = int(environment["RANK"])
-    return World(
+    return Place(
         rank,
         count,
         int(environment.get("LOCAL_RANK", rank)),
@@ -82,7 +82,7 @@ def _torchrun(environment: Mapping[str, str]) -> World:
     )
 
 
-def _slurm(environment: Mapping[str, str]) -> World:
+def _slurm(environment: Mapping[str, str]) -> Place:
     count = int(environment["SLURM_NTASKS"])
     rank = int(environment["SLURM_PROCID"])
     nodes = environment.get("SLURM_STEP_NODELIST") or environment["SLURM_NODELIST"]
@@ -91,7 +91,7 @@ def _slurm(environment: Mapping[str, str]) -> World:
         machines = str(count) if re.search(r"[,\[]", nodes) else "1"
     job = int(environment.get("SLURM_JOB_ID", "0")) + int(environment.get("SLURM_STEP_ID", "0"))
     port = environment.get("MASTER_PORT") or str(_FIRST_PORT + job % _PORTS)
-    return World(
+    return Place(
         rank,
         count,
         int(environment.get("SLURM_LOCALID", rank)),

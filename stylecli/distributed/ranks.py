@@ -1,16 +1,24 @@
-"""Ranks: who am I, add up over all, agree. One process is rank 0 of 1 and needs nothing else.
+"""Ranks: who am I, add up over all, agree; and how a command becomes one of them.
 
-Numbers that decide travel by gloo in main memory, whatever carries the gradients.
+One process is rank 0 of 1 and needs nothing else. Numbers that decide travel by gloo in main
+memory, whatever carries the gradients.
 """
 
 import contextlib
 import datetime
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from stylecli.distributed.places import Place, find_place
+from stylecli.distributed.processes import STORE_PREFIX, launch
+from stylecli.distributed.watching import LAUNCHER, Loss, Watch
+from stylecli.errors import DeviceError, Interrupted, StyleCLIError, UsageError, explain
 from stylecli.files import parse_json, to_json
 
 if TYPE_CHECKING:
@@ -22,19 +30,9 @@ Result = TypeVar("Result")
 # Of single exchanges. Lost and stuck ranks are found by the watch, long before; a limit here would
 # only end runs whose main rank is busy by itself, or that were suspended as a whole.
 TIMEOUT_DAYS = 30
-
-
-class Watch(Protocol):
-    """What sees to it that nobody waits for a rank that is lost."""
-
-    def exchange(self) -> contextlib.AbstractContextManager[None]:
-        """Surround an exchange; raise an error that names the lost rank if one is lost in it."""
-
-    def alone(self) -> contextlib.AbstractContextManager[None]:
-        """Let the others wait without limit."""
-
-    def explain(self, error: BaseException) -> None:
-        """Raise an error that names the lost rank, if one is lost."""
+ARRIVAL_SECONDS = 300.0  # for all ranks to start; loading torch over a network takes its time
+# To reach the store of a launcher, which is there before its ranks are: or the launcher is gone.
+REACH_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -50,13 +48,20 @@ class Ranks:
         """Whether this process writes files and reports."""
         return self.rank == 0
 
-    def mean_(self, tensor: "torch.Tensor") -> None:
-        """Replace ``tensor`` by its mean over all ranks."""
+    def mean_(self, tensor: "torch.Tensor", *, wait: bool = True) -> None:
+        """Replace ``tensor`` by its mean over all ranks.
+
+        A GPU's exchange only begins here; with ``wait`` this returns when it is over, so that one
+        that hangs is noticed as the exchange it is.
+        """
         if self.count > 1:
+            import torch
             import torch.distributed as dist
 
-            with self._exchange():
+            with self.exchange():
                 dist.all_reduce(tensor)
+                if wait and tensor.is_cuda:
+                    torch.cuda.current_stream(tensor.device).synchronize()
             tensor.div_(self.count)
 
     def any(self, flag: bool) -> bool:
@@ -67,7 +72,7 @@ class Ranks:
         import torch.distributed as dist
 
         value = torch.tensor([int(flag)])
-        with self._exchange():
+        with self.exchange():
             dist.all_reduce(value)
         return bool(value.item())
 
@@ -80,10 +85,14 @@ class Ranks:
             return function()
         result = None
         if self.is_main:
-            with self.watch.alone() if self.watch else contextlib.nullcontext():
+            with self.alone():
                 result = function()
         self.any(False)
         return result
+
+    def alone(self) -> contextlib.AbstractContextManager[None]:
+        """Let the others wait without limit while this rank does something by itself."""
+        return self.watch.alone() if self.watch else contextlib.nullcontext()
 
     def from_main(self, value: Any = None) -> Any:
         """Return rank 0's ``value`` on every rank: plain JSON."""
@@ -94,58 +103,202 @@ class Ranks:
 
         data = bytearray(to_json(value)) if self.is_main else bytearray()
         size = torch.tensor([len(data)])
-        with self._exchange():
+        with self.exchange():
             dist.broadcast(size, 0)
         letters = torch.frombuffer(data, dtype=torch.uint8) if data else torch.empty(0).byte()
         letters = letters if self.is_main else torch.empty(int(size.item()), dtype=torch.uint8)
-        with self._exchange():
+        with self.exchange():
             dist.broadcast(letters, 0)
         return parse_json(bytes(letters.tolist()), "what the main process sent", of=object)
 
-    def _exchange(self) -> contextlib.AbstractContextManager[None]:
+    def exchange(self) -> contextlib.AbstractContextManager[None]:
+        """Surround an exchange; an error in it then names the rank that is lost."""
         return self.watch.exchange() if self.watch else contextlib.nullcontext()
 
 
-def join(
-    rank: int,
-    count: int,
-    store: "Store",
-    *,
-    cuda: bool = False,
-    one_machine: bool = True,
-    watch: Watch | None = None,
-) -> Ranks:
-    """Join ``count`` ranks as number ``rank``; they meet at ``store``.
+@contextlib.contextmanager
+def sharing_ranks(count: int | None, device: str, command: Sequence[str]) -> Iterator[Ranks]:
+    """Yield this process's place among those that run the same command together.
 
-    With ``cuda`` tensors on GPUs travel by NCCL.
+    They are those that torchrun or Slurm started. Without such a launcher ``count`` above 1 starts
+    that many processes, ``python -P`` with the arguments ``command``; then this one waits for them
+    and ends with their exit code (SystemExit). ``device`` is that of the command's option. Of all
+    that end with an error the first to do so says why; the others end with SystemExit. Raises
+    UsageError for a count or a device that does not fit, StyleCLIError naming a rank that is lost.
     """
-    if count == 1:
-        return Ranks()
+    place = find_place(os.environ)
+    if place is None and (count or 1) == 1:
+        yield Ranks()
+        return
+    if place is None:
+        assert count is not None
+        _check_device(device)
+        raise SystemExit(launch(count, command))
+    with joined(place, lambda: _resolve(device)) as ranks:
+        if count not in (None, place.count):
+            raise UsageError(
+                f"--ranks {count} is not what {place.launcher} started, which is {place.count} "
+                "processes: leave it out"
+            )
+        yield ranks
+
+
+@contextlib.contextmanager
+def joined(place: Place, device: Callable[[], "torch.device"]) -> Iterator[Ranks]:
+    """Yield this process's rank, at its ``place``; ``device`` resolves what it computes on.
+
+    See ``sharing_ranks`` for what becomes of errors.
+    """
+    import torch
+
+    if threading.current_thread() is threading.main_thread():
+        # torch's launcher and schedulers end a job with SIGTERM: as Ctrl-C does, tidily.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    cpus = os.environ.get("SLURM_CPUS_PER_TASK") if place.launcher == "Slurm" else None
+    torch.set_num_threads(max(1, int(cpus or (os.cpu_count() or 1) // place.local_count)))
+    store = _connect(place, is_master=place.rank == 0 and not place.agent)
+    keeper = LAUNCHER if place.agent else 0
+    watch = Watch(place.rank, place.count, lambda: _connect(place), keeper)
+    try:
+        with _reporting(watch):
+            gpu = _take_gpu(place, device())
+            _meet(watch, gpu)
+            with _group(place, store, watch, cuda=bool(gpu)):
+                yield Ranks(place.rank, place.count, watch)
+    finally:
+        watch.close()
+
+
+@contextlib.contextmanager
+def _reporting(watch: Watch) -> Iterator[None]:
+    """Tell the other ranks of an error that ends this one; SystemExit where another said why."""
+    try:
+        yield
+    except (SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            watch.tell_interrupt(12.0)
+        elif watch.rank:
+            watch.wait_for_main(3.0)  # which may fail for the same reason, or stopped for another
+        if watch.loss is not None:
+            error = watch.loss.error()
+        text, code = explain(error)
+        own = watch.loss is None
+        first = watch.may_speak()
+        watch.report_failure(text, int(code))
+        if not first:
+            raise SystemExit(int(code)) from None
+        if own and watch.rank and not isinstance(error, KeyboardInterrupt | Interrupted):
+            raise Loss(watch.rank, f"failed: {text}", int(code)).error() from error
+        raise error
+
+
+def choose_gpu(found: int, local_rank: int, local_count: int) -> int:
+    """Return which of the ``found`` GPUs that a process sees is its own.
+
+    Launchers show each process all GPUs of the machine, or its own alone. Raises DeviceError where
+    there is none.
+    """
+    if not found:
+        raise DeviceError(f"{local_count} processes need a GPU each: this machine has none")
+    return local_rank if found >= local_count else local_rank % found
+
+
+def _take_gpu(place: Place, device: "torch.device") -> str:
+    """Make this process's GPU the current one; return its name in the world, "" for CPUs."""
+    if device.type != "cuda":
+        return ""
+    import torch
+
+    index = choose_gpu(torch.cuda.device_count(), place.local_rank, place.local_count)
+    torch.cuda.set_device(index)
+    return str(torch.cuda.get_device_properties(index).uuid)
+
+
+def _meet(watch: Watch, gpu: str) -> None:
+    """Wait until every rank has come; raise DeviceError where another has the same GPU."""
+    watch.tell_device(gpu or "cpu")
+    deadline = time.monotonic() + ARRIVAL_SECONDS
+    while len(others := watch.devices()) < watch.count - 1:
+        watch.raise_loss()
+        if time.monotonic() > deadline:
+            missing = sorted(set(range(watch.count)) - {watch.rank} - others.keys())
+            raise StyleCLIError(
+                f"of {watch.count} processes, number {', '.join(map(str, missing[:8]))} did not "
+                f"come within {ARRIVAL_SECONDS:.0f} s: start all of them, and look at what they "
+                "print"
+            )
+        time.sleep(0.1)
+    # Where a driver gives no names, all are nought.
+    if gpu.strip("0-") and (same := [rank for rank, other in others.items() if other == gpu]):
+        raise DeviceError(
+            f"processes {watch.rank} and {same[0]} have the same GPU: start as many processes as "
+            "there are GPUs"
+        )
+
+
+@contextlib.contextmanager
+def _group(place: Place, store: "Store", watch: Watch, *, cuda: bool) -> Iterator[None]:
+    """Be in torch's process group; on GPUs tensors travel by NCCL, where torch has it."""
     import torch.distributed as dist
 
-    if one_machine and sys.platform == "linux":
-        # Keep the traffic on the loopback interface.
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    ranks = Ranks(rank, count, watch)
+    if place.machines == 1 and sys.platform == "linux":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # stay on the loopback interface
     try:
         dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if cuda else "gloo",
+            "cpu:gloo,cuda:nccl" if cuda and dist.is_nccl_available() else "gloo",
             store=store,
-            rank=rank,
-            world_size=count,
+            rank=place.rank,
+            world_size=place.count,
             timeout=datetime.timedelta(days=TIMEOUT_DAYS),
         )
     except RuntimeError as error:
-        if watch is not None:
-            watch.explain(error)
+        watch.explain(error)
         raise
-    return ranks
-
-
-def leave(ranks: Ranks) -> None:
-    """Leave the group of ``join``."""
-    if ranks.count > 1:
-        import torch.distributed as dist
-
+    try:
+        yield
+    finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _connect(place: Place, *, is_master: bool = False) -> "Store":
+    """Return a connection to the store at which the ranks find each other."""
+    from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
+
+    seconds = REACH_SECONDS if place.agent else ARRIVAL_SECONDS
+    try:
+        store = TCPStore(
+            place.host,
+            place.port,
+            place.count,
+            is_master=is_master,
+            timeout=datetime.timedelta(seconds=seconds),
+            wait_for_workers=False,
+        )
+    except RuntimeError as error:  # includes what torch.distributed raises
+        first = str(error).splitlines()[0]
+        raise StyleCLIError(
+            f"process {place.rank} of {place.count} started by {place.launcher} does not reach "
+            f"{place.host}:{place.port} ({first}): is the port free? MASTER_PORT sets another"
+        ) from None
+    # torchrun keeps one store over restarts: what an earlier attempt left there is not ours.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return PrefixStore(f"{STORE_PREFIX}{attempt}", store)
+
+
+def _resolve(device: str) -> "torch.device":
+    """Return what a rank computes on; raise UsageError for a GPU that all would share."""
+    from stylecli.hardware import resolve_device
+
+    _check_device(device)
+    return resolve_device(device)
+
+
+def _check_device(device: str) -> None:
+    if ":" in device:
+        raise UsageError(
+            f"--device {device} names one GPU, and each of several processes takes its own: "
+            f"give --device {device.partition(':')[0]}"
+        )

@@ -491,7 +491,7 @@ def _rows(numbers: range, wanted: int) -> int:
 def _send(features: NDArray[Any], ranks: Ranks) -> None:
     import torch.distributed as dist
 
-    with _watched(ranks):
+    with ranks.exchange():
         dist.send(torch.from_numpy(np.ascontiguousarray(features, np.float64)), 0)
 
 
@@ -499,10 +499,6 @@ def _receive(shape: tuple[int, int], sender: int, ranks: Ranks) -> NDArray[Any]:
     import torch.distributed as dist
 
     rows = torch.empty(shape, dtype=torch.float64)
-    with _watched(ranks):
+    with ranks.exchange():
         dist.recv(rows, sender)
     return rows.numpy()
-
-
-def _watched(ranks: Ranks) -> contextlib.AbstractContextManager[None]:
-    return ranks.watch.exchange() if ranks.watch else contextlib.nullcontext()

@@ -266,7 +266,8 @@ def _measure_network(
                 found.append(measure_path(task, G, labels, batch, digest, common, how))
         if kept and how.ranks.is_main:
             facts = {**common, "noise_mode": NOISE}
-            found += judge_spaces(spaces, shown, *kept, G.config, facts, how)
+            with how.ranks.alone():
+                found += judge_spaces(spaces, shown, *kept, G.config, facts, how)
     return found
 
 

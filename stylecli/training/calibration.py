@@ -11,11 +11,11 @@ from stylecli.distributed.ranks import Ranks
 from stylecli.hardware import PeakMemory, available_mib
 from stylecli.progress import Progress, silent
 from stylecli.training import run_folder
+from stylecli.training.config import Session
 from stylecli.training.passes import count_passes
 from stylecli.training.run_folder import RunSettings
 from stylecli.training.run_setup import build_networks
 from stylecli.training.schedule import Stage, StageKey, list_stages, stage_of_key
-from stylecli.training.session import Session
 from stylecli.training.step import StepMemoryError, TrainingStep
 
 SECONDS_PER_STAGE = 1.5

@@ -24,9 +24,9 @@ from stylecli.networks.model import Bundle, Generator, native_lod
 from stylecli.sampling import exact_kernels, seed_latents
 from stylecli.training import checkpoints, run_folder
 from stylecli.training.checkpoints import MAX_ROLLBACKS, Counters, rollback_source
+from stylecli.training.config import Session
 from stylecli.training.run_folder import RunSettings
 from stylecli.training.schedule import Stage
-from stylecli.training.session import Session
 from stylecli.training.trackers import Trackers
 from stylecli.training.watchdog import LOADER_BOUND, Finding, Watchdog
 

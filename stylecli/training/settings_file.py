@@ -15,9 +15,8 @@ from stylecli.errors import DataError, UsageError, unknown_name
 from stylecli.files import read_json
 from stylecli.networks.registry import FAMILIES, USUAL_CONFIG, make_config
 from stylecli.settings import ByResolution, Setting, settings_of
-from stylecli.training.config import TrainingConfig
+from stylecli.training.config import Session, TrainingConfig
 from stylecli.training.presets import NO_PRESET
-from stylecli.training.session import Session
 
 # What --dry-run writes and this machine or the dataset decides anew, or nothing does.
 _PASSED_OVER = frozenset(

@@ -388,7 +388,7 @@ class TrainingStep:
     def _move_w_avg(self, means: list[Tensor]) -> None:
         """Move w_avg by the mean of the whole batch, on all ranks alike."""
         mean = torch.stack(means).mean(dim=0)
-        self.ranks.mean_(mean)
+        self.ranks.mean_(mean, wait=False)  # the gradients' exchange follows, and waits
         self.G.mapping.update_w_avg(mean)
 
     def _differentiate_D(

@@ -23,10 +23,9 @@ from stylecli.data.writer import DatasetWriter
 from stylecli.errors import Interrupted
 from stylecli.networks.model import Bundle
 from stylecli.networks.registry import make_config
-from stylecli.training.config import TrainingConfig
+from stylecli.training.config import Session, TrainingConfig
 from stylecli.training.loop import TrainingLoop
 from stylecli.training.run_folder import RunSettings, create_run, read_statistics
-from stylecli.training.session import Session
 
 BATCH, SNAPSHOT_TICKS = 8, 20
 GROWTH_MIB = 4.0  # of medians; a leak of one 16 px batch a tick would come to 24 MiB

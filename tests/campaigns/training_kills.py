@@ -29,13 +29,12 @@ from PIL import Image
 from stylecli.checkpoint import load_network, read_tensors
 from stylecli.data.reader import open_dataset
 from stylecli.data.writer import DatasetWriter
+from stylecli.distributed.processes import launch
 from stylecli.distributed.ranks import Ranks
 from stylecli.networks.registry import make_config
-from stylecli.training.config import TrainingConfig
-from stylecli.training.launch import rank_processes
+from stylecli.training.config import Session, TrainingConfig
 from stylecli.training.loop import TrainingLoop
 from stylecli.training.run_folder import RunSettings, create_run, is_finished
-from stylecli.training.session import Session
 from stylecli.workspace import list_snapshots
 
 NETWORK = {"resolution": 16, "fmap_base": 64, "fmap_max": 8, "z_dim": 8, "w_dim": 8,
@@ -72,8 +71,9 @@ def train(run: Path, ranks: int) -> None:
     if ranks == 1:
         TrainingLoop(run, Ranks(), session).train()
         return
-    with rank_processes(run, ranks, session=session) as group:
-        TrainingLoop(run, group, session).train()
+    rank = Path(__file__).parents[1] / "training" / "one_rank.py"
+    code = launch(ranks, [str(rank), str(run), "--keep", str(KEEP), "--watch", "off"])
+    assert code == 0, code
 
 
 def die_at_operation(count: int) -> None:

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from stylecli import demo
 from stylecli.cli.app import app
+from stylecli.distributed.ranks import Ranks
 
 METRICS = [
     {"name": "ppl_wfull", "value": 12.345678, "meaning": "how smooth"},
@@ -32,18 +33,18 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def test_every_option_reaches_the_library(asked: list[Any]) -> None:
-    words = ["demo", "--minutes", "0.5", "--out", "here", "--ranks", "3", "--seed", "7", "--force"]
+    words = ["demo", "--minutes", "0.5", "--out", "here", "--ranks", "1", "--seed", "7", "--force"]
 
     done = CliRunner().invoke(app, words)
 
     ((out, settings),) = asked
     assert (done.exit_code, out) == (0, Path("here"))
     told = {name: settings[name] for name in ("minutes", "ranks", "seed", "force")}
-    assert told == {"minutes": 0.5, "ranks": 3, "seed": 7, "force": True}
+    assert told == {"minutes": 0.5, "ranks": Ranks(), "seed": 7, "force": True}
 
 
 def test_the_metrics_are_a_table_with_the_page_to_open_below(asked: list[Any]) -> None:
-    done = CliRunner().invoke(app, ["demo"])
+    done = CliRunner().invoke(app, ["demo", "--ranks", "1"])
 
     header, first, second, _, last = done.stdout.splitlines()
     assert header.split() == ["metric", "value", "meaning"]
@@ -53,7 +54,7 @@ def test_the_metrics_are_a_table_with_the_page_to_open_below(asked: list[Any]) -
 
 
 def test_the_document_is_all_that_json_prints(asked: list[Any]) -> None:
-    done = CliRunner().invoke(app, ["demo", "--json", "--quiet"])
+    done = CliRunner().invoke(app, ["demo", "--json", "--quiet", "--ranks", "1"])
 
     document = json.loads(done.stdout)
     assert document["metrics"] == METRICS and document["finished"] is True

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from stylecli import weights
 from stylecli.cache_folder import CACHE_VARIABLE
 from stylecli.checkpoint import save_network
-from stylecli.cli import metric_ranks, metrics
+from stylecli.cli import metrics
 from stylecli.cli.output import Output
 from stylecli.errors import DataError, Interrupted, UsageError
 from stylecli.metrics import MetricResult, classifier_training, evaluation
@@ -406,22 +406,6 @@ def test_weights_that_nobody_published_are_warned_of(capsys):
     metrics.warn_of_weights(results, Output(quiet=True))
     said = capsys.readouterr().err
     assert "bbbbbbbbbbbb" in said and "fid@9 may compare" in said and "kid@" not in said
-
-
-def test_an_interrupt_while_modules_load_leaves_no_process_behind(monkeypatch):
-    started = []
-
-    def start(rank, world):
-        waiting = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-        started.append(waiting)
-        signal.raise_signal(signal.SIGINT)
-        return waiting
-
-    monkeypatch.setattr(metric_ranks, "_start", start)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    with pytest.raises(KeyboardInterrupt), metric_ranks.sharing_ranks(2, "cpu"):
-        pass
-    assert started[0].poll() is not None
 
 
 def test_an_interrupt_before_the_first_classifier_claims_none(tmp_path, tiny_lmdb, monkeypatch):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from stylecli.distributed.places import find_world, first_host
+from stylecli.distributed.places import find_place, first_host
 from stylecli.errors import UsageError
 
 TORCHRUN = {
@@ -15,38 +15,38 @@ SLURM = {
 }  # fmt: skip
 
 
-def test_a_process_started_by_itself_has_no_world() -> None:
-    assert find_world({}) is None
-    assert find_world({**TORCHRUN, "RANK": "0", "WORLD_SIZE": "1"}) is None
+def test_a_process_started_by_itself_has_no_place() -> None:
+    assert find_place({}) is None
+    assert find_place({**TORCHRUN, "RANK": "0", "WORLD_SIZE": "1"}) is None
 
 
 def test_torchrun_says_who_is_where() -> None:
-    world = find_world(TORCHRUN)
-    assert world is not None
-    assert (world.rank, world.count, world.local_rank, world.local_count) == (5, 8, 1, 4)
-    assert (world.machines, world.host, world.port, world.agent) == (2, "10.0.0.1", 29500, True)
+    place = find_place(TORCHRUN)
+    assert place is not None
+    assert (place.rank, place.count, place.local_rank, place.local_count) == (5, 8, 1, 4)
+    assert (place.machines, place.host, place.port, place.agent) == (2, "10.0.0.1", 29500, True)
 
 
 def test_slurm_ranks_meet_on_the_first_host_at_a_port_of_the_job() -> None:
-    world = find_world(SLURM)
-    assert world is not None
-    assert (world.rank, world.count, world.local_rank, world.machines) == (5, 8, 1, 2)
-    assert (world.host, world.port, world.agent) == ("gpu007", 24711, False)
-    other = find_world({**SLURM, "SLURM_JOB_ID": "4712"})
-    assert other is not None and other.port != world.port
+    place = find_place(SLURM)
+    assert place is not None
+    assert (place.rank, place.count, place.local_rank, place.machines) == (5, 8, 1, 2)
+    assert (place.host, place.port, place.agent) == ("gpu007", 24711, False)
+    other = find_place({**SLURM, "SLURM_JOB_ID": "4712"})
+    assert other is not None and other.port != place.port
 
 
 def test_slurm_without_a_number_of_machines() -> None:
     alone = {key: value for key, value in SLURM.items() if key != "SLURM_NNODES"}
-    spread = find_world(alone)
-    single = find_world({**alone, "SLURM_NODELIST": "gpu007"})
+    spread = find_place(alone)
+    single = find_place({**alone, "SLURM_NODELIST": "gpu007"})
     assert spread is not None and spread.machines == 8
     assert single is not None and single.machines == 1
 
 
 def test_torchrun_under_slurm_counts() -> None:
-    world = find_world({**SLURM, **TORCHRUN})
-    assert world is not None and world.launcher == "torchrun"
+    place = find_place({**SLURM, **TORCHRUN})
+    assert place is not None and place.launcher == "torchrun"
 
 
 @pytest.mark.parametrize(
@@ -67,4 +67,4 @@ def test_a_list_without_a_host_is_refused(nodes: str) -> None:
 @pytest.mark.parametrize("change", [{"RANK": "eight"}, {"RANK": "8"}, {"LOCAL_RANK": "x"}])
 def test_nonsense_of_a_launcher_is_refused(change: dict[str, str]) -> None:
     with pytest.raises(UsageError, match=r"environment is not understood|rank 8 of 8"):
-        find_world({**TORCHRUN, **change})
+        find_place({**TORCHRUN, **change})

@@ -15,9 +15,8 @@ from stylecli.training.calibration import (
     measure_largest_batch,
     measure_stages,
 )
-from stylecli.training.config import TrainingConfig
+from stylecli.training.config import Session, TrainingConfig
 from stylecli.training.run_folder import RunSettings, create_run
-from stylecli.training.session import Session
 
 CONFIG = TrainingConfig(total_kimg=1, hold_kimg=0.1, fade_kimg=0.1, batch={8: 16}, batch_base=8)
 

@@ -18,7 +18,7 @@ from stylecli.errors import ExitCode, NetworkError, StyleCLIError
 from stylecli.networks.registry import make_config
 from stylecli.training import checkpoints
 from stylecli.training.checkpoints import keep_best, mend_best, read_best, remove_old_snapshots
-from stylecli.training.config import TrainingConfig
+from stylecli.training.config import Session, TrainingConfig
 from stylecli.training.loop import TrainingLoop
 from stylecli.training.run_folder import (
     RunSettings,
@@ -27,7 +27,6 @@ from stylecli.training.run_folder import (
     load_settings,
     read_statistics,
 )
-from stylecli.training.session import Session
 from stylecli.workspace import find_network
 
 TRAINING: dict[str, Any] = {

@@ -4,7 +4,6 @@ import json
 import math
 import os
 import signal
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,11 @@ import torch
 
 from stylecli.checkpoint import read_tensors
 from stylecli.data.reader import open_dataset
-from stylecli.errors import DataError, DeviceError, Interrupted, StyleCLIError, UsageError
+from stylecli.distributed.processes import launch
+from stylecli.errors import DataError, DeviceError, Interrupted, UsageError
 from stylecli.files import LOCK_FILE, OwnerLock
 from stylecli.networks.registry import make_config
-from stylecli.training import launch
-from stylecli.training.config import TrainingConfig
-from stylecli.training.launch import rank_processes
+from stylecli.training.config import Session, TrainingConfig
 from stylecli.training.loop import TrainingLoop
 from stylecli.training.run_folder import (
     Origin,
@@ -34,7 +32,6 @@ from stylecli.training.run_folder import (
     read_statistics,
 )
 from stylecli.training.run_setup import begin_run, check_batches, open_source, plan_resumed
-from stylecli.training.session import Session
 from stylecli.workspace import newest_snapshot
 
 # 8 px, fade, 16 px: two optimizer resets within 0.192 kimg.
@@ -59,7 +56,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return read_tensors(run / "checkpoint.safetensors")[1]
 
 
-def stop_after(images: int) -> Any:
+def stop_after(images: float) -> Any:
     """Return a progress callback that stops training once so many images were shown."""
 
     asked = False
@@ -73,9 +70,17 @@ def stop_after(images: int) -> Any:
     return report
 
 
-def session(run: Path, count: int, **options: Any) -> bool:
-    with rank_processes(run, count) as ranks:
-        return TrainingLoop(run, ranks).train(**options)
+def session(run: Path, count: int, *, stop_at: int | None = None) -> int:
+    """Train, until so many images if not to the end; return the exit code."""
+    if count > 1:
+        stop = [] if stop_at is None else ["--stop-at", str(stop_at)]
+        return launch(count, [str(Path(__file__).with_name("one_rank.py")), str(run), *stop])
+    try:
+        TrainingLoop(run).train(progress=stop_after(math.inf if stop_at is None else stop_at))
+    except Interrupted as error:
+        assert "run the same command to continue" in str(error)
+        return int(error.exit_code)
+    return 0
 
 
 @pytest.mark.parametrize(
@@ -97,13 +102,12 @@ def test_a_stopped_run_goes_on_bit_for_bit(
 ) -> None:
     settings = {"precision": precision}
     whole = start(tmp_path / "whole", tiny_lmdb, tiny_config_fields, count, **settings)
-    assert session(whole, count)
+    assert session(whole, count) == 0
     parts = start(tmp_path / "parts", tiny_lmdb, tiny_config_fields, count, **settings)
     for images in stops:
-        with pytest.raises(Interrupted, match="run the same command to continue"):
-            session(parts, count, progress=stop_after(images))
+        assert session(parts, count, stop_at=images) == 130
         assert not is_finished(parts)
-    assert session(parts, count)
+    assert session(parts, count) == 0
     assert is_finished(parts)
     wanted, found = weights(whole), weights(parts)
     assert wanted.keys() == found.keys()
@@ -134,9 +138,7 @@ def test_two_ranks_follow_one(tmp_path: Path, tiny_lmdb: Path, tiny_config_field
         settings = json.loads((run / "run.json").read_text())
         settings["training"]["total_kimg"] = 0.016  # two steps: Adam amplifies rounding later
         (run / "run.json").write_text(json.dumps(settings))
-    TrainingLoop(one).train()
-    with rank_processes(two, 2) as ranks:
-        TrainingLoop(two, ranks).train()
+    assert session(one, 1) == session(two, 2) == 0
     wanted, found = weights(one), weights(two)
     for name in ("G.synthesis.layers.0.const", "D.head.dense1.weight", "G_ema.mapping.w_avg"):
         assert torch.allclose(wanted[name], found[name], rtol=1e-3, atol=1e-4), name
@@ -166,29 +168,6 @@ def test_batches_must_divide(tmp_path: Path, tiny_lmdb: Path, tiny_config_fields
     run = start(tmp_path / "run", tiny_lmdb, tiny_config_fields, ranks=3)
     with pytest.raises(UsageError, match="batch 8 at 8 px does not divide into 3"):
         check_batches(load_settings(run))
-
-
-def test_a_dead_process_is_named(
-    tmp_path: Path, tiny_lmdb: Path, tiny_config_fields: Any, monkeypatch: Any
-) -> None:
-    run = start(tmp_path / "run", tiny_lmdb, tiny_config_fields, ranks=2)
-    workers: list[subprocess.Popen[bytes]] = []
-    popen = subprocess.Popen
-
-    def remembered(*arguments: Any, **options: Any) -> Any:
-        workers.append(popen(*arguments, **options))
-        return workers[-1]
-
-    monkeypatch.setattr(launch.subprocess, "Popen", remembered)
-
-    def kill_the_other(done: float, total: float, note: str = "") -> None:
-        workers[0].kill()
-
-    with (
-        pytest.raises(StyleCLIError, match="process 1 ended with exit code -9"),
-        rank_processes(run, 2) as ranks,
-    ):
-        TrainingLoop(run, ranks).train(progress=kill_the_other)
 
 
 def settings_for(data: Path, fields: dict[str, Any], **training: Any) -> RunSettings:

@@ -15,12 +15,12 @@ import torch
 
 from stylecli.checkpoint import read_header, read_tensors
 from stylecli.data.reader import Dataset, open_dataset
+from stylecli.distributed.processes import launch
 from stylecli.errors import StyleCLIError
 from stylecli.networks.model import Bundle
 from stylecli.networks.registry import make_config
 from stylecli.training import checkpoints, oversight, watchdog
-from stylecli.training.config import TrainingConfig
-from stylecli.training.launch import rank_processes
+from stylecli.training.config import Session, TrainingConfig
 from stylecli.training.loop import TrainingLoop
 from stylecli.training.oversight import (
     DiversityGauge,
@@ -36,7 +36,6 @@ from stylecli.training.run_folder import (
     read_statistics,
 )
 from stylecli.training.schedule import stage_at
-from stylecli.training.session import Session
 from stylecli.training.watchdog import Finding
 
 # Ticks of 16 images, a snapshot every second one, a fade in between.
@@ -212,11 +211,10 @@ def test_a_real_divergence_is_stopped_and_saved(start: Callable[..., Path]) -> N
 
 
 @pytest.mark.slow
-def test_all_processes_are_taken_back(start: Callable[..., Path], monkeypatch: Any) -> None:
+def test_all_processes_are_taken_back(start: Callable[..., Path]) -> None:
     run = start()
-    goes_wrong_at(80, 1, monkeypatch)
-    with rank_processes(run, 2) as ranks:
-        assert TrainingLoop(run, ranks, Session(watch="rollback")).train()
+    rank = Path(__file__).with_name("one_rank.py")
+    assert launch(2, [str(rank), str(run), "--watch", "rollback", "--wrong-at", "80"]) == 0
 
     assert len(named(run, "rollback")) == 1
     assert [row["nimg"] for row in read_statistics(run)] == list(range(16, 129, 16))

@@ -1,0 +1,62 @@
+"""Train a run as one of the ranks that a test starts: RUN, then what befalls rank 0 or 1 when."""
+
+import argparse
+import os
+import signal
+from pathlib import Path
+
+from stylecli.distributed.ranks import sharing_ranks
+from stylecli.errors import explain
+from stylecli.training import watchdog
+from stylecli.training.config import Session
+from stylecli.training.loop import TrainingLoop
+from stylecli.training.watchdog import Finding
+
+PARSER = argparse.ArgumentParser(description=__doc__)
+PARSER.add_argument("run", type=Path)
+PARSER.add_argument("--stop-at", type=int, help="images after which rank 0 has its Ctrl-C")
+PARSER.add_argument("--kill-at", type=int, help="images after which rank 1 is killed")
+PARSER.add_argument("--wrong-at", type=int, help="images at which the watchdog finds a collapse")
+PARSER.add_argument("--watch", default="warn")
+PARSER.add_argument("--keep", type=int)
+
+
+def main() -> None:
+    """Train; an error is one line on stderr and an exit code, as in a command."""
+    asked = PARSER.parse_args()
+    left = [1]
+
+    def find(rows: list[dict[str, int]], config: object) -> Finding | None:
+        if rows[-1]["nimg"] != asked.wrong_at or not left:
+            return None
+        left.clear()
+        return Finding("collapse", "the pictures collapse", "try a lower --lr")
+
+    if asked.wrong_at:
+        watchdog.find_collapse = find  # type: ignore[assignment]
+    try:
+        with sharing_ranks(None, "cpu", ()) as ranks:
+
+            def report(done: float, total: float, note: str = "") -> None:
+                if done * 1000 >= (asked.stop_at or total * 2000):
+                    asked.stop_at = None  # a second Ctrl-C would interrupt at once
+                    signal.raise_signal(signal.SIGINT)
+
+            loop = TrainingLoop(asked.run, ranks, Session(watch=asked.watch, keep=asked.keep))
+            if asked.kill_at and not ranks.is_main:
+                step = loop._train_batch
+
+                def die(stage: object) -> None:
+                    if loop.counters.nimg >= asked.kill_at:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    step(stage)  # type: ignore[arg-type]
+
+                loop._train_batch = die  # type: ignore[method-assign]
+            loop.train(progress=report)
+    except Exception as error:
+        text, code = explain(error)
+        raise SystemExit(f"{text} ({int(code)})" if int(code) == 1 else int(code)) from None
+
+
+if __name__ == "__main__":
+    main()
