@@ -18,7 +18,7 @@ from stylecli.errors import StyleCLIError
 from tests.source import FILES, PACKAGE, ROOT, calls_of, nodes_of
 
 # Files that start programs other than Python, by the module's path.
-OTHER_PROGRAMS = ("health.py", "video.py", "interop/", "ops/cuda/")
+OTHER_PROGRAMS = ("health.py", "ffmpeg.py", "interop/", "ops/cuda/")
 # The names by which Python starts processes of any kind.
 STARTING = {"Popen", "run", "call", "check_call", "check_output", "getoutput", "getstatusoutput"}
 OS_STARTING = {"fork", "forkpty", "system", "popen", "startfile", "posix_spawn", "posix_spawnp"}
