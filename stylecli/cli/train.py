@@ -240,7 +240,10 @@ class _Request:
         check_numbers(self.network, network_settings())
         check_resume(self.resume)
         check_pictures(self.data)
-        require_trackers_of(self.driving)
+        if self.driving.trackers:
+            from stylecli.training.trackers import require_trackers
+
+            require_trackers(self.driving.trackers)
         if self.output.json and self.driving.writes_lines:
             raise UsageError(
                 "--json is one document and --log jsonl many lines: leave out one of them"
@@ -257,12 +260,11 @@ class _Request:
         from stylecli.training import run_folder
         from stylecli.training.run_setup import make_settings, open_matching, open_source
 
-        output, driving = self.output, self.driving
+        output = self.output
         measured = (self.metrics, self.metric_samples, self.classifiers)
         launched = find_place(os.environ) is not None
         if launched and (path := os.environ.get(_PREPARED)):
-            run = Path(path)
-            with run_folder.held(run):
+            with run_folder.held(run := Path(path)):
                 settings = run_folder.load_settings(run)
                 yield run, make_evaluate(*measured, settings, open_matching(settings), output)
             return
@@ -276,7 +278,7 @@ class _Request:
             dataset, source, self.config, self.preset, self.device, count, self.labels,
             network=self.network,
             training=self.training | ({"seed": self.seed} if self.seed else {}),
-            batch_gpu=driving.batch_gpu,
+            batch_gpu=self.driving.batch_gpu,
         )  # fmt: skip
         evaluate = None
         if self.device is not None:
@@ -285,10 +287,10 @@ class _Request:
         tell_advice(plan, dataset, output)
         if choice.state == "begin":
             tell_start(source, settings, output)
-        if settings.device == "cuda" and not driving.exact:
+        if settings.device == "cuda" and not self.driving.exact:
             output.note("float32 products use TF32 on this GPU; --exact computes them in full")
         if self.dry_run:
-            print_dry_run(plan, settings, dataset, choice, driving, output)
+            print_dry_run(plan, settings, dataset, choice, self.driving, output)
             yield None, None
             return
         with owned_run(choice, settings, plan, dataset, source, output) as run:
@@ -398,6 +400,7 @@ def owned_run(
     Says on stderr what happens. Raises DataError when another process has the run.
     """
     from stylecli.training import run_folder
+    from stylecli.training.run_setup import begin_run, describe_begin
 
     for other in choice.unreadable:
         output.warn(f"{other} is passed over: its run.json is damaged or of another version")
@@ -411,8 +414,6 @@ def owned_run(
             if source is None:
                 run_folder.create_run(run, settings)
             else:
-                from stylecli.training.run_setup import begin_run
-
                 begin_run(run, settings, source)
             for line in describe_begin(run, settings, plan, dataset):
                 output.note(line)
@@ -428,36 +429,6 @@ def owned_run(
         if run_folder.record_dataset(choice.run, settings.dataset):
             output.note(f"  its dataset is {settings.dataset} now")
         yield choice.run
-
-
-def describe_begin(
-    run: Path, settings: "RunSettings", plan: "TrainingPlan", dataset: "Dataset"
-) -> list[str]:
-    """Return three lines: dataset and network, what it will take, where to look.
-
-    All settings with their reasons are in --dry-run and in the report.
-    """
-    from stylecli.training.schedule import list_sides
-
-    network, sides = settings.network, list_sides(settings.training, settings.network.resolution)
-    classes = f", {network.label_dim} classes" if network.label_dim else ""
-    growing = f"growing from {sides[0]} to {sides[-1]} px" if sides[1:] else f"at {sides[-1]} px"
-    shared = f", in {plan.ranks} processes" if plan.ranks > 1 else ""
-    return [
-        f"data: {dataset.path}, {len(dataset):,} pictures of {dataset.resolution} px{classes}; "
-        f"network: {network.preset}",
-        f"plan: {settings.training.total_kimg:,g} kimg {growing} on {settings.device}{shared}, "
-        f"preset {plan.preset} (all settings: --dry-run)",
-        f"training in {run}; watch its fakes*.png, or run stylecli report",
-    ]
-
-
-def require_trackers_of(session: Session) -> None:
-    """Raise UsageError where a program that is to be told of the run is not installed."""
-    if session.trackers:
-        from stylecli.training.trackers import require_trackers
-
-        require_trackers(session.trackers)
 
 
 def count_processes(run: Path, wanted: int | None) -> int:

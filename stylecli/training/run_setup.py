@@ -325,6 +325,26 @@ def begin_run(run: Path, settings: RunSettings, source: StartingNetwork) -> None
         create_run(run, replace(settings, origin=origin))  # last: without run.json it is no run
 
 
+def describe_begin(
+    run: Path, settings: RunSettings, plan: TrainingPlan, dataset: Dataset
+) -> list[str]:
+    """Return three lines: dataset and network, what it will take, where to look.
+
+    All settings with their reasons are in --dry-run and in the report.
+    """
+    network, sides = settings.network, list_sides(settings.training, settings.network.resolution)
+    classes = f", {network.label_dim} classes" if network.label_dim else ""
+    growing = f"growing from {sides[0]} to {sides[-1]} px" if sides[1:] else f"at {sides[-1]} px"
+    shared = f", in {plan.ranks} processes" if plan.ranks > 1 else ""
+    return [
+        f"data: {dataset.path}, {len(dataset):,} pictures of {dataset.resolution} px{classes}; "
+        f"network: {network.preset}",
+        f"plan: {settings.training.total_kimg:,g} kimg {growing} on {settings.device}{shared}, "
+        f"preset {plan.preset} (all settings: --dry-run)",
+        f"training in {run}; watch its fakes*.png, or run stylecli report",
+    ]
+
+
 def _find_file(given: Path) -> Path:
     if given.is_dir():
         found = given / CHECKPOINT_FILE
