@@ -144,8 +144,8 @@ def toy_file(toy: Bundle, tmp_path: Path) -> str:
 
 def test_what_is_known_follows_from_the_table() -> None:
     assert {"f", "toy", "toy-styles"} <= set(list_presets())
-    with pytest.raises(UsageError, match="toy-styles"):
-        make_config("stylegan9")
+    with pytest.raises(UsageError, match="Did you mean 'toy-styles'"):
+        make_config("toy-style")
     with pytest.raises(UsageError, match="toyfamily"):
         config_from_dict({"family": "stylegan9"})
     with pytest.raises(UsageError, match="fmap_base"):
