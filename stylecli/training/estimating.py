@@ -2,8 +2,9 @@
 
 A step's operations are counted without computing any of them (torch's fake tensors): every
 operation has its arithmetic and the bytes it reads and writes. Each takes the longer of the two at
-a share of what the data sheet promises, and no less than a kernel's launch. The model has never
-been fitted to a run on these GPUs; take its results as right within a factor of 2.
+a share of what the data sheet promises, and no less than a kernel's launch. The
+shares were chosen by hand, with the training times that NVIDIA published for V100s in mind, and no
+run on these GPUs was measured here: take the results as right within a factor of 2.
 """
 
 import contextlib

@@ -138,6 +138,14 @@ def test_every_problem_ends_with_what_mends_it(run, tmp_path):
     assert all("stylecli" in problem["fix"] or "train" in problem["fix"] for problem in problems)
 
 
+def test_a_file_that_is_not_read_is_named_with_its_own_advice_alone(run, tmp_path):
+    (tmp_path / "photos" / "phone.heic").write_bytes(b"not a picture")
+    result = run("photos")
+    note = next(line for line in result.output.splitlines() if "phone.heic" in line)
+    assert "stylecli[heif]" in note or "convert" in note
+    assert not note.endswith("stylecli pack photos")
+
+
 def test_an_interrupt_tells_what_was_found_so_far(run, monkeypatch):
     def interrupt(self, **options):
         raise KeyboardInterrupt

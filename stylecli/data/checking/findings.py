@@ -63,14 +63,14 @@ class Problem:
     severity: Severity
     kind: str  # a short name for programs
     text: str
-    fix: str
+    fix: str  # "" where the text says what to do
     count: int = 1  # pictures concerned, where it is about pictures
     names: list[str] = field(default_factory=list)  # the first of them
     pack: tuple[str, ...] = ()  # options of pack that are advised, such as "--channels 1"
     train: tuple[str, ...] = ()  # the same of train
 
     def __str__(self) -> str:
-        return f"{self.severity}: {self.text}: {self.fix}"
+        return f"{self.severity}: {self.text}" + (f": {self.fix}" if self.fix else "")
 
 
 @dataclass(frozen=True)

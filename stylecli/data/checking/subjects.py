@@ -109,10 +109,7 @@ class SourceSubject:
 
     def problems(self, complete: bool) -> list[Problem]:
         """Return what the source itself has to say."""
-        return [
-            Problem("note", "source", note.rstrip("."), f"stylecli pack {quote(str(self.path))}")
-            for note in self.source.notes
-        ]
+        return [Problem("note", "source", note.rstrip("."), "") for note in self.source.notes]
 
 
 class DatasetSubject:
