@@ -45,10 +45,10 @@ class _Buffer:
         if self._copied is not None:
             self._copied.synchronize()
 
-    def mark(self) -> None:
-        """Note that all copies are queued."""
+    def mark(self, device: torch.device) -> None:
+        """Note that all copies are queued, on the device's current stream."""
         self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        self._copied.record()
+        self._copied.record(torch.cuda.current_stream(device))
 
 
 class Prefetcher:
@@ -90,7 +90,7 @@ class Prefetcher:
             None if one is None else one.to(self.device, non_blocking=True)
             for one in (batch.images, batch.labels, batch.mirrored)
         )
-        batch.buffer.mark()
+        batch.buffer.mark(self.device)
         assert images is not None
         if mirrored is not None:
             images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)

@@ -57,9 +57,13 @@ COMMANDS: dict[str, list[str]] = {
               "--mapping-layers", "2", "--mirror"],
     "train continues": ["train", "tiny.lmdb", "--resume", "run", "--out", "further", "--kimg",
                         "0.128", "--precision", "bf16"],
+    "train on the second": ["train", "tiny.lmdb", "--out", "second", "--kimg", "0.064", "--batch",
+                            "8", "--fmap-max", "8"],
     "generate": ["generate", "--network", "tiny.safetensors", "--seeds", "0-3", "--out", "g"],
     "generate random bf16": ["generate", "--network", "tiny.safetensors", "--seeds", "0-3",
                              "--noise-mode", "random", "--precision", "bf16", "--out", "r"],
+    "generate on the second": ["generate", "--network", "tiny.safetensors", "--seeds", "0-3",
+                               "--out", "s"],
     "mix": ["mix", "--network", "tiny.safetensors", "--rows", "2", "--cols", "2", "--out", "m.png"],
     "interpolate": ["interpolate", "--network", "tiny.safetensors", "--seeds", "0,1", "--seconds",
                     "0.2", "--fps", "10", "--out", "frames", "--format", "png"],
@@ -197,8 +201,8 @@ def try_command(name: str) -> dict[str, Any]:
 
     TrainingLoop._train_batch = watched  # type: ignore[method-assign]
     try:
-        result = CliRunner().invoke(app, [*COMMANDS[name], "--device", "cuda"]
-                                    if name != "doctor" else COMMANDS[name])  # fmt: skip
+        chosen = [] if name == "doctor" else ["--device", "cuda:1" if "second" in name else "cuda"]
+        result = CliRunner().invoke(app, [*COMMANDS[name], *chosen])
     finally:
         TrainingLoop._train_batch = real  # type: ignore[method-assign]
     error = result.exception
