@@ -31,6 +31,11 @@ PRECISIONS = ("float32", "bf16", "fp16")
 WATCH = ("warn", "stop", "rollback", "off")
 JSONL = "jsonl"
 LOGS = (JSONL, "tensorboard", "wandb", "mlflow")
+AUGMENT = ("none", "fixed", "adaptive")
+AUGMENT_PIPES = (
+    "blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc",
+    "diffaugment",
+)  # fmt: skip
 
 # The paper's, by resolution, on one GPU; the base is for all other resolutions.
 BATCH: Mapping[int, int] = MappingProxyType(
