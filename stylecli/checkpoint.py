@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from stylecli import __version__, files
 from stylecli.errors import NetworkError
+from stylecli.interop.conversion import difference_table
 from stylecli.interop.families import read_foreign_networks
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.headers import FORMAT, config_of
@@ -29,7 +30,6 @@ from stylecli.workspace import find_network
 
 Network = Bundle | Path | str  # networks, or where they are: what public functions take
 NETWORK_NAMES = ("G_ema", "G", "D")
-_MAX_LISTED = 12
 
 
 def load_network(path: Path | str) -> Bundle:
@@ -188,24 +188,15 @@ def load_state(
     prefix = f"{name}."
     found = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
     wanted = network.state_dict()
-    lines = [
-        f"missing     {prefix}{key} {list(wanted[key].shape)}" for key in wanted.keys() - found
-    ]
-    lines += [
-        f"unexpected  {prefix}{key} {list(found[key].shape)}" for key in found.keys() - wanted
-    ]
-    lines += [
-        f"shape       {prefix}{key}: the file has {list(found[key].shape)}, "
-        f"the configuration {list(wanted[key].shape)}"
-        for key in wanted.keys() & found
-        if found[key].shape != wanted[key].shape
-    ]
-    lines += [f"type        {prefix}{key}: complex" for key in found if found[key].is_complex()]
-    if lines:
-        shown = sorted(lines)[:_MAX_LISTED]
-        rest = [f"… and {len(lines) - len(shown)} more"] if len(lines) > len(shown) else []
-        table = "\n  ".join([*shown, *rest])
-        raise NetworkError(f"{path} does not fit its own configuration:\n  {table}")
+    table = difference_table(
+        {key: tuple(value.shape) for key, value in found.items()},
+        {key: tuple(value.shape) for key, value in wanted.items()},
+        prefix,
+    )
+    strange = [f"type        {prefix}{key}: complex" for key in found if found[key].is_complex()]
+    if table or strange:
+        rows = "\n  ".join(filter(None, [table, *strange[:1]]))
+        raise NetworkError(f"{path} does not fit its own configuration:\n  {rows}")
     network.load_state_dict({key: value.float() for key, value in found.items()})
 
 

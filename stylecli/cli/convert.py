@@ -32,9 +32,9 @@ def command(
     Example: stylecli convert karras2019stylegan-ffhq-1024x1024.pkl
 
     Takes NVIDIA's StyleGAN, StyleGAN2, StyleGAN3 and Progressive GAN pickles, R3GAN's snapshots,
-    rosinality's checkpoints and huangzh13's state dicts. Nothing in them is run. The licence of the
-    weights is printed and kept in the file. Converting is optional: every command reads these files
-    directly.
+    rosinality's checkpoints (StyleGAN, StyleGAN2) and huangzh13's state dicts. Nothing in them is
+    run. The licence of the weights is printed and kept in the file. Converting is optional: every
+    command reads these files directly.
     """
     output = Output(json=json, quiet=quiet)
     target = out if out is not None else source.with_suffix(".safetensors")

@@ -1,5 +1,6 @@
 """What every conversion returns, and the arithmetic and checks that conversions share."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ from stylecli.networks.config import NetworkConfig
 Arrays = dict[str, NDArray[Any]]
 _MAX_BLOCKS = 9
 _LONGEST = 200  # letters of a name
+_MAX_LISTED = 12  # lines of a table
 _AVERAGED, _CHUNK = 10_000, 1_000  # latents, and how many at a time
 
 
@@ -87,17 +89,46 @@ def state_dict(tree: Any, what: str) -> Arrays:
     return tree
 
 
-def infer_channels(widths: list[int]) -> tuple[int, int]:
+def square_side(width: Any, height: Any) -> Any:
+    """Return the side of pictures that forks give by width and height.
+
+    Raises NetworkError where these differ: every network here draws squares.
+    """
+    if width != height:
+        raise NetworkError(
+            f"its pictures are {shown(width)} x {shown(height)} px, and every network here draws "
+            "squares"
+        )
+    return width
+
+
+def difference_table(
+    found: Mapping[str, Sequence[int]], wanted: Mapping[str, Sequence[int]], prefix: str = ""
+) -> str:
+    """Return how shapes by name differ, a line each and a dozen at most; empty if they do not."""
+    lines = [f"missing     {prefix}{key} {list(wanted[key])}" for key in wanted.keys() - found]
+    lines += [f"unexpected  {prefix}{key} {list(found[key])}" for key in found.keys() - wanted]
+    lines += [
+        f"shape       {prefix}{key}: the file has {list(found[key])}, the configuration "
+        f"{list(wanted[key])}"
+        for key in wanted.keys() & found
+        if tuple(found[key]) != tuple(wanted[key])
+    ]
+    rest = [f"… and {len(lines) - _MAX_LISTED} more"] if len(lines) > _MAX_LISTED else []
+    return "\n  ".join([*sorted(lines)[:_MAX_LISTED], *rest])
+
+
+def infer_channels(widths: list[int], usual: tuple[int, ...] = (8192,)) -> tuple[int, int]:
     """Return (fmap_base, fmap_max) that give these feature maps from 4×4 upwards.
 
-    Block 2^r has min(fmap_base / 2^(r - 1), fmap_max) of them. Raises NetworkError if no such pair
-    exists.
+    Block 2^r has min(fmap_base / 2^(r - 1), fmap_max) of them. Where several do, ``usual`` are
+    tried first: the papers'. Raises NetworkError if no such pair exists.
     """
     if not 1 <= len(widths) <= _MAX_BLOCKS:
         raise NetworkError(f"it has {len(widths)} blocks: 4 to 1024 px make 1 to {_MAX_BLOCKS}")
     widest = max(widths)
     least = max(width << (index + 1) for index, width in enumerate(widths))
-    for base in (8192, least):  # the paper's, where the maps do not tell
+    for base in (*usual, least):
         if [min(base >> (index + 1), widest) for index in range(len(widths))] == widths:
             return base, widest
     raise NetworkError(f"its layers have {widths} feature maps, which no base and maximum give")

@@ -22,6 +22,7 @@ from stylecli.interop.huangzh13 import convert_huangzh13
 from stylecli.interop.pickles import PlainObject
 from stylecli.interop.r3gan import GENERATOR, convert_r3gan, r3gan_facts
 from stylecli.interop.rosinality import convert_rosinality
+from stylecli.interop.rosinality_stylegan2 import AVERAGE, convert_rosinality2
 from stylecli.interop.stylegan2_pytorch import convert_snapshot, has_flat_settings
 from stylecli.interop.stylegan3_pytorch import convert_stylegan3
 from stylecli.interop.tf_stylegan1 import convert_tf_discriminator, convert_tf_triple
@@ -68,6 +69,7 @@ _ROSINALITY_2 = Family(
     "StyleGAN2 (rosinality/stylegan2-pytorch)",
     _UNKNOWN.format(program="rosinality/stylegan2-pytorch", licence="MIT and NVIDIA's"),
     plain_facts,
+    convert_rosinality2,
 )
 _LUCIDRAINS = Family(
     "StyleGAN2 (lucidrains/stylegan2-pytorch)",
@@ -108,6 +110,7 @@ _GENERATORS = {
 _DISCRIMINATORS = {
     "linear.linear.weight_orig": _ROSINALITY_1,
     "final_block.dense1.weight": _HUANGZH13,
+    "final_linear.0.weight": _ROSINALITY_2,
 }
 # What PyTorch's wrappers put into names, at any place and in any order.
 _WRAPPERS = frozenset(
@@ -116,6 +119,7 @@ _WRAPPERS = frozenset(
 # Words in the keys above an average of weights; the counter is that of torch's AveragedModel.
 _AVERAGES = frozenset(("ema", "running", "averaged", "average", "avg", "swa", "shadow", "gs"))
 _AVERAGE_COUNTER = "n_averaged"
+_BESIDE = (AVERAGE, "ada_aug_p")  # what rosinality's programs keep beside their networks
 _DEEPEST, _MOST_DICTS = 3, 200  # levels and dicts that are looked into
 _MOST_COPIES = 8  # networks of a kind in one dict
 
@@ -267,7 +271,7 @@ def unwrap(tree: Any, path: Path) -> Any:
         return tree if inner is None else {"G_ema": inner}
     if len(parts) == 1 and not (only := next(iter(parts.values()))).where:
         return only.arrays
-    settings = {key: tree[key] for key in SETTINGS if key in tree}
+    settings = {key: tree[key] for key in (*SETTINGS, *_BESIDE) if key in tree}
     return {role: part.arrays for role, part in parts.items()} | settings
 
 

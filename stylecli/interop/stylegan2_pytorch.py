@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stylecli.errors import NetworkError
-from stylecli.interop.conversion import Arrays, ForeignNetworks, Variables
+from stylecli.interop.conversion import Arrays, ForeignNetworks, Variables, square_side
 from stylecli.interop.pickles import PlainObject, shown
 from stylecli.interop.trees import PersistentModule, child_modules
 from stylecli.networks.stylegan2_config import ModulatedConfig, StyleGAN2Config
@@ -139,6 +139,23 @@ class Settings:
                 f"it was built with {name}={shown(value)}, which no network here has"
             )
 
+    def expect_square(self, resolution: Any) -> None:
+        """Take what forks add for pictures of any shape; raise NetworkError unless it is square.
+
+        ``init_res`` is the size of the first features, of which pictures are resolution / 4 times
+        the height and width; others give the pictures' height and width themselves.
+        """
+        start = self.take("init_res", [4, 4])
+        if start != [4, 4]:
+            sides = start if isinstance(start, list) and len(start) == 2 else [None, None]
+            whole = all(type(side) is int for side in [*sides, resolution])
+            height, width = (side * resolution // 4 if whole else side for side in sides)
+            square_side(width, height)
+            raise NetworkError(f"it was built with init_res={shown(start)}: known is [4, 4]")
+        height = self.take("resolution_h", resolution)
+        if square_side(self.take("resolution_w", height), height) != resolution:
+            raise NetworkError(f"it has img_resolution={shown(resolution)} and {shown(height)}")
+
     def finish(self) -> None:
         """Raise NetworkError for a setting that is not understood."""
         if self._left:
@@ -172,6 +189,8 @@ def generator_fields(G: PersistentModule, flat: bool) -> dict[str, Any]:
         "resample_filter": synthesis.take(_FILTER, [1, 3, 3, 1]),
         "use_noise": synthesis.take("use_noise", True),
     }  # fmt: skip
+    for settings in (given, synthesis):
+        settings.expect_square(fields["resolution"])
     for settings in (mapping, synthesis):
         settings.expect("activation", "lrelu")
     synthesis.expect("kernel_size", 3)
@@ -194,6 +213,8 @@ def discriminator_fields(D: PersistentModule, flat: bool, G: dict[str, Any]) -> 
         "conv_clamp": given.take("conv_clamp", 256 if flat else None),
         "resample_filter": block.take(_FILTER, [1, 3, 3, 1]),
     }  # fmt: skip
+    for settings in (given, block, epilogue):
+        settings.expect_square(shared["resolution"])
     given.take("num_fp16_res", None)  # of speed on a GPU alone: the generator's serves both
     base, most = given.take("channel_base", 32_768), given.take("channel_max", 512)
     if type(base) is not int or type(most) is not int:
@@ -209,18 +230,18 @@ def discriminator_fields(D: PersistentModule, flat: bool, G: dict[str, Any]) -> 
         "mbstd_group_size": 0 if features == 0 else 1024 if group is None else group,
         "mbstd_features": features or 1,
     }  # fmt: skip
-    settings = [block, epilogue, given]
+    taken = [block, epilogue, given]
     if shared["label_dim"]:
         width = fields["cmap_dim"] or min(base // 4, most)
         for name in ("layer_features", "embed_features"):
             mapping.expect(name, None, width)
         mapping.expect("lr_multiplier", 0.01)
-        settings.insert(0, mapping)
+        taken.insert(0, mapping)
     else:  # its labels' network was never built, whatever its arguments say
         given.take("cmap_dim", None)
-    for one in settings:
+    for one in taken:
         one.expect("activation", "lrelu")
-    for one in settings:
+    for one in taken:
         one.finish()
     for name, value in shared.items():
         if value != G[name]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from stylecli.errors import NetworkError
-from stylecli.interop.conversion import Arrays, ForeignNetworks
+from stylecli.interop.conversion import Arrays, ForeignNetworks, square_side
 from stylecli.interop.tf_stylegan1 import TFSource, conv_kernel, dense_matrix, plain_setting
 from stylecli.networks.stylegan2_config import StyleGAN2Config
 
@@ -45,6 +45,7 @@ _WITHOUT_EFFECT = frozenset((
     "return_dlatents", "force_clean_graph", "is_template_graph", "fused_modconv", "synthesis_func",
     "mapping_func", "fmap_base",
 ))  # fmt: skip
+_SQUARE = ("resolution_w", "resolution_h")
 # None stands for "off" in the program, except where it means all layers or no limit.
 _OFF = {"style_mixing_prob": 0.0, "truncation_psi": 1.0, "w_avg_beta": 1.0, "mbstd_group_size": 0}
 
@@ -95,7 +96,11 @@ def _fields(source: TFSource, names: dict[str, tuple[str, Any]]) -> dict[str, An
     """
     known = {*_FIXED, *_SHARED, *_GENERATOR, *_DISCRIMINATOR, *_WITHOUT_EFFECT}
     given = {}
-    for name, value in source.settings.items():
+    settings = dict(source.settings)
+    if all(name in settings for name in _SQUARE):  # of forks that draw other shapes too
+        side = square_side(*(plain_setting(name, settings.pop(name)) for name in _SQUARE))
+        settings.setdefault("resolution", side)
+    for name, value in settings.items():
         if name not in known:
             raise NetworkError(f"it was built with the setting {name!r}, which is not known")
         given[name] = None if name in _WITHOUT_EFFECT else plain_setting(name, value)

@@ -238,6 +238,20 @@ def rosinality_arrays() -> dict[str, dict[str, Any]]:
     return {"g_running": generator, "generator": generator, "discriminator": random_arrays(critic)}
 
 
+def rosinality2_arrays() -> dict[str, Any]:
+    """Return what rosinality's StyleGAN2 keeps of an 8 px network, without its filters."""
+    from stylecli.interop import rosinality_stylegan2 as names
+    from stylecli.networks.stylegan2_config import StyleGAN2Config
+
+    sizes = {"z_dim": FEATURES, "w_dim": FEATURES, "mapping_layers": 1}
+    config = StyleGAN2Config(resolution=8, fmap_base=8 * FEATURES, fmap_max=FEATURES, **sizes)
+    tables = {"g_ema": names.generator_table(config), "d": names.discriminator_table(config)}
+    return {
+        part: random_arrays({theirs: tensor.there for theirs, tensor in table.items()})
+        for part, table in tables.items()
+    }
+
+
 def huangzh13_generator(classes: int = 0) -> dict[str, Any]:
     """Return the state dict of huangzh13's generator at 8 px."""
     c = FEATURES
@@ -371,6 +385,8 @@ def all_kinds() -> dict[str, bytes]:
         "r3gan": r3gan_snapshot(*map(random_arrays, r3gan_shapes()), z_dim=FEATURES, c_dim=2),
         "rosinality-zip": torch_file(rosinality_arrays()),
         "rosinality-stream": torch_file(rosinality_arrays()["g_running"], zipped=False),
+        "rosinality2-zip": torch_file(rosinality2_arrays() | {"latent_avg": np.zeros(FEATURES)}),
+        "rosinality2-stream": torch_file(rosinality2_arrays()["g_ema"], zipped=False),
         "huangzh13-zip": torch_file(huangzh13_generator(3)),
         "huangzh13-stream": torch_file(huangzh13_discriminator(), zipped=False),
     }  # fmt: skip

@@ -127,8 +127,6 @@ def test_what_cannot_be_mapped_is_refused_or_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tree", "family"),
     [
-        ({"g_ema": {"conv1.conv.modulation.weight": np.zeros(2)}, "args": None},
-         r"StyleGAN2 \(rosinality"),
         ({"GAN": {"S.net.0.weight": np.zeros(2)}, "version": "1.9.0"}, r"StyleGAN2 \(lucidrains"),
     ],
 )  # fmt: skip
@@ -138,21 +136,6 @@ def test_a_family_that_comes_later_is_named(tmp_path: Path, tree: Any, family: s
     with pytest.raises(NetworkError, match=rf"{family}.*running it comes later"):
         load_network(path)
     assert describe_foreign(path)["drawn by this version"] is False
-
-
-def test_settings_of_rosinalitys_stylegan2_are_described(tmp_path: Path) -> None:
-    import argparse
-    import io
-
-    names = ["conv1.conv.modulation.weight", "to_rgbs.0.conv.weight", "to_rgbs.1.conv.weight"]
-    buffer = io.BytesIO()
-    state = {name: torch.zeros(2) for name in names}
-    torch.save({"g_ema": state, "args": argparse.Namespace(r1=10, path="x")}, buffer)
-    (tmp_path / "two.pt").write_bytes(buffer.getvalue())
-
-    facts = describe_foreign(tmp_path / "two.pt")
-    assert (facts["resolution"], facts["g_ema numbers"]) == (16, 6)
-    assert facts["settings"] == {"r1": 10, "path": "x"}
 
 
 def test_a_persistent_snapshot_is_described(tmp_path: Path) -> None:

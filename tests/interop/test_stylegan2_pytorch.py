@@ -147,6 +147,12 @@ def test_a_snapshot_made_by_code_loads_with_its_strides_and_half_precision(tmp_p
     assert net.D(torch.zeros(1, 3, 4, 4)).shape == (1, 1)
 
 
+def test_squares_of_forks_for_other_shapes_are_ordinary_networks(tmp_path: Path) -> None:
+    plain = load(tmp_path)
+    fork = load(tmp_path, init_res=[4, 4], resolution_h=4, D_settings={"init_res": [4, 4]})
+    assert fork.config == plain.config and fork.D is not None
+
+
 def test_an_unlabelled_discriminator_may_say_anything_of_its_labels(tmp_path: Path) -> None:
     """The official converter writes arguments of a network that it never makes."""
     unused = {"embed_features": 512, "lr_multiplier": 0.1}
@@ -157,7 +163,12 @@ def test_an_unlabelled_discriminator_may_say_anything_of_its_labels(tmp_path: Pa
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"resolution_h": 4}, "resolution_h"),  # of a fork
+        ({"resolution_h": 8, "resolution_w": 4}, "4 x 8 px"),  # of forks
+        ({"init_res": [4, 6]}, "6 x 4 px"),
+        ({"resolution_h": 8}, "img_resolution"),
+        ({"init_res": [5, 5]}, "init_res"),
+        ({"init_res": "4"}, "init_res"),
+        ({"countHW": [1, 2]}, "countHW"),
         ({"activation": "swish"}, "activation='swish'"),
         ({"resample_filter": [1, 2, 1]}, "resample_filter"),  # D has another
         ({"taps": 2.0}, "filter"),

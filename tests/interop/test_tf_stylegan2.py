@@ -129,6 +129,18 @@ def test_every_architecture_is_read(G: str, D: str, tmp_path: Path) -> None:
             torch.testing.assert_close(found[key], wanted[key], rtol=0, atol=1e-6, msg=key)
 
 
+def test_squares_of_a_fork_for_other_shapes_are_ordinary_networks(tmp_path: Path) -> None:
+    net, given = small()
+    del given["resolution"]
+    sides = {f"{D}resolution_{axis}": 16 for D in ("", "D_") for axis in "hw"}
+    path = tmp_path / "net.pkl"
+    path.write_bytes(foreign_files.tf_stylegan2(
+        as_tensorflow(state_of(net.G), False), as_tensorflow(state_of(net.D), True),
+        **given, **sides))  # fmt: skip
+    again = stylecli.load_network(path)
+    assert again.config.resolution == 16 and again.D is not None
+
+
 def test_labels_stand_beside_z_before_it_is_normalised(tmp_path: Path) -> None:
     """StyleGAN2's own labels: a matrix for G, an output per class for D."""
     net, given = small(label_dim=3, label_mode="joint", D_label_mode="select")
@@ -161,7 +173,8 @@ def test_labels_stand_beside_z_before_it_is_normalised(tmp_path: Path) -> None:
     ("settings", "words"),
     [
         ({"fmap_decay": 0.5}, "fmap_decay"), ({"truncation_psi_val": 0.5}, "truncation_psi_val"),
-        ({"min_h": 4}, "min_h"), ({"fmap_base": "many"}, "fmap_base"),
+        ({"min_h": 4}, "min_h"), ({"resolution_h": 24, "resolution_w": 16}, "16 x 24 px"),
+        ({"resolution_h": 16}, "resolution_h"), ({"fmap_base": "many"}, "fmap_base"),
         ({"resample_kernel": [1, -1]}, "resample_filter"), ({"fmap_max": 8}, "does not fit"),
     ],
 )  # fmt: skip
