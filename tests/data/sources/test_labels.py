@@ -175,6 +175,7 @@ def test_classes_in_json_however_they_are_written(labelled, text):
         ",name,label\n0,1.png,0\n1,2.png,1\n2,3.png,0\n",  # a data frame's row numbers
         ",name,label\n7,1.png,0\n3,2.png,1\n9,3.png,0\n",  # of rows that were chosen
         ",id,label\n0,1,0\n1,2,1\n2,3,0\n",
+        ",id,label\n1,1,0\n2,2,1\n3,3,0\n",  # numbers that name the pictures as well
         "0,1.png,0\n1,2.png,1\n2,3.png,0\n",
         "label,name\n0,1.png\n1,2.png\n0,3.png\n",
         "-1\n1\n-1\n",

@@ -144,6 +144,9 @@ def test_a_file_cut_short_is_found_out(pyramid):
         example(np.zeros((3, 4, 4), np.uint8)).replace(b"shape", b"shade"),
         example(np.zeros((3, 4, 4), np.uint8))[:-1] + b"\x09",  # not as many bytes as that
         b"\xff" * 30,
+        b"\x0d\0\0\0\0",  # a number of four bytes where features are expected
+        b"\x0a\x7f",  # a field that runs out of the record
+        b"\x0b\0",  # a kind of field that nobody writes any more
     ],
 )
 def test_other_records_are_refused_with_a_cause(tmp_path, data):
@@ -225,7 +228,8 @@ def test_classes_in_the_records_are_labels(tmp_path):
     source = find_source(tmp_path / "a.tfrecords")
     assert [item.label for item in source] == [0, 1, 2] and source.class_names == ["1", "2", "3"]
     assert "counted from 1" in source.notes[0]
-    assert find_source(tmp_path / "a.tfrecords", own_labels=False)[0].label is None
+    unlabelled = find_source(tmp_path / "a.tfrecords", own_labels=False)
+    assert unlabelled[0].label is None and unlabelled.fingerprint() != source.fingerprint()
 
 
 def test_records_of_another_kind_are_named_not_called_damaged(tmp_path):
