@@ -105,11 +105,11 @@ class LossScaler:
         """Learn whether the gradient of a step was finite: bool []."""
         if not self.enabled:
             return
-        good = torch.where(finite, self._good_steps + 1, 0.0)
+        good = (self._good_steps + 1) * finite
         grows = good == STEPS_TO_GROW
         larger = torch.where(grows, (self._scale * 2).clamp(max=LARGEST_SCALE), self._scale)
         self._scale.copy_(torch.where(finite, larger, (self._scale / 2).clamp(min=1.0)))
-        self._good_steps.copy_(torch.where(grows, 0.0, good))
+        self._good_steps.copy_(good * ~grows)
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""

@@ -83,15 +83,18 @@ class Adam:
 
         The gradient is zero there.
         """
-        self.steps.add_(taken)
-        self.square.mul_(torch.where(taken, self.beta2, 1.0))
+        # By factors of 0 and 1: a choice between Python's numbers may bring them from the host.
+        kept = taken.to(self.steps.dtype)
+        self.steps.add_(kept)
+        self.square.mul_(1 - kept * (1 - self.beta2))
         self.square.addcmul_(grad, grad, value=1 - self.beta2)
         mean = grad
         if self.mean is not None:
-            mean = self.mean.lerp_(grad, torch.where(taken, 1 - self.beta1, 0.0).to(grad.dtype))
-        rate = lr * (1 - self.beta2**self.steps).sqrt() / (1 - self.beta1**self.steps)
+            mean = self.mean.lerp_(grad, (kept * (1 - self.beta1)).to(grad.dtype))
+        count = self.steps.clamp(min=1)
+        rate = lr * (1 - self.beta2**count).sqrt() / (1 - self.beta1**count)
         update = mean / self.square.sqrt().add_(self.epsilon)
-        data.sub_(update.mul_(torch.where(taken, rate, 0.0)))
+        data.sub_(update.mul_(kept * rate))
 
 
 def frozen_layers(config: NetworkConfig, count: int, resolution: int) -> list[str]:

@@ -125,7 +125,7 @@ def _pretend_tensors(torch: Any) -> None:
                 to_gpu = isinstance(args[0], tensor_of_cuda)
             if from_gpu and not to_gpu:
                 note("wait")
-            elif to_gpu and not from_gpu and source.dim() > 0:
+            elif to_gpu and not from_gpu:
                 quiet = kwargs.get("non_blocking") or (len(args) > 2 and args[2])
                 is_pinned = source.untyped_storage().data_ptr() in pinned
                 note("pinned upload" if quiet and is_pinned else "upload")
