@@ -152,6 +152,16 @@ def test_names_that_would_leave_a_folder_stay_within(tmp_path):
     assert [item.name for item in source] == ["a.png", "b.png", "c/d.png"]
 
 
+def test_a_stream_that_does_not_unpack_is_damaged(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.bmp", picture_bytes(kind="bmp"))
+    content = bytearray((tmp_path / "a.zip").read_bytes())
+    content[35:39] = b"\xff" * 4  # behind the header and the name: a block of no known type
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(DataError, match=r"is damaged: .*invalid block type"):
+        find_source(tmp_path / "a.zip")[0].open()
+
+
 def test_a_damaged_picture_is_refused_and_the_others_are_not(tmp_path):
     path = write_zip(tmp_path / "a.zip", {"a.png": picture_bytes(), "b.png": picture_bytes()})
     content = bytearray(path.read_bytes())

@@ -209,6 +209,8 @@ def test_identities_become_metadata(celeba):
 
 def test_the_usual_crop_is_suggested(celeba):
     assert "--transform celeba" in find_source(celeba).notes[0]
+    (celeba / "img_align_celeba" / "000001.jpg").write_bytes(b"damaged")  # its size is unknown
+    assert find_source(celeba).notes == []
 
 
 def test_lists_serve_as_label_files(celeba, tmp_path):
