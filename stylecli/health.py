@@ -180,6 +180,8 @@ def _nvrtc() -> str:
 def _devices(health: Health) -> None:
     import torch
 
+    from stylecli.hardware import bf16_gain
+
     health.devices.append(
         {
             "device": "cpu",
@@ -187,6 +189,7 @@ def _devices(health: Health) -> None:
             "instructions": torch.backends.cpu.get_cpu_capability(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
+            "bf16_gain": round(bf16_gain(), 2),
         }
     )
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):

@@ -5,6 +5,7 @@ import platform
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,12 @@ from stylecli.errors import DeviceError, UsageError
 from stylecli.hardware import (
     available_bytes,
     available_mib,
+    bf16_gain,
+    choose_precision,
     cuda_arithmetic,
+    describe_precision,
     memory_figures,
+    quicker_precision,
     resolve_device,
 )
 
@@ -169,3 +174,39 @@ def test_only_one_place_chooses_how_cuda_multiplies() -> None:
     package = Path(stylecli.__file__).parent
     users = [path.name for path in package.rglob("*.py") if names.search(path.read_text("utf-8"))]
     assert users == ["hardware.py"]
+
+
+@pytest.mark.parametrize(
+    ("units", "gain", "auto"),
+    [
+        (True, 2.0, "bf16"),
+        (True, 0.9, "float32"),
+        (False, 1.1, "float32"),
+        (False, 0.02, "float32"),
+    ],
+)
+def test_a_processor_is_asked_for_its_precision(
+    monkeypatch: Any, units: bool, gain: float, auto: str
+) -> None:
+    cpu = torch.device("cpu")
+    monkeypatch.setattr("stylecli.hardware.has_bf16_units", lambda: units)
+    monkeypatch.setattr("stylecli.hardware.bf16_gain", lambda: gain)
+
+    assert quicker_precision(cpu) == choose_precision("auto", cpu) == auto
+    assert choose_precision("float32", cpu) == "float32"
+    assert choose_precision("bf16", cpu, force=True) == "bf16"
+    if gain > 1:
+        assert choose_precision("bf16", cpu) == "bf16"
+    else:
+        with pytest.raises(UsageError, match=f"bf16 is {1 / gain:.1f} times slower.* --force"):
+            choose_precision("bf16", cpu)
+
+
+def test_the_trial_is_short_and_says_who_is_quicker() -> None:
+    bf16_gain.cache_clear()
+    gain = bf16_gain()
+    started = time.process_time()
+    assert bf16_gain() == gain > 0
+    assert time.process_time() - started < 0.001  # tried once
+    assert describe_precision(2.04).startswith("bf16 is 2.0 times as fast as float32")
+    assert describe_precision(1 / 46).startswith("float32 is 46.0 times as fast as bf16")

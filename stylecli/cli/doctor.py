@@ -72,9 +72,11 @@ def _columns(pairs: Any) -> list[str]:
 
 def _device(one: dict[str, Any]) -> str:
     if one["device"] == "cpu":
+        from stylecli.hardware import describe_precision
+
         return (
             f"cpu     {one['name']}, {one['instructions']}, {one['cores']} cores, "
-            f"{one['threads']} threads"
+            f"{one['threads']} threads; {describe_precision(one['bf16_gain'])}"
         )
     if "compute_capability" not in one:
         return f"{one['device']}     {one['name']}"

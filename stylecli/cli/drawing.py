@@ -17,6 +17,7 @@ from stylecli.styles import layer_strengths
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from stylecli.distributed.ranks import Ranks
     from stylecli.networks.model import Bundle
     from stylecli.sampling import Drawing
 
@@ -53,7 +54,10 @@ LodOption = Annotated[
 ]
 PrecisionOption = Annotated[
     str | None,
-    typer.Option("--precision", help="float32 or bf16: quicker, less exact. Default float32."),
+    typer.Option(
+        "--precision",
+        help="float32, bf16 (less exact) or auto: the quicker one here. Default float32.",
+    ),
 ]
 ScaleOption = Annotated[
     int | None, typer.Option("--scale", min=1, help="Enlarge every picture by whole pixels.")
@@ -89,6 +93,22 @@ class OpenedNetwork:
         """Where pictures of this network go unless told otherwise: out/<run>-<kimg>."""
         return folder_of(self.path)
 
+    def resolve_precision(self, wanted: str | None, force: bool) -> str | None:
+        """Return what --precision comes to where this network draws; None where it is not given.
+
+        Raises UsageError for bf16 where it is slower, unless ``force``.
+        """
+        if wanted is None:
+            return None
+        import torch
+
+        from stylecli.hardware import AUTO, choose_precision
+
+        chosen = choose_precision(wanted, torch.device(self.device), force=force)
+        if wanted == AUTO:
+            self.note(f"precision: {chosen}, the quicker one here")
+        return chosen
+
     def provenance(
         self, command: str, settings: Mapping[str, Any], *,
         arguments: Sequence[str] = (), inputs: Mapping[str, Path] | None = None,
@@ -111,6 +131,15 @@ def open_source(network: Path | None, device: str, output: Output) -> OpenedNetw
     bundle = load_network(found.path)
     bundle.generator.to(chosen)
     return OpenedNetwork(bundle, found.path, remember_digest(found.path), str(chosen), output.note)
+
+
+def agree_on_precision(wanted: str, device: str, force: bool, ranks: "Ranks") -> str:
+    """Return what --precision comes to on the main process's device: names of results say it."""
+    if wanted == "float32":
+        return wanted
+    from stylecli.hardware import choose_precision, resolve_device
+
+    return str(ranks.from_main(choose_precision(wanted, resolve_device(device), force=force)))
 
 
 @dataclass(frozen=True)

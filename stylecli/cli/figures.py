@@ -93,6 +93,7 @@ def command(
     figures = find_figures(which or [])
     _refuse_unused(figures, overrides)
     source = open_source(found.path, device, output)
+    precision = source.resolve_precision(precision, force)
     lacks = {figure.key: describe_lack(figure, source.config) for figure in figures}
     for figure in figures:
         if lacks[figure.key] and which:

@@ -177,6 +177,7 @@ def command(
     resolve_target(out, Path(), format, quality, grid, 1 if ws else len(wanted))
     check_words(device=device, precision=precision)
     source = open_source(network, device, output)
+    precision = source.resolve_precision(precision, force)
     from stylecli.sampling import VARY, check_drawing, check_like
 
     if ws is not None and psi is None and psi_layers is None:

@@ -245,6 +245,7 @@ def command(
     check_files(ws=ws)
     check_words(device=device, precision=precision)
     source = open_source(network, device, output)
+    precision = source.resolve_precision(precision, force)
     target = resolve_video(
         out, source.folder, "interpolation", format=format, codec=codec, crf=crf, fps=fps
     )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stylecli.cli.bars import format_seconds
-from stylecli.cli.drawing import folder_of
+from stylecli.cli.drawing import agree_on_precision, folder_of
 from stylecli.cli.options import (
     BatchOption,
     ClassifierSource,
@@ -24,6 +24,7 @@ from stylecli.cli.options import (
     NetworkOption,
     QuietOption,
     SeedOption,
+    SlowerOption,
     own_command,
 )
 from stylecli.cli.output import Output
@@ -143,13 +144,14 @@ def command(
         str,
         typer.Option(
             "--precision",
-            help="float32 or bf16, of Inception's and VGG16's features: quicker where the CPU or "
-            "GPU has it, less exact; the results' names say it.",
+            help="float32, bf16 (less exact; the results' names say it) or auto, the quicker one "
+            "here: of Inception's and VGG16's features.",
         ),
     ] = "float32",
     seed: SeedOption = 0,
     batch: BatchOption = None,
     device: DeviceOption = "auto",
+    force: SlowerOption = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -170,13 +172,11 @@ def command(
     asked = (wanted, source, device, precision, network, data, against)
     if not launched:
         _refuse(*asked)
-    chosen: dict[str, Any] = {
-        "samples": counts, "seed": seed, "precision": precision, "cache": cache,
-        "stand_in": stand_in,
-    }  # fmt: skip
+    chosen: dict[str, Any] = {"samples": counts, "seed": seed, "cache": cache}
+    chosen["stand_in"] = stand_in
     started = time.monotonic()
     with _going_on(cache), sharing_ranks(ranks, device, own_command()) as place:
-        chosen["ranks"] = place
+        chosen |= {"ranks": place, "precision": agree_on_precision(precision, device, force, place)}
         if not place.is_main:
             output = Output(quiet=True)
         elif launched:

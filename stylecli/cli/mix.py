@@ -209,6 +209,7 @@ def command(
     resolve_target(out, Path(), format, quality, True, 1)
     check_words(device=device, precision=precision)
     source = open_source(network, device, output)
+    precision = source.resolve_precision(precision, force)
     style_sides = source.config.style_sides
     sides = choose_sides(
         rows,

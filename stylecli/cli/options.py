@@ -43,6 +43,9 @@ BatchOption = Annotated[int | None, typer.Option("--batch", min=1, help="Picture
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite what exists.")]
+SlowerOption = Annotated[
+    bool, typer.Option("--force", help="Take bf16 where it is slower than float32.")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No notes, no progress.")]
 
 ConfigOption = Annotated[

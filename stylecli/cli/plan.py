@@ -19,6 +19,7 @@ from stylecli.cli.options import (
     PresetOption,
     QuietOption,
     RanksOption,
+    SlowerOption,
     count_ranks,
     network_settings,
     own_command,
@@ -97,6 +98,7 @@ def command(
     device: DeviceOption = "auto",
     on: OnOption = None,
     price_hour: PriceOption = None,
+    force: SlowerOption = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
     *,
@@ -131,7 +133,7 @@ def command(
         data, resolution, Output(quiet=True) if place else output,
         config=config or USUAL_CONFIG, preset=preset, device=device if on is None else None,
         batch_gpu=driving.batch_gpu, ranks=count,
-        network=network, training=training,
+        network=network, training=training, force=force,
     )  # fmt: skip
     if on is not None:
         _print_model(settings, driving, on, price_hour, output)
@@ -159,12 +161,13 @@ def _settings(
     ranks: int | None,
     network: dict[str, Any],
     training: dict[str, Any],
+    force: bool,
 ) -> "RunSettings":
     """Return the settings that train would have with the same; no ``device``: a GPU elsewhere."""
     from stylecli.hardware import resolve_device
     from stylecli.training.plan import plan_training
     from stylecli.training.run_folder import RunSettings
-    from stylecli.training.run_setup import check_batches, check_precision
+    from stylecli.training.run_setup import check_batches, check_precision, resolve_precision
 
     channels, pictures = 3, None
     if data is not None or resolution is None:
@@ -203,12 +206,12 @@ def _settings(
         ranks=ranks,
         pictures=pictures,
         network=network,
-        training=training,
+        training=resolve_precision(training, name),
     )
     settings = RunSettings(plan.network, plan.training, Path(), "", plan.ranks, name)
     check_batches(settings, batch_gpu)
     if device is not None:
-        check_precision(settings)
+        check_precision(settings, force=force)
     return settings
 
 
@@ -356,11 +359,15 @@ def _print(
     largest: "LargestBatch | None",
     output: Output,
 ) -> None:
+    from stylecli.hardware import bf16_gain, describe_precision
+
     total = sum(budget.seconds for budget in budgets)
+    gain = round(bf16_gain(), 2) if settings.device == "cpu" else None
     document = {
         "device": settings.device,
         "processes": settings.ranks,
         "precision": settings.training.precision,
+        "bf16_gain": gain,
         "memory": kind,
         "stages": [asdict(budget) for budget in budgets],
         "kimg": settings.training.total_kimg,
@@ -392,6 +399,8 @@ def _print(
             "computed: a step was not tried but counted, at a quarter of the speed of a large "
             "convolution here; right within a factor of 2 or 3"
         )
+    if gain is not None:
+        lines.append(f"precision: {describe_precision(gain)}")
     if largest is not None:
         lines.append(_describe(largest, settings))
     output.result(document, lines)

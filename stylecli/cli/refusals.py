@@ -9,7 +9,7 @@ from typing import Any
 
 from stylecli.cli.output import Output
 from stylecli.errors import DataError, NetworkError, UsageError
-from stylecli.hardware import check_device_name, check_precision
+from stylecli.hardware import AUTO, check_device_name, check_precision
 from stylecli.settings import ByResolution, Setting
 from stylecli.workspace import Found, check_there, find_network, near_path
 
@@ -24,7 +24,7 @@ def check_words(
 ) -> None:
     """Raise UsageError for a word that names nothing."""
     check_device_name(device)
-    if precision is not None:
+    if precision is not None and precision != AUTO:
         check_precision(precision)
     if config is not None:
         from stylecli.networks.registry import make_config

@@ -21,6 +21,7 @@ from stylecli.cli.options import (
     QuietOption,
     RanksOption,
     SeedOption,
+    SlowerOption,
     asks_for,
     count_ranks,
     network_settings,
@@ -156,6 +157,7 @@ def command(
     nodes: NodesOption = None,
     device: DeviceOption = "auto",
     seed: SeedOption = 0,
+    force: SlowerOption = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
     *,
@@ -182,7 +184,7 @@ def command(
     request = _Request(
         data, config, preset, resolution, labels, resume, out, dry_run, metrics, metric_samples,
         classifiers, ranks, gpus, nodes, None if elsewhere else device, seed, network, training,
-        driving, output,
+        driving, force, output,
     )  # fmt: skip
     if not launched and not elsewhere:
         request.refuse()
@@ -227,6 +229,7 @@ class _Request:
     network: dict[str, Any]
     training: dict[str, Any]
     driving: Session
+    force: bool
     output: Output
 
     def refuse(self) -> None:
@@ -276,13 +279,10 @@ class _Request:
         source = None if self.resume is None else open_source(self.resume)
         settings, plan = make_settings(
             dataset, source, self.config, self.preset, self.device, count, self.labels,
-            network=self.network,
+            network=self.network, batch_gpu=self.driving.batch_gpu, force=self.force,
             training=self.training | ({"seed": self.seed} if self.seed else {}),
-            batch_gpu=self.driving.batch_gpu,
         )  # fmt: skip
-        evaluate = None
-        if self.device is not None:
-            evaluate = make_evaluate(*measured, settings, dataset, output)
+        evaluate = make_evaluate(*measured, settings, dataset, output) if self.device else None
         choice = run_folder.choose_run(settings, self.out)
         tell_advice(plan, dataset, output)
         if choice.state == "begin":

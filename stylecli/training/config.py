@@ -36,6 +36,7 @@ AUGMENT_PIPES = (
     "blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc",
     "diffaugment",
 )  # fmt: skip
+AUTO = "auto"  # as an option: the quicker one of the first two where it trains
 
 # The paper's, by resolution, on one GPU; the base is for all other resolutions.
 BATCH: Mapping[int, int] = MappingProxyType(
@@ -147,7 +148,8 @@ class TrainingConfig:
     )  # fmt: skip
     precision: str = setting(  # of convolutions; all else stays in float32
         "float32", flag="--precision", heading=MACHINE, after="gpus", costs=True,
-        help="float32, bf16 or, with CUDA, fp16. Default float32.", check=one_of(*PRECISIONS),
+        help="float32, bf16, auto (the quicker of both here) or, with CUDA, fp16. Default float32.",
+        check=one_of(*PRECISIONS, AUTO),
     )  # fmt: skip
     seed: int = setting(0, flag="--seed", common=True, check=not_negative)
     # Reports
@@ -169,6 +171,8 @@ class TrainingConfig:
             table = {int(key): value for key, value in getattr(self, name).items()}
             object.__setattr__(self, name, table)
         check_settings(self)
+        if self.precision == AUTO:  # what a run computes in must not depend on where it continues
+            raise UsageError(f"precision {AUTO} is for options: expected {', '.join(PRECISIONS)}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values, readable by training_from_dict."""

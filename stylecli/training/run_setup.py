@@ -17,12 +17,12 @@ from stylecli import files
 from stylecli.checkpoint import load_network, network_digest, read_header, save_network
 from stylecli.data.reader import Dataset, open_dataset
 from stylecli.errors import DataError, NetworkError, UsageError
-from stylecli.hardware import resolve_device
+from stylecli.hardware import choose_precision, quicker_precision, resolve_device
 from stylecli.networks.model import Bundle, new_network
 from stylecli.networks.registry import USUAL_CONFIG, make_config
 from stylecli.settings import of_dataset, with_tables
 from stylecli.training.checkpoints import inherited_info
-from stylecli.training.config import TrainingConfig, training_from_dict
+from stylecli.training.config import AUTO, TrainingConfig, training_from_dict
 from stylecli.training.optimizer import frozen_layers
 from stylecli.training.passes import count_passes
 from stylecli.training.plan import Derived, TrainingPlan, plan_training, show_value
@@ -90,12 +90,23 @@ def check_batches(settings: RunSettings, batch_gpu: int | None = None) -> None:
         count_passes(share, batch_gpu, group)
 
 
-def check_precision(settings: RunSettings) -> None:
-    """Raise UsageError for a precision that the device does not compute in."""
+def resolve_precision(training: Mapping[str, Any], device: str) -> dict[str, Any]:
+    """Return options of training with the precision that ``auto`` comes to on a kind of device."""
+    if training.get("precision") != AUTO:
+        return dict(training)
+    return {**training, "precision": quicker_precision(torch.device(device))}
+
+
+def check_precision(settings: RunSettings, *, force: bool = False) -> None:
+    """Raise UsageError for a precision that the device does not compute in, or only slowly.
+
+    ``force`` takes a slow one.
+    """
     if settings.training.precision == "fp16" and settings.device != "cuda":
         raise UsageError(
             f"--precision fp16 is for CUDA, not for {settings.device}: give bf16 or float32"
         )
+    choose_precision(settings.training.precision, torch.device(settings.device), force=force)
 
 
 def initial_file(run: Path, origin: Origin) -> Path:
@@ -176,8 +187,12 @@ def make_settings(
     network: dict[str, Any],
     training: dict[str, Any],
     batch_gpu: int | None = None,
+    force: bool = False,
 ) -> tuple[RunSettings, TrainingPlan]:
-    """Return the settings of a run, and the plan they come from; no ``device``: GPUs elsewhere."""
+    """Return the settings of a run, and the plan they come from; no ``device``: GPUs elsewhere.
+
+    ``force`` takes a precision that is slow here.
+    """
     name = "cuda"
     if device is not None:
         chosen = resolve_device(device)
@@ -194,14 +209,14 @@ def make_settings(
         cpus=os.cpu_count() or 1,
         ranks=ranks,
         network=network,
-        training=training,
+        training=resolve_precision(training, name),
     )
     settings = RunSettings(
         plan.network, plan.training, dataset.path, dataset.digest, plan.ranks, name, origin
     )
     check_batches(settings, batch_gpu)
     if device is not None:
-        check_precision(settings)
+        check_precision(settings, force=force)
     frozen_in(settings)  # raises for layers that D has not
     return settings, plan
 

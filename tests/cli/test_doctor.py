@@ -87,6 +87,7 @@ def test_json_holds_the_same(run):
     document = json.loads(run("--json").stdout)
     assert list(document) == SECTIONS
     assert document["devices"][0]["device"] == "cpu"
+    assert document["devices"][0]["bf16_gain"] > 0
     assert document["kernels"] == {"mode": "auto", "devices": [], "operators": []}
 
 

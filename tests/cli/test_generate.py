@@ -309,3 +309,20 @@ def test_networks_without_w_refuse_what_needs_it(
     assert isinstance(result.exception, UsageError)
     assert "configuration 'b'" in str(result.exception) and not Path("out").exists()
     assert run("--network", "b.safetensors", "--seeds", "1").exit_code == 0
+
+
+def test_a_precision_that_is_slower_here_is_refused(run: Run, monkeypatch: Any) -> None:
+    monkeypatch.setattr("stylecli.hardware.bf16_gain", lambda: 1 / 46)
+    asked = ("--seeds", "0", "--device", "cpu", "--out", "here", "--precision")
+
+    refused = run(*asked, "bf16")
+    assert isinstance(refused.exception, UsageError)
+    assert "46.0 times slower" in str(refused.exception) and "--force" in str(refused.exception)
+    assert not Path("here").exists()
+
+    assert run(*asked, "auto").exit_code == 0
+    settings = (read_provenance("here/seed0000.png") or {})["settings"]
+    assert settings["precision"] == "float32"
+    assert run(*asked, "bf16", "--force").exit_code == 0
+    settings = (read_provenance("here/seed0000.png") or {})["settings"]
+    assert settings["precision"] == "bf16"

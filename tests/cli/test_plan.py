@@ -9,7 +9,9 @@ from typer.testing import CliRunner
 
 from stylecli.cli import plan as plan_command
 from stylecli.cli.app import app
+from stylecli.errors import UsageError
 from stylecli.training import calibration
+from stylecli.training.config import TrainingConfig
 
 SMALL = ["--fmap-base", "64", "--fmap-max", "8", "--z-dim", "8", "--w-dim", "8",
          "--mapping-layers", "1", "--device", "cpu", "--ranks", "1"]  # fmt: skip
@@ -109,3 +111,16 @@ def test_what_would_not_fit_the_minute_is_computed(monkeypatch: Any) -> None:
     assert result.exit_code == 0, result.stderr
     assert "computed: a step was not tried" in result.stdout
     assert "MiB" not in result.stdout
+
+
+def test_precision_auto_is_what_is_quicker_here(here: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("stylecli.hardware.has_bf16_units", lambda: True)
+    asked = ["--resolution", "8", *SMALL, "--kimg", "1", "--batch", "4", "--json", "--precision"]
+    for gain, chosen in ((2.0, "bf16"), (0.1, "float32")):
+        monkeypatch.setattr("stylecli.hardware.bf16_gain", lambda gain=gain: gain)
+        document = json.loads(plan(*asked, "auto").stdout)
+        assert (document["precision"], document["bf16_gain"]) == (chosen, gain)
+    refused = plan(*asked, "bf16")
+    assert refused.exit_code == 2 and "10.0 times slower" in refused.stderr
+    with pytest.raises(UsageError, match="auto"):
+        TrainingConfig(precision="auto")

@@ -170,7 +170,7 @@ def test_the_batch_moves_numbers_by_rounding_only(run):
 @pytest.mark.slow
 def test_features_in_16_bits_say_so_in_every_name(run):
     _, exact = run("fid", "kid", "pr", "is")
-    code, rough = run("fid", "kid", "pr", "is", "diversity", "--precision", "bf16")
+    code, rough = run("fid", "kid", "pr", "is", "diversity", "--precision", "bf16", "--force")
     assert code == 0
     assert [result["name"] for result in rough] == [
         *(f"{result['name']}-bf16" for result in exact), f"diversity@{STAND_IN}"
