@@ -9,6 +9,7 @@ import gc
 import json
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,12 @@ FIXTURES = Path(__file__).parent / "fixtures"
 REFERENCES = Path(__file__).parent / "references"  # its README says whose numbers
 
 
-def pytest_collection_finish() -> None:
-    """Leave what collecting loaded out of every later search for garbage: it stays to the end."""
-    gc.collect()
+@pytest.fixture(scope="module", autouse=True)
+def _whatever_stays_is_searched_for_garbage_once() -> Iterator[None]:
+    """Measuring memory collects garbage, and would look at all that is loaded each time."""
     gc.freeze()
+    yield
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)
