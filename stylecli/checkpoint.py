@@ -10,8 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -19,8 +22,9 @@ from stylecli import __version__, files
 from stylecli.errors import NetworkError
 from stylecli.interop.conversion import difference_table
 from stylecli.interop.families import read_foreign_networks
+from stylecli.interop.state_dicts import write_state_dict
 from stylecli.networks.config import NetworkConfig
-from stylecli.networks.headers import FORMAT, config_of
+from stylecli.networks.headers import FORMAT, STATE_DICT, config_of
 from stylecli.networks.headers import is_foreign as is_foreign
 from stylecli.networks.headers import network_digest as network_digest
 from stylecli.networks.headers import read_header as read_header
@@ -99,6 +103,49 @@ def convert_network(source: Path | str, target: Path | str) -> Bundle:
         Path(target).unlink()
         raise NetworkError(f"{target} did not read back as it was written: check the disk")
     return again
+
+
+def write_state_dict_file(
+    source: Path | str, target: Path | str, *, which: str = "G_ema", layout: str = "nvidia"
+) -> dict[str, Any]:
+    """Write one network of a file under another program's names: safetensors, read back, compared.
+
+    Returns what the header's ``state_dict`` entry says: layout, network, class_name and arguments
+    of the module there, licence and SHA-256 of the source. Raises UsageError for what the other
+    program does not have, NetworkError for a network that the file lacks.
+    """
+    bundle = load_network(source)
+    network = getattr(bundle, which)
+    if network is None:
+        here = [name for name in NETWORK_NAMES if getattr(bundle, name) is not None]
+        raise NetworkError(f"{source} has no {which}: it holds {', '.join(here)}")
+    own = {key: value.numpy() for key, value in network.state_dict().items()}
+    arrays, module = write_state_dict(which, own, bundle.config, layout)
+    clamp = getattr(bundle.config, "conv_clamp", None)
+    told = {
+        "layout": layout, "network": which, **module, "stylecli": __version__,
+        "source": Path(source).name, "source_sha256": network_digest(source),
+        "source_licence": bundle.info.get("source_licence"),
+    }  # fmt: skip
+    # Not ascontiguousarray, which makes a vector of a single number.
+    plain = {key: np.asarray(array, order="C") for key, array in arrays.items()}
+    metadata = {"format": "pt", STATE_DICT: files.to_json(told).decode()}
+    size = sum(array.nbytes for array in plain.values()) + len(str(metadata)) + (64 << 10)
+    with files.room_for(Path(target), size), files.replacing(target) as temporary:
+        save_arrays(plain, temporary, metadata=metadata)
+    again = load_arrays(target)
+    if again.keys() != plain.keys() or any(
+        plain[key].shape != again[key].shape or plain[key].tobytes() != again[key].tobytes()
+        for key in plain
+    ):
+        Path(target).unlink()
+        raise NetworkError(f"{target} did not read back as it was written: check the disk")
+    clamps = layout == "rosinality" and clamp is not None
+    note = (
+        f"features above {clamp:g} are clamped here and not there: pictures may differ where "
+        "that happens" if clamps else None
+    )  # fmt: skip
+    return told | {"tensors": len(plain), "note": note}
 
 
 def describe_network(path: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from stylecli.cli import (
     convert,
     demo,
     doctor,
+    export,
     figures,
     generate,
     info,
@@ -188,6 +189,7 @@ app.command("figures", cls=GroupedCommand)(figures.command)
 app.command("metrics", cls=GroupedCommand)(metrics.command)
 app.add_typer(weights.app, name="weights")
 app.command("convert")(convert.command)
+app.add_typer(export.app, name="export")
 app.command("info")(info.command)
 app.command("bench")(bench.command)
 app.command("doctor")(doctor.command)

@@ -25,6 +25,7 @@ _WITHOUT_EFFECT = frozenset((
 ))  # fmt: skip
 _MAX_MODULES, _MAX_DEPTH, _MAX_LIST = 2_000, 8, 64
 _FILTER = "resample_filter"
+_DEFAULT_TAPS = (1, 3, 3, 1)
 
 
 def has_flat_settings(G: PersistentModule) -> bool:
@@ -46,7 +47,7 @@ def convert_snapshot(tree: Any, _: str) -> ForeignNetworks:
         StyleGAN2Config,
         flat,
         lambda G: generator_fields(G, flat),
-        lambda config: lambda key: low_pass_taps(config),
+        lambda config: lambda key: low_pass_taps(config, "G", key),
     )
 
 
@@ -86,9 +87,11 @@ def convert_modules(
         config = family(**fields)
     except (ValueError, TypeError) as error:  # UsageError is a ValueError
         raise NetworkError(f"its settings make no sense: {error}") from None
-    filters = {"D": lambda key: low_pass_taps(config)}
+    filters = {"D": lambda key: low_pass_taps(config, "D", key)}
     arrays = {
-        name: _arrays(module, name, config, filters.get(name) or filters_of(config))
+        name: from_nvidia_names(
+            module_arrays(module), name, config, filters.get(name) or filters_of(config)
+        )
         for name, module in networks.items()
     }
     strength = _augmentation(tree.get("augment_pipe"))
@@ -280,26 +283,39 @@ def module_arrays(module: PersistentModule | PlainObject) -> Arrays:
     raise NetworkError(f"it has over {_MAX_MODULES} modules")
 
 
-def low_pass_taps(config: ModulatedConfig) -> NDArray[Any]:
-    """Return the filter that StyleGAN2's layers store: [n, n], from 8 taps on [n]."""
-    taps = np.asarray(config.resample_filter, np.float64)
+def low_pass_taps(config: ModulatedConfig, name: str, key: str) -> NDArray[Any]:
+    """Return the filter that a layer of StyleGAN2 stores: [n, n], from 8 taps on [n].
+
+    ``name`` is of the network (G, G_ema, D), ``key`` of the filter. Layers that neither double nor
+    halve have the program's default, whatever it was told.
+    """
+    used = resamples(name, key)
+    taps = np.asarray(config.resample_filter if used else _DEFAULT_TAPS, np.float64)
     f = np.outer(taps, taps) if len(taps) < 8 else taps  # longer ones go by two passes
     return np.asarray(f / f.sum())
 
 
-def _arrays(
-    module: PersistentModule,
+def resamples(name: str, key: str) -> bool:
+    """Tell whether the layer of a filter makes use of it."""
+    layer = key.split(".")[-2] if "." in key else ""
+    return layer in ("skip", "conv1" if name == "D" else "conv0") or layer[:1] == "b"
+
+
+def from_nvidia_names(
+    named: Arrays,
     name: str,
     config: ModulatedConfig,
     filter_of: Callable[[str], NDArray[Any] | None],
 ) -> Arrays:
     """Return a network's arrays in our names; filters are compared and left out."""
-    variables = Variables(module_arrays(module), f"{name} of the file")
+    variables = Variables(named, f"{name} of the file")
     arrays: Arrays = {}
     for key in variables.names():
         array = variables.take(key)
         if not key.endswith("_filter"):
             arrays[key.replace("mapping.embed.", "mapping.label.", 1)] = array
+            continue
+        if not key.startswith("synthesis.L") and not resamples(name, key):
             continue
         wanted = filter_of(key)
         if (

@@ -21,10 +21,10 @@ def convert_stylegan3(tree: Any, _: str) -> ForeignNetworks:
 
     Raises NetworkError for settings that no network here has and networks that are not whole.
     """
-    return convert_modules(tree, StyleGAN3Config, True, _generator_fields, _filters)
+    return convert_modules(tree, StyleGAN3Config, True, _generator_fields, generator_filters)
 
 
-def _filters(config: StyleGAN3Config) -> Callable[[str], NDArray[Any] | None]:
+def generator_filters(config: StyleGAN3Config) -> Callable[[str], NDArray[Any] | None]:
     """Return the filters of a generator by their names."""
     return {
         f"synthesis.{plan.name}.{which}_filter": f

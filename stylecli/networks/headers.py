@@ -12,6 +12,7 @@ from stylecli.networks.config import NetworkConfig
 from stylecli.networks.registry import config_from_dict
 
 FORMAT = 1
+STATE_DICT = "state_dict"  # entry of a file that is for another program
 
 
 def is_foreign(path: Path | str) -> bool:
@@ -35,9 +36,15 @@ def read_header(path: Path | str) -> dict[str, Any]:
     """Read the JSON header of one of our files without its tensors."""
     try:
         with safe_open(path, framework="np") as file:
-            text = (file.metadata() or {}).get("stylecli")
+            metadata = file.metadata() or {}
+            text = metadata.get("stylecli")
     except (SafetensorError, OSError, ValueError) as error:
         raise NetworkError(f"{path} is not a readable safetensors file: {error}") from None
+    if text is None and STATE_DICT in metadata:
+        raise NetworkError(
+            f"{path} is a network for another program, as stylecli export writes it: give the file "
+            "that it was made from"
+        )
     if text is None:
         raise NetworkError(f"{path} was not written by stylecli: it has no stylecli header")
     header: dict[str, Any] = files.parse_json(

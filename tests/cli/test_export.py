@@ -1,0 +1,75 @@
+"""``stylecli export state-dict``: where the file goes, what it says, what is refused."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+from safetensors import safe_open
+from typer.testing import CliRunner, Result
+
+from stylecli.cli import export
+from stylecli.errors import NetworkError, StyleCLIError, UsageError
+from tests.conftest import FIXTURES
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(FIXTURES / "official" / "stylegan2_stylegan3_snapshot.pkl", "cats.pkl")
+    app = typer.Typer()
+    app.add_typer(export.app, name="export")
+    return lambda *words: CliRunner().invoke(app, ["export", "state-dict", *words])
+
+
+def test_the_file_says_what_builds_the_module_there(run: Run) -> None:
+    result = run("cats.pkl", "--json")
+    told = json.loads(result.stdout)
+    assert told["file"] == "cats-G_ema-nvidia.safetensors" and told["network"] == "G_ema"
+    with safe_open("cats-G_ema-nvidia.safetensors", "np") as file:
+        kept = json.loads(file.metadata()["state_dict"])
+        assert len(list(file.keys())) == told["tensors"]
+    assert kept["class_name"] == "training.networks_stylegan2.Generator"
+    assert kept["arguments"]["img_resolution"] == 16 and len(kept["source_sha256"]) == 64
+    assert kept["source_licence"].startswith("NVIDIA")
+
+
+def test_rosinalitys_layout_warns_of_what_it_does_not_clamp(run: Run) -> None:
+    result = run("cats.pkl", "--layout", "rosinality", "--which", "D", "--out", "d.safetensors")
+    assert result.exit_code == 0 and result.stdout.splitlines()[-1] == "d.safetensors"
+    assert "256" in result.stderr
+
+
+def test_what_is_there_is_overwritten_only_by_force(run: Run) -> None:
+    Path("x.safetensors").write_text("mine")
+    refused = run("cats.pkl", "--out", "x.safetensors")
+    assert isinstance(refused.exception, UsageError) and "--force" in str(refused.exception)
+    assert Path("x.safetensors").read_text() == "mine"
+    assert run("cats.pkl", "--out", "x.safetensors", "--force").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "named"),
+    [
+        (("--layout", "keras"), UsageError, "'keras'"), (("--which", "E"), UsageError, "'E'"),
+        (("--out", "x.pt"), UsageError, "x.pt"), (("--out", "x.pkl"), UsageError, "x.pkl"),
+    ],
+)  # fmt: skip
+def test_wrong_options_are_refused(
+    run: Run, words: tuple[str, ...], kind: type[StyleCLIError], named: str
+) -> None:
+    refused = run("cats.pkl", *words)
+    assert isinstance(refused.exception, kind) and named in str(refused.exception)
+    assert sorted(path.name for path in Path().iterdir()) == ["cats.pkl"]
+
+
+def test_a_network_that_the_file_lacks_is_named(run: Run) -> None:
+    shutil.copy(FIXTURES / "official" / "stylegan1_labels_G_D_Gs.pkl", "one.pkl")
+    refused = run("one.pkl")
+    assert isinstance(refused.exception, UsageError) and "convert" in str(refused.exception)
+    missing = run("none.pkl")
+    assert isinstance(missing.exception, NetworkError) and "none.pkl" in str(missing.exception)
