@@ -228,7 +228,7 @@ def test_heads_of_another_network_are_refused(tmp_path):
         {f"lin{i}.model.1.weight": torch.ones(1, c, 1, 1) for i, c in enumerate(widths)},
         tmp_path / "alex.pth",
     )
-    with pytest.raises(WeightsError, match=r"heads of \[64, 192, 384, 256, 256\] channels"):
+    with pytest.raises(WeightsError, match="64, 192, 384, 256, 256"):
         add(tmp_path / "alex.pth")
 
 
