@@ -18,8 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stylecli.distributed.ranks import Ranks
+from stylecli.hardware import widest_float
 from stylecli.ops.resampling import upfirdn2d
-from stylecli.training.config import AUGMENT_PIPES
+from stylecli.training.config import TrainingConfig
 
 # Symlets of 6 and 2 vanishing moments (Daubechies 1992), low-pass halves.
 SYM6 = (0.015404109327027373, 0.0034907120842174702, -0.11799011114819057, -0.048311742585633,
@@ -29,6 +31,7 @@ SYM6 = (0.015404109327027373, 0.0034907120842174702, -0.11799011114819057, -0.04
 SYM2 = (-0.12940952255092145, 0.22414386804185735, 0.836516303737469, 0.48296291314469025)
 PAD = len(SYM6) // 4  # pixels around the result that its last filter looks at
 BAND_ENERGY = (10 / 13, 1 / 13, 1 / 13, 1 / 13)  # of natural pictures, low to high
+UPDATE_STEPS = 4  # from one move of p to the next
 MATRIX_SIDE = 256  # pixels up to which CPUs resample by matrix products, several times faster
 
 
@@ -48,19 +51,24 @@ class StreamDraws:
     So a picture is changed alike, whatever the number of ranks and passes.
     """
 
-    def __init__(self, generator: torch.Generator, batch: int, *parts: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        generator: torch.Generator,
+        device: torch.device,
+        batch: int,
+        *parts: tuple[int, int],
+    ) -> None:
         """``parts``: (index, count) of the rank and the pass, each keeping every count-th."""
-        self.generator, self.batch, self.parts = generator, batch, parts
+        self.source: dict[str, Any] = {"generator": generator, "device": device}
+        self.batch, self.parts = batch, parts
 
     def uniform(self, *shape: int) -> Tensor:
         """Return this part's share of uniform numbers."""
-        size = (self.batch, *shape)
-        return self._mine(torch.rand(size, generator=self.generator, device=self.generator.device))
+        return self._mine(torch.rand((self.batch, *shape), **self.source))
 
     def normal(self, *shape: int) -> Tensor:
         """Return this part's share of normal numbers."""
-        size = (self.batch, *shape)
-        return self._mine(torch.randn(size, generator=self.generator, device=self.generator.device))
+        return self._mine(torch.randn((self.batch, *shape), **self.source))
 
     def _mine(self, whole: Tensor) -> Tensor:
         for index, count in self.parts:
@@ -117,7 +125,56 @@ def make_pipe(name: str) -> Pipe:
     return Pipe(**{transform: 1.0 for group in groups for transform in _GROUPS[group]})
 
 
-assert all(make_pipe(name) for name in AUGMENT_PIPES)
+class Augmentation:
+    """How strongly a run's pictures are changed: by a fixed p, or one that follows D's certainty.
+
+    Where D overfits it calls nearly all reals real. The statistic is the mean sign of its logits on
+    reals; p moves towards where that is at its target (Karras et al. 2020, section 3.1).
+    """
+
+    def __init__(self, config: TrainingConfig, device: torch.device) -> None:
+        """Read ``augment`` and the settings named after it; at first an adaptive p is 0."""
+        self.config, self.on = config, config.augment != "none"
+        self.adaptive = config.augment == "adaptive"
+        self.pipe = make_pipe(config.augment_pipe)
+        start = config.augment_p if config.augment == "fixed" else 0.0
+        wide = widest_float(device)
+        self.p = torch.tensor(start, dtype=wide, device=device)
+        self.seen = torch.zeros(2, dtype=wide, device=device)  # sum of signs, number of logits
+
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+        """Return what D is to see of ``images``."""
+        wide = images.float() if images.dtype in (torch.float16, torch.bfloat16) else images
+        return augment(wide, self.pipe, self.p, draws)
+
+    @torch.no_grad()
+    def follow(self, signs: Tensor, ranks: Ranks, batch: int, step: int) -> None:
+        """Take in a step's signs of D on this rank's reals (their sum and number); move p.
+
+        On all ranks alike, after every fourth step of the run, and not where the mean is exactly
+        at the target.
+        """
+        if not self.adaptive:
+            return
+        ranks.mean_(signs)
+        self.seen += signs
+        if (step + 1) % UPDATE_STEPS:
+            return
+        total, count = self.seen.unbind()
+        towards = torch.sign(total - self.config.augment_target * count)
+        stride = batch * UPDATE_STEPS / (self.config.augment_kimg * 1000)
+        self.p.copy_((self.p + towards * stride).clamp(min=0.0))
+        self.seen.zero_()
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        return {"p": float(self.p), "seen": self.seen.tolist()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what a checkpoint kept, unless p is fixed or the run had none."""
+        if self.adaptive and state:
+            self.p.fill_(float(state["p"]))
+            self.seen.copy_(torch.tensor(state["seen"], dtype=self.seen.dtype))
 
 
 def augment(images: Tensor, pipe: Pipe, p: Tensor | float, draws: Draws) -> Tensor:

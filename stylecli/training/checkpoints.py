@@ -124,6 +124,7 @@ def save_checkpoint(
         "counters": asdict(counters),
         "adam_steps": {"G": int(step.adam_G.steps), "D": int(step.adam_D.steps)},
         "loss_scales": {"G": step.scaler_G.state(), "D": step.scaler_D.state()},
+        "augmentation": step.augmentation.state(),
         "settings": step.config.to_dict(),
     }
     write_tensors(path, checkpoint_tensors(bundle, step), header)
@@ -150,6 +151,7 @@ def load_checkpoint(path: Path, bundle: Bundle, step: TrainingStep) -> Counters:
         scales = training.get("loss_scales", {})  # earlier versions had none
         step.scaler_G.restore(scales.get("G", {}))
         step.scaler_D.restore(scales.get("D", {}))
+        step.augmentation.restore(training.get("augmentation", {}))
         adam_steps = training["adam_steps"]
         step.adam_G.steps.fill_(int(adam_steps["G"]))
         step.adam_D.steps.fill_(int(adam_steps["D"]))

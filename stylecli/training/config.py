@@ -146,6 +146,32 @@ class TrainingConfig:
         False, flag="--mirror/--no-mirror", heading=PICTURES, after="resolution",
         help="Flip half of the pictures, or none.",
     )  # fmt: skip
+    augment: str = setting(  # what D is shown; a plan turns it on where pictures are few
+        "none", flag="--augment", heading=PICTURES, costs=True,
+        help="Change what D sees at random: none, fixed or adaptive. Default: adaptive below "
+        "20,000 pictures.", check=one_of(*AUGMENT),
+    )  # fmt: skip
+    augment_pipe: str = setting(
+        "bgc", flag="--augment-pipe", heading=PICTURES, costs=True,
+        help="What is changed: blit, geom, color, filter, noise, cutout, by first letters bg to "
+        "bgcfnc, or diffaugment. Default bgc.",
+        check=one_of(*AUGMENT_PIPES), reason="that of StyleGAN2-ADA",
+    )  # fmt: skip
+    augment_p: float = setting(
+        0.2, flag="--augment-p", heading=PICTURES,
+        help="Probability of each change with --augment fixed. Default 0.2; diffaugment: 1.",
+        check=not_negative, reason="that of StyleGAN3",
+    )  # fmt: skip
+    augment_target: float = setting(
+        0.6, flag="--augment-target", heading=PICTURES,
+        help="Mean sign of D on real pictures that the probability is steered to. Default 0.6.",
+        check=below_one, reason="that of StyleGAN2-ADA",
+    )  # fmt: skip
+    augment_kimg: float = setting(
+        500.0, flag="--augment-kimg", heading=PICTURES,
+        help="Least time for the probability to go from 0 to 1. Default 500; with --resume: 100.",
+        check=above_zero, reason="that of StyleGAN2-ADA",
+    )  # fmt: skip
     precision: str = setting(  # of convolutions; all else stays in float32
         "float32", flag="--precision", heading=MACHINE, after="gpus", costs=True,
         help="float32, bf16, auto (the quicker of both here) or, with CUDA, fp16. Default float32.",

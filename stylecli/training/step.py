@@ -25,6 +25,7 @@ from stylecli.images import from_uint8
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.layers import box_average, lerp, upscale_nearest
 from stylecli.networks.model import Bundle, asked_lod, native_lod
+from stylecli.training.augment import Augmentation, StreamDraws
 from stylecli.training.config import TrainingConfig
 from stylecli.training.losses import (
     D_loss,
@@ -46,6 +47,7 @@ class Purpose(IntEnum):
     MIXING = 3
     LABELS = 4
     INTERPOLATES = 5
+    AUGMENTATION = 6
 
 
 def stream_seed(seed: int, purpose: Purpose, step: int) -> int:
@@ -182,8 +184,8 @@ class DrawSource:
 
 
 STATISTICS = (
-    "loss_G", "loss_D", "r1_penalty", "real_logits", "fake_logits", "grad_norm_G", "grad_norm_D",
-    "skipped_steps",
+    "loss_G", "loss_D", "r1_penalty", "real_logits", "real_signs", "fake_logits", "grad_norm_G",
+    "grad_norm_D", "skipped_steps",
 )  # fmt: skip
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -255,6 +257,9 @@ class TrainingStep:
         self.draws = DrawSource(self.G.config, self.streams, self.ranks, table)
         wide = widest_float(self.device)
         self.totals = torch.zeros(len(STATISTICS) + 1, dtype=wide, device=self.device)
+        self.augmentation = Augmentation(config, self.device)
+        # of D's logits on the reals of a step: the sum of their signs, and how many there are
+        self._signs = torch.zeros(2, dtype=wide, device=self.device)
 
     def set_stage(self, stage: Stage, *, reset: bool) -> None:
         """Grow all networks to a stage; ``reset`` makes both optimizers start afresh."""
@@ -315,12 +320,16 @@ class TrainingStep:
         self._update_ema(stage)
         if not share:
             draws = self.draws.fakes(stage, 2 * step + 1, shapes)
-        means = self._fitting(lambda passes: self._differentiate_G(draws, kept, stage, passes),
-                              count, stage)  # fmt: skip
+
+        def differentiate_G(passes: int) -> list[Tensor]:
+            return self._differentiate_G(draws, kept, stage, step, passes)
+
+        means = self._fitting(differentiate_G, count, stage)
         if not share:
             self._move_w_avg(means)
         skipped = self._apply(self.flat_G, self.adam_G, self.scaler_G, stage.lr)
         self._count(skipped_steps=skipped, steps=1)
+        self.augmentation.follow(self._signs, self.ranks, stage.batch, step)
 
     def _fitting(self, differentiate: Callable[[int], Result], share: int, stage: Stage) -> Result:
         """Return ``differentiate(passes)`` with as few passes of a rank's ``share`` as fit.
@@ -365,7 +374,8 @@ class TrainingStep:
         *sums, steps = self.totals.tolist()
         self.totals.zero_()
         means = {name: total / max(steps, 1) for name, total in zip(STATISTICS, sums, strict=True)}
-        return {**means, "skipped_steps": sums[-1]}
+        strength = {"augment_p": float(self.augmentation.p)} if self.augmentation.on else {}
+        return {**means, "skipped_steps": sums[-1], **strength}
 
     @property
     def products(self) -> str:
@@ -407,6 +417,7 @@ class TrainingStep:
         There are such fakes with ``keep`` alone, and those of the last pass.
         """
         self.flat_D.grad.zero_()
+        self._signs.zero_()
         means = []
         for index in range(passes):
             part = draws.part(index, passes)
@@ -432,8 +443,11 @@ class TrainingStep:
             reals = reals.detach().requires_grad_(True)
         if r2:
             fakes = fakes.requires_grad_(True)
-        real_logits = self._score(reals, part.labels, stage)
-        fake_logits = self._score(fakes, part.fake_labels, stage)
+        which = part.index, part.count
+        seen_reals = self._augmented(reals, stage, 3 * step, *which)
+        seen_fakes = self._augmented(fakes, stage, 3 * step + 1, *which)
+        real_logits = self._score(seen_reals, part.labels, stage)
+        fake_logits = self._score(seen_fakes, part.fake_labels, stage)
         loss = D_loss(config.loss, real_logits, fake_logits).mean()
         total = loss
         penalty = torch.zeros((), device=self.device)
@@ -446,17 +460,23 @@ class TrainingStep:
         if config.loss.endswith("gp") and penalise:
             squared = gradient_penalty(
                 lambda x: self._score(x, part.labels, stage),
-                reals, fakes, part.mine(self.draws.interpolation(stage, step)), pixels, scale,
+                seen_reals, seen_fakes, part.mine(self.draws.interpolation(stage, step)),
+                pixels, scale,
             ).mean()  # fmt: skip
             total = total + squared * config.r1_interval
             penalty = penalty + squared.detach()
         self._backward(total, part.count, self.scaler_D)
+        signs = torch.nan_to_num(real_logits.detach().sign())
+        # ADA's program asks D about the reals twice where it penalises now and then.
+        looks = 2 if penalise and config.r1_interval > 1 else 1
+        self._signs[0] += signs.sum() * looks
+        self._signs[1] += len(signs) * looks
         self._count(part.count, loss_D=loss, real_logits=real_logits.mean(),
-                    fake_logits=fake_logits.mean(),
+                    fake_logits=fake_logits.mean(), real_signs=signs.mean(),
                     r1_penalty=penalty * config.r1_interval if penalise else penalty)  # fmt: skip
 
     def _differentiate_G(
-        self, draws: Draws, kept: list[Tensor], stage: Stage, passes: int
+        self, draws: Draws, kept: list[Tensor], stage: Stage, step: int, passes: int
     ) -> list[Tensor]:
         """Set G's gradient, by new fakes or those ``kept`` from D; return the new ones' mean w."""
         self.flat_G.grad.zero_()
@@ -472,12 +492,27 @@ class TrainingStep:
                 else:
                     fakes, mean = self._fakes(part, stage)
                     means.append(mean)
-                loss = G_loss(self.config.loss, self._score(fakes, part.labels, stage)).mean()
+                seen = self._augmented(fakes, stage, 3 * step + 2, index, passes)
+                loss = G_loss(self.config.loss, self._score(seen, part.labels, stage)).mean()
                 self._backward(loss, passes, self.scaler_G)
                 self._count(passes, loss_G=loss)
         finally:
             self.D.requires_grad_(True)
         return means
+
+    def _augmented(
+        self, images: Tensor, stage: Stage, position: int, index: int, count: int
+    ) -> Tensor:
+        """Return what D sees of a pass's pictures: changed as the run's augmentation has it.
+
+        Fakes and reals come at the size being grown, faded in alike; D's own fade is still ahead.
+        ``position`` counts the batches that D sees: three in a step.
+        """
+        if not self.augmentation.on:
+            return images
+        generator = self.streams.at(Purpose.AUGMENTATION, position)
+        mine = (self.ranks.rank, self.ranks.count), (index, count)
+        return self.augmentation(images, StreamDraws(generator, self.device, stage.batch, *mine))
 
     def _score(self, images: Tensor, labels: Tensor | None, stage: Stage) -> Tensor:
         with self._reduced():

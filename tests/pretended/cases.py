@@ -37,6 +37,9 @@ STEPS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "momentum": ("f", {"adam_beta1": 0.5}, {}),
     "labels": ("f", {}, {"label_dim": 3}),
     "exact": ("f", {}, {"exact": True}),
+    "augmented": ("f", {"augment": "adaptive", "augment_pipe": "bgcfnc"}, {}),
+    "augmented bf16": ("f", {"augment": "fixed", "augment_p": 0.8, "precision": "bf16"}, {}),
+    "diffaugment": ("f", {"augment": "fixed", "augment_pipe": "diffaugment"}, {}),
 }
 # The first gradients beside the CPU's own; reduced precisions round elsewhere there.
 FARTHEST = {"float32": 2e-3, "bf16": 0.3, "fp16": 0.3}

@@ -46,7 +46,8 @@ class Own(StreamDraws):
     """Draws in float64, of one seed."""
 
     def __init__(self, batch: int, *parts: tuple[int, int], seed: int = 0) -> None:
-        super().__init__(torch.Generator().manual_seed(seed), batch, *parts)
+        generator = torch.Generator().manual_seed(seed)
+        super().__init__(generator, torch.device("cpu"), batch, *parts)
 
     def uniform(self, *shape: int) -> Tensor:
         return super().uniform(*shape).double()

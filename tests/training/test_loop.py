@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from stylecli.checkpoint import read_tensors
+from stylecli.checkpoint import read_header, read_tensors
 from stylecli.data.reader import open_dataset
 from stylecli.distributed.processes import launch
 from stylecli.errors import DataError, DeviceError, Interrupted, UsageError
@@ -84,23 +84,25 @@ def session(run: Path, count: int, *, stop_at: int | None = None) -> int:
 
 
 @pytest.mark.parametrize(
-    ("count", "stops", "precision"),
-    # at 8 px, within the fade, after it
+    ("count", "stops", "precision", "augment"),
+    # at 8 px, within the fade, after it; between two moves of the strength of augmentation
     [
-        pytest.param(1, (48, 112, 144), "float32", id="one process"),
-        pytest.param(2, (112,), "float32", id="two processes", marks=pytest.mark.slow),
-        pytest.param(1, (112,), "bf16", id="bf16", marks=pytest.mark.slow),
+        pytest.param(1, (48, 112, 144), "float32", "adaptive", id="one process"),
+        pytest.param(2, (112,), "float32", "adaptive", id="two processes", marks=pytest.mark.slow),
+        pytest.param(1, (112,), "bf16", "none", id="bf16", marks=pytest.mark.slow),
     ],
 )
 def test_a_stopped_run_goes_on_bit_for_bit(
     count: int,
     stops: tuple[int, ...],
     precision: str,
+    augment: str,
     tmp_path: Path,
     tiny_lmdb: Path,
     tiny_config_fields: Any,
 ) -> None:
-    settings = {"precision": precision}
+    settings = {"precision": precision, "augment": augment, "augment_kimg": 0.2,
+                "augment_target": 0.0}  # fmt: skip
     whole = start(tmp_path / "whole", tiny_lmdb, tiny_config_fields, count, **settings)
     assert session(whole, count) == 0
     parts = start(tmp_path / "parts", tiny_lmdb, tiny_config_fields, count, **settings)
@@ -112,6 +114,11 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     wanted, found = weights(whole), weights(parts)
     assert wanted.keys() == found.keys()
     assert all(torch.equal(wanted[name], found[name]) for name in wanted)
+    headers = [read_header(run / "checkpoint.safetensors")["training"] for run in (whole, parts)]
+    assert headers[0]["augmentation"] == headers[1]["augmentation"]
+    strengths = [[row.get("augment_p") for row in read_statistics(run)] for run in (whole, parts)]
+    assert strengths[1][-1] == strengths[0][-1]
+    assert (max(strengths[0]) > 0) if augment == "adaptive" else strengths[0][-1] is None
 
 
 def test_the_run_folder_tells_its_story(

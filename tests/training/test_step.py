@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from stylecli.checkpoint import load_network
+from stylecli.distributed.ranks import Ranks
 from stylecli.networks.model import new_network
 from stylecli.networks.stylegan1_config import PRESETS
 from stylecli.settings import ByResolution
+from stylecli.training.augment import Augmentation
 from stylecli.training.config import TrainingConfig
 from stylecli.training.plan import TrainingPlan, plan_training
 from stylecli.training.schedule import Stage, list_stages, stage_at
@@ -174,3 +176,67 @@ def test_a_step_at_every_stage_moves_both_networks(config: str, preset: str) -> 
         assert moved == [True, True, number > 0]
         assert all(bool(torch.isfinite(new).all()) for new in after)
     assert step.take_statistics()["skipped_steps"] == 0
+
+
+def follow(settings: dict[str, Any], signs: list[float]) -> list[float]:
+    """Return p after each of these steps of 8 reals with this mean sign."""
+    config = TrainingConfig(augment="adaptive", **settings)
+    control = Augmentation(config, torch.device("cpu"))
+    found = []
+    for step, sign in enumerate(signs):
+        seen = torch.tensor([8 * sign, 8.0], dtype=torch.float64)
+        control.follow(seen, Ranks(), batch=8, step=step)
+        found.append(float(control.p))
+    return found
+
+
+def test_the_strength_of_augmentation_moves_as_published() -> None:
+    """Every fourth step by batch · 4 / speed, to the target's side; at the target not at all."""
+    stride = 8 * 4 / 500_000
+    found = follow({}, [1.0] * 8 + [0.0] * 8)
+    assert found == pytest.approx([0] * 3 + [stride] * 4 + [2 * stride] * 4 + [stride] * 4 + [0])
+    assert follow({}, [-1.0] * 4) == [0] * 4  # never below 0
+    assert follow({"augment_target": 0.5}, [0.5] * 4) == [0] * 4
+    assert follow({"augment_kimg": 0.032}, [1.0] * 8)[-1] == 2  # no upper end in the program
+
+
+def test_reals_of_a_lazy_penalty_count_twice(tiny_config_fields: dict[str, Any]) -> None:
+    for interval, counts in ((2, [16, 24, 40]), (1, [8, 16, 24])):
+        step = make_step(tiny_config_fields, augment="adaptive", r1_interval=interval)
+        step.set_stage(STAGE, reset=True)
+        for number, count in enumerate(counts):
+            step(reals(number), None, STAGE, number)
+            assert step.augmentation.state()["seen"][1] == count
+
+
+def test_augmentation_is_alike_however_many_passes(tiny_config_fields: dict[str, Any]) -> None:
+    found = []
+    for size in (None, 4):
+        step = make_step(tiny_config_fields, augment="fixed", augment_p=0.9)
+        step.batch_gpu = size
+        step.set_stage(STAGE, reset=True)
+        step(reals(), None, STAGE, 0)
+        found.append(torch.cat([step.flat_D.grad, step.flat_G.grad]))
+    assert (found[0] - found[1]).norm() < 1e-3 * found[0].norm()
+    plain = make_step(tiny_config_fields)
+    plain.set_stage(STAGE, reset=True)
+    plain(reals(), None, STAGE, 0)
+    assert not torch.allclose(plain.flat_D.grad, found[0][: len(plain.flat_D.grad)], rtol=0.1)
+
+
+def test_d_is_never_shown_an_unchanged_picture(tiny_config_fields: dict[str, Any]) -> None:
+    """Reals and fakes of D's pass and the fakes of G's; under a hook that D calls with them."""
+    for loss in ("logistic", "wgan-gp"):
+        step = make_step(tiny_config_fields, augment="fixed", augment_p=1.0, loss=loss,
+                         augment_pipe="cutout")  # fmt: skip
+        step.set_stage(STAGE, reset=True)
+        holes: list[float] = []
+
+        def look(module: Any, arguments: Any, holes: list[float] = holes) -> None:
+            grey = (arguments[0] == 0).all(dim=1).float().mean(dim=(1, 2))
+            holes.append(float(grey.min()))
+
+        step.D.register_forward_pre_hook(look)
+        step(reals(), None, STAGE, 0)
+        assert len(holes) == (3 if loss == "logistic" else 4)
+        assert min(holes[0], holes[1], holes[-1]) > 0.03
