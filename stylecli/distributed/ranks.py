@@ -177,6 +177,10 @@ def _reporting(watch: Watch) -> Iterator[None]:
     except (SystemExit, GeneratorExit):
         raise
     except BaseException as error:
+        if threading.current_thread() is threading.main_thread():
+            # It ends, with a reason of its own: the launcher's SIGTERM is no other one.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_IGN)
         if isinstance(error, KeyboardInterrupt):
             watch.tell_interrupt(12.0)
         elif watch.rank:
@@ -185,6 +189,8 @@ def _reporting(watch: Watch) -> Iterator[None]:
             error = watch.loss.error()
         text, code = explain(error)
         own = watch.loss is None
+        if isinstance(error, KeyboardInterrupt) and len(watch.devices()) < watch.count - 1:
+            raise SystemExit(int(code)) from None  # why, who started the ranks knows alone
         first = watch.may_speak()
         watch.report_failure(text, int(code))
         if not first:
