@@ -23,6 +23,7 @@ Rows = NDArray[np.int64]
 
 SUBSETS = 100
 SUBSET_SIZE = 1000
+_LARGE = 1e12  # larger features may leave float32 in a product
 _WHOLE = 6000  # rows whose kernel is kept whole at most: 288 MB
 
 
@@ -39,8 +40,9 @@ def kernel_distance(
     ``real`` [N, d] and ``fake`` [M, d]; kernel (xᵀy/d + 1)³. Each subset takes
     m = min(subset_size, N, M) rows of either side without replacement, drawing the fakes' indices
     first, as the official code does: ``numpy.random.RandomState(seed)`` repeats its choice. The
-    estimate is unbiased and may be negative. Features stay as they come (float32 is enough, and
-    all of them have to be in memory); kernels are float64, a subset at a time. Raises
+    estimate is unbiased and may be negative. Features stay as they come, and all of them have to be
+    in memory. Products are float64 where features are, else float32 about the features' mean (the
+    distance keeps 6 digits and takes half the time); cubes and sums are always float64. Raises
     UsageError for wrong shapes, values that are not finite, or fewer than two rows.
     Binkowski et al. 2018.
     """
@@ -50,10 +52,11 @@ def kernel_distance(
     check_same_width("real", real, "fake", fake)
     chosen = subset_rows(len(real), len(fake), subsets=subsets, subset_size=subset_size, rng=rng)
     m = min(subset_size, len(real), len(fake))
+    centre = _centre(real, fake)
     if (len(real) + len(fake)) ** 2 <= subsets * 4 * m * m and len(real) + len(fake) <= _WHOLE:
-        distances = _from_whole_kernels(real, fake, chosen)
+        distances = _from_whole_kernels(real, fake, chosen, centre)
     else:
-        distances = _from_subset_kernels(real, fake, chosen)
+        distances = _from_subset_kernels(real, fake, chosen, centre)
     return float(distances.mean()), float(distances.std())
 
 
@@ -75,10 +78,29 @@ def subset_rows(
         yield rng.choice(real, m, replace=False), of_fake
 
 
-def _kernel(rows: NDArray[Any]) -> Float64:
-    """Return k of all pairs of ``rows``: one product, of which numpy computes half."""
-    rows = np.ascontiguousarray(rows, np.float64)
-    values: Float64 = rows @ rows.T
+def _centre(real: NDArray[Any], fake: NDArray[Any]) -> Float64 | None:
+    """Return what is taken off float32 features before their products; None: float64 products."""
+    if np.float64 in (real.dtype, fake.dtype) or max(abs(real).max(), abs(fake).max()) > _LARGE:
+        return None
+    total: Float64 = real.sum(axis=0, dtype=np.float64) + fake.sum(axis=0, dtype=np.float64)
+    return total / (len(real) + len(fake))
+
+
+def _kernel(rows: NDArray[Any], centre: Float64 | None) -> Float64:
+    """Return k of all pairs of ``rows``: one product, of which numpy computes half.
+
+    Of float32 numbers c + x and c + y only xᵀy, the small part, is a product of float32.
+    """
+    wide = np.ascontiguousarray(rows, np.float64)
+    if centre is None:
+        values: Float64 = wide @ wide.T
+    else:
+        wide = wide - centre
+        narrow = wide.astype(np.float32)
+        values = (narrow @ narrow.T).astype(np.float64)
+        beside = wide @ centre + centre @ centre / 2
+        values += beside
+        values += beside[:, None]
     values /= rows.shape[1]
     values += 1.0
     square = values * values
@@ -87,22 +109,28 @@ def _kernel(rows: NDArray[Any]) -> Float64:
 
 
 def _from_subset_kernels(
-    real: NDArray[Any], fake: NDArray[Any], chosen: Iterable[tuple[Rows, Rows]]
+    real: NDArray[Any],
+    fake: NDArray[Any],
+    chosen: Iterable[tuple[Rows, Rows]],
+    centre: Float64 | None = None,
 ) -> Float64:
     distances = []
     for rows, columns in chosen:
         m = len(rows)
-        values = _kernel(np.concatenate([real[rows], fake[columns]]))
+        values = _kernel(np.concatenate([real[rows], fake[columns]]), centre)
         distances.append(_unbiased(values[:m, :m], values[m:, m:], values[:m, m:]))
     return np.array(distances)
 
 
 def _from_whole_kernels(
-    real: NDArray[Any], fake: NDArray[Any], chosen: Iterable[tuple[Rows, Rows]]
+    real: NDArray[Any],
+    fake: NDArray[Any],
+    chosen: Iterable[tuple[Rows, Rows]],
+    centre: Float64 | None = None,
 ) -> Float64:
     """Compute every kernel value once where subsets overlap so much that this is less work."""
     n = len(real)
-    values = _kernel(np.concatenate([real, fake]))
+    values = _kernel(np.concatenate([real, fake]), centre)
     distances = []
     for rows, columns in chosen:
         xx = values[np.ix_(rows, rows)]

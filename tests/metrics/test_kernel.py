@@ -40,13 +40,37 @@ def test_both_ways_of_computing_agree(arrays):
     np.testing.assert_allclose(whole, parts, rtol=1e-10)
 
 
-def test_float32_features_give_the_same_without_a_float64_copy(arrays):
-    real, fake = (arrays[name].astype(np.float32) for name in ("real_features", "gen_features"))
-    narrow = kernel_distance(real, fake, subset_size=40, rng=np.random.RandomState(1))
-    wide = kernel_distance(
-        real.astype(float), fake.astype(float), subset_size=40, rng=np.random.RandomState(1)
+@pytest.mark.parametrize("shift", [0.0, 0.01, 0.1])
+@pytest.mark.parametrize("subset_size", [100, 150])
+def test_products_of_float32_keep_the_digits(shift, subset_size):
+    random = np.random.default_rng(0)
+    mixing = random.standard_normal((64, 2048)) / 8
+    # As Inception's features: correlated, many of them 0, none below.
+    real, fake = (
+        np.maximum(0.35 + by + 0.4 * random.standard_normal((150, 64)) @ mixing, 0)
+        for by in (0.0, shift)
     )
-    assert narrow == wide
+    real, fake = real.astype(np.float32), fake.astype(np.float32)
+
+    def distance(dtype):
+        rng = np.random.RandomState(1)
+        return kernel_distance(
+            real.astype(dtype), fake.astype(dtype), subsets=4, subset_size=subset_size, rng=rng
+        )
+
+    narrow, wide = distance(np.float32), distance(np.float64)
+    assert narrow[0] != wide[0]
+    np.testing.assert_allclose(narrow, wide, rtol=5e-7, atol=1e-10)
+
+
+def test_features_too_large_for_float32_products_take_float64():
+    random = np.random.default_rng(0)
+    real, fake = (1e15 * random.standard_normal((2, 20, 4))).astype(np.float32)
+    narrow, wide = (
+        kernel_distance(real.astype(dtype), fake.astype(dtype), rng=np.random.RandomState(1))
+        for dtype in (np.float32, np.float64)
+    )
+    assert narrow == wide and np.isfinite(narrow).all()
 
 
 def test_the_rows_of_subsets_are_known_before_any_feature():
