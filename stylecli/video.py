@@ -25,7 +25,14 @@ from stylecli.data.pictures import open_picture, quiet
 from stylecli.errors import DataError, Interrupted, StyleCLIError, UsageError
 from stylecli.ffmpeg import ENCODERS, find_encoder, start_ffmpeg
 from stylecli.files import parse_json, replacing, to_json
-from stylecli.images import Pictures, check_size, encode_picture, read_provenance, save_png
+from stylecli.images import (
+    Beside,
+    Pictures,
+    check_size,
+    encode_picture,
+    read_provenance,
+    save_png,
+)
 from stylecli.progress import Progress, silent
 
 # Which codecs a format holds, the usual one first.
@@ -393,12 +400,17 @@ def write_frames(
     start = _count_kept(folder, there, total, provenance)
     folder.mkdir(parents=True, exist_ok=True)
     done = start
+
+    def saved() -> None:
+        nonlocal done
+        done += 1
+        progress(done, total)
+
     try:
         frames = draw(start) if start < total else ()
-        for frame in frames:
-            save_png(frame_path(folder, done), frame, provenance)
-            done += 1
-            progress(done, total)
+        with Beside(saved) as beside:
+            for number, frame in enumerate(frames, start):
+                beside(save_png, frame_path(folder, number), frame, provenance)
     except KeyboardInterrupt:
         raise Interrupted(
             f"interrupted: {done} of {total} frames are in {folder}: run the same command to "

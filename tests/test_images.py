@@ -1,5 +1,9 @@
 """Pictures: the conversion, sheets, and what a PNG says about itself."""
 
+import io
+import threading
+import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +14,7 @@ from PIL import Image
 from stylecli.errors import DataError, UsageError
 from stylecli.images import (
     SOURCE_TYPE,
+    Beside,
     Canvas,
     check_size,
     encode_picture,
@@ -170,3 +175,60 @@ def test_shrinking_averages_what_it_covers() -> None:
 
     assert small.shape == (8, 4, 1)
     assert np.abs(small[2:-2, 1:-1].astype(int) - 127).max() <= 2
+
+
+def test_pngs_are_written_quickly_and_no_larger() -> None:
+    noise = np.random.default_rng(0)
+    slope = np.add.outer(np.arange(128), np.arange(128)) / 2  # as a photograph: smooth, with noise
+    picture = (slope[:, :, None] + noise.integers(0, 3, (128, 128, 3))).astype(np.uint8)
+    content = encode_png(picture)
+
+    usual = io.BytesIO()
+    Image.fromarray(picture).save(usual, "PNG", compress_level=6)
+    assert len(content) < 1.1 * len(usual.getvalue())
+    assert (content[37:41], content[41:43]) == (b"IDAT", zlib.compress(b"", 1)[:2])
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(content))), picture)
+
+
+def test_pictures_are_written_beside_the_drawing_and_told_in_order() -> None:
+    told, done, threads = [], [], set()
+    first = threading.Event()
+
+    def write(number: int) -> None:
+        threads.add(threading.current_thread().name)
+        if number == 0:
+            assert first.wait(10)  # the others overtake it where there are several threads
+        done.append(number)
+
+    with Beside(lambda: told.append(len(done))) as beside:
+        beside(write, 0)
+        assert not told  # the caller goes on
+        first.set()
+        for number in range(1, 40):
+            beside(write, number)
+            assert number - len(told) < 2 * 8 + 1  # few wait
+    assert sorted(done) == list(range(40)) and len(told) == 40
+    assert all(name.startswith("stylecli-writer") for name in threads)
+
+
+def test_what_fails_beside_is_raised_and_ends_the_work() -> None:
+    told, done = [], []
+
+    def write(number: int) -> None:
+        if number == 1:
+            raise OSError(28, "full")
+        done.append(number)
+
+    with pytest.raises(OSError, match="full"), Beside(lambda: told.append(1)) as beside:
+        for number in range(1000):
+            beside(write, number)
+    assert len(told) == 1 and len(done) < 40
+
+
+def test_ctrl_c_lets_the_pictures_that_are_drawn_be_written() -> None:
+    told: list[int] = []
+    with pytest.raises(KeyboardInterrupt), Beside(lambda: told.append(1)) as beside:
+        for _ in range(3):
+            beside(time.sleep, 0.01)
+        raise KeyboardInterrupt
+    assert len(told) == 3

@@ -257,7 +257,7 @@ def _chosen(wanted: list[int], rows: "Tensor | None", ws_rows: str | None) -> li
 
 
 def _write_files(order: Order, target: Target, force: bool, output: Output) -> list[Path]:
-    from stylecli.images import check_size, enlarge
+    from stylecli.images import Beside, check_size, enlarge
 
     canvas = order.drawing.canvas
     if canvas is not None:
@@ -274,18 +274,27 @@ def _write_files(order: Order, target: Target, force: bool, output: Output) -> l
     if len(missing) < len(made):
         output.note(f"{len(made) - len(missing)} of {len(made)} pictures are already there")
     done = 0
+
+    def save(number: int, picture: "Pictures") -> None:
+        picture = (
+            canvas.lay_out([picture])
+            if canvas is not None
+            else enlarge(picture, order.drawing.scale or 1)
+        )
+        path, provenance = made[number]
+        target.save(path, picture, provenance)
+
     try:
         with output.progress("generate", "pictures") as progress:
-            for number, picture in zip(missing, order.pictures(missing), strict=True):
-                path, provenance = made[number]
-                picture = (
-                    canvas.lay_out([picture])
-                    if canvas is not None
-                    else enlarge(picture, order.drawing.scale or 1)
-                )
-                target.save(path, picture, provenance)
+
+            def saved() -> None:
+                nonlocal done
                 done += 1
                 progress(done, len(missing))
+
+            with Beside(saved) as beside:
+                for number, picture in zip(missing, order.pictures(missing), strict=True):
+                    beside(save, number, picture)
     except KeyboardInterrupt:
         there = len(made) - len(missing) + done
         raise Interrupted(

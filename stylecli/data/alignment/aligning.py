@@ -32,6 +32,7 @@ from stylecli.data.alignment.geometry import (
 from stylecli.data.preparation import Skipped
 from stylecli.data.workers import ordered_map
 from stylecli.errors import DataError, UsageError
+from stylecli.images import PNG_EFFORT
 from stylecli.progress import Progress, silent
 
 
@@ -118,7 +119,7 @@ def _write_thumbnail(task: Task, picture: Image.Image) -> None:
 
 def _to_png(picture: Image.Image, metadata: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", pnginfo=png_info(metadata))
+    picture.save(buffer, "PNG", pnginfo=png_info(metadata), **PNG_EFFORT)
     return buffer.getvalue()
 
 
