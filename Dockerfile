@@ -1,13 +1,12 @@
-# Two images, for processors and for NVIDIA GPUs:
+# Two images, for CPUs and for NVIDIA GPUs:
 #
 #   docker build --target cpu -t stylecli .
 #   docker build --target cuda -t stylecli:cuda .
 #   docker run --rm -v "$PWD:/data" -v stylecli-cache:/cache stylecli demo
 #   docker run --rm --gpus all -v "$PWD:/data" -v stylecli-cache:/cache stylecli:cuda doctor
 #
-# Both start from Python alone: the wheels of torch for Linux bring CUDA's libraries, the NVIDIA
-# container toolkit brings the driver. The folder that is mounted at /data must be writable for user
-# 1000.
+# Both start from the plain Python image: torch's wheels for Linux contain CUDA's libraries, and the NVIDIA
+# container toolkit provides the driver. User 1000 must be able to write to the folder mounted at /data.
 ARG PYTHON=3.12
 
 FROM python:${PYTHON}-slim AS wheel
