@@ -176,13 +176,14 @@ class AlignedFaces:
         size: int = OUTPUT_SIZE,
         *,
         transform_size: int | None = None,
+        twice: bool = False,
         padding: bool = True,
         rotate: bool = True,
         name: str = "faces",
         notes: Sequence[str] = (),
     ) -> None:
         """Take the faces; raise UsageError for sizes that are none, DataError for no faces."""
-        self.settings = AlignSettings(size, transform_size, padding, rotate)
+        self.settings = AlignSettings(size, transform_size, twice, padding, rotate)
         if not faces:
             raise DataError("there is no face to align")
         self.name = name
@@ -225,6 +226,7 @@ def write_aligned(
     size: int = OUTPUT_SIZE,
     *,
     transform_size: int | None = None,
+    twice: bool = False,
     padding: bool = True,
     rotate: bool = True,
     thumbnails: bool = True,
@@ -243,7 +245,7 @@ def write_aligned(
     when none can be used, or when the folder cannot be written.
     """
     folder = Path(folder)
-    settings = AlignSettings(size, transform_size, padding, rotate)
+    settings = AlignSettings(size, transform_size, twice, padding, rotate)
     numbers = _numbers(faces)
     claim_folder(folder, settings, source, force=force)
     if workers is None:
@@ -319,7 +321,7 @@ def claim_folder(folder: Path, settings: AlignSettings, source: str, *, force: b
     """Write down whose folder it is; raise DataError when it is another's."""
     described = {
         "size": settings.size,
-        "transform_size": settings.sampled_size,
+        "transform_size": settings.sampling,
         "padding": settings.padding,
         "rotate": settings.rotate,
         "source": source,

@@ -48,6 +48,8 @@ MAX_SIDE = 32_768  # px; Pillow's own limits are not far above
 MAX_COORDINATE = 1e6  # px; no picture reaches so far, and a square of it stays exact
 
 SUPERSAMPLING = 4  # FFHQ samples 4096 px for 1024
+LEAST_SUPERSAMPLING = 2
+TWICE = "twice the square"  # what alignment.json has in place of a side
 MIN_SIZE, MAX_SIZE = 4, 4096
 _UPRIGHT = DecodeSettings(exif=True)
 _AS_STORED = DecodeSettings(icc="ignore")
@@ -181,17 +183,19 @@ def crop_quad(
     *,
     side: float | None = None,
     output_size: int = OUTPUT_SIZE,
-    transform_size: int = TRANSFORM_SIZE,
+    transform_size: int | None = TRANSFORM_SIZE,
     padding: bool = True,
 ) -> Image.Image:
     """Map a square of a picture, corners [4, 2] as in ``face_quad``, to RGB of ``output_size``.
 
     ``side`` is the square's side in pixels where it is known better than from the corners.
+    ``transform_size`` None samples twice that side, but 2 to 4 times ``output_size``.
     Raises UsageError for sizes that are none and corners of another shape, DataError when the
     square misses the picture.
     """
     output_size = _check_size(output_size, "output")
-    transform_size = _check_size(transform_size, "transform")
+    if transform_size is not None:
+        transform_size = _check_size(transform_size, "transform")
     corners = _check_quad(quad)
     side = float(np.hypot(*(corners[3] - corners[0]))) if side is None else side
     picture = _to_rgb(image)
@@ -207,6 +211,9 @@ def crop_quad(
         picture = picture.resize((width, height), Image.Resampling.LANCZOS)
         corners, side = corners / factor, side / factor
 
+    if transform_size is None:
+        least, most = (times * output_size for times in (LEAST_SUPERSAMPLING, SUPERSAMPLING))
+        transform_size = min(max(math.ceil(2 * side), least), most)
     border = max(int(np.rint(side * 0.1)), 3)
     picture, origin = _crop(picture, corners, border)
     corners = corners - origin
@@ -422,6 +429,7 @@ class AlignSettings:
 
     size: int = OUTPUT_SIZE  # px
     transform_size: int | None = None  # px, sampled before the reduction; None: 4 x size
+    twice: bool = False  # instead, twice the face's square, but 2 to 4 x size
     padding: bool = True  # mirror and blur what lies outside the photograph, else black
     rotate: bool = True  # turn the eyes level
 
@@ -436,8 +444,13 @@ class AlignSettings:
 
     @property
     def sampled_size(self) -> int:
-        """The side that is sampled before the reduction, in pixels."""
+        """The side that is sampled before the reduction, in pixels; the most it may be."""
         return self.transform_size or SUPERSAMPLING * self.size
+
+    @property
+    def sampling(self) -> int | str:
+        """The same in words where it is each face's own."""
+        return TWICE if self.twice else self.sampled_size
 
     def align(self, face: Face) -> Image.Image:
         """Return the face as RGB of ``size``. Raises DataError with the cause."""
@@ -451,7 +464,7 @@ class AlignSettings:
                 square.quad() if square else face.quad,
                 side=square.side if square else None,
                 output_size=self.size,
-                transform_size=self.sampled_size,
+                transform_size=None if self.twice else self.sampled_size,
                 padding=self.padding,
             )
         except (DataError, UsageError) as error:
@@ -476,7 +489,7 @@ class AlignSettings:
             face.quad is None,
             face.upright and "colours first",
             self.size,
-            self.sampled_size,
+            self.sampling,
             self.padding,
             self.rotate,
         ]

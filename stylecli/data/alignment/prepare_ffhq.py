@@ -4,7 +4,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -18,6 +18,7 @@ from stylecli.data.alignment.aligned_folder import (
     AlignedFolder,
     picture_path,
     read_records,
+    read_settings,
     thumbnails_folder,
 )
 from stylecli.data.alignment.aligning import AlignedFaces, claim_folder, write_aligned
@@ -96,6 +97,12 @@ class Request:
     folder: Path = Path()  # of the aligned pictures
     dataset: Path | None = None
     pictures: bool = True
+    twice: bool = False  # faces are sampled at twice their square, not at 4 x size as FFHQ's
+
+    @property
+    def squares(self) -> dict[str, bool]:
+        """The options of AlignSettings but its size."""
+        return {"twice": self.twice, "padding": self.padding, "rotate": self.rotate}
 
     @property
     def origin(self) -> str:
@@ -132,12 +139,19 @@ def prepare_ffhq(request: Request, layout: FfhqLayout | None, name: str, teller:
     """
     outcome = Outcome(str(request.source), size=request.size)
     with owned_folder(request):
+        request = replace(request, twice=layout is None and not _samples_as_ffhq(request))
         if layout is not None:
             _prepare_official(layout, name, request, outcome, teller)
         else:
             _prepare_photographs(name, request, outcome, teller)
         tell_skipped(request, outcome, teller)
     return outcome
+
+
+def _samples_as_ffhq(request: Request) -> bool:
+    """Tell whether an earlier version began this folder, which is continued in its way."""
+    before = None if request.force else read_settings(request.folder)
+    return before is not None and isinstance(before.get("transform_size"), int)
 
 
 @contextlib.contextmanager
@@ -166,7 +180,7 @@ def owned_folder(request: Request) -> Iterator[None]:
 def claim(request: Request) -> None:
     """Refuse a folder that holds other faces before any work is done."""
     if request.pictures:
-        settings = AlignSettings(request.size, padding=request.padding, rotate=request.rotate)
+        settings = AlignSettings(request.size, **request.squares)
         claim_folder(request.folder, settings, request.origin, force=request.force)
 
 
@@ -180,7 +194,7 @@ def check_dataset(faces: Sequence[Face], request: Request) -> None:
     dataset.close()
     is_same = before.get("source") == folder.resolve().name
     if is_same and (folder / RECORDS_FILE).is_file():
-        settings = AlignSettings(request.size, padding=request.padding, rotate=request.rotate)
+        settings = AlignSettings(request.size, **request.squares)
         there = {
             each["number"]: each.get("recipe") for _, each in read_records(folder / RECORDS_FILE)
         }
@@ -239,7 +253,7 @@ def make_pictures(
     faces: Sequence[Face], name: str, request: Request, outcome: Outcome, teller: Teller
 ) -> None:
     """Write the aligned pictures with their contact sheets, and the dataset."""
-    options: dict[str, Any] = {"padding": request.padding, "rotate": request.rotate}
+    options: dict[str, Any] = request.squares
     outcome.faces = len(faces)
     if not request.pictures:
         pack_faces(

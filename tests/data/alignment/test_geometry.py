@@ -319,3 +319,16 @@ def test_the_square_moves_with_the_face(
         return  # next to no direction: rounding decides
 
     assert np.allclose(moved, turned(quad, degrees) * scale + (3, -4), rtol=1e-6, atol=1e-3)
+
+
+@pytest.mark.parametrize(("side", "sampled"), [(20, 64), (50, 100), (90, 128)])
+def test_twice_the_square_is_sampled_within_bounds(side: float, sampled: int) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (160, 160, 3), np.uint8)
+    image = Image.fromarray(noise)
+    quad = np.array([[40, 40], [40, 40 + side], [40 + side, 40 + side], [40 + side, 40]])
+
+    chosen = crop_quad(image, quad, side=side, output_size=32, transform_size=None)
+
+    for size in (64, 100, 128):
+        other = crop_quad(image, quad, side=side, output_size=32, transform_size=size)
+        assert (chosen.tobytes() == other.tobytes()) == (size == sampled)

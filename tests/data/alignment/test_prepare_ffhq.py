@@ -3,12 +3,14 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from stylecli.data.alignment.geometry import TWICE, crop_quad, face_quad
 from stylecli.data.alignment.prepare_ffhq import Request, prepare_ffhq
 from stylecli.data.reader import open_dataset
 from stylecli.errors import DataError
@@ -67,3 +69,26 @@ def test_without_a_face_it_names_a_cause_and_leaves_no_dataset(tmp_path: Path) -
         prepare_ffhq(request_of(tmp_path, []), None, "p", teller)
 
     assert not (tmp_path / "p.lmdb").exists()
+
+
+def test_own_photographs_are_sampled_at_twice_the_square_from_the_first_on(tmp_path: Path) -> None:
+    points = [[float(x), float(y)] for x, y in face_at(45, 40)]
+    request = request_of(tmp_path, points)
+
+    prepare_ffhq(request, None, "p", Teller())
+    described = json.loads((request.folder / "alignment.json").read_text())
+    assert described["transform_size"] == TWICE
+    photo = Image.open(tmp_path / "photos" / "a.png")
+    expected = crop_quad(photo, face_quad(points), output_size=16, transform_size=None)
+    (made,) = request.folder.glob("images16x16/*/*.png")
+    assert Image.open(made).tobytes() == expected.tobytes()
+
+    # A folder that an earlier version began goes on in its way.
+    old = replace(request, folder=tmp_path / "aligned" / "old", dataset=None)
+    old.folder.mkdir()
+    described |= {"transform_size": 64, "source": old.origin}
+    (old.folder / "alignment.json").write_text(json.dumps(described))
+    prepare_ffhq(old, None, "old", Teller())
+    expected = crop_quad(photo, face_quad(points), output_size=16, transform_size=64)
+    (made,) = old.folder.glob("images16x16/*/*.png")
+    assert Image.open(made).tobytes() == expected.tobytes()
