@@ -329,13 +329,14 @@ def truncate_ws(
     """Pull styles ws [N, num_ws, w_dim] towards a centre: c + psi (w - c), on the CPU.
 
     One ``psi`` acts on the first ``psi_cutoff`` layers (None: all); several are one per layer.
-    ``centre`` is [1, w_dim] or [1, num_ws, w_dim] (None: the network's w_avg), or [L, w_dim] with a
-    row for every class, chosen by ``labels``. Raises UsageError for what does not fit.
+    ``centre`` is [1, w_dim] or [1, num_ws, w_dim] (None: the network's own: w_avg, or 0 where z is
+    drawn), or [L, w_dim] with a row for every class, chosen by ``labels``.
+    Raises UsageError for what does not fit.
     """
     strengths = layer_psis(G.config, psi, psi_cutoff)
     if all(strength == 1 for strength in strengths):
         return ws
-    middle = G.mapping.w_avg.detach().cpu() if centre is None else centre
+    middle = G.mapping.centre(ws).detach().cpu() if centre is None else centre
     if centre is not None:
         if centre.shape[-1] != G.config.w_out_dim or centre.ndim not in (2, 3):
             raise UsageError(
@@ -453,7 +454,7 @@ def check_truncation(config: NetworkConfig, psi: Psi, psi_cutoff: int | None = N
             raise UsageError(f"psi {strength} is out of range: expected about -1 to 1.5")
     if psi_cutoff is not None and psi_cutoff < 0:
         raise UsageError(f"psi cutoff {psi_cutoff} is negative: give a count of layers")
-    if not config.has_w and any(strength != 1 for strength in strengths):
+    if not config.truncates and any(strength != 1 for strength in strengths):
         raise UsageError(f"psi {strengths[0]:g} {_NEEDS_W.format(config.preset)}: use --psi 1")
     if isinstance(psi, Sequence) and len(psi) != config.num_ws:
         raise UsageError(f"{len(psi)} psi are given: this network has {config.num_ws} layers")

@@ -129,3 +129,33 @@ def test_the_readmes_python_example_runs(
     exec(compile(example, "README.md", "exec"), {})
 
     assert list(tmp_path.glob("*.png"))
+
+
+def test_the_table_of_bands_is_what_networks_have() -> None:
+    from stylecli.networks.registry import make_config
+    from stylecli.seeds import format_seeds
+    from stylecli.styles import style_bands
+
+    presets = {"StyleGAN": "f", "StyleGAN2": "stylegan2", "StyleGAN3": "stylegan3-r"}
+    text = (DOCS / "which-file.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\w+) \| (\d+) \| (.*) \| (.*) \| (.*) \|$", text, re.MULTILINE)
+    assert len(rows) == 18
+    for name, side, *bands in rows:
+        config = make_config(presets[name], resolution=int(side))
+        layers = style_bands(config.style_sides).values()
+        assert [format_seeds(band) for band in layers] == bands, (name, side)
+
+
+def test_every_family_of_files_has_a_row() -> None:
+    from stylecli.interop import families
+
+    text = (DOCS / "which-file.md").read_text(encoding="utf-8")
+    named = [value for value in vars(families).values() if isinstance(value, families.Family)]
+    for table in (families._STYLEGAN2, families._STYLEGAN3, families._TF):
+        named += table.values()
+    assert len(named) >= 11
+    for family in named:
+        short = re.sub(r"\((rosinality|huangzh13|lucidrains)/.*\)", r"(\1/…)", family.name)
+        (row,) = [line for line in text.splitlines() if f"| {short} |" in line]
+        drawn = family.convert is not None
+        assert ("| yes" in row) == drawn, family.name

@@ -77,7 +77,7 @@ _LUCIDRAINS = Family(
     plain_facts,
 )
 _R3GAN = Family(
-    "R3GAN",
+    "R3GAN (brownvc/R3GAN)",
     "not in the file: whoever trained it decides; the program brownvc/R3GAN came without a licence "
     "file, and parts of it derive from StyleGAN3, which is non-commercial",
     r3gan_facts,
@@ -85,12 +85,14 @@ _R3GAN = Family(
 )
 _STYLEGAN2 = {
     repository: Family(
-        f"StyleGAN2 ({repository})", _NVIDIA_OTHER, persistent_facts, convert_snapshot
+        f"StyleGAN2 (NVIDIA, {repository})", _NVIDIA_OTHER, persistent_facts, convert_snapshot
     )
     for repository in ("stylegan2-ada-pytorch", "stylegan3")
 }
 _STYLEGAN3 = {
-    kind: Family(f"StyleGAN3-{kind}", _NVIDIA_OTHER, persistent_facts, convert_stylegan3)
+    kind: Family(
+        f"StyleGAN3-{kind} (NVIDIA, stylegan3)", _NVIDIA_OTHER, persistent_facts, convert_stylegan3
+    )
     for kind in ("T", "R")
 }
 _TF = {

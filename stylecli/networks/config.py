@@ -84,6 +84,11 @@ class NetworkConfig:
         return self.w_dim if self.has_w else self.z_dim
 
     @property
+    def truncates(self) -> bool:
+        """Whether latents can be pulled towards an average: of w, or where z itself is drawn, 0."""
+        return self.has_w
+
+    @property
     def truncation_psi(self) -> float:
         """What pictures use when nothing is asked for."""
         return 0.7 if self.has_w else 1.0

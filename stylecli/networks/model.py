@@ -59,11 +59,15 @@ class MappingNetwork(nn.Module):
         """Repeat w [N, w_dim] for every layer: [N, num_ws, w_dim]."""
         return w.unsqueeze(1).expand(-1, self.config.num_ws, -1)
 
+    def centre(self, ws: Tensor) -> Tensor:
+        """Return what truncation pulls ws [N, num_ws, w_dim] towards, which goes with its shape."""
+        return self.w_avg
+
     def truncate(self, ws: Tensor, psi: float, cutoff: int | None = None) -> Tensor:
-        """Pull the first ``cutoff`` layers (None: all) towards w_avg: w_avg + psi·(w - w_avg)."""
+        """Pull the first ``cutoff`` layers (None: all) towards the centre c: c + psi·(w - c)."""
         if psi == 1.0:
             return ws
-        if not self.config.has_w:
+        if not self.config.truncates:
             raise UsageError(
                 f"configuration {self.config.preset!r} has no intermediate latent space: "
                 "truncation needs one, use psi 1"
@@ -72,7 +76,8 @@ class MappingNetwork(nn.Module):
         strength = torch.full((ws.shape[1],), psi, dtype=ws.dtype, device=ws.device)
         if cutoff is not None:
             strength = torch.where(layers < cutoff, strength, torch.ones_like(strength))
-        return self.w_avg + (ws - self.w_avg) * strength.view(1, -1, 1)
+        centre = self.centre(ws)
+        return centre + (ws - centre) * strength.view(1, -1, 1)
 
     def forward(
         self,

@@ -136,6 +136,11 @@ class MappingNetwork(model.MappingNetwork):
             return z
         return torch.cat([z, self.label(c.to(z.dtype))], dim=1)
 
+    def centre(self, ws: Tensor) -> Tensor:
+        """Return 0 for z [N, 1, z_dim], and the label's embedding beside it as it is."""
+        size = self.config.z_dim
+        return torch.cat([torch.zeros_like(ws[..., :size]), ws[..., size:]], dim=-1)
+
 
 class Start(nn.Module):
     """Latents [N, w_out_dim] -> features [N, C, 4, 4]: a learned picture per map, scaled."""

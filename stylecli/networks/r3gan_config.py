@@ -86,6 +86,11 @@ class R3GANConfig(NetworkConfig):
         return False
 
     @property
+    def truncates(self) -> bool:
+        """Latents are not normalised, so that psi can shrink them towards 0."""
+        return True
+
+    @property
     def w_out_dim(self) -> int:
         """Width of ws: z, and beside it the label's embedding."""
         return self.z_dim + (self.embed_dim if self.label_dim else 0)

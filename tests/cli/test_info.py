@@ -313,7 +313,7 @@ def test_a_snapshot_of_nvidias_pytorch_programs_is_explained(run: Run) -> None:
 
     told = json.loads(run("info", "snapshot.pkl", "--json").stdout)
 
-    assert (told["family"], told["resolution"]) == ("StyleGAN2 (stylegan2-ada-pytorch)", 4)
+    assert (told["family"], told["resolution"]) == ("StyleGAN2 (NVIDIA, stylegan2-ada-pytorch)", 4)
     assert told["configuration"].startswith("stylegan2") and told["settings"]["D"]
 
 

@@ -143,7 +143,7 @@ def test_a_persistent_snapshot_is_described(tmp_path: Path) -> None:
     path.write_bytes(foreign_files.ada_snapshot())
     facts = describe_foreign(path)
 
-    assert facts["family"] == "StyleGAN2 (stylegan2-ada-pytorch)"
+    assert facts["family"] == "StyleGAN2 (NVIDIA, stylegan2-ada-pytorch)"
     assert (facts["resolution"], facts["G_ema parameters"], facts["D parameters"]) == (4, 98, 133)
     assert facts["settings"]["D"]["channel_max"] == foreign_files.FEATURES
     assert facts["dataset"]["resolution"] == 4
@@ -158,7 +158,7 @@ def test_an_r3gan_snapshot_is_named(tmp_path: Path) -> None:
         (tmp_path / "r3.pkl").write_bytes(pickle.dumps({"G": G, "G_ema": G, "cur_nimg": 7}, 4))
 
     facts = describe_foreign(tmp_path / "r3.pkl")
-    assert (facts["family"], facts["cur_nimg"]) == ("R3GAN", 7)
+    assert (facts["family"], facts["cur_nimg"]) == ("R3GAN (brownvc/R3GAN)", 7)
 
 
 def test_every_protocol_reads_the_same(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_a_converted_snapshot_is_equal_and_described(tmp_path: Path) -> None:
         one, other = getattr(before, name).state_dict(), getattr(after, name).state_dict()
         assert one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
     facts = describe_foreign(SNAPSHOT)
-    assert (facts["family"], facts["drawn by this version"]) == ("R3GAN", True)
+    assert (facts["family"], facts["drawn by this version"]) == ("R3GAN (brownvc/R3GAN)", True)
     assert (facts["resolution"], facts["classes"], facts["channels"]) == (8, 3, 3)
     assert facts["settings"]["feature maps from 4 px on"] == [16, 16]
     assert facts["settings"]["groups"] == [4, 4]
@@ -159,4 +159,4 @@ def test_a_snapshot_that_is_not_whole_is_refused(how: str, word: str, tmp_path: 
     with pytest.raises(NetworkError) as error:
         stylecli.load_network(path)
     assert word in str(error.value)
-    assert describe_foreign(path)["family"] == "R3GAN"
+    assert describe_foreign(path)["family"] == "R3GAN (brownvc/R3GAN)"

@@ -19,8 +19,8 @@ from tests.interop import foreign_files
 
 OFFICIAL = FIXTURES / "official"
 SNAPSHOTS = {
-    "labels": "StyleGAN2 (stylegan2-ada-pytorch)",
-    "stylegan3": "StyleGAN2 (stylegan3)",
+    "labels": "StyleGAN2 (NVIDIA, stylegan2-ada-pytorch)",
+    "stylegan3": "StyleGAN2 (NVIDIA, stylegan3)",
 }
 
 

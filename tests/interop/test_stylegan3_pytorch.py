@@ -45,13 +45,16 @@ def test_an_official_snapshot_draws_the_same(tmp_path: Path) -> None:
             assert_close(net.generator(values["z"]), values["img"])
             logits = net.D(values["img"])
         assert logits.shape == (3, 1) and torch.isfinite(logits).all()
-        assert net.info["source_family"] == "StyleGAN3-R" and net.info["augment_p"] == 0.25
+        assert (
+            net.info["source_family"] == "StyleGAN3-R (NVIDIA, stylegan3)"
+            and net.info["augment_p"] == 0.25
+        )
         assert net.info["source_licence"].startswith("NVIDIA")
 
 
 def test_it_is_described() -> None:
     facts = describe_foreign(SNAPSHOT)
-    assert facts["family"] == "StyleGAN3-R" and facts["drawn by this version"]
+    assert facts["family"] == "StyleGAN3-R (NVIDIA, stylegan3)" and facts["drawn by this version"]
     assert facts["settings"]["G_ema"]["conv_kernel"] == 1
 
 

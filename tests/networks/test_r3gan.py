@@ -28,7 +28,7 @@ from stylecli.networks.registry import (
     config_from_dict,
     make_config,
 )
-from stylecli.sampling import Drawing, render
+from stylecli.sampling import Drawing, map_latents, render, truncate_ws
 from stylecli.styles import style_bands
 from tests.conftest import FIXTURES
 
@@ -274,10 +274,23 @@ def test_what_needs_a_w_is_refused() -> None:
     net = varied()
     assert not (net.config.has_w or net.config.has_noise or net.config.grows)
     assert net.config.num_ws == 1 and net.config.truncation_psi == 1.0
-    with pytest.raises(UsageError, match="psi 1"):
-        net.generator.mapping(torch.randn(2, 8), truncation_psi=0.7)
     with pytest.raises(UsageError, match="grow"):
         net.generator(torch.randn(2, 8), lod=1.0)
+
+
+def test_psi_shrinks_z_and_leaves_the_label_where_it_is_asked_for() -> None:
+    net = varied(label_dim=3)
+    G, z, c = net.generator, torch.randn(2, 8), torch.eye(3)[:2]
+    with torch.no_grad():
+        ws = G.mapping(z, c)
+        for short in (
+            G.mapping(z, c, truncation_psi=0.5),
+            map_latents(G, z, [0, 1], psi=0.5),
+            truncate_ws(G, ws, [0.5]),
+        ):
+            assert torch.equal(short[..., :8], ws[..., :8] * 0.5)
+            assert torch.equal(short[..., 8:], ws[..., 8:])
+        assert torch.equal(map_latents(G, z, [0, 1]), ws)  # unasked nothing is shrunk
 
 
 def test_the_commands_draw_it_and_refuse_what_needs_a_w(
@@ -289,7 +302,7 @@ def test_the_commands_draw_it_and_refuse_what_needs_a_w(
     drawn = run(app, ["generate", "--seeds", "1,2", *network])
     assert drawn.exit_code == 0 and len(drawn.stdout.splitlines()) == 2
     refused = {
-        "psi": ["generate", "--seeds", "1", "--psi", "0.7"],
+        "--psi-layers": ["generate", "--seeds", "1", "--psi-layers", "0:1"],
         "styles to mix": ["mix", "--rows", "2"], "ppl_zfull": ["metrics", "ppl_wfull"],
     }  # fmt: skip
     for word, arguments in refused.items():
