@@ -260,30 +260,29 @@ class _Request:
     @contextlib.contextmanager
     def prepared(self, count: int | None) -> "Iterator[tuple[Path | None, Evaluate | None]]":
         """Own the run that is meant, with what measures it; None for a dry run."""
-        from stylecli.training import run_folder
-        from stylecli.training.run_setup import make_settings, open_matching, open_source
+        from stylecli.training import run_folder, run_setup
 
         output = self.output
         measured = (self.metrics, self.metric_samples, self.classifiers)
         launched = find_place(os.environ) is not None
         if launched and (path := os.environ.get(_PREPARED)):
             with run_folder.held(run := Path(path)):
-                settings = run_folder.load_settings(run)
-                yield run, make_evaluate(*measured, settings, open_matching(settings), output)
+                dataset = run_setup.open_matching(settings := run_folder.load_settings(run))
+                yield run, make_evaluate(*measured, settings, dataset, output)
             return
         if launched or self.device is None:
             self.refuse()
         dataset = prepare_dataset(
             self.data, self.resolution, self.preset, output, pack=not self.dry_run, run=self.resume
         )
-        source = None if self.resume is None else open_source(self.resume)
-        settings, plan = make_settings(
+        source = None if self.resume is None else run_setup.open_source(self.resume)
+        settings, plan = run_setup.make_settings(
             dataset, source, self.config, self.preset, self.device, count, self.labels,
             network=self.network, batch_gpu=self.driving.batch_gpu, force=self.force,
             training=self.training | ({"seed": self.seed} if self.seed else {}),
         )  # fmt: skip
         evaluate = make_evaluate(*measured, settings, dataset, output) if self.device else None
-        choice = run_folder.choose_run(settings, self.out)
+        choice, plan = run_setup.choose_planned_run(settings, plan, self.out)
         tell_advice(plan, dataset, output)
         if choice.state == "begin":
             tell_start(source, settings, output)

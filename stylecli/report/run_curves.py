@@ -60,6 +60,11 @@ QUANTITIES = (
         "Above zero it says real. A gap near 0: D learns nothing. Above 10: G learns nothing.",
         large=True, short="Logits",
     ),
+    Quantity("Overfitting", "",
+             [("mean sign of D on reals", _column("real_signs")),
+              ("augmentation p", _column("augment_p"))],
+             "Adaptive augmentation holds the sign near 0.6. A sign near 1: D knows the pictures. "
+             "p above 0.8: changes may show in fakes."),
     Quantity("Diversity", "1 = as the data", [("of fakes", _column("diversity"))],
              "Mean distance between fakes, over that between reals. Falling to 0: collapse."),
     Quantity("R1 penalty", "mean ‖∇D‖²", [("on real pictures", _column("r1_penalty"))],

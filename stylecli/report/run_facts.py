@@ -5,6 +5,7 @@ not finite or a picture that is gone leaves a gap, never an error. The settings 
 of the nearest preset, with the command that means them.
 """
 
+import contextlib
 import math
 import re
 import shlex
@@ -14,7 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from stylecli.errors import DataError, NetworkError, UsageError
+from stylecli.data.reader import open_dataset
+from stylecli.errors import DataError, NetworkError, StyleCLIError, UsageError
 from stylecli.files import is_number, is_owned, read_rows, row_number
 from stylecli.report.content import Table
 from stylecli.settings import of_dataset, settings_of, write_by_resolution
@@ -329,11 +331,12 @@ def find_origins(settings: RunSettings) -> Origins | None:
     preset; of two equally near ones the first of the list counts. None where no preset fits.
     """
     candidates = []
+    pictures = _count_pictures(settings)
     for preset in PRESET_TEXTS:
         try:
-            alone = _plan(settings, preset)
+            alone = _plan(settings, preset, pictures)
             length = {"total_kimg": settings.training.total_kimg}
-            scaled = _plan(settings, preset, training=length)
+            scaled = _plan(settings, preset, pictures, training=length)
         except UsageError:  # not for this resolution or number of processes
             continue
         network = _differing(settings.network.to_dict(), scaled.network.to_dict())
@@ -408,7 +411,7 @@ def train_command(facts: RunFacts, origins: Origins | None) -> str | None:
     words += ["--gpus" if settings.device == "cuda" else "--ranks", str(settings.ranks)]
     words += ["--device", settings.device, "--out", str(facts.path)]
     try:
-        plan = _plan(settings, origins.plan.preset, **given)
+        plan = _plan(settings, origins.plan.preset, _count_pictures(settings), **given)
     except UsageError:
         return None
     same = plan.network == settings.network and plan.training == settings.training
@@ -418,6 +421,7 @@ def train_command(facts: RunFacts, origins: Origins | None) -> str | None:
 def _plan(
     settings: RunSettings,
     preset: str,
+    pictures: int | None,
     network: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
 ) -> TrainingPlan:
@@ -425,8 +429,17 @@ def _plan(
     return plan_training(
         preset, config=own.preset, resolution=own.resolution, channels=own.channels,
         label_dim=own.label_dim, device=settings.device, ranks=settings.ranks, network=network,
-        training=training,
+        pictures=pictures, training=training,
     )  # fmt: skip
+
+
+def _count_pictures(settings: RunSettings) -> int | None:
+    """Return how many pictures a run has, which decides settings too; None where they are gone."""
+    try:
+        with contextlib.closing(open_dataset(settings.dataset)) as dataset:
+            return len(dataset)
+    except StyleCLIError:
+        return None
 
 
 def _differing(own: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -25,6 +25,10 @@ FAR = 4.0  # so many times above or below what is usual counts as far
 # The field's rule of thumb for the weight of R1 by resolution and batch (StyleGAN2-ADA's).
 GAMMA_RULE = 0.0002
 FEW_FOR_PUBLISHED = 5_000  # pictures
+# Pictures below which D is shown changed ones unless asked otherwise. The paper on adaptive
+# augmentation gains at 10,000 faces and little at 30,000.
+FEW_TO_AUGMENT = 20_000
+TRANSFER_AUGMENT_KIMG = 100.0  # a trained D overfits at once; that of StyleGAN2-ADA
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,9 @@ def plan_training(
                 reason = derived_reason(name, config, key, gpus)
                 derived.append(Derived(key, show_value(value), reason))
     settings = TrainingConfig(**{**training_fields, **given_training})
+    changed, reasons = _augmentation(settings, given_training, pictures)
+    settings = replace(settings, **changed)
+    derived += reasons
     own = {"resolution": resolution, "channels": channels, "label_dim": label_dim}
     made = make_config(config, **{**own, **network_fields, **given_network})
     if not made.grows:
@@ -104,6 +111,31 @@ def plan_training(
         key for key, value in (("preset", preset), ("ranks", ranks)) if value is not None
     }  # fmt: skip
     return TrainingPlan(made, settings, chosen_ranks, tuple(derived), name, names)
+
+
+def _augmentation(
+    settings: TrainingConfig, given: Mapping[str, Any], pictures: int | None
+) -> tuple[dict[str, Any], list[Derived]]:
+    """Return how D's pictures are changed where nobody asked, and why."""
+    found: dict[str, Any] = {}
+    why = ""
+    always_on = settings.augment_pipe == "diffaugment"
+    if "augment" not in given:
+        few = pictures is not None and pictures < FEW_TO_AUGMENT
+        if "augment_p" in given:
+            found["augment"], why = "fixed", "--augment-p is a fixed probability"
+        elif always_on:
+            found["augment"], why = "fixed", "diffaugment as published is always on"
+        elif {"augment_pipe", "augment_target", "augment_kimg"} & set(given):
+            found["augment"], why = "adaptive", "asked for by settings of it"
+        elif few and settings.loss != "wgan-gp":  # its critic knows no sign for real
+            why = f"D would memorise {pictures:,} pictures; below {FEW_TO_AUGMENT:,} it helps"
+            found["augment"] = "adaptive"
+    reasons = [Derived("augment", value, why) for value in found.values()]
+    if found.get("augment", settings.augment) == "fixed" and always_on and "augment_p" not in given:
+        found["augment_p"] = 1.0
+        reasons.append(Derived("augment_p", "1", "diffaugment as published is always on"))
+    return found, reasons
 
 
 def _choose_ranks(device: str, cpus: int, ranks: int | None) -> tuple[int, str]:
@@ -248,6 +280,15 @@ def _of_the_loss(plan: TrainingPlan) -> Iterator[str]:
             f"learning rates above {WGAN_GP_MAX_LR:g} are more than the paper uses with wgan-gp: "
             "--lr 0.001,128:0.0015,256:0.002,512:0.002,1024:0.002"
         )
+    if training.augment == "adaptive" and training.loss == "wgan-gp":
+        yield (
+            "--augment adaptive goes by the sign of D's logits, which wgan-gp leaves free: give "
+            "--augment fixed, or another --loss"
+        )
+    idle = {"none": {"pipe", "p", "target", "kimg"}, "fixed": {"target", "kimg"}, "adaptive": {"p"}}
+    for name in sorted(idle[training.augment]):
+        if f"augment_{name}" in plan.given:
+            yield f"--augment-{name} has no effect with --augment {training.augment}"
     if "style_mixing_prob" in plan.given and not plan.network.has_w:
         yield (
             f"--mixing has no effect: configuration {plan.network.preset} has no styles to mix; "

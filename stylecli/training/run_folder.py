@@ -11,8 +11,8 @@ import platform
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -413,6 +413,19 @@ def _write(run: Path, settings: RunSettings, *, finished: bool) -> None:
     )
 
 
+def _as_of_its_time(
+    settings: RunSettings, run: Path, stored: RunSettings, given: Collection[str]
+) -> RunSettings:
+    """Return the settings with those of ``stored`` where ``run``'s record knows no such setting."""
+    known = {*read_run(run)["training"], *given}
+    later = {
+        item.name: getattr(stored.training, item.name)
+        for item in fields(TrainingConfig)
+        if item.name not in known
+    }
+    return replace(settings, training=replace(settings.training, **later))
+
+
 @dataclass(frozen=True)
 class RunChoice:
     """The run that settings lead to, and whether it is begun, gone on with or finished."""
@@ -421,11 +434,13 @@ class RunChoice:
     state: str  # begin | continue | finished
     description: str = ""  # what follows the number of a new run; "": --out names the folder
     unreadable: tuple[Path, ...] = ()  # runs whose settings cannot be read, passed over
+    training: TrainingConfig | None = None  # of a run that is there: what it is trained with
 
 
-def choose_run(settings: RunSettings, out: Path | None) -> RunChoice:
+def choose_run(settings: RunSettings, out: Path | None, given: Collection[str] = ()) -> RunChoice:
     """Return the run to train: the newest with equal settings, else a new one.
 
+    A run begun before there was a setting goes on without it, unless it is among those ``given``.
     A run that cannot be read is passed over. Raises UsageError when ``out`` is a run with other
     settings, or the run is to go on that was begun on another kind of device.
     """
@@ -441,16 +456,18 @@ def choose_run(settings: RunSettings, out: Path | None) -> RunChoice:
                 raise
             unreadable.append(run)
             continue
-        if stored.same_run(settings):
+        wanted = _as_of_its_time(settings, run, stored, given)
+        found: dict[str, Any] = {"unreadable": tuple(unreadable), "training": stored.training}
+        if stored.same_run(wanted):
             if is_finished(run):
-                return RunChoice(run, "finished", unreadable=tuple(unreadable))
+                return RunChoice(run, "finished", **found)
             if stored.device != settings.device:
                 raise UsageError(
                     f"{run} has these settings but trains on {stored.device}, not on "
                     f"{settings.device}: give --device {stored.device} where there is one, or go "
                     f"on here in a new run with --resume '{run}'"
                 )
-            return RunChoice(run, "continue", unreadable=tuple(unreadable))
+            return RunChoice(run, "continue", **found)
         if out is not None:
             raise UsageError(f"{run} was started with other settings: give another --out")
     network = settings.network

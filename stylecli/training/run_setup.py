@@ -25,8 +25,22 @@ from stylecli.training.checkpoints import inherited_info
 from stylecli.training.config import AUTO, TrainingConfig, training_from_dict
 from stylecli.training.optimizer import frozen_layers
 from stylecli.training.passes import count_passes
-from stylecli.training.plan import Derived, TrainingPlan, plan_training, show_value
-from stylecli.training.run_folder import Origin, RunSettings, create_run, load_settings, making
+from stylecli.training.plan import (
+    TRANSFER_AUGMENT_KIMG,
+    Derived,
+    TrainingPlan,
+    plan_training,
+    show_value,
+)
+from stylecli.training.run_folder import (
+    Origin,
+    RunChoice,
+    RunSettings,
+    choose_run,
+    create_run,
+    load_settings,
+    making,
+)
 from stylecli.training.schedule import batch_at, list_sides
 from stylecli.training.transfer import (
     TransferRow,
@@ -289,6 +303,11 @@ def plan_resumed(
     )  # fmt: skip
     taken = set(own) - set(network) | {"initial_resolution"} - set(training)
     plan = replace(plan, given=plan.given - taken)
+    if plan.training.augment == "adaptive" and "augment_kimg" not in training:
+        faster = replace(plan.training, augment_kimg=TRANSFER_AUGMENT_KIMG)
+        why = "of StyleGAN2-ADA with --resume: a trained D overfits sooner"
+        reason = Derived("augment_kimg", show_value(TRANSFER_AUGMENT_KIMG), why)
+        plan = replace(plan, training=faster, derived=(*plan.derived, reason))
     continued = (
         source.training is not None
         and source.data_digest == dataset.digest
@@ -305,6 +324,27 @@ def plan_resumed(
             )
     plan = replace(plan, derived=_reasons(plan, source, continued=continued, start=start))
     return plan, Origin(str(source.given), source.digest, continued, start)
+
+
+def choose_planned_run(
+    settings: RunSettings, plan: TrainingPlan, out: Path | None
+) -> tuple[RunChoice, TrainingPlan]:
+    """Return the run to train, and the plan with that run's own settings where it is there.
+
+    They differ in settings that were not there when it was begun. Raises as ``choose_run`` does.
+    """
+    choice = choose_run(settings, out, plan.given)
+    if choice.training is None:
+        return choice, plan
+    names = [
+        item.name
+        for item in fields(TrainingConfig)
+        if getattr(choice.training, item.name) != getattr(plan.training, item.name)
+    ]
+    why = "as the run was begun, which no newer default changes"
+    derived = [item for item in plan.derived if item.name not in names]
+    derived += [Derived(name, show_value(getattr(choice.training, name)), why) for name in names]
+    return choice, replace(plan, training=choice.training, derived=tuple(derived))
 
 
 def describe_start(source: StartingNetwork, settings: RunSettings) -> list[TransferRow]:
@@ -351,11 +391,14 @@ def describe_begin(
     classes = f", {network.label_dim} classes" if network.label_dim else ""
     growing = f"growing from {sides[0]} to {sides[-1]} px" if sides[1:] else f"at {sides[-1]} px"
     shared = f", in {plan.ranks} processes" if plan.ranks > 1 else ""
+    why = next((item.reason for item in plan.derived if item.name == "augment"), "asked for")
+    augment = f"; augmentation {plan.training.augment}: {why}"
+    augment = "" if plan.training.augment == "none" else augment
     return [
         f"data: {dataset.path}, {len(dataset):,} pictures of {dataset.resolution} px{classes}; "
         f"network: {network.preset}",
         f"plan: {settings.training.total_kimg:,g} kimg {growing} on {settings.device}{shared}, "
-        f"preset {plan.preset} (all settings: --dry-run)",
+        f"preset {plan.preset} (all settings: --dry-run){augment}",
         f"training in {run}; watch its fakes*.png, or run stylecli report",
     ]
 

@@ -9,6 +9,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
@@ -36,6 +37,10 @@ NO_DIVERSITY = 0.1  # whatever the past: pictures that all look the same
 SETTLING_HALF_LIVES = 3  # the averaged generator still holds 1/8 of its beginning
 RISING_EVALUATIONS = 3  # in a row, all above the best by more than its spread
 SPREAD_SHARE = 0.1  # of the best value, at least: two scores of one network differ by less
+# Karras et al. 2020: D's mean sign on reals is steered to 0.6; one that calls all of them real has
+# memorised them, and from p 0.8 on changes leak into fakes.
+STRONG_AUGMENTATION = 0.6
+CERTAIN_SIGN = 0.95
 LOADER_BOUND = 0.25  # share of a tick spent waiting for pictures
 REPEAT_TICKS = 20  # until the same finding is told again
 
@@ -44,7 +49,9 @@ REPEAT_TICKS = 20  # until the same finding is told again
 class Finding:
     """Something wrong with a run: a sentence with the figures, and what to try."""
 
-    kind: str  # non-finite, divergence, D-winning, collapse, rising-metric, loader-bound
+    kind: (
+        str  # non-finite, divergence, D-winning, collapse, rising-metric, overfitting, loader-bound
+    )
     text: str
     advice: str
     ends_run: bool = True  # False: only ever a warning
@@ -158,6 +165,32 @@ def find_rising(measured: Sequence[Row]) -> Finding | None:
     )
 
 
+def find_overfitting(rows: Sequence[Row], config: TrainingConfig) -> Finding | None:
+    """Find a D that knows the pictures: augmentation still grows when strong, or there is none."""
+    recent = rows[-TICKS:]
+    if len(recent) < TICKS:
+        return None
+    where, more = _kimg(recent[-1]), "more pictures, --mirror or --resume of a similar network"
+    if config.augment == "adaptive":
+        p = [row.get("augment_p", 0.0) for row in recent]
+        if not (p[0] > STRONG_AUGMENTATION and all(a < b for a, b in pairwise(p))):
+            return None
+        text = f"augmentation is strong and still rises: p is {p[-1]:.2f} at {where}"
+        advice = f"D memorises the pictures, and above 0.8 fakes may show the changes; {more} help"
+        return Finding("overfitting", text, advice, ends_run=False)
+    signs = [row.get("real_signs", 0.0) for row in recent]
+    if config.loss == "wgan-gp" or not all(sign > CERTAIN_SIGN for sign in signs):
+        return None
+    how = "--augment adaptive" if config.augment == "none" else "a larger --augment-p"
+    return Finding(
+        "overfitting",
+        f"D calls nearly all pictures of the dataset real at {where} (mean sign {signs[-1]:.2f} "
+        f"in the last of {TICKS} ticks)",
+        f"it may know them by heart: {how}, {more} help",
+        ends_run=False,
+    )
+
+
 def find_loader_bound(rows: Sequence[Row]) -> Finding | None:
     """Find training that waits for pictures tick after tick."""
     recent = rows[-TICKS:]
@@ -189,6 +222,7 @@ class Watchdog:
             lambda: find_divergence(rows, self.config),
             lambda: find_winning_D(rows, self.config),
             lambda: find_collapse(rows, self.config),
+            lambda: find_overfitting(rows, self.config),
             lambda: find_loader_bound(rows),
         )
         return self._news([rule() for rule in rules], row["tick"])

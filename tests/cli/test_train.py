@@ -37,6 +37,7 @@ def test_a_run_is_made_and_the_same_command_knows_it(here: Path, tiny_lmdb: Path
     data, plan, where = said[start : start + 3]
     assert " px" in data and "network: f" in data
     assert " kimg" in plan and "--dry-run" in plan
+    assert "augmentation adaptive" in plan and "24 pictures" in plan
     assert where.startswith("training in ") and "stylecli report" in where
     again = train(str(tiny_lmdb), *SMALL)
     assert again.stdout == first.stdout
@@ -118,6 +119,8 @@ def test_every_option_reaches_its_setting(here: Path, tiny_lmdb: Path) -> None:
         "--gamma-fake 2 --beta1 0.5 --beta2 0.9 --adam-epsilon 1e-7 --ema-kimg 3 "
         "--minibatch-repeats 2 --mbstd-group 0 "
         "--fused-scale on --mirror --own-fakes --lr 0.001,16:0.002 --batch 8:16,16:8 --kimg 9 "
+        "--augment adaptive --augment-pipe bgcf --augment-target 0.5 --augment-kimg 50 "
+        "--augment-p 0.1 "
         "--initial-resolution 4 --mapping-fmaps 9 --mixing 0.25 --hold-kimg 1 --fade-kimg 2"
     )
     result = train(str(tiny_lmdb), "--dry-run", "--json", "--ranks", "1", *typed.split())
@@ -129,12 +132,33 @@ def test_every_option_reaches_its_setting(here: Path, tiny_lmdb: Path) -> None:
         "mirror": True,
         "minibatch_repeats": 2, "share_fakes": False, "lr": {"16": 0.002}, "lr_base": 0.001,
         "batch": {"8": 16, "16": 8}, "batch_base": 16, "initial_resolution": 4, "total_kimg": 9,
-        "hold_kimg": 1, "fade_kimg": 2,
+        "hold_kimg": 1, "fade_kimg": 2, "augment": "adaptive", "augment_pipe": "bgcf",
+        "augment_target": 0.5, "augment_kimg": 50, "augment_p": 0.1,
     }  # fmt: skip
     assert {name: training[name] for name in wanted} == wanted
     assert (network["mbstd_group_size"], network["fused_scale"]) == (0, True)
     assert (network["mapping_fmaps"], network["style_mixing_prob"]) == (9, 0.25)
     assert {plan["reasons"]["training"][name] for name in wanted} == {"asked for"}
+
+
+def test_a_run_from_before_augmentation_goes_on_without_it(here: Path, tiny_lmdb: Path) -> None:
+    """Its run.json has no word of it; the command says nothing of it either."""
+    assert train(str(tiny_lmdb), *SMALL, "--augment", "none").exit_code == 0
+    record = here / "runs" / "00000-tiny-f16" / "run.json"
+    values = json.loads(record.read_text())
+    for name in [name for name in values["training"] if name.startswith("augment")]:
+        del values["training"][name]
+    values["finished"] = False
+    record.write_text(json.dumps(values))
+
+    seen = json.loads(train(str(tiny_lmdb), *SMALL, "--dry-run", "--json").stdout)
+    assert seen["run"] == {"path": "runs/00000-tiny-f16", "state": "continue"}
+    assert seen["training"]["augment"] == "none" and seen["reasons"]["training"]["augment"]
+    asked = train(str(tiny_lmdb), *SMALL, "--augment", "adaptive", "--dry-run", "--json")
+    assert json.loads(asked.stdout)["run"]["state"] == "begin"
+    again = train(str(tiny_lmdb), *SMALL)
+    assert again.exit_code == 0, again.stderr
+    assert again.stdout.startswith("runs/00000-")
 
 
 def test_dry_run_says_what_would_go_on(here: Path, tiny_lmdb: Path) -> None:
@@ -245,6 +269,8 @@ def test_a_network_file_is_transferred_and_the_same_command_knows_the_run(
     assert f"beginning with the weights of {tiny_network_file}, at the first image:" in first.stderr
     assert "  G, G_ema  mapping          resized     classes 0 to 3" in first.stderr
     assert "frozen in D: FromRGB 16 px; all else is trained" in first.stderr
+    settings = json.loads((here / "runs" / "00000-tiny-f16" / "run.json").read_text())["training"]
+    assert (settings["augment"], settings["augment_kimg"]) == ("adaptive", 100)
     again = train(*command, "--freeze-d", "1")
     assert "is finished with these settings" in again.stderr
     assert again.stdout == first.stdout

@@ -109,6 +109,19 @@ def test_the_command_that_goes_on_leads_to_the_same_run(tmp_path: Path) -> None:
     assert line.endswith(f"--out {run}")
 
 
+@pytest.mark.parametrize("augment", ["none", "adaptive"])
+def test_the_command_follows_how_few_pictures_there_are(
+    augment: str, tmp_path: Path, tiny_lmdb: Path
+) -> None:
+    """24 pictures are augmented by themselves, so a run that is not has to ask for it."""
+    (tmp_path / "faces.lmdb").symlink_to(tiny_lmdb)
+    run = make_run(tmp_path / "a", augment=augment)
+
+    line = re.search(r"stylecli train [^<]*", _page(run))[0]  # type: ignore[index]
+    assert ("--augment none" in line) == (augment == "none")
+    assert "--augment adaptive" not in line
+
+
 def test_a_setting_without_an_option_leaves_the_command_open(tmp_path: Path) -> None:
     page = _page(make_run(tmp_path / "a", sample_psi=0.5))
 

@@ -79,3 +79,41 @@ def test_advice_looks_at_the_dataset_too() -> None:
     assert "--transform wide" in sentences
     assert "--preset photos" in sentences
     assert "3 classes are not used" in sentences
+
+
+@pytest.mark.parametrize(
+    ("pictures", "training", "wanted"),
+    [
+        (19_999, {}, "adaptive"),
+        (20_000, {}, "none"),
+        (None, {}, "none"),
+        (300, {"augment": "none"}, "none"),
+        (300, {"loss": "wgan-gp"}, "none"),
+        (300, {"augment_p": 0.5}, "fixed"),
+        (None, {"augment_target": 0.5}, "adaptive"),
+        (300, {"augment_pipe": "diffaugment"}, "fixed"),
+    ],
+)
+def test_few_pictures_are_augmented_unless_asked_otherwise(
+    pictures: int | None, training: dict[str, Any], wanted: str
+) -> None:
+    for preset, device in (("small", "cpu"), ("photos", "cuda"), ("paper", "cuda")):
+        plan = plan_training(preset, resolution=64, device=device, pictures=pictures,
+                             training=training)  # fmt: skip
+        assert plan.training.augment == wanted
+        chosen = [item for item in plan.derived if item.name == "augment"]
+        assert bool(chosen) == (wanted != "none" and "augment" not in training)
+        if wanted == "adaptive" and pictures:
+            assert f"{pictures:,}" in chosen[0].reason
+
+
+def test_diffaugment_is_always_on_unless_asked_otherwise() -> None:
+    training: dict[str, Any] = {"augment_pipe": "diffaugment"}
+    assert plan_training("small", resolution=32, training=training).training.augment_p == 1
+    training["augment_p"] = 0.5
+    assert plan_training("small", resolution=32, training=training).training.augment_p == 0.5
+    training |= {"augment": "none"}
+    said = " ".join(advise(plan_training("small", resolution=32, training=training)))
+    assert "--augment-p has no effect" in said and "--augment-pipe has no effect" in said
+    with pytest.raises(UsageError, match="augment_pipe 'bcg'"):
+        plan_training("small", resolution=32, training={"augment_pipe": "bcg"})

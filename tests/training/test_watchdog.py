@@ -173,3 +173,21 @@ def test_a_saturated_generator_is_seen_by_its_logits() -> None:
 
     [found] = findings(rows, TrainingConfig(loss="logistic-saturating"))
     assert found.kind == "D-winning"
+
+
+def test_strong_augmentation_that_still_rises_is_overfitting() -> None:
+    adaptive = TrainingConfig(augment="adaptive")
+    [found] = findings(ticks(6, augment_p=[0.2, 0.4, 0.62, 0.7, 0.75, 0.8]), adaptive)
+    assert found.kind == "overfitting" and "0.75" in str(found) and not found.ends_run
+    assert findings(ticks(6, augment_p=[0.2, 0.4, 0.5, 0.6, 0.65, 0.64]), adaptive) == []
+    assert findings(ticks(4, augment_p=[0.7, 0.7, 0.7, 0.7]), adaptive) == []
+
+
+def test_a_d_that_calls_all_reals_real_knows_them() -> None:
+    certain = ticks(5, real_signs=[0.7, 0.9, 0.96, 0.97, 0.99])
+    [found] = findings(certain)
+    assert found.kind == "overfitting" and "--augment adaptive" in found.advice
+    [found] = findings(certain, TrainingConfig(augment="fixed"))
+    assert "--augment-p" in found.advice
+    assert findings(certain, TrainingConfig(loss="wgan-gp")) == []
+    assert findings(ticks(5, real_signs=[0.99, 0.99, 0.9, 0.99, 0.99])) == []

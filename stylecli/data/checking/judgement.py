@@ -131,7 +131,7 @@ def _judge_amount(case: Case) -> Iterator[Problem]:
             "warning",
             "few-pictures",
             f"{usable:,} pictures are few: a network memorises them below about "
-            f"{FEW_PICTURES:,}, and adaptive augmentation is not part of stylecli yet",
+            f"{FEW_PICTURES:,}, even with the augmentation that training turns on for them",
             f"add pictures, or double them by {case.train} --mirror",
             usable,
             train=("--mirror",),
