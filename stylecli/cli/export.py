@@ -7,7 +7,7 @@ import typer
 
 from stylecli.cli.options import ForceOption, JsonOption, QuietOption
 from stylecli.cli.output import Output
-from stylecli.errors import UsageError
+from stylecli.errors import UsageError, unknown_name
 
 _LAYOUTS = ("nvidia", "rosinality")
 _NETWORKS = ("G_ema", "G", "D")
@@ -63,9 +63,9 @@ def export_state_dict(
     The file is safetensors, never a pickle; its header holds the class and the arguments that build
     the module there. The page of this command gives the three lines that load it.
     """
-    for given, known, name in ((layout, _LAYOUTS, "--layout"), (which, _NETWORKS, "--which")):
+    for given, known, what in ((layout, _LAYOUTS, "layout"), (which, _NETWORKS, "network")):
         if given not in known:
-            raise UsageError(f"{name} {given!r} is unknown: expected {', '.join(known)}")
+            raise UsageError(unknown_name(what, given, known))
     from stylecli.workspace import find_network
 
     source = find_network(network).path

@@ -38,6 +38,8 @@ REFUSED = [
     (["check", "nope"], 3, "nope"),
     (["prepare-ffhq", "nope"], 3, "nope"),
     (["convert", "nope.pkl"], 3, "nope.pkl"),
+    (["export", "state-dict", "nope.pkl"], 3, "nope.pkl"),
+    (["export", "state-dict", "page.pkl", "--layout", "nvida"], 2, "nvidia"),
     (["info", "nope"], 3, "nope"),
     (["info", "picture.png"], 3, "picture.png"),
     (["report", "nope"], 3, "nope"),

@@ -82,6 +82,7 @@ def test_official_pictures_and_gradients(
     assert (gradient - grad).abs().max() < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "row", OFFICIAL["shares"], ids=lambda row: f"{row['transform']}-{row['p']}"
 )
@@ -95,7 +96,9 @@ def test_official_shares_of_pictures_are_changed(row: Any) -> None:
     assert abs(share - row["share_changed_more_than_1e_3"]) < 0.1
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    "channels", [3, *(pytest.param(count, marks=pytest.mark.slow) for count in (1, 2, 4))]
+)
 @pytest.mark.parametrize("pipe", ["bgcfnc", "diffaugment"])
 def test_everything_differentiates_twice(pipe: str, channels: int) -> None:
     images = pictures(2, channels, (5, 4)).requires_grad_(True)
