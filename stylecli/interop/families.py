@@ -32,6 +32,7 @@ from stylecli.interop.trees import (
     PersistentModule,
     TFNetwork,
     child_modules,
+    lucidrains_facts,
     persistent_facts,
     plain_facts,
     read_foreign_tree,
@@ -74,7 +75,7 @@ _ROSINALITY_2 = Family(
 _LUCIDRAINS = Family(
     "StyleGAN2 (lucidrains/stylegan2-pytorch)",
     _UNKNOWN.format(program="lucidrains/stylegan2-pytorch", licence="MIT"),
-    plain_facts,
+    lucidrains_facts,
 )
 _R3GAN = Family(
     "R3GAN (brownvc/R3GAN)",
@@ -139,8 +140,8 @@ def read_foreign_networks(path: Path) -> ForeignNetworks:
     family = recognise(tree, path)
     if family.convert is None:
         raise NetworkError(
-            f"{path} holds a network of the family {family.name}: it is recognised and described "
-            f"by stylecli info, running it comes later"
+            f"{path} holds a network of the family {family.name}, which is built unlike any "
+            "network here: it can be described (stylecli info) but not drawn"
         )
     try:
         networks = family.convert(tree, path.name)

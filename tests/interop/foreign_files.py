@@ -387,6 +387,9 @@ def all_kinds() -> dict[str, bytes]:
         "rosinality-stream": torch_file(rosinality_arrays()["g_running"], zipped=False),
         "rosinality2-zip": torch_file(rosinality2_arrays() | {"latent_avg": np.zeros(FEATURES)}),
         "rosinality2-stream": torch_file(rosinality2_arrays()["g_ema"], zipped=False),
+        "lucidrains": torch_file({"GAN": random_arrays({
+            "S.net.0.weight": (2, 2), "G.blocks.0.to_rgb.conv.weight": (3, 2, 1, 1)}),
+            "version": "1.9.0"}),
         "huangzh13-zip": torch_file(huangzh13_generator(3)),
         "huangzh13-stream": torch_file(huangzh13_discriminator(), zipped=False),
     }  # fmt: skip

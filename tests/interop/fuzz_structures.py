@@ -34,9 +34,10 @@ SOURCES = {
     "stylegan3": ("stylegan3_r_snapshot.pkl",),
     "stylegan2-tf": ("stylegan2_tf_G_D_Gs.pkl",),
     "r3gan": ("r3gan_labels_snapshot.pkl",),
+    "lucidrains": (),
 }
 _MADE = {"rosinality2": ("rosinality2-zip", "rosinality2-stream"), "stylegan2": ("ada",),
-         "r3gan": ("r3gan",)}  # fmt: skip
+         "r3gan": ("r3gan",), "lucidrains": ("lucidrains",)}  # fmt: skip
 _ODD: tuple[Any, ...] = (
     None, True, 0, -1, 1, 3, 1 << 40, 1 << 62, -(1 << 70), 0.5, 1e30, float("nan"), float("inf"),
     "", "lrelu", "x" * 500, b"x", [], {}, (), [4, 4], [1, 2, 3], [[1]], [None] * 80, "é\0\n",
@@ -148,16 +149,21 @@ def check(tree: Any, build: bool) -> str:
     return "read"
 
 
+def good_trees(kind: str) -> list[Any]:
+    """Return what the reader makes of the good files of a kind."""
+    made = foreign_files.all_kinds()
+    contents = [(OFFICIAL / name).read_bytes() for name in SOURCES[kind]]
+    contents += [made[name] for name in _MADE.get(kind, ())]
+    return [parse_foreign(content, Path("file")) for content in contents]
+
+
 def main() -> None:
     """Spoil and check until the CPU time is used."""
     kind, seconds = sys.argv[1], float(sys.argv[2])
     seed = int(sys.argv[3]) if len(sys.argv) > 3 else 0
     rng = random.Random(seed)
     conversion._AVERAGED = conversion._CHUNK = 10  # the mean of w is arithmetic, not reading
-    made = foreign_files.all_kinds()
-    contents = [(OFFICIAL / name).read_bytes() for name in SOURCES[kind]]
-    contents += [made[name] for name in _MADE.get(kind, ())]
-    trees = [parse_foreign(content, Path("file")) for content in contents]
+    trees = good_trees(kind)
     for tree in trees:
         assert check(copy.deepcopy(tree), True) == "read"
     counts: dict[str, int] = {}

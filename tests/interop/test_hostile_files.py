@@ -2,7 +2,9 @@
 
 import ast
 import contextlib
+import copy
 import os
+import random
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from stylecli.checkpoint import load_network
 from stylecli.errors import NetworkError, StyleCLIError
 from stylecli.interop import conversion
 from stylecli.interop.pickles import Budget
-from tests.interop import foreign_files, hostile_files
+from tests.interop import foreign_files, fuzz_structures, hostile_files
 from tests.interop.reader_checks import check_arrays, check_batch, check_network, watch
 from tests.source import FILES, calls_of
 
@@ -115,6 +117,24 @@ def test_a_flipped_bit_is_a_number_or_a_sentence(kinds: Any, kind: str) -> None:
             flipped = bytearray(content)
             flipped[place] ^= 1 << place % 8
             assert check_network(bytes(flipped))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", fuzz_structures.SOURCES)
+@pytest.mark.usefixtures("kinds")
+def test_a_spoilt_structure_is_a_network_or_a_sentence(kind: str) -> None:
+    """Names, shapes, types, settings and branches at random: 300 inputs of fuzz_structures."""
+    rng, results = random.Random(1), set()
+    trees = fuzz_structures.good_trees(kind)
+    for tree in trees:  # and import what is imported late
+        assert fuzz_structures.check(copy.deepcopy(tree), build=True) == "read"
+    for number in range(300):
+        tree = copy.deepcopy(rng.choice(trees))
+        for _ in range(rng.choice((1, 1, 3))):
+            fuzz_structures.spoil(tree, rng)
+        with watch():
+            results.add(fuzz_structures.check(tree, build=number % 20 == 0))
+    assert results == {"read", "NetworkError"}
 
 
 @pytest.mark.usefixtures("kinds")
