@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from stylecli.data.reader import open_dataset as open_dataset
     from stylecli.descriptions import info as info
     from stylecli.errors import StyleCLIError as StyleCLIError
+    from stylecli.hardware import tune_memory as tune_memory
     from stylecli.networks.model import new_network as new_network
 
 __version__ = "0.1.0"
@@ -37,10 +38,11 @@ _PUBLIC = {
     "open_dataset": "stylecli.data.reader",
     "ops": "",
     "save_network": "stylecli.checkpoint",
+    "tune_memory": "stylecli.hardware",
 }
 __all__ = ["StyleCLIError", "__version__", "align_face", "figures", "generate", "grid", "info",
            "interpolate", "load_network", "metrics", "mix", "new_network", "open_dataset", "ops",
-           "save_network"]  # fmt: skip
+           "save_network", "tune_memory"]  # fmt: skip
 
 __getattr__ = lazy_attributes(__name__, _PUBLIC)
 

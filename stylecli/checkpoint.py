@@ -6,7 +6,7 @@ The header's ``stylecli`` entry is JSON: format version, configuration, each net
 (``optimizer_G.…``, random states) is ignored when only networks are wanted.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,24 +36,25 @@ Network = Bundle | Path | str  # networks, or where they are: what public functi
 NETWORK_NAMES = ("G_ema", "G", "D")
 
 
-def load_network(path: Path | str) -> Bundle:
+def load_network(path: Path | str, *, drawing: bool = False) -> Bundle:
     """Read networks from our .safetensors or a foreign file: official pickles, torch checkpoints.
 
     A run's folder is its newest network, ``RUN/best`` the one that measured best, ``shipped`` the
     one that comes with the package. Returns a Bundle in eval mode, on the CPU, in
-    float32; networks the file lacks are None. Nothing in the file is executed. Raises NetworkError,
-    with a table of differences when tensors are missing, unknown or of another shape.
+    float32; networks the file lacks are None. ``drawing`` reads the one alone that makes pictures,
+    a third of the usual file. Nothing in the file is executed. Raises NetworkError, with a table of
+    differences when tensors are missing, unknown or of another shape.
     """
     path = find_network(Path(path)).path
     if is_foreign(path):
         foreign = read_foreign_networks(path)
         tensors = {
-            f"{name}.{key}": torch.from_numpy(array)
-            for name, arrays in foreign.networks.items()
-            for key, array in arrays.items()
+            f"{name}.{key}": torch.from_numpy(foreign.networks[name][key])
+            for name in _wanted(foreign.networks, drawing)
+            for key in foreign.networks[name]
         }
         return _build(path, foreign.config, tensors, foreign.lods, foreign.info)
-    header, tensors = read_tensors(path)
+    header, tensors = read_tensors(path, lambda names: _wanted(names, drawing))
     config = config_of(path, header)
     lods, info = header.get("lods", {}), header.get("info", {})
     if (
@@ -66,8 +67,8 @@ def load_network(path: Path | str) -> Bundle:
 
 
 def open_network(net: Network) -> Bundle:
-    """Return networks as they are, or read from a path as load_network does."""
-    return net if isinstance(net, Bundle) else load_network(net)
+    """Return networks as they are, or the one that makes pictures, read from a path."""
+    return net if isinstance(net, Bundle) else load_network(net, drawing=True)
 
 
 def save_network(
@@ -218,14 +219,29 @@ def write_tensors(
         save_file(plain, temporary, metadata=metadata)
 
 
-def read_tensors(path: Path | str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read a file of write_tensors; raise NetworkError when it is another kind of file."""
+def read_tensors(
+    path: Path | str, choose: Callable[[set[str]], Iterable[str]] | None = None
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read a file of write_tensors; raise NetworkError when it is another kind of file.
+
+    ``choose`` gets what the names begin with, up to a point, and returns which of it is read.
+    """
     header = read_header(path)
     try:
         with safe_open(path, framework="pt") as file:
-            return header, {name: file.get_tensor(name) for name in file.keys()}
+            names = list(file.keys())
+            if choose is not None:
+                chosen = set(choose({name.partition(".")[0] for name in names}))
+                names = [name for name in names if name.partition(".")[0] in chosen]
+            return header, {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise NetworkError(f"{path} is not a readable safetensors file: {error}") from None
+
+
+def _wanted(there: Container[str], drawing: bool) -> list[str]:
+    """Return which networks of a file are read; for ``drawing`` its generator alone."""
+    names = [name for name in NETWORK_NAMES if name in there]
+    return names[:1] if drawing else names
 
 
 def load_state(

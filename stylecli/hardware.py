@@ -141,7 +141,7 @@ def resolve_device(name: str = "auto") -> "torch.device":
     if not available[kind] or (index and int(index) >= torch.cuda.device_count()):
         raise DeviceError(f"device {name!r} is not available here: run again with --device cpu")
     if kind == "cpu":
-        keep_large_blocks()
+        tune_memory()
     return torch.device(f"{kind}:{index}" if index else kind)
 
 
@@ -313,8 +313,10 @@ def _resident_mib() -> float | None:
     return round(pages * resource.getpagesize() / 2**20, 1)
 
 
-def keep_large_blocks() -> bool:
-    """Set the allocator's thresholds for the whole process; tell whether it could be done.
+def tune_memory() -> bool:
+    """Let the process keep freed memory, which drawing on a CPU is quicker by; tell if it could.
+
+    The commands do so for themselves; call it once in programs that draw.
 
     glibc hands every block over some megabytes back to the system when it is freed and takes fresh,
     unmapped pages for the next one. The features of one 1024 px picture are such blocks, so that

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import stylecli
+from stylecli import checkpoint
 from stylecli.checkpoint import read_header, read_tensors, write_tensors
 from stylecli.errors import NetworkError
 
@@ -94,3 +95,21 @@ def test_a_header_of_any_length_is_read(tiny_network: Any, tmp_path: Path) -> No
 def test_missing_file_is_named() -> None:
     with pytest.raises(NetworkError, match=r"nowhere\.pkl does not exist"):
         stylecli.load_network("nowhere.pkl")
+
+
+def test_to_draw_only_what_draws_is_read(tiny_network_file: Path, monkeypatch: Any) -> None:
+    whole = stylecli.load_network(tiny_network_file)
+    read = []
+    fill = checkpoint.load_state
+
+    def spy(path: Path, name: str, network: Any, tensors: Any) -> None:
+        read.extend(tensors)
+        fill(path, name, network, tensors)
+
+    monkeypatch.setattr(checkpoint, "load_state", spy)
+    drawing = checkpoint.open_network(tiny_network_file)
+
+    assert whole.G is not None and (drawing.G, drawing.D) == (None, None)
+    assert {name.partition(".")[0] for name in read} == {"G_ema"}
+    for name, value in whole.generator.state_dict().items():
+        assert torch.equal(value, drawing.generator.state_dict()[name])

@@ -29,7 +29,7 @@ from stylecli.hardware import (
 PROGRAM = """
 import resource
 import torch
-from stylecli.hardware import keep_large_blocks
+from stylecli.hardware import tune_memory
 
 def faults():
     for _ in range(8):  # until the heap has grown
@@ -40,7 +40,7 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 print(faults())
-assert keep_large_blocks()
+assert tune_memory()
 print(faults())
 """
 

@@ -1,6 +1,7 @@
 """What the drawing commands share: the network, its defaults, truncation and noise."""
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -123,14 +124,17 @@ def open_source(network: Path | None, device: str, output: Output) -> OpenedNetw
     """Load the network that was given or found, onto its device; say which was found."""
     check_words(device=device)
     found = find_and_check(network, output)
-    from stylecli.checkpoint import load_network
-    from stylecli.hardware import resolve_device
     from stylecli.weights import remember_digest
 
-    chosen = resolve_device(device)
-    bundle = load_network(found.path)
-    bundle.generator.to(chosen)
-    return OpenedNetwork(bundle, found.path, remember_digest(found.path), str(chosen), output.note)
+    with ThreadPoolExecutor(1) as beside:  # hashing lets go of Python while torch loads
+        digest = beside.submit(remember_digest, found.path)
+        from stylecli.checkpoint import load_network
+        from stylecli.hardware import resolve_device
+
+        chosen = resolve_device(device)
+        bundle = load_network(found.path, drawing=True)
+        bundle.generator.to(chosen)
+    return OpenedNetwork(bundle, found.path, digest.result(), str(chosen), output.note)
 
 
 def agree_on_precision(wanted: str, device: str, force: bool, ranks: "Ranks") -> str:

@@ -404,7 +404,7 @@ class _Network:
         from stylecli.hardware import resolve_device
         from stylecli.metrics.evaluation import evaluate, evaluate_over_psi
 
-        bundle = load_network(found.path)
+        bundle = load_network(found.path, drawing=True)
         data = _find_data(names, bundle, self.data, run, self.source.train)
         if data is not None and data.why:
             output.note(f"dataset: {data.path} ({data.why})")
