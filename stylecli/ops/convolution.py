@@ -242,8 +242,8 @@ def fixed_conv2d(
     """Return a function [N, I, h, w] -> [N, O, h', w'] for channels-last features, no gradient.
 
     ``kernel`` [O, I / groups, kh, kw] with ``stride`` and ``padding`` (rows, columns), by ReLU if
-    asked for; ``transposed`` [I, O, 4, 4] doubles the size (stride 2, padding 1). ``side`` is the
-    input side it will mostly see.
+    asked for; ``transposed`` [I, O / groups, k, k] has stride 2: 4×4 with padding 1 doubles the
+    size, 3×3 with none adds a pixel to that. ``side`` is the input side it will mostly see.
     """
     kernel = kernel.contiguous(memory_format=torch.channels_last)
     inputs = kernel.shape[0] if transposed else kernel.shape[1] * groups
@@ -252,7 +252,7 @@ def fixed_conv2d(
         return _plain(kernel, bias, groups, transposed, stride, padding, relu)
     shape = [1, inputs, side, side]
     if transposed:
-        return _reordered_doubling(kernel, bias, shape, groups)
+        return _reordered_doubling(kernel, bias, shape, groups, padding)
     return _reordered(kernel, bias, shape, groups, stride, padding, relu)
 
 
@@ -269,7 +269,7 @@ def _plain(
 
     def convolve(x: Tensor) -> Tensor:
         if transposed:
-            return F.conv_transpose2d(x, kernel, bias, stride=2, padding=1, groups=groups)
+            return F.conv_transpose2d(x, kernel, bias, 2, tuple(padding), groups=groups)
         y = F.conv2d(x, kernel, bias, stride, tuple(padding), groups=groups)
         return y.relu_() if relu else y
 
@@ -291,7 +291,7 @@ def _library_agrees(dtype: torch.dtype, transposed: bool, depthwise: bool, relu:
     try:
         with torch.inference_mode():
             if transposed:
-                found = _reordered_doubling(kernel, None, shape, groups)(x)
+                found = _reordered_doubling(kernel, None, shape, groups, ones)(x)
             else:
                 found = _reordered(kernel, None, shape, groups, 1, ones, relu)(x)
             wanted = _plain(kernel, None, groups, transposed, 1, ones, relu)(x)
@@ -325,18 +325,18 @@ def _reordered(
 
 
 def _reordered_doubling(
-    kernel: Tensor, bias: Tensor | None, shape: list[int], groups: int
+    kernel: Tensor, bias: Tensor | None, shape: list[int], groups: int, padding: Sequence[int]
 ) -> Convolution:
     """Return the transposed convolution over a kernel in oneDNN's layout."""
     library: Any = torch.ops.mkldnn
-    one, none, two = [1, 1], [0, 0], [2, 2]
+    pads, one, none, two = list(padding), [1, 1], [0, 0], [2, 2]
     weight = library._reorder_convolution_transpose_weight(
-        kernel, one, none, two, one, groups, shape
+        kernel, pads, none, two, one, groups, shape
     )
 
     def double(x: Tensor) -> Tensor:
         y: Tensor = library._convolution_transpose_pointwise(
-            x, weight, bias, one, none, two, one, groups, "none", [], ""
+            x, weight, bias, pads, none, two, one, groups, "none", [], ""
         )
         return y
 
