@@ -53,7 +53,8 @@ _DRAWN = frozenset(
      "lod", "scale", "format", "device", "precision")
 )  # fmt: skip
 _REPEATED = {
-    "generate": _DRAWN | {"ws", "ws_rows", "columns", "quality", "size", "like", "vary"},
+    "generate": _DRAWN | {"ws", "ws_rows", "columns", "quality", "size", "like", "vary",
+                         "translate", "rotate"},
     "mix": (_DRAWN - {"seeds"})
     | {"rows", "cols", "row_seeds", "col_seeds", "row_ws", "col_ws", "styles", "bands", "video",
        "key_seconds", "fps", "video_format", "quality"},

@@ -1,5 +1,6 @@
 """What the drawing commands share: the network, its defaults, truncation and noise."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -59,6 +60,18 @@ PrecisionOption = Annotated[
         "--precision",
         help="float32, bf16 (less exact) or auto: the quicker one here. Default float32.",
     ),
+]
+TranslateOption = Annotated[
+    str | None,
+    typer.Option(
+        "--translate",
+        help="StyleGAN3: shift pictures right and down, in their width, such as 0.25,0.",
+        metavar="X,Y",
+    ),
+]
+RotateOption = Annotated[
+    float | None,
+    typer.Option("--rotate", help="StyleGAN3: turn pictures counter-clockwise, in degrees."),
 ]
 ScaleOption = Annotated[
     int | None, typer.Option("--scale", min=1, help="Enlarge every picture by whole pixels.")
@@ -135,6 +148,29 @@ def open_source(network: Path | None, device: str, output: Output) -> OpenedNetw
         bundle = load_network(found.path, drawing=True)
         bundle.generator.to(chosen)
     return OpenedNetwork(bundle, found.path, digest.result(), str(chosen), output.note)
+
+
+def move_pictures(
+    source: OpenedNetwork, translate: str | None, rotate: float | None
+) -> dict[str, Any]:
+    """Turn and shift what the network draws, as asked; return the settings that say so.
+
+    Raises UsageError for what is no such move, and for a network that cannot.
+    """
+    if translate is None and rotate is None:
+        return {}
+    try:
+        numbers = [float(word) for word in (translate or "0,0").split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 2 or not all(map(math.isfinite, numbers)):
+        raise UsageError(
+            f"--translate {translate} is not two numbers: expected X,Y, such as 0.25,0"
+        )
+    if rotate is not None and not math.isfinite(rotate):
+        raise UsageError(f"--rotate {rotate} is not a number of degrees: try --rotate 90")
+    source.bundle.generator.move_pictures((numbers[0], numbers[1]), rotate or 0.0)
+    return {"translate": translate, "rotate": rotate}
 
 
 def agree_on_precision(wanted: str, device: str, force: bool, ranks: "Ranks") -> str:

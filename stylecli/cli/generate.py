@@ -14,7 +14,10 @@ from stylecli.cli.drawing import (
     OpenedNetwork,
     PrecisionOption,
     PsiLayersOption,
+    RotateOption,
     ScaleOption,
+    TranslateOption,
+    move_pictures,
     open_source,
     resolve_noise,
     resolve_truncation,
@@ -123,6 +126,8 @@ def command(
         typer.Option("--noise-seed", min=0, help="One noise for all; alone means random noise."),
     ] = None,
     lod: LodOption = None,
+    translate: TranslateOption = None,
+    rotate: RotateOption = None,
     ws: Annotated[
         Path | None,
         typer.Option("--ws", help="Draw the styles of a .npz, .npy or .pt file instead of seeds."),
@@ -178,6 +183,7 @@ def command(
     check_words(device=device, precision=precision)
     source = open_source(network, device, output)
     precision = source.resolve_precision(precision, force)
+    moved = move_pictures(source, translate, rotate)
     from stylecli.sampling import VARY, check_drawing, check_like
 
     if ws is not None and psi is None and psi_layers is None:
@@ -202,6 +208,7 @@ def command(
             **({} if ws is None else {"ws": shown_path(ws)}), **truncation.settings,
             "label": label, "noise_mode": mode, "noise_seed": noise_seed, "lod": lod,
             "device": source.device, "precision": precision, "scale": scale, **sized, **near,
+            **moved,
         },
         truncation.inputs | ({} if ws is None else {"ws": ws}), rows, near,
     )  # fmt: skip

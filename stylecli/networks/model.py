@@ -199,6 +199,19 @@ class Generator(nn.Module):
         self.config.check_lod(value)
         self.synthesis.lod = float(value)
 
+    def move_pictures(
+        self, translate: tuple[float, float] = (0.0, 0.0), rotate: float = 0.0
+    ) -> None:
+        """Turn and then shift all pictures from now on, whatever was asked for before.
+
+        ``rotate`` in degrees counter-clockwise; ``translate`` (right, down) in widths of the
+        picture. Raises UsageError in a family whose pictures have a fixed place.
+        """
+        raise UsageError(
+            f"configuration {self.config.preset!r} of {self.config.family} cannot move its "
+            "pictures: leave out --translate and --rotate"
+        )
+
     def forward(
         self,
         z: Tensor,

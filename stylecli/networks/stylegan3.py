@@ -178,3 +178,16 @@ class Generator(model.Generator):
         super().__init__(config)
         self.mapping = MappingNetwork(config)
         self.synthesis = SynthesisNetwork(config)
+
+    def move_pictures(
+        self, translate: tuple[float, float] = (0.0, 0.0), rotate: float = 0.0
+    ) -> None:
+        """Turn and then shift all pictures, by the inverse of that in the input (§3.2, F.1)."""
+        cosine, sine = math.cos(math.radians(rotate)), math.sin(math.radians(rotate))
+        x, y = translate
+        matrix = torch.tensor(
+            [[cosine, sine, x], [-sine, cosine, y], [0.0, 0.0, 1.0]], dtype=torch.float64
+        )
+        synthesis = cast(SynthesisNetwork, self.synthesis)
+        with torch.no_grad():
+            synthesis.input.transform.copy_(matrix.inverse())

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import stylecli
-from stylecli.hardware import keep_large_blocks
+from stylecli.hardware import tune_memory
 from stylecli.networks.registry import freeze_synthesis
 from stylecli.networks.stylegan2_config import StyleGAN2Config
 from stylecli.networks.stylegan3_config import StyleGAN3Config
@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="networks whose name begins so")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    keep_large_blocks()
+    tune_memory()
     print("| network | plain, s | frozen, s | convolutions alone, s |\n|---|---|---|---|")
     for name, (preset, fields) in NETWORKS.items():
         if name.startswith(options.only):

@@ -326,3 +326,41 @@ def test_a_precision_that_is_slower_here_is_refused(run: Run, monkeypatch: Any) 
     assert run(*asked, "bf16", "--force").exit_code == 0
     settings = (read_provenance("here/seed0000.png") or {})["settings"]
     assert settings["precision"] == "bf16"
+
+
+def test_pictures_of_an_alias_free_network_move(run: Run) -> None:
+    small = {"fmap_base": 256, "fmap_max": 8, "z_dim": 8, "w_dim": 8}
+    # Fresh networks draw next to nothing; 1×1 kernels turn with the picture.
+    net = stylecli.new_network("stylegan3-r", resolution=32, output_scale=8.0, **small)
+    stylecli.save_network("free.safetensors", net)
+    where = ("--network", "free.safetensors", "--seeds", "1", "--psi", "1")
+
+    assert run(*where, "--out", "still").exit_code == 0
+    result = run(*where, "--translate", "-0.25,0.125", "--rotate", "90", "--out", "moved")
+    assert result.exit_code == 0, result.output
+
+    still, moved = (_pixels(f"{name}/seed0001.png").astype(float) for name in ("still", "moved"))
+    wanted = np.roll(np.rot90(still), (4, -8), (0, 1))  # counter-clockwise, then left and down
+    inside = (slice(5, -1), slice(1, -9))
+    assert np.abs(wanted - moved)[inside].mean() < 0.1 * np.abs(still - moved)[inside].mean()
+    command = read_provenance(Path("moved/seed0001.png"))
+    assert command is not None
+    from stylecli.provenance import remake_command
+
+    assert "--translate=-0.25,0.125 --rotate 90.0" in str(remake_command(command))
+
+
+@pytest.mark.parametrize("words", [["--translate", "0.1,0"], ["--rotate", "10"]])
+def test_networks_with_a_fixed_place_do_not_move(run: Run, words: list[str]) -> None:
+    result = run("--seeds", "1", *words)
+
+    assert isinstance(result.exception, UsageError)
+    assert "--translate" in str(result.exception)
+
+
+@pytest.mark.parametrize("value", ["0.1", "a,b", "1,2,3", "nan,0"])
+def test_a_shift_is_two_numbers(run: Run, value: str) -> None:
+    result = run("--seeds", "1", "--translate", value)
+
+    assert isinstance(result.exception, UsageError)
+    assert value in str(result.exception)

@@ -276,3 +276,24 @@ def test_sheets_show_every_latent() -> None:
     assert [bool(describe_lack(figure, G.config)) for figure in FIGURES if figure.needs] == [
         figure.needs == "noise" for figure in FIGURES if figure.needs
     ]
+
+
+@pytest.mark.parametrize(
+    ("translate", "degrees", "stored"),
+    [  # of the official program
+        ((0.11, -0.07), 25.0, [[0.9063078, -0.42261827, -0.12927714],
+                               [0.42261827, 0.9063078, 0.01695354], [0, 0, 1]]),
+        ((-0.3, 0.2), -70.0, [[0.34202015, 0.9396926, -0.08533248],
+                              [-0.9396926, 0.34202015, -0.35031182], [0, 0, 1]]),
+    ],
+)  # fmt: skip
+def test_pictures_move_as_the_official_program_moves_them(
+    translate: tuple[float, float], degrees: float, stored: list[list[float]]
+) -> None:
+    G = stylecli.new_network("stylegan3-t", resolution=16, fmap_base=64, fmap_max=4).G_ema
+    assert G is not None
+    G.move_pictures((0.5, 0.5), 10)
+
+    G.move_pictures(translate, degrees)
+
+    torch.testing.assert_close(G.synthesis.input.transform, torch.tensor(stored))
