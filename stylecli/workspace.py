@@ -28,6 +28,7 @@ CHECKPOINT_FILE = "checkpoint.safetensors"
 BEST_CHECKPOINT_FILE = "checkpoint-best.safetensors"  # full state at the best snapshot
 LAST_GOOD_FILE = "checkpoint-before-stop.safetensors"  # full state before the watchdog stopped it
 BEST_FILE = "best.json"  # which snapshot that is, and by what
+NEAREST_FILE = "nearest.png"  # newest fakes above the training pictures they resemble most
 INITIAL_FILE = "initial.safetensors"  # where a run of --resume began
 EVENTS_FILE = "events.jsonl"
 STATS_FILE = "stats.jsonl"

@@ -5,6 +5,7 @@ operation has its arithmetic and the bytes it reads and writes. Each takes the l
 a share of what the data sheet promises, and no less than a kernel's launch. The
 shares were chosen by hand, with the training times that NVIDIA published for V100s in mind, and no
 run on these GPUs was measured here: take the results as right within a factor of 2.
+Augmentation, a small share of a step, is not counted.
 """
 
 import contextlib

@@ -18,7 +18,7 @@ from torch import Tensor
 from stylecli import files
 from stylecli.data.reader import Dataset
 from stylecli.hardware import memory_figures
-from stylecli.images import Pictures, from_uint8
+from stylecli.images import Pictures, from_uint8, make_grid, save_png, visible_scale
 from stylecli.networks.layers import box_average
 from stylecli.networks.model import Bundle, Generator, native_lod
 from stylecli.sampling import exact_kernels, seed_latents
@@ -29,6 +29,7 @@ from stylecli.training.run_folder import RunSettings
 from stylecli.training.schedule import Stage
 from stylecli.training.trackers import Trackers
 from stylecli.training.watchdog import LOADER_BOUND, Finding, Watchdog
+from stylecli.workspace import NEAREST_FILE
 
 # Given a network and the data: rows of plain JSON values, {"name", "value", ...}, the first metric
 # first. stylecli train makes it of stylecli.metrics, which training does not know.
@@ -36,6 +37,10 @@ Evaluate = Callable[[Bundle, Dataset], Sequence[Mapping[str, Any]]]
 _SUM_EVERY = 256  # pairs of events kept before they are added up
 FAKES = 32  # pictures of seeds 0 to 31: 496 pairs, the same seeds each time
 REALS = 128  # drawn once from the dataset: 8,128 pairs
+COMPARED = 5_000  # pictures up to which fakes are compared with all of them: read once a session
+COPY_SHARE = 0.5  # of the usual distance between a real picture and the nearest other one
+MANY_COPIES = 0.25  # of the fakes of a sample sheet
+PAIRS = 16  # shown: the fakes that are nearest to a picture
 LARGEST_SIDE = 16  # pixels; faces and rooms differ at this size already, and it is cheap
 
 
@@ -76,6 +81,10 @@ class Oversight:
         self._reason: Finding | None = None  # of the last verdict
         self._exhausted = False  # no rollback is left
         self._skipped: set[str] = set()  # metrics without a value, told once
+        self._copies: CopyGauge | None = None
+        if session.watch != "off" and len(dataset) <= COMPARED:
+            self._copies = CopyGauge(dataset, mirror=settings.training.mirror)
+        self._copies_told = False
 
     def go_on_from(self, nimg: int) -> None:
         """Take up the run's past as its files tell it now; done before anything else."""
@@ -133,6 +142,24 @@ class Oversight:
     def add_sheet(self, sheet: Pictures, nimg: int) -> None:
         """Take in a sample sheet [H, W, C] that was just drawn."""
         self._trackers.add_sheet(sheet, nimg)
+        if self._copies is not None and nimg:
+            self._look_for_copies(self._copies, sheet, nimg)
+
+    def _look_for_copies(self, gauge: "CopyGauge", sheet: Pictures, nimg: int) -> None:
+        """Show the fakes beside the pictures they resemble most; warn, once, of many copies."""
+        grid, copies, count = gauge.compare(sheet)
+        place = self.run / NEAREST_FILE
+        with files.room_for(place, grid.nbytes):
+            save_png(place, grid, {"kind": "fakes above the nearest real pictures"})
+        if copies > MANY_COPIES * count and not self._copies_told:
+            self._copies_told = True
+            self.warn(
+                nimg,
+                f"{copies} of {count} fakes nearly copy a picture of the dataset at "
+                f"{nimg / 1000:g} kimg: look at {place}; more pictures, --mirror and --augment "
+                "adaptive help",
+                "copies",
+            )
 
     def warn(self, nimg: int, text: str, event: str = "warning") -> None:
         """Write an event down and tell whoever listens."""
@@ -375,3 +402,57 @@ def _shrink(images: Tensor, side: int) -> Tensor:
     while images.shape[-1] > side:
         images = box_average(images, 2)
     return images
+
+
+class CopyGauge:
+    """Which training pictures fakes resemble most, and whether they copy them.
+
+    Distances are of pixels at 16 px at most, as the diversity's are.
+    """
+
+    def __init__(self, dataset: Dataset, *, mirror: bool) -> None:
+        """``mirror``: the mirror image of a picture counts as that picture."""
+        self._dataset, self._mirror = dataset, mirror
+        self._side = min(LARGEST_SIDE, dataset.resolution)
+        self._reals: Tensor | None = None  # [N, values], read when first needed
+        self._usual = 0.0  # median distance from a picture to the nearest other one
+
+    def compare(self, sheet: Pictures) -> tuple[Pictures, int, int]:
+        """Return pairs of fakes and reals as a picture, and how many of how many fakes are copies.
+
+        ``sheet`` is a sample sheet [H, W, C] of square cells.
+        """
+        fakes = sheet_cells(sheet, self._dataset.resolution)  # [n, R, R, C]
+        reals = self._read()
+        small = _shrink(from_uint8(torch.from_numpy(fakes).permute(0, 3, 1, 2)), self._side)
+        distances = torch.cdist(small.flatten(1), reals)
+        if self._mirror:
+            mirrored = torch.cdist(small.flip(3).flatten(1), reals)
+            distances = torch.minimum(distances, mirrored)
+        nearest, which = distances.min(dim=1)
+        shown = nearest.argsort(stable=True)[:PAIRS]
+        originals = self._dataset.read(which[shown].numpy()).transpose(0, 2, 3, 1)
+        half = len(shown) // 2 or 1
+        rows = [fakes[shown][:half], originals[:half], fakes[shown][half:], originals[half:]]
+        scale = visible_scale(self._dataset.resolution, at_least=64)
+        grid = make_grid(np.concatenate(rows), half, scale=scale)
+        return grid, int((nearest < COPY_SHARE * self._usual).sum()), len(fakes)
+
+    def _read(self) -> Tensor:
+        if self._reals is None:
+            level = (self._dataset.resolution // self._side).bit_length() - 1
+            pixels = self._dataset.read(range(len(self._dataset)), level)
+            self._reals = from_uint8(torch.from_numpy(pixels)).flatten(1)
+            picked = self._reals[:: max(1, len(self._reals) // REALS)]
+            if len(self._reals) > 1:  # the nearest of all is the picture itself
+                others = torch.cdist(picked, self._reals).topk(2, largest=False).values[:, 1]
+                self._usual = float(others.median())
+        return self._reals
+
+
+def sheet_cells(sheet: Pictures, resolution: int) -> Pictures:
+    """Return the pictures [n, R, R, C] of a sample sheet [H, W, C], row by row."""
+    side = checkpoints.SHEET_SIDE
+    scale = sheet.shape[0] // (side * resolution)
+    cells = sheet[::scale, ::scale].reshape(side, resolution, side, resolution, -1)
+    return np.ascontiguousarray(cells.swapaxes(1, 2).reshape(side**2, resolution, resolution, -1))

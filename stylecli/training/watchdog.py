@@ -178,6 +178,8 @@ def find_overfitting(rows: Sequence[Row], config: TrainingConfig) -> Finding | N
         text = f"augmentation is strong and still rises: p is {p[-1]:.2f} at {where}"
         advice = f"D memorises the pictures, and above 0.8 fakes may show the changes; {more} help"
         return Finding("overfitting", text, advice, ends_run=False)
+    if recent[0]["nimg"] < SETTLING_HALF_LIVES * config.ema_kimg * 1000:
+        return None  # at first G draws nothing that D could take for real
     signs = [row.get("real_signs", 0.0) for row in recent]
     if config.loss == "wgan-gp" or not all(sign > CERTAIN_SIGN for sign in signs):
         return None

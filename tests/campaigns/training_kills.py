@@ -43,7 +43,7 @@ NETWORK = {"resolution": 16, "fmap_base": 64, "fmap_max": 8, "z_dim": 8, "w_dim"
 TRAINING = {
     "total_kimg": 0.192, "hold_kimg": 0.064, "fade_kimg": 0.064, "batch": {}, "batch_base": 8,
     "lr": {}, "lr_base": 0.003, "r1_interval": 2, "minibatch_repeats": 2, "tick_kimg": 0.016,
-    "snapshot_ticks": 2, "mirror": True,
+    "snapshot_ticks": 2, "mirror": True, "augment": "adaptive", "augment_kimg": 0.2,
 }  # fmt: skip
 KEEP = 3  # retention is at work too
 TIMING = {"seconds", "sec_per_kimg", "memory_mib", "memory_now_mib", "loader_share"}

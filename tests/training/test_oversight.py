@@ -7,9 +7,11 @@ variety of the data and 0 for one picture of every seed.
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,16 +19,19 @@ from stylecli.checkpoint import read_header, read_tensors
 from stylecli.data.reader import Dataset, open_dataset
 from stylecli.distributed.processes import launch
 from stylecli.errors import StyleCLIError
+from stylecli.images import make_grid
 from stylecli.networks.model import Bundle
 from stylecli.networks.registry import make_config
 from stylecli.training import checkpoints, oversight, watchdog
 from stylecli.training.config import Session, TrainingConfig
 from stylecli.training.loop import TrainingLoop
 from stylecli.training.oversight import (
+    CopyGauge,
     DiversityGauge,
     LoaderClock,
     describe_row,
     mean_pair_distance,
+    sheet_cells,
 )
 from stylecli.training.run_folder import (
     RunSettings,
@@ -447,3 +452,19 @@ def test_a_dataset_of_equal_pictures_has_no_measure(
     monkeypatch.setattr(gauge, "_real_distance", lambda side: 0.0)
 
     assert math.isnan(gauge.measure(tiny_network.G_ema, STAGE))
+
+
+def test_fakes_that_copy_training_pictures_are_found_and_shown(tiny_lmdb: Path) -> None:
+    """A sheet of the dataset's own pictures is all copies; one of noise has none."""
+    with closing(open_dataset(tiny_lmdb)) as dataset:
+        gauge = CopyGauge(dataset, mirror=True)
+        own = dataset.read([index % 24 for index in range(64)]).transpose(0, 2, 3, 1)
+        noise = np.random.default_rng(0).integers(0, 256, own.shape, dtype=np.uint8)
+        for pictures, wanted in ((own, 64), (own[:, :, ::-1], 64), (noise, 0)):
+            sheet = make_grid(pictures, 8, scale=4)
+            assert np.array_equal(sheet_cells(sheet, 16), pictures)
+            pairs, copies, count = gauge.compare(sheet)
+            assert (copies, count) == (wanted, 64)
+            assert pairs.shape == (4 * 64, 8 * 64, 3)
+            if wanted and pictures is own:  # every fake stands above its own picture
+                assert np.array_equal(pairs[:64], pairs[64:128])

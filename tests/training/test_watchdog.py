@@ -190,4 +190,5 @@ def test_a_d_that_calls_all_reals_real_knows_them() -> None:
     [found] = findings(certain, TrainingConfig(augment="fixed"))
     assert "--augment-p" in found.advice
     assert findings(certain, TrainingConfig(loss="wgan-gp")) == []
+    assert findings(certain, TrainingConfig(ema_kimg=20.0)) == []  # still the beginning
     assert findings(ticks(5, real_signs=[0.99, 0.99, 0.9, 0.99, 0.99])) == []
