@@ -213,13 +213,18 @@ class PeakMemory:
         return _highest_ever_mib()
 
     def _restart(self) -> bool:
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)
+        give_back()
         try:
             _CLEAR.write_text("5", "ascii")
         except OSError:
             return False
         return True
+
+
+def give_back() -> None:
+    """Hand freed memory back to the system, where the C library can (glibc)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def free_unused(device: "torch.device") -> None:

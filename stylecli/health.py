@@ -185,7 +185,7 @@ def _devices(health: Health) -> None:
     health.devices.append(
         {
             "device": "cpu",
-            "name": _cpu_name(),
+            "name": cpu_name(),
             "instructions": torch.backends.cpu.get_cpu_capability(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
@@ -204,7 +204,8 @@ def _devices(health: Health) -> None:
         )
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """Return what the processor calls itself."""
     try:
         told = Path("/proc/cpuinfo").read_text("utf-8", errors="replace").splitlines()
     except OSError:  # not Linux

@@ -22,7 +22,7 @@ from stylecli.errors import UsageError, unknown_name
 from stylecli.hardware import PRECISIONS as PRECISIONS
 from stylecli.hardware import Precision as Precision
 from stylecli.hardware import check_precision as check_precision
-from stylecli.hardware import cuda_arithmetic
+from stylecli.hardware import cuda_arithmetic, give_back
 from stylecli.images import Canvas, Pictures, to_uint8
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.model import Bundle, Generator, asked_lod
@@ -140,7 +140,9 @@ def prepare_synthesis(G: Generator, precision: Precision = "float32") -> Callabl
     device = device_of(G)
     if device.type == "cpu":
         dtype = torch.float32 if precision == "float32" else torch.bfloat16
-        return freeze_synthesis(G, dtype)
+        prepared = freeze_synthesis(G, dtype)
+        give_back()  # kernels on their way into their layouts took as much again
+        return prepared
     if precision == "float32":
         return G.synthesis
 

@@ -307,3 +307,14 @@ def test_a_drawing_that_the_network_cannot_follow_is_refused(
 ) -> None:
     with pytest.raises(UsageError, match=str(value if field != "psi" else len(value))):
         check_drawing(tiny_network.config, Drawing(**{field: value}))
+
+
+def test_what_preparing_took_is_given_back(tiny_network: Any, monkeypatch: Any) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(sampling, "give_back", lambda: order.append("given back"))
+    freeze = sampling.freeze_synthesis
+    monkeypatch.setattr(
+        sampling, "freeze_synthesis", lambda *how: (order.append("prepared"), freeze(*how))[1]
+    )
+    sampling.prepare_synthesis(tiny_network.generator)
+    assert order == ["prepared", "given back"]
