@@ -112,10 +112,16 @@ def find_run(root: Path = Path()) -> Path:
     )
 
 
-def find_dataset(data: Path | None = None, root: Path = Path(), run: Path | None = None) -> Found:
+def find_dataset(
+    data: Path | None = None,
+    root: Path = Path(),
+    run: Path | None = None,
+    given_as: str = "PATH",
+) -> Found:
     """Return the dataset to use: the given one, else the run's own, else the only one here.
 
-    Looks into ``datasets/``, then ``demo/``. Raises DataError when there is none or a choice.
+    Looks into ``datasets/``, then ``demo/``. Raises DataError when there is none or a choice;
+    ``given_as`` is how the command that asks takes a dataset.
     """
     if data is not None:
         if not data.exists():
@@ -141,7 +147,7 @@ def find_dataset(data: Path | None = None, root: Path = Path(), run: Path | None
         return Found(demo, "the demo's dataset")
     raise DataError(
         f"there is no dataset in {_shown(root)}: make one with stylecli pack PICTURES/, "
-        "draw the demo's faces with stylecli demo, or give --data PATH"
+        f"draw the demo's faces with stylecli demo, or give {given_as}"
     )
 
 

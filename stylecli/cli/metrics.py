@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 DEFAULT_NAMES = ("fid", "ppl")
 SWEPT_NAMES = ("fid", "pr")  # where there are several psi
+_GIVEN_AS = "--data PATH"  # a dataset
 
 
 def command(
@@ -231,10 +232,15 @@ def _refuse(
     check_files(classifiers=source.given, attributes=source.attributes)
     for path in (data, against):
         check_pictures(path)
-    if against is None:
-        from stylecli.networks.headers import check_header
+    if against is not None:
+        find_dataset(data, given_as=_GIVEN_AS)
+        return
+    from stylecli.networks.headers import check_header
 
-        check_header(find_network(network).path)
+    found = find_network(network).path
+    config = check_header(found)  # None: another program's, whose classes are not known yet
+    labelled = config is not None and config.label_dim > 0
+    _find_data(wanted, data, _run_of(found), needed=labelled or source.train)
 
 
 @dataclass(frozen=True)
@@ -363,7 +369,7 @@ def _compare(
     from stylecli.metrics.evaluation import compare
     from stylecli.metrics.picture_sets import agree_on_colours, describe_differences, open_set
 
-    found = find_dataset(data)
+    found = find_dataset(data, given_as=_GIVEN_AS)
     if found.why:
         output.note(f"measured: {found.path} ({found.why})")
     for path in (found.path, against):
@@ -396,7 +402,7 @@ class _Network:
         self, names: list[str], chosen: dict[str, Any], output: Output
     ) -> "tuple[_Facts, list[MetricResult]]":
         found = find_network(self.network)
-        run = found.path.parent if (found.path.parent / RUN_FILE).is_file() else None
+        run = _run_of(found.path)
         if found.why:
             output.note(f"network: {found.shown}")
 
@@ -405,7 +411,8 @@ class _Network:
         from stylecli.metrics.evaluation import evaluate, evaluate_over_psi
 
         bundle = load_network(found.path, drawing=True)
-        data = _find_data(names, bundle, self.data, run, self.source.train)
+        needed = bundle.config.label_dim > 0 or self.source.train
+        data = _find_data(names, self.data, run, needed=needed)
         if data is not None and data.why:
             output.note(f"dataset: {data.path} ({data.why})")
         dataset, target = _open(data), resolve_device(self.device)
@@ -437,20 +444,23 @@ class _Network:
         return _Facts(found.path, data.path if data else None, run, resolution), results
 
 
+def _run_of(network: Path) -> Path | None:
+    return network.parent if (network.parent / RUN_FILE).is_file() else None
+
+
 def _find_data(
-    names: list[str], bundle: "Bundle", data: Path | None, run: Path | None, train: bool
+    names: list[str], data: Path | None, run: Path | None, *, needed: bool
 ) -> Found | None:
     """Return the dataset, or None where nothing that is asked for looks at it.
 
-    Path lengths, separability and Inception Scores of an unlabelled network do not, unless
-    classifiers are trained.
+    Path lengths, separability and Inception Scores do not. ``needed`` says that something else
+    does: the classes of a labelled network, or the training of classifiers.
     """
     alone = all(name.startswith(("ppl", "ls", "is")) for name in names)
-    needed = bundle.config.label_dim > 0 or not alone or train
     try:
-        return find_dataset(data, run=run)
+        return find_dataset(data, run=run, given_as=_GIVEN_AS)
     except DataError:
-        if needed or data is not None:
+        if needed or not alone or data is not None:
             raise
         return None
 

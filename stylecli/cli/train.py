@@ -242,7 +242,7 @@ class _Request:
         check_numbers(self.training, settings_for(TrainingConfig))
         check_numbers(self.network, network_settings())
         check_resume(self.resume)
-        check_pictures(self.data)
+        check_pictures(find_dataset(self.data, run=self.resume).path)
         if self.driving.trackers:
             from stylecli.training.trackers import require_trackers
 

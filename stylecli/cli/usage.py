@@ -28,6 +28,10 @@ _OPTIONS = {
     "--cols-seeds": "--col-seeds", "--nogpu": "--device cpu", "--no-cuda": "--device cpu",
     "--gpu": "--device cuda", "--num-workers": "--workers", "--overwrite": "--force",
 }  # fmt: skip
+_BY_PICTURES = "--kimg, thousands of pictures (stylecli plan says how long they take)"
+_OPTIONS |= dict.fromkeys(
+    ("--minutes", "--hours", "--days", "--steps", "--max-steps"), _BY_PICTURES
+)
 _COMMANDS = {
     "sample": "generate", "gen": "generate", "gen-images": "generate",
     "generate-images": "generate",
@@ -101,8 +105,11 @@ def _unknown_option(name: str, known: Iterable[str], path: str, look: str) -> st
     if word in ("--data", "--dataset", "--source") and path.split(" ")[-1] in _TAKE_DATA:
         return f"{path} has no option {name}: give the data by itself, {path} PATH"
     ours = word if word in known else _OPTIONS.get(word, "")
-    if ours.split(" ")[0] not in known or not ours:
-        ours = (difflib.get_close_matches(word, known, 1) or [""])[0]
+    if re.split("[ ,]", ours)[0] not in known or not ours:
+        # Without the dashes, which all have in common: --time is not near --quiet.
+        names = {name.lstrip("-"): name for name in known}
+        near = difflib.get_close_matches(word.lstrip("-"), names, 1)
+        ours = names[near[0]] if near else ""
         return f"{path} has no option {name}" + (f". Did you mean {ours}?" if ours else f": {look}")
     return f"{path} has no option {name}: here it is {ours}"
 
