@@ -28,7 +28,7 @@ from stylecli.cli.options import (
     own_command,
 )
 from stylecli.cli.output import Output
-from stylecli.cli.refusals import check_files, check_pictures, check_words
+from stylecli.cli.refusals import GIVEN_AS, check_files, check_pictures, check_words, find_data
 from stylecli.distributed.places import find_place
 from stylecli.distributed.ranks import sharing_ranks
 from stylecli.errors import DataError, ExitCode, Interrupted, StyleCLIError, UsageError
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 DEFAULT_NAMES = ("fid", "ppl")
 SWEPT_NAMES = ("fid", "pr")  # where there are several psi
-_GIVEN_AS = "--data PATH"  # a dataset
 
 
 def command(
@@ -233,14 +232,14 @@ def _refuse(
     for path in (data, against):
         check_pictures(path)
     if against is not None:
-        find_dataset(data, given_as=_GIVEN_AS)
+        find_dataset(data, given_as=GIVEN_AS)
         return
     from stylecli.networks.headers import check_header
 
     found = find_network(network).path
     config = check_header(found)  # None: another program's, whose classes are not known yet
     labelled = config is not None and config.label_dim > 0
-    _find_data(wanted, data, _run_of(found), needed=labelled or source.train)
+    find_data(wanted, data, _run_of(found), needed=labelled or source.train)
 
 
 @dataclass(frozen=True)
@@ -369,7 +368,7 @@ def _compare(
     from stylecli.metrics.evaluation import compare
     from stylecli.metrics.picture_sets import agree_on_colours, describe_differences, open_set
 
-    found = find_dataset(data, given_as=_GIVEN_AS)
+    found = find_dataset(data, given_as=GIVEN_AS)
     if found.why:
         output.note(f"measured: {found.path} ({found.why})")
     for path in (found.path, against):
@@ -412,7 +411,7 @@ class _Network:
 
         bundle = load_network(found.path, drawing=True)
         needed = bundle.config.label_dim > 0 or self.source.train
-        data = _find_data(names, self.data, run, needed=needed)
+        data = find_data(names, self.data, run, needed=needed)
         if data is not None and data.why:
             output.note(f"dataset: {data.path} ({data.why})")
         dataset, target = _open(data), resolve_device(self.device)
@@ -446,23 +445,6 @@ class _Network:
 
 def _run_of(network: Path) -> Path | None:
     return network.parent if (network.parent / RUN_FILE).is_file() else None
-
-
-def _find_data(
-    names: list[str], data: Path | None, run: Path | None, *, needed: bool
-) -> Found | None:
-    """Return the dataset, or None where nothing that is asked for looks at it.
-
-    Path lengths, separability and Inception Scores do not. ``needed`` says that something else
-    does: the classes of a labelled network, or the training of classifiers.
-    """
-    alone = all(name.startswith(("ppl", "ls", "is")) for name in names)
-    try:
-        return find_dataset(data, run=run, given_as=_GIVEN_AS)
-    except DataError:
-        if needed or not alone or data is not None:
-            raise
-        return None
 
 
 def _open(found: Found | None) -> Any:

@@ -11,7 +11,9 @@ from stylecli.cli.output import Output
 from stylecli.errors import DataError, NetworkError, UsageError
 from stylecli.hardware import AUTO, check_device_name, check_precision
 from stylecli.settings import ByResolution, Setting
-from stylecli.workspace import Found, check_there, find_network, near_path
+from stylecli.workspace import Found, check_there, find_dataset, find_network, near_path
+
+GIVEN_AS = "--data PATH"  # how metrics takes a dataset
 
 
 def check_words(
@@ -69,6 +71,23 @@ def check_dataset(path: Path | None) -> None:
     check_there(path, "a dataset, which stylecli pack makes")
     if path.is_dir() and not (path / "data.mdb").is_file():
         raise DataError(f"{path} is no dataset: make one of its pictures with stylecli pack {path}")
+
+
+def find_data(
+    names: Iterable[str], data: Path | None, run: Path | None, *, needed: bool
+) -> Found | None:
+    """Return the dataset of metrics, or None where nothing that is asked for looks at one.
+
+    Path lengths, separability and Inception Scores do not. ``needed`` says that something else
+    does: the classes of a labelled network, or the training of classifiers.
+    """
+    alone = all(name.startswith(("ppl", "ls", "is")) for name in names)
+    try:
+        return find_dataset(data, run=run, given_as=GIVEN_AS)
+    except DataError:
+        if needed or not alone or data is not None:
+            raise
+        return None
 
 
 def find_and_check(network: Path | None, output: Output) -> Found:

@@ -90,6 +90,8 @@ def y_limits(points: Points, clip: bool = False) -> Range:
             low = below - 0.15 * (above - below)
     if low == high != 0 and math.isfinite(low):
         return (0.0, 1.25 * high) if high > 0 else (1.25 * low, 0.0)  # a setting that never changed
+    if low == high == 0:
+        return 0.0, 1.0  # such as a recall of nothing: nothing lies below zero
     if 0 < low < 0.5 * high:
         low = 0.0  # zero belongs in the picture unless that would flatten the curve
     return widened(low, high)

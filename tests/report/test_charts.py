@@ -105,3 +105,9 @@ def test_the_chart_can_be_read_aloud() -> None:
 )
 def test_tick_numbers_are_short(value: float, text: str) -> None:
     assert format_tick(value) == text
+
+
+def test_a_curve_of_zeros_has_no_scale_below_zero() -> None:
+    from stylecli.report.charts import y_limits
+
+    assert y_limits([(0.3, 0.0), (1.0, 0.0)]) == (0.0, 1.0)
