@@ -50,11 +50,10 @@ def make_provenance(
 # whoever types the command.
 _DRAWN = frozenset(
     ("seeds", "psi", "psi_cutoff", "psi_layers", "center", "label", "noise_mode", "noise_seed",
-     "lod", "scale", "format", "device", "precision")
+     "lod", "scale", "format", "device", "precision", "translate", "rotate")
 )  # fmt: skip
 _REPEATED = {
-    "generate": _DRAWN | {"ws", "ws_rows", "columns", "quality", "size", "like", "vary",
-                         "translate", "rotate"},
+    "generate": _DRAWN | {"ws", "ws_rows", "columns", "quality", "size", "like", "vary"},
     "mix": (_DRAWN - {"seeds"})
     | {"rows", "cols", "row_seeds", "col_seeds", "row_ws", "col_ws", "styles", "bands", "video",
        "key_seconds", "fps", "video_format", "quality"},

@@ -14,7 +14,10 @@ from stylecli.cli.drawing import (
     OpenedNetwork,
     PrecisionOption,
     PsiLayersOption,
+    RotateOption,
     ScaleOption,
+    TranslateOption,
+    move_pictures,
     open_source,
     resolve_noise,
     resolve_truncation,
@@ -216,6 +219,8 @@ def command(
     label: LabelOption = None,
     noise_mode: NoiseModeOption = None,
     lod: LodOption = None,
+    translate: TranslateOption = None,
+    rotate: RotateOption = None,
     scale: ScaleOption = None,
     size: SizeOption = None,
     crop: CropOption = False,
@@ -273,7 +278,7 @@ def command(
         **faces, "classes": classes, "label": label, **route, "grid": grid, **length,
         **truncation.settings, **noise, **target.settings, **shared, **sized,
         "music": None if music is None else shown_path(music), "device": source.device,
-        "precision": precision,
+        "precision": precision, **move_pictures(source, translate, rotate),
     }  # fmt: skip
 
     def draw(start: int) -> "Iterator[Pictures]":

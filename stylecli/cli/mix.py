@@ -15,7 +15,10 @@ from stylecli.cli.drawing import (
     OpenedNetwork,
     PrecisionOption,
     PsiLayersOption,
+    RotateOption,
     ScaleOption,
+    TranslateOption,
+    move_pictures,
     open_source,
     resolve_noise,
     resolve_truncation,
@@ -183,6 +186,8 @@ def command(
         int | None, typer.Option("--noise-seed", min=0, help="Noise of all cells; means random.")
     ] = None,
     lod: LodOption = None,
+    translate: TranslateOption = None,
+    rotate: RotateOption = None,
     scale: ScaleOption = None,
     format: FormatOption = None,
     quality: QualityOption = None,
@@ -210,6 +215,7 @@ def command(
     check_words(device=device, precision=precision)
     source = open_source(network, device, output)
     precision = source.resolve_precision(precision, force)
+    moved = move_pictures(source, translate, rotate)
     style_sides = source.config.style_sides
     sides = choose_sides(
         rows,
@@ -231,7 +237,7 @@ def command(
     mix = Mix(
         source, row_faces, column_faces, drawing,
         {**truncation.settings, "label": label, **shared, "noise_seed": noise_seed,
-         "device": source.device, "precision": precision, "scale": scale},
+         "device": source.device, "precision": precision, "scale": scale, **moved},
         (sides[0].settings, sides[1].settings),
         truncation.inputs | sides[0].inputs | sides[1].inputs, target, force, output,
     )  # fmt: skip

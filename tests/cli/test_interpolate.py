@@ -256,3 +256,21 @@ def test_ctrl_c_keeps_a_shorter_video(run: Run, monkeypatch: pytest.MonkeyPatch)
 
     assert isinstance(result.exception, Interrupted) and "first 3 of 30" in str(result.exception)
     assert [path.name for path in Path().glob("w*.mp4")] == ["w-first-3-frames.mp4"]
+
+
+def test_frames_of_other_networks_than_alias_free_ones_stay(run: Run) -> None:
+    assert isinstance(run("--seeds", "1,2", "--translate", "0.1,0").exception, UsageError)
+
+
+def test_frames_of_an_alias_free_network_move(run: Run) -> None:
+    small = {"fmap_base": 256, "fmap_max": 8, "z_dim": 8, "w_dim": 8, "output_scale": 8.0}
+    net = stylecli.new_network("stylegan3-t", resolution=16, **small)
+    stylecli.save_network("free.safetensors", net)
+    words = ("--network", "free.safetensors", "--seeds", "1,2", "--seconds", "0.1", "--fps", "10",
+             "--format", "png")  # fmt: skip
+
+    results = [run(*words, "--out", "still"), run(*words, "--rotate", "180", "--out", "moved")]
+
+    assert [result.exit_code for result in results] == [0, 0], results
+    still, moved = (sorted(Path(name).glob("*.png"))[0].read_bytes() for name in ("still", "moved"))
+    assert still != moved

@@ -164,3 +164,23 @@ def test_networks_without_styles_are_refused(run: Run, tiny_config_fields: dict[
     result = run("--network", "b.safetensors")
 
     assert "configuration 'b' has no styles to mix" in str(result.exception)
+
+
+def test_cells_of_an_alias_free_network_move(run: Run) -> None:
+    small = {"fmap_base": 256, "fmap_max": 8, "z_dim": 8, "w_dim": 8, "output_scale": 8.0}
+    net = stylecli.new_network("stylegan3-t", resolution=32, **small)
+    stylecli.save_network("free.safetensors", net)
+    words = ("--network", "free.safetensors", "--rows", "1", "--cols", "1", "--styles", "coarse",
+             "--no-labels", "--scale", "1")  # fmt: skip
+
+    still = run(*words, "--out", "still.png")
+    moved = run(*words, "--translate", "0.25,0", "--out", "moved.png")
+
+    assert (still.exit_code, moved.exit_code) == (0, 0)
+    a, b = (np.asarray(Image.open(name)).astype(float) for name in ("still.png", "moved.png"))
+    a, b = a[-32:, -32:], b[-32:, -32:]  # the cell
+    assert np.abs(a[:, 1:-9] - b[:, 9:-1]).mean() < 0.2 * np.abs(a - b).mean()
+
+
+def test_cells_of_other_networks_stay(run: Run) -> None:
+    assert isinstance(run("--rows", "1", "--rotate", "5").exception, UsageError)
