@@ -16,7 +16,8 @@ from torch import Tensor
 from stylecli.checkpoint import Network, open_network
 from stylecli.errors import UsageError
 from stylecli.images import Pictures
-from stylecli.latents.walks import Method, Motion, Route, Space
+from stylecli.latents import Method, Motion, Space
+from stylecli.latents.walks import Route
 from stylecli.networks.model import Bundle
 from stylecli.progress import Progress, silent
 from stylecli.sampling import (

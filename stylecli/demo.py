@@ -22,7 +22,6 @@ from stylecli.data.demo_faces import make_demo_dataset
 from stylecli.data.reader import open_dataset
 from stylecli.distributed.ranks import Ranks
 from stylecli.errors import DataError, UsageError
-from stylecli.files import LOCK_FILE
 from stylecli.images import save_png
 from stylecli.metrics.evaluation import evaluate
 from stylecli.networks.model import Bundle
@@ -47,7 +46,7 @@ from stylecli.training.run_folder import (
     load_settings,
 )
 from stylecli.video import write_video
-from stylecli.workspace import RUN_FILE, newest_snapshot
+from stylecli.workspace import DEMO_FILE, RUN_FILE, check_demo_folder, is_passing, newest_snapshot
 
 RESOLUTION = 32
 FACES = 2000
@@ -188,31 +187,17 @@ def describe_prospect(kimg: float, minutes: float) -> str:
 
 def _claim(folder: Path, minutes: float, seed: int, *, force: bool) -> None:
     """Note what the folder is for; refuse one that was started otherwise, or empty it."""
-    wanted = {"minutes": minutes, "seed": seed}
-    path = folder / "demo.json"
-    # What a killed process left of temporary files is no other file.
-    others = [item for item in folder.iterdir() if item != path and not _is_passing(item)]
-    if others and not path.exists():
-        advice = "it is not emptied, " if force else ""
-        raise UsageError(f"{folder} holds other files and no demo: {advice}give another --out")
+    check_demo_folder(folder, minutes, seed, force=force)
+    path = folder / DEMO_FILE
     if force:
-        for item in others:
+        # What a killed process left of temporary files is no other file.
+        for item in folder.iterdir():
+            if item == path or is_passing(item):
+                continue
             shutil.rmtree(item) if item.is_dir() and not item.is_symlink() else item.unlink()
         path.unlink(missing_ok=True)  # last, so that the same command continues after a kill
-    if path.exists():
-        found = files.read_json(path)
-        if {key: found.get(key) for key in wanted} != wanted:
-            raise UsageError(
-                f"{folder} holds a demo of {found.get('minutes')} minutes with seed "
-                f"{found.get('seed')}: give another --out, or --force to start over"
-            )
-        return
-    files.write_json(path, {**wanted, "stylecli": __version__})
-
-
-def _is_passing(item: Path) -> bool:
-    """Whether a file is there only while a command runs."""
-    return item.name == LOCK_FILE or item.suffix == ".part"
+    if not path.exists():
+        files.write_json(path, {"minutes": minutes, "seed": seed, "stylecli": __version__})
 
 
 def _settings(plan: TrainingPlan, dataset: Path) -> RunSettings:

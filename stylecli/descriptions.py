@@ -16,13 +16,14 @@ from stylecli.files import is_owned, read_json, read_rows, row_number
 from stylecli.provenance import remake_command
 from stylecli.workspace import (
     CHECKPOINT_FILE,
+    DEMO_FILE,
     RUN_FILE,
     STATS_FILE,
     find_network,
     find_run,
     list_runs,
     list_snapshots,
-    near_path,
+    missing,
     newest_snapshot,
     read_best,
     read_run,
@@ -39,7 +40,6 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 _LEAST_BYTES, _MOST_BYTES = 256, 8 << 30  # a network file, at the extremes
 _MOST_HASHED = 10  # files of which nothing is remembered
 _VIDEOS = (".mp4", ".webm", ".mov", ".gif")
-_DEMO_FILE = "demo.json"
 
 
 def info(path: Path | str | None = None) -> Facts:
@@ -94,14 +94,13 @@ def _summarise(run: Path) -> Facts:
 
 def _describe(path: Path) -> Facts:
     if not path.exists():
-        hint = near_path(path) or ": give a picture, network, run or dataset"
-        raise DataError(f"{path} does not exist{hint}")
+        raise DataError(missing(path, "give a picture, network, run or dataset"))
     if path.is_dir():
         if (path / RUN_FILE).is_file():
             return _describe_run(path)
         if (path / "data.mdb").is_file():
             return _describe_dataset(path)
-        if (path / _DEMO_FILE).is_file():
+        if (path / DEMO_FILE).is_file():
             return _describe_demo(path)
         raise DataError(
             f"{path} is neither a run (it has no {RUN_FILE}) nor a dataset (no data.mdb): "
@@ -149,7 +148,7 @@ def _describe_run(run: Path) -> Facts:
 
 
 def _describe_demo(folder: Path) -> Facts:
-    told = read_json(folder / _DEMO_FILE)
+    told = read_json(folder / DEMO_FILE)
     facts: Facts = {"what": "demo", "folder": str(folder)}
     facts |= {name: value for name, value in told.items() if name not in (*facts, "run")}
     if (folder / "run" / RUN_FILE).is_file():

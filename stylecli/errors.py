@@ -113,6 +113,14 @@ def _as_json_escape(found: re.Match[str]) -> str:
     return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
 
 
+def plural(count: float, one: str, many: str = "") -> str:
+    """Return a number and the words that agree with it: "1 file is", "2,000 files are".
+
+    ``many`` is ``one`` with an s unless given.
+    """
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
 def unknown_name(kind: str, word: str, choices: Iterable[str]) -> str:
     """Return the sentence about a word that is none of ``choices``: the nearest, else all."""
     import difflib

@@ -14,14 +14,15 @@ import contextlib
 import math
 import os
 import re
+import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stylecli import shipped
-from stylecli.errors import DataError, NetworkError
-from stylecli.files import read_json, row_number, sweep
+from stylecli.errors import DataError, NetworkError, UsageError
+from stylecli.files import LOCK_FILE, read_json, row_number, sweep
 
 RUN_FILE = "run.json"
 CHECKPOINT_FILE = "checkpoint.safetensors"
@@ -32,6 +33,7 @@ NEAREST_FILE = "nearest.png"  # newest fakes above the training pictures they re
 INITIAL_FILE = "initial.safetensors"  # where a run of --resume began
 EVENTS_FILE = "events.jsonl"
 STATS_FILE = "stats.jsonl"
+DEMO_FILE = "demo.json"  # what a demo was made with
 BEST_NAME = "best"  # --network RUN/best
 _MOST_SWEPT = 1000  # folders
 # What training writes into a run by the number of images shown, and nobody else.
@@ -72,8 +74,7 @@ def find_network(network: Path | None = None, root: Path = Path()) -> Found:
         if network.name == BEST_NAME and network.parent.is_dir():
             return Found(best_snapshot(network.parent), f"the best network of {network.parent}")
         if not network.is_file():
-            hint = near_path(network) or ": give a file or a run folder"
-            raise NetworkError(f"network {network} does not exist{hint}")
+            raise NetworkError(missing(network, "give a file or a run folder", "network"))
         return Found(network)
     try:
         run = find_run(root)
@@ -126,9 +127,7 @@ def find_dataset(
     if data is not None:
         if not data.exists():
             raise DataError(
-                describe_unfinished(data)
-                or f"dataset {data} does not exist"
-                + (near_path(data) or ": make one with stylecli pack")
+                describe_unfinished(data) or missing(data, "make one with stylecli pack", "dataset")
             )
         return Found(data)
     if run is not None and (own := run_dataset(run)) is not None:
@@ -139,8 +138,8 @@ def find_dataset(
     if len(here) > 1:
         names = ", ".join(str(path) for path in here[:5])
         raise DataError(
-            f"there are {len(here)} datasets ({names}): choose one by its path, with "
-            "--data where a command has it"
+            f"there are {len(here)} datasets ({names}): name one, such as "
+            f"stylecli train {shlex.quote(str(here[0]))}"
         )
     demo = root / "demo" / "dataset.lmdb"
     if demo.exists():
@@ -154,22 +153,55 @@ def find_dataset(
 def check_there(path: Path, expected: str) -> None:
     """Raise DataError, which says what was expected or is meant, where nothing is at ``path``."""
     if not path.exists():
-        raise DataError(
-            describe_unfinished(path)
-            or f"{path} does not exist{near_path(path) or f': expected {expected}'}"
-        )
+        raise DataError(describe_unfinished(path) or missing(path, f"expected {expected}"))
 
 
-def near_path(path: Path) -> str:
-    """Return what follows "does not exist": a name beside it that is near, how to download it.
+def check_demo_folder(folder: Path, minutes: float, seed: int, *, force: bool) -> None:
+    """Raise UsageError where ``stylecli demo`` may not write: other files, or another demo.
 
-    Nothing where neither is known.
+    ``force`` permits to empty a demo of any kind, but no folder of other files.
     """
-    import difflib
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file: give another --out")
+    record = folder / DEMO_FILE
+    if not record.exists():
+        if folder.exists() and any(not is_passing(item) for item in folder.iterdir()):
+            why = "--force does not empty it, " if force else ""
+            raise UsageError(f"{folder} holds files that are no demo: {why}give another --out")
+    elif not force:
+        found = read_json(record)
+        if (found.get("minutes"), found.get("seed")) != (minutes, seed):
+            raise UsageError(
+                f"{folder} holds a demo of {found.get('minutes')} minutes with seed "
+                f"{found.get('seed')}: give another --out, or --force to start over"
+            )
 
+
+def is_passing(item: Path) -> bool:
+    """Whether a file is there only while a command runs."""
+    return item.name == LOCK_FILE or item.suffix == ".part"
+
+
+def missing(path: Path, otherwise: str, what: str = "") -> str:
+    """Return the sentence about a path that does not exist, which ends with what to do.
+
+    That is a similar name beside it, the download of an address (written as it was typed, which
+    Path does not keep), else ``otherwise``. ``what`` is the option or kind of file.
+    """
+    words = f"{what} " if what else ""
     if path.parts[:1] in (("http:",), ("https:",)):
         address = path.as_posix().replace(":/", "://", 1)
-        return f": download it first, curl -L -O '{address}', then give the file"
+        return (
+            f"{words}{address} is an address: download it first, curl -L -O '{address}', "
+            "then give the file"
+        )
+    return f"{words}{path} does not exist{_near_name(path) or f': {otherwise}'}"
+
+
+def _near_name(path: Path) -> str:
+    """Ask whether a similar name beside ``path`` was meant; empty where none is similar."""
+    import difflib
+
     names: list[str] = []
     with contextlib.suppress(OSError, ValueError):
         names = [name for name in os.listdir(path.parent) if not name.startswith(".")]

@@ -145,7 +145,7 @@ def test_of_several_datasets_none_is_guessed(tmp_path: Path) -> None:
     make_dataset(tmp_path / "datasets" / "faces.lmdb")
 
     with pytest.raises(
-        DataError, match=r"2 datasets \(.*cats.*faces.*\): choose one by its path, with --data"
+        DataError, match=r"2 datasets \(.*cats.*faces.*\): .*stylecli train .*cats\.lmdb"
     ):
         find_dataset(root=tmp_path)
 

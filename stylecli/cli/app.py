@@ -143,7 +143,7 @@ app = typer.Typer(
 
     Example: stylecli demo
 
-    stylecli help COMMAND says what a command takes.
+    stylecli help COMMAND explains a command.
     """,
 )
 
@@ -155,7 +155,7 @@ def _expand_home(text: str) -> str:
         return text
     expanded = os.path.expanduser(value)
     if expanded.startswith("~"):
-        raise typer.BadParameter(f"{name} {value}: no such home folder, give the full path")
+        raise typer.BadParameter(f"{name} {value}: no such home folder; give the full path")
     return f"{name}={expanded}"
 
 
@@ -169,7 +169,9 @@ def _print_version(wanted: bool) -> None:
 def _root(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print and exit."),
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
     sweep_leftovers()

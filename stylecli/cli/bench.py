@@ -39,9 +39,10 @@ def command(
     ] = None,
     train: Annotated[bool, typer.Option("--train", help="Time training steps as well.")] = False,
     small: Annotated[
-        bool, typer.Option("--small", help="The network of --preset small, not the paper's.")
+        bool,
+        typer.Option("--small", help="Use the network of --preset small instead of the paper's."),
     ] = False,
-    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Rounds that count.")] = 7,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Timed rounds.")] = 7,
     device: DeviceOption = "auto",
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -50,9 +51,9 @@ def command(
 
     Example: stylecli bench --resolutions 64,256 --repeats 9
 
-    Fresh networks; all cases take turns. Prints medians with the smallest and largest value, and
-    the share of what one large convolution reaches here. CPU-seconds hardly depend on other work;
-    a GPU is timed by its own events.
+    Times new networks, case by case in turn. Prints the median, smallest and largest value, and the
+    share of what one large convolution reaches here. CPU-seconds hardly depend on other programs; a
+    GPU is timed by its own events.
     """
     output = Output(json=json, quiet=quiet)
     check_words(device=device, config=config)
@@ -112,7 +113,7 @@ def _cases(
 def _numbers(text: str, option: str) -> list[int]:
     words = text.split(",")
     if not all(word.strip().isdecimal() and int(word) for word in words):
-        raise UsageError(f"{option} {text!r} is not readable: give numbers such as 64,256")
+        raise UsageError(f"cannot read {option} {text!r}: give numbers such as 64,256")
     return [int(word) for word in words]
 
 

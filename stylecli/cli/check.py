@@ -8,7 +8,7 @@ import typer
 from stylecli.cli.options import JsonOption, OutOption, QuietOption
 from stylecli.cli.output import Output
 from stylecli.cli.refusals import check_files, check_pictures
-from stylecli.errors import DataError, ExitCode, Interrupted
+from stylecli.errors import DataError, ExitCode, Interrupted, plural
 from stylecli.workspace import find_dataset
 
 if TYPE_CHECKING:
@@ -22,16 +22,16 @@ def command(
         Path | None,
         typer.Argument(
             metavar="SRC",
-            help="Pictures of any kind that pack takes, or a dataset. "
-            "Default: the only one in datasets/.",
+            help="Pictures of any kind that pack reads, or a dataset. Default: the only one in "
+            "datasets/.",
         ),
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option("--labels", help="File of labels that goes with the pictures.")
+        Path | None, typer.Option("--labels", help="File of labels for the pictures.")
     ] = None,
     out: OutOption = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Look at 500 pictures; no search for near duplicates.")
+        bool, typer.Option("--quick", help="Check 500 pictures and skip near duplicates.")
     ] = False,
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, help="Processes. Default: one per CPU.")
@@ -39,13 +39,13 @@ def command(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Look through pictures or a dataset before training on them.
+    """Check pictures or a dataset before training on them.
 
     Example: stylecli check photos/
 
-    Every picture is decoded, every digest of a dataset is verified. Lists what is wrong and what
-    helps, and ends with one command that does all of it; exit code 3 when something is damaged or
-    would stop training. Writes mean.png, samples.png, near-duplicates.png and check.json into
+    Decodes every picture and verifies every digest of a dataset. Lists the problems and what fixes
+    them, and ends with one command that does it all. Exits with 3 if something is damaged or would
+    stop training. Writes mean.png, samples.png, near-duplicates.png and check.json to
     check/<name>/.
     """
     output = Output(json=json, quiet=quiet)
@@ -72,8 +72,10 @@ def command(
         _show(report, output)
         if stopped:
             raise Interrupted(
-                f"stopped after {inspection.tally.looked_at:,} of {inspection.tally.count:,} "
-                "pictures, what was found is above: the same command looks at all of them"
+                f"stopped after {inspection.tally.looked_at:,} of "
+                f"{plural(inspection.tally.count, 'picture')}; the findings so far are above. Run "
+                f"the same command to check all of "
+                f"them"
             )
     if not report.usable:
         raise typer.Exit(ExitCode.UNUSABLE)
@@ -85,7 +87,7 @@ def _show(report: "CheckReport", output: Output) -> None:
     for problem in report.problems:
         lines += _problem_lines(problem)
     if not report.problems:
-        lines.append("nothing to complain about" if report.complete else "nothing found so far")
+        lines.append("no problems found" if report.complete else "nothing found so far")
     if report.next:
         lines += ["", f"next: {report.next}"]
     output.result(report.to_dict(), lines)

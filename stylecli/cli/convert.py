@@ -8,7 +8,7 @@ import typer
 from stylecli.cli.options import ForceOption, JsonOption, QuietOption
 from stylecli.cli.output import Output
 from stylecli.errors import NetworkError, UsageError
-from stylecli.workspace import near_path
+from stylecli.workspace import missing
 
 
 def command(
@@ -31,10 +31,10 @@ def command(
 
     Example: stylecli convert karras2019stylegan-ffhq-1024x1024.pkl
 
-    Takes NVIDIA's StyleGAN, StyleGAN2, StyleGAN3 and Progressive GAN pickles, R3GAN's snapshots,
-    rosinality's checkpoints (StyleGAN, StyleGAN2) and huangzh13's state dicts. Nothing in them is
-    run. The licence of the weights is printed and kept in the file. Converting is optional: every
-    command reads these files directly.
+    Reads NVIDIA's StyleGAN, StyleGAN2, StyleGAN3 and Progressive GAN pickles, R3GAN's snapshots,
+    rosinality's checkpoints (StyleGAN, StyleGAN2) and huangzh13's state dicts. Runs no code
+    in them. Prints the licence of the weights and keeps it in the file. Converting is optional:
+    every command reads these files directly.
     """
     output = Output(json=json, quiet=quiet)
     target = out if out is not None else source.with_suffix(".safetensors")
@@ -43,18 +43,18 @@ def command(
     from stylecli.networks.headers import is_foreign
 
     if not source.is_file():
-        raise NetworkError(f"{source} does not exist{near_path(source) or ': give a network file'}")
+        raise NetworkError(missing(source, "give a network file"))
     is_foreign(source)  # raises for what a download leaves in a file's place
     done = _is_done(source, target)
     if done:
-        output.note(f"{target} is the conversion of {source} already")
+        output.note(f"{source} is already converted to {target}")
     else:
         if target.exists() and not force:
             raise UsageError(f"{target} exists: give another --out, or --force")
         from stylecli.checkpoint import convert_network
 
         convert_network(source, target)
-        output.note("written, read back and compared: equal")
+        output.note("written, read back and found equal")
     from stylecli.checkpoint import describe_network
 
     facts = {"converted": not done, **describe_network(target)}

@@ -11,13 +11,15 @@ from stylecli.cli.options import ForceOption, JsonOption, QuietOption, SeedOptio
 from stylecli.cli.output import Output
 from stylecli.distributed.places import find_place
 from stylecli.distributed.ranks import sharing_ranks
+from stylecli.workspace import check_demo_folder
 
 
 def command(
     minutes: Annotated[
-        float, typer.Option("--minutes", min=0.05, help="Training time; all else takes 2 more.")
+        float,
+        typer.Option("--minutes", min=0.05, help="Training time; the rest takes about 2 minutes."),
     ] = 5.0,
-    out: Annotated[Path, typer.Option("--out", help="Folder to fill.")] = Path("demo"),
+    out: Annotated[Path, typer.Option("--out", help="Folder to write to.")] = Path("demo"),
     ranks: Annotated[
         int | None,
         typer.Option("--ranks", min=1, help="Training processes. Default: 2, or 1 on one core."),
@@ -31,9 +33,11 @@ def command(
 
     Example: stylecli demo --minutes 5
 
-    Needs no data and no GPU. The same command continues after an interruption.
+    Needs no data and no GPU. Run the same command to continue after an interruption.
     """
     output = Output(json=json, quiet=quiet)
+    if find_place(os.environ) is None:  # else the main process fills the folder by now
+        check_demo_folder(out, minutes, seed, force=force)
     count = ranks or min(2, os.cpu_count() or 1)
     from stylecli.demo import follow_demo, run_demo, stored_ranks
 

@@ -6,15 +6,15 @@ import typer
 
 from stylecli.cli.options import JsonOption, QuietOption
 from stylecli.cli.output import Output
-from stylecli.errors import ExitCode
+from stylecli.errors import ExitCode, plural
 
 if TYPE_CHECKING:
     from stylecli.health import Health
 
 NO_GPU = (
-    "no CUDA device: plain PyTorch draws and trains",
-    "on a GPU this would compile bias_act, upfirdn2d and style_epilogue, check each against",
-    "plain PyTorch in float32, float16, bfloat16 and float64, and measure GB/s of both",
+    "no CUDA device: stylecli draws and trains with plain PyTorch",
+    "on a GPU, doctor compiles bias_act, upfirdn2d and style_epilogue, checks each against",
+    "plain PyTorch in float32, float16, bfloat16 and float64, and measures GB/s of both",
 )
 
 
@@ -23,9 +23,9 @@ def command(json: JsonOption = False, quiet: QuietOption = False) -> None:
 
     Example: stylecli doctor
 
-    Prints one block to paste into a bug report, then what is wrong and the command that helps. On a
-    GPU it compiles the kernels, checks them against plain PyTorch and measures both. Exits with 0
-    whatever it finds, except under STYLECLI_KERNELS=require when kernels do not work: 4.
+    Prints one block to paste into a bug report, then each problem with the command that fixes it.
+    On a GPU it also compiles the kernels, checks them against plain PyTorch and times both. Exits
+    with 0, or with 4 if STYLECLI_KERNELS=require is set and the kernels do not work.
     """
     from dataclasses import asdict
 
@@ -93,9 +93,10 @@ def _extra(one: dict[str, Any]) -> str:
 
 def _cache(cache: dict[str, Any]) -> str:
     return (
-        f"{cache['folder']}: {cache['free_gib']} GiB free, {cache['compiled_kernels']} files of "
-        f"compiled kernels ({cache['compiled_mib']} MiB), {len(cache['weights'])} of weights"
-        + ("" if cache["writable"] else ", CANNOT BE WRITTEN")
+        f"{cache['folder']}: {cache['free_gib']} GiB free, "
+        f"{plural(cache['compiled_kernels'], 'file')} of compiled kernels "
+        f"({cache['compiled_mib']} MiB), {len(cache['weights'])} of weights"
+        + ("" if cache["writable"] else ", NOT WRITABLE")
     )
 
 

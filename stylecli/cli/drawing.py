@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 LabelOption = Annotated[
     int | None,
     typer.Option(
-        "--class", "--label", min=0, help="Class to show. Default: the classes in turn, by seed."
+        "--class", "--label", min=0, help="Class to draw. Default: the classes in turn, by seed."
     ),
 ]
 PsiLayersOption = Annotated[
@@ -52,13 +52,15 @@ NoiseModeOption = Annotated[
 ]
 LodOption = Annotated[
     float | None,
-    typer.Option("--lod", min=0, help="Halve the resolution this often. Default: the network's."),
+    typer.Option(
+        "--lod", min=0, help="Halve the resolution this many times. Default: the network's."
+    ),
 ]
 PrecisionOption = Annotated[
     str | None,
     typer.Option(
         "--precision",
-        help="float32, bf16 (less exact) or auto: the quicker one here. Default float32.",
+        help="float32, bf16 (less exact) or auto (the faster of the two). Default float32.",
     ),
 ]
 TranslateOption = Annotated[
@@ -215,8 +217,8 @@ def resolve_truncation(
     for option, value in (("--psi-layers", psi_layers), ("--center", center)):
         if value is not None and not config.has_w:
             raise UsageError(
-                f"{option} {value} needs an intermediate latent space, which configuration "
-                f"{config.preset!r} does not have: leave it out"
+                f"{option} {value} needs an intermediate latent space, and configuration "
+                f"{config.preset!r} has none: leave it out"
             )
     strength, cutoff = truncation(config, psi, psi_cutoff)
     chosen: float | list[float] = strength

@@ -19,7 +19,7 @@ from stylecli.cli.options import (
 from stylecli.cli.output import Output
 from stylecli.cli.refusals import check_words, find_and_check
 from stylecli.cli.targets import is_done
-from stylecli.errors import Interrupted, UsageError
+from stylecli.errors import Interrupted, UsageError, plural
 from stylecli.seeds import check_seed, format_seeds, parse_seeds
 from stylecli.sheets.names import name_figures
 
@@ -50,7 +50,7 @@ def command(
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option("--seed", min=0, help="Stream of the uncurated figures 2, 10, 11, 12."),
+        typer.Option("--seed", min=0, help="Random seed of the uncurated figures 2, 10, 11, 12."),
     ] = None,
     psi: Annotated[
         float | None,
@@ -73,9 +73,9 @@ def command(
 
     Example: stylecli figures 3 8 --network karras2019stylegan-ffhq-1024x1024.pkl
 
-    Layouts and seeds are the published ones, scaled for networks under 256 px. Writes a PNG for
-    each figure and index.html, which says what to look for in them. Figures that a network cannot
-    show are left out.
+    Layouts and seeds are the published ones, scaled down for networks under 256 px. Writes a PNG
+    for each figure, and index.html, which explains what to look for. Figures that the network
+    cannot show are left out.
     """
     output = Output(json=json, quiet=quiet)
     name_figures(which or [])
@@ -124,7 +124,7 @@ def _refuse_unused(figures: "list[Figure]", overrides: dict[str, Any]) -> None:
         if value is not None and not any(name in figure.settings for figure in figures):
             option = "--class" if name == "label" else f"--{name.replace('_', '-')}"
             names = ", ".join(figure.key for figure in figures)
-            raise UsageError(f"{option} {value} changes nothing in {names}: leave it out")
+            raise UsageError(f"{option} {value} has no effect on {names}: leave it out")
 
 
 def _draw(
@@ -153,7 +153,7 @@ def _draw(
         if is_done(folder / drawn.figure.file, drawn.provenance or {}, force)
     }  # fmt: skip
     if done:
-        output.note(f"{len(done)} of {len(plan)} figures are already there")
+        output.note(f"already drawn: {len(done)} of {plural(len(plan), 'figure')}")
     for figure, settings, drawn in plan:
         if figure.key in done:
             continue
@@ -165,8 +165,8 @@ def _draw(
             save_png(folder / figure.file, sheet, drawn.provenance)
         except KeyboardInterrupt:
             raise Interrupted(
-                f"interrupted: {len(done)} of {len(plan)} figures are there and whole: "
-                "the same command draws the others"
+                f"interrupted: {len(done)} of {plural(len(plan), 'figure')} written; run the same "
+                f"command to draw the rest"
             ) from None
         done.add(figure.key)
     return [drawn for _, _, drawn in plan]

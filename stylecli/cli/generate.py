@@ -46,7 +46,7 @@ from stylecli.cli.targets import (
     resolve_canvas,
     resolve_target,
 )
-from stylecli.errors import Interrupted, UsageError
+from stylecli.errors import Interrupted, UsageError, plural
 from stylecli.provenance import shown_path
 from stylecli.seeds import format_seeds, parse_seeds
 
@@ -109,11 +109,13 @@ def command(
     ] = None,
     like: Annotated[
         int | None,
-        typer.Option("--like", min=0, help="Faces like this seed's: the seeds vary it."),
+        typer.Option(
+            "--like", min=0, help="Draw faces like this seed's; --seeds number the variations."
+        ),
     ] = None,
     vary: Annotated[
         float | None,
-        typer.Option("--vary", help="With --like: 0 = the same face, 1 = any. Default 0.3."),
+        typer.Option("--vary", help="With --like: 0 = the same face, 1 = any face. Default 0.3."),
     ] = None,
     psi: PsiOption = None,
     psi_cutoff: PsiCutoffOption = None,
@@ -123,7 +125,9 @@ def command(
     noise_mode: NoiseModeOption = None,
     noise_seed: Annotated[
         int | None,
-        typer.Option("--noise-seed", min=0, help="One noise for all; alone means random noise."),
+        typer.Option(
+            "--noise-seed", min=0, help="Use one noise for all; implies --noise-mode random."
+        ),
     ] = None,
     lod: LodOption = None,
     translate: TranslateOption = None,
@@ -138,7 +142,7 @@ def command(
     save_ws: Annotated[
         Path | None, typer.Option("--save-ws", help="Also write the pictures' styles to a .npz.")
     ] = None,
-    grid: Annotated[bool, typer.Option("--grid", help="One sheet instead of files.")] = False,
+    grid: Annotated[bool, typer.Option("--grid", help="Write one sheet instead of files.")] = False,
     columns: Annotated[
         int | None, typer.Option("--columns", min=1, help="Columns of the sheet.")
     ] = None,
@@ -146,7 +150,7 @@ def command(
         bool | None,
         typer.Option(
             "--labels/--no-labels",
-            help="Write seeds on the sheet. Default: yes.",
+            help="Write the seeds on the sheet. Default: yes.",
             show_default=False,
         ),
     ] = None,
@@ -168,8 +172,9 @@ def command(
 
     Example: stylecli generate --seeds 0-31 --grid
 
-    A seed is the same face in every StyleGAN tool. Files are named seed0000.png; each says how it
-    was made (stylecli info FILE). With --noise-mode random a picture's noise comes from its seed.
+    A seed gives the same face in every StyleGAN tool. Files are named seed0000.png; each records
+    how it was made (stylecli info FILE). With --noise-mode random, a picture's seed chooses its
+    noise.
     """
     output = Output(json=json, quiet=quiet)
     wanted = list(dict.fromkeys(parse_seeds(_names(seeds, ws, ws_rows, label, like))))
@@ -177,7 +182,7 @@ def command(
     named = _check_sheet(grid, columns, labels, crop)
     canvas, sized = resolve_canvas(size, crop, pixels, scale)
     if vary is not None and like is None:
-        raise UsageError(f"--vary {vary:g} needs a face to vary: add --like, such as --like 7")
+        raise UsageError(f"--vary {vary:g} needs a face to vary: add --like 7, say")
     check_files(ws=ws)
     resolve_target(out, Path(), format, quality, grid, 1 if ws else len(wanted))
     check_words(device=device, precision=precision)
@@ -232,7 +237,7 @@ def _check_sheet(grid: bool, columns: int | None, labels: bool | None, crop: boo
     if not grid and labels is not None:
         raise UsageError(f"--{'' if labels else 'no-'}labels is for a sheet: add --grid")
     if crop and labels:
-        raise UsageError("--crop may cut the seeds off that --labels writes: leave out one of them")
+        raise UsageError("--crop may cut off the seeds that --labels writes: leave out one of them")
     return not crop if labels is None else labels
 
 
@@ -279,7 +284,7 @@ def _write_files(order: Order, target: Target, force: bool, output: Output) -> l
     }
     missing = [number for number in order.numbers if not is_done(*made[number], force)]
     if len(missing) < len(made):
-        output.note(f"{len(made) - len(missing)} of {len(made)} pictures are already there")
+        output.note(f"already drawn: {len(made) - len(missing)} of {plural(len(made), 'picture')}")
     done = 0
 
     def save(number: int, picture: "Pictures") -> None:
@@ -305,8 +310,8 @@ def _write_files(order: Order, target: Target, force: bool, output: Output) -> l
     except KeyboardInterrupt:
         there = len(made) - len(missing) + done
         raise Interrupted(
-            f"interrupted: {there} of {len(made)} pictures are there and whole: "
-            "the same command draws the others"
+            f"interrupted: {there} of {plural(len(made), 'picture')} written; run the same "
+            f"command to draw the rest"
         ) from None
     return [path for path, _ in made.values()]
 
@@ -324,7 +329,7 @@ def _write_sheet(
     count = len(order.numbers)
     check_size(target.format, *sheet_size(count, config.resolution, columns, how, named=named))
     if is_done(path, provenance, force):
-        output.note(f"{path} is already there")
+        output.note(f"{path} already exists")
         return path
     pictures = []
     with output.progress("generate", "pictures") as progress:
@@ -349,7 +354,7 @@ def _save_ws(order: Order, path: Path, force: bool, output: Output) -> Path:
         raise UsageError(f"configuration {config.preset!r} has no styles: leave out --save-ws")
     provenance = order.provenance(order.numbers)
     if is_done(path, provenance, force, read_ws_provenance):
-        output.note(f"{path} is already there")
+        output.note(f"{path} already exists")
         return path
     save_ws(path, torch.stack(list(order.ws(order.numbers))), provenance=provenance)
     return path

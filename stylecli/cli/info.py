@@ -23,18 +23,18 @@ def command(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Tell what a file is and the command that makes it again.
+    """Describe a file, and print the command that recreates it.
 
     Example: stylecli info out/demo-000400/seed0003.png
 
-    Pictures and videos made here name their network by its SHA-256; info says whether that network
-    is still there. The printed command makes the same bytes again on the same kind of device.
-    Of other programs' networks it tells family, sizes, settings, licence; nothing in them is run.
+    Pictures and videos of stylecli name their network by its SHA-256; info reports whether it is
+    still here. The printed command writes the same bytes on the same kind of device. For networks
+    of other programs, info shows family, sizes, settings and licence, and runs no code in them.
     """
     output = Output(json=json)
     if path is None and (runs := describe_runs()):
         output.result({"runs": runs}, _table_of_runs(runs, output))
-        output.note(f"more of a run: stylecli info {runs[0]['run']}, or stylecli report")
+        output.note(f"more about a run: stylecli info {runs[0]['run']}, or stylecli report")
         return
     facts = info(path)
     flat = _flat(facts)

@@ -43,8 +43,10 @@ from stylecli.cli.targets import (
     resolve_video,
 )
 from stylecli.errors import DataError, UsageError, unknown_name
+from stylecli.latents import check_walk
 from stylecli.provenance import shown_path
 from stylecli.seeds import format_seeds, parse_seeds
+from stylecli.workspace import missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +61,7 @@ PATH, NOISE, TRUNCATION, FILE = "Path", "Noise", "Truncation", "File"  # heading
 SeedsOption = Annotated[
     str | None,
     typer.Option(
-        "--seeds", help="Faces to visit. Default: six per cell from 0.", rich_help_panel=PATH
+        "--seeds", help="Faces to visit. Default: six per cell, from 0.", rich_help_panel=PATH
     ),
 ]
 WsOption = Annotated[
@@ -78,7 +80,7 @@ ClassesOption = Annotated[
     str | None,
     typer.Option(
         "--classes",
-        help="Class of every face, such as 0,3; with one face its classes in turn.",
+        help="Class of each face, such as 0,3; with one face, the classes it goes through.",
         rich_help_panel=PATH,
     ),
 ]
@@ -99,43 +101,48 @@ MethodOption = Annotated[
 ]
 LoopOption = Annotated[
     bool,
-    typer.Option("--loop/--no-loop", " /--open", help="End where it began.", rich_help_panel=PATH),
+    typer.Option(
+        "--loop/--no-loop", " /--open", help="End at the first face.", rich_help_panel=PATH
+    ),
 ]
 GridOption = Annotated[
     str,
     typer.Option(
-        "--grid", help="Cells, WxH; each has its share.", metavar="WxH", rich_help_panel=PATH
+        "--grid", help="Cells, WxH, that share the faces.", metavar="WxH", rich_help_panel=PATH
     ),
 ]
 SecondsOption = Annotated[
     float | None,
     typer.Option(
-        "--seconds", help="Length of the video. Default: --key-seconds decides.",
+        "--seconds", help="Length of the video. Default: by --key-seconds.",
         rich_help_panel=PATH,
     ),
 ]  # fmt: skip
 KeySecondsOption = Annotated[
     float | None,
-    typer.Option("--key-seconds", help="From face to face. Default 2.", rich_help_panel=PATH),
+    typer.Option("--key-seconds", help="Time from face to face. Default 2.", rich_help_panel=PATH),
 ]
 PsiToOption = Annotated[
     float | None,
     typer.Option(
-        "--psi-to", help="Move psi from --psi to this; a loop also goes back.",
+        "--psi-to", help="Move psi from --psi to this, and back in a loop.",
         rich_help_panel=TRUNCATION,
     ),
 ]  # fmt: skip
 PulsesOption = Annotated[
     int | None,
     typer.Option(
-        "--pulses", min=1, help="Move psi there and back this often. Default: once in a loop.",
+        "--pulses", min=1, help="Move psi there and back this many times. Default: once in a loop.",
         rich_help_panel=TRUNCATION,
     ),
 ]  # fmt: skip
 NoiseSeedOption = Annotated[
     int | None,
     typer.Option(
-        "--noise-seed", min=0, help="Noise of the video; means random.", rich_help_panel=NOISE
+        "--noise-seed",
+        min=0,
+        help="Noise of the video; implies random noise.",
+        rich_help_panel=NOISE,
     ),
 ]
 NoiseMotionOption = Annotated[
@@ -150,7 +157,9 @@ NoiseMotionOption = Annotated[
 NoiseSecondsOption = Annotated[
     float | None,
     typer.Option(
-        "--noise-seconds", help="Drift: until noise is another. Default 1.", rich_help_panel=NOISE
+        "--noise-seconds",
+        help="With drift: seconds until the noise is new. Default 1.",
+        rich_help_panel=NOISE,
     ),
 ]
 FpsOption = Annotated[
@@ -168,7 +177,7 @@ CodecOption = Annotated[
 MusicOption = Annotated[
     Path | None,
     typer.Option(
-        "--music", help="Sound of the video: any sound file; it ends with the video.",
+        "--music", help="Sound file to add; cut to the length of the video.",
         rich_help_panel=FILE,
     ),
 ]  # fmt: skip
@@ -237,18 +246,21 @@ def command(
 
     Example: stylecli interpolate --seeds 0-5 --seconds 12 --out walk.mp4
 
-    The path is a cubic spline through the faces' styles; noise stands still unless told to move.
-    Frames stream into the file: any length fits in memory. Ctrl-C keeps the frames until then as a
-    shorter video of its own; the same command continues a folder of frames.
+    The path is a cubic spline through the faces' styles; noise stands still unless --noise-motion
+    moves it. A video of any length fits into memory. Ctrl-C keeps the frames so far as a shorter
+    video; for a folder of frames, run the same command to continue.
     """
     output = Output(json=json, quiet=quiet)
     cells, labels = parse_grid(grid), choose_classes(classes, label)
     canvas, sized = resolve_canvas(size, crop, pixels, scale)
     if music is not None and not music.is_file():
-        raise DataError(f"--music {music} does not exist: give a sound file, such as song.mp3")
+        raise DataError(missing(music, "give a sound file, such as song.mp3", "--music"))
     noise = resolve_motion(noise_mode, noise_seed, noise_motion, noise_seconds)
     check_files(ws=ws)
     check_words(device=device, precision=precision)
+    check_walk(space, method)
+    file: dict[str, Any] = {"format": format, "codec": codec, "crf": crf, "fps": fps}
+    resolve_video(out, Path(), "interpolation", **file)  # refused before torch loads
     source = open_source(network, device, output)
     precision = source.resolve_precision(precision, force)
     target = resolve_video(
@@ -309,7 +321,7 @@ def parse_grid(text: str) -> tuple[int, int]:
     """Return (columns, rows) from ``4x2``."""
     match = re.fullmatch(r"(\d{1,3})x(\d{1,3})", text.strip().lower())
     if match is None or not int(match[1]) or not int(match[2]):
-        raise UsageError(f"grid {text!r} is not readable: give columns x rows, such as 4x2")
+        raise UsageError(f"cannot read grid {text!r}: give columns x rows, such as 4x2")
     return int(match[1]), int(match[2])
 
 
@@ -321,8 +333,8 @@ def resolve_motion(
         raise UsageError(unknown_name("noise motion", motion, ("still", "flicker", "drift")))
     if seconds is not None and (motion != "drift" or not 0 < seconds <= 86_400):
         raise UsageError(
-            f"--noise-seconds {seconds:g} is how fast noise drifts: give --noise-motion drift and "
-            "more than 0"
+            f"--noise-seconds {seconds:g} sets how fast noise drifts: give more than 0, with "
+            f"--noise-motion drift"
         )
     moves = motion in ("flicker", "drift")
     if moves and noise_mode not in (None, "random"):

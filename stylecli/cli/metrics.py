@@ -32,7 +32,7 @@ from stylecli.cli.refusals import GIVEN_AS, check_files, check_pictures, check_w
 from stylecli.distributed.places import find_place
 from stylecli.distributed.ranks import sharing_ranks
 from stylecli.errors import DataError, ExitCode, Interrupted, StyleCLIError, UsageError
-from stylecli.workspace import RUN_FILE, Found, find_dataset, find_network
+from stylecli.workspace import RUN_FILE, Found, find_dataset, find_network, missing
 
 if TYPE_CHECKING:
     from stylecli.data.reader import Dataset
@@ -50,7 +50,7 @@ def command(
             help="fid, kid, is, pr; by their published names fid50k, fid50k_full, kid50k, "
             "kid50k_full, is50k, pr50k3, pr50k3_full; {fid,kid}-clean[50k[_full]], as clean-fid "
             "resizes; diversity; ppl (= ppl_wfull), ppl_{z,w}{full,end}[-crop[-ada]]; ls (= ls_z "
-            "ls_w), ls_z, ls_w. A stand-in for Inception is asked for as fid@efficientnet-lite0. "
+            "ls_w), ls_z, ls_w. fid@efficientnet-lite0 uses a stand-in for Inception. "
             "Default: fid ppl.",
             metavar="NAME",
         ),
@@ -59,7 +59,7 @@ def command(
         str | None,
         typer.Option(
             "--paper",
-            help="stylegan: all numbers of that paper's tables, beside the published values.",
+            help="stylegan: all numbers of that paper's tables, next to the published values.",
         ),
     ] = None,
     network: NetworkOption = None,
@@ -67,7 +67,7 @@ def command(
         Path | None,
         typer.Option(
             "--data",
-            help="Dataset; with --against also a folder or zip of pictures. Default: the run's, "
+            help="Dataset; with --against, also a folder or zip of pictures. Default: the run's, "
             "else the only one in datasets/.",
         ),
     ] = None,
@@ -88,7 +88,8 @@ def command(
         bool,
         typer.Option(
             "--train-classifiers",
-            help="For ls: train attribute classifiers on the dataset first; kept in the cache.",
+            help="For ls: first train attribute classifiers on the dataset, and keep them in the "
+            "cache.",
         ),
     ] = False,
     classifiers: Annotated[
@@ -110,31 +111,33 @@ def command(
         bool,
         typer.Option(
             "--stand-in",
-            help="Let the stand-in network answer for a published name (fid50k) without weights.",
+            help="Allow the stand-in network for a published name (fid50k) whose weights are "
+            "missing.",
         ),
     ] = False,
     psi: Annotated[
         str,
         typer.Option(
             "--psi",
-            help="Truncation of the fakes; the results' names say it. 1 = none. Several, such as "
-            "0.3,0.5,0.7,1, measure fid and pr (or NAMEs) at each, as a table and a page.",
+            help="Truncation of the fakes, part of the results' names. 1 = none. Several, such as "
+            "0.3,0.5,0.7,1: measure fid and pr (or NAMEs) at each and write a table and a "
+            "page.",
             metavar="PSI,...",
         ),
     ] = "1",
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out", "-o", help="The page of several psi. Default: out/<network>/psi.html."
-        ),
+        typer.Option("--out", "-o", help="Page for several psi. Default: out/<network>/psi.html."),
     ] = None,
     log: Annotated[
         bool,
-        typer.Option("--log/--no-log", help="Append numbers of a run to its metric-NAME.jsonl."),
+        typer.Option("--log/--no-log", help="Append a run's numbers to its metric-NAME.jsonl."),
     ] = True,
     cache: Annotated[
         bool,
-        typer.Option("--cache/--no-cache", help="Keep statistics, and use those that are kept."),
+        typer.Option(
+            "--cache/--no-cache", help="Keep statistics of pictures, and use the kept ones."
+        ),
     ] = True,
     ranks: Annotated[
         int | None,
@@ -144,8 +147,8 @@ def command(
         str,
         typer.Option(
             "--precision",
-            help="float32, bf16 (less exact; the results' names say it) or auto, the quicker one "
-            "here: of Inception's and VGG16's features.",
+            help="For the features of Inception and VGG16: float32, bf16 (less exact, and part of "
+            "the results' names) or auto (the faster of the two).",
         ),
     ] = "float32",
     seed: SeedOption = 0,
@@ -155,14 +158,14 @@ def command(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Measure a network: how near to the dataset, how smooth, how varied.
+    """Measure how close a network is to its dataset, how smooth and how varied.
 
     Example: stylecli metrics fid ppl
 
-    Two sets of pictures: stylecli metrics fid --data drawn/ --against photos/
+    For two sets of pictures: stylecli metrics fid --data drawn/ --against photos/
 
-    What cannot be measured, for lack of weights for instance, is named with the step that helps,
-    the others are measured, and the command ends with 3. Ctrl-C keeps what is collected.
+    If a metric cannot be measured, because its weights are missing for instance, the command
+    measures the others, prints what to do and exits with 3. Ctrl-C keeps the statistics so far.
     """
     output = Output(json=json, quiet=quiet)
     psis = parse_psis(psi, out)
@@ -259,11 +262,11 @@ def _going_on(cache: bool) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        what = "what is collected is kept: run it again, and it goes on"
+        what = "statistics are kept: run the same command to continue"
         if not cache:
             what = "nothing is kept with --no-cache"
         elif str(error):
-            what = f"what was collected is not kept: {error}"
+            what = f"statistics are not kept: {error}"
         raise Interrupted(f"interrupted; {what}") from None
     finally:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
@@ -281,7 +284,7 @@ def _asked(
              ("--psi", psis != [1.0]), ("--stand-in", stand_in)]  # fmt: skip
     for what, here in given:
         if here:
-            raise UsageError(f"--paper {paper} says what is measured: leave out {what}")
+            raise UsageError(f"--paper {paper} decides what is measured: leave out {what}")
     from stylecli.metrics.published import find_paper
 
     found = find_paper(paper)
@@ -303,7 +306,7 @@ def _beside_paper(
     ]}  # fmt: skip
     skipped = [f"{one.name}: {one.meaning}" for one in results if one.value is None]
     said = [
-        f"README, paper: {found.network} on {found.data}, {found.resolution} px. Here: "
+        f"README and paper: {found.network} on {found.data}, {found.resolution} px. Here: "
         f"{facts.network}.",
         f"{MARK} not checked against the paper itself.",
         "Why the same network may differ:",
@@ -346,7 +349,7 @@ def parse_psis(text: str, out: Path | None = None) -> list[float]:
             f"cannot read psi {text!r}: expected a number, or several such as 0.3,0.5,0.7,1"
         ) from None
     if out is not None and len(psis) < 2:
-        raise UsageError(f"--out {out} is the page of several psi: add --psi 0.3,0.5,0.7,1")
+        raise UsageError(f"--out {out} is for the page of several psi: add --psi 0.3,0.5,0.7,1")
     return psis
 
 
@@ -354,7 +357,9 @@ def _refuse_with_sets(network: Path | None, psis: list[float], batch: int | None
     given = [("--network", network is not None), ("--psi", psis != [1.0]), ("--batch", bool(batch))]
     for option, here in given:
         if here:
-            raise UsageError(f"{option} is for networks, --against for pictures: leave one out")
+            raise UsageError(
+                f"{option} is for networks and --against is for pictures: leave one of them out"
+            )
 
 
 def _compare(
@@ -373,7 +378,7 @@ def _compare(
         output.note(f"measured: {found.path} ({found.why})")
     for path in (found.path, against):
         if not path.exists():
-            raise DataError(f"{path} does not exist: expected a dataset or a folder of pictures")
+            raise DataError(missing(path, "give a dataset or a folder of pictures"))
     measured, reference = agree_on_colours(open_set(found.path), open_set(against))
     if chosen["ranks"].is_main:
         for path, pictures in {found.path: measured, against: reference}.items():
@@ -422,7 +427,7 @@ class _Network:
             names, dataset, bundle.config.resolution, target, output, chosen["ranks"]
         )
         if chosen["samples"] is None and target.type == "cpu":
-            output.note("counts that no name tells suit a CPU: --samples sets others")
+            output.note("sample counts are reduced for this CPU; set them with --samples")
         several = len(self.psis) > 1
         truncated: dict[str, Any] = {"psis": self.psis} if several else {"psi": self.psis[0]}
         measure: Any = evaluate_over_psi if several else evaluate
@@ -484,8 +489,8 @@ def check_network(
     if level_for(dataset, config.resolution) and output is not None:
         output.warn(
             f"{dataset.path} has {dataset.resolution} px and the network {config.resolution} px: "
-            f"the reals are reduced to {config.resolution} px by box means, and the numbers are "
-            "those of that size"
+            f"real pictures are reduced to {config.resolution} px by box means and all numbers "
+            f"are for that size"
         )
 
 
@@ -501,8 +506,8 @@ def warn_of_weights(results: "Sequence[MetricResult]", output: Output) -> None:
     for (network, sha256), names in made_with.items():
         if not is_published(network, sha256):
             output.warn(
-                f"the weights of {network} here (SHA-256 {sha256[:12]}...) are not those of a "
-                f"published file: {', '.join(names)} may compare with nobody else's numbers"
+                f"the weights of {network} here (SHA-256 {sha256[:12]}...) match no published "
+                f"file: do not compare {', '.join(names)} with other people's numbers"
             )
 
 
@@ -589,4 +594,4 @@ def append_results(
         )
     except (OSError, StyleCLIError) as error:
         why = getattr(error, "strerror", None) or error
-        output.warn(f"the numbers are not added to {run}: {why}")
+        output.warn(f"the numbers were not added to {run}: {why}")

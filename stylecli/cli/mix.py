@@ -63,13 +63,15 @@ FACES, STYLES, VIDEO = "Faces", "Styles", "Video"  # headings of the help
 RowsOption = Annotated[
     str | None,
     typer.Option(
-        "--rows", help="How many rows, or seeds where it has a comma or dash. Default 5.",
+        "--rows", help="Number of rows; with a comma or dash, their seeds. Default 5.",
         rich_help_panel=FACES,
     ),
 ]  # fmt: skip
 ColsOption = Annotated[
     str | None,
-    typer.Option("--cols", help="The same for columns.", rich_help_panel=FACES),
+    typer.Option(
+        "--cols", help="Number of columns, or their seeds. Default 5.", rich_help_panel=FACES
+    ),
 ]
 RowSeedsOption = Annotated[
     str | None,
@@ -87,14 +89,14 @@ RowWsOption = Annotated[
 ]
 ColWsOption = Annotated[
     Path | None,
-    typer.Option("--col-ws", help="Columns from such a file.", rich_help_panel=FACES),
+    typer.Option("--col-ws", help="Columns from the styles of such a file.", rich_help_panel=FACES),
 ]
 StylesOption = Annotated[
     str | None,
     typer.Option(
         "--styles",
-        help="What comes from the columns: all (the default, a sheet each for coarse, middle, "
-        "fine), one of these, or layers such as 0-3; a comma adds up.",
+        help="Styles taken from the columns: coarse, middle, fine, layers such as 0-3, or several "
+        "with commas. Default: all, a sheet for each of the three.",
         rich_help_panel=STYLES,
     ),
 ]
@@ -103,29 +105,29 @@ BandsOption = Annotated[
     typer.Option(
         "--bands",
         help="One sheet whose rows copy different styles: coarse:3,middle:2,fine:1 is Figure 3; "
-        "without numbers the rows are shared out.",
+        "without numbers, the rows are divided evenly.",
         metavar="STYLES:ROWS,...",
         rich_help_panel=STYLES,
     ),
 ]
 EachOption = Annotated[
-    bool, typer.Option("--each", help="Also a picture of every pair: ROW-COLUMN.png.")
+    bool, typer.Option("--each", help="Also write a picture of every pair: ROW-COLUMN.png.")
 ]
 LabelsOption = Annotated[
-    bool, typer.Option("--labels/--no-labels", help="Write seeds and bands beside the pictures.")
+    bool, typer.Option("--labels/--no-labels", help="Write seeds and bands next to the pictures.")
 ]
 MoverOption = Annotated[
     str | None,
     typer.Option(
         "--video",
-        help="Also a video in which one side moves through its faces, in a loop: cols or rows.",
+        help="Also write a looping video in which one side (cols or rows) moves through its faces.",
         metavar="SIDE",
         rich_help_panel=VIDEO,
     ),
 ]
 KeySecondsOption = Annotated[
     float | None,
-    typer.Option("--key-seconds", help="From face to face. Default 2.", rich_help_panel=VIDEO),
+    typer.Option("--key-seconds", help="Time from face to face. Default 2.", rich_help_panel=VIDEO),
 ]
 FpsOption = Annotated[
     float | None,
@@ -183,7 +185,8 @@ def command(
     label: LabelOption = None,
     noise_mode: NoiseModeOption = None,
     noise_seed: Annotated[
-        int | None, typer.Option("--noise-seed", min=0, help="Noise of all cells; means random.")
+        int | None,
+        typer.Option("--noise-seed", min=0, help="Noise of all cells; implies random noise."),
     ] = None,
     lod: LodOption = None,
     translate: TranslateOption = None,
@@ -203,15 +206,18 @@ def command(
 
     Example: stylecli mix --rows 5 --styles coarse
 
-    Top row and left column are the sources. A cell is its row's face with the named styles of its
-    column: coarse carries pose, shape and hair, middle features, fine colours. Counted rows take
-    seeds from 0, counted columns those after. Writes mix-coarse.png, mix-middle.png, mix-fine.png.
+    The top row and the left column show the sources. Each cell is its row's face with some styles
+    of its column: coarse ones carry pose, shape and hair, middle ones features, fine ones colours.
+    Rows take seeds from 0, columns the next ones. Writes mix-coarse.png, mix-middle.png,
+    mix-fine.png.
     """
     output = Output(json=json, quiet=quiet)
     mode, mover = resolve_noise(noise_mode, noise_seed), _mover(video, bands, video_format)
     _check_clip(mover, {"fps": fps, "key-seconds": key_seconds, "video-format": video_format})
     check_files(row_ws=row_ws, col_ws=col_ws)
     resolve_target(out, Path(), format, quality, True, 1)
+    if mover is not None:
+        resolve_video(None, Path(), "mix", format=video_format, fps=fps)
     check_words(device=device, precision=precision)
     source = open_source(network, device, output)
     precision = source.resolve_precision(precision, force)
@@ -270,7 +276,7 @@ def _write_pictures(
     missing = [pair for pair in pairs if not is_done(pair[1], pair[2], mix.force)]
     sheet_done = is_done(path, provenance, mix.force)
     if sheet_done:
-        mix.output.note(f"{path} is already there")
+        mix.output.note(f"{path} already exists")
     made = [path, *(pair for _, pair, _ in pairs)]
     if sheet_done and not missing:
         return made
@@ -347,8 +353,7 @@ def _mover(video: str | None, bands: str | None, format: str | None) -> str | No
         raise UsageError(unknown_name("--video", video or "", ("cols", "rows")))
     if word == "rows" and bands is not None:
         raise UsageError(
-            f"rows of the --bands {bands} cannot move into each other: let the columns move, "
-            "with --video cols"
+            f"rows of --bands {bands} copy different styles and cannot move: use --video cols"
         )
     if format is not None and format not in ("mp4", "webm", "gif", "webp"):
         raise UsageError(unknown_name("video format", format, ("mp4", "webm", "gif", "webp")))
@@ -428,7 +433,9 @@ def choose_sheets(
     """Return, by the name of its file, each sheet's option and the layers of every row."""
     if bands is not None:
         if styles is not None:
-            raise UsageError(f"--styles {styles} and --bands {bands} both choose: give one of them")
+            raise UsageError(
+                f"--styles {styles} and --bands {bands} exclude each other: give one of them"
+            )
         return {"bands": ({"bands": bands}, band_rows(bands, sides, rows, clamp=tell))}
     wanted = "all" if styles is None else styles
     names = list(style_bands(sides)) if wanted == "all" else [wanted]
@@ -455,7 +462,8 @@ def _side(
     given = [value for value in (count, seeds, file) if value is not None]
     if len(given) > 1:
         raise UsageError(
-            f"{count_option}, --{option}-seeds and --{option}-ws all choose: give one of them"
+            f"{count_option}, --{option}-seeds and --{option}-ws exclude each other: give one of "
+            f"them"
         )
     if file is not None:
         return Side(option, [], file)

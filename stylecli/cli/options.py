@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from stylecli.cli.output import Output
-from stylecli.errors import DeviceError, UsageError
+from stylecli.errors import DeviceError, UsageError, plural
 from stylecli.networks.registry import FAMILIES, list_presets
 from stylecli.settings import HEADINGS, MACHINE, NETWORK, SCHEDULE, Setting, asked_for, settings_of
 
@@ -27,32 +27,33 @@ NetworkOption = Annotated[
     Path | None,
     typer.Option("--network", help="Network file or run folder. Default: the newest run here."),
 ]
-OutOption = Annotated[Path | None, typer.Option("--out", help="Where to write.")]
+OutOption = Annotated[Path | None, typer.Option("--out", help="File or folder to write.")]
 PsiOption = Annotated[
     float | None,
     typer.Option("--psi", help="Truncation: 1 = none, 0 = the average face. Default 0.7."),
 ]
 PsiCutoffOption = Annotated[
     int | None,
-    typer.Option("--psi-cutoff", help="Truncate only the first N layers; 0 = all of them."),
+    typer.Option("--psi-cutoff", help="Truncate only the first N layers; 0 = all."),
 ]
 DeviceOption = Annotated[
     str, typer.Option("--device", help="auto, cpu, cuda or mps.", metavar="DEVICE")
 ]
 BatchOption = Annotated[int | None, typer.Option("--batch", min=1, help="Pictures at a time.")]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of all random numbers.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite what exists.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]
 SlowerOption = Annotated[
-    bool, typer.Option("--force", help="Take bf16 where it is slower than float32.")
+    bool, typer.Option("--force", help="Use bf16 even if it is slower than float32.")
 ]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No notes, no progress.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print no notes and no progress.")]
 
 ConfigOption = Annotated[
     str | None,
     typer.Option(
         "--config",
-        help=f"Which network: {', '.join(list_presets())}. Default: f; with --resume, as there.",
+        help=f"Which network: {', '.join(list_presets())}. Default: f, or the source's with "
+            f"--resume.",
         rich_help_panel=NETWORK,
     ),
 ]  # fmt: skip
@@ -74,7 +75,7 @@ RanksOption = Annotated[
 GpusOption = Annotated[
     int | None,
     typer.Option(
-        "--gpus", min=1, help="GPUs that share a batch, a process each.", rich_help_panel=MACHINE
+        "--gpus", min=1, help="GPUs that share a batch, one process each.", rich_help_panel=MACHINE
     ),
 ]
 
@@ -84,7 +85,8 @@ NodesOption = Annotated[
     typer.Option(
         "--nodes",
         min=1,
-        help="With --dry-run: machines of --gpus GPUs each. To train on them: torchrun or Slurm.",
+        help="With --dry-run: number of machines with --gpus GPUs each. Train on them with "
+        "torchrun or Slurm.",
         rich_help_panel=MACHINE,
     ),
 ]
@@ -113,8 +115,8 @@ def count_ranks(ranks: int | None, gpus: int | None, device: str) -> int | None:
         found = torch.cuda.device_count()
     if found < gpus:
         raise DeviceError(
-            f"--gpus {gpus} asks for more CUDA GPUs than the {found} that {device} has here: "
-            "on CPUs, --ranks is the number of processes"
+            f"this machine has {plural(found, 'CUDA GPU') if found else 'no CUDA GPU'}, not "
+            f"--gpus {gpus}: on CPUs, give the number of processes as --ranks"
         )
     return gpus
 
@@ -227,10 +229,10 @@ class ClassifierSource:
         if self.given is not None and self.train:
             raise UsageError("--classifiers and --train-classifiers exclude each other: give one")
         if self.attributes is not None and not self.train:
-            raise UsageError("--attributes is what to train from: give --train-classifiers too")
+            raise UsageError("--attributes is for training classifiers: add --train-classifiers")
         if (self.given or self.train) and not asks_for(names):
             raise UsageError(
-                "classifiers are for ls alone: run stylecli metrics ls, or leave them out"
+                "classifiers are for ls only: run stylecli metrics ls, or leave them out"
             )
 
     def obtain(

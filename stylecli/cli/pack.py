@@ -10,7 +10,7 @@ import typer
 from stylecli.cli.options import ForceOption, JsonOption, QuietOption
 from stylecli.cli.output import Output
 from stylecli.cli.refusals import check_files, check_pictures
-from stylecli.errors import DataError, UsageError
+from stylecli.errors import DataError, UsageError, plural
 
 if TYPE_CHECKING:
     from stylecli.data.packing import PackReport, PackSettings, Plan
@@ -28,14 +28,14 @@ def command(
         typer.Argument(
             metavar="SRC",
             help="Folder or zip of pictures (sub-folders become classes), a set such as MNIST or "
-            "CIFAR, TFRecords, another tool's LMDB; with --out X.zip a dataset, too.",
+            "CIFAR, TFRecords, or another tool's LMDB; with --out X.zip, also a dataset.",
         ),
     ],
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Where to write. Default: datasets/<name of SRC>.lmdb. "
-            "A name that ends in .zip gives the format of NVIDIA's tools.",
+            help="Dataset to write. Default: datasets/<name of SRC>.lmdb. A name that ends in "
+            ".zip gives the format of NVIDIA's tools.",
         ),
     ] = None,
     resolution: Annotated[
@@ -52,7 +52,7 @@ def command(
     transform: Annotated[
         str,
         typer.Option(
-            help="What of a picture is taken: center-crop, subject (a square towards faces or what "
+            help="How to fit a picture: center-crop, subject (a square around faces or what "
             "stands out), wide, tall, letterbox, pad, stretch or celeba."
         ),
     ] = "center-crop",
@@ -66,14 +66,19 @@ def command(
         str, typer.Option("--filter", help="Resizing filter: lanczos, box or bicubic.")
     ] = "lanczos",
     enlarge: Annotated[
-        bool, typer.Option("--enlarge", help="Use pictures that are too small, too.")
+        bool,
+        typer.Option(
+            "--enlarge", help="Enlarge pictures that are too small instead of leaving them out."
+        ),
     ] = False,
     as_stored: Annotated[
         bool,
-        typer.Option("--as-stored", help="Leave photographs as stored. Default: upright by EXIF."),
+        typer.Option(
+            "--as-stored", help="Keep photographs as stored. Default: turn them upright by EXIF."
+        ),
     ] = False,
     upright: Annotated[
-        bool, typer.Option("--upright", help="The default; kept for older scripts.")
+        bool, typer.Option("--upright", help="The default; accepted for older scripts.")
     ] = False,
     icc: Annotated[
         str, typer.Option(help="Colour profiles: convert (to sRGB) or ignore.")
@@ -88,19 +93,22 @@ def command(
     no_labels: Annotated[bool, typer.Option("--no-labels", help="Leave labels out.")] = False,
     include_generated: Annotated[
         bool,
-        typer.Option("--include-generated", help="Take pictures that stylecli made, too."),
+        typer.Option("--include-generated", help="Also take pictures that stylecli made."),
     ] = False,
     max_images: Annotated[
-        int | None, typer.Option(help="Take only so many, spread evenly over the source.")
+        int | None, typer.Option(help="Take only this many, spread evenly over the source.")
     ] = None,
     keep_duplicates: Annotated[
-        bool, typer.Option("--keep-duplicates", help="Store pictures of equal pixels, too.")
+        bool,
+        typer.Option(
+            "--keep-duplicates", help="Also store pictures with the same pixels as another."
+        ),
     ] = False,
     codec: Annotated[
         str, typer.Option(help="How pixels are stored, always lossless: raw, png or webp.")
     ] = "raw",
     pyramid: Annotated[
-        bool, typer.Option("--pyramid", help="Store lower resolutions too: a third more space.")
+        bool, typer.Option("--pyramid", help="Also store lower resolutions: a third more space.")
     ] = False,
     append: Annotated[
         bool, typer.Option("--append", help="Add the pictures to the dataset at --out.")
@@ -121,7 +129,7 @@ def command(
     Example: stylecli pack photos/ --resolution 256
 
     Each picture is cut to its central square and resized. Unusable pictures are skipped and listed.
-    The same command continues where it was interrupted, and finds a dataset done.
+    Run the same command to continue after an interruption.
     """
     output = Output(json=json, quiet=quiet)
     check_pictures(source)
@@ -195,7 +203,7 @@ def packed_from(
         if resolution in (None, dataset.resolution):
             options = options_of(dataset.info.get("settings"))
             output.note(
-                f"using {dataset.path}, packed from {path}: {len(dataset):,} pictures, "
+                f"using {dataset.path}, packed from {path}: {plural(len(dataset), 'picture')}, "
                 f"{dataset.resolution} px{''.join(f', {option}' for option in options)}"
             )
             return dataset, None
@@ -206,7 +214,7 @@ def packed_from(
 
         words = " ".join(["", *options_of(open_dataset(out).info.get("settings"))])
         raise DataError(
-            f"{path} holds other pictures than {out} was packed from: name {out} to use it as it "
+            f"the pictures of {path} changed since {out} was packed: give {out} to use it as it "
             f"is, or replace it: stylecli pack {quote(str(path))}{words} --force"
         )
     return None, None
@@ -251,12 +259,12 @@ def _pack(
             "the network will draw them: --transform subject cuts towards the subject instead"
         )
     if report.was_there:
-        output.note(f"{report.path} is there already, made from the same pictures")
+        output.note(f"{report.path} already exists, made from the same pictures")
     _tell_skipped(report, output)
     if report.enlarged:
         output.note(
-            f"{report.enlarged:,} pictures are smaller than {report.resolution} px "
-            "and were enlarged"
+            f"{plural(report.enlarged, 'picture was', 'pictures were')} smaller than "
+            f"{report.resolution} px and enlarged"
         )
     return report
 
@@ -282,7 +290,7 @@ def _pack_zip(
         raise UsageError(f"--append adds to a dataset, and {out} is a zip: give --out X.lmdb")
     if settings.channels == 4:
         raise UsageError(
-            f"{out} would lose transparency, which NVIDIA's format has not: give 1 or 3"
+            f"NVIDIA's format has no transparency, and {out} would lose it: give --channels 1 or 3"
         )
     pictures = find_source(source, **opening)
     temporary: Path | None = out.with_name(out.name + ".lmdb")
@@ -297,7 +305,7 @@ def _pack_zip(
         work = identify(pictures, settings)
     report = None if choices["force"] else find_export(out, work)
     if report is not None:
-        output.note(f"{out} is there already, made from the same pictures")
+        output.note(f"{out} already exists, made from the same pictures")
         if temporary is not None and not _is_left_of(temporary, work):
             temporary = None
     else:
@@ -316,7 +324,7 @@ def _pack_zip(
         shutil.rmtree(temporary, ignore_errors=True)
     output.result(
         {**asdict(report), "path": str(report.path)},
-        [str(report.path), f"{report.count:,} pictures, {report.resolution} px"],
+        [str(report.path), f"{plural(report.count, 'picture')}, {report.resolution} px"],
     )
 
 
@@ -348,7 +356,8 @@ def _check_zip(source: Path, out: Path, *, force: bool) -> None:
             exported = "dataset.json" in archive.namelist()
     if not exported:
         raise DataError(
-            f"{out} is not a dataset of NVIDIA's format and is not replaced: give another --out"
+            f"{out} is not a dataset in NVIDIA's format, so --force does not replace it: give "
+            f"another --out"
         )
 
 
@@ -356,10 +365,10 @@ def _announce(plan: "Plan", output: Output) -> None:
     from stylecli.data.lmdb_files import format_bytes
 
     if plan.position:
-        output.note(f"going on after picture {plan.position:,} of {plan.count:,}")
+        output.note(f"continuing after picture {plan.position:,} of {plan.count:,}")
     output.note(
-        f"{plan.path}: {plan.count:,} pictures of {plan.resolution} px take about "
-        f"{format_bytes(plan.needed_bytes)}, {format_bytes(plan.free_bytes)} are free"
+        f"{plan.path}: {plural(plan.count, 'picture')} of {plan.resolution} px, about "
+        f"{format_bytes(plan.needed_bytes)} of {format_bytes(plan.free_bytes)} free"
     )
 
 
@@ -367,11 +376,7 @@ def _tell_skipped(report: "PackReport", output: Output) -> None:
     """Say how many pictures were left out, for which causes, and name the first."""
     if not report.skipped:
         return
-    output.warn(
-        "1 picture was skipped"
-        if len(report.skipped) == 1
-        else f"{len(report.skipped):,} pictures were skipped"
-    )
+    output.warn(f"{plural(len(report.skipped), 'picture was', 'pictures were')} skipped")
     if len(report.skipped) > SHOWN_SKIPPED:
         for cause, count in report.causes.items():
             output.note(f"  {count:,} x {cause}")
@@ -386,13 +391,13 @@ def _lines(report: "PackReport") -> list[str]:
     added = f" ({report.added:,} of them added)" if report.added < report.count else ""
     lines = [
         str(report.path),
-        f"{report.count:,} pictures{added}, {report.resolution} px, {colours}",
+        f"{plural(report.count, 'picture')}{added}, {report.resolution} px, {colours}",
     ]
     if report.classes:
         shown = list(report.classes.items())[:SHOWN_CLASSES]
         named = ", ".join(f"{name} ({count:,})" for name, count in shown)
         more = ", ..." if len(report.classes) > SHOWN_CLASSES else ""
-        lines.append(f"{len(report.classes)} classes: {named}{more}")
+        lines.append(f"{plural(len(report.classes), 'class', 'classes')}: {named}{more}")
     return lines
 
 

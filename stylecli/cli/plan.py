@@ -51,7 +51,7 @@ ResolutionOption = Annotated[
     int | None,
     typer.Option(
         "--resolution",
-        help="Pixels on a side, instead of a dataset.",
+        help="Side of the pictures in pixels, instead of a dataset.",
         rich_help_panel=PICTURES,
     ),
 ]
@@ -62,7 +62,7 @@ OnOption = Annotated[
     typer.Option(
         "--on",
         metavar="GPU",
-        help="Compute for a GPU that is not here, such as h100: days and cost, by a model.",
+        help="Estimate days and cost on a GPU that is not here, such as h100.",
         rich_help_panel=MACHINE,
     ),
 ]
@@ -71,7 +71,7 @@ PriceOption = Annotated[
     typer.Option(
         "--price-hour",
         min=0.0,
-        help="With --on: the price of one GPU for an hour.",
+        help="With --on: price of one GPU for an hour.",
         rich_help_panel=MACHINE,
     ),
 ]
@@ -106,15 +106,15 @@ def command(
     training: dict[str, Any],
     session: dict[str, Any],
 ) -> None:
-    """Measure what training will cost: time, memory, the largest batch.
+    """Measure what training costs: time, memory, the largest batch.
 
     Example: stylecli plan --resolution 256 --preset paper
 
-    On a CPU, stages that would take more than the minute are computed from the operations of a
-    step and marked so. --on computes all of it for a GPU that is not here.
+    On a CPU, stages that would take more than a minute to measure are computed and marked so. --on
+    computes everything for a GPU that is not here.
 
-    Takes the options of train that decide cost, and --resolution instead of a dataset. Writes
-    nothing.
+    Takes the options of train that affect cost, and --resolution instead of a dataset. Writes no
+    files.
     """
     output = Output(json=json, quiet=quiet)
     check_words(device=device, config=config, preset=preset)
@@ -341,7 +341,7 @@ def _print_model(
     if cost is not None:
         lines.append(f"cost: about {cost:,.0f} at {price:g} an hour for each GPU")
     lines.append(
-        f"computed, never run on this GPU, right within a factor of 2: the data sheet's "
+        f"computed, never run on this GPU; right within a factor of 2: the data sheet's "
         f"{peak / 1e12:,.0f} TFLOPS ({product}) at {ARITHMETIC_SHARE:.0%}, "
         f"{gpu.memory_gbs:,.0f} GB/s at {MEMORY_SHARE:.0%}"
     )
@@ -390,13 +390,13 @@ def _print(
     each = f" of each of {settings.ranks} processes" if settings.ranks > 1 else ""
     lines = [
         *output.table(header, rows),
-        f"whole schedule: {settings.training.total_kimg:g} kimg in {format_seconds(total)} "
-        "(steps alone: saving and measuring come on top)",
+        f"full schedule: {settings.training.total_kimg:g} kimg in {format_seconds(total)} "
+        "(steps only: saving and measuring take more)",
         f"memory: {kind}{each}",
     ]
     if any(budget.computed for budget in budgets):
         lines.append(
-            "computed: a step was not tried but counted, at a quarter of the speed of a large "
+            "computed: from the operations of a step, at a quarter of the speed of a large "
             "convolution here; right within a factor of 2 or 3"
         )
     if gain is not None:

@@ -8,7 +8,7 @@ import typer
 from stylecli.cli.options import ForceOption, JsonOption, OutOption, QuietOption
 from stylecli.cli.output import Output
 from stylecli.cli.refusals import check_files
-from stylecli.errors import DataError, UsageError
+from stylecli.errors import DataError, UsageError, plural
 from stylecli.workspace import check_there
 
 if TYPE_CHECKING:
@@ -37,29 +37,35 @@ def command(
         typer.Option(help="auto, dlib (68 points), mtcnn (5 points), or file (--landmarks)."),
     ] = "auto",
     landmarks: Annotated[
-        Path | None, typer.Option(help="JSON of landmarks, instead of a detector.")
+        Path | None, typer.Option(help="JSON file of landmarks, instead of a detector.")
     ] = None,
     largest: Annotated[
-        bool, typer.Option("--largest", help="Only the largest face of each photograph.")
+        bool, typer.Option("--largest", help="Take only the largest face of each photograph.")
     ] = False,
     min_size: Annotated[
         float | None,
         typer.Option(
-            help="Smallest side in pixels of a face's square in its photograph. "
+            help="Leave out faces whose square in the photograph has fewer pixels on a side. "
             "Default: half of --size."
         ),
     ] = None,
     unaligned: Annotated[
         bool,
-        typer.Option("--unaligned", help="FFHQ-U: upright squares, moved at random, not padded."),
+        typer.Option(
+            "--unaligned", help="As FFHQ-U: upright squares, moved at random, not padded."
+        ),
     ] = False,
     no_padding: Annotated[
-        bool, typer.Option("--no-padding", help="Black beyond the photograph, not mirrored.")
+        bool,
+        typer.Option(
+            "--no-padding",
+            help="Fill with black beyond the edge of the photograph instead of mirroring.",
+        ),
     ] = False,
     no_rotation: Annotated[
         bool, typer.Option("--no-rotation", help="Do not turn faces upright.")
     ] = False,
-    split: Annotated[str, typer.Option(help="FFHQ's: all, training or validation.")] = "all",
+    split: Annotated[str, typer.Option(help="Part of FFHQ: all, training or validation.")] = "all",
     exclude: Annotated[
         Path | None,
         typer.Option(
@@ -67,10 +73,10 @@ def command(
         ),
     ] = None,
     verify: Annotated[
-        str, typer.Option(help="FFHQ's files: none, size, file (MD5) or pixels (MD5).")
+        str, typer.Option(help="How to check FFHQ's files: none, size, file (MD5) or pixels (MD5).")
     ] = "size",
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Take only so many, spread evenly.")
+        int | None, typer.Option(min=1, help="Take only this many, spread evenly.")
     ] = None,
     no_images: Annotated[
         bool, typer.Option("--no-images", help="Write the dataset only, no picture files.")
@@ -87,16 +93,18 @@ def command(
 
     Example: stylecli prepare-ffhq photos/
 
-    Without SRC it takes the official FFHQ files in this folder. Writes aligned/<name>/ (pictures,
-    thumbnails, contact sheet, list of what was skipped) and datasets/<name>.lmdb. The same command
-    again goes on, or finds it done.
+    Without SRC it reads the official FFHQ files in this folder. Writes aligned/<name>/ (pictures,
+    thumbnails, contact sheet, list of what was skipped) and datasets/<name>.lmdb. Run the
+    same command to continue.
     """
     if size & (size - 1) or not 4 <= size <= DEFAULT_SIZE:
         raise UsageError(f"size {size} is not a power of two from 4 to {DEFAULT_SIZE}")
     if no_images and no_dataset:
-        raise UsageError("--no-images and --no-dataset together leave nothing to do")
+        raise UsageError(
+            "--no-images and --no-dataset together leave nothing to do: leave out one of them"
+        )
     if min_size is not None and not 0 <= min_size < 1e6:
-        raise UsageError(f"min size {min_size:g} is no side in pixels")
+        raise UsageError(f"--min-size {min_size:g} is out of range: expected a side in pixels")
     if source is not None:
         check_there(source, "a folder of photographs, or FFHQ's folder")
     check_files(DataError, landmarks=landmarks, exclude=exclude)
@@ -140,9 +148,14 @@ def _name(
 def _lines(outcome: "Outcome") -> list[str]:
     lines = []
     if outcome.images:
-        of = "" if outcome.photographs is None else f" of {outcome.photographs:,} photographs"
-        lines += [outcome.images, f"{outcome.faces:,} faces{of}, {outcome.size} px"]
+        of = ""
+        if outcome.photographs is not None:
+            of = f" of {plural(outcome.photographs, 'photograph')}"
+        lines += [outcome.images, f"{plural(outcome.faces, 'face')}{of}, {outcome.size} px"]
         lines += outcome.contact_sheets[:1]
     if outcome.dataset:
-        lines += [outcome.dataset, f"{outcome.pictures:,} pictures, {outcome.size} px, RGB"]
+        lines += [
+            outcome.dataset,
+            f"{plural(outcome.pictures or 0, 'picture')}, {outcome.size} px, RGB",
+        ]
     return lines

@@ -55,7 +55,7 @@ def check_files(error: type[Exception] = NetworkError, **files: Path | None) -> 
     for name, path in files.items():
         if path is not None and not path.exists():
             option = f"--{name.replace('_', '-')}"
-            raise error(f"{option} {path} does not exist{near_path(path) or ': give a file'}")
+            raise error(missing(path, "give a file", option))
 
 
 def check_pictures(path: Path | None) -> None:
@@ -70,7 +70,7 @@ def check_dataset(path: Path | None) -> None:
         return
     check_there(path, "a dataset, which stylecli pack makes")
     if path.is_dir() and not (path / "data.mdb").is_file():
-        raise DataError(f"{path} is no dataset: make one of its pictures with stylecli pack {path}")
+        raise DataError(f"{path} is not a dataset: pack its pictures with stylecli pack {path}")
 
 
 def find_data(
@@ -108,8 +108,7 @@ def check_resume(given: Path | None) -> None:
     """Raise NetworkError for a --resume that is not there."""
     if given is None or given.exists() or (given.name == "best" and given.parent.is_dir()):
         return
-    hint = near_path(given) or ": give a run, a checkpoint or a network"
-    raise NetworkError(f"--resume {given} does not exist{hint}")
+    raise NetworkError(missing(given, "give a run, a checkpoint or a network", "--resume"))
 
 
 def split_metrics(names: str | None) -> list[str] | None:

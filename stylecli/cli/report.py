@@ -8,7 +8,7 @@ import typer
 from stylecli.cli.options import ForceOption, JsonOption, QuietOption
 from stylecli.cli.output import Output
 from stylecli.errors import NetworkError, UsageError
-from stylecli.workspace import near_path, newest_run, read_run
+from stylecli.workspace import missing, newest_run, read_run
 
 _OURS = 'content="stylecli'  # in the head of every page that stylecli wrote
 _HEAD_BYTES = 4096
@@ -21,7 +21,9 @@ def command(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="HTML file. Default: RUN/report.html; of several runs.html."),
+        typer.Option(
+            "--out", help="HTML file. Default: RUN/report.html, or runs.html for several."
+        ),
     ] = None,
     show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     force: ForceOption = False,
@@ -32,8 +34,8 @@ def command(
 
     Example: stylecli report
 
-    Works while the run goes on; the same command brings the page up to date. Several runs are
-    compared on one page.
+    Works while the run is training; run it again to update the page. Compares several runs on one
+    page.
     """
     output = Output(json=json, quiet=quiet)
     chosen = list(runs or [])
@@ -42,8 +44,10 @@ def command(
         output.note(f"using {chosen[0]}, the newest run")
     for run in chosen:
         if not run.is_dir():
-            what = "is a file" if run.exists() else f"does not exist{near_path(run)}"
-            raise NetworkError(f"run {run} {what}: give the folder that holds its run.json")
+            give = "give the folder that holds its run.json"
+            raise NetworkError(
+                f"run {run} is a file: {give}" if run.exists() else missing(run, give, "run")
+            )
         read_run(run)
     path = out or (chosen[0] / "report.html" if len(chosen) == 1 else Path("runs.html"))
     _check_target(path, force=force)
@@ -70,7 +74,7 @@ def command(
         import webbrowser
 
         if not webbrowser.open(path.resolve().as_uri()):
-            output.warn(f"no browser could be opened: open {path} by hand")
+            output.warn(f"could not open a browser: open {path} yourself")
 
 
 def _check_target(path: Path, *, force: bool) -> None:
@@ -82,4 +86,4 @@ def _check_target(path: Path, *, force: bool) -> None:
     with open(path, "rb") as file:
         head = file.read(_HEAD_BYTES).decode("utf-8", "replace")
     if _OURS not in head:
-        raise UsageError(f"{path} exists and is no report: give another --out, or --force")
+        raise UsageError(f"{path} exists and is not a report: give another --out, or --force")

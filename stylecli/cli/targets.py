@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from stylecli.cli.output import Output
-from stylecli.errors import UsageError, unknown_name
+from stylecli.errors import UsageError, plural, unknown_name
 
 if TYPE_CHECKING:
     from stylecli.images import Canvas, Pictures
@@ -29,7 +29,10 @@ FormatOption = Annotated[
 QualityOption = Annotated[
     int | None,
     typer.Option(
-        "--quality", min=1, max=100, help="Of JPEG and WebP; WebP at 100 is exact. Default 95."
+        "--quality",
+        min=1,
+        max=100,
+        help="Quality of JPEG and WebP; WebP at 100 is exact. Default 95.",
     ),
 ]
 
@@ -37,16 +40,19 @@ SizeOption = Annotated[
     str | None,
     typer.Option(
         "--size",
-        help="Width x height, such as 1080x1080 or 1080x1920: fitted smoothly, with margins in the "
-        "mean colour.",
+        help="Fit into width x height, such as 1080x1080 or 1080x1920, with margins in the mean "
+        "colour.",
         metavar="WxH",
     ),
 ]
 CropOption = Annotated[
-    bool, typer.Option("--crop", help="With --size: fill it, and cut off what stands out.")
+    bool, typer.Option("--crop", help="With --size: fill it, and cut off what does not fit.")
 ]
 PixelsOption = Annotated[
-    bool, typer.Option("--pixels", help="With --size: enlarge by whole pixels, not smoothly.")
+    bool,
+    typer.Option(
+        "--pixels", help="With --size: repeat whole pixels instead of enlarging smoothly."
+    ),
 ]
 
 
@@ -135,7 +141,7 @@ def _check_folder(out: Path) -> None:
     """Raise UsageError for a name that is meant as, or is, a file that cannot be written."""
     names = ", ".join(_PICTURE_SUFFIXES)
     if out.suffix.lower() in _OTHER_SUFFIXES:
-        raise UsageError(f"--out {out} is of a kind that is not written: end it in {names}")
+        raise UsageError(f"cannot write {out}: give --out a name that ends in {names}")
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file: give a folder, or a name that ends in {names}")
 
@@ -173,8 +179,8 @@ class VideoTarget:
         length = between * steps if seconds is None else seconds
         if not 0 < length <= 86_400 or not 0 < between:
             raise UsageError(
-                f"{length:g} seconds at {self.fps:g} frames per second make no video: "
-                "give more than 0, at most a day"
+                f"{length:g} seconds at {self.fps:g} frames per second make no video: give more "
+                f"than 0 and at most a day"
             )
         if seconds is not None:
             return max(1, round(seconds * self.fps)), {"seconds": seconds}
@@ -213,10 +219,10 @@ class VideoTarget:
                     self.path, draw, total, provenance=provenance, force=force, progress=progress
                 )
             if new < total:
-                output.note(f"{total - new} of {total} frames were already there")
+                output.note(f"already drawn: {total - new} of {plural(total, 'frame')}")
             return self.path
         if is_done(self.path, provenance, force, read_video_provenance):
-            output.note(f"{self.path} is already there")
+            output.note(f"{self.path} already exists")
             return self.path
         if refused is not None:
             output.warn(refused)
@@ -247,13 +253,14 @@ def resolve_video(
         raise UsageError(f"--format {format} contradicts --out {out}: leave one of them out")
     if out is not None and named is None and out.suffix and not out.is_dir():
         raise UsageError(
-            f"{out} is no video: expected a name in {', '.join(_VIDEO_SUFFIXES)}, or a folder"
+            f"cannot write a video to {out}: expected a name that ends in "
+            f"{', '.join(_VIDEO_SUFFIXES)}, or a folder"
         )
     rate = _USUAL_FPS.get(chosen, 30.0) if fps is None else fps
     if chosen == "png":
         for option, value in (("--codec", codec), ("--crf", crf)):
             if value is not None:
-                raise UsageError(f"{option} {value} has no meaning for PNG frames: leave it out")
+                raise UsageError(f"{option} {value} has no effect on PNG frames: leave it out")
         if not 0 < rate <= 1000:
             raise UsageError(f"fps {rate:g} is out of range: expected more than 0, at most 1000")
         return VideoTarget(out or folder / stem, rate, None)
@@ -281,4 +288,6 @@ def is_done(
 
     if path.is_file() and (read or read_provenance)(path) == provenance:
         return True
-    raise UsageError(f"{path} exists and was made otherwise: give another --out, or --force")
+    raise UsageError(
+        f"{path} exists and was made with other settings: give another --out, or --force"
+    )

@@ -40,7 +40,7 @@ from stylecli.cli.refusals import (
 )
 from stylecli.distributed.places import find_place
 from stylecli.distributed.ranks import sharing_ranks
-from stylecli.errors import StyleCLIError, UsageError, WeightsError
+from stylecli.errors import StyleCLIError, UsageError, WeightsError, plural
 from stylecli.settings import PICTURES, RUN, WATCHING
 from stylecli.training.config import Session, TrainingConfig
 from stylecli.training.settings_file import read_settings
@@ -63,14 +63,16 @@ DataArgument = Annotated[
 ResolutionOption = Annotated[
     int | None,
     typer.Option(
-        "--resolution", help="Pixels on a side; packs pictures to it.", rich_help_panel=PICTURES
+        "--resolution",
+        help="Side in pixels; pictures are packed at this size.",
+        rich_help_panel=PICTURES,
     ),
 ]
 LabelsOption = Annotated[
     bool | None,
     typer.Option(
         "--labels/--no-labels",
-        help="Train on the dataset's classes. Default: no; with --resume, as there.",
+        help="Train on the dataset's classes. Default: no, or as in the source with --resume.",
         rich_help_panel=PICTURES,
     ),
 ]
@@ -78,7 +80,7 @@ ResumeOption = Annotated[
     Path | None,
     typer.Option(
         "--resume",
-        help="Begin with a run, RUN/best, a checkpoint or any network file.",
+        help="Start from a run, RUN/best, a checkpoint or any network file.",
         rich_help_panel=RUN,
     ),
 ]
@@ -90,8 +92,8 @@ SettingsOption = Annotated[
     Path | None,
     typer.Option(
         "--settings",
-        help="Settings of a file: what --dry-run --json writes, or a few in TOML or JSON. Options "
-        "come first.",
+        help="Read settings from a file: from --dry-run --json, or a few in TOML or JSON. Options "
+        "override it.",
         rich_help_panel=RUN,
     ),
 ]
@@ -105,7 +107,8 @@ MetricsOption = Annotated[
     str | None,
     typer.Option(
         "--metrics",
-        help="Measure snapshots, such as kid,ppl; the first decides which is best.",
+        help="Metrics to measure on snapshots, such as kid,ppl; the first one decides which is "
+        "best.",
         rich_help_panel=WATCHING,
     ),
 ]
@@ -130,9 +133,9 @@ ClassifiersOption = Annotated[
 
 _PREPARED = "STYLECLI_PREPARED_RUN"
 _STATES = {
-    "begin": "would begin: no run has these settings and this dataset",
-    "continue": "would go on: its settings and its dataset are these",
-    "finished": "is finished: its settings and its dataset are these",
+    "begin": "would start: no run has these settings and this dataset",
+    "continue": "would continue: it has these settings and this dataset",
+    "finished": "is finished: it has these settings and this dataset",
 }
 
 
@@ -165,11 +168,11 @@ def command(
     training: dict[str, Any],
     session: dict[str, Any],
 ) -> None:
-    """Grow a StyleGAN on a dataset, or continue a run.
+    """Train a network on a dataset, or continue a run.
 
     Example: stylecli train datasets/faces.lmdb --kimg 500
 
-    The same command continues the newest unfinished run with these settings. Ctrl-C saves.
+    Ctrl-C saves; run the same command to continue.
     """
     output = Output(json=json, quiet=quiet)
     if settings_file is not None:
@@ -249,12 +252,12 @@ class _Request:
             require_trackers(self.driving.trackers)
         if self.output.json and self.driving.writes_lines:
             raise UsageError(
-                "--json is one document and --log jsonl many lines: leave out one of them"
+                "--json prints one document and --log jsonl prints lines: leave out one of them"
             )
         if self.nodes is not None and not self.dry_run:
             raise UsageError(
-                "--nodes describes machines to --dry-run: to train on several, start stylecli "
-                "train on each with torchrun or Slurm"
+                "--nodes is for --dry-run: to train on several machines, start stylecli train on "
+                "each with torchrun or Slurm"
             )
 
     @contextlib.contextmanager
@@ -287,7 +290,9 @@ class _Request:
         if choice.state == "begin":
             tell_start(source, settings, output)
         if settings.device.startswith("cuda") and not self.driving.exact:
-            output.note("float32 products use TF32 on this GPU; --exact computes them in full")
+            output.note(
+                "float32 products use TF32 on this GPU; --exact computes them in full precision"
+            )
         if self.dry_run:
             print_dry_run(plan, settings, dataset, choice, self.driving, output)
             yield None, None
@@ -355,16 +360,16 @@ def tell_start(source: "StartingNetwork | None", settings: "RunSettings", output
 
     rows = describe_start(source, settings)
     if rows:
-        output.note(f"beginning with the weights of {source.path}, at the first image:")
+        output.note(f"starting from the weights of {source.path}, at the first image:")
         for line in output.table(HEADINGS, [row.cells() for row in rows]):
             output.note(f"  {line}")
     else:
         output.note(
-            f"going on from {source.path} at {source.nimg / 1000:g} kimg with its full state: "
+            f"continuing {source.path} at {source.nimg / 1000:g} kimg with its full state: "
             "optimizers, counters, place in the data"
         )
     if frozen := frozen_in(settings):
-        output.note(f"frozen in D: {describe_frozen(frozen)}; all else is trained")
+        output.note(f"frozen in D: {describe_frozen(frozen)}; all other layers are trained")
 
 
 def tell_advice(plan: "TrainingPlan", dataset: "Dataset", output: Output) -> None:
@@ -402,7 +407,7 @@ def owned_run(
     from stylecli.training.run_setup import begin_run, describe_begin
 
     for other in choice.unreadable:
-        output.warn(f"{other} is passed over: its run.json is damaged or of another version")
+        output.warn(f"skipping {other}: its run.json is damaged or of another version")
     if choice.state == "begin":
         with contextlib.ExitStack() as stack:
             run = choice.run
@@ -421,12 +426,13 @@ def owned_run(
     with run_folder.held(choice.run):
         if choice.state == "finished":
             output.note(
-                f"{choice.run} is finished with these settings; change --kimg or --seed for more"
+                f"{choice.run} is finished with these settings; change --kimg or --seed to train "
+                f"more"
             )
         else:
-            output.note(f"going on with {choice.run}")
+            output.note(f"continuing {choice.run}")
         if run_folder.record_dataset(choice.run, settings.dataset):
-            output.note(f"  its dataset is {settings.dataset} now")
+            output.note(f"  its dataset is now {settings.dataset}")
         yield choice.run
 
 
@@ -486,7 +492,9 @@ def make_evaluate(
         options = (("--metric-samples", samples, "kid"), ("--classifiers", classifiers, "ls"))
         for option, given, metric in options:
             if given is not None:
-                raise UsageError(f"{option} says nothing without --metrics: add --metrics {metric}")
+                raise UsageError(
+                    f"{option} has no effect without --metrics: add --metrics {metric}"
+                )
         return None
     from stylecli.hardware import resolve_device
     from stylecli.metrics.evaluation import evaluate
@@ -563,13 +571,13 @@ def print_dry_run(
         output.result(document, [])
         return
     reasons = {item.name: item.reason for item in plan.derived}
-    classes = f", {dataset.label_dim} classes" if dataset.label_dim else ""
+    classes = f", {plural(dataset.label_dim, 'class', 'classes')}" if dataset.label_dim else ""
     G, D = (f"{description.parameters[name]:,}" for name in ("G", "D"))
     rows = [
         ("run", str(choice.run), _STATES[choice.state]),
-        ("dataset", str(dataset.path), f"{len(dataset):,} pictures{classes}"),
-        ("digest", dataset.digest[:12], "of all pixels; a run continues with these only"),
-        ("device", settings.device, "--device, else the best there is"),
+        ("dataset", str(dataset.path), f"{plural(len(dataset), 'picture')}{classes}"),
+        ("digest", dataset.digest[:12], "of all pixels; a run continues only with this dataset"),
+        ("device", settings.device, "--device, or the best available"),
         ("processes", str(plan.ranks), reasons.get("ranks", "asked for")),
         ("training preset", plan.preset, reasons["preset"]),
         ("parameters", f"G {G}, D {D}", "all resolutions of a full-grown network"),

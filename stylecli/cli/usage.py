@@ -103,7 +103,7 @@ def _unknown_option(name: str, known: Iterable[str], path: str, look: str) -> st
     known = list(known)
     word = name.lower().replace("_", "-")
     if word in ("--data", "--dataset", "--source") and path.split(" ")[-1] in _TAKE_DATA:
-        return f"{path} has no option {name}: give the data by itself, {path} PATH"
+        return f"{path} has no option {name}: give the path alone, {path} PATH"
     ours = word if word in known else _OPTIONS.get(word, "")
     if re.split("[ ,]", ours)[0] not in known or not ours:
         # Without the dashes, which all have in common: --time is not near --quiet.
@@ -111,7 +111,7 @@ def _unknown_option(name: str, known: Iterable[str], path: str, look: str) -> st
         near = difflib.get_close_matches(word.lstrip("-"), names, 1)
         ours = names[near[0]] if near else ""
         return f"{path} has no option {name}" + (f". Did you mean {ours}?" if ours else f": {look}")
-    return f"{path} has no option {name}: here it is {ours}"
+    return f"{path} has no option {name}: use {ours}"
 
 
 def _unknown_command(word: str, context: Any, path: str) -> str:
@@ -135,8 +135,8 @@ def _missing(parameter: Any, context: Any, path: str) -> str:
 def _extra(extra: str, context: Any, path: str, look: str) -> str:
     first = extra.split(" ")[0]
     if first.lower().endswith(_NETWORK_FILE) and "--network" in _options(context):
-        return f"{path} takes no {first!r} by itself: give it as --network {first}"
-    return f"{path} takes no {extra!r}: {look}"
+        return f"{path} does not take {first!r} as an argument: give --network {first}"
+    return f"{path} does not take {extra!r}: {look}"
 
 
 def _bad_value(parameter: Any, message: str, words: Sequence[str], look: str) -> str:

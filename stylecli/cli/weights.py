@@ -15,8 +15,8 @@ app = typer.Typer(
 
     Example: stylecli weights
 
-    Nothing is downloaded unasked: a network comes from an installed package, from a file given to
-    add, or by fetch.
+    stylecli downloads nothing unless asked: a network comes from an installed package, from a file
+    that you add, or from fetch.
     """,
 )
 
@@ -52,25 +52,25 @@ def add_weights(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Recognise a weight file by its content and put it into the cache, with its SHA-256.
+    """Recognise a weight file by its content and copy it into the cache.
 
     Example: stylecli weights add pt_inception-2015-12-05-6726825d.pth
     """
     from dataclasses import asdict
 
     from stylecli.errors import WeightsError
-    from stylecli.workspace import near_path
+    from stylecli.workspace import missing
 
     if not path.exists():
-        raise WeightsError(f"{path} does not exist{near_path(path) or ': give a weight file'}")
+        raise WeightsError(missing(path, "give a weight file"))
     from stylecli.interop.feature_weights import add
 
     output = Output(json=json, quiet=quiet)
     record = add(path)
     if not record.published:
         output.warn(
-            f"{path} has SHA-256 {record.sha256[:12]}..., which is not that of a published file: "
-            "numbers made with it may compare with nobody else's"
+            f"{path} has SHA-256 {record.sha256[:12]}..., which matches no published file: do not "
+            f"compare numbers made with it with other people's"
         )
     output.result(asdict(record), [f"{record.name}  {record.sha256}"])
 
@@ -80,7 +80,9 @@ def fetch_weights(
     name: NameArgument,
     url: Annotated[
         str | None,
-        typer.Option(help="A mirror to take the file from; its SHA-256 must be the published one."),
+        typer.Option(
+            help="Mirror to download the file from; its SHA-256 must be the published one."
+        ),
     ] = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -89,7 +91,7 @@ def fetch_weights(
 
     Example: stylecli weights fetch inception-2015-12-05
 
-    The same command continues a download that broke off. A file with another SHA-256 than the
+    Run the same command to continue a download that broke off. A file whose SHA-256 is not the
     published one is not used.
     """
     from dataclasses import asdict
@@ -103,14 +105,14 @@ def fetch_weights(
             record = fetch(name, url=url, progress=report)
     except KeyboardInterrupt:
         raise Interrupted(
-            f"stopped; what came is kept: run stylecli weights fetch {name} to go on"
+            f"stopped; the part downloaded is kept: run stylecli weights fetch {name} to continue"
         ) from None
     output.result(asdict(record), [f"{record.name}  {record.sha256}"])
 
 
 @app.command("verify")
 def verify_weights(json: JsonOption = False) -> None:
-    """Hash everything in the cache anew and compare it with what was stored.
+    """Hash every file in the cache and compare it with the recorded SHA-256.
 
     Example: stylecli weights verify
     """
@@ -128,10 +130,10 @@ def verify_weights(json: JsonOption = False) -> None:
         else:
             if record is None:
                 continue
-            state = "as published" if record.published else "whole, but not a published file"
+            state = "as published" if record.published else "undamaged, but not a published file"
         found[name] = state
         rows.append((name, state))
-    lines = output.table(("network", "state"), rows) if rows else ["nothing is in the cache"]
+    lines = output.table(("network", "state"), rows) if rows else ["the cache is empty"]
     output.result({"networks": found}, lines)
     if damaged:
         raise WeightsError("; ".join(damaged))
@@ -139,7 +141,7 @@ def verify_weights(json: JsonOption = False) -> None:
 
 @app.command("explain")
 def explain_weights(name: NameArgument, json: JsonOption = False) -> None:
-    """Say what a feature network is, where its file is published, and how to add it.
+    """Explain what a feature network is, where its file is published, and how to add it.
 
     Example: stylecli weights explain inception-2015-12-05
     """

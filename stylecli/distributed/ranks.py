@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from stylecli.distributed.places import Place, find_place
 from stylecli.distributed.processes import STORE_PREFIX, launch
 from stylecli.distributed.watching import LAUNCHER, Loss, Watch
-from stylecli.errors import DeviceError, Interrupted, StyleCLIError, UsageError, explain
+from stylecli.errors import DeviceError, Interrupted, StyleCLIError, UsageError, explain, plural
 from stylecli.files import parse_json, to_json
 
 if TYPE_CHECKING:
@@ -137,8 +137,8 @@ def sharing_ranks(count: int | None, device: str, command: Sequence[str]) -> Ite
     with joined(place, lambda: _resolve(device)) as ranks:
         if count not in (None, place.count):
             raise UsageError(
-                f"--ranks {count} is not what {place.launcher} started, which is {place.count} "
-                "processes: leave it out"
+                f"{place.launcher} started {plural(place.count, 'process', 'processes')}, not "
+                f"--ranks {count}: leave --ranks out"
             )
         yield ranks
 

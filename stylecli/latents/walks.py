@@ -4,14 +4,15 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from stylecli.errors import UsageError, unknown_name
+from stylecli.errors import UsageError
+from stylecli.latents import MOTIONS, Method, Motion, Space, check_walk
 from stylecli.networks.model import Generator
 from stylecli.sampling import (
     Psi,
@@ -24,14 +25,8 @@ from stylecli.sampling import (
     truncate_ws,
 )
 
-Method = Literal["spline", "lerp", "slerp", "circle"]
-METHODS: tuple[Method, ...] = get_args(Method)
 Points = npt.NDArray[np.floating[Any]]  # [K, ...]
-Motion = Literal["still", "flicker", "drift"]
-MOTIONS: tuple[Motion, ...] = get_args(Motion)
 _REACH = 2  # draws on either side of a moment that still weigh something
-Space = Literal["w", "z"]
-SPACES: tuple[Space, ...] = get_args(Space)
 _AT_ONCE = 16  # frames whose latents are held in memory
 
 
@@ -58,8 +53,7 @@ def follow_path(
     point and the direction of the second, K positions being once around. Raises UsageError for
     another method, or a circle that is not of two points and closed.
     """
-    if method not in METHODS:
-        raise UsageError(unknown_name("method", method, METHODS))
+    check_walk(method=method)
     points = np.asarray(points, dtype=np.float64)
     count = len(points)
     if method == "circle":
@@ -319,8 +313,7 @@ def walk_ws(
 def _check_path(G: Generator, keys: Sequence[int] | Tensor, route: Route) -> Space:
     """Return the space that the walk runs in; refuse what the network or the keys lack."""
     saved = isinstance(keys, Tensor)
-    if route.space is not None and route.space not in SPACES:
-        raise UsageError(unknown_name("space", route.space, "wz"))
+    check_walk(route.space)
     space: Space = route.space or ("z" if route.method == "circle" or not G.config.has_w else "w")
     if space == "w" and not G.config.has_w:
         raise UsageError(

@@ -33,6 +33,7 @@ from stylecli.training.run_folder import (
 from stylecli.workspace import (
     STATS_FILE,
     list_sheets,
+    missing,
     newest_snapshot,
     read_best,
     read_run,
@@ -206,8 +207,10 @@ class RunFacts:
 def read_facts(run: Path) -> RunFacts:
     """Read a run folder; raise NetworkError where it is not one or its settings are unreadable."""
     if not run.is_dir():
-        what = "is a file" if run.exists() else "does not exist"
-        raise NetworkError(f"run {run} {what}: give the folder that holds its run.json")
+        give = "give the folder that holds its run.json"
+        raise NetworkError(
+            f"run {run} is a file: {give}" if run.exists() else missing(run, give, "run")
+        )
     record = read_run(run)
     settings = load_settings(run)
     by_nimg = {int(row["nimg"]): row for row in read_statistics(run) if _placed(row)}

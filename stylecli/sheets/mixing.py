@@ -12,7 +12,8 @@ from torch import Tensor
 
 from stylecli.errors import UsageError
 from stylecli.images import WHITE, Pictures, make_grid, visible_scale
-from stylecli.latents.walks import Method, follow_path, path_positions
+from stylecli.latents import Method
+from stylecli.latents.walks import follow_path, path_positions
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.model import Generator
 from stylecli.progress import Progress, silent

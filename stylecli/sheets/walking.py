@@ -6,7 +6,8 @@ from torch import Tensor
 
 from stylecli.errors import UsageError
 from stylecli.images import Canvas, Pictures, make_grid, visible_scale
-from stylecli.latents.walks import USUAL, Motion, Route, moving_noise, walk_ws
+from stylecli.latents import Motion
+from stylecli.latents.walks import USUAL, Route, moving_noise, walk_ws
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.model import Generator
 from stylecli.sampling import PLAIN, Drawing, render

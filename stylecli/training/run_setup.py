@@ -56,6 +56,7 @@ from stylecli.workspace import (
     INITIAL_FILE,
     RUN_FILE,
     best_snapshot,
+    missing,
     newest_snapshot,
 )
 
@@ -414,9 +415,7 @@ def _find_file(given: Path) -> Path:
         found = given.parent / BEST_CHECKPOINT_FILE
         return found if found.exists() else best_snapshot(given.parent)
     if not given.is_file():
-        raise NetworkError(
-            f"--resume {given} does not exist: give a run, a checkpoint or a network"
-        )
+        raise NetworkError(missing(given, "give a run, a checkpoint or a network", "--resume"))
     return given
 
 

@@ -32,7 +32,7 @@ def run(tmp_path, monkeypatch):
 
 @pytest.fixture
 def dataset(tmp_path):
-    """1,000 pictures of noise, 8 px: nothing to complain about."""
+    """1,000 pictures of noise, 8 px: no problems."""
     pixels = np.random.default_rng(0).integers(0, 256, (1000, 3, 8, 8), dtype=np.uint8)
     path = tmp_path / "datasets" / "noise.lmdb"
     with DatasetWriter(path, resolution=8, channels=3) as writer:
@@ -73,7 +73,7 @@ def test_takes_the_only_dataset_and_finds_nothing_wrong(run, dataset):
 
     assert result.exit_code == 0, result.output
     assert result.stdout.endswith(
-        "\n\nnothing to complain about\n\nnext: stylecli train datasets/noise.lmdb\n"
+        "\n\nno problems found\n\nnext: stylecli train datasets/noise.lmdb\n"
     )
     assert result.stderr.startswith(
         "using datasets/noise.lmdb, the only dataset in datasets/\nchecking: 1,000/1,000 pictures"

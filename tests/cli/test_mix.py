@@ -70,11 +70,14 @@ def test_several_bands_share_a_named_file(run: Run) -> None:
         (["--styles", "8-9"], "a 16 px network has layers 0-5"),
         (["--styles", "middle"], "has no middle styles"),
         (["--bands", "coarse:2,fine:2", "--rows", "3"], "have 4 rows, but 3 are asked for"),
-        (["--bands", "coarse:1", "--styles", "fine"], "both choose: give one of them"),
-        (["--rows", "2", "--row-seeds", "4"], "--rows, --row-seeds and --row-ws all choose"),
+        (["--bands", "coarse:1", "--styles", "fine"], "--styles fine and --bands coarse:1"),
+        (
+            ["--rows", "2", "--row-seeds", "4"],
+            "--rows, --row-seeds and --row-ws exclude each other",
+        ),
         (["--video", "sideways"], "--video 'sideways' is unknown: expected one of cols, rows"),
         (["--video", "cols", "--video-format", "png"], "unknown video format 'png'"),
-        (["--video", "rows", "--bands", "coarse:1,fine:1"], "let the columns move"),
+        (["--video", "rows", "--bands", "coarse:1,fine:1"], "--video cols"),
         (["--fps", "5"], "--fps 5.0 is for a video: add --video"),
     ],
 )
@@ -155,7 +158,7 @@ def test_one_side_moves_in_a_video(run: Run, side: str, frames: int) -> None:
         assert video.n_frames == frames  # type: ignore[attr-defined]
     record = read_video_provenance(f"out/tiny/mix-fine-{side}.gif") or {}
     assert record["settings"]["video"] == side
-    assert "is already there" in run(*arguments).stderr
+    assert "already exists" in run(*arguments).stderr
 
 
 def test_networks_without_styles_are_refused(run: Run, tiny_config_fields: dict[str, Any]) -> None:

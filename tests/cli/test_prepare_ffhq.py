@@ -128,7 +128,7 @@ def test_a_trial_and_an_exclude_list_take_fewer(run: Run, photos: Path) -> None:
     Path("list.txt").write_text("broken.jpg\ngradient.png\n")
     arguments = ("photos", "--landmarks", "points.json", "--size", "32", "--exclude", "list.txt")
     result = run(*arguments, "--limit", "1")
-    assert result.stdout.splitlines()[1] == "1 faces of 1 photographs, 32 px"
+    assert result.stdout.splitlines()[1] == "1 face of 1 photograph, 32 px"
     assert Path("datasets/photos-32-sample1.lmdb").is_dir()
 
 
@@ -160,7 +160,7 @@ def test_in_an_empty_folder_it_says_what_to_put_where(run: Run) -> None:
         (("photos", "--detector", "file"), "--detector file needs --landmarks FILE"),
         (("photos", "--detector", "yolo"), "'yolo' is not one of"),
         (("photos", "--detector", "dlib", "--landmarks", "points.json"), "takes the place of"),
-        (("photos", "--min-size", "-1"), "min size -1 is no side"),
+        (("photos", "--min-size", "-1"), "--min-size -1"),
     ],
 )
 def test_refuses_what_makes_no_sense(
@@ -191,7 +191,7 @@ def ffhq(tmp_path: Path) -> Path:
 def test_bare_it_takes_ffhq_in_this_folder(run: Run, ffhq: Path) -> None:
     result = run("--size", "32")
     assert result.exit_code == 0, result.exception
-    assert result.stdout.splitlines()[-2:] == ["datasets/ffhq-32.lmdb", "1 pictures, 32 px, RGB"]
+    assert result.stdout.splitlines()[-2:] == ["datasets/ffhq-32.lmdb", "1 picture, 32 px, RGB"]
     metadata = open_dataset(Path("datasets/ffhq-32.lmdb")).metadata(0)
     assert metadata["author"] == "NASA" and metadata["licence"] == "Public Domain Mark"
 

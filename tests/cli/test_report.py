@@ -40,7 +40,7 @@ def test_a_file_that_is_no_report_is_not_overwritten(tmp_path: Path) -> None:
     page.write_text("<p>years of work")
 
     refused = CliRunner().invoke(app, ["report", str(run), "--out", str(page)])
-    assert refused.exit_code == 2 and "is no report" in refused.stderr
+    assert refused.exit_code == 2 and "thesis.html exists" in refused.stderr
     assert page.read_text() == "<p>years of work"
 
     forced = CliRunner().invoke(app, ["report", str(run), "--out", str(page), "--force"])

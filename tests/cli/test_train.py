@@ -53,7 +53,7 @@ def test_a_run_that_cannot_be_read_stops_no_other(here: Path, tiny_lmdb: Path) -
     result = train(str(tiny_lmdb), *SMALL)
     assert result.exit_code == 0, result.stderr
     assert result.stdout.startswith("runs/00008-")
-    assert "runs/00007-old is passed over" in result.stderr
+    assert "skipping runs/00007-old" in result.stderr
     assert train(str(tiny_lmdb), *SMALL, "--out", str(broken.parent)).exit_code == 3
 
 
@@ -67,7 +67,7 @@ def test_a_moved_dataset_and_a_moved_run_are_continued(here: Path, tiny_lmdb: Pa
     (here / "work").rename(here / "other")
     result = train("far/moved.lmdb", *SMALL, "--out", "other/run")
     assert result.exit_code == 0, result.stderr
-    assert "its dataset is far/moved.lmdb now" in result.stderr
+    assert "its dataset is now far/moved.lmdb" in result.stderr
     stored = json.loads((here / "other/run/run.json").read_text())
     assert stored["dataset"] == {**short["dataset"], "path": "../../far/moved.lmdb"}
     assert stored["finished"]
@@ -266,7 +266,7 @@ def test_a_network_file_is_transferred_and_the_same_command_knows_the_run(
     command = [str(tiny_lmdb), "--resume", str(tiny_network_file), "--labels", *SHORT]
     first = train(*command, "--freeze-d", "1")
     assert first.exit_code == 0, first.stderr
-    assert f"beginning with the weights of {tiny_network_file}, at the first image:" in first.stderr
+    assert f"starting from the weights of {tiny_network_file}, at the first image:" in first.stderr
     assert "  G, G_ema  mapping          resized     classes 0 to 3" in first.stderr
     assert "frozen in D: FromRGB 16 px; all else is trained" in first.stderr
     settings = json.loads((here / "runs" / "00000-tiny-f16" / "run.json").read_text())["training"]
@@ -325,9 +325,9 @@ def test_what_cannot_be_resumed_is_refused(
     [
         (["--watch", "hope"], "unknown watch 'hope'"),
         (["--metrics", "kid,beauty"], "unknown metric 'beauty'"),
-        (["--metric-samples", "500"], "says nothing without --metrics"),
-        (["--classifiers", "x"], "says nothing without --metrics: add --metrics ls"),
-        (["--metrics", "kid", "--classifiers", "x"], "classifiers are for ls alone"),
+        (["--metric-samples", "500"], "add --metrics kid"),
+        (["--classifiers", "x"], "add --metrics ls"),
+        (["--metrics", "kid", "--classifiers", "x"], "stylecli metrics ls"),
         (["--metrics", "ppl_wfull", "--config", "a"], "ppl_wfull"),
     ],
     ids=["watch", "metric", "samples", "classifiers", "not ls", "network"],

@@ -99,7 +99,7 @@ def test_slurm_tasks_train_together(tmp_path: Path, tiny_lmdb: Path) -> None:
     ("arguments", "code", "words"),
     [
         (["nowhere.lmdb"], 3, "nowhere.lmdb does not exist"),
-        ([*SMALL, "--ranks", "3"], 2, "--ranks 3 is not what Slurm started, which is 2 processes"),
+        ([*SMALL, "--ranks", "3"], 2, "Slurm started 2 processes, not --ranks 3"),
     ],
     ids=["no dataset", "other ranks"],
 )
@@ -119,7 +119,7 @@ def test_more_gpus_than_there_are_is_refused(
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, ["train", str(tiny_lmdb), "--gpus", "2", "--device", "cpu"])
     assert result.exit_code == 4
-    assert result.stderr.startswith("stylecli: --gpus 2 asks for more CUDA GPUs than the 0")
+    assert "no CUDA GPU" in result.stderr and "--ranks" in result.stderr
 
 
 def children(process: int) -> dict[str, int]:
