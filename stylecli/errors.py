@@ -127,8 +127,7 @@ def unknown_name(kind: str, word: str, choices: Iterable[str]) -> str:
 
     known = {choice.lower(): choice for choice in choices}
     near = difflib.get_close_matches(word.lower(), known, 1)
-    option = kind.startswith("--")
-    what = f"{kind} {word!r} is unknown" if option else f"unknown {kind} {word!r}"
+    what = f"unknown {kind} {word!r}"
     if near:
         return f"{what}. Did you mean {known[near[0]]!r}?"
     return f"{what}: expected one of {', '.join(known.values())}"
@@ -160,9 +159,12 @@ def explain(error: BaseException) -> tuple[str, ExitCode]:
         return f"the GPU failed ({named}): try --device cpu", ExitCode.NO_DEVICE
     modules = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
     if kinds & _UNREADABLE or modules & set(_UNREADABLE_MODULES):
-        text = f"a file is damaged or of another kind ({named}): STYLECLI_DEBUG=1 shows where"
+        text = f"a file is damaged or of another kind ({named}): set STYLECLI_DEBUG=1 to see where"
         return text, ExitCode.UNUSABLE
-    text = f"stylecli failed unexpectedly ({named}): STYLECLI_DEBUG=1 shows where; please report it"
+    text = (
+        f"stylecli failed unexpectedly ({named}): set STYLECLI_DEBUG=1 to see where, and "
+        f"please report it"
+    )
     return text, ExitCode.FAILED
 
 

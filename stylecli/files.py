@@ -203,7 +203,7 @@ def name_failed_download(start: bytes) -> str:
         text.startswith(b"<") and b"<html" in text
     ):
         return (
-            "is a web page, not the file itself: the download failed or needed a confirmation; "
+            "is a web page, not the file itself: the download failed or needs a confirmation; "
             "open the address in a browser"
         )
     if text.startswith((b"<?xml", b"<error", b"<!--")):

@@ -216,8 +216,8 @@ def describe_unfinished(dataset: Path) -> str:
     if not (part / "data.mdb").is_file():
         return ""
     return (
-        f"{dataset} is unfinished ({part.name} is there): run the stylecli pack command that began "
-        "it again, and it goes on"
+        f"{dataset} is unfinished ({part.name} is there): run the same stylecli pack command "
+        f"again to continue"
     )
 
 
@@ -384,7 +384,7 @@ def _shipped_network(why: str) -> Found:
     path = shipped.shipped_network()
     if path is None:
         raise NetworkError(
-            "there is no trained network here, and this copy of stylecli comes without one: run "
+            "there is no trained network here, and this copy of stylecli has none: run "
             "stylecli demo or stylecli train, or give --network FILE"
         )
     return Found(path, why)
@@ -393,7 +393,7 @@ def _shipped_network(why: str) -> Found:
 def _run_network(run: Path) -> Path:
     snapshot = newest_snapshot(run)
     if snapshot is None:
-        raise NetworkError(f"{run} holds no network yet: let its training go on, or give a file")
+        raise NetworkError(f"{run} holds no network yet: continue its training, or give a file")
     return snapshot
 
 

@@ -177,13 +177,15 @@ def make_demo_dataset(
     """
     path = Path(path)
     if count < 1:
-        raise UsageError(f"count {count} is not a number of faces: give 1 or more")
+        raise UsageError(f"cannot draw {count} faces: give 1 or more")
     settings = {"kind": "demo-faces", "count": count, "resolution": resolution,
                 "all_styles": all_styles, "crop": list(CROP), "looks": "continuous"}  # fmt: skip
     if path.exists():
         if open_dataset(path).info.get("settings") == settings:
             return path
-        raise DataError(f"{path} holds other pictures than the demo's: remove it or name another")
+        raise DataError(
+            f"{path} does not hold the demo's pictures: remove it, or give another path"
+        )
     info = {
         "settings": settings,
         "source": f"{ARTWORK}, drawn by dicebear-core from seeds 0-{count - 1}",

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from PIL import Image
 
 from stylecli import __version__
-from stylecli.errors import DataError, UsageError
+from stylecli.errors import DataError, UsageError, plural
 from stylecli.files import parse_json
 
 if TYPE_CHECKING:
@@ -119,8 +119,8 @@ def parse_header(path: Path, text: bytes | None) -> dict[str, Any]:
         raise DataError(f"{path} was not made by stylecli: pack its pictures with stylecli pack")
     if header.get("version") != VERSION:
         raise DataError(
-            f"{path} has dataset version {header.get('version')!r}, this stylecli reads "
-            f"{VERSION}: update stylecli or pack the pictures again"
+            f"{path} has dataset version {header.get('version')!r}; this stylecli reads "
+            f"{VERSION}: update stylecli, or pack the pictures again"
         )
     if header.get("complete") is not True:
         raise DataError(f"{path} is incomplete: make it again with stylecli pack --force")
@@ -141,7 +141,7 @@ def _check_numbers(path: Path, header: dict[str, Any]) -> None:
         value = header.get(name, 0 if name == "skipped" else None)
         if type(value) is not int or not low <= value <= high:
             raise DataError(
-                f"the header of {path} says {name} = {value!r}: expected {low} to {high}; "
+                f"the header of {path} has {name} = {value!r}: expected {low} to {high}; "
                 "the file is damaged, pack the pictures again"
             )
     r = header["resolution"]
@@ -155,7 +155,7 @@ def _check_numbers(path: Path, header: dict[str, Any]) -> None:
     for name, allowed in choices.items():
         if header.get(name) not in allowed:
             raise DataError(
-                f"the header of {path} says {name} = {header.get(name)!r}: expected one of "
+                f"the header of {path} has {name} = {header.get(name)!r}: expected one of "
                 f"{list(allowed)}; the file is damaged, pack the pictures again"
             )
     names = header.get("class_names")
@@ -164,7 +164,10 @@ def _check_numbers(path: Path, header: dict[str, Any]) -> None:
         and len(names) == header["label_dim"]
         and all(isinstance(name, str) for name in names)
     ):
-        raise DataError(f"the header of {path} does not name its {header['label_dim']} classes")
+        raise DataError(
+            f"the header of {path} does not name its "
+            f"{plural(header['label_dim'], 'class', 'classes')}"
+        )
     if not isinstance(header.get("digest"), str):
         raise DataError(f"the header of {path} has no digest: pack the pictures again")
     _check_records(path, header)
@@ -189,7 +192,7 @@ def _check_records(path: Path, header: dict[str, Any]) -> None:
     }
     if wrong := [name for name, is_sound in sound.items() if not is_sound]:
         raise DataError(
-            f"the header of {path} says {wrong[0]} = {header[wrong[0]]!r}: the file is damaged, "
+            f"the header of {path} has {wrong[0]} = {header[wrong[0]]!r}: the file is damaged, "
             "copy it again, or pack the pictures again"
         )
 
@@ -203,8 +206,8 @@ def check_settings(resolution: int, channels: int, codec: str) -> None:
         raise UsageError(f"channels {channels} is not 1 (grey), 3 (RGB) or 4 (RGBA)")
     if codec not in CODECS:
         raise UsageError(
-            f"codec {codec!r} is unknown: expected one of {', '.join(CODECS)}; "
-            "lossy ones would spoil FID"
+            f"unknown codec {codec!r}: expected one of {', '.join(CODECS)}; lossy ones would "
+            f"spoil FID"
         )
 
 
@@ -253,12 +256,14 @@ def decode(
     channels, height, width = shape
     if codec == "raw":
         if len(data) != channels * height * width:
-            raise DataError(f"{len(data)} bytes of pixels found, {shape} expected")
+            raise DataError(f"the stored pixels have {len(data)} bytes: expected {shape}")
         return np.frombuffer(data, np.uint8).reshape(shape)
     try:
         with Image.open(io.BytesIO(data), formats=[codec]) as picture:
             if picture.size != (width, height):
-                raise DataError(f"a picture of {picture.size} px found, {width, height} expected")
+                raise DataError(
+                    f"the stored picture has {picture.size} px: expected {width, height}"
+                )
             # WebP has no grey: grey pictures were stored with three equal channels.
             pixels = np.asarray(picture.convert(_MODES[channels]))
     except (OSError, SyntaxError, ValueError) as error:

@@ -114,8 +114,8 @@ def read_meta(path: Path) -> Meta | None:
         raise DataError(f"{path} cannot be read: {error}") from None
     if first is None or second is None or first.page_bytes != second.page_bytes:
         raise DataError(
-            f"{path} is not a readable dataset: it is no LMDB, or its first pages are damaged; "
-            "copy it again, or pack the pictures again"
+            f"{path} is not a readable dataset: it is not an LMDB, or its first pages are "
+            f"damaged; copy it again, or pack the pictures again"
         )
     return max(first, second, key=lambda meta: meta.transaction)
 
@@ -302,7 +302,7 @@ class PageWalk:
             raise ValueError(f"page {number} has no room for its own entries")
         starts = words[_PAGE.size // 2 : lower // 2].astype(np.int64)
         if starts.min() < upper or starts.max() > size - _NODE.size or (starts & 1).any():
-            raise ValueError(f"page {number} has entries outside of itself")
+            raise ValueError(f"page {number} has entries outside it")
         return page, np.stack([starts, *(words[starts // 2 + place] for place in range(4))])
 
     def _enter(self, number: int, size: int, kind: int) -> bytes:
@@ -318,7 +318,7 @@ class PageWalk:
         self._seen[number] = 1
         own, _, flags, _, _ = _PAGE.unpack_from(page)
         if own != number or flags & ~0x10 != kind:
-            raise ValueError(f"page {number} is not what the pages before it say")
+            raise ValueError(f"page {number} contradicts the pages before it")
         return page
 
     def _within(self, number: int, ends: "npt.NDArray[np.int64]") -> None:
@@ -499,8 +499,8 @@ def check_room(folder: Path, needed: int, *, is_exact: bool) -> int:
     if is_exact and needed > free:
         raise DataError(
             f"the pictures need {format_bytes(needed)}, but {format_bytes(free)} are free for "
-            f"{folder}: make room, give another --out, or take a smaller --resolution, fewer "
-            "--max-images, or --codec webp (slower, smaller)"
+            f"{folder}: make room, or give another --out, a smaller --resolution, fewer "
+            f"--max-images or --codec webp (slower, smaller)"
         )
     return free
 

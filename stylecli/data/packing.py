@@ -33,7 +33,7 @@ from stylecli.data.sources.base import (
 from stylecli.data.subject_crops import FaceFinder
 from stylecli.data.unfinished import differences, option_name, real_path, sweep_locks
 from stylecli.data.writer import DatasetWriter
-from stylecli.errors import DataError, Interrupted, UsageError
+from stylecli.errors import DataError, Interrupted, UsageError, plural
 from stylecli.files import parse_json
 from stylecli.progress import Progress, silent
 
@@ -46,9 +46,9 @@ CONTRAST = "contrast"  # finds a subject where no face detector is installed
 PROBED = 1000  # pictures whose headers are read to choose size and channels
 
 # Causes of leaving out pictures that are in the dataset already; the first one's name follows.
-DUPLICATE = "has the same pixels as an earlier one"
-AMBIGUOUS = "has the same pixels and another label than an earlier one"
-PRESENT = "is in the dataset already"
+DUPLICATE = "has the same pixels as an earlier picture"
+AMBIGUOUS = "has the same pixels as an earlier picture but another label"
+PRESENT = "is already in the dataset"
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,7 @@ class PackSettings:
                 f"{MAX_PACKED_RESOLUTION}"
             )
         if self.max_images is not None and self.max_images < 1:
-            raise UsageError(
-                f"max images {self.max_images} is no number of pictures: give 1 or more"
-            )
+            raise UsageError(f"--max-images {self.max_images} is out of range: give 1 or more")
         is_free = r is None and (self.width or self.height)
         self.recipe(max(self.width or 0, self.height or 0) if is_free else r or 256, 3)
 
@@ -333,8 +331,7 @@ def pack(
             _store_all(job, writer, strict=strict, workers=workers, progress=progress)
     except KeyboardInterrupt:
         raise Interrupted(
-            f"stopped at picture {writer.position:,} of {count:,}, all of which are kept: "
-            "run the same command to continue"
+            f"stopped at picture {writer.position:,} of {count:,}: run the same command to continue"
         ) from None
     return make_report(open_dataset(out), base_count=base_count, base_skipped=base_skipped)
 
@@ -498,7 +495,7 @@ def _done_before(
     report = make_report(dataset, last_skipped=last, was_there=True)
     if strict and any(map(_is_fault, report.skipped)):
         raise DataError(
-            f"{out} lacks {sum(map(_is_fault, report.skipped))} unusable pictures: "
+            f"{out} lacks {plural(sum(map(_is_fault, report.skipped)), 'unusable picture')}: "
             "add --force to see the first"
         )
     return report
@@ -548,7 +545,7 @@ def _store_all(
                 if strict:
                     writer.forget()
                     raise DataError(
-                        f"{item.name} {result.cause}: mend or remove it, or pack without --strict"
+                        f"{item.name} {result.cause}: fix or remove it, or pack without --strict"
                     )
                 first_fault = first_fault or result
                 writer.skip(item.name, result.cause)
@@ -559,7 +556,7 @@ def _store_all(
     if writer.count == 0:
         writer.forget()
         told = f": {first_fault.name} {first_fault.cause}" if first_fault else ""
-        raise DataError(f"no picture of {job.source.name} can be used{told}")
+        raise DataError(f"no usable picture in {job.source.name}{told}")
 
 
 def _store(job: _Job, writer: DatasetWriter, item: Item, picture: Prepared) -> None:

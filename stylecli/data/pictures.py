@@ -65,7 +65,7 @@ _OTHER_MODES = {
 _PROFILE_MODES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 _NEGLIGIBLE = 2  # grey levels: a profile that moves no colour further is sRGB itself
 
-BROKEN_PROFILE = "its colour profile is unusable: colours were taken as sRGB"
+BROKEN_PROFILE = "its colour profile is unusable: its colours are read as sRGB"
 
 
 @contextlib.contextmanager
@@ -148,7 +148,7 @@ def check_kind(header: PictureHeader) -> None:
         raise DataError(f"has no pixels: {width} x {height}")
     if width * height > max_pixels():
         raise DataError(
-            f"is too large: {width} x {height} px, at most {max_pixels():,} pixels are read"
+            f"is too large: {width} x {height} px; at most {max_pixels():,} pixels are read"
         )
     if header.kind in _DRAWING_FORMATS:
         raise DataError(f"is a drawing ({header.kind}), which has no pixels: export it as PNG")

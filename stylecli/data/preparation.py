@@ -94,7 +94,7 @@ def name_transform(name: str) -> Transform:
     """Return a transform's own name for one of its names. Raises UsageError for an unknown one."""
     known: dict[str, Transform] = {**{own: own for own in TRANSFORMS}, **ALIASES}
     if name not in known:
-        raise UsageError(f"transform {name!r} is not one of {', '.join(known)}")
+        raise UsageError(f"unknown transform {name!r}: expected one of {', '.join(known)}")
     return known[name]
 
 
@@ -390,7 +390,7 @@ def decode_pixels(
         eighths = draft(picture, placement.scale)  # JPEG's own are not
     picture.load()
     if picture.size != drafted_size(header.size, eighths):
-        raise DataError("is damaged: its pixels have another size than its header says")
+        raise DataError("is damaged: its pixels and its header differ in size")
     picture = turn_upright(picture, header)
     box: tuple[float, float, float, float] | None = None
     if placement is not None:

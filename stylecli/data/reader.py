@@ -30,7 +30,7 @@ from stylecli.data.format import (
     skipped_key,
 )
 from stylecli.data.lmdb_files import SharedEnvironment, open_environment
-from stylecli.errors import DataError, UsageError
+from stylecli.errors import DataError, UsageError, plural
 from stylecli.files import parse_json
 from stylecli.progress import Progress, silent
 from stylecli.workspace import describe_unfinished
@@ -69,8 +69,8 @@ class Dataset:
         self.info = parse_header(self.path, self._get(META_KEY))
         if self._get(digest_key(len(self) - 1)) is None:
             raise DataError(
-                f"{self.path} holds fewer than the {len(self)} pictures its header says: "
-                "the file is damaged, pack the pictures again"
+                f"{self.path} holds fewer pictures than the {len(self):,} of its header: the file "
+                f"is damaged, pack the pictures again"
             )
 
     def __len__(self) -> int:
@@ -80,7 +80,9 @@ class Dataset:
         """Return (pixels uint8 [C, H, W], label): an int, a float32 array [L], or None."""
         index = operator.index(index)
         if not -len(self) <= index < len(self):
-            raise IndexError(f"{self.path} has {len(self)} pictures, number {index} is not there")
+            raise IndexError(
+                f"{self.path} has {plural(len(self), 'picture')} and no number {index}"
+            )
         index %= len(self)
         pixels = self.read([index])[0]
         if self.labels is None:
@@ -154,7 +156,10 @@ class Dataset:
                 raise DataError(f"the labels of {self.path} are damaged: pack the pictures again")
             labels: Labels = np.frombuffer(stored, dtype).reshape(shape)
             if is_class and not (labels.min() >= 0 and labels.max() < self.label_dim):
-                raise DataError(f"the labels of {self.path} exceed its {self.label_dim} classes")
+                raise DataError(
+                    f"the labels of {self.path} exceed its "
+                    f"{plural(self.label_dim, 'class', 'classes')}"
+                )
             self._labels = labels.astype(dtype.newbyteorder("="))
         return self._labels
 
@@ -208,15 +213,15 @@ class Dataset:
                     labels.update(value)
         if digest.hexdigest() != self.digest:
             raise DataError(
-                f"{self.path} is damaged: its header's digest is not that of its {len(self):,} "
-                f"pictures; {_COPY_AGAIN}"
+                f"{self.path} is damaged: its header's digest does not match its pictures; "
+                f"{_COPY_AGAIN}"
             )
         if self.labels is not None:
             stored = self.labels.astype(self.labels.dtype.newbyteorder("<"))
             if hashlib.sha256(stored.tobytes()).digest() != labels.digest():
                 raise DataError(
-                    f"{self.path} is damaged: its list of labels differs from the pictures' own; "
-                    f"{_COPY_AGAIN}"
+                    f"{self.path} is damaged: its list of labels differs from the pictures' "
+                    f"labels; {_COPY_AGAIN}"
                 )
         self._rows_verified = True
 

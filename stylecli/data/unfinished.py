@@ -66,12 +66,12 @@ def read_state(where: object, text: bytes) -> State:
         state = State(**fields) if version == VERSION else None
     except (DataError, TypeError, KeyError):
         raise DataError(
-            f"what {where} says of its unfinished work is damaged: begin again with --force"
+            f"the record of unfinished work in {where} is damaged: start again with --force"
         ) from None
     if state is None:
         raise DataError(
-            f"{where} was begun by another version of stylecli: finish it with that one, or begin "
-            "again with --force"
+            f"another version of stylecli started {where}: finish it with that version, or start "
+            f"again with --force"
         )
     numbers = (state.count, state.skipped, state.base_count, state.base_skipped)
     if (
@@ -83,7 +83,7 @@ def read_state(where: object, text: bytes) -> State:
         or not isinstance(state.tally, dict)
     ):
         raise DataError(
-            f"what {where} says of its unfinished work is damaged: begin again with --force"
+            f"the record of unfinished work in {where} is damaged: start again with --force"
         )
     return state
 
@@ -190,7 +190,7 @@ def _read_rows(database: Database, state: State, header: dict[str, Any] | None =
     if not is_whole or len(labels) != len(rows) * len(rows[0] if rows else b""):
         raise DataError(
             f"{database.folder} does not hold the {state.count} pictures that it counts: it is "
-            "damaged, begin again with --force"
+            f"damaged, start again with --force"
         )
     kind: LabelKind | None = None
     if rows:
@@ -201,8 +201,8 @@ def _read_rows(database: Database, state: State, header: dict[str, Any] | None =
 def _check_identity(part: Path, before: Any, identity: dict[str, Any]) -> None:
     if before != identity:
         raise DataError(
-            f"{part} was begun with other {differences(before, identity)}: finish it with the "
-            "command that began it, or begin again with --force"
+            f"{part} was started with other {differences(before, identity)}: finish it with the "
+            f"command that started it, or start again with --force"
         )
 
 
@@ -219,7 +219,9 @@ def check_target(path: Path, *, force: bool) -> None:
         raise DataError(f"{path} exists: give another --out, or --force to replace it")
     names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
     if DATA_FILE not in names or not names <= OWN_FILES:
-        raise DataError(f"{path} is not a dataset and is not replaced: give another --out")
+        raise DataError(
+            f"{path} is not a dataset, so --force does not replace it: give another --out"
+        )
 
 
 def publish(part: Path, path: Path, owner: OwnerLock) -> None:

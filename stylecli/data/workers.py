@@ -97,7 +97,9 @@ def ordered_map(
     if workers is None:
         workers = count_workers(len(items) if isinstance(items, Sized) else None)
     if workers < 1 or chunk < 1:
-        raise UsageError(f"{workers} workers, {chunk} items at a time: give 1 or more of each")
+        raise UsageError(
+            f"cannot use {workers} workers with {chunk} items at a time: give 1 or more of each"
+        )
     if workers == 1:
         yield from map(function, items)
         return

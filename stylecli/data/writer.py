@@ -127,12 +127,12 @@ class LabelRows:
         if label is None:
             if index and self.kind is not None:
                 raise DataError(
-                    f"picture {index} has no label, earlier ones have: label all or none"
+                    f"picture {index} has no label but earlier pictures have one: label all or none"
                 )
             return b""
         if index and self.kind is None:
             raise DataError(
-                f"picture {index} has a label, earlier ones have not: label all or none"
+                f"picture {index} has a label but earlier pictures have none: label all or none"
             )
         kind: LabelKind
         if isinstance(label, int | np.integer):
@@ -147,7 +147,9 @@ class LabelRows:
                 )
             kind, row = "vector", vector.tobytes()
         if index and (kind, len(row)) != (self.kind, self._row_bytes):
-            raise DataError(f"the label of picture {index} is of another kind than the first one's")
+            raise DataError(
+                f"the label of picture {index} is of another kind than that of the first picture"
+            )
         self.kind, self._row_bytes = kind, len(row)
         return row
 
@@ -462,7 +464,7 @@ class DatasetWriter:
             return  # only the name was missing
         if self.count == 0:
             self.forget()
-            raise DataError(f"{self.path} would hold no picture: nothing was written")
+            raise DataError(f"{self.path} would hold no picture, so it was not written")
         state, _ = self._batch.after(self._state)
         tally = Counter((self._before or {}).get("tally", {}))
         tally.update(state.tally)

@@ -155,7 +155,7 @@ def test_an_interrupt_tells_what_was_found_so_far(run, monkeypatch):
 
     assert isinstance(result.exception, Interrupted)
     assert str(result.exception).startswith("stopped after 0 of 3 pictures")
-    assert "pictures          3, 0 of them looked at" in result.stdout
+    assert "pictures          3, 0 of them checked" in result.stdout
 
 
 def test_refuses_what_is_not_there(run):

@@ -80,13 +80,13 @@ def test_says_what_was_skipped_by_cause_when_it_is_much(run, tmp_path):
     Image.new("RGB", (16, 16), (1, 1, 1)).save(tmp_path / "photos" / "dog" / "again.png")
     told = run("photos").stderr
     assert "  11 x is not a picture of a known kind\n" in told
-    assert "  1 x has the same pixels as an earlier one\n" in told
+    assert "  1 x has the same pixels as an earlier picture\n" in told
 
 
 def test_duplicates_are_named_with_the_first_or_kept(run, tmp_path):
     Image.new("RGB", (16, 16), (1, 1, 1)).save(tmp_path / "photos" / "cat" / "like_dog.png")
     told = run("photos").stderr
-    assert "dog/1.png has the same pixels and another label than an earlier one: cat/like" in told
+    assert "dog/1.png has the same pixels as an earlier picture but another label: cat/like" in told
     kept = run("photos", "--keep-duplicates", "--out", "all.lmdb")
     assert "4 pictures" in kept.stdout and "skipped" not in kept.stderr
 

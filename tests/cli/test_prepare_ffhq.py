@@ -70,8 +70,8 @@ def test_the_same_command_again_finds_it_done(run: Run, photos: Path) -> None:
     arguments = ("photos", "--landmarks", "points.json", "--size", "64", "--workers", "1")
     first, again = run(*arguments), run(*arguments)
     assert again.exit_code == 0 and again.stdout == first.stdout
-    assert "aligned/photos-64 holds these faces already" in again.stderr
-    assert "datasets/photos-64.lmdb is there already" in again.stderr
+    assert "aligned/photos-64 already holds these faces" in again.stderr
+    assert "datasets/photos-64.lmdb already exists" in again.stderr
 
 
 def test_a_folder_of_faces_has_one_writer(run: Run, photos: Path) -> None:
@@ -135,19 +135,16 @@ def test_a_trial_and_an_exclude_list_take_fewer(run: Run, photos: Path) -> None:
 def test_faces_that_are_all_too_small_are_named(run: Run, photos: Path) -> None:
     refused = run("photos", "--landmarks", "points.json")
     assert isinstance(refused.exception, DataError)
-    assert str(refused.exception) == (
-        "no face of photos can be used: astronaut.jpg is too small: its square has 172 px, wanted "
-        "are 512; give a smaller --size or --min-size"
-    )
+    words = str(refused.exception)
+    assert all(part in words for part in ("astronaut.jpg", "172 px", "512", "--min-size"))
+    assert words.endswith("stylecli pack photos")
 
 
 def test_in_an_empty_folder_it_says_what_to_put_where(run: Run) -> None:
     refused = run()
     assert isinstance(refused.exception, DataError)
-    assert str(refused.exception) == (
-        "this folder holds no FFHQ: put ffhq-dataset-v2.json and in-the-wild-images/ (or "
-        "images1024x1024/) there, or give a folder of photographs"
-    )
+    words = str(refused.exception)
+    assert "ffhq-dataset-v2.json" in words and "in-the-wild-images/" in words
 
 
 @pytest.mark.parametrize(

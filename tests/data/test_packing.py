@@ -187,7 +187,7 @@ def test_classes_are_merged_by_name_and_known_pictures_left_out(animals, more):
     report = pack(more, animals, append=True)
     assert (report.count, report.added) == (5, 2)
     assert report.classes == {"cat": 2, "dog": 2, "ant": 1}
-    assert report.causes == {"is in the dataset already": 1}
+    assert report.causes == {"is already in the dataset": 1}
     assert values(animals) == [1, 2, 3, 4, 5]
     assert open_dataset(animals).labels.tolist() == [0, 0, 1, 2, 1]
 
@@ -229,7 +229,7 @@ def test_a_known_picture_under_another_label_is_called_so(tmp_path, animals):
     relabelled = make(tmp_path / "relabelled", {"cat/3.png": 3, "dog/8.png": 8})
     (left_out,) = pack(relabelled, animals, append=True).skipped
     assert left_out.cause == (
-        "has the same pixels and another label than an earlier one: dog/3.png"
+        "has the same pixels as an earlier picture but another label: dog/3.png"
     )
 
 

@@ -113,7 +113,9 @@ def test_an_unfinished_dataset_of_other_work_is_only_replaced_by_force(photos, o
     with pytest.raises(Interrupted):
         pack(photos, out, progress=stop_at(10))
     other = PackSettings(resolution=8)
-    with pytest.raises(DataError, match=r"out.lmdb.part was begun with other --resolution: finish"):
+    with pytest.raises(
+        DataError, match=r"out.lmdb.part was started with other --resolution: finish"
+    ):
         pack(photos, out, other)
     assert pack(photos, out, other, force=True).resolution == 8
 

@@ -23,7 +23,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from stylecli.data.pictures import open_picture
-from stylecli.errors import DataError
+from stylecli.errors import DataError, plural
 from stylecli.files import parse_row, read_json, replacing, row_line
 
 # What is known of a picture, in a dataset's metadata and in faces.jsonl.
@@ -59,11 +59,11 @@ def licence_notes(pictures: Iterable[Mapping[str, Any]]) -> list[str]:
     if not total or set(licences) == {"not known"}:
         return []
     counted = ", ".join(f"{name} ({count:,})" for name, count in licences.most_common(6))
-    notes = [f"licences of the {total:,} pictures: {counted}"]
+    notes = [f"licences of {plural(total, 'picture')}: {counted}"]
     if restricted:
         notes.append(
-            f"{restricted:,} of them may not be used commercially; "
-            f"{max(attributed, restricted):,} ask that their authors be named"
+            f"{restricted:,} for non-commercial use only; {max(attributed, restricted):,} with "
+            f"credit to the author only"
         )
     return notes
 
@@ -228,7 +228,7 @@ class AlignedPictures:
     ) -> None:
         """Take the pictures; raise DataError when there are none."""
         if not pictures:
-            raise DataError(f"{name} holds no aligned picture")
+            raise DataError(f"{name} holds no aligned picture: run stylecli prepare-ffhq")
         self.name = name
         self._pictures = pictures
         self.remarks = list(notes)  # what was found on the way
@@ -266,7 +266,7 @@ class AlignedFolder(AlignedPictures):
                 raise DataError(
                     f"{folder} is not finished: run the same stylecli prepare-ffhq again"
                 )
-            raise DataError(f"{folder} is no folder of aligned faces: it has no {RECORDS_FILE}")
+            raise DataError(f"{folder} is not a folder of aligned faces: it has no {RECORDS_FILE}")
         pictures = [
             _picture(self.path, record) for _, record in read_records(self.path / RECORDS_FILE)
         ]

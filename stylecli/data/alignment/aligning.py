@@ -268,7 +268,7 @@ def write_aligned(
             progress(position + 1, len(faces), note)
         if not done:
             raise DataError(
-                f"no face of {len(faces)} can be used: {skipped[0].name} {skipped[0].cause}"
+                f"no usable face among {len(faces):,}: {skipped[0].name} {skipped[0].cause}"
             )
         stale = records.entries.keys() - set(done)
         records.finish(sorted(done))
@@ -329,15 +329,15 @@ def claim_folder(folder: Path, settings: AlignSettings, source: str, *, force: b
     before = read_settings(folder)
     if before is None and not force and (folder / images_folder(settings.size)).exists():
         raise DataError(
-            f"{folder / images_folder(settings.size)} was not made by this program and is not "
-            "replaced: give another --out"
+            f"{folder / images_folder(settings.size)} was not made by stylecli, so --force does "
+            f"not replace it: give another --out"
         )
     if before and not force:
         differing = [key for key, value in described.items() if before.get(key) != value]
         if differing:
             raise DataError(
-                f"{folder} holds faces made with another {', '.join(differing)}: give another "
-                "--out, or --force to replace them"
+                f"{folder} holds faces made with another {' and '.join(differing)}: give another "
+                f"--out, or --force to replace them"
             )
     try:
         files.write_json(folder / SETTINGS_FILE, described)

@@ -46,7 +46,9 @@ def choose_detector(name: str) -> str:
     Raises UsageError for an unknown name, DataError with the command that installs one.
     """
     if name not in get_args(DetectorName):
-        raise UsageError(f"detector {name!r} is not one of {', '.join(get_args(DetectorName))}")
+        raise UsageError(
+            f"unknown detector {name!r}: expected one of {', '.join(get_args(DetectorName))}"
+        )
     if name != "auto":
         if not is_installed(name):
             raise DataError(f"the detector {name} is not installed: run {INSTALL[name]}")

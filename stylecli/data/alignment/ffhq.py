@@ -47,7 +47,7 @@ from stylecli.data.alignment.geometry import (
     face_square,
 )
 from stylecli.data.preparation import Skipped
-from stylecli.errors import DataError, UsageError
+from stylecli.errors import DataError, UsageError, plural
 from stylecli.progress import Progress, silent
 
 SEED = 12345
@@ -73,7 +73,7 @@ def random_shifts(
     does one whose landmarks give no square, for which nothing is drawn.
     """
     if not np.isfinite(random_shift) or random_shift < 0:
-        raise UsageError(f"random shift {random_shift} is not a fraction of 0 or more")
+        raise UsageError(f"--random-shift {random_shift} is out of range: expected 0 or more")
     stream = _Pairs(SEED)
     stream.skip(len(landmarks))
     shifts: list[Shift | None] = []
@@ -248,7 +248,7 @@ class FfhqOptions:
         """Check every field; raise UsageError naming the one at fault."""
         check_level(self.verify)
         if self.split not in SPLITS:
-            raise UsageError(f"split {self.split!r} is not one of {', '.join(SPLITS)}")
+            raise UsageError(f"unknown split {self.split!r}: expected one of {', '.join(SPLITS)}")
 
 
 @dataclass
@@ -284,7 +284,7 @@ def what_is_missing(root: Path) -> str:
     wanted = f"{METADATA_FILE} and in-the-wild-images/ (or images1024x1024/)"
     where = "this folder" if root == Path() else str(root)
     if not have:
-        return f"{where} holds no FFHQ: put {wanted} there, or give a folder of photographs"
+        return f"FFHQ is not in {where}: put {wanted} there, or give a folder of photographs"
     if METADATA_FILE in have:
         return f"{where} holds {METADATA_FILE} but no pictures: put in-the-wild-images/ beside it"
     return f"{where} holds {have[0]}/ without its metadata: put {METADATA_FILE} beside it"
@@ -311,8 +311,8 @@ def ffhq_faces(
     shifts = _shifts(found.records, random_shift) if unaligned else {}
     if unaligned and len(found.records) != OFFICIAL_COUNT:
         report.notes.append(
-            f"the metadata holds {len(found.records):,} records, not FFHQ's {OFFICIAL_COUNT:,}: "
-            "the random squares are others than FFHQ-U's"
+            f"the metadata holds {plural(len(found.records), 'record')}, not FFHQ's "
+            f"{OFFICIAL_COUNT:,}: the random squares differ from FFHQ-U's"
         )
     faces = []
     for record, path in _select(found.records, layout.folders[pictures], options, report, progress):
@@ -385,7 +385,7 @@ def _read(
     if not found.official:
         report.notes.append(
             f"{layout.metadata_file} is not the published file (its MD5 differs): "
-            f"its {len(found.records):,} records are taken as they are"
+            f"its {plural(len(found.records), 'record')} are used unchecked"
         )
     return found, report
 
@@ -426,11 +426,13 @@ def _select(
                 chosen.append((record, path))
     if unused := options.exclude.unused():
         report.notes.append(
-            f"{len(unused):,} entries of the exclude list name no picture: {', '.join(unused[:5])}"
+            f"{plural(len(unused), 'entry', 'entries')} of the exclude list without a picture: "
+            f"{', '.join(unused[:5])}"
         )
     if others := sum(path.suffix.lower() != ".png" for _, path in chosen):
         report.notes.append(
-            f"{others:,} pictures are not the published PNG files and are used unverified"
+            f"{plural(others, 'picture is', 'pictures are')} used unverified: "
+            "FFHQ publishes PNG files"
         )
     checks = [
         Check(
@@ -484,5 +486,7 @@ def open_published(path: Path) -> AlignedPictures | None:
     left_out = {"missing": len(report.missing), "not of the published size": len(report.failed)}
     for cause, count in left_out.items():
         if count:
-            source.remarks.append(f"{count:,} of FFHQ's {report.records:,} pictures are {cause}")
+            source.remarks.append(
+                f"{count:,} of FFHQ's {plural(report.records, 'picture')}: {cause}"
+            )
     return source

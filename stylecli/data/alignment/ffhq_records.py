@@ -207,7 +207,9 @@ def _pairs(chunks: Iterator[str], path: Path) -> Iterator[tuple[str, Any]]:
 
 def _number(key: str, path: Path) -> int:
     if not (key.isascii() and key.isdigit() and len(key) <= 9 and int(key) <= MAX_NUMBER):
-        raise DataError(f"{path} is not FFHQ's metadata: {key[:40]!r} is no number of a picture")
+        raise DataError(
+            f"{path} is not FFHQ's metadata: {key[:40]!r} is not the number of a picture"
+        )
     return int(key)
 
 
@@ -273,7 +275,7 @@ def check_level(level: str) -> Level:
     for known in LEVELS:
         if level == known:
             return known
-    raise UsageError(f"verification {level!r} is not one of {', '.join(LEVELS)}")
+    raise UsageError(f"unknown verification {level!r}: expected one of {', '.join(LEVELS)}")
 
 
 def verify(
@@ -301,14 +303,14 @@ def find_fault(check: Check) -> str:
             return ""
         size = check.path.stat().st_size
         if published.file_size is not None and size != published.file_size:
-            return f"has {size:,} bytes, published were {published.file_size:,}"
+            return f"has {size:,} bytes; the published file has {published.file_size:,}"
         if check.level == "file" and published.file_md5 is not None:
             with open(check.path, "rb") as file:
                 digest = hashlib.md5(usedforsecurity=False)
                 while block := file.read(_BLOCK):
                     digest.update(block)
             if digest.hexdigest() != published.file_md5:
-                return f"has MD5 {digest.hexdigest()}, published was {published.file_md5}"
+                return f"has MD5 {digest.hexdigest()}; the published file has {published.file_md5}"
     except Exception as error:  # decoders raise anything on damaged files
         return name_cause(error)
     return ""
@@ -318,8 +320,11 @@ def _pixel_fault(path: Path, published: Published) -> str:
     with quiet(), open_picture(path) as picture:
         if published.pixel_size is not None and picture.size != published.pixel_size:
             width, height = published.pixel_size
-            return f"is {picture.width} x {picture.height} px, published was {width} x {height}"
+            return (
+                f"is {picture.width} x {picture.height} px; the published picture is {width} x "
+                f"{height}"
+            )
         digest = hashlib.md5(picture.tobytes(), usedforsecurity=False).hexdigest()
     if published.pixel_md5 is not None and digest != published.pixel_md5:
-        return f"has other pixels than the published picture: MD5 {digest}"
+        return f"has different pixels from the published picture: MD5 {digest}"
     return ""

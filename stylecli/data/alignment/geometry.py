@@ -173,7 +173,7 @@ def check_landmarks(landmarks: Any) -> Float64:
     if not np.isfinite(points).all():
         raise DataError("landmarks hold a coordinate that is not finite")
     if (reach := float(np.abs(points).max())) > MAX_COORDINATE:
-        raise DataError(f"landmarks reach {reach:g} px: no picture does")
+        raise DataError(f"landmarks reach {reach:g} px, beyond any picture")
     return points
 
 

@@ -186,7 +186,10 @@ class Search:
         """Return the faces of a photograph, or why there are none. Never raises for a picture."""
         stamp = photo.stamp
         if is_foreign(photo.name):
-            cause = f"is of a kind that is not read ({photo.path.suffix}): convert it to JPEG"
+            cause = (
+                f"is of a kind that stylecli does not read ({photo.path.suffix}): convert it "
+                f"to JPEG"
+            )
             if suffix_of(photo.name) in HEIF_SUFFIXES:
                 cause = f"is HEIC: run {INSTALL_HEIF}, or convert it to JPEG"
             return FoundFaces(photo.name, stamp, cause=cause)
@@ -284,7 +287,7 @@ def choose_faces(
     skipped: list[Skipped] = []
     for photo, result in zip(photos, found, strict=True):
         if result.cause or not result.faces:
-            skipped.append(Skipped(photo.name, result.cause or "shows no face that was found"))
+            skipped.append(Skipped(photo.name, result.cause or "shows no detectable face"))
             continue
         sides = [_side(face.landmarks) for face in result.faces]
         for place, (face, side) in enumerate(zip(result.faces, sides, strict=True)):
@@ -292,9 +295,7 @@ def choose_faces(
             if choice.largest and place != sides.index(max(sides)):
                 skipped.append(Skipped(name, "is not the largest face of its photograph"))
             elif side < choice.min_crop:
-                cause = (
-                    f"is too small: its square has {side:.0f} px, wanted are {choice.min_crop:g}"
-                )
+                cause = f"is too small: its square has {side:.0f} px and needs {choice.min_crop:g}"
                 skipped.append(Skipped(name, cause))
             else:
                 faces.append(
@@ -443,7 +444,7 @@ def _faces(value: Any) -> list[Detection]:
     if isinstance(value, dict):
         return [_face(value)]
     if not isinstance(value, list):
-        raise DataError(f"{str(value)[:40]!r} is no list of points")
+        raise DataError(f"{str(value)[:40]!r} is not a list of points")
     if _is_point_list(value):
         return [_face({"landmarks": value})]
     return [_face(each if isinstance(each, dict) else {"landmarks": each}) for each in value]
@@ -462,7 +463,7 @@ def _face(value: dict[str, Any]) -> Detection:
     box = value.get("box") or value.get("face_rect") or [*points.min(0), *points.max(0)]
     x0, y0, x1, y1 = (float(number) for number in box)
     if not np.isfinite([x0, y0, x1, y1]).all():
-        raise DataError(f"the box {box} is none")
+        raise DataError(f"the box {box} is not a rectangle")
     return Detection(
         (x0, y0, x1, y1),
         tuple((float(x), float(y)) for x, y in points),

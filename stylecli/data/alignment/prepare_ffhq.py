@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
@@ -48,7 +49,7 @@ from stylecli.data.pictures import check_kind, open_picture, quiet, read_header
 from stylecli.data.preparation import DecodeSettings, Skipped, decode_pixels
 from stylecli.data.reader import open_dataset
 from stylecli.data.sources.base import Source
-from stylecli.errors import DataError, UsageError
+from stylecli.errors import DataError, UsageError, plural
 from stylecli.files import LOCK_FILE, OwnerLock, read_rows, replacing
 from stylecli.progress import Progress, silent
 
@@ -210,7 +211,7 @@ def check_dataset(faces: Sequence[Face], request: Request) -> None:
     if not is_same:
         raise DataError(
             f"{out} exists and was made from another set of faces: give another --out, or --force "
-            "to replace it"
+            f"to replace it"
         )
 
 
@@ -232,8 +233,8 @@ def faces_of_photographs(
         found, unused = given_faces(photos, given, request.landmarks)
         if unused and request.limit is None:
             teller.note(
-                f"{len(unused):,} entries of {request.landmarks} fit no photograph: "
-                + ", ".join(unused[:5])
+                f"{plural(len(unused), 'entry', 'entries')} of {request.landmarks} without a "
+                f"photograph: " + ", ".join(unused[:5])
             )
         return found
     detector = detectors.choose_detector(request.detector)
@@ -274,7 +275,7 @@ def make_pictures(
     outcome.images, outcome.faces = str(request.folder), report.count
     record_skipped(report.skipped, outcome)
     if not report.written and not report.removed:
-        teller.note(f"{request.folder} holds these faces already")
+        teller.note(f"{request.folder} already holds these faces")
     draw_sheets(request, outcome, teller, anew=bool(report.written or report.removed))
     if request.dataset is not None:
         pack_faces(AlignedFolder(request.folder), request, outcome, teller)
@@ -290,7 +291,7 @@ def pack_faces(
 ) -> None:
     """Pack faces into the dataset."""
     if request.dataset is None:
-        raise UsageError("--no-dataset leaves nothing to do: the pictures are aligned already")
+        raise UsageError("--no-dataset leaves nothing to do: the pictures are already aligned")
     settings = PackSettings(
         resolution=request.size, channels=3, labels=False, max_images=max_images
     )
@@ -303,7 +304,7 @@ def pack_faces(
             workers=request.workers, progress=progress,
         )  # fmt: skip
     if report.was_there:
-        teller.note(f"{report.path} is there already, made from the same faces")
+        teller.note(f"{report.path} already exists, made from the same faces")
     outcome.dataset, outcome.digest = str(report.path), report.digest
     outcome.pictures, outcome.size = report.count, report.resolution
     outcome.faces = outcome.faces or report.count
@@ -333,7 +334,8 @@ def tell_skipped(request: Request, outcome: Outcome, teller: Teller) -> None:
         files.write_rows(file, skipped)
     if not skipped:
         return
-    teller.warn(f"{len(skipped):,} were skipped" + (f" (all are in {file})" if kept else ""))
+    where = f"; the full list is in {file}" if kept else ""
+    teller.warn(f"{plural(len(skipped), 'picture was', 'pictures were')} skipped{where}")
     for each in skipped[:SHOWN_SKIPPED]:
         teller.note(f"  {each['name']} {each['cause']}")
     if len(skipped) > SHOWN_SKIPPED:
@@ -438,7 +440,9 @@ def _prepare_photographs(name: str, request: Request, outcome: Outcome, teller: 
     """Find faces in photographs, and align them."""
     if request.unaligned or request.split != "all":
         option = "--unaligned" if request.unaligned else "--split"
-        raise UsageError(f"{option} is for the official FFHQ files, not for {request.source}")
+        raise UsageError(
+            f"{option} is for the official FFHQ files, not for {request.source}: leave it out"
+        )
     notes: list[str] = []
     listed = photos = list_photographs(request.source, notes)
     for note in notes:
@@ -450,7 +454,9 @@ def _prepare_photographs(name: str, request: Request, outcome: Outcome, teller: 
         left_out = [Skipped(name, "is on the exclude list") for name in sorted(excluded)]
         photos = [photo for photo in photos if photo.name not in excluded]
         if unused := exclusions.unused():
-            teller.note(f"{request.exclude} names no photograph with {', '.join(unused[:5])}")
+            teller.note(
+                f"{request.exclude} lists what no photograph matches: {', '.join(unused[:5])}"
+            )
     photos = list(limited(photos, request.limit))
     claim(request)
     min_crop = request.size / 2 if request.min_size is None else request.min_size
@@ -465,13 +471,14 @@ def _prepare_photographs(name: str, request: Request, outcome: Outcome, teller: 
     if not faces:
         tell_skipped(request, outcome, teller)
         raise DataError(
-            f"no face of {request.source} can be used: {_first_cause(left_out + skipped)}"
+            f"no usable face in {request.source}: {_first_cause(left_out + skipped)}; for pictures "
+            f"of other subjects, run stylecli pack {shlex.quote(str(request.source))}"
         )
     make_pictures(faces, name, request, outcome, teller)
 
 
 def _first_cause(skipped: list[Skipped]) -> str:
-    """Return why nothing is left, faces that are too small first: that can be mended."""
+    """Return why nothing is left, faces that are too small first: that can be changed."""
     small = next((each for each in skipped if each.cause.startswith("is too small")), None)
     if small is not None:
         return f"{small.name} {small.cause}; give a smaller --size or --min-size"

@@ -43,6 +43,7 @@ from stylecli.data.checking.near_duplicates import (
 from stylecli.data.checking.subjects import open_subject
 from stylecli.data.lmdb_files import free_bytes
 from stylecli.data.preparation import WITH_BARS, Transform
+from stylecli.errors import plural
 from stylecli.files import write_json
 from stylecli.images import enlarge, make_grid, save_png
 from stylecli.progress import Progress, silent
@@ -242,8 +243,8 @@ class Inspection:
         if free >= needed:
             return []
         text = (
-            f"packing {len(self.subject):,} pictures at {resolution} px takes "
-            f"{needed / 2**30:,.1f} GiB, and {free / 2**30:,.1f} GiB are free here"
+            f"packing {plural(len(self.subject), 'picture')} at {resolution} px needs "
+            f"{needed / 2**30:,.1f} GiB; {free / 2**30:,.1f} GiB are free here"
         )
         pack = f"stylecli pack {quote(str(self.subject.path))}"
         fix = f"{pack} --resolution {resolution // 2}, or --max-images"

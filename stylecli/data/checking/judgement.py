@@ -23,6 +23,7 @@ from stylecli.data.checking.subjects import Subject
 from stylecli.data.format import MIN_RESOLUTION
 from stylecli.data.preparation import most_of
 from stylecli.data.reader import Dataset
+from stylecli.errors import plural
 from stylecli.networks.config import MAX_RESOLUTION
 
 FEW_PICTURES = 1000
@@ -98,7 +99,7 @@ def _judge_faults(case: Case) -> Iterator[Problem]:
     words: dict[str, tuple[Severity, str]] = {
         "pixels": ("error", "are damaged: their pixels are not what was packed"),
         "level": ("error", "have smaller levels that are not made from their pixels"),
-        "label": ("error", "have a label of their own that differs from the list of all labels"),
+        "label": ("error", "have a label that differs from the list of labels"),
         "metadata": ("warning", "have unreadable metadata (author, licence, source)"),
     }
     for kind, (severity, text) in words.items():
@@ -121,7 +122,7 @@ def _judge_faults(case: Case) -> Iterator[Problem]:
 def _judge_amount(case: Case) -> Iterator[Problem]:
     side = max(case.tally.sides, default=0)
     if case.kind == "dataset" and side > MAX_RESOLUTION:
-        text = f"the pictures have {side} px, and networks go up to {MAX_RESOLUTION}"
+        text = f"the pictures have {side} px; networks have at most {MAX_RESOLUTION}"
         fix = f"{case.pack} --resolution {MAX_RESOLUTION}"
         advised = (f"--resolution {MAX_RESOLUTION}",)
         yield Problem("error", "too-large", text, fix, case.count, pack=advised)
@@ -157,8 +158,8 @@ def _judge_labels(case: Case) -> Iterator[Problem]:
         yield Problem(
             "warning",
             "empty-classes",
-            f"{len(empty)} of {len(names)} classes have no picture ({_list(empty)}): a network "
-            "cannot learn them",
+            f"no picture in {len(empty)} of {plural(len(names), 'class', 'classes')} "
+            f"({_list(empty)}): a network cannot learn them",
             f"remove them and {case.pack}, or train without --labels",
             len(empty),
         )
@@ -169,8 +170,8 @@ def _judge_labels(case: Case) -> Iterator[Problem]:
         yield Problem(
             "warning",
             "imbalance",
-            f"the classes are uneven: {largest} has {filled[largest]:,} pictures, {smallest} "
-            f"{filled[smallest]:,}, {ratio:.0f} times fewer",
+            f"the classes are uneven: {largest} has {plural(filled[largest], 'picture')} and "
+            f"{smallest} has {filled[smallest]:,}, {ratio:.0f} times fewer",
             "add pictures to the small ones, or train without --labels",
             filled[smallest],
         )
@@ -178,7 +179,7 @@ def _judge_labels(case: Case) -> Iterator[Problem]:
         yield Problem(
             "note",
             "small-classes",
-            f"class {smallest} has {filled[smallest]} pictures, few to learn it from",
+            f"class {smallest} has {plural(filled[smallest], 'picture')}, few to learn from",
             "add pictures, or train without --labels",
             filled[smallest],
         )
@@ -204,7 +205,7 @@ def _judge_duplicates(case: Case, duplicates: Duplicates) -> Iterator[Problem]:
             "warning" if pictures >= _MANY_NEAR * case.count else "note",
             "near-duplicates",
             f"{_some(case, pictures, 'nearly repeat another')} ({count_groups(duplicates.near)})",
-            f"{look}remove what is too much, then {case.pack}",
+            f"{look}remove the surplus, then {case.pack}",
             pictures,
         )
 
@@ -367,7 +368,7 @@ def suggest_resolution(tally: Tally) -> int:
 
 def count_groups(groups: list[list[int]]) -> str:
     """Say "1 group" or "2 groups"."""
-    return f"{len(groups):,} group{'' if len(groups) == 1 else 's'}"
+    return plural(len(groups), "group")
 
 
 def _some(case: Case, count: int, what: str) -> str:
@@ -448,7 +449,7 @@ def median_side(sides: Counter[int]) -> int | None:
 def _count(tally: Tally) -> str:
     text = f"{tally.count:,}"
     if tally.looked_at < tally.count:
-        text += f", {tally.looked_at:,} of them looked at"
+        text += f", {tally.looked_at:,} of them checked"
     if bad := tally.looked_at - tally.usable:
         text += f", {bad:,} damaged or unusable"
     return text
@@ -489,7 +490,7 @@ def _classes(names: list[str], tally: Tally) -> str:
 def _groups(groups: list[list[int]]) -> str:
     if not groups:
         return "none"
-    return f"{sum(map(len, groups)):,} pictures in {count_groups(groups)}"
+    return f"{plural(sum(map(len, groups)), 'picture')} in {count_groups(groups)}"
 
 
 def _extreme(subject: Subject, extreme: Extreme | None) -> dict[str, Any] | None:

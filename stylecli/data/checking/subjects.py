@@ -32,7 +32,7 @@ from stylecli.data.sources.lmdb_pictures import PackedSource
 from stylecli.data.sources.recognition import find_source
 from stylecli.data.unfinished import read_state
 from stylecli.data.workers import count_workers, ordered_map
-from stylecli.errors import DataError
+from stylecli.errors import DataError, plural
 
 _CHUNK_BYTES = 16 << 20
 _MEAN_SIDE = 256  # px
@@ -192,9 +192,9 @@ class DatasetSubject:
                        f"{info['codec']}{levels}, {size / 2**20:,.1f} MiB"),
         ]  # fmt: skip
         if info["label_kind"] == "vector":
-            rows.append(("labels", f"vectors of {info['label_dim']} numbers"))
+            rows.append(("labels", f"vectors of {plural(info['label_dim'], 'number')}"))
         if info.get("skipped"):
-            rows.append(("left out", f"{info['skipped']:,} pictures, when it was packed"))
+            rows.append(("left out", f"{plural(info['skipped'], 'picture')}, when it was packed"))
         return rows
 
     def facts(self) -> dict[str, Any]:
@@ -213,7 +213,7 @@ class DatasetSubject:
             sentence = self._labels_fault.partition(": ")[0]
             problems.append(Problem("error", "damaged-labels", sentence, again))
         if complete and self._digest.hexdigest() != self.dataset.digest:
-            text = "the digest of the whole differs from the pictures' own digests"
+            text = "the digest of the dataset differs from the pictures' digests"
             problems.append(Problem("error", "damaged-digest", text, again))
         return problems
 
@@ -264,13 +264,13 @@ def _verify_label(dataset: Dataset, index: int, faults: list[Fault]) -> Label | 
     label = dataset.labels[index]
     stored = dataset.item_label(index)
     if stored != label.astype(label.dtype.newbyteorder("<")).tobytes():
-        own = "it has none of its own"
+        own = "it has no label"
         if stored is not None:
-            own = "its own differs"
+            own = "the label of the picture differs"
             if label.ndim == 0 and len(stored) == 8:
-                own = f"its own is {int.from_bytes(stored, 'little', signed=True)}"
+                own = f"the label of the picture is {int.from_bytes(stored, 'little', signed=True)}"
         shown = int(label) if label.ndim == 0 else "a vector"
-        faults.append(Fault(index, "label", f"the list of labels says {shown}, {own}"))
+        faults.append(Fault(index, "label", f"the list of labels has {shown}; {own}"))
     return int(label) if label.ndim == 0 else tuple(label.tolist())
 
 
@@ -383,8 +383,8 @@ def _describe_part(path: Path) -> str:
     environment = open_environment(path)  # it closes with its last reference
     with environment.lmdb.begin() as transaction:
         text = transaction.get(STATE_KEY)
-    so_far = f" with {read_state(path, text).count:,} pictures so far" if text else ""
+    so_far = f" with {plural(read_state(path, text).count, 'picture')} so far" if text else ""
     return (
-        f"{path} is an unfinished dataset{so_far}: run the stylecli pack command that began it "
-        "again, and it goes on"
+        f"{path} is an unfinished dataset{so_far}: run the same stylecli pack command again to "
+        f"continue"
     )

@@ -32,7 +32,7 @@ from stylecli.data.sources.base import (
     printable,
     read_stored,
 )
-from stylecli.errors import DataError
+from stylecli.errors import DataError, plural
 from stylecli.files import read_json
 
 # Pictures that are not read: they can be converted.
@@ -117,9 +117,9 @@ def arrange(names: Iterable[str]) -> Arrangement:
             kept = [name for name in names if _folder(name, depth) in _TRAIN]
             others = ", ".join(sorted(folder for folder in folders - _TRAIN if folder))
             left = len(names) - len(kept)
-            counted = "1 picture" if left == 1 else f"{left:,} pictures"
+            counted = plural(left, "picture")
             notes.append(
-                f"{counted} in {others} {'is' if left == 1 else 'are'} left out: name that folder "
+                f"{counted} left out in {others}: name that folder "
                 f"to take {'it' if left == 1 else 'them'}"
             )
             names, depth = kept, depth + 1
@@ -132,11 +132,10 @@ def arrange(names: Iterable[str]) -> Arrangement:
         return Arrangement(names, notes=notes)
     if None in folders:
         outside = [name for name in names if _folder(name, depth) is None]
-        counted = "1 picture lies" if len(outside) == 1 else f"{len(outside):,} pictures lie"
+        counted = plural(len(outside), "picture is", "pictures are")
         notes.append(
-            f"{counted} outside the {len(classes)} sub-folders "
-            f"({listing(outside)}), so these are not taken as classes: move the pictures, or give "
-            "--labels"
+            f"{counted} outside the sub-folders ({listing(outside)}), so the sub-folders are not "
+            f"used as classes: move the pictures, or give --labels"
         )
         return Arrangement(names, notes=notes)
     numbers = {folder: label for label, folder in enumerate(classes)}
@@ -194,7 +193,7 @@ class ImageFolder:
         self.class_names, self.notes = found.class_names, found.notes
         if files.unreadable:
             self.notes.append(
-                f"{len(files.unreadable)} folders cannot be read and are left out: "
+                f"{plural(len(files.unreadable), 'unreadable folder')} left out: "
                 f"{listing(files.unreadable)}"
             )
 
@@ -324,7 +323,7 @@ def describe_generated(generated: Sequence[str]) -> list[str]:
     folders = Counter(name.rpartition("/")[0] or "." for name in generated)
     shown = [f"{count:,} in {printable(name)}" for name, count in folders.most_common(_FOLDERS)]
     more = ", ..." if len(folders) > _FOLDERS else ""
-    counted = "1 picture" if len(generated) == 1 else f"{len(generated):,} pictures"
+    counted = plural(len(generated), "picture")
     return [
         f"{counted} made by stylecli left out ({', '.join(shown)}{more}): --include-generated "
         "takes them, or name that folder"
@@ -376,7 +375,7 @@ def describe_left_out(names: Iterable[str], start: Callable[[str], bytes]) -> li
             f"{counted} left out for {'its' if is_one else 'their'} suffix: {', '.join(parts)}"
         )
     if beside := [name for name in names if lies_beside(name)]:
-        notes.append(f"not pictures and not read: {_by_kind(beside)}")
+        notes.append(f"not read, because they are not pictures: {_by_kind(beside)}")
     return notes
 
 
@@ -449,7 +448,7 @@ class ZipMember:
         header = read_stored(self.archive, self.offset, _LOCAL_HEADER.size)
         signature, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(header)
         if signature != b"PK\x03\x04":
-            raise DataError("is not where the zip's directory says")
+            raise DataError("is not where the zip's directory lists it")
         entry = zipfile.ZipInfo()
         entry.compress_type, entry.CRC = self.method, self.crc
         entry.compress_size, entry.file_size = self.stored_bytes, self.unpacked_bytes
@@ -460,8 +459,8 @@ class ZipMember:
                     return member.read(size)  # checks the CRC-32 where the member ends
         except NotImplementedError:
             raise DataError(
-                f"is compressed by method {self.method}, which is not read: unpack the zip and "
-                "name the folder"
+                f"is compressed by method {self.method}, which stylecli does not read: unpack the "
+                f"zip and name the folder"
             ) from None
         except OSError as error:
             raise DataError(f"cannot be read: {error.strerror or error}") from None

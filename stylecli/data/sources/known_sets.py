@@ -54,7 +54,7 @@ from stylecli.data.sources.labels import (
     parse_label_json,
     read_labels,
 )
-from stylecli.errors import DataError
+from stylecli.errors import DataError, plural
 from stylecli.files import parse_json
 from stylecli.interop.pickles import MAX_BYTES, read_batch_pickle
 
@@ -94,7 +94,7 @@ def open_pictures(
         plain = _plain(path, files)
         if own_labels:
             said = str(error).removeprefix(f"{path}: ")
-            plain.notes.append(f"{said}; so it is left alone")
+            plain.notes.append(f"{said}; it is ignored")
         return plain
     except DataError as error:
         if own_labels:
@@ -154,7 +154,7 @@ def _annotate(
             content = files.read(more, MAX_FILE_BYTES)
             metadata = _parse_metadata(content, names, METADATA_NAME)
         except DataError as error:  # other programs have files of that name
-            notes.append(f"{error}; so it is left alone")
+            notes.append(f"{error}; it is ignored")
     if table is None or table.names is None:
         return AnnotatedSource(source, None, notes=notes, metadata=metadata)
     find = PictureNames(names).find
@@ -162,12 +162,13 @@ def _annotate(
     notes += table.notes
     if absent := [name for name, place in zip(table.names, places, strict=True) if place is None]:
         notes.append(
-            f"{LABELS_NAME} labels {len(absent):,} pictures that are not there: {listing(absent)}"
+            f"{LABELS_NAME} has labels for {plural(len(absent), 'missing picture')}: "
+            f"{listing(absent)}"
         )
     if missing := set(range(len(names))).difference(places):
         shown = listing(names[place] for place in sorted(missing)[:5])
         notes.append(
-            f"{LABELS_NAME} has no label for {len(missing):,} of {len(names):,} pictures "
+            f"{LABELS_NAME} has no label for {len(missing):,} of {plural(len(names), 'picture')} "
             f"({shown}), so its labels are not used: complete it, or give --labels"
         )
         return AnnotatedSource(source, None, notes=notes, metadata=metadata)
@@ -186,7 +187,7 @@ def _parse_metadata(content: bytes, names: Sequence[str], where: str) -> dict[in
         fields = parse_json(line, f"{where} line {number}")
         name = fields.pop("name", None)
         if not isinstance(name, str):
-            raise DataError(f"{where} line {number} is not readable: it names no picture")
+            raise DataError(f"cannot read {where} line {number}: it names no picture")
         place = find(name)
         if place is not None:
             known[place] = fields
@@ -290,7 +291,10 @@ class IdxSource:
         read = [read_idx(found, dimensions=1) for found in labels if found]
         for file, images, found in zip(files, self._images, read, strict=True):
             if len(images) != len(found):
-                raise DataError(f"{file} holds {len(images)} pictures but {len(found)} labels")
+                raise DataError(
+                    f"{file} holds {plural(len(images), 'picture')} but "
+                    f"{plural(len(found), 'label')}"
+                )
         table = interpret_numbers(np.concatenate(read), path)
         self._labels, self.notes = table.values, table.notes
         self.class_names = table.named_classes()
@@ -342,12 +346,12 @@ def read_idx(path: Path, *, dimensions: int) -> npt.NDArray[np.uint8]:
             largest = file_bytes * _DEFLATE_LIMIT if zipped else file_bytes - len(header)
             sides = shape[1:]
             if not 0 < size <= min(largest, _MAX_BYTES) or max(sides, default=1) > MAX_RESOLUTION:
-                raise DataError(f"{path} says it holds {shape} bytes, which its size rules out")
+                raise DataError(f"{path} should hold {shape} bytes, which its size rules out")
             data = file.read(size + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} is damaged: {error}") from None
     if len(data) != size:
-        raise DataError(f"{path} does not hold the {shape} bytes its header says: get it again")
+        raise DataError(f"{path} does not hold the {shape} bytes of its header: get it again")
     return np.frombuffer(data, np.uint8).reshape(shape)
 
 
@@ -402,8 +406,8 @@ class CifarSource:
             self.notes = []
         if not contents and is_tar(path):
             raise DataError(
-                f"{path} is a tar archive of something else than CIFAR: unpack it (tar -xf) and "
-                "name the folder"
+                f"{path} is a tar archive, but not of CIFAR: unpack it (tar -xf) and name the "
+                f"folder"
             )
         if not batches:
             raise DataError(f"{path} holds no batch of CIFAR: expected data_batch_1 or train")
@@ -483,7 +487,7 @@ def _read_tar(path: Path) -> dict[str, bytes]:
     except DataError:
         raise
     except Exception as error:  # damaged archives raise nearly anything
-        raise DataError(f"{path} is damaged or no CIFAR: {error}; get it again") from None
+        raise DataError(f"{path} is damaged or not CIFAR: {error}; get it again") from None
     return contents
 
 
@@ -519,9 +523,11 @@ def _read_batch(content: bytes, where: str) -> tuple[npt.NDArray[np.uint8], npt.
     if not len(pixels) or pixels.shape[1] != 3 * _SIDE**2:
         raise DataError(f"{where} holds rows of {pixels.shape[1]} bytes: expected {3 * _SIDE**2}")
     if not isinstance(labels, list) or len(labels) != len(pixels):
-        raise DataError(f"{where} has not one label for each of its {len(pixels)} pictures")
+        raise DataError(
+            f"{where} does not have one label for each of its {plural(len(pixels), 'picture')}"
+        )
     if not all(type(label) is int and 0 <= label < 1000 for label in labels):
-        raise DataError(f"{where} holds labels that are no classes of CIFAR")
+        raise DataError(f"{where} holds labels that are not classes of CIFAR")
     return pixels, np.array(labels, np.int64)
 
 

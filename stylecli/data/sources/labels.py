@@ -26,7 +26,7 @@ from stylecli.data.sources.base import (
     common_folder,
     listing,
 )
-from stylecli.errors import DataError
+from stylecli.errors import DataError, plural
 from stylecli.files import name_failed_download, parse_json
 
 _MAX_BYTES = 1 << 32
@@ -61,7 +61,7 @@ def read_npy(path: Path, *, empty: bool = False) -> npt.NDArray[Any]:
             if dtype.kind not in "biuf" or min(shape, default=0) < (not empty):
                 raise DataError(f"{path} holds {dtype} of shape {list(shape)}: expected numbers")
             if size != there or size > _MAX_BYTES:
-                raise DataError(f"{path} says it holds {size:,} bytes, but {there:,} are there")
+                raise DataError(f"{path} should hold {size:,} bytes and holds {there:,}")
             array = np.frombuffer(file.read(size), dtype)
     except DataError:
         raise
@@ -169,7 +169,10 @@ def interpret_rows(
         return LabelTable(vectors, names)
     if rows.shape[1] > 1 and np.isin(vectors, (0, 1)).all() and (vectors.sum(1) == 1).all():
         found = columns or [str(label) for label in range(rows.shape[1])]
-        note = f"{where}: every row has a single 1, so the labels are {len(found)} classes"
+        note = (
+            f"{where}: every row has a single 1, so the labels are "
+            f"{plural(len(found), 'class', 'classes')}"
+        )
         return LabelTable(vectors.argmax(1).astype(np.int64), names, found, [note])
     notes = [f"{where}: labels are vectors of {rows.shape[1]} values"]
     if columns:
@@ -189,8 +192,8 @@ def align_labels(table: LabelTable, names: Sequence[str], where: Path | str) -> 
     if table.names is None:
         if len(table.values) != len(names):
             raise DataError(
-                f"{where} holds {len(table.values):,} labels without names, but there are "
-                f"{len(names):,} pictures"
+                f"{where} holds {plural(len(table.values), 'label')} without names for "
+                f"{plural(len(names), 'picture')}"
             )
         return table.values
     pictures = PictureNames(names)
@@ -212,9 +215,10 @@ def align_labels(table: LabelTable, names: Sequence[str], where: Path | str) -> 
     missing = np.flatnonzero(rows < 0)
     if len(missing):
         shown = listing(names[place] for place in missing[:5])
-        beside = f"; the file names {listing(strangers)}, which fits none" if strangers else ""
+        beside = f"; the file names {listing(strangers)}, which matches none" if strangers else ""
         raise DataError(
-            f"{where} has no label for {len(missing):,} of {len(names):,} pictures ({shown})"
+            f"{where} has no label for {len(missing):,} of {plural(len(names), 'picture')} "
+            f"({shown})"
             f"{beside}: label all or none, by path below the source or by a file name that occurs "
             "once"
         )
@@ -396,8 +400,8 @@ def parse_label_json(
         return interpret_rows(_floats(values, where), where, names=found_names, plain=True)
     other = next((i for i, value in enumerate(values) if type(value) is not type(values[0])), 0)
     raise DataError(
-        f"{where} mixes kinds of labels: {_shown(*pairs[0])} and {_shown(*pairs[other])}; expected "
-        "all numbers, all names of classes or all lists of numbers"
+        f"{where} mixes kinds of labels: {_shown(*pairs[0])} and {_shown(*pairs[other])}; "
+        f"expected only numbers, only names of classes or only lists of numbers"
     )
 
 
@@ -438,7 +442,7 @@ def parse_csv(text: str, names: Sequence[str], where: Path | str) -> LabelTable:
             row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row
         ]
     except csv.Error as error:
-        raise DataError(f"{where} is not readable CSV: {error}") from None
+        raise DataError(f"cannot read {where} as CSV: {error}") from None
     if not rows:
         raise DataError(f"{where} holds no labels")
     pictures = PictureNames(names)
@@ -541,7 +545,7 @@ def _interpret_cells(
     elif not all(_are_numbers(row[1:]) for row in rows):
         bad = next(row for row in rows if not _are_numbers(row[1:]))
         raise DataError(
-            f"{where} has {','.join(bad)[:80]!r}: several labels of a picture have to be numbers"
+            f"{where} has {','.join(bad)[:80]!r}: several labels of one picture must be numbers"
         )
     values = _floats([row[1:] for row in rows], where)
     return interpret_rows(values, where, names=names, columns=columns)
@@ -560,7 +564,7 @@ def _floats(rows: list[list[Any]], where: Path | str) -> np.ndarray[Any, np.dtyp
     try:
         return np.array(rows, np.float64)
     except (ValueError, OverflowError) as error:
-        raise DataError(f"{where} holds labels that are no numbers: {error}") from None
+        raise DataError(f"{where} holds labels that are not numbers: {error}") from None
 
 
 def _is_integer(cell: str) -> bool:

@@ -36,7 +36,7 @@ from stylecli.data.sources.base import (
     printable,
     read_stored,
 )
-from stylecli.errors import DataError
+from stylecli.errors import DataError, plural
 
 _DATABASE = struct.Struct("<IHHQQQQQ")  # pad, flags, depth, 4 counts, root
 _MAGIC = bytes.fromhex("dec0efbe 01000000")
@@ -48,8 +48,10 @@ _CATEGORY = re.compile(r"(?P<category>.+?)(_(?P<split>train|val|test))?(_lmdb|\.
 _LSUN_KEY = re.compile(rb"[0-9a-f]{40}")
 _OUR_KEYS = (b"_meta", b"_labels")
 _SAMPLED = 64  # values whose beginning is read to see what kind they are
-_LOSSY = "the pictures are stored as JPEG or the like: lossy, pack the originals if you have them"
-_LSUN_LOSSY = "LSUN's pictures are stored as JPEG or WebP: lossy, and there are no others"
+_LOSSY = (
+    "the pictures are stored in a lossy format such as JPEG: pack the originals if you have them"
+)
+_LSUN_LOSSY = "LSUN's pictures are stored in a lossy format, JPEG or WebP; there are no originals"
 _KINDS = "stylecli's, rosinality's or LSUN's, or any whose values are encoded pictures"
 
 
@@ -131,7 +133,7 @@ def _read_index(walk: PageWalk, file: Path, tree: Tree, first_page_only: bool) -
         named = (found.flags & NAMED) > 0
         for place in np.flatnonzero(named):
             if found.flags[place] != NAMED or found.sizes[place] != _DATABASE.size:
-                raise ValueError("it has a database that cannot be")
+                raise ValueError("it has an impossible database")
             _, kind, depth, *_, root = _DATABASE.unpack_from(found.page, found.key_ends[place])
             databases[names[place]] = Tree(kind, depth, root)
         keys += [name for name, is_one in zip(names, named.tolist(), strict=True) if not is_one]
@@ -178,7 +180,7 @@ class RosinalityLmdb:
         if length is None:
             self.notes.append(f"{path} has no length: its conversion was probably cut short")
         elif length != str(len(chosen)):
-            self.notes.append(f"{path} says it has {length} pictures, {len(chosen)} are there")
+            self.notes.append(f"{path} should hold {length} pictures and holds {len(chosen):,}")
 
     @property
     def name(self) -> str:
@@ -224,10 +226,12 @@ class PictureLmdbs:
             self._indices.append(index)
             lossy = lossy or any(map(is_lossy, _beginnings(index)))
             if left_out:
-                counted = "1 entry is" if len(left_out) == 1 else f"{len(left_out):,} entries are"
-                self.notes.append(
-                    f"{counted} no picture and left out: {listing(map(_readable, left_out))}"
+                counted = plural(
+                    len(left_out),
+                    "entry is not a picture and is",
+                    "entries are not pictures and are",
                 )
+                self.notes.append(f"{counted} left out: {listing(map(_readable, left_out))}")
         self._starts = np.cumsum([0] + [len(index.keys) for index in self._indices])
         if not len(self):
             raise DataError(f"{path} holds no picture")
@@ -353,7 +357,7 @@ def _describe(index: LmdbIndex) -> str:
     start = index.beginning(0, START_BYTES)
     kind = "pickled Python objects" if start[:1] == b"\x80" else "no pictures"
     return (
-        f"its values are {kind}: the first, under {_readable(index.keys[0])!r}, begins with "
+        f"its values are {kind}: the first, under {_readable(index.keys[0])!r}, starts with "
         f"{start[:12]!r}"
     )
 

@@ -148,7 +148,7 @@ def _open_file(path: Path, own_labels: bool) -> Source:
     for signature, kind in _ARCHIVES:
         if start.startswith(signature):
             raise DataError(f"{path} is {kind}: unpack it and name the folder")
-    raise DataError(f"{path} is no source of pictures: expected {KNOWN}")
+    raise DataError(f"{path} is not a source of pictures: expected {KNOWN}")
 
 
 def _open_container(path: Path, own_labels: bool) -> Source | None:

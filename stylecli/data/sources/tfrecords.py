@@ -56,7 +56,7 @@ from stylecli.data.sources.labels import (
     interpret_numbers,
     read_npy,
 )
-from stylecli.errors import DataError
+from stylecli.errors import DataError, plural
 
 _POLYNOMIAL = 0x82F63B78  # 0x1EDC6F41 with its bits reversed, as the CRC is defined
 _BLOCK = 64
@@ -450,12 +450,15 @@ def _choose_files(path: Path, notes: list[str]) -> list[Path]:
                 f"{path} holds several sets of TFRecords ({listing(sets)}): give each a folder of "
                 "its own, or name one file"
             )
-        notes.append(f"{len(left):,} files are left out ({listing(left)}): name one to take it")
+        notes.append(
+            f"{plural(len(left), 'file is', 'files are')} left out ({listing(left)}): "
+            f"name one to take it"
+        )
     files = sets[chosen[0]]
     if match := _SHARD_NAME.fullmatch(files[0]):
         missing = int(match["count"]) - len(files)
         if missing > 0:
-            notes.append(f"{missing:,} of {int(match['count']):,} shards are missing")
+            notes.append(f"missing: {missing:,} of {plural(int(match['count']), 'shard')}")
     return [path / name for name in files]
 
 
@@ -518,7 +521,7 @@ def _index_records(file: Path) -> _Records:
                 if size > _MAX_RECORD_BYTES:
                     raise DataError(
                         f"{file} holds TFRecords of another kind: record {len(offsets)} has "
-                        f"{size:,} bytes, more than a picture has"
+                        f"{size:,} bytes, too many for a picture"
                     )
                 offsets.append(place + _HEADER.size)
                 sizes.append(size)
@@ -593,5 +596,5 @@ def _find_labels(file: Path, count: int) -> LabelTable | None:
         return None
     table = interpret_array(rows, path)
     if len(table.values) != count:
-        raise DataError(f"{path} holds {len(rows):,} labels for {count:,} pictures")
+        raise DataError(f"{path} holds {plural(len(rows), 'label')} for {plural(count, 'picture')}")
     return table

@@ -162,7 +162,7 @@ def test_the_folder_is_a_source_that_carries_authors_and_licences(
     assert source[3].metadata == {"source": "party.png#3", **CREDITS}
     with source[3].open() as picture:
         assert picture.size == (32, 32)
-    assert any("4 of them may not be used commercially" in note for note in source.notes)
+    assert any("4 for non-commercial use only" in note for note in source.notes)
 
 
 def test_an_interrupted_run_goes_on_and_ends_the_same(faces: list[Face], tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ def test_licences_are_counted_and_restrictions_said() -> None:
     notes = licence_notes([CREDITS, CREDITS, public])
 
     assert "Attribution-NonCommercial License (2), Public Domain Mark (1)" in notes[0]
-    assert notes[1].startswith("2 of them may not be used commercially; 2 ask")
+    assert notes[1].startswith("2 for non-commercial use only; 2 ask")
     assert licence_notes([{}, {"source": "x"}]) == []
 
 

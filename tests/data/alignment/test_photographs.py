@@ -73,7 +73,7 @@ def test_lists_all_pictures_but_hidden_ones_and_its_own(tmp_path: Path) -> None:
     assert (
         "2 files are left out" in note and "(phone.JXL: convert" in note and "(scan: JPEG" in note
     )
-    assert beside == "not pictures and not read: 1 .txt"
+    assert beside == "not read, because they are not pictures: 1 .txt"
 
 
 def test_one_photograph_is_a_list_of_one(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_what_cannot_be_read_is_a_cause(tmp_path: Path, seen: list[Image.Image])
     assert causes == {
         "cut.jpg": "cannot be decoded",
         "text.jpg": "is not a picture of a known kind",
-        "phone.jxl": "is of a kind that is not read (.jxl)",
+        "phone.jxl": "is of a kind that stylecli does not read (.jxl)",
         "film.gif": "has 2 frames",
         "gone.jpg": "cannot be read",
     }
@@ -207,14 +207,14 @@ def choose() -> Callable[..., tuple[list[str], dict[str, str]]]:
 def test_all_faces_are_taken(choose: Callable[..., Any]) -> None:
     assert choose(min_crop=0) == (
         ["two.jpg#1", "two.jpg#2"],
-        {"none.jpg": "shows no face that was found"},
+        {"none.jpg": "shows no detectable face"},
     )
 
 
 def test_small_faces_are_left_out(choose: Callable[..., Any]) -> None:
     names, skipped = choose(min_crop=60)
     assert names == ["two.jpg#2"]
-    assert skipped["two.jpg#1"] == "is too small: its square has 40 px, wanted are 60"
+    assert skipped["two.jpg#1"] == "is too small: its square has 40 px and needs 60"
 
 
 def test_the_largest_face_is_taken(choose: Callable[..., Any]) -> None:
@@ -278,7 +278,7 @@ def test_without_a_box_the_points_give_it(tmp_path: Path) -> None:
         ('{"photo": "a.jpg"}\n{', "line 2 of .* is not JSON"),
         ("[1, 2]", "holds '1'"),
         ("{}", "holds no landmarks"),
-        ('{"a.jpg": 3}', "'a.jpg' in .*: '3' is no list of points"),
+        ('{"a.jpg": 3}', "'a.jpg' in .*: '3' is not a list of points"),
         ('{"a.jpg": [[1, 2], [3, 4]]}', r"shape \[2, 2\]: expected \[68, 2\]"),
         ('{"a.jpg": {"eyes": []}}', "has no landmarks or"),
         ('[{"landmarks": []}]', "without the name of a photo"),

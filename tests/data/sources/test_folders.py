@@ -258,7 +258,7 @@ def test_files_left_out_for_their_names_are_counted_and_named(tmp_path, kind, no
     assert "1 .jxl (new.jxl: convert" in note
     assert "(photo.jpg.1, scan: JPEG or PNG inside: rename to .jpg or .png)" in note
     assert "1 .zip (more.zip: pack" in note and "readme" not in note and "hidden" not in note
-    assert beside.startswith("not pictures and not read: 1 ")
+    assert beside.startswith("not read, because they are not pictures: 1 ")
 
 
 def test_a_folder_of_nothing_but_other_files_names_them(tmp_path, no_heif):

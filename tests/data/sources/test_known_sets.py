@@ -67,7 +67,7 @@ def test_no_labels_are_none(write):
 def test_incomplete_labels_are_not_used_and_that_is_told(write):
     source = write([[NAMES[0], 1], ["gone.png", 0]])
     assert labels_of(source) == [None] * 3 and source.class_names is None
-    assert "labels 1 pictures that are not there: gone.png" in source.notes[0]
+    assert "1 missing picture: gone.png" in source.notes[0]
     assert f"no label for 2 of 3 pictures ({NAMES[1]}, {NAMES[2]})" in source.notes[1]
     assert "its labels are not used" in source.notes[1]
 
@@ -147,7 +147,7 @@ def test_a_folder_around_everything_changes_nothing(tmp_path, kind, around):
     path = write_files(tmp_path, kind, files)
     source = find_source(path)
     assert labels_of(source) == [1, 0]
-    assert source.notes == ["not pictures and not read: 1 .txt"]
+    assert source.notes == ["not read, because they are not pictures: 1 .txt"]
     (tmp_path / "labels.csv").write_text(f"{pictures[0]},0\n{pictures[1]},1\n")
     assert labels_of(find_source(path, labels=tmp_path / "labels.csv")) == [0, 1]
 

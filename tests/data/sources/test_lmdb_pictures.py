@@ -128,7 +128,7 @@ def test_entries_that_are_no_pictures_are_left_out_and_counted(tmp_path):
     write_lmdb(tmp_path, {b"__len__": b"80", **values, b"num-samples": b"80"})
     source = find_source(tmp_path)
     assert reds(source) == list(range(80))
-    assert "2 entries are no picture and left out: __len__, num-samples" in source.notes[-1]
+    assert "2 entries are not pictures and are left out: __len__, num-samples" in source.notes[-1]
 
 
 def test_the_named_database_with_pictures_is_taken(tmp_path):
