@@ -91,7 +91,7 @@ def convert_network(source: Path | str, target: Path | str) -> Bundle:
     """
     if Path(source).is_file() and not is_foreign(source):
         read_header(source)  # says what is wrong with a file that is neither
-        raise NetworkError(f"{source} is a network of stylecli already: nothing to convert")
+        raise NetworkError(f"{source} is already a network of stylecli: nothing to convert")
     bundle = load_network(source)
     bundle.info["source_sha256"] = network_digest(source)
     save_network(target, bundle)
@@ -102,7 +102,7 @@ def convert_network(source: Path | str, target: Path | str) -> Bundle:
     )
     if not same or network_header(again, {}) != network_header(bundle, {}):
         Path(target).unlink()
-        raise NetworkError(f"{target} did not read back as it was written: check the disk")
+        raise NetworkError(f"{target} does not read back as it was written: check the disk")
     return again
 
 

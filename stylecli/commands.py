@@ -201,7 +201,9 @@ def interpolate(
     length = seconds if seconds is not None else key_seconds * (stops if loop else stops - 1)
     frames = max(1, round(length * fps))
     if not 0 < fps <= 1000 or length < 0:
-        raise UsageError(f"{length:g} seconds at {fps:g} frames a second: expected more than 0")
+        raise UsageError(
+            f"{length:g} seconds at {fps:g} frames a second make no video: expected more than 0"
+        )
     draws = max(4, round(frames / fps / noise_seconds))
     return draw_walk(
         bundle.generator, keys, frames, Route(space, method, loop, psi_to, pulses),

@@ -21,7 +21,7 @@ from stylecli.checkpoint import load_network, network_digest
 from stylecli.data.demo_faces import make_demo_dataset
 from stylecli.data.reader import open_dataset
 from stylecli.distributed.ranks import Ranks
-from stylecli.errors import DataError, UsageError
+from stylecli.errors import DataError, UsageError, plural
 from stylecli.images import save_png
 from stylecli.metrics.evaluation import evaluate
 from stylecli.networks.model import Bundle
@@ -143,7 +143,7 @@ def _fill(
         )
     run = folder / "run"
     if not (run / RUN_FILE).exists():
-        say("calibrating: a few seconds of training at every stage")
+        say("measuring the speed of this machine: a few seconds of training at every stage")
         plan = _calibrated_plan(folder, dataset, minutes, seed, ranks)
         create_run(run, _settings(plan, dataset))
         say(
@@ -160,7 +160,8 @@ def _fill(
             )
         if not finished:
             say(
-                "this machine slowed down: training stopped early, run the same command to continue"
+                "this machine slowed down and training stopped early: run the same command to "
+                "continue"
             )
     ranks.from_main(None)  # the others are done
     network = newest_snapshot(run)
@@ -180,8 +181,9 @@ def describe_prospect(kimg: float, minutes: float) -> str:
         return f"expect {describe_faces(kimg)}"
     needed = math.ceil(minutes * FACES_KIMG / kimg)
     return (
-        f"expect {describe_faces(kimg)}: this machine is slow for faces in {minutes:g} minutes; "
-        f"stylecli demo --minutes {needed} --out longer brings heads with eyes"
+        f"expect {describe_faces(kimg)}: this machine is too slow for faces in "
+        f"{plural(minutes, 'minute')}; for heads with eyes, run stylecli demo --minutes {needed} "
+        f"--out longer"
     )
 
 

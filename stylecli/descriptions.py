@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stylecli import shipped
-from stylecli.errors import DataError, NetworkError, WeightsError
+from stylecli.errors import DataError, NetworkError, WeightsError, plural
 from stylecli.files import is_owned, read_json, read_rows, row_number
 from stylecli.provenance import remake_command
 from stylecli.workspace import (
@@ -34,7 +34,7 @@ from stylecli.workspace import (
 
 Facts = dict[str, Any]
 _WEIGHTS = (".safetensors", ".pkl", ".pt", ".pth", ".model", ".ckpt")
-_UNKNOWN = "unknown: the file carries no record of stylecli"
+_UNKNOWN = "unknown: the file has no record from stylecli"
 _STYLES = (".npz", ".npy")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _LEAST_BYTES, _MOST_BYTES = 256, 8 << 30  # a network file, at the extremes
@@ -141,7 +141,7 @@ def _describe_run(run: Path) -> Facts:
         "what": "run", "folder": str(run),
         "networks": len(list_snapshots(run)),
         "newest network": str(newest) if newest else None,
-        "can go on": (run / CHECKPOINT_FILE).is_file() and not settings.get("finished"),
+        "can continue": (run / CHECKPOINT_FILE).is_file() and not settings.get("finished"),
         "dataset": str(dataset) if dataset else None,
     }  # fmt: skip
     return facts | {"settings": settings, "last tick": _last_line(run / STATS_FILE)}
@@ -284,8 +284,8 @@ def _read_picture(path: Path) -> tuple[Facts, Any]:
             return facts, provenance_of(image)
     except Exception as error:  # counting frames decodes; Pillow's plugins raise anything
         raise DataError(
-            f"{path} is not a readable picture ({name_cause(error)}), nor anything else that info "
-            "knows: give a picture, video, network, run, dataset or saved styles"
+            f"{path} is not a readable picture ({name_cause(error)}), nor any other file that "
+            f"info knows: give a picture, video, network, run, dataset or saved styles"
         ) from None
 
 
@@ -322,12 +322,12 @@ def _whereabouts(network: Mapping[str, Any]) -> str:
 
     file, digest, size = (network.get(name) for name in ("file", "sha256", "bytes"))
     if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
-        return "not told: the record has no SHA-256 of a network"
+        return "unknown: the record has no SHA-256 of a network"
     named = _named(file)
     if named is not None:
         if weights.remember_digest(named) == digest:
             return "here, unchanged"
-        return "another one now: the file has changed since"
+        return "another one: the file has changed since"
     here = [path for run in [*list_runs(), Path("demo") / "run"]
             for path in list_snapshots(run) if _is_plain_file(path)]  # fmt: skip
     remembered = weights.remembered_digests(here)
@@ -339,11 +339,11 @@ def _whereabouts(network: Mapping[str, Any]) -> str:
     unknown.sort(key=lambda path: (path.name != name, -path.stat().st_mtime))
     for path in [*likely, *unknown[:_MOST_HASHED]]:
         if weights.remember_digest(path) == digest:
-            return f"here, as {path}: give that to --network"
+            return f"here, as {path}: give --network {path}"
     if unknown[_MOST_HASHED:]:
         return (
-            f"not found yet: the same command looks at the next of {len(unknown) - _MOST_HASHED} "
-            "networks"
+            f"not found yet: run the same command to look at the other "
+            f"{plural(len(unknown) - _MOST_HASHED, 'network')}"
         )
     return "not here: give the file with this sha256 to --network"
 

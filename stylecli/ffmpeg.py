@@ -27,8 +27,8 @@ def ffmpeg_program() -> str:
         program = str(imageio_ffmpeg.get_ffmpeg_exe())
     except RuntimeError:
         raise StyleCLIError(
-            "ffmpeg is missing: run pip install imageio-ffmpeg, which brings one, or set "
-            f"{FFMPEG_VARIABLE} to the path of yours"
+            f"ffmpeg is missing: run pip install imageio-ffmpeg, or set {FFMPEG_VARIABLE} to the "
+            f"path of an ffmpeg"
         ) from None
     if shutil.which(program) is None:  # imageio takes the variable on its word
         raise _unusable(program, "which is not a program")
@@ -39,7 +39,7 @@ def _unusable(program: str, why: str) -> StyleCLIError:
     if os.environ.get(FFMPEG_VARIABLE) == program:
         return StyleCLIError(
             f"{FFMPEG_VARIABLE} names {program}, {why}: set it to the path of an ffmpeg, or unset "
-            "it and run pip install imageio-ffmpeg, which brings one"
+            f"it and run pip install imageio-ffmpeg"
         )
     return StyleCLIError(
         f"ffmpeg is {program}, {why}: run pip install --force-reinstall imageio-ffmpeg, or set "

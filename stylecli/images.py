@@ -239,7 +239,7 @@ def encode_picture(
     check_size(format, *picture.shape[:2])
     if format == "png":
         if quality is not None:
-            raise UsageError(f"quality {quality} has no meaning for PNG, which keeps every pixel")
+            raise UsageError(f"quality {quality} has no effect on PNG, which keeps every pixel")
         return encode_png(picture, provenance)
     level = QUALITY if quality is None else quality
     if not 1 <= level <= 100:
@@ -263,7 +263,7 @@ def check_size(format: PictureFormat, height: int, width: int) -> None:
     """Raise UsageError when a picture of this many pixels could not be written, or not opened."""
     if max(height, width) > MAX_SIDES[format]:
         raise UsageError(
-            f"{width} x {height} pixels do not fit into a {format} file, which ends at "
+            f"{width} x {height} pixels do not fit into a {format} file, which has at most "
             f"{MAX_SIDES[format]:,} on a side: give another format or fewer pictures to a sheet"
         )
     if height * width > MAX_PIXELS:
@@ -334,7 +334,7 @@ def picture_format(path: Path | str) -> PictureFormat:
     """Return the format that a path's suffix stands for; raise UsageError where it is none."""
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
-        raise UsageError(f"{path} has no suffix of a picture: expected {', '.join(SUFFIXES)}")
+        raise UsageError(f"{path} does not end like a picture: expected {', '.join(SUFFIXES)}")
     return SUFFIXES[suffix]
 
 
@@ -410,7 +410,7 @@ def _xmp(provenance: dict[str, Any]) -> bytes:
     if len(packet) > _MAX_XMP:
         raise UsageError(
             f"the record of how this was made takes {len(packet):,} bytes, a JPEG or WebP file "
-            f"holds {_MAX_XMP:,}: give --format png, or fewer seeds in one sheet"
+            f"holds at most {_MAX_XMP:,}: give --format png, or fewer seeds in one sheet"
         )
     return packet
 

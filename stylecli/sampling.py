@@ -222,7 +222,7 @@ def _stacked(noises: Sequence[Sequence[Tensor] | None], size: int) -> Sequence[T
     return [filled(torch.cat(maps), size) for maps in layers]
 
 
-_NEEDS_W = "needs an intermediate latent space, which configuration {!r} does not have"
+_NEEDS_W = "needs an intermediate latent space, and configuration {!r} has none"
 VARY = 0.3  # how much of a face becomes another, where likeness is asked for
 MOST_PSI = 100.0  # beyond it there are no pictures, and styles soon overflow
 CENTRE_LATENTS = 1024  # latents whose mean is the centre of a class: off by 1/32 of their spread
@@ -383,7 +383,7 @@ def find_centre(
     if text == "class" or text.startswith("class:"):
         number = text.removeprefix("class").removeprefix(":")
         if number and not number.isdecimal():
-            raise UsageError(f"centre {text!r} is not readable: expected class or such as class:3")
+            raise UsageError(f"cannot read centre {text!r}: expected class, or such as class:3")
         if not config.label_dim:
             raise UsageError(
                 f"centre {text!r} is given, but this network was trained without labels"
@@ -391,7 +391,7 @@ def find_centre(
         classes = [int(number)] if number else list(range(config.label_dim))
         return torch.stack([_class_mean(G, label) for label in classes])
     if text.removeprefix("-").isdecimal():
-        raise UsageError(f"centre {text!r} is no seed: expected 0 or more, class, or a file")
+        raise UsageError(f"centre {text!r} is not a seed: expected 0 or more, class, or a file")
     mean = load_styles(net, Path(text), tell=tell).mean(dim=0, keepdim=True)
     same = bool((mean == mean[:, :1]).all())
     return mean[:, 0] if same else mean

@@ -65,7 +65,7 @@ def load_ws(
     if not bool(torch.isfinite(rows).all()):
         raise NetworkError(f"{path} holds styles that are not finite numbers: nothing can be drawn")
     if key not in ("", KEY):
-        tell(f"{path} has no array {KEY!r}: its array {key!r} was taken for styles w")
+        tell(f"{path} has no array {KEY!r}: its array {key!r} is read as styles w")
     if array.shape == shape and shape[0] > 1:
         tell(
             f"{path} holds {list(array.shape)}, which was read as one face with a style for each "
@@ -96,12 +96,12 @@ def save_ws(path: Path | str, ws: Tensor, *, provenance: Mapping[str, Any] | Non
     Raises UsageError for another shape or suffix.
     """
     if Path(path).suffix.lower() != ".npz":
-        raise UsageError(f"{path} is no name for styles: expected one that ends in .npz")
+        raise UsageError(f"cannot save styles to {path}: expected a name that ends in .npz")
     if ws.ndim != 3:
         raise UsageError(f"styles of shape {list(ws.shape)} cannot be saved: expected three axes")
     if ws.numel() * 4 > MAX_BYTES:
         raise UsageError(
-            f"the styles of {len(ws):,} faces take {ws.numel() * 4:,} bytes, a file holds "
+            f"the styles of {len(ws):,} faces take {ws.numel() * 4:,} bytes; a file holds at most "
             f"{MAX_BYTES:,}: save fewer at a time"
         )
     arrays = {KEY: ws.detach().to("cpu", torch.float32).numpy()}
@@ -132,8 +132,8 @@ def _fitted(path: Path, ws: Tensor, shape: tuple[int, int]) -> Tensor:
         )
     if (size := len(ws) * layers * width * 4) > MAX_BYTES:
         raise NetworkError(
-            f"{path} holds {len(ws):,} faces, {size:,} bytes as styles of every layer: a file may "
-            f"give {MAX_BYTES:,}"
+            f"{path} holds {len(ws):,} faces, {size:,} bytes as styles of every layer: expected "
+            f"at most {MAX_BYTES:,}"
         )
     return ws.expand(-1, layers, -1).contiguous()
 
@@ -207,7 +207,7 @@ def _fits(found: tuple[int, ...], shape: tuple[int, int] | None) -> bool:
 def _torch_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     """Return the arrays of what ``torch.save`` or pickle wrote, by the keys that lead to them."""
     if (size := path.stat().st_size) > MAX_BYTES:
-        raise NetworkError(f"{path} has {size:,} bytes: a file of styles may have {MAX_BYTES:,}")
+        raise NetworkError(f"{path} has {size:,} bytes: expected at most {MAX_BYTES:,}")
     arrays: dict[str, npt.NDArray[Any]] = {}
 
     def visit(value: Any, key: str, depth: int) -> None:
@@ -226,7 +226,7 @@ def _read(path: Path, key: str) -> npt.NDArray[Any]:
     """Return one array of a .npz, checked before it is read."""
     with _opened(path) as (file, start):
         if not start.startswith(_ZIP_START):
-            raise NetworkError(f"{path} is no .npz file")
+            raise NetworkError(f"{path} is not a .npz file")
         with zipfile.ZipFile(file) as archive:
             if f"{key}.npy" not in archive.namelist():
                 raise NetworkError(f"{path} has no array {key!r}")
@@ -237,7 +237,9 @@ def _read(path: Path, key: str) -> npt.NDArray[Any]:
 def _opened(path: Path) -> Iterator[tuple[BinaryIO, bytes]]:
     """Yield a file at its beginning, and its first bytes; NetworkError for all that goes wrong."""
     if not path.is_file():
-        raise NetworkError(f"styles {path} do not exist: make some with generate --save-ws")
+        raise NetworkError(
+            f"styles {path} do not exist: make some with stylecli generate --save-ws"
+        )
     try:
         with open(path, "rb") as file:
             start = file.read(len(_NPY_START))

@@ -25,10 +25,7 @@ def parse_seeds(text: str) -> list[int]:
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise UsageError(
-                f"seeds {text!r} are not readable at {part.strip()!r}: "
-                "give numbers and ranges such as 1,4-7"
-            )
+            raise UsageError(f"cannot read seeds {text!r}: give numbers and ranges such as 1,4-7")
         low, high = int(first), int(last) if dash else int(first)
         if low > high:
             raise UsageError(f"seed range {part.strip()!r} runs backwards: give {high}-{low}")

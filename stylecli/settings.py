@@ -205,7 +205,7 @@ def parse_by_resolution(text: str, name: str, *, whole: bool = False) -> ByResol
             kind = "a whole number" if whole else "a number"
             example = "64:32,128:16" if whole else "128:0.0015,256:0.002"
             raise UsageError(
-                f"{name} {text!r} is not understood at {part!r}: expected {kind} above 0, or pairs "
+                f"cannot read {part!r} in {name} {text!r}: expected {kind} above 0, or pairs "
                 f"of pixels and number such as {example}"
             ) from None
     return ByResolution(base, table)

@@ -55,8 +55,8 @@ def style_layers(
             )
         if word not in bands and not word[:1].isdecimal():
             raise UsageError(
-                f"styles {text!r} are not readable at {word!r}: "
-                "expected coarse, middle, fine or layers such as 0-3"
+                f"cannot read {word!r} in styles {text!r}: expected coarse, middle, fine or "
+                f"layers such as 0-3"
             )
         layers.update(bands[word] if word in bands else parse_seeds(word))
     there = sorted(layer for layer in layers if layer <= last)
@@ -67,7 +67,7 @@ def style_layers(
         )
         if clamp is None or not there:
             raise UsageError(words)
-        clamp(f"{words}, so {format_seeds(there)} are taken")
+        clamp(f"{words}: using {format_seeds(there)}")
     return there
 
 

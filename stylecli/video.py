@@ -105,7 +105,7 @@ def resolve_encoding(
     Raises UsageError for what does not exist or does not go together.
     """
     if format not in CODECS:
-        raise UsageError(f"format {format!r} is unknown: expected {', '.join(FORMATS)}")
+        raise UsageError(f"unknown format {format!r}: expected {', '.join(FORMATS)}")
     if not 0 < fps <= MAX_FPS.get(format, 1000):
         raise UsageError(
             f"fps {fps:g} is out of range: expected more than 0, at most "
@@ -117,7 +117,7 @@ def resolve_encoding(
         raise UsageError(f"codec {codec!r} does not go into {format}: {held}")
     if not codecs:
         if crf is not None:
-            raise UsageError(f"crf {crf} has no meaning for {format}: leave it out")
+            raise UsageError(f"crf {crf} has no effect on {format}: leave it out")
         return Encoding(format, None, None)
     chosen = codec or codecs[0]
     usual, highest = CRF[chosen]
@@ -145,8 +145,8 @@ def check_frame(encoding: Encoding | None, height: int, width: int) -> str | Non
     # The second: ffmpeg counts the bits of a frame, with its margins, in 31 bits.
     if width > widest or height > highest or (width + 128) * (height + 128) >= 1 << 28:
         raise UsageError(
-            f"frames of {width} x {height} pixels do not fit into {name}, which ends at {widest:,} "
-            f"x {highest:,}: give {smaller}, or --format png"
+            f"frames of {width} x {height} pixels do not fit into {name}, which has at most "
+            f"{widest:,} x {highest:,}: give {smaller}, or --format png"
         )
     played = PLAYED_PIXELS.get(name)
     if played is None or height * width <= played:
@@ -290,7 +290,7 @@ def write_video(
                 shutil.copyfile(temporary, shorter)
             raise Interrupted(
                 f"interrupted: {stopped} holds the first {stream.count} of {total or 'all'} "
-                "frames; the same command makes the whole video, from the beginning"
+                "frames; run the same command to make the complete video"
             )
     return stream.count
 
@@ -435,7 +435,7 @@ def _count_kept(
         except DataError:
             same = False
         if not same or path not in wanted:
-            raise UsageError(f"{path} was made otherwise: give another --out, or --force")
+            raise UsageError(f"{path} was made with other settings: give another --out, or --force")
     kept = 0
     while kept < total and frame_path(folder, kept).exists():
         kept += 1

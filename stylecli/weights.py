@@ -410,7 +410,7 @@ def download(
     reached, does not have the file, or sends another one.
     """
     if not url.startswith(("https://", "http://")):
-        raise WeightsError(f"{url} is no address to download from: expected http or https")
+        raise WeightsError(f"{url} is not an address to download from: expected http or https")
     if path.is_file() and _hash_of(path).startswith(sha256):
         return path
     partial = path.with_name(path.name + ".part")
@@ -476,7 +476,7 @@ def _place(response: Any, have: int) -> tuple[int, int | None]:
         match = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
         if match and int(match[1]) == have:
             return have, int(match[2]) if match[2].isdigit() else None
-        raise ConnectionError("the server answered with another part of the file")
+        raise ConnectionError("the server sent another part of the file")
     length = response.headers.get("Content-Length", "")
     return 0, int(length) if length.isdigit() else None
 
@@ -487,7 +487,7 @@ def _failed(url: str, partial: Path, reason: str) -> WeightsError:
         f"bring {partial.stem} here in another way, then run: stylecli weights add {partial.stem}"
     )
     if kept:
-        rest = f"{kept:,} bytes are kept in {partial}: run the same command to go on"
+        rest = f"{kept:,} bytes are kept in {partial}: run the same command to continue"
     return WeightsError(f"{url} could not be fetched ({reason}); {rest}")
 
 

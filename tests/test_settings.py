@@ -121,7 +121,7 @@ def test_text_is_read(text: str, expected: ByResolution) -> None:
 
 @pytest.mark.parametrize("text", ["", "x", "0", "-1", "12:3", "8:1,8:2", "1,2", "inf", "8:", "nan"])
 def test_mistakes_are_named(text: str) -> None:
-    with pytest.raises(UsageError, match=r"--lr .* is not understood"):
+    with pytest.raises(UsageError, match=r"cannot read .* in --lr"):
         parse_by_resolution(text, "--lr")
 
 

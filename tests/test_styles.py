@@ -38,7 +38,7 @@ def test_words_and_ranges_mix() -> None:
     ("text", "message"),
     [
         ("bold", "expected coarse, middle, fine or layers such as 0-3"),
-        ("", "are not readable at ''"),
+        ("", "cannot read ''"),
         ("2-6", "a 16 px network has layers 0-5"),
         ("middle", "a 16 px network has no middle styles"),
     ],

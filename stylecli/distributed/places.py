@@ -48,9 +48,9 @@ def find_place(environment: Mapping[str, str]) -> Place | None:
         else:
             return None
     except (KeyError, ValueError) as error:
-        raise UsageError(f"the launcher's environment is not understood: {error}") from None
+        raise UsageError(f"cannot read the launcher's environment: {error}") from None
     if not 0 <= place.rank < place.count:
-        raise UsageError(f"{place.launcher} says rank {place.rank} of {place.count}")
+        raise UsageError(f"{place.launcher} started rank {place.rank} of {place.count}")
     return place if place.count > 1 else None
 
 
@@ -63,7 +63,7 @@ def first_host(nodes: str) -> str:
     first = outside.split(",")[0].replace("\0", ",").strip()
     host = re.sub(r"\[([^\]]*)\]", lambda ranges: re.split("[-,]", ranges[1])[0], first)
     if not host or "[" in host or "]" in host:
-        raise UsageError(f"the list of hosts {nodes!r} is not understood")
+        raise UsageError(f"cannot read the list of hosts {nodes!r}")
     return host
 
 

@@ -207,7 +207,7 @@ def choose_gpu(found: int, local_rank: int, local_count: int) -> int:
     there is none.
     """
     if not found:
-        raise DeviceError(f"{local_count} processes need a GPU each: this machine has none")
+        raise DeviceError(f"{local_count} processes need one GPU each; this machine has none")
     return local_rank if found >= local_count else local_rank % found
 
 
@@ -232,8 +232,7 @@ def _meet(watch: Watch, gpu: str) -> None:
             missing = sorted(set(range(watch.count)) - {watch.rank} - others.keys())
             raise StyleCLIError(
                 f"of {watch.count} processes, number {', '.join(map(str, missing[:8]))} did not "
-                f"come within {ARRIVAL_SECONDS:.0f} s: start all of them, and look at what they "
-                "print"
+                f"connect within {ARRIVAL_SECONDS:.0f} s: start all of them and read their messages"
             )
         time.sleep(0.1)
     # Where a driver gives no names, all are nought.
@@ -286,8 +285,9 @@ def _connect(place: Place, *, is_master: bool = False) -> "Store":
     except RuntimeError as error:  # includes what torch.distributed raises
         first = str(error).splitlines()[0]
         raise StyleCLIError(
-            f"process {place.rank} of {place.count} started by {place.launcher} does not reach "
-            f"{place.host}:{place.port} ({first}): is the port free? MASTER_PORT sets another"
+            f"process {place.rank} of {place.count} started by {place.launcher} cannot reach "
+            f"{place.host}:{place.port} ({first}): check that the port is free, or set another "
+            f"with MASTER_PORT"
         ) from None
     # torchrun keeps one store over restarts: what an earlier attempt left there is not ours.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
@@ -305,6 +305,6 @@ def _resolve(device: str) -> "torch.device":
 def _check_device(device: str) -> None:
     if ":" in device:
         raise UsageError(
-            f"--device {device} names one GPU, and each of several processes takes its own: "
-            f"give --device {device.partition(':')[0]}"
+            f"--device {device} names one GPU, but each of several processes needs its own: give "
+            f"--device {device.partition(':')[0]}"
         )

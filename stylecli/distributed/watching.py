@@ -189,7 +189,7 @@ class Watch:
                 look()
                 self._closing.wait(seconds)
         except RuntimeError:  # torch's errors of the network are of this kind
-            text = f"ended without a word, killed or out of memory; {AGAIN}"
+            text = f"ended without a message, killed or out of memory; {AGAIN}"
             self._lose(Loss(self._keeper, text))
         except Exception as error:
             self._lose(Loss(self.rank, f"cannot watch the others: {explain(error)[0]}"))
@@ -225,7 +225,7 @@ class Watch:
             for state in dict(self._states).values():
                 state.changed = now
         if now - self._answered > SILENT_SECONDS:
-            text = f"did not answer for {SILENT_SECONDS:.0f} s: stopped, or its machine gone"
+            text = f"did not answer for {SILENT_SECONDS:.0f} s: it stopped, or its machine is gone"
             self._lose(Loss(self._keeper, f"{text}; {AGAIN}"))
         elif found := self._silent() or self._stuck(now):
             self._publish(found)
@@ -234,9 +234,9 @@ class Watch:
         limit = BROKEN_SECONDS if self._broken else SILENT_SECONDS
         for rank, state in dict(self._states).items():
             if not state.gone and self._answered - state.changed > limit:
-                text = "ended without a word, killed or out of memory"
+                text = "ended without a message, killed or out of memory"
                 if not self._broken:
-                    text = f"was not heard of for {limit:.0f} s: stopped, or its machine gone"
+                    text = f"has been silent for {limit:.0f} s: it stopped, or its machine is gone"
                 return Loss(rank, f"{text}; {AGAIN}")
         return None
 
@@ -252,7 +252,7 @@ class Watch:
         ):
             text = f"is stuck: the others have waited {STUCK_SECONDS / 60:.0f} minutes for it"
             if standing[last][1]:
-                text = "and all others wait for each other, for 10 minutes: is the network there?"
+                text = "and all others have waited for each other for 10 minutes: check the network"
             return Loss(last, f"{text}; {AGAIN}")
         return None
 

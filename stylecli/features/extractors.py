@@ -120,7 +120,7 @@ def _stand_in(device: torch.device) -> Callable[[View], Extractor]:
         _refuse_clean(view)
         if view.is_rough:
             raise UsageError(
-                f"{STAND_IN} is measured in float32: {view.precision} moves it too far"
+                f"{STAND_IN} needs float32: {view.precision} changes its numbers too much"
             )
         return Extractor(
             STAND_IN, sha256, RESIZE, lambda pictures: _on_host(network.features(pictures))
@@ -131,7 +131,9 @@ def _stand_in(device: torch.device) -> Callable[[View], Extractor]:
 
 def _refuse_clean(view: View) -> None:
     if view.clean:
-        raise UsageError(f"clean resize is defined with {INCEPTION}: {view.network} has its own")
+        raise UsageError(
+            f"the clean resize is defined only for {INCEPTION}, not for {view.network}"
+        )
 
 
 def _on_host(features: torch.Tensor) -> Features:

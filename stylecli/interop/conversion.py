@@ -85,7 +85,7 @@ def state_dict(tree: Any, what: str) -> Arrays:
         raise NetworkError(f"{what} is not a state dict")
     for name, value in tree.items():
         if not isinstance(name, str) or len(name) > _LONGEST or not isinstance(value, np.ndarray):
-            raise NetworkError(f"{what} holds something else than arrays under {shown(name)}")
+            raise NetworkError(f"{what} holds something other than arrays under {shown(name)}")
     return tree
 
 
@@ -149,7 +149,7 @@ def estimate_w_avg(mapping: list[tuple[Any, Any]], z_dim: int, labels: Any = Non
         x = x / np.sqrt(np.square(x).mean(axis=1, keepdims=True) + 1e-8)
         for weight, bias in mapping:
             if weight.shape[1] != x.shape[1]:
-                raise NetworkError("its mapping layers do not fit one behind the other")
+                raise NetworkError("its mapping layers do not fit together")
             x = x @ weight.T + bias
             x = np.maximum(x, np.float32(0.2) * x)
         total = total + x.sum(axis=0, dtype=np.float64)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from stylecli.errors import NetworkError
+from stylecli.errors import NetworkError, plural
 from stylecli.interop.conversion import Arrays, ForeignNetworks
 from stylecli.interop.huangzh13 import convert_huangzh13
 from stylecli.interop.pickles import PlainObject
@@ -41,7 +41,7 @@ from stylecli.interop.trees import (
 
 _NVIDIA_BY_NC = "CC BY-NC 4.0 (NVIDIA); check the source if somebody else trained it"
 _NVIDIA_OTHER = "NVIDIA's own are for non-commercial use; check the source if others trained it"
-_UNKNOWN = "not in the file: whoever trained it decides; the program {program} is {licence}"
+_UNKNOWN = "not in the file: ask whoever trained it; the program {program} is {licence}"
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def read_foreign_networks(path: Path) -> ForeignNetworks:
     try:
         networks = family.convert(tree, path.name)
     except NetworkError as error:
-        raise NetworkError(f"{path} ({family.name}) is not converted: {error}") from None
+        raise NetworkError(f"cannot convert {path} ({family.name}): {error}") from None
     except _UNFORESEEN as error:
         raise NetworkError(f"{path} ({family.name}) is damaged: {error}") from None
     networks.info = {
@@ -169,7 +169,7 @@ def read_foreign_classifier(path: Path) -> ForeignNetworks:
     try:
         return convert_tf_discriminator(tree)
     except NetworkError as error:
-        raise NetworkError(f"{path} is no attribute classifier: {error}") from None
+        raise NetworkError(f"{path} is not an attribute classifier: {error}") from None
 
 
 def describe_foreign(path: Path) -> dict[str, Any]:
@@ -335,5 +335,9 @@ def _shown_key(where: str) -> str:
 def _outline(tree: Any) -> str:
     if isinstance(tree, dict):
         keys = ", ".join(str(key)[:40] for key in list(tree)[:3])
-        return f"a dict of {len(tree)} entries that begins with {keys}" if tree else "an empty dict"
+        return (
+            f"a dict of {plural(len(tree), 'entry', 'entries')} that starts with {keys}"
+            if tree
+            else "an empty dict"
+        )
     return f"of type {type(tree).__name__}"

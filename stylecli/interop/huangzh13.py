@@ -66,7 +66,7 @@ def _generator(variables: Variables) -> ForeignNetworks:
         arrays["mapping.w_avg"] = variables.take("truncation.avg_latent", config.w_dim)
     else:
         arrays["mapping.w_avg"] = estimate_w_avg(mapping, config.z_dim, labels)
-        info["w_avg"] = "estimated from 10,000 latents: the file has none"
+        info["w_avg"] = "estimated from 10,000 latents, as the file has none"
     synthesis = "g_synthesis."
     for index in range(config.num_layers):
         ours = f"synthesis.layers.{index}"
@@ -131,7 +131,7 @@ def _check_blurs(variables: Variables, names: list[str]) -> bool:
     present = [name for name in names if name in variables]
     for name in present:
         if not np.allclose(variables.take(name, 1, 1, 3, 3)[0, 0], _BLUR, atol=1e-6):
-            raise NetworkError("it blurs with another filter than [1 2 1]")
+            raise NetworkError("its blur filter is not [1 2 1]")
     if present and len(present) != len(names):
         raise NetworkError("it blurs in some blocks only")
     return bool(present)

@@ -203,7 +203,7 @@ class _Machine:
 
     def run(self) -> Any:
         if bytes(self.content[self.at : self.at + 1]) != b"\x80":
-            raise DamagedError("it does not begin as a binary pickle does")
+            raise DamagedError("it does not start like a binary pickle")
         while True:
             code = self.read(1)[0]
             self.budget.spend_opcodes()
@@ -251,12 +251,12 @@ class _Machine:
 
     def pop(self) -> Any:
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
-            raise DamagedError("it takes a value that it never made")
+            raise DamagedError("it uses a value that it never made")
         return self.stack.pop()
 
     def top(self) -> Any:
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
-            raise DamagedError("it takes a value that it never made")
+            raise DamagedError("it uses a value that it never made")
         return self.stack[-1]
 
     def push(self, value: Any) -> None:
@@ -290,7 +290,7 @@ class _Machine:
     def set_items(self, pairs: list[Any]) -> None:
         target = self.top()
         if not isinstance(target, dict) or len(pairs) % 2:
-            raise DamagedError("it sets the items of something else than a dict")
+            raise DamagedError("it sets the items of something other than a dict")
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
             if not _is_plain(key):
                 raise RefusedError(f"it has a {type(key).__name__} as a key")
@@ -299,7 +299,7 @@ class _Machine:
     def append(self, values: list[Any]) -> None:
         target = self.top()
         if type(target) is not list:
-            raise DamagedError("it appends to something else than a list")
+            raise DamagedError("it appends to something other than a list")
         target.extend(values)
 
     def find(self, module: Any, name: Any) -> None:
@@ -344,7 +344,7 @@ class _Machine:
     def add_members(self, values: list[Any]) -> None:
         target = self.top()
         if type(target) is not set or not all(map(_is_plain, values)):
-            raise RefusedError("it holds a set of something else than plain values")
+            raise RefusedError("it holds a set of something other than plain values")
         target.update(values)
 
     def pair(self) -> list[Any]:
@@ -563,9 +563,11 @@ def read_batch_pickle(content: bytes, where: Path | str) -> dict[str, Any]:
             raise RefusedError(f"it holds {len(batch):,} entries")
         return {_text(key): _plain(value) for key, value in batch.items()}
     except RefusedError as refusal:
-        raise DataError(f"{where} is no batch of CIFAR: {refusal}; nothing in it was run") from None
+        raise DataError(
+            f"{where} is not a batch of CIFAR: {refusal}; nothing in it was run"
+        ) from None
     except DamagedError as damage:
-        raise DataError(f"{where} is damaged or no batch of CIFAR: {damage}") from None
+        raise DataError(f"{where} is damaged or not a batch of CIFAR: {damage}") from None
 
 
 def _text(value: Any) -> str:

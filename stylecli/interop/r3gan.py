@@ -112,7 +112,7 @@ def _compare(G: PlainObject, fields: dict[str, Any]) -> None:
     for theirs, ours in kept.items():
         if (said := G.state.get(theirs, fields[ours])) != fields[ours]:
             raise NetworkError(
-                f"it says {theirs}={shown(said)} and its shapes are those of {fields[ours]}"
+                f"it has {theirs}={shown(said)}, but its shapes are those of {fields[ours]}"
             )
 
 
@@ -125,7 +125,7 @@ def _variables(network: PlainObject, what: str) -> Variables:
     for name in [name for name in arrays if name.endswith(".Resampler.Kernel")]:
         found = arrays.pop(name)
         if found.shape != _TAPS.shape or not np.allclose(found, _TAPS, atol=1e-6):
-            raise NetworkError(f"{what} has another filter at {name} than [1 3 3 1]")
+            raise NetworkError(f"{what} has a filter at {name} that is not [1 3 3 1]")
     return Variables(arrays, what)
 
 

@@ -46,7 +46,7 @@ def convert_rosinality(tree: Any, _: str) -> ForeignNetworks:
     parts = {ours: tree[theirs] for ours, theirs in named.items() if theirs in tree}
     if not any(ours in parts for ours in ("G_ema", "G")):
         if "D" in parts or "linear.linear.weight_orig" in tree:
-            raise NetworkError("it holds the discriminator alone, which tells no size of a network")
+            raise NetworkError("it holds only the discriminator, which does not define the network")
         parts = {"G_ema": tree}
     sources = {ours: Variables(state_dict(part, ours), ours) for ours, part in parts.items()}
     generators = [sources[ours] for ours in ("G_ema", "G") if ours in sources]
@@ -54,14 +54,14 @@ def convert_rosinality(tree: Any, _: str) -> ForeignNetworks:
     activation = "D" not in sources or "from_rgb.0.0.conv.weight_orig" in sources["D"]
     blocks = max(_trained_blocks(source) for source in generators)
     config = _config(generators[0], blocks, activation)
-    info: dict[str, Any] = {"w_avg": "estimated from 10,000 latents: the file has none"}
+    info: dict[str, Any] = {"w_avg": "estimated from 10,000 latents, as the file has none"}
     networks: dict[str, Arrays] = {
         ours: _generator(sources[ours], config) for ours in ("G_ema", "G") if ours in sources
     }
     if "D" in sources:
         discriminator = _discriminator(sources["D"], config)
         if discriminator is None:
-            info["left_out"] = "the discriminator: its blocks are built otherwise from 64 px on"
+            info["left_out"] = "the discriminator: its blocks are built differently from 64 px on"
         else:
             networks["D"] = discriminator
     return ForeignNetworks(config, networks, info=info)

@@ -117,7 +117,7 @@ class Settings:
         if not isinstance(by_place, tuple | list) or len(by_place) > len(order):
             raise NetworkError("its networks were made with more arguments than are known")
         if not isinstance(by_name, dict):
-            raise NetworkError("its networks do not say what they were made with")
+            raise NetworkError("its networks do not record their settings")
         return cls({**dict(zip(order, by_place, strict=False)), **by_name})
 
     def take(self, name: str, default: Any) -> Any:
@@ -128,7 +128,7 @@ class Settings:
         if isinstance(value, tuple | list):
             return list(value[: _MAX_LIST + 1])
         if value is not None and not isinstance(value, bool | int | float | str):
-            raise NetworkError(f"its setting {name!r} is a {type(value).__name__} of no use")
+            raise NetworkError(f"its setting {name!r} is an unusable {type(value).__name__}")
         return value
 
     def inside(self, name: str) -> "Settings":
@@ -221,7 +221,7 @@ def discriminator_fields(D: PersistentModule, flat: bool, G: dict[str, Any]) -> 
     given.take("num_fp16_res", None)  # of speed on a GPU alone: the generator's serves both
     base, most = given.take("channel_base", 32_768), given.take("channel_max", 512)
     if type(base) is not int or type(most) is not int:
-        raise NetworkError("its discriminator's feature maps are no whole numbers")
+        raise NetworkError("its discriminator's feature maps are not whole numbers")
     group = epilogue.take("mbstd_group_size", 4)
     features = epilogue.take("mbstd_num_channels", 1)
     fields = {
@@ -267,12 +267,12 @@ def module_arrays(module: PersistentModule | PlainObject) -> Arrays:
             or depth > _MAX_DEPTH
             or len(prefix) > 200
         ):
-            raise NetworkError(f"it has something else than a module at {shown(prefix)}")
+            raise NetworkError(f"it has something other than a module at {shown(prefix)}")
         for kind in ("_parameters", "_buffers"):
             values = current.state.get(kind, {})
             for name, value in values.items() if isinstance(values, dict) else ():
                 if value is not None and not isinstance(value, np.ndarray):
-                    raise NetworkError(f"it has something else than an array at {shown(prefix)}")
+                    raise NetworkError(f"it has something other than an array at {shown(prefix)}")
                 if value is not None:
                     arrays[f"{prefix}{str(name)[:80]}"] = value
         waiting += [
@@ -323,7 +323,9 @@ def from_nvidia_names(
             or array.shape != wanted.shape
             or not np.allclose(array, wanted, atol=1e-6)
         ):
-            raise NetworkError(f"{name} of the file has another filter at {key} than it says")
+            raise NetworkError(
+                f"{name} of the file has a filter at {key} that differs from its settings"
+            )
     if name != "D" and "mapping.w_avg" not in arrays:
         arrays["mapping.w_avg"] = np.zeros(config.w_dim, np.float32)
     return arrays

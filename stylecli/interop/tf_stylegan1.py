@@ -203,7 +203,7 @@ def plain_setting(name: str, value: Any) -> Any:
     plain = all(item is None or isinstance(item, bool | int | float | str) for item in items[:16])
     long = any(isinstance(item, str) and len(item) > _LONGEST for item in items[:16])
     if not plain or long or len(items) > 16:
-        raise NetworkError(f"its setting {name!r} is a {type(value).__name__} of no use")
+        raise NetworkError(f"its setting {name!r} is an unusable {type(value).__name__}")
     return list(items) if items is value else value
 
 

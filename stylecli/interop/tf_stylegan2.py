@@ -114,7 +114,7 @@ def _fields(source: TFSource, names: dict[str, tuple[str, Any]]) -> dict[str, An
     if "fmap_max" in fields:
         base = plain_setting("fmap_base", source.settings.get("fmap_base", _FMAP_BASE))
         if not isinstance(base, int | float) or not 0 < base < 1e6:
-            raise NetworkError("its setting 'fmap_base' is no number of feature maps")
+            raise NetworkError("its setting 'fmap_base' is not a number of feature maps")
         fields["fmap_base"] = int(2 * base)
     return fields
 

@@ -49,7 +49,7 @@ def read_directory(content: memoryview) -> dict[str, memoryview]:
     try:
         entries = _entries(content)
     except (struct.error, OverflowError):  # an offset that no index can be
-        raise DamagedError("it is not a whole zip file") from None
+        raise DamagedError("it is an incomplete zip file") from None
     found: dict[str, memoryview] = {}
     behind = 0
     for start, stop, name, readable in sorted(entries):
@@ -94,7 +94,7 @@ def _directory(content: memoryview) -> tuple[int, int]:
     tail = bytes(content[-(_MAX_COMMENT + _END.size) :])
     place = tail.rfind(b"PK\5\6")
     if place < 0:
-        raise DamagedError("it is not a whole zip file")
+        raise DamagedError("it is an incomplete zip file")
     end = len(content) - len(tail) + place
     _, _, _, _, count, _, offset, _ = _END.unpack_from(content, end)
     if count == 0xFFFF or offset == 0xFFFFFFFF or _has_locator(content, end):
@@ -135,7 +135,7 @@ def _name(raw: bytes) -> str:
     try:
         name = raw.decode("utf-8")
     except UnicodeDecodeError:
-        raise RefusedError("its zip has a name that is no text") from None
+        raise RefusedError("its zip has a name that is not text") from None
     parts = name.split("/")
     if "\\" in name or "\0" in name or name.startswith("/") or ".." in parts:
         raise RefusedError(f"its zip names the entry {ascii(name)[:80]}")
@@ -314,7 +314,7 @@ def read_torch_zip(
     if not torchscript and any(name.split("/")[1:2] == ["code"] for name in entries):
         raise RefusedError("it is a TorchScript program, which is not run")
     if len(roots) != 1:
-        raise RefusedError("it is a zip, but none that torch saved")
+        raise RefusedError("it is a zip, but torch did not save it")
     (root,) = roots
     order = bytes(entries.get(f"{root}/byteorder", b"little")[:8])
     if order != b"little":
@@ -353,7 +353,7 @@ def read_torch_stream(content: memoryview, names: Names, budget: Budget) -> Any:
     version, at = load_pickle(content, plain, budget, start=at)
     machine, at = load_pickle(content, plain, budget, start=at)
     if magic != MAGIC or version != _PROTOCOL or not isinstance(machine, dict):
-        raise RefusedError("it is no file that torch saved")
+        raise RefusedError("torch did not save it")
     if machine.get("little_endian") is not True:
         raise RefusedError("it was written on a machine of the other byte order")
     value, at = load_pickle(content, names, budget, start=at, refer=refer)
@@ -381,7 +381,7 @@ def read_nested_storage(content: Any, names: Names, budget: Budget) -> Storage:
         raise RefusedError("it holds a storage in an unknown form")
     value = read_torch_stream(memoryview(content), names, budget)
     if not isinstance(value, Storage):
-        raise RefusedError("it hides something else than a storage in one")
+        raise RefusedError("it holds something other than a storage in one")
     return value
 
 

@@ -122,7 +122,9 @@ def read_foreign_tree(path: Path, *, torchscript: bool = False) -> Any:
     try:
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
-            raise NetworkError(f"{path} has {size:,} bytes: over 4 GiB no network is read")
+            raise NetworkError(
+                f"{path} has {size:,} bytes: stylecli reads networks of at most 4 GiB"
+            )
         content = path.read_bytes()
     except OSError as error:
         raise NetworkError(f"{path} is not readable: {error}") from None
@@ -135,9 +137,9 @@ def parse_foreign(content: bytes, path: Path, *, torchscript: bool = False) -> A
     try:
         return _Resolver(budget).resolve(_load(memoryview(content), budget, torchscript), 0)
     except RefusedError as refusal:
-        raise NetworkError(f"{path} is not read: {refusal}; nothing in it was run") from None
+        raise NetworkError(f"cannot read {path}: {refusal}; nothing in it was run") from None
     except DamagedError as damage:
-        raise NetworkError(f"{path} is damaged or no network file: {damage}") from None
+        raise NetworkError(f"{path} is damaged or not a network file: {damage}") from None
 
 
 def _load(content: memoryview, budget: Budget, torchscript: bool) -> Any:

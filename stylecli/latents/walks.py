@@ -91,7 +91,7 @@ def pulse(
     last frame. Raises UsageError for less than one pulse.
     """
     if pulses is not None and pulses < 1:
-        raise UsageError(f"{pulses} pulses are none: give 1 or more")
+        raise UsageError(f"pulses {pulses} is out of range: give 1 or more")
     if pulses is None and not loop:
         return low + (high - low) * path_positions(2, frames, loop=False)
     turns = path_positions(1, frames) if loop else path_positions(2, frames, loop=False)
@@ -193,8 +193,8 @@ def moving_noise(
     """
     if motion not in MOTIONS or draws < 1:
         raise UsageError(
-            f"noise motion {motion!r} through {draws} draws is unknown: "
-            f"expected {', '.join(MOTIONS)} and at least 1 draw"
+            f"cannot move noise as {motion!r} through {draws} draws: expected "
+            f"{', '.join(MOTIONS)} and at least 1 draw"
         )
     if motion == "still":
         return repeat(seed_noise(G, noise_seed), frames - start)

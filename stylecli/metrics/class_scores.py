@@ -154,7 +154,9 @@ class InceptionScore(PictureMetric):
         """Refuse fewer pictures than splits."""
         if least >= SPLITS:
             return None
-        return f"{least} pictures do not make {SPLITS} splits: give --samples {SPLITS} or more"
+        return (
+            f"{SPLITS} splits need as many pictures, not {least}: give --samples {SPLITS} or more"
+        )
 
     def accumulator(self, task: PictureTask, count: int, extractor: Extractor) -> Accumulator:
         """Return class scores; Inception's classes are taken without bias, as defined."""

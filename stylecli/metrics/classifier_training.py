@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from stylecli.cache_folder import cache_folder, keep_private, private_folder, whose
 from stylecli.checkpoint import read_header
 from stylecli.data.reader import Dataset
-from stylecli.errors import DataError, Interrupted, UsageError
+from stylecli.errors import DataError, Interrupted, UsageError, plural
 from stylecli.hardware import resolve_device
 from stylecli.metrics.classifiers import (
     AttributeClassifier,
@@ -58,8 +58,8 @@ def read_attributes(dataset: Dataset) -> dict[str, list[str | None]]:
     table = keep_usable(_from_metadata(dataset) or _from_labels(dataset))
     if not table:
         raise DataError(
-            f"{dataset.path} tells no attribute of its pictures: give a table with --attributes "
-            "FILE.csv (first column the pictures' names), or a dataset with classes"
+            f"{dataset.path} has no attributes of its pictures: give a table with --attributes "
+            f"FILE.csv (first column: names of pictures), or a dataset with classes"
         )
     return table
 
@@ -78,9 +78,13 @@ def read_attribute_csv(path: Path, dataset: Dataset) -> dict[str, list[str | Non
         raise DataError(f"{path} is not a readable CSV file: {error}") from None
     header, rows = (lines[0], lines[1:]) if lines else ([], [])
     if len(header) < 2:
-        raise DataError(f"{path} has {len(header)} columns: expected a picture and its attributes")
+        raise DataError(
+            f"{path} has {plural(len(header), 'column')}: expected a picture and its attributes"
+        )
     if uneven := [number for number, row in enumerate(rows, 2) if row and len(row) != len(header)]:
-        raise DataError(f"{path} line {uneven[0]} does not have {len(header)} cells as the header")
+        raise DataError(
+            f"{path} line {uneven[0]} does not have {len(header)} cells like the header"
+        )
     by_name = {row[0]: row[1:] for row in rows if row}
     numbered = header[0].lower() not in _PICTURE_COLUMNS and all(n.isdecimal() for n in by_name)
     keys = [
@@ -199,12 +203,14 @@ def train_classifiers(
     for name, column in attributes.items():
         if len(column) != len(dataset):
             raise UsageError(
-                f"attribute {name!r} has {len(column)} values: expected one for each of the "
-                f"{len(dataset)} pictures"
+                f"attribute {name!r} has {plural(len(column), 'value')}: expected one for each of "
+                f"the {len(dataset)} pictures"
             )
     table = keep_usable(attributes)
     if not table:
-        raise UsageError("no attribute has two values that are seen twice: nothing can be learnt")
+        raise UsageError(
+            "no attribute has two values that occur twice each: there is nothing to learn"
+        )
     info = {
         "source": "trained from a dataset",
         "dataset_digest": dataset.digest,

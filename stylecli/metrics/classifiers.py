@@ -72,8 +72,8 @@ class AttributeClassifier:
         factor, rest = divmod(images.shape[2], config.resolution)
         if factor < 1 or rest or images.shape[2] != images.shape[3]:
             raise UsageError(
-                f"pictures of {images.shape[3]}x{images.shape[2]} px do not suit the classifier "
-                f"of {self.name!r}, which looks at {config.resolution} px: use classifiers trained "
+                f"pictures of {images.shape[3]}x{images.shape[2]} px do not fit the classifier of "
+                f"{self.name!r}, which needs {config.resolution} px: use classifiers trained "
                 "at that size or smaller (stylecli metrics ls --train-classifiers)"
             )
         small = box_average(over_white(images), factor)
@@ -139,7 +139,7 @@ class AttributeClassifiers:
         names = list(names)
         if unknown := [name for name in names if name not in known]:
             raise UsageError(
-                f"there is no classifier of {unknown[0]!r}: there are {', '.join(known)}"
+                f"there is no classifier of {unknown[0]!r}: expected one of {', '.join(known)}"
             )
         return AttributeClassifiers([known[name] for name in names], self.info)
 
@@ -258,8 +258,8 @@ def load_official_classifiers(folder: Path) -> AttributeClassifiers:
     files = list_official(folder)
     if not files:
         raise WeightsError(
-            f"{folder} holds no {CELEBA}-NN-name.pkl: the {OFFICIAL_CLASSIFIERS} files are in "
-            f"{_OFFICIAL_PLACE}; put them there, or train others with stylecli metrics ls "
+            f"{folder} holds no {CELEBA}-NN-name.pkl: download the {OFFICIAL_CLASSIFIERS} files "
+            f"from {_OFFICIAL_PLACE}, or train your own with stylecli metrics ls "
             "--train-classifiers"
         )
     return AttributeClassifiers(

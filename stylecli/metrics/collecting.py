@@ -86,7 +86,7 @@ class StatisticsCache:
         arrays = collected.state()
         size = sum(array.nbytes for array in arrays.values())
         if size > MOST_BYTES:
-            return f"{size} bytes of statistics are more than is kept ({MOST_BYTES})"
+            return f"{size} bytes of statistics are over the limit of {MOST_BYTES}"
         path = self._path(name)
         try:
             private_folder(CACHE_FOLDER)
@@ -163,7 +163,7 @@ class Accumulator(ABC):
             if seen:
                 self._restore(arrays, seen)
         except (KeyError, ValueError, IndexError, TypeError):
-            raise UsageError("stored statistics are damaged, or of other pictures") from None
+            raise UsageError("the stored statistics are damaged, or of other pictures") from None
         self.seen = seen
 
     @abstractmethod
@@ -221,7 +221,7 @@ def _room_for_rows(count: int, width: int, dtype: np.dtype[Any]) -> NDArray[Any]
     except (MemoryError, ValueError):  # ValueError: more than any address space
         size = count * width * dtype.itemsize / (1 << 30)
         raise UsageError(
-            f"the features of {count} pictures, {size:.0f} GiB, do not fit into memory: give fewer "
+            f"the features of {count} pictures ({size:.0f} GiB) do not fit into memory: give fewer "
             "--samples"
         ) from None
 

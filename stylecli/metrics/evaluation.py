@@ -150,7 +150,9 @@ def evaluate_over_psi(
     check_names(names)
     for name in names:
         if not BY_NAME[name].of_pictures:
-            raise UsageError(f"{name} is defined without truncation: leave it out of several psi")
+            raise UsageError(
+                f"{name} is defined without truncation: leave it out when giving several psi"
+            )
     bundle, kept, results = open_network(bundle), KeptReals(), MetricResults()
     dataset = open_dataset(dataset) if isinstance(dataset, Path | str) else dataset
     for place, psi in enumerate(psis):
@@ -288,7 +290,7 @@ def _in_order(
 
 
 def _skipped(task: Task, common: dict[str, Any]) -> MetricResult:
-    reason = task.skipped or "it needs a dataset: give one with --data"
+    reason = task.skipped or "no dataset: give one with --data"
     return MetricResult(task.name, None, skipped=reason, note=task.note, definition=common)
 
 

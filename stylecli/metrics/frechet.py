@@ -333,8 +333,8 @@ class FrechetDistance(PictureMetric):
         if asked or least >= LEAST:
             return None
         return (
-            f"there are {least} pictures, and below {LEAST} a FID says more about the count than "
-            f"about the network; give --samples {least} to have it anyway"
+            f"a FID of {least} pictures, fewer than {LEAST}, depends more on their number than on "
+            f"the network; give --samples {least} to measure it anyway"
         )
 
     def accumulator(self, task: PictureTask, count: int, extractor: Extractor) -> Accumulator:

@@ -36,4 +36,4 @@ def check_names(names: Sequence[str]) -> None:
         if name not in NAMES:
             raise UsageError(unknown_name("metric", name, NAMES))
     if not names:
-        raise UsageError(f"no metric is named: expected some of {', '.join(NAMES)}")
+        raise UsageError(f"no metric given: expected some of {', '.join(NAMES)}")

@@ -258,7 +258,7 @@ def measure_path(
     seed, setting = int(common["seed"]), task.setting
     seen = _side_seen(G.config.resolution, task)
     if seen < MIN_SIDE:
-        reason = f"LPIPS needs pictures of at least {MIN_SIDE} px, and here it would see {seen} px"
+        reason = f"LPIPS needs pictures of at least {MIN_SIDE} px; these have {seen} px"
         return MetricResult(task.name, None, skipped=reason, definition=common)
     try:
         arrays, sha256 = obtain(NETWORK)

@@ -174,8 +174,8 @@ def label_source(G: Generator, dataset: PictureSet | None) -> LabelSource | None
     if dataset is None or labels is None or dataset.label_dim != wanted:
         has = "no labels" if labels is None or dataset is None else f"{dataset.label_dim} classes"
         raise UsageError(
-            f"the network was trained with {wanted} classes and the dataset has {has}: "
-            "give the dataset it was trained on with --data"
+            f"the network has {wanted} classes and the dataset has {has}: give the dataset that "
+            f"it was trained on with --data"
         )
     table = labels
 
@@ -383,7 +383,7 @@ class FolderPictures:
                 pixels = np.asarray(decode_pixels(opened, header, seen)[0], np.uint8)
         except Exception as error:  # Pillow's plugins raise anything on damaged files
             raise DataError(
-                f"picture {item.name} of {self.path} {name_cause(error)}: take it out"
+                f"picture {item.name} of {self.path} {name_cause(error)}: remove it"
             ) from None
         if min(pixels.shape[:2]) < LEAST_SIDE:
             height, width = pixels.shape[:2]
@@ -421,7 +421,7 @@ def agree_on_colours(
 def describe_differences(measured: MeasuredSet, reference: MeasuredSet) -> str:
     """Say in one sentence what about two sets is not made equal by decoding, or return ""."""
     names = f"{measured.name} and {reference.name}"
-    ending = "part of the distance is that"
+    ending = "this is part of the distance"
     if measured.recorded is not None and reference.recorded is not None:
         one, other = measured.recorded, reference.recorded
         named = [key for key in _FIXED if key in one and key in other and one[key] != other[key]]

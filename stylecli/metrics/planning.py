@@ -92,7 +92,7 @@ def _add(tasks: dict[str, Task], task: Any, name: str) -> None:
     if isinstance(first, PictureTask):
         same["instead_of"] = first.instead_of
     if first != replace(task, **same):
-        said = f"{name} is {task.name} of other pictures: measure it in a call of its own"
+        said = f"{name} needs other pictures than {task.name}: measure it in a separate command"
         tasks[task.name] = replace(first, note="; ".join(filter(None, (first.note, said))))
 
 

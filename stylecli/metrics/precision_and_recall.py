@@ -39,7 +39,9 @@ class PrecisionRecall(PictureMetric):
         """Refuse pictures without enough neighbours."""
         if least > NEIGHBOURS:
             return None
-        return f"{least} pictures have no {NEIGHBOURS} neighbours each: expected more"
+        return (
+            f"{least} pictures do not have {NEIGHBOURS} neighbours each: give more with --samples"
+        )
 
     def accumulator(self, task: PictureTask, count: int, extractor: Extractor) -> Accumulator:
         """Return rows in half precision, on which both are defined, as in the official programs."""

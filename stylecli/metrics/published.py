@@ -70,11 +70,11 @@ PAPERS = {
             PublishedNumber("ls_w", PAPER_SAMPLES, 3.7447, 3.79),
         ),
         (
-            "latents, noise and labels are drawn by NumPy here and by TensorFlow there: expect "
-            "another last digit or two",
-            "the official program mirrors reals at random where training did; reals are never "
-            "mirrored here",
-            "the README's values are of the published network, the table's are the paper's own",
+            "NumPy draws latents, noise and labels here and TensorFlow did there: expect the last "
+            "digit or two to differ",
+            "the official program mirrors real pictures at random if training did; stylecli never "
+            "mirrors them",
+            "the README measures the published network, the paper's table the paper's own",
         ),
     ),
 }

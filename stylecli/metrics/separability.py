@@ -328,8 +328,8 @@ def _why_not(classifiers: AttributeClassifiers | None, config: NetworkConfig) ->
         )
     if classifiers.resolution > config.resolution:
         return (
-            f"the classifiers look at {classifiers.resolution} px and the network draws "
-            f"{config.resolution} px: train some with --train-classifiers"
+            f"the classifiers need {classifiers.resolution} px and the network draws "
+            f"{config.resolution} px: train others with --train-classifiers"
         )
     return None
 
@@ -401,18 +401,20 @@ def _result(
     notes = [task.note] if task.note else []
     if kept < FEW_PER_DIMENSION * dimensions:
         notes.append(
-            f"{kept} kept pictures are few for {dimensions} dimensions: {task.name} flatters, and "
-            f"compares at equal --samples only; {2 * FEW_PER_DIMENSION * dimensions} or more help"
+            f"{kept} kept pictures are few for {dimensions} dimensions: {task.name} is too good "
+            f"and compares only at equal --samples; give {2 * FEW_PER_DIMENSION * dimensions} or "
+            f"more"
         )
     if left_out := classifiers.info.get("left_out"):
         notes.append(
-            f"ls leaves out {', '.join(left_out)}: the classifiers do no better than chance there, "
-            "as the pictures do not show it"
+            f"ls leaves out {', '.join(left_out)}: the pictures do not show these attributes, and "
+            f"the classifiers do no better than chance"
         )
     one_class = [one.name for one in found.attributes if one.seen == 1]
     if one_class:
         notes.append(
-            f"the surest pictures all have the same {', '.join(one_class)}: nothing to tell, 0 bits"
+            f"the surest pictures all have the same {', '.join(one_class)}: nothing to separate, "
+            f"0 bits"
         )
     definition = {
         **common,
@@ -421,7 +423,8 @@ def _result(
         "kept": kept,
         "kept_rule": "largest class probability, for each attribute",
         "svm": "linear, squared hinge, C = 1, bias regularised, at the optimum; on all kept points",
-        "many_values": "one hyperplane per value against the rest, the largest decision wins (ours)"
+        "many_values": "one hyperplane per value against the rest, the largest decision wins "
+        "(stylecli's own)"
         if any(one.values > 2 for one in found.attributes)
         else None,
         "classifiers": "official CelebA" if task.official else "own",
@@ -435,5 +438,5 @@ def _result(
     }
     note = "; ".join(notes) or None
     own = "" if task.official else ", own classifiers: compare on this dataset only"
-    phrase = f"= 2^{found.bits:.2f} bits; 1: a hyperplane tells every attribute{own}"
+    phrase = f"= 2^{found.bits:.2f} bits; 1: a hyperplane separates every attribute{own}"
     return MetricResult(task.name, found.score, note=note, definition=definition, phrase=phrase)

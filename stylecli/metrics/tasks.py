@@ -118,7 +118,7 @@ class PictureMetric(Metric):
         if missing is None:
             return [self._task(name, network, asked, subject, None, None)]
         if "-clean" in name:
-            why = f"a stand-in of it would be no clean number: {missing}"
+            why = f"a stand-in would not give a clean-fid number: {missing}"
             return [self._task(name, network, asked, subject, None, why)]
         instead = self.instead()
         if is_published(name) and not subject.stand_in:
@@ -156,7 +156,7 @@ class PictureMetric(Metric):
         if self.most_pictures is not None:
             fakes, reals = min(fakes, self.most_pictures), min(reals, self.most_pictures)
         if skipped is None and self.looks_at_reals and min(fakes, size) < 2:
-            skipped = "one picture has no spread: expected at least 2 on either side"
+            skipped = "one picture has no spread: give at least 2 on either side"
         skipped = skipped or self.why_too_few(min(fakes, reals) if reals else fakes, asked=insisted)
         # A stand-in's features are too far off in 16 bits.
         precision = "float32" if network == STAND_IN else subject.precision
@@ -172,7 +172,7 @@ def is_published(name: str) -> bool:
 def why_missing(network: str) -> str | None:
     """Say why the weights of a feature network cannot be used; None where they are here."""
     if network not in weights.NETWORKS:
-        return f"the weights of {network} are not known to this version"
+        return f"this version does not know the weights of {network}"
     return None if weights.locate(network) else str(weights.missing(network))
 
 

@@ -38,7 +38,7 @@ MEANINGS = {
     "diversity": "How different the fakes are from each other: 1 means as varied as the dataset, "
     "0 means all alike.",
     "ppl": "Perceptual path length: how much a picture changes per small step in w. Lower is "
-    "smoother; compare it only between networks of one resolution.",
+    "smoother; compare it only between networks of the same resolution.",
 }
 SIDE = 6  # each sheet has 6 × 6 faces
 CELL = 96  # px of a face on the page
@@ -58,8 +58,8 @@ def write_demo_page(folder: Path, minutes: float, results: list[dict[str, Any]])
     report = Report(
         title="A StyleGAN, grown here",
         lead=f"This computer drew faces, learned from them for {spent} and now makes faces of its "
-        "own. Nothing was downloaded; every picture below is its work, but for one sheet that a "
-        "network trained for hours drew for comparison.",
+        "own. Nothing was downloaded; it drew every picture below, except one sheet for "
+        "comparison from a network trained for hours.",
         hero=Picture(
             folder / "fakes.png",
             "Grid of 64 generated cartoon faces",
@@ -108,8 +108,8 @@ def describe_faces(kimg: float) -> str:
 
 def _honesty(minutes: float, kimg: float) -> Section:
     text = (
-        f"The network was shown {kimg * 1000:,.0f} pictures; the paper's were shown 25 million. "
-        f"After so many, expect {describe_faces(kimg)}."
+        f"The network saw {kimg * 1000:,.0f} pictures; the paper's saw 25 million. After "
+        f"{kimg * 1000:,.0f}, expect {describe_faces(kimg)}."
     )
     if kimg >= CLEAR_KIMG:
         return Section("What this is, and what it is not", [text])
@@ -135,7 +135,8 @@ def _growth(run: Path, settings: Any, rows: list[dict[str, Any]]) -> Section:
         x_label="kimg (thousand images shown)",
         stages=stages,
         caption="The two networks play against each other, so neither loss falls to zero: what "
-        "counts is that both stay finite and the pictures improve. Shaded: the resolution being "
+        "matters is that both stay finite and the pictures improve. Shaded: the resolution "
+        "being "
         "trained; lighter while it fades in.",
     )
     logits = Chart(
@@ -147,30 +148,31 @@ def _growth(run: Path, settings: Any, rows: list[dict[str, Any]]) -> Section:
         x_label="kimg",
         y_label="logit",
         stages=stages,
-        caption="Above zero it says real. The closer the two, the better it is fooled.",
+        caption="Above zero means real. The closer the two curves, the better the fakes fool it.",
     )
     sheets = list_sheets(run)
     slides = Slides(
         [f"{(saved_at(path.name) or 0) / 1000:.1f} kimg" for path in sheets],
         sheets,
         "Sample sheet of the same 64 seeds at this moment of training",
-        "The same 64 seeds all along. Move the slider: first colours at 8 × 8 pixels, then heads, "
-        "then faces.",
+        "The same 64 seeds throughout training. Move the slider: first colours at 8 × 8 pixels, "
+        "then heads, then faces.",
     )
     text = (
-        "Training starts with 8 × 8 pixels and fades in 16 × 16 and 32 × 32 as it goes "
-        "(progressive growing). Big shapes come first, details later."
+        "Training starts with 8 × 8 pixels, then fades in 16 × 16 and 32 × 32 (progressive "
+        "growing). Big shapes come first, details later."
     )
     return Section("How it grew", [text], [slides, losses, logits])
 
 
 def _mixing(folder: Path) -> Section:
     text = (
-        "Every picture is made of styles, one per layer. In each block below the faces at the left "
-        "keep everything except some layers' styles, which come from the faces on top: the coarse "
+        "Every picture is made of styles, one per layer. In each block below, the faces at the "
+        "left keep everything except some layers' styles, which come from the faces on top: the "
+        "coarse "
         "layers (4–8 px) in the first block, the middle ones (16 px) in the second, the fine ones "
         "(32 px) in the third. Coarse styles carry the shape of head and hair, fine ones colours; "
-        "how cleanly they part grows with training."
+        "longer training separates them more cleanly."
     )
     picture = Picture(
         folder / "mix.png",
@@ -219,8 +221,8 @@ def _numbers(results: list[dict[str, Any]]) -> Section:
         numbers.append(Number(result["name"], value, meaning, detail))
     return Section(
         "Numbers",
-        ["Measured on few samples, so that it takes a minute: good for comparing two of your own "
-         "runs, not for publication.", *skipped],
+        ["Measured on few samples to take only a minute: good for comparing two of your own runs, "
+            "not for publication.", *skipped],
         [Numbers(numbers)] if numbers else [],
     )  # fmt: skip
 
@@ -235,8 +237,8 @@ def _next(folder: Path) -> Section:
     ]
     return Section(
         "Try it yourself",
-        ["These commands find the network you just trained, as long as you stay in this folder; "
-         "the last one starts on pictures of your own."],
+        ["In this folder, these commands find the network that you just trained; the last one "
+            "trains on your own pictures."],
         [Commands(lines)],
     )  # fmt: skip
 
@@ -255,14 +257,14 @@ def compare_with_shipped(
     digest = network_digest(path)
     picture = Picture(
         draw_side_by_side(net, theirs),
-        "Two sheets of generated cartoon faces: left the network just trained, right the one that "
-        "comes with the package, with clearer eyes, mouths and hair",
+        "Two sheets of generated cartoon faces: left from the network just trained, right from "
+        "the one that comes with the package, with clearer eyes, mouths and hair",
         f"Left: yours, {format_duration(seconds)}. Right: the network that comes with stylecli, "
         f"{format_duration(record['seconds'])}. Seeds 0 to {SIDE**2 - 1}, uncurated, psi {PSI:g}.",
         provenance={
             "tool": f"stylecli {__version__}",
             "network": {"file": shipped.NAME, "sha256": digest},
-            "figure": "the demo's network beside the shipped one",
+            "figure": "the demo's network next to the shipped one",
         },
     )
     credit, dataset = record["credit"], record["dataset"]

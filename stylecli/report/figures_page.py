@@ -50,8 +50,8 @@ def write_figures_page(
         "generated: nobody in them exists.",
         sections,
         facts=facts,
-        footer=f"Written by stylecli {__version__}. Each PNG beside this page says how it was "
-        "made: `stylecli info FILE`.",
+        footer=f"Written by stylecli {__version__}. Each PNG next to this page records how it was "
+        f"made: `stylecli info FILE`.",
     )
     write_report(path, report)
 

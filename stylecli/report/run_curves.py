@@ -49,15 +49,16 @@ def _percent(facts: RunFacts) -> list[float]:
 QUANTITIES = (
     Quantity(
         "Losses", "", [("generator", _column("loss_G")), ("discriminator", _column("loss_D"))],
-        "The two play against each other, so neither falls to zero, and the losses do not say how "
-        "good the pictures are. A level that stays is healthy, one that runs away is not.",
+        "The two play against each other, so neither falls to zero, and the losses do not measure "
+        "how good the pictures are. Losses that stay level are healthy; losses that run away are "
+        "not.",
         large=True,
     ),
     Quantity(
         "What the discriminator thinks", "logit",
         [("of real pictures", _column("real_logits")), ("of fakes", _column("fake_logits")),
          ("gap", _gap)],
-        "Above zero it says real. A gap near 0: D learns nothing. Above 10: G learns nothing.",
+        "Above zero means real. A gap near 0: D learns nothing. Above 10: G learns nothing.",
         large=True, short="Logits",
     ),
     Quantity("Overfitting", "",
@@ -70,9 +71,9 @@ QUANTITIES = (
     Quantity("R1 penalty", "mean ‖∇D‖²", [("on real pictures", _column("r1_penalty"))],
              "Grows when gamma is too small."),
     Quantity("Time", "seconds per kimg", [("this run", _column("sec_per_kimg"))],
-             "Snapshots and metrics not counted."),
+             "Without snapshots and metrics."),
     Quantity("Waiting for pictures", "% of the time", [("loader", _percent)],
-             "From 25 % on, training is loader-bound."),
+             "From 25 %, training is loader-bound."),
     Quantity("Memory", "MiB",
              [("main process, peak", _column("memory_mib")),
               ("now", _column("memory_now_mib")),

@@ -42,7 +42,7 @@ from stylecli.workspace import (
 
 _NIMG = re.compile(r"-(\d{9,})\.")
 _DECIDING = ("fakes", "reals", "samples", "features_sha256", "truncation_psi", "dataset_digest")
-_FRESH_SECONDS = 600.0  # a run written to so lately may be going on, whatever the lock says
+_FRESH_SECONDS = 600.0  # a run written to so lately may be in progress, whatever the lock says
 QUIET_EVENTS = {"saved", "started"}  # what every healthy run has
 
 Row = Mapping[str, Any]
@@ -163,7 +163,7 @@ class RunFacts:
     best: Mapping[str, Any] | None  # best.json
     sheets: Sequence[tuple[int, Path]]  # images shown, sample sheet
     newest: Path | None  # network snapshot
-    state: str  # finished | going on | stopped
+    state: str  # finished | in progress | stopped
     reason: str  # why it stopped, or how that is known
 
     @property
@@ -243,7 +243,7 @@ def _name(run: Path) -> str:
 def read_all(runs: Sequence[Path]) -> list[RunFacts]:
     """Read several runs and give each a name of its own; raise UsageError for one given twice."""
     if len({run.resolve() for run in runs}) < len(runs):
-        raise UsageError("a run is given twice: give each run once")
+        raise UsageError("the same run is given twice: give each run once")
     facts = [read_facts(run) for run in runs]
     names = [item.name for item in facts]
     return [
@@ -267,14 +267,14 @@ def _placed(row: Row) -> bool:
 
 
 def _state(run: Path, record: Row, rows: Sequence[Row], events: Sequence[Row]) -> tuple[str, str]:
-    """Tell whether a run is finished, going on or stopped, and why it is believed to be."""
+    """Return whether a run is finished, in progress or stopped, and why."""
     if record.get("finished"):
-        return "finished", "the whole schedule is trained"
+        return "finished", "trained to the end of the schedule"
     if is_owned(run):
-        return "going on", "a process trains it"
+        return "in progress", "a process is training it"
     last = next((row for row in reversed(events) if row["event"] != "saved"), None)
     if last is not None and last["event"] == "stopped":
-        return "stopped", f"{last.get('text') or 'no reason was written down'}; it is saved"
+        return "stopped", f"{last.get('text') or 'no reason is recorded'}; it is saved"
     if last is not None and last["event"] == "warning" and events[-1] is not last:
         return "stopped", f"it was saved and ended after a warning: {last.get('text', '')}"
     written = _age_seconds(run)
@@ -282,10 +282,10 @@ def _state(run: Path, record: Row, rows: Sequence[Row], events: Sequence[Row]) -
     paces = [row_number(row, "sec_per_kimg") for row in rows[-3:]]
     tick = (rows[-1]["kimg"] - rows[-2]["kimg"]) * max(paces) if len(rows) > 1 else 0.0
     if written < max(_FRESH_SECONDS, 3 * tick if math.isfinite(tick) else 0.0):
-        return "going on", f"as it seems: last written {describe_age(written)} ago"
+        return "in progress", f"probably: last written {describe_age(written)} ago"
     if not rows:
         return "stopped", f"before its first tick; {since}"
-    return "stopped", f"{since}, and no reason for stopping was written down"
+    return "stopped", f"{since}, and no reason for stopping is recorded"
 
 
 def _age_seconds(run: Path) -> float:
@@ -361,7 +361,7 @@ def settings_table(origins: Origins) -> Table:
     preset = origins.plan.preset
     return Table(
         ("changed setting", "this run", f"preset {preset}"), rows,
-        "Times of the schedule are those the preset has at this length.",
+        "The times of the schedule are those of the preset at this length.",
         marked=range(len(rows)),
     )  # fmt: skip
 
@@ -459,7 +459,7 @@ def _flat(facts: RunFacts) -> dict[str, str]:
         "dataset digest": settings.dataset_digest[:12],
         **{name: show(value) for name, value in settings.network.to_dict().items()},
         **{name: show(value) for name, value in settings.training.to_dict().items()},
-        "begun with": settings.origin.source if settings.origin else "fresh weights",
+        "started from": settings.origin.source if settings.origin else "fresh weights",
         "processes": str(settings.ranks),
         "device": settings.device,
         **{name: str(value) for name, value in environment.items()},

@@ -9,7 +9,7 @@ from statistics import median
 
 from stylecli import __version__
 from stylecli.data.reader import open_dataset
-from stylecli.errors import DataError, StyleCLIError, UsageError
+from stylecli.errors import DataError, StyleCLIError, UsageError, plural
 from stylecli.files import row_number
 from stylecli.progress import Progress, silent
 from stylecli.report.charts import COLOURS
@@ -74,8 +74,8 @@ def write_run_report(path: Path, facts: RunFacts, *, progress: Progress = silent
             lead=describe_state(facts),
             facts=list_facts(facts),
             sections=sections,
-            footer=f"Written by stylecli {__version__} from the files of the run; nothing in this "
-            "page comes from elsewhere.",
+            footer=f"Written by stylecli {__version__} from the files of the run; this page loads "
+            f"nothing from elsewhere.",
         ),
     )
 
@@ -84,10 +84,10 @@ def describe_state(facts: RunFacts) -> str:
     """Say in a sentence or two where a run stands and why."""
     total = facts.settings.training.total_kimg
     if facts.state == "finished":
-        return f"Finished: {facts.kimg:,.6g} kimg, the whole schedule, are trained."
+        return f"Finished: trained for {facts.kimg:,.6g} kimg, the full schedule."
     share = f"{facts.kimg:,.6g} of {total:,.6g} kimg ({facts.kimg / total:.0%})"
-    if facts.state == "going on":
-        return f"Going on ({facts.reason}): {share} when this page was written."
+    if facts.state == "in progress":
+        return f"In progress: {share} when this page was written ({facts.reason})."
     return f"Stopped at {share}: {facts.reason}."
 
 
@@ -130,7 +130,7 @@ def _reals(facts: RunFacts) -> Picture | None:
 def _pictures(facts: RunFacts, progress: Progress) -> Section:
     slides = slides_of(facts, count=MAX_SHEETS, budget=BUDGET_BYTES, progress=progress)
     if slides is None:
-        return Section("What it draws", ["No sample sheet was written yet."])
+        return Section("What it draws", ["No sample sheets yet."])
     return Section("What it draws", [], [slides])
 
 
@@ -153,7 +153,7 @@ def _numbers(facts: RunFacts) -> Section:
         blocks.append(Numbers(cards))
     texts = []
     if not facts.rows:
-        texts.append("No tick was written yet.")
+        texts.append("No ticks yet.")
     elif not facts.metrics:
         texts.append(
             "No metric was measured. `stylecli metrics` measures a run's newest network, and "
@@ -168,18 +168,19 @@ def _curves(facts: RunFacts) -> Section:
     blocks += [Charts(metrics)] if metrics else []
     small = draw_curves(facts, large=False)
     blocks += [Charts(small)] if small else []
-    marks = " Upright lines are events, numbered as in the table below." if facts.notable else ""
+    marks = " Vertical lines are events, numbered as in the table below." if facts.notable else ""
     texts = [
         f"Shaded: the resolution being trained; tinted while the next one fades in.{marks} "
-        "Triangles at an edge are values beyond it, gaps are values that are missing or not finite."
+        "Triangles at an edge mark values beyond it; gaps are values that are missing or not "
+        "finite."
     ]
     lost = sum(
         not all(math.isfinite(float(row.get(name) or 0)) for name in ("loss_G", "loss_D"))
         for row in facts.rows
     )
     if lost:
-        texts.append(f"In {lost} of {len(facts.rows)} ticks a loss was not finite.")
-    return Section("Curves", texts if facts.rows else ["No tick was written yet."], blocks)
+        texts.append(f"In {lost} of {plural(len(facts.rows), 'tick')} a loss was not finite.")
+    return Section("Curves", texts if facts.rows else ["No ticks yet."], blocks)
 
 
 def _events(facts: RunFacts) -> Section:
@@ -214,7 +215,8 @@ def _settings(facts: RunFacts, origins: Origins | None) -> Section:
         text += "which no preset has."
     elif origins.changed:
         blocks.append(settings_table(origins))
-        text += f"nearest preset: {origins.plan.preset}; {origins.changed} settings differ from it."
+        differ = plural(origins.changed, "setting differs", "settings differ")
+        text += f"nearest preset: {origins.plan.preset}; {differ} from it."
     else:
         text += f"preset {origins.plan.preset}, with no setting changed."
     training, network = (origins.training, origins.network) if origins else ({}, {})
@@ -231,7 +233,7 @@ def _source(facts: RunFacts) -> Section:
     try:
         dataset = open_dataset(settings.dataset)
     except StyleCLIError:
-        rows.append(("", "not there now"))
+        rows.append(("", "missing now"))
     else:
         rows.append(("pictures", f"{len(dataset):,}, {dataset.resolution} px"))
         if dataset.label_dim:
@@ -240,13 +242,13 @@ def _source(facts: RunFacts) -> Section:
             if dataset.info.get(name):
                 rows.append((name, str(dataset.info[name])))
         if dataset.digest != settings.dataset_digest:
-            rows.append(("", "what lies there now is not what the run was trained on"))
+            rows.append(("", "the dataset there now is not the one that the run was trained on"))
         dataset.close()
     if settings.network.label_dim:
         rows.append(("trained on classes", str(settings.network.label_dim)))
     if settings.origin is not None:
         how = "its full state" if settings.origin.continued else "its weights"
-        rows.append(("begun with", f"{settings.origin.source}, {how}"))
+        rows.append(("started from", f"{settings.origin.source}, {how}"))
     rows += [("device", settings.device), ("processes", str(settings.ranks))]
     rows += [(name, str(value)) for name, value in (record.get("environment") or {}).items()]
     rows += [
@@ -260,7 +262,7 @@ def _next(facts: RunFacts, origins: Origins | None) -> Section:
     blocks: list[Block] = []
     if facts.state != "finished":
         line = train_command(facts, origins)
-        note = "" if line else "With the options that the run was begun with."
+        note = "" if line else "With the options that started the run."
         blocks.append(
             Commands([line or f"stylecli train {facts.settings.dataset} …"], "Go on. " + note)
         )
@@ -279,7 +281,7 @@ def _next(facts: RunFacts, origins: Origins | None) -> Section:
             )
         ]
         blocks.append(Commands(lines, f"With {which}."))
-    again = Commands([f"stylecli report {facts.path}"], "This page again.")
+    again = Commands([f"stylecli report {facts.path}"], "Writes this page again.")
     return Section("What to type", [], [*blocks, again])
 
 
@@ -319,10 +321,10 @@ def list_cards(facts: RunFacts) -> list[Number]:
     gaps = [row_number(item, "real_logits") - row_number(item, "fake_logits") for item in recent]
     if (gap := _median(gaps)) is not None:
         meaning = "Near 0 the discriminator learns nothing, above 10 the generator."
-        detail = f"median of the last {_count(len(recent), 'tick', 'ticks')}"
+        detail = f"median of the last {plural(len(recent), 'tick')}"
         cards.append(Number("Logit gap", f"{gap:.3g}", meaning, detail))
     if math.isfinite(diversity := row_number(row, "diversity")):
-        meaning = "How different the fakes are: 1 as the data, 0 all alike."
+        meaning = "How different the fakes are: 1 like the data, 0 all alike."
         cards.append(Number("Diversity", f"{diversity:.2f}", meaning, "in the last tick"))
     pace = _median([row_number(item, "sec_per_kimg") for item in recent])
     if pace:
@@ -334,7 +336,7 @@ def list_cards(facts: RunFacts) -> list[Number]:
         detail = ""
         if math.isfinite(gpu := row_number(row, "gpu_reserved_mib")):
             detail = f"{gpu:,.0f} MiB on the GPU"
-        meaning = "Most that the main process has held."
+        meaning = "Peak of the main process."
         cards.append(Number("Memory", f"{memory:,.0f} MiB", meaning, detail))
     return cards
 
@@ -369,7 +371,7 @@ def _count(count: int, one: str, many: str) -> str:
 def write_comparison(path: Path, runs: Sequence[RunFacts], *, progress: Progress = silent) -> None:
     """Write a page that compares runs, named as they are; raise UsageError for more than six."""
     if len(runs) > COLOURS:
-        raise UsageError(f"{len(runs)} runs are too many for one page: give {COLOURS} at most")
+        raise UsageError(f"{len(runs)} runs are too many for one page: give at most {COLOURS}")
     sections = [
         _states_of_all(runs),
         _settings_of_all(runs),
@@ -385,8 +387,8 @@ def write_comparison(path: Path, runs: Sequence[RunFacts], *, progress: Progress
             title=f"{len(runs)} runs compared",
             lead=", ".join(facts.name for facts in runs),
             sections=[section for section in sections if section is not None],
-            footer=f"Written by stylecli {__version__} from the files of the runs; nothing in this "
-            "page comes from elsewhere.",
+            footer=f"Written by stylecli {__version__} from the files of the runs; this page "
+            f"loads nothing from elsewhere.",
         ),
     )
 
@@ -412,7 +414,7 @@ def _settings_of_all(runs: Sequence[RunFacts]) -> Section:
     table = differing_table(runs)
     if not table.rows:
         return Section("Settings", ["The runs have the same settings, data and machine."])
-    text = "What is not listed is the same in all of them."
+    text = "All other settings are the same."
     return Section("Settings that differ", [text], [table])
 
 
@@ -438,8 +440,8 @@ def _metrics_of_all(runs: Sequence[RunFacts]) -> Section | None:
 def _curves_of_all(runs: Sequence[RunFacts]) -> Section:
     charts = compare_curves(runs)
     if not charts:
-        return Section("Curves", ["No tick was written yet."])
-    text = "All over the same kimg. Gaps are values that are missing or not finite."
+        return Section("Curves", ["No ticks yet."])
+    text = "All curves are over kimg. Gaps are values that are missing or not finite."
     return Section("Curves", [text], [Charts(charts)])
 
 
@@ -456,5 +458,5 @@ def _pictures_of_all(runs: Sequence[RunFacts], progress: Progress) -> Section:
         )
         if slides is not None:
             blocks.append(slides)
-    texts = [] if blocks else ["No sample sheet was written yet."]
+    texts = [] if blocks else ["No sample sheets yet."]
     return Section("What they draw", texts, blocks)

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from stylecli.data.pictures import check_kind, name_cause, open_picture, quiet, read_header
-from stylecli.errors import DataError
+from stylecli.errors import DataError, plural
 from stylecli.images import Pictures
 from stylecli.progress import Progress, silent
 
@@ -61,12 +61,12 @@ def prepare_sheets(
         changed += lossy
     notes = []
     if len(chosen) < len(sheets):
-        notes.append(f"{len(chosen)} of {len(sheets)} sheets, evenly chosen")
+        notes.append(f"{len(chosen)} of {plural(len(sheets), 'sheet')}, evenly chosen")
     if changed:
         notes.append(f"{changed} of those here are shrunk or compressed as JPEG")
     if missing := len(chosen) - len(pictures):
         notes.append(f"{missing} could not be read")
-    note = f"To keep the page small: {'; '.join(notes)}. The run holds all as they are."
+    note = f"To keep the page small: {'; '.join(notes)}. The run folder has them all in full."
     return PageSheets(list(pictures), list(pictures.values()), note if notes else "")
 
 

@@ -264,7 +264,7 @@ def draw_mixing_walk(
         )
     moving, still = (columns, rows) if mover == "columns" else (rows, columns)
     if len(moving) < 2:
-        raise UsageError(f"one face has nowhere to move to: give two or more {mover}")
+        raise UsageError(f"one face cannot move: give two or more {mover}")
     positions = path_positions(len(moving), frames, loop=loop)
     tops = list(render(G, still.ws, drawing))
 

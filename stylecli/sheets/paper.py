@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from stylecli.errors import UsageError
+from stylecli.errors import UsageError, plural
 from stylecli.images import Pictures, enlarge, make_grid, resize, visible_scale
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.model import Generator
@@ -88,7 +88,8 @@ def draw_layer_styles(
         )
     if len(seeds) != len(sources):
         raise UsageError(
-            f"{len(seeds)} seeds need as many sources, not {len(sources)}: each row swaps with one"
+            f"{plural(len(seeds), 'seed')} for {plural(len(sources), 'source')}: each row swaps "
+            f"with one source"
         )
     own = map_seeds(G, seeds, label=drawing.label, **drawing.truncation)
     others = map_seeds(G, sources, label=drawing.label, **drawing.truncation)
@@ -283,9 +284,9 @@ def _layer_styles(
 _OWN: dict[str, Any] = {"psi": "network", "psi_cutoff": None, "label": None}
 _FULL: dict[str, Any] = {"psi": 1.0, "psi_cutoff": None, "label": None}
 _UNCURATED_TEXT = (
-    "Pictures as they come from one stream of random numbers, none chosen; each has noise of its "
-    "own. Columns to the right show more and smaller ones. Look for what fails and how often, and "
-    "whether faces repeat: a curated sheet would hide both."
+    "Pictures as they come from one stream of random numbers, none chosen; each has its own "
+    "noise. Columns to the right show more and smaller pictures. Look for failures, how often "
+    "they occur, and whether faces repeat: a curated sheet would hide both."
 )
 _COLUMNS_256 = (0, 0, 1, 1, 2, 2, 2)
 _COLUMNS_1024 = (0, 1, 2, 2, 3, 3)
@@ -322,9 +323,9 @@ FIGURES = (
     ),
     Figure(
         "truncation", "The truncation trick",
-        "A row per face, and psi 1, 0.7, 0.5, 0, -0.5, -1 in all layers from left to right. At 0 "
-        "all rows meet in the average face; past it comes the opposite: look at glasses, hair, age "
-        "and the side a face turns to.",
+        "One row per face, with psi 1, 0.7, 0.5, 0, -0.5, -1 in all layers from left to right. At "
+        "0 all rows show the average face; past it comes the opposite face: look at glasses, "
+        "hair, age and the direction of the gaze.",
         {"seeds": "91,388", "label": None}, _truncation_sweep, "w",
     ),
     Figure(

@@ -165,7 +165,7 @@ def load_checkpoint(path: Path, bundle: Bundle, step: TrainingStep) -> Counters:
         _fill(tensors, "optimizer_G", step.flat_G, step.adam_G)
         _fill(tensors, "optimizer_D", step.flat_D, step.adam_D)
     except (KeyError, RuntimeError) as error:
-        raise NetworkError(f"{path} lacks a fitting optimizer state: {error}") from None
+        raise NetworkError(f"{path} has no optimizer state that fits: {error}") from None
     return counters
 
 

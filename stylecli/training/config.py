@@ -66,36 +66,36 @@ class TrainingConfig:
     # Schedule
     total_kimg: float = setting(
         25_000.0, flag="--kimg", heading=SCHEDULE, after="preset", costs=True,
-        help="Length: thousands of real images shown.", check=above_zero, reason=PAPER,
+        help="Length: thousands of real images to show.", check=above_zero, reason=PAPER,
     )  # fmt: skip
     initial_resolution: int = setting(
         8, flag="--initial-resolution", heading=SCHEDULE, costs=True,
-        help="Where growth starts.", check=power_of_two, reason=PAPER,
+        help="Resolution at which growth starts.", check=power_of_two, reason=PAPER,
     )  # fmt: skip
     hold_kimg: float = setting(
         600.0, flag="--hold-kimg", heading=SCHEDULE, costs=True,
-        help="Time at each grown resolution.", check=not_negative, reason=PAPER,
+        help="Time at each resolution after fading in.", check=not_negative, reason=PAPER,
     )  # fmt: skip
     fade_kimg: float = setting(
         600.0, flag="--fade-kimg", heading=SCHEDULE, costs=True,
-        help="Time to fade the next one in.", check=above_zero, reason=PAPER,
+        help="Time to fade in the next resolution.", check=above_zero, reason=PAPER,
     )  # fmt: skip
     batch: Mapping[int, int] = setting(
         factory=lambda: dict(BATCH), base="batch_base", read=_whole_by_resolution,
         flag="--batch", heading=SCHEDULE, costs=True,
-        help="Images per step over all processes: 16 everywhere, or 64:32,128:16 by resolution.",
+        help="Images per step over all processes: 16, or by resolution 64:32,128:16.",
         check=above_zero, reason=PAPER,
     )  # fmt: skip
     batch_base: int = setting(BATCH_BASE, check=above_zero, reason=PAPER)
     minibatch_repeats: int = setting(
         4, flag="--minibatch-repeats", heading=SCHEDULE, least=1,
-        help="Steps between looks at the schedule. Default 4.", check=above_zero, reason=PAPER,
+        help="Steps between updates of the schedule. Default 4.", check=above_zero, reason=PAPER,
     )  # fmt: skip
     # Optimizers
     lr: Mapping[int, float] = setting(
         factory=lambda: dict(LR), base="lr_base", read=parse_by_resolution,
         flag="--lr", heading=OPTIMIZERS,
-        help="Learning rate: 0.001 everywhere, or 128:0.0015,256:0.002 by resolution.",
+        help="Learning rate: 0.001, or by resolution 128:0.0015,256:0.002.",
         check=above_zero, reason=PAPER,
     )  # fmt: skip
     lr_base: float = setting(LR_BASE, check=above_zero, reason=PAPER)
@@ -131,20 +131,20 @@ class TrainingConfig:
     )  # fmt: skip
     r1_interval: int = setting(  # steps from penalty to penalty, weighted up by as much
         1, flag="--r1-interval", heading=LOSS, least=1, costs=True,
-        help="R1 every so many steps.", check=above_zero, reason=PAPER,
+        help="Steps from one R1 to the next.", check=above_zero, reason=PAPER,
     )  # fmt: skip
     share_fakes: bool = setting(  # saves a pass of the generator
         False, flag="--share-fakes/--own-fakes", heading=LOSS, costs=True,
-        help="Train D and G on the same fakes, or on their own.",
+        help="Train D and G on the same fakes, or on separate ones.",
     )  # fmt: skip
     freeze_d: int = setting(  # counted from the picture on
         0, flag="--freeze-d", heading=RUN, after="resume", least=0,
-        help="With --resume: layers of D that stay as they are.", check=not_negative,
+        help="With --resume: number of layers of D to freeze.", check=not_negative,
     )  # fmt: skip
     # Pictures and numbers
     mirror: bool = setting(
         False, flag="--mirror/--no-mirror", heading=PICTURES, after="resolution",
-        help="Flip half of the pictures, or none.",
+        help="Mirror half of the pictures, or none.",
     )  # fmt: skip
     augment: str = setting(  # what D is shown; a plan turns it on where pictures are few
         "none", flag="--augment", heading=PICTURES, costs=True,
@@ -185,7 +185,7 @@ class TrainingConfig:
     )  # fmt: skip
     snapshot_ticks: int = setting(  # network, checkpoint and sample sheet
         10, flag="--snapshot-ticks", heading=WATCHING,
-        help="Save every so many ticks.", check=above_zero, reason=PAPER,
+        help="Ticks from one snapshot to the next.", check=above_zero, reason=PAPER,
     )  # fmt: skip
     sample_psi: float = setting(1.0, reason=PAPER)  # truncation of the sample sheets
     sample_noise: str = setting("const")  # noise mode of the sample sheets
@@ -236,7 +236,7 @@ def _at_least_one(name: str, value: int | None) -> None:
 def _known_logs(name: str, value: str) -> None:
     for word in value.split(",") if value else ():
         if word not in LOGS:
-            raise UsageError(f"{name} {word!r} is unknown: expected {', '.join(LOGS)}")
+            raise UsageError(f"unknown {name} {word!r}: expected {', '.join(LOGS)}")
 
 
 def _read_logs(text: str, flag: str) -> str:
@@ -255,36 +255,39 @@ class Session:
 
     batch_gpu: int | None = setting(  # of a rank's share; None: all of it
         None, flag="--batch-gpu", heading=MACHINE, after="gpus", least=1, costs=True, fixed=True,
-        help="Most images of a process at a time; a batch takes several passes. Saves memory.",
+        help="Most images of a process at a time; saves memory by several passes per batch.",
         check=_at_least_one,
     )  # fmt: skip
     exact: bool = setting(
         False, flag="--exact", heading=MACHINE, after="precision", costs=True, fixed=True,
-        help="On CUDA, no TF32 and the same algorithms every time: slower.",
+        help="On CUDA: no TF32 and the same algorithms every time; slower.",
     )  # fmt: skip
     keep: int | None = setting(
         None, flag="--keep", heading=WATCHING, least=1, fixed=True,
-        help="Snapshots to keep: the newest, and the best. Default: all.", check=_at_least_one,
+        help="Number of newest snapshots to keep, with the best. Default: "
+            "all.", check=_at_least_one,
     )  # fmt: skip
     watch: str = setting(
         "warn", flag="--watch", heading=WATCHING, fixed=True,
-        help="When a run goes wrong: warn, stop, rollback to the best or newest checkpoint, off.",
+        help="What to do when a run goes wrong: warn, stop, rollback (to the best or newest "
+            "checkpoint) or off.",
         check=one_of(*WATCH),
     )  # fmt: skip
     evaluate_ticks: int | None = setting(
         None, flag="--metrics-every", heading=WATCHING, after="classifiers", least=1, fixed=True,
-        help="Measure the first snapshot of every so many ticks. Default: each snapshot.",
+        help="Ticks from one measurement of a snapshot to the next. Default: measure every "
+            "snapshot.",
         check=_at_least_one,
     )  # fmt: skip
     tensorboard: bool = setting(
         False, flag="--tensorboard", heading=WATCHING, after="evaluate_ticks", fixed=True,
-        help="Write event files for TensorBoard too.",
+        help="Also write event files for TensorBoard.",
     )  # fmt: skip
 
     log: str = setting(
         "", flag="--log", heading=WATCHING, after="tensorboard", read=_read_logs,
-        help="Report elsewhere too: jsonl (lines on stdout), tensorboard, wandb, mlflow, or "
-        "several with commas.",
+        help="Also report to jsonl (lines on stdout), tensorboard, wandb, mlflow, or several with "
+            "commas.",
         check=_known_logs,
     )  # fmt: skip
 

@@ -149,8 +149,7 @@ class TrainingLoop:
         with run_folder.held(self.run):
             if run_folder.checkpoint_mark(self.run) != self._began_at:
                 raise DataError(
-                    f"{self.run} was trained by another process while it was opened: run the same "
-                    "command again"
+                    f"another process trained {self.run} meanwhile: run the same command again"
                 )
             run_folder.rewind_statistics(self.run, nimg)
             if self.counters.rollbacks:  # a crash may have cut one short

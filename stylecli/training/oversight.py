@@ -125,16 +125,16 @@ class Oversight:
         """Say why the watchdog stopped the run and how to go on all the same."""
         tried = f" after {MAX_ROLLBACKS} rollbacks" if self._exhausted else ""
         return (
-            f"stopped and saved by the watchdog{tried}: {self._reason}; the same command with "
-            "--watch off goes on as it is"
+            f"the watchdog stopped and saved the run{tried}: {self._reason}; to continue as it "
+            f"is, add --watch off"
         )
 
     def rolled_back(self, left: int, nimg: int, rollbacks: int) -> None:
         """Take note that training from ``nimg`` to ``left`` images was undone."""
         self.warn(
             nimg,
-            f"rolled back from {left / 1000:g} to {nimg / 1000:g} kimg, going on with other random "
-            f"numbers (rollback {rollbacks} of at most {MAX_ROLLBACKS})",
+            f"rolled back from {left / 1000:g} to {nimg / 1000:g} kimg, continuing with new "
+            f"random numbers (rollback {rollbacks} of at most {MAX_ROLLBACKS})",
             "rollback",
         )
         self.go_on_from(nimg)
@@ -179,7 +179,7 @@ class Oversight:
         try:
             rows = measure_network(evaluate, bundle, self.dataset, where)
         except Exception as error:  # whatever it is: measuring never ends a run
-            text = f"measuring at {nimg / 1000:g} kimg failed, training goes on: {_brief(error)}"
+            text = f"measuring at {nimg / 1000:g} kimg failed, training continues: {_brief(error)}"
             self.warn(nimg, text, "evaluation-failed")
             return []
         run_folder.append_measurements(self.run, rows)

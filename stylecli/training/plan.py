@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from stylecli.errors import UsageError
+from stylecli.errors import UsageError, plural
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.registry import build_discriminator, build_generator, make_config
 from stylecli.settings import PAPER, settings_of, with_tables
@@ -140,7 +140,9 @@ def _augmentation(
 
 def _choose_ranks(device: str, cpus: int, ranks: int | None) -> tuple[int, str]:
     if device not in ("cpu", "cuda") and (ranks or 1) > 1:
-        raise UsageError(f"{ranks} processes share a batch on CPUs or CUDA GPUs: give --ranks 1")
+        raise UsageError(
+            f"{ranks} processes can share a batch only on CPUs or CUDA GPUs: give --ranks 1"
+        )
     if device == "cpu":
         return ranks or min(2, cpus), (
             "one-thread processes: small convolutions gain little from threads"
@@ -218,7 +220,7 @@ def _network_reason(plan: TrainingPlan, name: str, reasons: Mapping[str, str]) -
     if name in reasons:
         return reasons[name]
     if name in plan.network.preset_fields:
-        return f"what makes configuration {config}"
+        return f"part of configuration {config}"
     return PAPER
 
 
@@ -266,8 +268,8 @@ def _of_the_loss(plan: TrainingPlan) -> Iterator[str]:
         field = "r1_gamma" if name == "R1" else "r2_gamma"
         if not logistic and weight and field in plan.given:
             yield (
-                f"{option} {weight:g} has no effect: {name} goes with the logistic losses, not "
-                f"with {training.loss}"
+                f"{option} {weight:g} has no effect: {name} is for the logistic losses, not for "
+                f"{training.loss}"
             )
     if logistic and not training.r1_gamma and not training.r2_gamma:
         yield (
@@ -313,8 +315,8 @@ def _of_the_gamma(plan: TrainingPlan) -> Iterator[str]:
     low, high = usual_gamma(training, side)
     if not low / FAR <= training.r1_gamma <= high * FAR:
         yield (
-            f"gamma {training.r1_gamma:g} is far from what is usual at {side} px with this batch, "
-            f"{low:.2g} to {high:.2g}: too little lets D overfit, too much blurs"
+            f"gamma {training.r1_gamma:g} is far from the usual {low:.2g} to {high:.2g} at {side} "
+            f"px with this batch: too little lets D overfit, too much blurs"
         )
 
 
@@ -325,8 +327,9 @@ def _of_the_schedule(plan: TrainingPlan) -> Iterator[str]:
         doublings = side.bit_length() - training.initial_resolution.bit_length()
         shorter = round(0.6 * training.total_kimg / (2 * max(doublings, 1)), 2)
         yield (
-            f"{training.total_kimg:g} kimg end before the network is grown to {side} px, which "
-            f"takes {grown:g}: give --kimg {2 * grown:g}, or --hold-kimg {shorter:g} --fade-kimg "
+            f"training ends at {training.total_kimg:g} kimg, before the network is grown to "
+            f"{side} px at {grown:g}: give --kimg {2 * grown:g}, or --hold-kimg {shorter:g} "
+            f"--fade-kimg "
             f"{shorter:g}"
         )
 
@@ -350,8 +353,8 @@ def _of_the_set(
             )
         if pictures is not None and pictures < FEW_FOR_PUBLISHED:
             yield (
-                f"{pictures:,} pictures are few for preset {plan.preset}, whose length suits tens "
-                "of thousands: --preset photos is made for them"
+                f"{plural(pictures, 'picture is', 'pictures are')} few for preset {plan.preset}, "
+                f"whose length suits tens of thousands: give --preset photos"
             )
     if classes and not plan.network.label_dim:
-        yield f"the dataset's {classes} classes are not used: give --labels to train on them"
+        yield f"the classes of the dataset ({classes}) are not used: give --labels to train on them"

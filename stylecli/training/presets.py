@@ -77,8 +77,8 @@ PRESET_TEXTS = {
 _OWN: dict[str, dict[str, str]] = {
     "none": {"*": "the default"},
     "photos": {
-        "fmap_base": "half the paper's feature maps: few pictures teach a large network by heart",
-        "total_kimg": "a fifth of the paper's: few pictures are learned by heart before more",
+        "fmap_base": "half the paper's feature maps: a large network memorises few pictures",
+        "total_kimg": "a fifth of the paper's: after that a network memorises few pictures",
         "hold_kimg": "6 % of the schedule per stage: two fifths are left for 256 px",
         "fade_kimg": "6 % of the schedule per fade",
         "batch": "the paper's table, at least 16: today's memory allows it, and R1 is steadier",
@@ -91,7 +91,7 @@ _OWN: dict[str, dict[str, str]] = {
     "small": {
         "*": "small networks learn a small set of pictures in minutes",
         "fmap_base": "16 feature maps at the full resolution, most of what a step costs",
-        "total_kimg": "a first result overnight or sooner; set it with --kimg",
+        "total_kimg": "a first result overnight or sooner; change it with --kimg",
         "hold_kimg": "9 % of the schedule per stage, so that most time is at full resolution",
         "fade_kimg": "9 % of the schedule per fade",
         "batch_base": "at every resolution; 8 per process on two cores",
@@ -190,8 +190,8 @@ def preset_for(
     network = make_config(config)
     if not network.trainable:
         raise UsageError(
-            f"configuration {config!r} cannot be trained yet, only drawn and measured: give a "
-            "StyleGAN configuration such as --config f"
+            f"stylecli cannot train configuration {config!r} yet, only draw and measure it: give "
+            f"a StyleGAN configuration such as --config f"
         )
     fits = network.family == _FAMILY
     if preset is None and not fits:

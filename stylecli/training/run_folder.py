@@ -98,7 +98,7 @@ def making(run: Path) -> Iterator[None]:
     _make_folder(run)
     with held(run):
         if (run / RUN_FILE).exists():
-            raise UsageError(f"{run} is a run already: choose another folder")
+            raise UsageError(f"{run} is already a run: give another --out")
         yield
 
 
@@ -464,8 +464,8 @@ def choose_run(settings: RunSettings, out: Path | None, given: Collection[str] =
             if stored.device != settings.device:
                 raise UsageError(
                     f"{run} has these settings but trains on {stored.device}, not on "
-                    f"{settings.device}: give --device {stored.device} where there is one, or go "
-                    f"on here in a new run with --resume '{run}'"
+                    f"{settings.device}: give --device {stored.device} on a machine that has one, "
+                    f"or continue here in a new run with --resume '{run}'"
                 )
             return RunChoice(run, "continue", **found)
         if out is not None:

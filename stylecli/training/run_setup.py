@@ -16,7 +16,7 @@ import torch
 from stylecli import files
 from stylecli.checkpoint import load_network, network_digest, read_header, save_network
 from stylecli.data.reader import Dataset, open_dataset
-from stylecli.errors import DataError, NetworkError, UsageError
+from stylecli.errors import DataError, NetworkError, UsageError, plural
 from stylecli.hardware import choose_precision, quicker_precision, resolve_device
 from stylecli.networks.model import Bundle, new_network
 from stylecli.networks.registry import USUAL_CONFIG, make_config
@@ -76,7 +76,7 @@ def frozen_in(settings: RunSettings) -> list[str]:
         return []
     if settings.origin is None:
         raise UsageError(
-            f"freeze_d {count} needs weights worth keeping: begin with a network, --resume PATH"
+            f"--freeze-d {count} needs a trained network to start from: add --resume PATH"
         )
     return frozen_layers(settings.network, count, settings.origin.resolution)
 
@@ -128,12 +128,12 @@ def initial_file(run: Path, origin: Origin) -> Path:
     """Return where a run of ``--resume`` begins; raise NetworkError for another file than then."""
     path = run / INITIAL_FILE
     if not path.is_file():
-        raise NetworkError(f"{path}, with which this run was started, is gone: put it back")
+        raise NetworkError(f"{path}, from which this run started, is gone: put it back")
     wanted = origin.initial or (origin.digest if origin.continued else None)
     if wanted is not None and (found := network_digest(path)) != wanted:
         raise NetworkError(
-            f"{path} is not the file that this run was started with: its SHA-256 is {found[:12]}, "
-            f"{RUN_FILE} says {wanted[:12]}. Start a new run: stylecli train --resume "
+            f"{path} is not the file from which this run started: its SHA-256 is {found[:12]}, "
+            f"not {wanted[:12]} as in {RUN_FILE}. Start a new run: stylecli train --resume "
             f"{origin.source} --out another folder"
         )
     return path
@@ -145,7 +145,7 @@ def open_matching(settings: RunSettings) -> Dataset:
     network = settings.network
     if dataset.digest != settings.dataset_digest:
         raise DataError(
-            f"{settings.dataset} is not the dataset this run was started on: its digest is "
+            f"{settings.dataset} is not the dataset of this run: its digest is "
             f"{dataset.digest[:12]}, the run's {settings.dataset_digest[:12]}"
         )
     found = (dataset.resolution, dataset.channels, dataset.label_dim if network.label_dim else 0)
@@ -184,7 +184,7 @@ def open_source(given: Path) -> StartingNetwork:
     digest = network_digest(path)
     net = load_network(path)
     if net.G_ema is None and net.G is None:
-        raise NetworkError(f"{path} holds no generator to begin with: give another --resume")
+        raise NetworkError(f"{path} holds no generator to start from: give another --resume")
     training = _read_training(path)
     nimg = round(float(net.info.get("kimg") or 0) * 1000)
     return StartingNetwork(given, path, digest, net, nimg, net.info.get("data_digest"), training)
@@ -266,8 +266,8 @@ def plan_run(
     own = source.net.config.preset
     if config is not None and config.lower() != own:
         raise UsageError(
-            f"--config {config} is not the configuration of {source.path}, {own}: with --resume "
-            "the architecture is read from the file, leave --config out"
+            f"--config {config} is not the configuration of {source.path}, {own}: leave --config "
+            f"out, --resume reads it from the file"
         )
     return plan_resumed(source, preset, dataset=dataset, labels=labels, **settings)
 
@@ -320,8 +320,8 @@ def plan_resumed(
         plan = replace(plan, training=replace(source.training, **changed))
         if source.nimg >= plan.training.total_kimg * 1000:
             raise UsageError(
-                f"{source.path} was trained on {source.nimg / 1000:g} kimg already, of "
-                f"{plan.training.total_kimg:g}: give more with --kimg"
+                f"{source.path} is already trained to {source.nimg / 1000:g} of "
+                f"{plan.training.total_kimg:g} kimg: give more with --kimg"
             )
     plan = replace(plan, derived=_reasons(plan, source, continued=continued, start=start))
     return plan, Origin(str(source.given), source.digest, continued, start)
@@ -372,7 +372,9 @@ def begin_run(run: Path, settings: RunSettings, source: StartingNetwork) -> None
             with room, files.replacing(initial) as temporary:
                 shutil.copyfile(source.path, temporary)
                 if network_digest(temporary) != source.digest:
-                    raise NetworkError(f"{source.path} changed while it was read: run this again")
+                    raise NetworkError(
+                        f"{source.path} changed while it was read: run the same command again"
+                    )
         else:
             moved = transfer_networks(source.net, settings.network, seed=settings.training.seed)
             moved.bundle.info = inherited_info(source.net.info)
@@ -389,14 +391,15 @@ def describe_begin(
     All settings with their reasons are in --dry-run and in the report.
     """
     network, sides = settings.network, list_sides(settings.training, settings.network.resolution)
-    classes = f", {network.label_dim} classes" if network.label_dim else ""
+    classes = f", {plural(network.label_dim, 'class', 'classes')}" if network.label_dim else ""
     growing = f"growing from {sides[0]} to {sides[-1]} px" if sides[1:] else f"at {sides[-1]} px"
     shared = f", in {plan.ranks} processes" if plan.ranks > 1 else ""
     why = next((item.reason for item in plan.derived if item.name == "augment"), "asked for")
     augment = f"; augmentation {plan.training.augment}: {why}"
     augment = "" if plan.training.augment == "none" else augment
     return [
-        f"data: {dataset.path}, {len(dataset):,} pictures of {dataset.resolution} px{classes}; "
+        f"data: {dataset.path}, {plural(len(dataset), 'picture')} of {dataset.resolution} "
+        f"px{classes}; "
         f"network: {network.preset}",
         f"plan: {settings.training.total_kimg:,g} kimg {growing} on {settings.device}{shared}, "
         f"preset {plan.preset} (all settings: --dry-run){augment}",

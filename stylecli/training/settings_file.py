@@ -87,14 +87,17 @@ def read_settings(path: Path) -> FileSettings:
 
 def _read(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
-        raise DataError(f"--settings {path} does not exist: stylecli train --dry-run --json > FILE")
+        raise DataError(
+            f"--settings {path} does not exist: make one with stylecli train "
+            f"--dry-run --json > FILE"
+        )
     if path.suffix.lower() != ".toml":
         document = read_json(path)
     else:
         try:
             document = tomllib.loads(path.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise DataError(f"{path} is not readable TOML: {error}") from None
+            raise DataError(f"cannot read {path} as TOML: {error}") from None
     if not isinstance(document, Mapping):
         raise DataError(f"{path} holds no settings: expected an object of names and values")
     return document

@@ -73,8 +73,8 @@ def transfer_networks(source: Bundle, config: NetworkConfig, *, seed: int) -> Tr
     if source.config.family != config.family:
         raise UsageError(
             f"the source is a {source.config.family} network and configuration {config.preset!r} "
-            f"is {config.family}: weights go to networks of their own family, so give a --config "
-            "of that"
+            f"is {config.family}: weights fit only networks of the same family: give a --config "
+            f"of that family"
         )
     values = config.to_dict()
     values.pop("family")

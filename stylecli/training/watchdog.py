@@ -160,8 +160,8 @@ def find_rising(measured: Sequence[Row]) -> Finding | None:
         "rising-metric",
         f"{best['name']} rises: {recent[-1]['value']:.4g} at {_kimg(recent[-1])}, its best was "
         f"{best['value']:.4g} (spread {spread:.2g}) at {_kimg(best)}",
-        "D may know the pictures by heart: more of them, --mirror or a larger --gamma help, and "
-        "the network of the best score is kept",
+        "D may memorise the pictures: add pictures, --mirror or a larger --gamma; the best "
+        "network is kept",
     )
 
 

@@ -127,7 +127,7 @@ def test_a_question_that_fails_leaves_the_others_answered(run, monkeypatch, name
     assert result.exit_code == 0
     found = sections(result.stdout)
     assert list(found) == SECTIONS
-    assert found["problems"] == [f"{name[1:]} cannot be found out: OSError: out of order"]
+    assert found["problems"] == [f"cannot find out {name[1:]}: OSError: out of order"]
 
 
 def test_a_missing_extra_ends_with_its_command(run, monkeypatch):

@@ -244,7 +244,7 @@ def test_a_moved_network_is_found_by_its_hash(run: Run) -> None:
 
     told = json.loads(run("info", "here/seed0003.png", "--json").stdout)["network is"]
 
-    assert told == f"here, as {home}: give that to --network"
+    assert told == f"here, as {home}: give --network {home}"
 
 
 def test_networks_and_datasets_are_explained(run: Run, tiny_lmdb: Path) -> None:

@@ -240,8 +240,8 @@ def test_the_help_has_headings(here: Path) -> None:
         (["--batch", "6"], 2, "does not divide into"),
         (["--loss", "mse"], 2, "unknown loss 'mse'"),
         (["--preset", "big"], 2, "unknown preset 'big'"),
-        (["--lr", "12:1"], 2, "--lr '12:1' is not understood"),
-        (["--fused-scale", "yes"], 2, "--fused-scale 'yes' is unknown"),
+        (["--lr", "12:1"], 2, "--lr '12:1'"),
+        (["--fused-scale", "yes"], 2, "--fused-scale 'yes'"),
         (["--device", "tpu"], 2, "unknown device 'tpu'"),
     ],
 )
@@ -424,7 +424,7 @@ def test_a_run_that_diverges_is_stopped_with_advice(here: Path, tiny_lmdb: Path)
 
     assert result.exit_code == 1
     assert "warning: " in result.stderr
-    assert "stopped and saved by the watchdog" in result.stderr
+    assert "the watchdog stopped and saved" in result.stderr
     assert "try a lower --lr (now 100)" in result.stderr
 
 

@@ -66,5 +66,5 @@ def test_a_list_without_a_host_is_refused(nodes: str) -> None:
 
 @pytest.mark.parametrize("change", [{"RANK": "eight"}, {"RANK": "8"}, {"LOCAL_RANK": "x"}])
 def test_nonsense_of_a_launcher_is_refused(change: dict[str, str]) -> None:
-    with pytest.raises(UsageError, match=r"environment is not understood|rank 8 of 8"):
+    with pytest.raises(UsageError, match=r"environment|rank 8 of 8"):
         find_place({**TORCHRUN, **change})

@@ -147,9 +147,9 @@ LAUNCHER = "launcher"
 @pytest.mark.parametrize(
     ("to", "number", "code", "words"),
     [
-        ("0", signal.SIGKILL, 1, "process 0, the main one, ended without a word"),
-        ("1", signal.SIGKILL, 1, "process 1 ended without a word"),
-        (LAUNCHER, signal.SIGKILL, -9, "the launching process ended without a word"),
+        ("0", signal.SIGKILL, 1, "process 0, the main one, ended without a message"),
+        ("1", signal.SIGKILL, 1, "process 1 ended without a message"),
+        (LAUNCHER, signal.SIGKILL, -9, "the launching process ended without a message"),
         (LAUNCHER, signal.SIGINT, 130, "stopped and saved at"),
     ],
     ids=["main rank killed", "other rank killed", "launcher killed", "Ctrl-C"],

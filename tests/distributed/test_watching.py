@@ -80,7 +80,10 @@ def test_a_rank_that_ended_is_named_soon_after_the_exchange_that_broke(
     monkeypatch.setattr(watching, "BROKEN_SECONDS", 0.5)
     with watches() as (main, other):
         falls_silent(other, monkeypatch)
-        with pytest.raises(StyleCLIError, match="process 1 ended without a word"), main.exchange():
+        with (
+            pytest.raises(StyleCLIError, match="process 1 ended without a message"),
+            main.exchange(),
+        ):
             raise RuntimeError("connection closed by peer")
 
 
@@ -98,7 +101,7 @@ def test_a_silent_rank_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     with watches() as (main, other):
         falls_silent(other, monkeypatch)
         wait_for(lambda: main.loss is not None)
-        with pytest.raises(StyleCLIError, match="process 1 was not heard of"):
+        with pytest.raises(StyleCLIError, match="process 1 has been silent"):
             main.raise_loss()
 
 
@@ -162,7 +165,7 @@ def test_the_keeper_of_the_store_leaves_last() -> None:
 def test_ranks_that_do_not_come_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranks, "ARRIVAL_SECONDS", 0.3)
     with watches() as (main, _):
-        with pytest.raises(StyleCLIError, match="of 2 processes, number 1 did not come"):
+        with pytest.raises(StyleCLIError, match="of 2 processes, number 1 did not connect"):
             ranks._meet(main, "")
 
 

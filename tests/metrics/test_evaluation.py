@@ -264,7 +264,7 @@ def test_damaged_weights_fail_their_metrics_alone(filled_cache, tiny_network, da
 
 
 def test_more_rows_than_memory_are_said_in_one_sentence():
-    with pytest.raises(UsageError, match="GiB, do not fit into memory: give fewer --samples"):
+    with pytest.raises(UsageError, match=r"do not fit into memory: .*--samples"):
         Rows(1 << 55).update(np.zeros((2, 2048), np.float32), 0)
 
 

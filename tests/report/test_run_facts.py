@@ -52,13 +52,13 @@ def test_a_run_is_going_on_while_its_process_lives(tmp_path: Path) -> None:
     (run / "writer.lock").write_text(str(os.getpid()))
     _make_old(run)
 
-    assert read_facts(run).state == "going on"
+    assert read_facts(run).state == "in progress"
 
 
 def test_a_run_written_to_just_now_seems_to_go_on(tmp_path: Path) -> None:
     facts = read_facts(make_run(tmp_path / "a"))
 
-    assert facts.state == "going on" and "seems" in facts.reason
+    assert facts.state == "in progress" and "probably" in facts.reason
 
 
 def test_a_run_that_died_is_stopped_without_a_reason(tmp_path: Path) -> None:

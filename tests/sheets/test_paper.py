@@ -133,7 +133,7 @@ def test_single_layers_are_swapped_one_by_one(tiny_network: Any) -> None:
     row = sheet[-16:, -(8 * 17 - 1) :]  # below and right of the margins
     for column, picture in enumerate(render(G, ws)):
         np.testing.assert_array_equal(row[:, column * 17 : column * 17 + 16], picture)
-    with pytest.raises(UsageError, match="2 seeds need as many sources, not 1"):
+    with pytest.raises(UsageError, match="2 seeds for 1 source"):
         draw_layer_styles(G, [1, 3], [2])
 
 

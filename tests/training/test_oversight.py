@@ -102,7 +102,7 @@ def test_a_rollback_goes_back_to_the_checkpoint_and_on_with_other_numbers(
     assert [row["nimg"] for row in read_statistics(back)] == list(range(16, 129, 16))
     assert heard == [
         "the pictures collapse: try a lower --lr",
-        "rolled back from 0.08 to 0.064 kimg, going on with other random numbers "
+        "rolled back from 0.08 to 0.064 kimg, continuing with new random numbers "
         "(rollback 1 of at most 3)",
     ]
     assert named(back, "warning") + named(back, "rollback") == heard
@@ -174,7 +174,7 @@ def test_a_run_without_a_checkpoint_is_stopped_instead(
 ) -> None:
     run = start()
     goes_wrong_at(16, 1, monkeypatch)
-    with pytest.raises(StyleCLIError, match="stopped and saved by the watchdog: the pictures"):
+    with pytest.raises(StyleCLIError, match="the watchdog stopped and saved the run: the pictures"):
         TrainingLoop(run, session=Session(watch="rollback")).train()
 
     assert (run / "checkpoint.safetensors").exists()

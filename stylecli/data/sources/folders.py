@@ -119,7 +119,7 @@ def arrange(names: Iterable[str]) -> Arrangement:
             left = len(names) - len(kept)
             counted = plural(left, "picture")
             notes.append(
-                f"{counted} left out in {others}: name that folder "
+                f"{counted} in {others} {'is' if left == 1 else 'are'} left out: name that folder "
                 f"to take {'it' if left == 1 else 'them'}"
             )
             names, depth = kept, depth + 1
