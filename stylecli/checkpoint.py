@@ -181,7 +181,7 @@ def describe_network(path: Path) -> dict[str, Any]:
 
 
 def describe_file(path: Path) -> dict[str, Any]:
-    """Return a file's path, size in bytes and SHA-256, which every description begins with."""
+    """Return a file's path, size in bytes and SHA-256, which every description starts with."""
     return {"file": str(path), "bytes": path.stat().st_size, "sha256": network_digest(path)}
 
 

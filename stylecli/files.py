@@ -43,7 +43,7 @@ _held: set[int] = set()  # open scratch folders of this process
 class _FullDiskError(StyleCLIError, OSError):
     """A disk was full while a file was written; ``room_for`` knows how much it needed.
 
-    An OSError too: whoever can do without the file, a cache, goes on as after any other.
+    An OSError too: whoever can do without the file, a cache, continues as after any other.
     """
 
     def __init__(self, text: str) -> None:
@@ -331,7 +331,7 @@ def parse_json(
 ) -> Any:
     """Return the value of JSON text, of type ``of``: dict, list or object for any.
 
-    Raises ``error`` with one sentence that begins with ``name``, where the text comes from: for
+    Raises ``error`` with one sentence that starts with ``name``, where the text comes from: for
     what is not JSON, NaN among it, for another encoding or type, and for text that is too long,
     nested too deeply or holds too large numbers.
     """
@@ -516,7 +516,7 @@ class OwnerLock:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder  # set it anew after renaming
+        self.folder = folder  # set it again after renaming
         while True:
             try:
                 self._file = open(folder / LOCK_FILE, "a+b")

@@ -24,7 +24,7 @@ AUTO = "auto"  # the precision that is quicker where it computes
 _TRIAL_MAPS, _TRIAL_SIDE, _TRIALS = 64, 32, 4  # of a convolution: 10 ms with the first calls
 _X86 = ("x86_64", "amd64")
 _STATUS = Path("/proc/self/status")
-_CLEAR = Path("/proc/self/clear_refs")  # writing 5 makes the peak begin anew (Linux 4.0)
+_CLEAR = Path("/proc/self/clear_refs")  # writing 5 makes the peak start over (Linux 4.0)
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
 _LIMITS = ("memory.max", "memory.current")
@@ -193,7 +193,7 @@ class PeakMemory:
             self.kind = "process memory, peak so far"
 
     def start(self) -> None:
-        """Begin anew, with what is free given back."""
+        """Start over, with what is free given back."""
         free_unused(self.device)
         if self.device.type == "cuda":
             import torch

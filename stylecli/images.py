@@ -344,7 +344,7 @@ def to_pillow(picture: Pictures) -> Image.Image:
         raise UsageError(
             f"a picture of shape {picture.shape} cannot be written: expected [H, W, 1, 3 or 4]"
         )
-    # Pillow wants grey without the channel axis.
+    # Pillow needs grey without the channel axis.
     return Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture)
 
 

@@ -59,7 +59,7 @@ def holding_back_interrupts() -> Iterator[None]:
 class _Undisturbed(importlib.abc.MetaPathFinder):
     """Finds numpy and torch as Python does, and lets interrupts wait while they load.
 
-    Their start is C code that loses an exception, and goes on with half a numpy, or aborts.
+    Their start is C code that loses an exception, and continues with half a numpy, or aborts.
     """
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> Any:

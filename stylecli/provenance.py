@@ -98,7 +98,7 @@ def remake_command(provenance: Mapping[str, Any]) -> str | None:
 
 
 def _option(name: str, value: str) -> list[str]:
-    """Return an option's words; what begins with a dash is no option of its own."""
+    """Return an option's words; what starts with a dash is no option of its own."""
     return [f"--{name}={value}"] if value.startswith("-") else [f"--{name}", value]
 
 

@@ -24,7 +24,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from stylecli.errors import NetworkError, UsageError
+from stylecli.errors import NetworkError, UsageError, plural
 from stylecli.files import name_failed_download, parse_json, to_json, write_bytes
 from stylecli.interop.trees import read_foreign_tree
 
@@ -69,7 +69,7 @@ def load_ws(
     if array.shape == shape and shape[0] > 1:
         tell(
             f"{path} holds {list(array.shape)}, which was read as one face with a style for each "
-            f"of the {shape[0]} layers, not as {shape[0]} faces"
+            f"of the {shape[0]} layers, not as {plural(shape[0], 'face')}"
         )
     return rows if shape is None else _fitted(path, rows, shape)
 
@@ -132,7 +132,8 @@ def _fitted(path: Path, ws: Tensor, shape: tuple[int, int]) -> Tensor:
         )
     if (size := len(ws) * layers * width * 4) > MAX_BYTES:
         raise NetworkError(
-            f"{path} holds {len(ws):,} faces, {size:,} bytes as styles of every layer: expected "
+            f"{path} holds {plural(len(ws), 'face')}, {size:,} bytes as styles of every layer: "
+            f"expected "
             f"at most {MAX_BYTES:,}"
         )
     return ws.expand(-1, layers, -1).contiguous()

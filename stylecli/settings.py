@@ -182,7 +182,7 @@ class ByResolution:
 def parse_by_resolution(text: str, name: str, *, whole: bool = False) -> ByResolution:
     """Read ``16`` or ``0.001,128:0.0015``; ``name`` is the option for messages.
 
-    ``whole`` wants whole numbers. Raises UsageError naming the part at fault.
+    ``whole`` needs whole numbers. Raises UsageError naming the part at fault.
     """
     base: float | None = None
     table: dict[int, float] = {}

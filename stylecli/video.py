@@ -385,7 +385,7 @@ def write_frames(
     """Write ``total`` frames as ``frame-000000.png``, ... into a folder; return how many were new.
 
     ``draw(start)`` yields the frames from number ``start`` on. Frames that are there with the same
-    provenance are kept, so that an interrupted folder goes on where it stopped. Raises UsageError
+    provenance are kept, so that an interrupted folder continues where it stopped. Raises UsageError
     when the folder holds frames of something else, unless ``force``, which replaces them, and
     Interrupted on Ctrl-C.
     """
@@ -553,7 +553,7 @@ def _add_gif_comment(file: BinaryIO, text: bytes) -> None:
 
 
 def _add_webp_xmp(file: BinaryIO, packet: bytes) -> None:
-    """Append an XMP chunk to a RIFF file that begins with VP8X, as every animation does."""
+    """Append an XMP chunk to a RIFF file that starts with VP8X, as every animation does."""
     head = file.read(21)
     if head[:4] != b"RIFF" or head[12:16] != b"VP8X":
         return  # a single frame without a header for extensions

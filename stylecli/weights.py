@@ -283,7 +283,7 @@ def load_cached(name: str) -> "tuple[dict[str, NDArray[np.float32]], Record] | N
 
 
 def verify(name: str) -> Record | None:
-    """Hash the cached weights of ``name`` anew and return their record, None if there are none.
+    """Hash the cached weights of ``name`` again and return their record, None if there are none.
 
     Raises WeightsError when the file is not the one that was stored.
     """

@@ -5,7 +5,7 @@
     demo/dataset.lmdb, demo/run/     what `stylecli demo` writes
 
 A run holds ``run.json`` (settings; names its dataset), ``stats.jsonl``, ``events.jsonl``,
-``checkpoint.safetensors`` (to go on from), and by number of images shown
+``checkpoint.safetensors`` (to continue from), and by number of images shown
 ``network-snapshot-NNNNNNNNN.safetensors`` and sample sheets ``fakesNNNNNNNNN.png``. Where training
 was measured, ``best.json`` and ``checkpoint-best.safetensors`` are the best snapshot so far.
 """

@@ -272,7 +272,7 @@ def test_centres_that_do_not_exist_are_refused(tiny_network: Any, text: str, mes
 
 
 def test_a_centre_needs_w(tiny_config_fields: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="'b' does not have: leave out --center"):
+    with pytest.raises(UsageError, match="'b' has none: leave out --center"):
         find_centre(stylecli.new_network("b", **tiny_config_fields), "1")
 
 

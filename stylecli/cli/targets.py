@@ -279,7 +279,7 @@ def is_done(
 ) -> bool:
     """Tell whether ``path`` already holds exactly this; raise UsageError when it holds other.
 
-    So the same command again goes on where it was interrupted, and nothing is lost unasked.
+    So the same command again continues where it was interrupted, and nothing is lost unasked.
     ``read`` returns what a file of another kind than pictures says of how it was made.
     """
     if force or not path.exists():

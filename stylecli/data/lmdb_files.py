@@ -463,7 +463,7 @@ def open_environment(path: Path) -> SharedEnvironment:
     if environment is not None and environment.process == os.getpid():
         return environment
     if environment is not None:
-        environment.lmdb.close()  # a parent's, inherited by fork: drop our copy of it, open anew
+        environment.lmdb.close()  # a parent's, inherited by fork: drop our copy of it, open again
     check_tree(file)
     try:
         environment = _shared[key] = SharedEnvironment(path)

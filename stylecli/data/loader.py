@@ -2,7 +2,7 @@
 
 The stream is the concatenation of one permutation per epoch. Position p of it holds the same
 picture, mirrored or not, whatever the batch size and the number of ranks; a rank takes every
-world_size-th position. So a run can stop, go on, and go on with more processes.
+world_size-th position. So a run can stop, continue, and continue with more processes.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from stylecli.data.reader import Dataset, Pixels
-from stylecli.errors import NetworkError, UsageError
+from stylecli.errors import NetworkError, UsageError, plural
 
 HELD_BYTES = 256 << 20  # datasets up to this size, decoded, are held in memory
 _CHUNK = 1024  # pictures decoded at a time while a level is being filled
@@ -31,7 +31,9 @@ class BatchLoader:
         mirror: bool = False,
     ) -> None:
         if not 0 <= rank < world_size:
-            raise UsageError(f"rank {rank} is not one of {world_size} processes")
+            raise UsageError(
+                f"rank {rank} is not one of {plural(world_size, 'process', 'processes')}"
+            )
         if seed < 0:
             raise UsageError(f"seed {seed} is negative: give 0 or more")
         self.dataset = dataset
@@ -64,7 +66,8 @@ class BatchLoader:
         """
         if batch < 1 or batch % self._world_size:
             raise UsageError(
-                f"batch {batch} does not divide by {self._world_size} processes: "
+                f"batch {batch} does not divide by "
+                f"{plural(self._world_size, 'process', 'processes')}: "
                 "give a multiple of them"
             )
         positions = np.arange(

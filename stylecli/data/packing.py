@@ -172,7 +172,7 @@ def kind_of(cause: str) -> str:
 def settings_of(dataset: Dataset, settings: PackSettings) -> PackSettings:
     """Return ``settings`` with what they leave open taken from the dataset.
 
-    Raises DataError when they ask for something else than the dataset was packed with.
+    Raises DataError when they ask for something other than the dataset was packed with.
     """
     packed = dataset.info.get("settings")
     packed = packed if isinstance(packed, dict) and packed.get("kind") == "pack" else {}
@@ -266,7 +266,7 @@ class _Job:
     indices: Sequence[int]
     settings: PackSettings
     recipe: Recipe
-    identity: dict[str, Any]  # what the work is known by when it goes on
+    identity: dict[str, Any]  # what the work is known by when it continues
     class_names: list[str] | None
     info: dict[str, Any]  # for the header
     base: Dataset | None = None  # what the pictures are added to

@@ -66,7 +66,7 @@ class Prefetcher:
     def next(self, batch: int, level: int) -> Batch:
         """Return the next batch as ``BatchLoader.next`` has it; begin to read the one after.
 
-        That one is of the same size and level, which is a guess: another is read anew when it is
+        That one is of the same size and level, which is a guess: another is read again when it is
         asked for.
         """
         if self._thread is None:

@@ -2,7 +2,7 @@
 
 The ``_state`` record is written in the same transaction as the pictures it counts, so whatever
 ended the process, what it says is true. Every picture of the source is either stored or left out,
-so these two numbers are also the place in the source at which the next run goes on.
+so these two numbers are also the place in the source at which the next run continues.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from stylecli.data.format import (
     skipped_key,
 )
 from stylecli.data.lmdb_files import Database
-from stylecli.errors import DataError
+from stylecli.errors import DataError, plural
 from stylecli.files import LOCK_FILE, OwnerLock, parse_json, sync_directory, to_json
 
 VERSION = 1
@@ -40,7 +40,7 @@ OWN_FILES = {DATA_FILE, "lock.mdb", LOCK_FILE}  # a killed writer may leave the 
 class State:
     """What is stored so far, and of what work it is a part."""
 
-    identity: dict[str, Any]  # source and settings: only the same work goes on
+    identity: dict[str, Any]  # source and settings: only the same work continues
     count: int = 0  # pictures
     skipped: int = 0  # pictures left out
     base_count: int = 0  # pictures that were there before this work (an addition)
@@ -189,7 +189,8 @@ def _read_rows(database: Database, state: State, header: dict[str, Any] | None =
     is_whole = len(digests) == DIGEST_BYTES * state.count and len(rows) in (0, state.count)
     if not is_whole or len(labels) != len(rows) * len(rows[0] if rows else b""):
         raise DataError(
-            f"{database.folder} does not hold the {state.count} pictures that it counts: it is "
+            f"{database.folder} does not hold the {plural(state.count, 'picture')} that it "
+            f"counts: it is "
             f"damaged, start again with --force"
         )
     kind: LabelKind | None = None

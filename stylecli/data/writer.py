@@ -49,7 +49,7 @@ from stylecli.data.unfinished import (
     settle,
     wipe,
 )
-from stylecli.errors import DataError
+from stylecli.errors import DataError, plural
 from stylecli.files import OwnerLock, parse_json, to_json
 
 _SMALLEST = 1 << 10
@@ -179,7 +179,9 @@ class LabelRows:
             return "vector", self._row_bytes // 4
         highest = int(np.frombuffer(self.content, "<i8").max())
         if class_names is not None and highest >= len(class_names):
-            raise DataError(f"label {highest} has no name: {len(class_names)} classes named")
+            raise DataError(
+                f"label {highest} has no name: {plural(len(class_names), 'class', 'classes')} named"
+            )
         return "class", len(class_names) if class_names else highest + 1
 
 
@@ -257,7 +259,7 @@ class DatasetWriter:
     Either every picture has a label (an int class, or a float32 vector) or none has. ``info`` is
     merged into the header. When the block fails, nothing is left behind and what stood at ``path``
     stays. Not so with an ``identity``, which says what the work is, in JSON's terms, and equals
-    ``info["settings"]``: then ``<path>.part`` is kept, the next writer of the same identity goes on
+    ``info["settings"]``: then ``<path>.part`` is kept, the next writer of that identity continues
     from ``position``, and one of another raises DataError (unless ``force``). With ``append`` the
     pictures are added to the complete dataset at ``path``, which can be read all the while and has
     them once the block ends, less new classes without a picture.

@@ -235,7 +235,7 @@ def _meet(watch: Watch, gpu: str) -> None:
                 f"connect within {ARRIVAL_SECONDS:.0f} s: start all of them and read their messages"
             )
         time.sleep(0.1)
-    # Where a driver gives no names, all are nought.
+    # Where a driver gives no names, all are zero.
     if gpu.strip("0-") and (same := [rank for rank, other in others.items() if other == gpu]):
         raise DeviceError(
             f"processes {watch.rank} and {same[0]} have the same GPU: start as many processes as "

@@ -22,7 +22,7 @@ FEATURES = 1280
 # to 32 px faces were no smaller for a trained generator than for a fresh one; at 224 they fall
 # along the training run.
 SIDE = 224
-# A CPU takes 13 ms a picture in fours and 19 in eights, whose activations it has to map anew.
+# A CPU takes 13 ms a picture in fours and 19 in eights, whose activations it has to map again.
 _CPU_CHUNK = 4
 RESIZE = f"bilinear to {SIDE} px, low-passed when shrinking, (x - 127)/128"
 _BN_EPSILON = 1e-3

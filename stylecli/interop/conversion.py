@@ -31,7 +31,7 @@ class ForeignNetworks:
 class Variables:
     """Named arrays of which every one is to be used: what is left over is an error.
 
-    A converter that overlooks a variable would draw something else than the source does.
+    A converter that overlooks a variable would draw something other than the source does.
     """
 
     def __init__(self, arrays: Arrays, what: str) -> None:

@@ -256,7 +256,7 @@ def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
             raise WeightsError(f"{path} is damaged or not a safetensors file: {error}") from None
     if head.startswith(b"PK\3\4"):
         return _read_torch(path)
-    if not head.startswith(b"\x80"):  # the opcode every binary pickle begins with
+    if not head.startswith(b"\x80"):  # the opcode every binary pickle starts with
         raise WeightsError(
             f"{path} is not a weight file: expected a state dict (.pth), safetensors, or "
             f"vgg16.ckpt "
@@ -345,7 +345,7 @@ def read_feature_weights(path: Path) -> tuple[str, Arrays]:
 
 
 def fetch(name: str, *, url: str | None = None, progress: Progress = silent) -> weights.Record:
-    """Download the weights of ``name`` and store them; go on with a download that broke off.
+    """Download the weights of ``name`` and store them; continue with a download that broke off.
 
     ``url`` replaces the published address (a mirror); the hash asked for stays. Raises
     WeightsError when there is nothing to download, the server fails, or the file is another one.
@@ -424,7 +424,7 @@ def check_tensors(
     given = {name: tuple(np.shape(value)) for name, value in arrays.items()}
     given = {name: shape for name, shape in given.items() if not name.endswith("_tracked")}
     problems = [f"{name} is missing" for name in expected if name not in given]
-    problems += [f"{name} is unknown" for name in given if name not in expected]
+    problems += [f"unknown: {name}" for name in given if name not in expected]
     problems += [
         f"{name} is {list(given[name])}, expected {list(shape)}"
         for name, shape in expected.items()

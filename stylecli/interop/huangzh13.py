@@ -4,7 +4,7 @@ It follows the official layout without scaling: weights need no change. These th
 the paper. Instance norm adds 1e-5 to the variance where the paper's programs add 1e-8
 (``norm_epsilon``), and no activation follows the discriminator's colour layers
 (``from_rgb_activation``): switches of the network keep both. Noise maps and truncation settings are
-not in the file: maps are drawn anew, psi is the paper's. A conditional discriminator turns labels
+not in the file: new maps are drawn, psi is the paper's. A conditional discriminator turns labels
 into picture planes, which no network of ours has, so it is refused; the conditional generator is
 the official one.
 """

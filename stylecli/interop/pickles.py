@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stylecli.errors import DataError
+from stylecli.errors import DataError, plural
 
 # ---- Why a foreign file is not read: it holds what no such file needs, or it is damaged.
 #
@@ -560,7 +560,7 @@ def read_batch_pickle(content: bytes, where: Path | str) -> dict[str, Any]:
         if not isinstance(batch, dict):
             raise RefusedError("it holds no dict")
         if len(batch) > _MAX_ENTRIES:  # each may name the same long list, which is copied
-            raise RefusedError(f"it holds {len(batch):,} entries")
+            raise RefusedError(f"it holds {plural(len(batch), 'entry', 'entries')}")
         return {_text(key): _plain(value) for key, value in batch.items()}
     except RefusedError as refusal:
         raise DataError(

@@ -35,7 +35,7 @@ def write_state_dict(
         _check_labels(config)
         return _nvidia_arrays(name, arrays, config), _nvidia_arguments(name, config)
     if layout not in LAYOUTS:
-        raise UsageError(f"layout {layout!r} is unknown: expected {' or '.join(LAYOUTS)}")
+        raise UsageError(f"unknown layout {layout!r}: expected {' or '.join(LAYOUTS)}")
     of = "StyleGAN2 and StyleGAN3" if layout == "nvidia" else "StyleGAN2"
     raise UsageError(
         f"a network of configuration {config.preset!r} has no place in layout {layout}, which is "

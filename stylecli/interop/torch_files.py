@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stylecli.errors import plural
 from stylecli.interop.pickles import (
     Budget,
     DamagedError,
@@ -65,7 +66,7 @@ def read_directory(content: memoryview) -> dict[str, memoryview]:
 def _entries(content: memoryview) -> list[tuple[int, int, str, bool]]:
     count, position = _directory(content)
     if count > _MAX_ENTRIES:
-        raise RefusedError(f"its zip has {count:,} entries")
+        raise RefusedError(f"its zip has {plural(count, 'entry', 'entries')}")
     entries = []
     for _ in range(count):
         fields = _ENTRY.unpack_from(content, position)

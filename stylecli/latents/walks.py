@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from stylecli.errors import UsageError
+from stylecli.errors import UsageError, plural
 from stylecli.latents import MOTIONS, Method, Motion, Space, check_walk
 from stylecli.networks.model import Generator
 from stylecli.sampling import (
@@ -354,7 +354,8 @@ def _seed_points(
         each = list(labels) * len(chosen) if len(labels) == 1 else list(labels)
         if len(each) != len(chosen):
             raise UsageError(
-                f"{len(labels)} classes for {len(chosen)} seeds: give one, or one for every seed"
+                f"{plural(len(labels), 'class', 'classes')} for {plural(len(chosen), 'seed')}: "
+                f"give one, or one for every seed"
             )
     z = seed_latents(chosen, G.config.z_dim)
     points = z if space == "z" else map_latents(G, z, each)

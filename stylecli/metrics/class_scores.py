@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stylecli.errors import UsageError
+from stylecli.errors import UsageError, plural
 from stylecli.features.extractors import STAND_IN, Extractor, Features
 from stylecli.interop.feature_weights import obtain
 from stylecli.metrics.collecting import Accumulator
@@ -47,7 +47,9 @@ class ClassScores:
 
     def __init__(self, total: int, classes: int, splits: int = SPLITS) -> None:
         if not 1 <= splits <= total:
-            raise UsageError(f"splits {splits} does not fit {total} rows: expected 1 to that many")
+            raise UsageError(
+                f"splits {splits} does not fit {plural(total, 'row')}: expected 1 to that many"
+            )
         self.total, self.splits = total, splits
         self._rows = np.zeros(splits, np.int64)
         self._information = np.zeros(splits)  # Σ p·log p
@@ -61,7 +63,8 @@ class ClassScores:
         table = as_features("probs", probs)
         if table.shape[1] != self._sums.shape[1]:
             raise UsageError(
-                f"probs has {table.shape[1]} columns: expected {self._sums.shape[1]} classes"
+                f"probs has {table.shape[1]} columns: expected "
+                f"{plural(self._sums.shape[1], 'class', 'classes')}"
             )
         if (table < 0).any() or not np.allclose(table.sum(axis=1), 1.0, atol=1e-3):
             raise UsageError("probs are not class probabilities: expected rows that sum to 1")
@@ -69,8 +72,9 @@ class ClassScores:
         places = np.arange(first, first + len(table)) if numbers is None else np.asarray(numbers)
         if len(places) != len(table) or places.min() < 0 or places.max() >= self.total:
             raise UsageError(
-                f"places {places.min()} to {places.max()} of {len(table)} rows do not fit "
-                f"{self.total} pictures"
+                f"places {places.min()} to {places.max()} of {plural(len(table), 'row')} do not "
+                f"fit "
+                f"{plural(self.total, 'picture')}"
             )
         # Split i is rows i·N // splits up to (i+1)·N // splits.
         bounds = np.arange(1, self.splits) * self.total // self.splits

@@ -95,7 +95,7 @@ def evaluate(
     convolutions, and the results' names say it. Nothing depends on the global random state. Only
     path lengths, separability and is of an unconditional network do without a dataset. With
     ``cache`` statistics of the reals are kept on disk, those of fakes too where ``network_digest``
-    is given, so that the same call goes on where an interrupt stopped it. ``reals`` is filled with
+    is given, so the same call continues where an interrupt stopped it. ``reals`` is filled with
     those of the reals, for other calls of the same process on the same dataset. Over ``ranks`` all
     call this; the main one gets the results, the others nothing. Raises UsageError for unknown
     names and for metrics in w of a network without w, DataError for a dataset that does not fit.

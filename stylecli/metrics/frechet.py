@@ -102,7 +102,7 @@ class Moments:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "Moments":
-        """Return moments from ``state()``; going on gives the same to float64 rounding.
+        """Return moments from ``state()``; continuing gives the same to float64 rounding.
 
         Raises UsageError when arrays are missing, do not fit each other or are not finite.
         """

@@ -97,7 +97,7 @@ def measure_path_distances(
     """Return d/ε² of ``samples`` random pairs from number ``first`` on, untrimmed [samples].
 
     ``distance`` takes two batches of images [N, 3, H, W] about [-1, 1] and returns [N]. No
-    truncation; noise maps and labels are drawn anew for each pair and shared by both ends.
+    truncation; noise maps and labels are drawn again for each pair and shared by both ends.
     Everything random comes from ``seed``; the global random states are neither read nor changed,
     and ``batch`` (pairs at a time) changes nothing but speed. Raises UsageError for a W path in a
     network that has no w.

@@ -34,7 +34,7 @@ from stylecli.data.pictures import (
 )
 from stylecli.data.preparation import DecodeSettings, decode_pixels
 from stylecli.data.sources.base import keeps_as_stored
-from stylecli.errors import DataError, UsageError
+from stylecli.errors import DataError, UsageError, plural
 from stylecli.files import is_scratch
 from stylecli.images import to_uint8
 from stylecli.networks.model import Generator
@@ -153,7 +153,7 @@ def _each(pictures: Pictures, convert: Callable[[Image.Image], Image.Image]) -> 
 def labels_digest(dataset: PictureSet | None) -> str:
     """Return the SHA-256 of a dataset's labels, as hex; empty where it has none.
 
-    A dataset's own digest is that of its pixels: the same pictures may be labelled anew.
+    A dataset's own digest is that of its pixels: the same pictures may be labelled again.
     """
     labels = None if dataset is None else dataset.labels
     if labels is None:
@@ -172,9 +172,14 @@ def label_source(G: Generator, dataset: PictureSet | None) -> LabelSource | None
         return None
     labels = None if dataset is None else dataset.labels
     if dataset is None or labels is None or dataset.label_dim != wanted:
-        has = "no labels" if labels is None or dataset is None else f"{dataset.label_dim} classes"
+        has = (
+            "no labels"
+            if labels is None or dataset is None
+            else f"{plural(dataset.label_dim, 'class', 'classes')}"
+        )
         raise UsageError(
-            f"the network has {wanted} classes and the dataset has {has}: give the dataset that "
+            f"the network has {plural(wanted, 'class', 'classes')} and the dataset has {has}: "
+            f"give the dataset that "
             f"it was trained on with --data"
         )
     table = labels

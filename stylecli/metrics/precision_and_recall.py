@@ -5,6 +5,7 @@ Kynkäänniemi et al. 2019; the statistic, for its many uses, is in ``statistics
 
 from typing import Any
 
+from stylecli.errors import plural
 from stylecli.features.extractors import VGG16_FC2, Extractor
 from stylecli.metrics.collecting import Accumulator, Rows
 from stylecli.metrics.names import NAMES_OF
@@ -40,7 +41,8 @@ class PrecisionRecall(PictureMetric):
         if least > NEIGHBOURS:
             return None
         return (
-            f"{least} pictures do not have {NEIGHBOURS} neighbours each: give more with --samples"
+            f"{plural(least, 'picture does', 'pictures do')} not have {NEIGHBOURS} neighbours "
+            f"each: give more with --samples"
         )
 
     def accumulator(self, task: PictureTask, count: int, extractor: Extractor) -> Accumulator:

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from stylecli import __version__
-from stylecli.errors import StyleCLIError, UsageError
+from stylecli.errors import StyleCLIError, UsageError, plural
 from stylecli.metrics.classifiers import OFFICIAL_CLASSIFIERS, AttributeClassifiers
 from stylecli.metrics.collecting import Collector, Pass, Rows, digest_of
 from stylecli.metrics.names import NAMES_OF
@@ -34,7 +34,7 @@ Space = Literal["z", "w"]
 SPACES: tuple[Space, ...] = ("z", "w")
 PAPER_SAMPLES = 200_000  # of which half are kept
 # The SVM is judged on the points it was fitted to, as in the paper: with few points for its
-# dimensions it learns them by heart. The paper has 195 kept pictures per dimension.
+# dimensions it memorises them. The paper has 195 kept pictures per dimension.
 FEW_PER_DIMENSION = 20
 SHARE = 0.25  # of a picture's time in the progress, which fitting the hyperplanes takes
 _PICTURES_SHARE = 0.8  # of the progress bar; the rest are the SVMs
@@ -167,7 +167,9 @@ def measure_attribute(
         )
     count = len(x) // 2 if keep is None else keep
     if not 2 <= count <= len(x):
-        raise UsageError(f"keep {count} does not fit {len(x)} pictures: expected 2 to that many")
+        raise UsageError(
+            f"keep {count} does not fit {plural(len(x), 'picture')}: expected 2 to that many"
+        )
     chosen = np.argsort(-p.max(axis=1), kind="stable")[:count]
     classes = p[chosen].argmax(axis=1)
     counts = np.bincount(classes, minlength=p.shape[1])

@@ -53,7 +53,7 @@ class Task(Protocol):
 
 
 class Metric(ABC):
-    """Something that is measured under several names, all of which begin with its ``kind``."""
+    """Something that is measured under several names, all of which start with its ``kind``."""
 
     kind: str
     names: tuple[str, ...]

@@ -1,6 +1,6 @@
 """A generator that no longer changes, prepared for drawing on a CPU.
 
-Training derives every kernel anew from its weight: equalised scale, the 4×4 kernels of upsampling,
+Training derives every kernel again from its weight: equalised scale, the 4×4 kernels of upsampling,
 the scale of the style layers. For a network of the paper's size that costs as much as a third of
 a picture, so it is done once here. Noise, bias, activation, normalisation and style then take
 PyTorch's own fused kernels: the bias rides on the convolution before it, and AdaIN of one picture
@@ -26,7 +26,7 @@ _LARGE_FEATURES = 1 << 16
 class FrozenSynthesis(SynthesisNetwork):
     """Draws what ``source`` draws, on a CPU and without gradients, to some 1e-4 of the range.
 
-    A copy: later changes of ``source`` do not show, except that it begins with its ``lod``.
+    A copy: later changes of ``source`` do not show, except that it starts with its ``lod``.
     ``dtype`` bfloat16 computes the layers above 8×8 in it, which moves pictures a little
     (docs/bench.md states how much); images are float32 all the same.
     """

@@ -27,7 +27,7 @@ def is_foreign(path: Path | str) -> bool:
         raise NetworkError(f"{path} is not readable: {error.strerror}") from None
     if wrong := files.name_failed_download(start):
         raise NetworkError(f"{path} {wrong}")
-    # Ours begin with the length of their JSON, 8 bytes whose first is 0x80 in one file of 32.
+    # Ours start with the length of their JSON, 8 bytes whose first is 0x80 in one file of 32.
     is_safetensors = start[5:9] == b"\0\0\0{"
     return not is_safetensors and start.startswith((b"\x80", b"PK\3\4"))
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stylecli.errors import NetworkError, UsageError
+from stylecli.errors import NetworkError, UsageError, plural
 from stylecli.images import Pictures, make_grid, notebook_html, resize, to_uint8, visible_scale
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.layers import check_labels, lerp
@@ -303,7 +303,7 @@ class Bundle:
         """Return what people ask first, in words: the configuration, sizes, how it was trained."""
         config = self.config
         colours = {1: "grey", 3: "RGB", 4: "RGBA"}.get(config.channels, f"{config.channels} ch.")
-        classes = f", {config.label_dim} classes" if config.label_dim else ""
+        classes = f", {plural(config.label_dim, 'class', 'classes')}" if config.label_dim else ""
         latents = f"z {config.z_dim}, " + (
             f"w {config.w_out_dim} x {config.num_ws} layers" if config.has_w else "no w"
         )

@@ -53,7 +53,7 @@ class ResidualBlock(nn.Module):
     """x + W3·φ(b2 + W2·φ(b1 + W1·x)): an inverted bottleneck around a grouped convolution.
 
     Fixed-up initialisation (Zhang et al. 2019): with L blocks in the network, W1 and W2 begin
-    L^(-1/4) times as large as leaky ReLUs would have them, W3 at nought, so that every block
+    L^(-1/4) times as large as leaky ReLUs would have them, W3 at zero, so that every block
     begins as the identity.
     """
 

@@ -82,7 +82,7 @@ def config_from_dict(values: Mapping[str, Any]) -> NetworkConfig:
     family = FAMILIES.get(name) if isinstance(name, str) else None
     if family is None:
         raise UsageError(
-            f"network family {name!r} is unknown: this version knows {', '.join(FAMILIES)}"
+            f"unknown network family {name!r}: this version knows {', '.join(FAMILIES)}"
         )
     family.config.check_types(values)
     return family.config(**values)

@@ -71,9 +71,9 @@ class SynthesisInput(nn.Module):
         values = self.affine(w)  # [N, 4]: cosine, sine, x, y
         values = values / values[:, :2].square().sum(dim=1, keepdim=True).sqrt()
         cosine, sine, x, y = values.unbind(dim=1)
-        nought, one = torch.zeros_like(x), torch.ones_like(x)
-        turn = torch.stack([cosine, -sine, nought, sine, cosine, nought, nought, nought, one], 1)
-        shift = torch.stack([one, nought, -x, nought, one, -y, nought, nought, one], 1)
+        zero, one = torch.zeros_like(x), torch.ones_like(x)
+        turn = torch.stack([cosine, -sine, zero, sine, cosine, zero, zero, zero, one], 1)
+        shift = torch.stack([one, zero, -x, zero, one, -y, zero, zero, one], 1)
         return turn.view(-1, 3, 3) @ shift.view(-1, 3, 3)
 
 

@@ -219,7 +219,7 @@ def conv2d_downsample(x: Tensor, weight: Tensor) -> Tensor:
 
 # ---- kernels that never change: reordered once for the CPU library, not in every call
 #
-# oneDNN wants kernels in a layout of its own and reorders an ordinary tensor whenever it is used,
+# oneDNN needs kernels in a layout of its own and reorders an ordinary tensor whenever it is used,
 # which for 512 feature maps at 16 px is a third of the convolution. PyTorch's operators for kernels
 # reordered ahead are not part of its public interface, so each is tried once and left aside when it
 # is missing, fails, or differs from the public convolution.

@@ -10,6 +10,7 @@ import numpy as np
 from stylecli import __version__, shipped
 from stylecli.checkpoint import load_network, network_digest
 from stylecli.data.demo_faces import AUTHOR, LICENCE
+from stylecli.errors import plural
 from stylecli.images import WHITE, Pictures
 from stylecli.networks.model import Bundle
 from stylecli.report.content import (
@@ -271,7 +272,8 @@ def compare_with_shipped(
     text = (
         f"The network at the right saw {record['kimg'] * 1000:,.0f} pictures, in "
         f"{format_duration(record['seconds'])} by {_processes(record)}, of "
-        f"{dataset['pictures']:,} faces; yours saw {kimg * 1000:,.0f}. It is part of the package: "
+        f"{plural(dataset['pictures'], 'face')}; yours saw {kimg * 1000:,.0f}. It is part of the "
+        f"package: "
         f"`--network {shipped.NAME}` draws with it, and so does every command in a folder without "
         "a network of its own."
     )

@@ -69,7 +69,7 @@ class Metric:
     @property
     def title(self) -> str:
         """The name, with the number of pictures where it is known."""
-        return f"{self.name}, {self.samples:,} pictures" if self.samples else self.name
+        return f"{self.name}, {plural(self.samples, 'picture')}" if self.samples else self.name
 
     @property
     def best(self) -> int:
@@ -385,9 +385,9 @@ def differing_table(runs: Sequence[RunFacts]) -> Table:
 
 
 def train_command(facts: RunFacts, origins: Origins | None) -> str | None:
-    """Return the ``stylecli train`` line that goes on with a run; None where none is certain.
+    """Return the ``stylecli train`` line that continues with a run; None where none is certain.
 
-    The line is checked: its settings are derived anew and must be those of the run.
+    The line is checked: its settings are derived again and must be those of the run.
     """
     settings = facts.settings
     if origins is None or settings.origin is not None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from torch import Tensor
 
-from stylecli.errors import UsageError
+from stylecli.errors import UsageError, plural
 from stylecli.images import Canvas, Pictures, make_grid, visible_scale
 from stylecli.latents import Motion
 from stylecli.latents.walks import USUAL, Route, moving_noise, walk_ws
@@ -39,7 +39,8 @@ def draw_walk(
     cells = columns * rows
     if columns < 1 or rows < 1 or len(keys) % cells or not len(keys):
         raise UsageError(
-            f"{len(keys)} seeds do not divide among {columns}x{rows} cells: give a multiple of "
+            f"{plural(len(keys), 'seed does', 'seeds do')} not divide among {columns}x{rows} "
+            f"cells: give a multiple of "
             f"{max(cells, 1)}"
         )
     share = len(keys) // cells

@@ -251,7 +251,7 @@ def _examine(
 ) -> None:
     """Settle questions about a block of pairs; a question's flag says that balls are columns.
 
-    ``begun``: what first begins with the block, and knows some pairs from then on.
+    ``begun``: what first starts with the block, and knows some pairs from then on.
     """
     known: Tensor | None = None
     left: list[_Pairs] = []

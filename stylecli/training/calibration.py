@@ -180,7 +180,7 @@ class _Meter:
         return StageCost(*key, stage.batch, passes, seconds, self.memory.mib())
 
     def forget_peak(self, why: str) -> None:
-        """Measure memory anew: a pass did not fit, and a smaller one follows."""
+        """Measure memory again: a pass did not fit, and a smaller one follows."""
         self.memory.start()
 
     def fits(self, batch: int) -> bool:

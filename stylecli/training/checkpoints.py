@@ -1,6 +1,6 @@
 """What a run saves: checkpoints, networks and sample sheets; which stay, and where it goes back to.
 
-A checkpoint is everything a run needs to go on as if it had never stopped, in one safetensors
+A checkpoint is everything a run needs to continue as if it had never stopped, in one safetensors
 file: networks, optimizer moments by parameter name, and the counters in its header. Random numbers
 are a function of seed and step, so there is no random state to keep. ``events.jsonl`` says which
 files training wrote; when snapshots get old no other file is removed.
@@ -183,7 +183,7 @@ def load_networks(path: Path, bundle: Bundle) -> None:
 
 
 def inherited_info(info: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what networks keep of the file they began with: where it came from, its licence."""
+    """Return what networks keep of the file they started from: where it came from, its licence."""
     return {key: value for key, value in info.items() if key.startswith("source")}
 
 
@@ -254,7 +254,7 @@ def keep_best(run: Path, nimg: int, row: Mapping[str, Any]) -> bool:
     ``row`` is the first metric measured of it: {"name", "value", ...}; less is better unless it
     says otherwise. Its network is named in
     ``best.json``, its state is in ``checkpoint-best.safetensors``. A run measured by another metric
-    than before starts its comparison anew. Returns whether it was the best.
+    than before starts its comparison over. Returns whether it was the best.
     """
     value = row.get("value")
     if not isinstance(value, int | float) or value != value:  # skipped, or not a number
@@ -275,7 +275,7 @@ def keep_best(run: Path, nimg: int, row: Mapping[str, Any]) -> bool:
 
 
 def mend_best(run: Path, nimg: int) -> None:
-    """Finish what a crash interrupted: the best checkpoint of a run that goes on at ``nimg``."""
+    """Finish what a crash interrupted: the best checkpoint of a run that continues at ``nimg``."""
     best = read_best(run)
     if best and best["nimg"] == nimg and _state_nimg(run / BEST_CHECKPOINT_FILE) != nimg:
         _copy_best(run)

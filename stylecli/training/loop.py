@@ -138,7 +138,7 @@ class TrainingLoop:
 
     @contextlib.contextmanager
     def _holding(self) -> Iterator[None]:
-        """Own the run's files while this session trains, brought to where it goes on (main rank).
+        """Own the run's files while this session trains, brought to where it continues (main rank).
 
         Nobody else can write them meanwhile, and what a crash left behind is cleared away.
         """
@@ -220,7 +220,7 @@ class TrainingLoop:
         return True
 
     def _make_up_for_measuring(self, total: int) -> None:
-        """Measure the snapshot that this session goes on from, if the last one ended before it did.
+        """Measure the snapshot that this session continues, if the last one ended before it did.
 
         So that a run is measured where an unbroken one is. A snapshot of Ctrl-C is in neither.
         """
@@ -306,7 +306,7 @@ class TrainingLoop:
         return self._decide(lambda: self._save_and_measure(verdict, measure=measure))
 
     def _save_and_measure(self, verdict: str, *, measure: bool) -> str:
-        if verdict:  # to stop: what is saved now may be past mending
+        if verdict:  # to stop: what is saved now may be past repair
             checkpoints.keep_last_good(self.run)
         saved = checkpoints.save_snapshot(
             self.run, self.settings, self.bundle, self.step, self.counters

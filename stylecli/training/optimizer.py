@@ -101,7 +101,7 @@ def frozen_layers(config: NetworkConfig, count: int, resolution: int) -> list[st
     """Return the names of D's first ``count`` layers for pictures of ``resolution`` pixels.
 
     Freeze-D (Mo, Cho, Shin 2020, "Freeze the Discriminator: a Simple Baseline for Fine-Tuning
-    GANs"): they keep the weights they began with. The first layers, near the picture, know what
+    GANs"): they keep the weights they started with. The first layers, near the picture, know what
     pictures are made of; fine-tuning the rest needs less data.
 
     What lies above ``resolution``, and grows in afresh, is never frozen. Raises UsageError when D

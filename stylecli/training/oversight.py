@@ -96,7 +96,7 @@ class Oversight:
         self._trackers.close()
 
     def tick(self, row: dict[str, Any], G_ema: Generator, stage: Stage, rollbacks: int) -> str:
-        """Write down a tick; return "" to go on, "stop" or "rollback"."""
+        """Write down a tick; return "" to continue, "stop" or "rollback"."""
         self._nimg = row["nimg"]
         if self._gauge:
             row["diversity"] = round(self._gauge.measure(G_ema, stage), 4)
@@ -122,7 +122,7 @@ class Oversight:
         )
 
     def describe_stop(self) -> str:
-        """Say why the watchdog stopped the run and how to go on all the same."""
+        """Say why the watchdog stopped the run and how to continue all the same."""
         tried = f" after {MAX_ROLLBACKS} rollbacks" if self._exhausted else ""
         return (
             f"the watchdog stopped and saved the run{tried}: {self._reason}; to continue as it "
@@ -228,7 +228,7 @@ def measure_network(
 ) -> list[dict[str, Any]]:
     """Return what ``evaluate`` says of the averaged generator, each row with ``where`` it was.
 
-    It is given a copy: whatever it does, training goes on with its own weights. What it raises
+    It is given a copy: whatever it does, training continues with its own weights. What it raises
     comes through; so does KeyError or TypeError for rows that are not JSON with name and value.
     """
     started = time.monotonic()

@@ -44,11 +44,11 @@ _HELD: set[tuple[int, Path]] = set()  # threads of this process and the folders 
 
 @dataclass(frozen=True)
 class Origin:
-    """The file that a run of ``--resume`` began with; it lies in the run as initial.safetensors."""
+    """The file that a run of ``--resume`` started from; the run has it as initial.safetensors."""
 
     source: str  # the path that was given
     digest: str  # SHA-256 of the file it led to
-    continued: bool  # goes on with its full state; else only weights were taken over
+    continued: bool  # continues with its full state; else only weights were taken over
     resolution: int  # side in pixels that the weights taken over are grown to
     initial: str | None = None  # SHA-256 of initial.safetensors; None in runs of early versions
 
@@ -66,7 +66,7 @@ class RunSettings:
     origin: Origin | None = None  # None: fresh weights
 
     def same_run(self, other: "RunSettings") -> bool:
-        """Whether training one goes on with the other: all that decides the result is equal."""
+        """Whether training one continues with the other: all that decides the result is equal."""
         return (
             self.network == other.network
             and self.training == other.training
@@ -205,7 +205,7 @@ def mark_finished(run: Path, nimg: int) -> None:
 def held(run: Path) -> Iterator[None]:
     """Own a run folder: no second session can write it, whatever became of an earlier one.
 
-    Unfinished files that a crash left behind are removed. A thread that owns it already goes on
+    Unfinished files that a crash left behind are removed. A thread that owns it already continues
     owning it. Raises DataError when another, of any process, has it.
     """
     key = threading.get_ident(), run.resolve()
@@ -276,7 +276,7 @@ def read_statistics(run: Path) -> list[dict[str, Any]]:
 
 
 def rewind_statistics(run: Path, nimg: int) -> None:
-    """Drop rows written after the checkpoint that training goes on from."""
+    """Drop rows written after the checkpoint that training continues from."""
     path = run / STATS_FILE
     if not path.exists():
         return
@@ -442,7 +442,7 @@ def choose_run(settings: RunSettings, out: Path | None, given: Collection[str] =
 
     A run begun before there was a setting goes on without it, unless it is among those ``given``.
     A run that cannot be read is passed over. Raises UsageError when ``out`` is a run with other
-    settings, or the run is to go on that was begun on another kind of device.
+    settings, or the run is to continue that was begun on another kind of device.
     """
     unreadable: list[Path] = []
     candidates = [out] if out is not None else list(reversed(list_runs()))

@@ -1,6 +1,6 @@
 """How a run starts: its networks and dataset, checked; and with ``--resume`` from a file.
 
-A training checkpoint whose architecture and dataset are those of the new run goes on with its full
+A training checkpoint whose architecture and dataset are the new run's continues with its full
 state. From anything else weights are transferred, and training begins at its first image.
 """
 
@@ -245,7 +245,7 @@ def plan_run(
     labels: bool | None,
     **settings: Any,
 ) -> tuple[TrainingPlan, Origin | None]:
-    """Return the plan of a run, and its origin where it begins with ``source``.
+    """Return the plan of a run, and its origin where it starts from ``source``.
 
     ``settings`` are those of ``plan_training``. Raises UsageError for a ``--config`` that is not
     the source's.
@@ -282,7 +282,7 @@ def plan_resumed(
     training: Mapping[str, Any],
     **machine: Any,
 ) -> tuple[TrainingPlan, Origin]:
-    """Return the plan of a run that begins with ``source`` on ``dataset``, and its origin.
+    """Return the plan of a run that starts from ``source`` on ``dataset``, and its origin.
 
     The architecture is the source's where ``network`` does not say otherwise. ``labels`` None
     keeps classes where source and dataset have as many. A continued run keeps the settings it had
@@ -349,7 +349,7 @@ def choose_planned_run(
 
 
 def describe_start(source: StartingNetwork, settings: RunSettings) -> list[TransferRow]:
-    """Return what will become of every part of the source; no row when it goes on as it is."""
+    """Return what will become of every part of the source; no row when it continues as it is."""
     assert settings.origin is not None
     if settings.origin.continued:
         return []
@@ -359,7 +359,7 @@ def describe_start(source: StartingNetwork, settings: RunSettings) -> list[Trans
 
 
 def begin_run(run: Path, settings: RunSettings, source: StartingNetwork) -> None:
-    """Make the run with ``initial.safetensors`` in it, which every session and rank begins with.
+    """Make the run with ``initial.safetensors`` in it, which every session and rank starts from.
 
     Raises NetworkError when the source changed since it was opened, UsageError when ``run`` is a
     run already, DataError when another process has it, StyleCLIError when the disk is full.

@@ -18,7 +18,7 @@ from stylecli.settings import ByResolution, Setting, settings_of
 from stylecli.training.config import Session, TrainingConfig
 from stylecli.training.presets import NO_PRESET
 
-# What --dry-run writes and this machine or the dataset decides anew, or nothing does.
+# What --dry-run writes and this machine or the dataset decides again, or nothing does.
 _PASSED_OVER = frozenset(
     ("run", "dataset", "device", "ranks", "parameters", "stages", "derived", "reasons", "advice")
 )

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from stylecli.distributed.ranks import Ranks
-from stylecli.errors import DeviceError, lacks_memory
+from stylecli.errors import DeviceError, lacks_memory, plural
 from stylecli.hardware import cuda_arithmetic, free_unused, widest_float
 from stylecli.images import from_uint8
 from stylecli.networks.config import NetworkConfig
@@ -352,7 +352,8 @@ class TrainingStep:
             free_unused(self.device)
             self.batch_gpu = smaller
             self.adapt(
-                f"{share // passes} pictures of {stage.resolution} px at a time do not fit the "
+                f"{plural(share // passes, 'picture')} of {stage.resolution} px at a time do not "
+                f"fit the "
                 f"memory of {self.device}: continuing with --batch-gpu {smaller}"
             )
 
@@ -363,7 +364,8 @@ class TrainingStep:
         smaller = smaller_pass(share, passes, group)
         advice = "a smaller --resolution" if smaller is None else f"--batch-gpu {smaller}"
         error = StepMemoryError(
-            f"{self.device} has not enough memory to train on {share // passes} pictures of "
+            f"{self.device} has not enough memory to train on "
+            f"{plural(share // passes, 'picture')} of "
             f"{stage.resolution} px at a time: use {advice}, or measure what fits with "
             "stylecli plan"
         )

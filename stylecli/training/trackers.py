@@ -63,7 +63,7 @@ class Trackers:
         self._open: dict[str, Tracker] = {}
 
     def start(self, nimg: int) -> None:
-        """Begin anew at so many images: curves beyond are undone, or go on from there."""
+        """Start over at so many images: curves beyond are undone, or continue from there."""
         self.close()
         for name in self._names:
             self._try(name, self._add, name, nimg)

@@ -1,4 +1,4 @@
-"""Networks that begin with another network's weights, in another size, colour or with classes.
+"""Networks that start from another network's weights, in another size, colour or with classes.
 
 Layers are numbered from 4 px up in every network, so a larger one has the same first layers, and
 at the source's resolution it draws what the source draws.
@@ -242,7 +242,7 @@ def relabel_generator(
 
     Labels reach the layers behind the normalisation of (z, label): mapping layer 0, else every
     layer that takes w. There a weight w acts as w·gain/√(z_dim + e), where e is the mean squared
-    length of the label part; keeping that product keeps the picture. New labels begin with an
+    length of the label part; keeping that product keeps the picture. New labels start with an
     embedding of zeros (e = 0), or with zero weights for one-hot labels (e = 1).
     """
     if config.label_dim and classes:

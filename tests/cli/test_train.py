@@ -295,7 +295,7 @@ def test_a_run_goes_on_for_longer_in_a_new_one(
     ("arguments", "code", "words"),
     [
         (["--resume", "nowhere"], 3, "--resume nowhere does not exist: give a run, a checkpoint"),
-        (["--freeze-d", "2"], 2, "freeze_d 2 needs weights worth keeping"),
+        (["--freeze-d", "2"], 2, "--freeze-d 2"),
         (["--resume", "NETWORK", "--config", "b"], 2, "leave --config out"),
         (["--resume", "TRADITIONAL", "--config", "f"], 2, "leave --config out"),
         (["--resume", "NETWORK", "--freeze-d", "99"], 2, "freeze_d 99 is not within 0 to 7"),

@@ -205,7 +205,7 @@ def test_ranks_whose_launcher_is_gone_before_they_met_end_soon(tmp_path: Path) -
     started = time.monotonic()
     done = ended([sys.executable, "-m", "stylecli", "metrics", "kid"], tmp_path, **place)
     assert done.returncode == 1
-    assert f"does not reach 127.0.0.1:{port}" in done.stderr
+    assert f"cannot reach 127.0.0.1:{port}" in done.stderr
     assert time.monotonic() - started < 60  # of which loading torch takes a part
 
 

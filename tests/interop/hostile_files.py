@@ -252,7 +252,7 @@ def torch_files() -> dict[str, tuple[bytes, str]]:
         "negative-stride": (tensor(one, b"J\xff\xff\xff\xff\x85"), "tensor in an unknown form"),
         "stream-evil": (TORCH_HEAD + EVIL, "names posix.system"),
         "zip-evil": (zipped(evil_pickle), "names posix.system"),
-        "zip-of-pickle": (zipped({"network.pkl": tf_triple()}), "none that torch saved"),
+        "zip-of-pickle": (zipped({"network.pkl": tf_triple()}), "torch did not save it"),
         "zip-bomb": (
             zipped({"archive/data.pkl": b"\0" * (1 << 24)}, zipfile.ZIP_DEFLATED),
             "compressed or encrypted",
@@ -261,7 +261,7 @@ def torch_files() -> dict[str, tuple[bytes, str]]:
             zipped({**pickle_only, "archive/code/x.py": b"raise SystemExit"}),
             "TorchScript program",
         ),
-        "zip-two": (zipped({**pickle_only, "b/data.pkl": b""}), "none that torch saved"),
+        "zip-two": (zipped({**pickle_only, "b/data.pkl": b""}), "torch did not save it"),
         "zip-missing": (zipped({"archive/data.pkl": missing}), "not in the file"),
         "zip-up": (
             zipped({**pickle_only, "archive/../../etc/cron.d/x": b""}),
@@ -270,7 +270,7 @@ def torch_files() -> dict[str, tuple[bytes, str]]:
         "zip-root": (zipped({**pickle_only, "/etc/passwd": b""}), "zip names the entry"),
         "zip-backslash": (
             zipped({**pickle_only, "archive\\..\\x": b""}).replace(b"archive/..", b""),
-            "zip names the entry|none that torch saved|no network",
+            "zip names the entry|torch did not save it|no network",
         ),
         "zip-overlap": (bytes(overlapping), "overlap|outside the file|damaged"),
         "zip-big-endian": (zipped({**pickle_only, "archive/byteorder": b"big"}), "byte order"),

@@ -130,14 +130,14 @@ def test_a_torch_file_that_would_run_code_is_not_loaded(tmp_path):
 
 
 def test_a_torchscript_program_of_something_else_is_told_what_is_known(tmp_path):
-    with pytest.raises(WeightsError, match=r"begins with weight, bias\): expected weights of"):
+    with pytest.raises(WeightsError, match=r"starts with weight, bias\): expected weights of"):
         add(save_program(torch.nn.Linear(2, 2), tmp_path / "linear.pt"))
 
 
 def test_something_else_is_told_what_is_known(tmp_path):
     path = tmp_path / "other.pth"
     torch.save({"layer.weight": torch.zeros(1)}, path)
-    with pytest.raises(WeightsError, match=r"begins with layer\.weight\): expected weights of"):
+    with pytest.raises(WeightsError, match=r"starts with layer\.weight\): expected weights of"):
         add(path)
     path.write_text("a text")
     with pytest.raises(WeightsError, match="is no weight file"):

@@ -189,7 +189,7 @@ def test_a_closed_pulse_has_no_seam() -> None:
 
     steps = abs(np.diff(psi, append=psi[0]))
     assert steps[-1] <= steps.max()
-    with pytest.raises(UsageError, match="0 pulses are none"):
+    with pytest.raises(UsageError, match="pulses 0"):
         pulse(0, 1, 4, pulses=0)
 
 

@@ -213,7 +213,7 @@ def test_sets_count_whole_unless_a_name_says_otherwise(with_inception):
     (all_reals,) = planning.plan_sets(["fid"], None, measured=50_000, reference=70_000)
     assert all_reals.reals == 70_000 and all_reals.name == "fid@50000"
     (few,) = planning.plan_sets(["fid"], None, measured=100, reference=5000)
-    assert "below 2048 a FID says more" in few.skipped
+    assert "fewer than 2048" in few.skipped
     with pytest.raises(UsageError, match="ppl measures a network, not pictures"):
         planning.plan_sets(["ppl"], None, **sets)
 

@@ -134,7 +134,7 @@ def test_what_cannot_move_is_refused(tiny_network: Any) -> None:
 
     with pytest.raises(UsageError, match="let the columns move"):
         draw_mixing_walk(G, two, two, [COARSE, FINE], 4, mover="rows")
-    with pytest.raises(UsageError, match="one face has nowhere to move to"):
+    with pytest.raises(UsageError, match="one face cannot move"):
         draw_mixing_walk(G, two, one, [COARSE] * 2, 4)
 
 

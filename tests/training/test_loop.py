@@ -167,7 +167,7 @@ def test_another_dataset_is_refused(
     settings = json.loads((run / "run.json").read_text())
     settings["dataset"]["digest"] = "0" * 64
     (run / "run.json").write_text(json.dumps(settings))
-    with pytest.raises(DataError, match="is not the dataset this run was started on"):
+    with pytest.raises(DataError, match="is not the dataset of this run"):
         TrainingLoop(run)
 
 
@@ -306,7 +306,7 @@ def test_a_session_does_not_go_on_from_what_another_has_replaced(
     create_run(run, settings_for(tiny_lmdb, tiny_config_fields))
     waiting = TrainingLoop(run)
     TrainingLoop(run).train(deadline_seconds=0.0)
-    with pytest.raises(DataError, match="was trained by another process while it was opened"):
+    with pytest.raises(DataError, match="another process trained"):
         waiting.train()
 
 

@@ -237,7 +237,7 @@ def write_aligned(
 ) -> AlignReport:
     """Align all faces into a folder of PNG files in FFHQ's layout (see aligned_folder.py).
 
-    Stopped at any moment, the same call goes on: pictures whose face, settings and MD5 are as
+    Stopped at any moment, the same call continues: pictures whose face, settings and MD5 are as
     recorded are kept. Pictures of an earlier run whose faces are not in the list any more are
     removed. Faces that cannot be aligned are skipped and listed. ``source`` names where the faces
     come from; a folder of another source or other settings is refused unless ``force``. ``workers``

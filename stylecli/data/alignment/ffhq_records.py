@@ -23,7 +23,7 @@ from stylecli.data.alignment.aligned_folder import (
 )
 from stylecli.data.pictures import name_cause, open_picture, quiet
 from stylecli.data.workers import ordered_map
-from stylecli.errors import DataError, UsageError
+from stylecli.errors import DataError, UsageError, plural
 from stylecli.files import JSON_DECODER
 from stylecli.progress import Progress, silent
 
@@ -200,7 +200,7 @@ def _pairs(chunks: Iterator[str], path: Path) -> Iterator[tuple[str, Any]]:
         following = next(chunks, None) if len(rest) <= MAX_RECORD else None
         if following is None:
             raise DataError(
-                f"{path} is damaged or cut off after {count:,} records: download it again"
+                f"{path} is damaged or cut off after {plural(count, 'record')}: download it again"
             )
         text, place = rest + following, 0
 

@@ -1,6 +1,6 @@
 """Anyone's photographs: list them, search each for faces, choose which faces are wanted.
 
-What a search found is written at once to ``detections.jsonl``, so that the same call goes on after
+What a search finds is written at once to ``detections.jsonl``, so the same call continues after
 it was stopped, and another choice of faces needs no new search. Its first line says how was
 searched; then follows a line for each photograph, written when it is done. A line that a death has
 cut short is left out, and its photograph is searched again.
@@ -51,7 +51,7 @@ from stylecli.data.sources.folders import (
     suffix_of,
 )
 from stylecli.data.workers import ordered_map
-from stylecli.errors import DataError, UsageError
+from stylecli.errors import DataError, UsageError, plural
 from stylecli.files import parse_json, parse_row, row_line
 from stylecli.progress import Progress, silent
 
@@ -59,7 +59,7 @@ FOUND_FILE = "detections.jsonl"
 VERSION = 1  # of the journal and of the search: another one starts the search over
 
 BYTES_EACH = 800 << 20  # of memory: a photograph of 24 megapixels in a few copies, and the models
-PHOTOS_EACH = 4  # fewer are not worth another process, which loads the models anew
+PHOTOS_EACH = 4  # fewer are not worth another process, which loads the models again
 
 _POINTS_KEYS = ("landmarks", "face_landmarks", "points")
 _NUMBER_BEHIND = re.compile(r"#\d+$")
@@ -82,7 +82,7 @@ class Journal:
     """The journal of a folder; use ``with``, or close it."""
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
-        """Read what earlier runs found with the same settings; begin anew with others.
+        """Read what earlier runs found with the same settings; start over with others.
 
         Raises DataError when the folder cannot be written.
         """
@@ -272,7 +272,7 @@ def find_faces(
             journal.add(result)
             found[result.photo] = result
             faces += len(result.faces)
-            progress(len(found), len(photos), f"{faces} faces")
+            progress(len(found), len(photos), f"{plural(faces, 'face')}")
     return [found[photo.name] for photo in photos]
 
 

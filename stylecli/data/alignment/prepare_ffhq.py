@@ -276,7 +276,7 @@ def make_pictures(
     record_skipped(report.skipped, outcome)
     if not report.written and not report.removed:
         teller.note(f"{request.folder} already holds these faces")
-    draw_sheets(request, outcome, teller, anew=bool(report.written or report.removed))
+    draw_sheets(request, outcome, teller, redraw=bool(report.written or report.removed))
     if request.dataset is not None:
         pack_faces(AlignedFolder(request.folder), request, outcome, teller)
 
@@ -342,10 +342,10 @@ def tell_skipped(request: Request, outcome: Outcome, teller: Teller) -> None:
         teller.note(f"  and {len(skipped) - SHOWN_SKIPPED:,} more")
 
 
-def draw_sheets(request: Request, outcome: Outcome, teller: Teller, *, anew: bool) -> None:
+def draw_sheets(request: Request, outcome: Outcome, teller: Teller, *, redraw: bool) -> None:
     """Draw contact sheets of the aligned pictures."""
     pages = sorted(request.folder.glob("contact-sheet-[0-9][0-9].png"))
-    if anew or not pages:
+    if redraw or not pages:
         folder = AlignedFolder(request.folder)
         cells = [
             Cell(
@@ -406,9 +406,9 @@ def _prepare_official(
     note_official(report, outcome, teller)
     if not faces:
         raise DataError(
-            f"{layout.root} gives no face: of {report.records:,} records {len(report.missing):,} "
-            f"files are missing, {len(report.failed):,} not as published, "
-            f"{len(report.excluded):,} excluded"
+            f"no face in {layout.root}: {plural(report.records, 'record')}, missing files: "
+            f"{len(report.missing):,}, not as published: {len(report.failed):,}, excluded: "
+            f"{len(report.excluded):,}"
         )
     faces = list(limited(faces, request.limit))
     check_dataset(faces, request)

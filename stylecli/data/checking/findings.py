@@ -1,4 +1,4 @@
-"""What a check finds: what is noted of each picture, its sums, and problems with what mends them.
+"""What a check finds: what is noted of each picture, its sums, and problems with what fixes them.
 
 What is noted of a picture is found in worker processes, so it is small, picklable and needs no
 torch. Of the sums, digests and thumbnails (1 KiB a picture) go to a temporary file, which is mapped
@@ -54,7 +54,7 @@ _UNSEEN, _SEEN, _PLAIN = 0, 1, 2  # plain: nothing to compare by its looks
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong or worth knowing, and the command or flag that mends it.
+    """One thing that is wrong or worth knowing, and the command or flag that fixes it.
 
     An ``error`` is damage, or stops packing or training; a ``warning`` costs quality; a ``note``
     is a choice the user may want to make otherwise.

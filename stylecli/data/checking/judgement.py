@@ -383,7 +383,7 @@ def _some(case: Case, count: int, what: str) -> str:
         for many, single in _SINGULAR:
             rest = rest.replace(many, single)
         what = f"{one} {rest}"
-    return f"{count:,} of {case.tally.looked_at:,} pictures {what}"
+    return f"{count:,} of {plural(case.tally.looked_at, 'picture')} {what}"
 
 
 def _list(names: list[str]) -> str:

@@ -48,7 +48,7 @@ _BESIDE = frozenset(
 )
 _NAMES_BESIDE = frozenset({"license", "licence", "readme", "copying", "notice", "authors"})
 _FOLDERS = 4  # shown
-_LOOKED_INTO = 1000  # of the files left out: what they begin with is read
+_LOOKED_INTO = 1000  # of the files left out: what they start with is read
 # FFHQ and NVIDIA's tools file pictures by number in folders of five digits: these are no classes.
 _NUMBERED = re.compile(r"\d{5}")
 LABELS_NAME = "dataset.json"  # of NVIDIA's tools
@@ -272,7 +272,7 @@ class FolderFiles:
             raise DataError(f"cannot be read: {error.strerror or error}") from None
 
     def start(self, name: str) -> bytes:
-        """Return what a file begins with; nothing where it cannot be read."""
+        """Return what a file starts with; nothing where it cannot be read."""
         return start_of(self.path / name)
 
 
@@ -331,7 +331,7 @@ def describe_generated(generated: Sequence[str]) -> list[str]:
 
 
 def start_of(file: Path) -> bytes:
-    """Return what a file begins with; nothing where it cannot be read."""
+    """Return what a file starts with; nothing where it cannot be read."""
     try:
         if not stat.S_ISREG(file.stat().st_mode):  # opening a pipe would wait for ever
             return b""
@@ -345,7 +345,7 @@ def describe_left_out(names: Iterable[str], start: Callable[[str], bytes]) -> li
     """Say how many files are left out for their names, which, and what to do; nothing for none.
 
     Texts, tables and the like are expected beside pictures, and only counted. ``start`` gives what
-    a file begins with.
+    a file starts with.
     """
     names = sorted(names)
     left = [name for name in names if not lies_beside(name)]
@@ -369,11 +369,8 @@ def describe_left_out(names: Iterable[str], start: Callable[[str], bytes]) -> li
             ([name for name in left if name not in known], "no pictures by their names"),
         )
         parts = [f"{_by_kind(group)} ({listing(group)}: {what})" for group, what in groups if group]
-        is_one = len(left) == 1
-        counted = "1 file is" if is_one else f"{len(left):,} files are"
-        notes.append(
-            f"{counted} left out for {'its' if is_one else 'their'} suffix: {', '.join(parts)}"
-        )
+        counted = plural(len(left), "file is left out for its", "files are left out for their")
+        notes.append(f"{counted} suffix: {', '.join(parts)}")
     if beside := [name for name in names if lies_beside(name)]:
         notes.append(f"not read, because they are not pictures: {_by_kind(beside)}")
     return notes
@@ -438,7 +435,7 @@ class ZipMember:
         return content
 
     def start(self) -> bytes:
-        """Return what the content begins with; nothing where it cannot be read."""
+        """Return what the content starts with; nothing where it cannot be read."""
         try:
             return self._unpack(START_BYTES)
         except DataError:
@@ -541,7 +538,7 @@ class ZipFiles:
         return self.members[name].read(most)
 
     def start(self, name: str) -> bytes:
-        """Return what a file begins with; nothing where it cannot be read."""
+        """Return what a file starts with; nothing where it cannot be read."""
         return self.members[name].start()
 
 

@@ -369,7 +369,7 @@ def parse_label_json(
     Names of classes are taken as labels too, and names for the classes under ``class_names``. So
     are objects that give each name its label, the list alone, and lists of objects with a file name
     and a label; with ``in_order`` a list of numbers, one for each picture. Raises ForeignJsonError
-    when the JSON is about something else than the labels of the pictures ``names``, DataError when
+    when the JSON is about something other than the labels of the pictures ``names``, DataError when
     it is spoilt.
     """
     try:
@@ -461,7 +461,7 @@ def parse_csv(text: str, names: Sequence[str], where: Path | str) -> LabelTable:
         if len(row) != width or width < 2 or not all(cell.strip() for cell in row[1:]):
             raise DataError(
                 f"{where} row {number} is {','.join(row)[:80]!r}: expected a name and "
-                f"{max(width - 1, 1)} labels"
+                f"{plural(max(width - 1, 1), 'label')}"
             )
     columns = header if header and len(header) == width else None
     # What stands before the name numbers the rows, as data frames write it.
@@ -556,7 +556,10 @@ def _named(names: list[str], labels: list[str]) -> LabelTable:
     numbers = {name: number for number, name in enumerate(class_names)}
     values = np.array([numbers[label] for label in labels], np.int64)
     if len(class_names) > MAX_LABEL_DIM:
-        raise DataError(f"the labels name {len(class_names):,} classes: at most {MAX_LABEL_DIM:,}")
+        raise DataError(
+            f"the labels name {plural(len(class_names), 'class', 'classes')}: at most "
+            f"{MAX_LABEL_DIM:,}"
+        )
     return LabelTable(values, names, class_names)
 
 

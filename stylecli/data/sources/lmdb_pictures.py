@@ -331,7 +331,7 @@ def _has_pictures(index: LmdbIndex) -> bool:
 
 
 def _beginnings(index: LmdbIndex) -> list[bytes]:
-    """Return what some values begin with: the first ones, and others spread over all."""
+    """Return what some values start with: the first ones, and others spread over all."""
     count = len(index.sizes)
     places = {*range(min(count, _SAMPLED)), *range(0, count, max(1, count // _SAMPLED))}
     return [index.beginning(place, START_BYTES) for place in sorted(places)]

@@ -357,7 +357,7 @@ class TFRecordPictures:
     def _check_first(self) -> bytes | None:
         """Return the name of the feature that holds a class, if the first record has one.
 
-        Raises DataError when the record holds something else than a picture.
+        Raises DataError when the record holds something other than a picture.
         """
         first = self[0]
         part = self._parts[0]

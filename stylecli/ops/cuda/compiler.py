@@ -130,7 +130,7 @@ def nvrtc_version() -> str:
 
     error, major, minor = nvrtc.nvrtcVersion()
     if error != nvrtc.nvrtcResult.NVRTC_SUCCESS:
-        raise DeviceError(f"NVRTC does not tell its version: {error}")
+        raise DeviceError(f"NVRTC does not report its version: {error}")
     return f"{major}.{minor}"
 
 
@@ -141,7 +141,7 @@ def nvrtc_architectures() -> tuple[int, ...]:
 
     error, found = nvrtc.nvrtcGetSupportedArchs()
     if error != nvrtc.nvrtcResult.NVRTC_SUCCESS:
-        raise DeviceError(f"NVRTC does not tell its architectures: {error}")
+        raise DeviceError(f"NVRTC does not report its architectures: {error}")
     return tuple(sorted(found))
 
 

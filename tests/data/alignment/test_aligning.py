@@ -243,7 +243,7 @@ def test_unusable_faces_are_skipped_and_listed(faces: list[Face], tmp_path: Path
 
 
 def test_no_usable_face_at_all_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no face of 1 can be used: gone"):
+    with pytest.raises(DataError, match="no usable face among 1: gone"):
         write([Face(tmp_path / "gone", "gone", five_points(40, 40))], tmp_path / "out")
 
 
@@ -261,7 +261,7 @@ def test_a_folder_made_otherwise_is_not_replaced_without_force(
 def test_pictures_that_others_made_are_never_replaced(faces: list[Face], tmp_path: Path) -> None:
     (tmp_path / "out" / "images32x32").mkdir(parents=True)
 
-    with pytest.raises(DataError, match="not made by this program"):
+    with pytest.raises(DataError, match="not made by stylecli"):
         write(faces, tmp_path / "out")
 
 
@@ -293,7 +293,7 @@ def test_licences_are_counted_and_restrictions_said() -> None:
     notes = licence_notes([CREDITS, CREDITS, public])
 
     assert "Attribution-NonCommercial License (2), Public Domain Mark (1)" in notes[0]
-    assert notes[1].startswith("2 for non-commercial use only; 2 ask")
+    assert notes[1].startswith("2 for non-commercial use only; 2 with credit")
     assert licence_notes([{}, {"source": "x"}]) == []
 
 

@@ -210,7 +210,7 @@ def test_verification_finds_what_its_level_can(root: Path, layout: FfhqLayout) -
     assert set(failed("size")) == {"00000", "00002"}
     assert set(failed("file")) == {"00000", "00001", "00002"}
     assert set(failed("pixels")) == {"00002"}  # the others decode to the published pixels
-    assert "published were" in failed("size")["00000"]
+    assert "the published file has" in failed("size")["00000"]
 
 
 def test_photographs_of_other_formats_are_taken_unverified(root: Path, layout: FfhqLayout) -> None:
@@ -288,7 +288,7 @@ def test_unaligned_squares_do_not_depend_on_what_is_left_out(
     quads = {face.number: face.quad for face in whole}
     assert [face.number for face in some] == [1, 999, 1000, 60000]
     assert all(quads[face.number] == face.quad for face in some)
-    assert any("others than FFHQ-U's" in note for note in report.notes)
+    assert any("differ from FFHQ-U's" in note for note in report.notes)
 
 
 def test_unaligned_squares_are_upright_and_lie_inside(layout: FfhqLayout) -> None:

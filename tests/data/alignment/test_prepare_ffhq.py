@@ -65,7 +65,7 @@ def test_photographs_become_a_folder_and_a_dataset(tmp_path: Path) -> None:
 
 def test_without_a_face_it_names_a_cause_and_leaves_no_dataset(tmp_path: Path) -> None:
     teller = Teller()
-    with pytest.raises(DataError, match="no face of"):
+    with pytest.raises(DataError, match="no usable face"):
         prepare_ffhq(request_of(tmp_path, []), None, "p", teller)
 
     assert not (tmp_path / "p.lmdb").exists()

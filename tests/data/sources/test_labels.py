@@ -107,7 +107,7 @@ def test_file_names_that_occur_twice_need_their_path(labelled, tmp_path):
         ("x.csv", "1.png,-3\n2.png,1\n3.png,1\n", "label -3"),
         ("x.csv", "1.png,99999999999\n2.png,1\n3.png,1\n", "expected classes from 0 to 99,999"),
         ("x.csv", "1.png,0\n1.png,1\n2.png,1\n3.png,1\n", "two different labels"),
-        ("x.csv", b"1.png,0\n" + b"x" * 200_000 + b",1\n", "not readable CSV"),
+        ("x.csv", b"1.png,0\n" + b"x" * 200_000 + b",1\n", "as CSV"),
         ("x.csv", b"\0\0\0,\0\n\0,\0", "no label for 3 of 3"),
         ("x.npy", b"\x93NUMPY garbage", "not a readable npy"),
         ("x.npy", np.zeros((2, 4)), "2 labels without names"),

@@ -22,7 +22,7 @@ def test_nothing_there_names_what_is_known(tmp_path):
 
 def test_something_else_names_what_is_known(tmp_path):
     (tmp_path / "a.bin").write_bytes(bytes(100))
-    with pytest.raises(DataError, match=r"no source of pictures: expected .*TFRecords"):
+    with pytest.raises(DataError, match=r"not a source of pictures: expected .*TFRecords"):
         find_source(tmp_path / "a.bin")
 
 
