@@ -101,7 +101,8 @@ def save_ws(path: Path | str, ws: Tensor, *, provenance: Mapping[str, Any] | Non
         raise UsageError(f"styles of shape {list(ws.shape)} cannot be saved: expected three axes")
     if ws.numel() * 4 > MAX_BYTES:
         raise UsageError(
-            f"the styles of {len(ws):,} faces take {ws.numel() * 4:,} bytes; a file holds at most "
+            f"the styles of {plural(len(ws), 'face')} take {ws.numel() * 4:,} bytes; a file holds "
+            f"at most "
             f"{MAX_BYTES:,}: save fewer at a time"
         )
     arrays = {KEY: ws.detach().to("cpu", torch.float32).numpy()}

@@ -267,7 +267,7 @@ def write_video(
     if first is None:
         raise UsageError(f"there are no frames for {path}: give at least one seed and second")
     if first.ndim != 3 or first.shape[2] not in PIXEL_FORMATS:
-        raise UsageError(f"a frame of shape {first.shape} is no picture: expected [H, W, C]")
+        raise UsageError(f"a frame of shape {first.shape} is not a picture: expected [H, W, C]")
     check_frame(encoding, *first.shape[:2])
     stream = _Stream(first, iterator, encoding.even, total, progress)
     if music is not None:

@@ -167,7 +167,7 @@ def check_demo_folder(folder: Path, minutes: float, seed: int, *, force: bool) -
     if not record.exists():
         if folder.exists() and any(not is_passing(item) for item in folder.iterdir()):
             why = "--force does not empty it, " if force else ""
-            raise UsageError(f"{folder} holds files that are no demo: {why}give another --out")
+            raise UsageError(f"{folder} holds files that are not a demo: {why}give another --out")
     elif not force:
         found = read_json(record)
         if (found.get("minutes"), found.get("seed")) != (minutes, seed):

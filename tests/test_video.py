@@ -278,7 +278,7 @@ def test_bad_input_is_refused(tmp_path: Path) -> None:
         write_video(tmp_path / "a.mp4", iter(()))
     with pytest.raises(UsageError, match="the first was"):
         write_video(tmp_path / "a.mp4", [*_frames(1), *_frames(1, (16, 16, 3))])
-    with pytest.raises(UsageError, match="is no picture"):
+    with pytest.raises(UsageError, match="is not a picture"):
         write_video(tmp_path / "a.mp4", [np.zeros((4, 4), np.uint8)])
 
 

@@ -182,7 +182,7 @@ def command(
     named = _check_sheet(grid, columns, labels, crop)
     canvas, sized = resolve_canvas(size, crop, pixels, scale)
     if vary is not None and like is None:
-        raise UsageError(f"--vary {vary:g} needs a face to vary: add --like 7, say")
+        raise UsageError(f"--vary {vary:g} needs a face to vary: add one, such as --like 7")
     check_files(ws=ws)
     resolve_target(out, Path(), format, quality, grid, 1 if ws else len(wanted))
     check_words(device=device, precision=precision)

@@ -128,7 +128,7 @@ def resolve_target(
         raise UsageError(f"--quality {quality} is for JPEG and WebP: add --format jpeg")
     if named is not None and not sheet and count > 1:
         raise UsageError(
-            f"--out {out} is one file for {count} pictures: add --grid, or give a folder"
+            f"--out {out} is one file for {plural(count, 'picture')}: add --grid, or give a folder"
         )
     if out is not None and named is None:
         _check_folder(out)

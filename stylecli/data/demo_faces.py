@@ -20,7 +20,7 @@ from PIL import Image
 
 from stylecli.data.reader import open_dataset
 from stylecli.data.writer import DatasetWriter
-from stylecli.errors import DataError, UsageError
+from stylecli.errors import DataError, UsageError, plural
 from stylecli.files import parse_json
 from stylecli.progress import Progress, silent
 
@@ -177,7 +177,7 @@ def make_demo_dataset(
     """
     path = Path(path)
     if count < 1:
-        raise UsageError(f"cannot draw {count} faces: give 1 or more")
+        raise UsageError(f"cannot draw {plural(count, 'face')}: give 1 or more")
     settings = {"kind": "demo-faces", "count": count, "resolution": resolution,
                 "all_styles": all_styles, "crop": list(CROP), "looks": "continuous"}  # fmt: skip
     if path.exists():

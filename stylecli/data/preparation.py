@@ -258,7 +258,7 @@ class Recipe:
         object.__setattr__(self, "transform", name_transform(self.transform))
         object.__setattr__(self, "background", tuple(self.background))  # JSON makes it a list
         if self.resolution < 1:
-            raise UsageError(f"resolution {self.resolution} is no number of pixels")
+            raise UsageError(f"resolution {self.resolution} is not a number of pixels")
         if self.channels not in TARGETS:
             raise UsageError(f"channels {self.channels} is not 1 (grey), 3 (RGB) or 4 (RGBA)")
         for name, value, allowed in (

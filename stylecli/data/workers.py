@@ -393,7 +393,7 @@ def _put(value: Any, parts: list[bytes]) -> None:
 def _put_array(value: Any, parts: list[bytes]) -> None:
     dtype = getattr(value, "dtype", None)
     if type(value).__module__ != "numpy" or getattr(dtype, "kind", "O") not in _ARRAY_KINDS:
-        raise DataError(f"{value!r:.80} cannot be sent by a worker: it is no plain value")
+        raise DataError(f"{value!r:.80} cannot be sent by a worker: it is not a plain value")
     parts.append(b"a" if hasattr(value, "__array_interface__") and value.shape else b"n")
     _put(dtype.str, parts)  # type: ignore[union-attr]
     _put(tuple(value.shape), parts)
@@ -439,7 +439,7 @@ class _Reader:
         known = sys.modules.get(module) if module.startswith(_HOME) else None
         kind = getattr(known, name, None)
         if not (isinstance(kind, type) and is_dataclass(kind) and kind.__module__ == module):
-            raise ValueError(f"{module}:{name} is no dataclass of {_HOME}")
+            raise ValueError(f"{module}:{name} is not a dataclass of {_HOME}")
         names = [field.name for field in fields(kind)]
         if self._count() != len(names):
             raise ValueError(f"{name} has {len(names)} fields")

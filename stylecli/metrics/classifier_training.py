@@ -204,7 +204,7 @@ def train_classifiers(
         if len(column) != len(dataset):
             raise UsageError(
                 f"attribute {name!r} has {plural(len(column), 'value')}: expected one for each of "
-                f"the {len(dataset)} pictures"
+                f"the {plural(len(dataset), 'picture')}"
             )
     table = keep_usable(attributes)
     if not table:

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from stylecli.cache_folder import cache_folder, keep_private, private_folder, whose
 from stylecli.distributed.ranks import Ranks
-from stylecli.errors import UsageError
+from stylecli.errors import UsageError, plural
 from stylecli.files import replacing
 from stylecli.progress import Progress
 
@@ -221,7 +221,8 @@ def _room_for_rows(count: int, width: int, dtype: np.dtype[Any]) -> NDArray[Any]
     except (MemoryError, ValueError):  # ValueError: more than any address space
         size = count * width * dtype.itemsize / (1 << 30)
         raise UsageError(
-            f"the features of {count} pictures ({size:.0f} GiB) do not fit into memory: give fewer "
+            f"the features of {plural(count, 'picture')} ({size:.0f} GiB) do not fit into memory: "
+            f"give fewer "
             "--samples"
         ) from None
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stylecli.errors import UsageError
+from stylecli.errors import UsageError, plural
 from stylecli.features.extractors import STAND_IN, Extractor
 from stylecli.metrics.collecting import Accumulator, Rows
 from stylecli.metrics.kernel import KID
@@ -333,7 +333,8 @@ class FrechetDistance(PictureMetric):
         if asked or least >= LEAST:
             return None
         return (
-            f"a FID of {least} pictures, fewer than {LEAST}, depends more on their number than on "
+            f"a FID of {plural(least, 'picture')}, fewer than {LEAST}, depends more on their "
+            f"number than on "
             f"the network; give --samples {least} to measure it anyway"
         )
 

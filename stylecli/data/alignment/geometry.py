@@ -307,7 +307,7 @@ def _check_quad(quad: Any) -> Float64:
     if corners.shape != (4, 2):
         raise UsageError(f"the square has shape {list(corners.shape)}: expected 4 corners [4, 2]")
     if not np.isfinite(corners).all() or np.abs(corners).max() > 8 * MAX_COORDINATE:
-        raise DataError("the square's corners are no coordinates of a picture")
+        raise DataError("the square's corners are not coordinates of a picture")
     return corners
 
 
