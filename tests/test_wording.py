@@ -117,7 +117,7 @@ def test_numbers_agree_with_their_nouns() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "text"),
+    ("count", "words", "text"),
     [
         (0, ("picture",), "0 pictures"),
         (1, ("picture",), "1 picture"),

@@ -46,7 +46,6 @@ from stylecli.errors import DataError, UsageError, unknown_name
 from stylecli.latents import check_walk
 from stylecli.provenance import shown_path
 from stylecli.seeds import format_seeds, parse_seeds
-from stylecli.workspace import missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -253,8 +252,7 @@ def command(
     output = Output(json=json, quiet=quiet)
     cells, labels = parse_grid(grid), choose_classes(classes, label)
     canvas, sized = resolve_canvas(size, crop, pixels, scale)
-    if music is not None and not music.is_file():
-        raise DataError(missing(music, "give a sound file, such as song.mp3", "--music"))
+    check_files(DataError, music=music)
     noise = resolve_motion(noise_mode, noise_seed, noise_motion, noise_seconds)
     check_files(ws=ws)
     check_words(device=device, precision=precision)
@@ -263,9 +261,7 @@ def command(
     resolve_video(out, Path(), "interpolation", **file)  # refused before torch loads
     source = open_source(network, device, output)
     precision = source.resolve_precision(precision, force)
-    target = resolve_video(
-        out, source.folder, "interpolation", format=format, codec=codec, crf=crf, fps=fps
-    )
+    target = resolve_video(out, source.folder, "interpolation", **file)
     if music is not None:
         target.check_music(music)
     if ws is not None and psi is None and psi_layers is None:

@@ -88,8 +88,7 @@ def command(
         bool,
         typer.Option(
             "--train-classifiers",
-            help="For ls: first train attribute classifiers on the dataset, and keep them in the "
-            "cache.",
+            help="For ls: first train attribute classifiers on the dataset; kept in the cache.",
         ),
     ] = False,
     classifiers: Annotated[
@@ -111,17 +110,15 @@ def command(
         bool,
         typer.Option(
             "--stand-in",
-            help="Allow the stand-in network for a published name (fid50k) whose weights are "
-            "missing.",
+            help="Allow the stand-in network for a published name (fid50k) without weights.",
         ),
     ] = False,
     psi: Annotated[
         str,
         typer.Option(
             "--psi",
-            help="Truncation of the fakes, part of the results' names. 1 = none. Several, such as "
-            "0.3,0.5,0.7,1: measure fid and pr (or NAMEs) at each and write a table and a "
-            "page.",
+            help="Truncation of the fakes, part of the results' names; 1 = none. Several, such as "
+            "0.3,0.5,0.7,1, measure fid and pr (or NAMEs) at each, in a table and a page.",
             metavar="PSI,...",
         ),
     ] = "1",
@@ -135,9 +132,7 @@ def command(
     ] = True,
     cache: Annotated[
         bool,
-        typer.Option(
-            "--cache/--no-cache", help="Keep statistics of pictures, and use the kept ones."
-        ),
+        typer.Option("--cache/--no-cache", help="Keep statistics, and use the kept ones."),
     ] = True,
     ranks: Annotated[
         int | None,
@@ -357,9 +352,7 @@ def _refuse_with_sets(network: Path | None, psis: list[float], batch: int | None
     given = [("--network", network is not None), ("--psi", psis != [1.0]), ("--batch", bool(batch))]
     for option, here in given:
         if here:
-            raise UsageError(
-                f"{option} is for networks and --against is for pictures: leave one of them out"
-            )
+            raise UsageError(f"{option} is for networks, --against for pictures: leave one out")
 
 
 def _compare(

@@ -63,9 +63,7 @@ DataArgument = Annotated[
 ResolutionOption = Annotated[
     int | None,
     typer.Option(
-        "--resolution",
-        help="Side in pixels; pictures are packed at this size.",
-        rich_help_panel=PICTURES,
+        "--resolution", help="Side in pixels; packs at this size.", rich_help_panel=PICTURES
     ),
 ]
 LabelsOption = Annotated[
@@ -107,8 +105,7 @@ MetricsOption = Annotated[
     str | None,
     typer.Option(
         "--metrics",
-        help="Metrics to measure on snapshots, such as kid,ppl; the first one decides which is "
-        "best.",
+        help="Metrics of snapshots, such as kid,ppl; the first decides which is best.",
         rich_help_panel=WATCHING,
     ),
 ]
@@ -290,9 +287,7 @@ class _Request:
         if choice.state == "begin":
             tell_start(source, settings, output)
         if settings.device.startswith("cuda") and not self.driving.exact:
-            output.note(
-                "float32 products use TF32 on this GPU; --exact computes them in full precision"
-            )
+            output.note("float32 products use TF32 on this GPU; --exact computes them in full")
         if self.dry_run:
             print_dry_run(plan, settings, dataset, choice, self.driving, output)
             yield None, None
@@ -426,8 +421,7 @@ def owned_run(
     with run_folder.held(choice.run):
         if choice.state == "finished":
             output.note(
-                f"{choice.run} is finished with these settings; change --kimg or --seed to train "
-                f"more"
+                f"{choice.run} is finished with these settings; change --kimg or --seed for more"
             )
         else:
             output.note(f"continuing {choice.run}")
@@ -492,9 +486,7 @@ def make_evaluate(
         options = (("--metric-samples", samples, "kid"), ("--classifiers", classifiers, "ls"))
         for option, given, metric in options:
             if given is not None:
-                raise UsageError(
-                    f"{option} has no effect without --metrics: add --metrics {metric}"
-                )
+                raise UsageError(f"{option} needs metrics: add --metrics {metric}")
         return None
     from stylecli.hardware import resolve_device
     from stylecli.metrics.evaluation import evaluate
