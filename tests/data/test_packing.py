@@ -126,7 +126,7 @@ def test_leaves_labels_out_when_asked(photos, out):
 def test_refuses_a_source_without_a_usable_picture(tmp_path, out):
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.png").write_text("no picture")
-    with pytest.raises(DataError, match=r"no picture of bad can be used: a.png is not a picture"):
+    with pytest.raises(DataError, match=r"no usable picture in bad: a.png is not a picture"):
         pack(ImageFolder(tmp_path / "bad"), out)
 
 
@@ -142,7 +142,7 @@ def test_reports_progress_to_the_end(photos, out):
      {"codec": "jpeg"}, {"max_images": 0}],
 )  # fmt: skip
 def test_refuses_settings_by_name(wrong):
-    with pytest.raises(UsageError, match=next(iter(wrong)).replace("_", " ")):
+    with pytest.raises(UsageError, match=next(iter(wrong)).replace("_", ".")):
         PackSettings(**wrong)
 
 

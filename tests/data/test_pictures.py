@@ -143,7 +143,7 @@ def test_large_pictures_below_the_limit_open_without_a_warning():
 def test_bombs_are_refused_whoever_opened_them(monkeypatch):
     picture = Image.new("L", (100, 100))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4999)
-    with pytest.raises(DataError, match="is too large: 100 x 100 px, at most 9,998 pixels"):
+    with pytest.raises(DataError, match="is too large: 100 x 100 px; at most 9,998 pixels"):
         check_kind(read_header(picture))
 
 

@@ -406,7 +406,7 @@ def test_pictures_without_a_place_are_refused():
 def test_nvidias_names_are_known():
     assert name_transform("center-crop-wide") == "wide" and name_transform("none") == "stretch"
     assert {name_transform(name) for name in (*TRANSFORMS, *ALIASES)} == set(TRANSFORMS)
-    with pytest.raises(UsageError, match="'squeeze' is not one of center-crop, subject, wide"):
+    with pytest.raises(UsageError, match="'squeeze': expected one of center-crop, subject, wide"):
         name_transform("squeeze")
 
 

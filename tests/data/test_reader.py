@@ -112,7 +112,7 @@ def test_names_the_damaged_picture(path):
     edit(path, image_key(2), lambda pixels: pixels[:-1])
     edit(path, image_key(3), lambda pixels: None)
     dataset = open_dataset(path)
-    with pytest.raises(DataError, match=r"picture 2 of .*four.lmdb: have 63 bytes"):
+    with pytest.raises(DataError, match=r"picture 2 of .*four.lmdb: .* 63 bytes"):
         dataset.read([0, 2])
     with pytest.raises(DataError, match=r"picture 3 of .* is missing"):
         dataset.read([3])

@@ -209,7 +209,7 @@ def pickles() -> dict[str, tuple[bytes, str]]:
             + b"u\x85R.",
             "no network",
         ),
-        "laughs-build": (tf_triple(fmap_decay=doubled(60)), "'fmap_decay' is a tuple"),
+        "laughs-build": (tf_triple(fmap_decay=doubled(60)), "'fmap_decay'"),
         "shape": (shape, "bytes for an array of shape"),
         "bytes-2-40": (PROTOCOL + b"\x8e" + struct.pack("<Q", 1 << 40) + b".", "ends too early"),
         "text-2-40": (PROTOCOL + b"\x8d" + struct.pack("<Q", 1 << 40) + b".", "ends too early"),

@@ -293,7 +293,7 @@ def test_a_discriminator_alone_is_found_in_its_wrapping_or_told(tmp_path: Path) 
     net = load(tmp_path, foreign_files.torch_file({"state_dict": huang}))
     assert net.D is not None and net.G_ema is None
     for tree in (rosinality, {"model": _prefixed("_orig_mod.", rosinality)}):
-        with pytest.raises(NetworkError, match=r"rosinality.*holds the discriminator alone"):
+        with pytest.raises(NetworkError, match=r"rosinality.*holds only the discriminator"):
             load(tmp_path, foreign_files.torch_file(tree))
 
 

@@ -118,7 +118,7 @@ def test_an_inception_of_1000_classes_is_not_the_fid_one(tmp_path):
         },
         path,
     )
-    with pytest.raises(WeightsError, match="1000 classes, not the FID one with 1008"):
+    with pytest.raises(WeightsError, match=r"1000 classes.* 1008"):
         add(path)
 
 
@@ -140,7 +140,7 @@ def test_something_else_is_told_what_is_known(tmp_path):
     with pytest.raises(WeightsError, match=r"starts with layer\.weight\): expected weights of"):
         add(path)
     path.write_text("a text")
-    with pytest.raises(WeightsError, match="is no weight file"):
+    with pytest.raises(WeightsError, match="is not a weight file"):
         add(path)
 
 
@@ -213,7 +213,7 @@ def test_heads_of_the_lpips_library_complete_the_vgg16_that_is_here(tmp_path):
         {f"lin{i}.model.1.weight": torch.full((1, c, 1, 1), 0.5) for i, c in enumerate(widths)},
         heads,
     )
-    with pytest.raises(WeightsError, match=r"first run: stylecli weights add vgg16-397923af\.pth"):
+    with pytest.raises(WeightsError, match=r"first run stylecli weights add vgg16-397923af\.pth"):
         add(heads)
     torch.save(vgg16_state(), tmp_path / "vgg16.pth")
     add(tmp_path / "vgg16.pth")

@@ -59,7 +59,7 @@ def test_a_csv_may_name_pictures_by_number(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("image\n1.png\n", "has 1 columns"),
+        ("image\n1.png\n", "has 1 column"),
         ("", "has 0 columns"),
         ("image,hat\n1.png\n", "line 2 does not have 2 cells"),
         ("image,hat\nother.png,yes\n", "names no picture .* such as in/0.png"),

@@ -134,7 +134,7 @@ def test_larger_grey_and_transparent_pictures_are_seen_as_colour_at_their_size(t
 
 
 def test_smaller_pictures_are_refused(tiny_classifiers):
-    with pytest.raises(UsageError, match="looks at 16 px"):
+    with pytest.raises(UsageError, match="needs 16 px"):
         tiny_classifiers.predict(np.zeros((1, 3, 8, 8), np.uint8))
 
 
@@ -244,5 +244,5 @@ def test_a_triple_is_no_classifier(tmp_path):
 
 
 def test_a_folder_without_them_says_where_they_are(tmp_path):
-    with pytest.raises(WeightsError, match="the 40 files are in the folder stylegan/networks"):
+    with pytest.raises(WeightsError, match="the 40 files from the folder stylegan/networks"):
         load_official_classifiers(tmp_path)

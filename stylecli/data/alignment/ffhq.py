@@ -487,6 +487,7 @@ def open_published(path: Path) -> AlignedPictures | None:
     for cause, count in left_out.items():
         if count:
             source.remarks.append(
-                f"{count:,} of FFHQ's {plural(report.records, 'picture')}: {cause}"
+                f"{count:,} of FFHQ's {plural(report.records, 'picture')} "
+                f"{'is' if count == 1 else 'are'} {cause}"
             )
     return source

@@ -180,7 +180,9 @@ class RosinalityLmdb:
         if length is None:
             self.notes.append(f"{path} has no length: its conversion was probably cut short")
         elif length != str(len(chosen)):
-            self.notes.append(f"{path} should hold {length} pictures and holds {len(chosen):,}")
+            self.notes.append(
+                f"{path} should hold {length or 0} pictures and holds {len(chosen):,}"
+            )
 
     @property
     def name(self) -> str:

@@ -33,5 +33,5 @@ def test_without_a_detector_the_commands_are_named(installed: Callable[..., None
 
 
 def test_an_unknown_detector_is_refused() -> None:
-    with pytest.raises(UsageError, match="'yolo' is not one of auto, dlib, mtcnn"):
+    with pytest.raises(UsageError, match="'yolo': expected one of auto, dlib, mtcnn"):
         choose_detector("yolo")

@@ -221,7 +221,7 @@ def test_photographs_of_other_formats_are_taken_unverified(root: Path, layout: F
     faces, report = ffhq_faces(layout)
 
     assert faces[2].photo.suffix == ".jpg"
-    assert any(note.startswith("1 pictures are not the published PNG") for note in report.notes)
+    assert any(note.startswith("1 picture is used unverified") for note in report.notes)
 
 
 def test_faces_become_a_folder_numbered_as_ffhq(layout: FfhqLayout, tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ def test_published_pictures_are_recognised_with_their_metadata(root: Path) -> No
     assert source is not None and thumbnails is not None
     assert (len(source), len(thumbnails)) == (5, 6)
     assert source[0].metadata["author"] == "Author 0"
-    assert "1 of FFHQ's 6 pictures are missing" in source.notes
+    assert "1 of FFHQ's 6 pictures is missing" in source.notes
     assert open_published(root / "in-the-wild-images") is None  # any folder of photographs
     assert open_published(root.parent) is None
 
@@ -318,7 +318,7 @@ def test_records_are_read_the_same_in_pieces_of_any_size(
 
 @pytest.mark.parametrize("fields", [{"split": "test"}, {"verify": "sha"}])
 def test_options_that_do_not_exist_are_refused(fields: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="is not one of"):
+    with pytest.raises(UsageError, match="expected one of"):
         FfhqOptions(**fields)
 
 

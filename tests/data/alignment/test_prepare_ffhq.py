@@ -60,7 +60,7 @@ def test_photographs_become_a_folder_and_a_dataset(tmp_path: Path) -> None:
     assert [each["name"] for each in outcome.skipped] == ["b.png"]
     assert open_dataset(tmp_path / "p.lmdb").digest == outcome.digest
     assert teller.works == ["aligning", "drawing contact sheets", "packing"]
-    assert "1 were skipped" in teller.told[0]
+    assert "1 picture was skipped" in teller.told[0]
 
 
 def test_without_a_face_it_names_a_cause_and_leaves_no_dataset(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def test_a_dataset_json_of_another_program_never_blocks(write, text):
     source = write(text)
     assert labels_of(source) == [None] * 3
     (note,) = source.notes
-    assert note.startswith("dataset.json") and "left alone" in note
+    assert note.startswith("dataset.json") and "ignored" in note
     assert write(text, own_labels=False).notes == []
 
 
@@ -372,8 +372,8 @@ def test_nothing_in_a_pickle_is_run(tmp_path):
     [
         ({b"labels": [0]}, "holds no pixels"),
         ({b"data": np.zeros((1, 100), np.uint8), b"labels": [0]}, "rows of 100 bytes"),
-        ({b"data": np.zeros((2, 3072), np.uint8), b"labels": [0]}, "not one label for each"),
-        ({b"data": np.zeros((1, 3072), np.uint8), b"labels": [-1]}, "no classes of CIFAR"),
+        ({b"data": np.zeros((2, 3072), np.uint8), b"labels": [0]}, "one label for each"),
+        ({b"data": np.zeros((1, 3072), np.uint8), b"labels": [-1]}, "not classes of CIFAR"),
     ],
 )
 def test_refuses_other_batches_with_a_cause(tmp_path, batch, cause):

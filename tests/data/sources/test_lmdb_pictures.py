@@ -52,7 +52,7 @@ def test_rosinality_counts_on_where_keys_grow_longer(tmp_path):
 def test_rosinality_says_when_its_length_is_wrong(tmp_path, length):
     write_rosinality(tmp_path, 2, length=length)
     source = find_source(tmp_path)
-    assert len(source) == 2 and "2 are there" in source.notes[1]
+    assert len(source) == 2 and "holds 2" in source.notes[1]
 
 
 def test_lsun_decodes_by_content(tmp_path):

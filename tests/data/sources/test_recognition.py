@@ -41,7 +41,7 @@ def test_tfrecords_with_a_broken_start_are_named_as_such(tmp_path):
 def test_only_an_unfinished_dataset_is_there(tmp_path):
     (tmp_path / "a.lmdb.part").mkdir()
     (tmp_path / "a.lmdb.part" / "data.mdb").touch()
-    with pytest.raises(DataError, match=r"a.lmdb is unfinished .* it goes on"):
+    with pytest.raises(DataError, match=r"a.lmdb is unfinished .* stylecli pack"):
         find_source(tmp_path / "a.lmdb")
 
 
@@ -92,7 +92,7 @@ def test_a_file_is_called_what_it_is(tmp_path, name, content, cause):
 
 def test_a_tarball_of_pictures_is_not_called_cifar(tmp_path):
     write_tar(tmp_path / "cats.tar.gz", {"cats/1.png": picture_bytes()})
-    with pytest.raises(DataError, match=r"tar archive .*unpack it"):
+    with pytest.raises(DataError, match=r"tar archive.*unpack it"):
         find_source(tmp_path / "cats.tar.gz")
 
 
@@ -106,5 +106,5 @@ def test_a_pipe_is_not_waited_for(tmp_path, name):
     assert len(find_source(tmp_path)) == 1
     with pytest.raises(DataError, match="not a file"):
         find_source(tmp_path, labels=tmp_path / name)
-    with pytest.raises(DataError, match=r"no source|single picture|damaged"):
+    with pytest.raises(DataError, match=r"not a source|single picture|damaged"):
         find_source(tmp_path / name)
