@@ -140,7 +140,7 @@ def write_state_dict_file(
         for key in plain
     ):
         Path(target).unlink()
-        raise NetworkError(f"{target} did not read back as it was written: check the disk")
+        raise NetworkError(f"{target} does not read back as it was written: check the disk")
     clamps = layout == "rosinality" and clamp is not None
     note = (
         f"features above {clamp:g} are clamped here and not there: pictures may differ where "

@@ -53,7 +53,7 @@ def test_layers_beyond_the_network_are_left_out_where_told() -> None:
 
     assert style_layers("coarse,6-17", sides_of(32), clamp=told.append) == [0, 1, 2, 3, 6, 7]
     assert told == [
-        "styles 'coarse,6-17' name layer 17: a 32 px network has layers 0-7, so 0-3,6-7 are taken"
+        "styles 'coarse,6-17' name layer 17: a 32 px network has layers 0-7: using 0-3,6-7"
     ]
     with pytest.raises(UsageError, match="name layer 9"):
         style_layers("8-9", sides_of(32), clamp=told.append)

@@ -164,7 +164,7 @@ def test_an_unfinished_dataset_is_told_how_to_finish(tmp_path: Path) -> None:
     make_dataset(tmp_path / "cats.lmdb.part")
     (tmp_path / "cats.lmdb.part" / "data.mdb").touch()
 
-    with pytest.raises(DataError, match=r"cats.lmdb is unfinished .*: run the stylecli pack"):
+    with pytest.raises(DataError, match=r"cats.lmdb is unfinished .*: run the same stylecli pack"):
         find_dataset(tmp_path / "cats.lmdb")
 
 

@@ -79,8 +79,8 @@ _LUCIDRAINS = Family(
 )
 _R3GAN = Family(
     "R3GAN (brownvc/R3GAN)",
-    "not in the file: whoever trained it decides; the program brownvc/R3GAN came without a licence "
-    "file, and parts of it derive from StyleGAN3, which is non-commercial",
+    "not in the file: ask whoever trained it; the program brownvc/R3GAN has no licence file, and "
+    "parts of it derive from StyleGAN3, which is non-commercial",
     r3gan_facts,
     convert_r3gan,
 )
@@ -140,8 +140,8 @@ def read_foreign_networks(path: Path) -> ForeignNetworks:
     family = recognise(tree, path)
     if family.convert is None:
         raise NetworkError(
-            f"{path} holds a network of the family {family.name}, which is built unlike any "
-            "network here: it can be described (stylecli info) but not drawn"
+            f"{path} is a {family.name} network, built unlike any network of stylecli: it can be "
+            "inspected (stylecli info) but not drawn"
         )
     try:
         networks = family.convert(tree, path.name)

@@ -66,8 +66,8 @@ QUANTITIES = (
               ("augmentation p", _column("augment_p"))],
              "Adaptive augmentation holds the sign near 0.6. A sign near 1: D knows the pictures. "
              "p above 0.8: changes may show in fakes."),
-    Quantity("Diversity", "1 = as the data", [("of fakes", _column("diversity"))],
-             "Mean distance between fakes, over that between reals. Falling to 0: collapse."),
+    Quantity("Diversity", "1 = like the data", [("of fakes", _column("diversity"))],
+             "Mean distance between fakes, divided by that between reals. Falling to 0: collapse."),
     Quantity("R1 penalty", "mean ‖∇D‖²", [("on real pictures", _column("r1_penalty"))],
              "Grows when gamma is too small."),
     Quantity("Time", "seconds per kimg", [("this run", _column("sec_per_kimg"))],

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from stylecli.data.reader import open_dataset
-from stylecli.errors import DataError, NetworkError, StyleCLIError, UsageError
+from stylecli.errors import DataError, NetworkError, StyleCLIError, UsageError, plural
 from stylecli.files import is_number, is_owned, read_rows, row_number
 from stylecli.report.content import Table
 from stylecli.settings import of_dataset, settings_of, write_by_resolution

@@ -440,7 +440,7 @@ class RunChoice:
 def choose_run(settings: RunSettings, out: Path | None, given: Collection[str] = ()) -> RunChoice:
     """Return the run to train: the newest with equal settings, else a new one.
 
-    A run begun before there was a setting goes on without it, unless it is among those ``given``.
+    A run begun before there was a setting continues without it, unless it is among those ``given``.
     A run that cannot be read is passed over. Raises UsageError when ``out`` is a run with other
     settings, or the run is to continue that was begun on another kind of device.
     """

@@ -188,7 +188,7 @@ def find_overfitting(rows: Sequence[Row], config: TrainingConfig) -> Finding | N
         "overfitting",
         f"D calls nearly all pictures of the dataset real at {where} (mean sign {signs[-1]:.2f} "
         f"in the last of {TICKS} ticks)",
-        f"it may know them by heart: {how}, {more} help",
+        f"it may memorise them: {how}, {more} help",
         ends_run=False,
     )
 

@@ -268,7 +268,7 @@ def test_a_network_file_is_transferred_and_the_same_command_knows_the_run(
     assert first.exit_code == 0, first.stderr
     assert f"starting from the weights of {tiny_network_file}, at the first image:" in first.stderr
     assert "  G, G_ema  mapping          resized     classes 0 to 3" in first.stderr
-    assert "frozen in D: FromRGB 16 px; all else is trained" in first.stderr
+    assert "frozen in D: FromRGB 16 px; all other layers are trained" in first.stderr
     settings = json.loads((here / "runs" / "00000-tiny-f16" / "run.json").read_text())["training"]
     assert (settings["augment"], settings["augment_kimg"]) == ("adaptive", 100)
     again = train(*command, "--freeze-d", "1")

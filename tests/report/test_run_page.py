@@ -39,8 +39,8 @@ def test_a_run_of_one_tick_and_a_run_of_none_have_a_page(tmp_path: Path) -> None
     none = make_run(tmp_path / "none", ticks=1, sheets=0)
     (none / "stats.jsonl").unlink()
 
-    assert "<circle" in one and "No sample sheet was written yet" in one
-    assert "No tick was written yet" in _page(none)
+    assert "<circle" in one and "No sample sheets yet" in one
+    assert "No ticks yet" in _page(none)
 
 
 def test_losses_that_are_not_finite_leave_gaps_and_are_counted(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_the_command_follows_how_few_pictures_there_are(
 def test_a_setting_without_an_option_leaves_the_command_open(tmp_path: Path) -> None:
     page = _page(make_run(tmp_path / "a", sample_psi=0.5))
 
-    assert "With the options that the run was begun with" in page
+    assert "With the options that started the run" in page
 
 
 def test_a_configuration_of_no_preset_has_a_page(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_a_configuration_of_no_preset_has_a_page(tmp_path: Path) -> None:
 def test_a_finished_run_is_not_gone_on_with(tmp_path: Path) -> None:
     page = _page(make_run(tmp_path / "a", finished=True))
 
-    assert "Finished: 60 kimg" in page and "stylecli train " not in page
+    assert "Finished: trained for 60 kimg" in page and "stylecli train " not in page
 
 
 def test_thousands_of_rows_make_a_page_of_few_points(tmp_path: Path) -> None:
@@ -183,5 +183,5 @@ def test_a_run_has_one_colour_in_all_charts(tmp_path: Path) -> None:
 def test_more_runs_than_colours_are_refused(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / str(index), sheets=0) for index in range(7)]
 
-    with pytest.raises(UsageError, match="6 at most"):
+    with pytest.raises(UsageError, match="at most 6"):
         write_comparison(tmp_path / "runs.html", read_all(runs))

@@ -157,7 +157,7 @@ def test_a_run_begins_only_with_the_file_it_was_started_with(
     assert origin is not None and origin.initial == network_digest(run / "initial.safetensors")
     other = begun(tmp_path / "other", open_source(grey_file), tiny_lmdb, training=OTHER_SEED)
     shutil.copyfile(other / "initial.safetensors", run / "initial.safetensors")
-    with pytest.raises(NetworkError, match="is not the file that this run was started with"):
+    with pytest.raises(NetworkError, match="is not the file from which this run started"):
         TrainingLoop(run)
     (run / "initial.safetensors").unlink()
     with pytest.raises(NetworkError, match="is gone"):

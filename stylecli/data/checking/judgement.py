@@ -131,7 +131,8 @@ def _judge_amount(case: Case) -> Iterator[Problem]:
         yield Problem(
             "warning",
             "few-pictures",
-            f"{usable:,} pictures are few: a network memorises them below about "
+            f"{plural(usable, 'picture is', 'pictures are')} few: a network memorises them below "
+            f"about "
             f"{FEW_PICTURES:,}, even with the augmentation that training turns on for them",
             f"add pictures, or double them by {case.train} --mirror",
             usable,
