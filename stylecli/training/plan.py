@@ -129,7 +129,10 @@ def _augmentation(
         elif {"augment_pipe", "augment_target", "augment_kimg"} & set(given):
             found["augment"], why = "adaptive", "asked for by settings of it"
         elif few and settings.loss != "wgan-gp":  # its critic knows no sign for real
-            why = f"D would memorise {plural(pictures or 0, 'picture')}; below {FEW_TO_AUGMENT:,} it helps"
+            why = (
+                f"D would memorise {plural(pictures or 0, 'picture')}; "
+                f"below {FEW_TO_AUGMENT:,} it helps"
+            )
             found["augment"] = "adaptive"
     reasons = [Derived("augment", value, why) for value in found.values()]
     if found.get("augment", settings.augment) == "fixed" and always_on and "augment_p" not in given:
@@ -357,4 +360,7 @@ def _of_the_set(
                 f"whose length suits tens of thousands: give --preset photos"
             )
     if classes and not plan.network.label_dim:
-        yield f"training ignores the {plural(classes, 'class', 'classes')} of the dataset: give --labels to use them"
+        yield (
+            f"training ignores the {plural(classes, 'class', 'classes')} of the dataset: "
+            "give --labels to use them"
+        )
