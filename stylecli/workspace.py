@@ -139,7 +139,7 @@ def find_dataset(
         names = ", ".join(str(path) for path in here[:5])
         raise DataError(
             f"there are {len(here)} datasets ({names}): name one, such as "
-            f"stylecli train {shlex.quote(str(here[0]))}"
+            + given_as.replace("PATH", shlex.quote(str(here[0])))
         )
     demo = root / "demo" / "dataset.lmdb"
     if demo.exists():

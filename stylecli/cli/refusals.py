@@ -11,7 +11,7 @@ from stylecli.cli.output import Output
 from stylecli.errors import DataError, NetworkError, UsageError
 from stylecli.hardware import AUTO, check_device_name, check_precision
 from stylecli.settings import ByResolution, Setting
-from stylecli.workspace import Found, check_there, find_dataset, find_network, near_path
+from stylecli.workspace import Found, check_there, find_dataset, find_network, missing
 
 GIVEN_AS = "--data PATH"  # how metrics takes a dataset
 
