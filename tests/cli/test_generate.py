@@ -162,7 +162,7 @@ def test_noise_seed_means_random_noise(run: Run) -> None:
         (["--size", "90x90", "--scale", "2"], UsageError, "both set the size"),
         (["--size", "8x8", "--pixels"], UsageError, "at least 16 x 16"),
         (["--size", "99999x9999"], UsageError, "too large to be"),
-        (["--vary", "0.2"], UsageError, "add --like"),
+        (["--vary", "0.2"], UsageError, "--like 7"),
         (["--like", "7", "--vary", "1.5"], UsageError, "vary 1.5 is out of range"),
         (["--like", "7", "--ws", "a.npz"], UsageError, "two sources of faces"),
         (["--format", "gif"], UsageError, "--format 'gif'"),
