@@ -91,4 +91,6 @@ def _shown(value: Any) -> str:
     if isinstance(value, list):
         text = ", ".join(_shown(item) for item in value)
         return text if len(text) <= _LONG else f"{text[:_LONG]}… ({len(value)})"
+    if isinstance(value, float):
+        return f"{value:.10g}"  # 1.8, stored as 1.7999999999999998; --json has every digit
     return f"{value:,}" if isinstance(value, int) and value >= 10_000 else str(value)

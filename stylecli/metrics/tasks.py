@@ -122,7 +122,10 @@ class PictureMetric(Metric):
             return [self._task(name, network, asked, subject, None, why)]
         instead = self.instead()
         if is_published(name) and not subject.stand_in:
-            why = f"{missing}; or add --stand-in to measure {instead.kind}@{STAND_IN} in its place"
+            why = (
+                f"{missing}; or run stylecli metrics {name} --stand-in to measure "
+                f"{instead.kind}@{STAND_IN} in its place"
+            )
             return [replace(self._task(name, network, asked, subject, None, why), instead_of=name)]
         note = f"{name} as defined: {missing}"
         task = instead._task(name, STAND_IN, asked, subject, note, why_missing(STAND_IN))

@@ -418,3 +418,7 @@ def test_bare_it_lists_the_runs_here(run: Run) -> None:
     assert finished.endswith("finished  12.5/20  32 px  fid50k 12.35 at 9 kimg")
     assert [item["run"] for item in listed][:2] == ["runs/00002-damaged", "runs/00001-faces"]
     assert max(map(len, told.stdout.splitlines())) <= 80
+
+
+def test_numbers_are_shown_without_the_dust_of_their_sums() -> None:
+    assert info._shown(0.1 * 18) == "1.8" and info._shown([2 / 3]) == "0.6666666667"

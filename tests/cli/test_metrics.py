@@ -466,6 +466,8 @@ def test_a_papers_numbers_stand_beside_the_published_ones(run, trained, tiny_lmd
     assert done.exit_code == 3  # without any weights nothing of it can be measured
     rows = {line.split()[0]: line for line in done.stdout.splitlines() if line}
     assert "4.4159" in rows["fid50k"] and "233.306" in rows["ppl_wfull-crop"]
+    told = " ".join(done.stdout.split())  # --paper refuses --stand-in, so not by itself
+    assert "stylecli metrics fid50k --stand-in" in told or "fid50k: skipped" not in told
     assert "234*" in rows["ppl_wfull-crop"] and "not checked against the paper" in done.stdout
     document = json.loads(run("--paper", "stylegan", "--json", "--no-log", "--quiet").stdout)
     assert document["paper"]["numbers"][0]["readme"] == 4.4159
