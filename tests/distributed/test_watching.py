@@ -115,7 +115,7 @@ def test_ranks_that_live_but_do_not_get_on_are_stuck(
         with other.exchange() if inside else contextlib.nullcontext():
             wait_for(lambda: main.loss is not None)
     assert main.loss is not None
-    assert ("wait for each other" if inside else "is stuck") in main.loss.text
+    assert ("waited for each other" if inside else "is stuck") in main.loss.text
     assert inside or main.loss.rank == 1
 
 
