@@ -515,8 +515,10 @@ class OwnerLock:
     locks there is none.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, patience: float = 0.0) -> None:
+        """Own ``folder``; wait at most ``patience`` seconds for another owner to let go."""
         self.folder = folder  # set it again after renaming
+        end = time.monotonic() + patience
         while True:
             try:
                 self._file = open(folder / LOCK_FILE, "a+b")
@@ -528,6 +530,9 @@ class OwnerLock:
                 self._file.seek(0)
                 owner = self._file.read(20).decode("ascii", "replace").strip()
                 self._file.close()
+                if time.monotonic() < end:
+                    time.sleep(0.01)
+                    continue
                 raise DataError(
                     f"{folder} is being written by another command (process {owner or 'unknown'}): "
                     "let it end first"

@@ -32,13 +32,12 @@ from stylecli.workspace import (
     list_runs,
     next_run,
     read_run,
-    run_number,
 )
 
 RUN_FORMAT = 1
 METRIC_PATTERN = "metric-*.jsonl"
 _ROW_BYTES = 4096  # a row of JSON is shorter
-_ATTEMPTS = 1000  # to reserve a number, each lost to another process
+_PATIENCE = 60.0  # seconds to wait for others that reserve a number
 _HELD: set[tuple[int, Path]] = set()  # threads of this process and the folders they own
 
 
@@ -118,42 +117,43 @@ def next_numbered(description: str, root: Path = Path()) -> Iterator[Path]:
     However many do so at once, each has a number of its own. What sessions left that were killed
     before their run.json is cleared away. Raises UsageError when no folder can be made.
     """
-    for left in list_runs(root):
-        _remove_if_abandoned(left)
-    run, holding = _reserve(description, root)
+    holding = contextlib.ExitStack()
+    with _numbering(root):
+        for left in list_runs(root):
+            _remove_if_abandoned(left)
+        run = next_run(description, root)
+        try:
+            run.mkdir()
+        except OSError as error:
+            raise UsageError(
+                f"run folder {run} cannot be made ({error.strerror}): give another --out"
+            ) from None
+        holding.enter_context(held(run))
     try:
         with holding:
             yield run
     finally:
         if not (run / RUN_FILE).exists():
-            _remove_if_abandoned(run)
+            with contextlib.suppress(UsageError), _numbering(root):
+                _remove_if_abandoned(run)
 
 
-def _reserve(description: str, root: Path) -> tuple[Path, contextlib.ExitStack]:
-    """Make and own the folder of the next number, as nobody else does."""
-    for _ in range(_ATTEMPTS):
-        run = next_run(description, root)
-        number = run.with_name(f"{run_number(run):05d}")  # all that want this number meet here
-        _make_folder(run.parent)
-        try:
-            number.mkdir()
-            same = [other for other in list_runs(root) if run_number(other) == run_number(run)]
-            if same != [number]:  # somebody named his just before this one was made
-                number.rmdir()
-                continue
-            number.rename(run)
-            with contextlib.ExitStack() as stack:
-                stack.enter_context(held(run))
-                return run, stack.pop_all()
-        except FileExistsError:
-            _remove_if_abandoned(number)
-        except (FileNotFoundError, DataError):
-            continue  # somebody took it for abandoned
-        except OSError as error:
-            raise UsageError(
-                f"run folder {run} cannot be made ({error.strerror}): give another --out"
-            ) from None
-    raise UsageError(f"no number could be reserved in {root / 'runs'}: run the command again")
+@contextlib.contextmanager
+def _numbering(root: Path) -> Iterator[None]:
+    """Own ``runs/`` itself for as long as its numbers are read, given and taken back.
+
+    A folder that one process makes and another clears away as abandoned cannot be told apart by
+    looking at it, so the two never look at once. Raises UsageError when ``runs/`` is not writable.
+    """
+    _make_folder(root / "runs")
+    try:
+        lock = OwnerLock(root / "runs", patience=_PATIENCE)
+    except DataError as error:
+        raise UsageError(str(error)) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _remove_if_abandoned(run: Path) -> None:
