@@ -12,7 +12,6 @@ RENAMES = {
     "files.py": "a temporary file beside the one it replaces",
     "weights.py": "a partial download beside the file",
     "data/unfinished.py": "a dataset's unfinished folder beside it",
-    "training/run_folder.py": "a reserved number within runs/",
 }
 # Where a path is measured from a folder that os.walk found below it: never on another drive.
 WALKS = ("metrics/picture_sets.py", "data/alignment/photographs.py", "data/sources/")
