@@ -264,7 +264,7 @@ def test_every_class_is_truncated_towards_its_own_centre(labelled_network: Any) 
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("class", "without labels"), ("class:x", "not readable"), ("99999999999", "out of range")],
+    [("class", "without labels"), ("class:x", "class:x"), ("99999999999", "out of range")],
 )
 def test_centres_that_do_not_exist_are_refused(tiny_network: Any, text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):

@@ -84,7 +84,7 @@ def test_json_is_one_document(run, trained):
 def test_the_shipped_network_needs_a_dataset_too(run):
     result = run("kid")
     assert isinstance(result.exception, DataError)
-    assert "the network that comes with stylecli" in result.stderr
+    assert "stylecli demo" in str(result.exception)
 
 
 def test_a_given_network_needs_a_dataset_for_pictures_but_not_for_paths(run, tiny_network_file):

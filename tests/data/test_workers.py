@@ -243,7 +243,7 @@ def test_what_is_no_plain_value_is_not_sent():
     import numpy as np
 
     for value in (object(), print, Loud(), np.array([object()]), lambda: 0):
-        with pytest.raises(DataError, match="no plain value"):
+        with pytest.raises(DataError, match="not a plain value"):
             to_bytes([value])
 
 
