@@ -59,7 +59,6 @@ class TrainingLoop:
             label_table=label_table,
             batch_gpu=self.session.batch_gpu,
             exact=self.session.exact,
-            adapt=self._note_smaller_pass if self.session.batch_gpu is None else None,
         )
         self.counters = checkpoints.Counters()
         self.stage: Stage | None = None
@@ -128,10 +127,13 @@ class TrainingLoop:
         self.oversight.notice, self.oversight.tell = notice, tell
         assert self.batches is not None
         with self._holding(), stop_requests() as asked:
+            if self.session.batch_gpu is None:
+                self.step.adapt = self._note_smaller_pass
             try:
                 reached = self._train_until(asked, progress, deadline_seconds)
             finally:
                 self.batches.close()
+                self.step.adapt = None  # a circle would hold all tensors until the next collection
             if reached and self.ranks.is_main:
                 run_folder.mark_finished(self.run, self.counters.nimg)
         return reached

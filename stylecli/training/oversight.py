@@ -7,6 +7,7 @@ import contextlib
 import copy
 import math
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,13 @@ class Oversight:
         if session.watch != "off":
             labels = label_table if settings.network.label_dim else None
             self._gauge = DiversityGauge(dataset, labels, settings.network.z_dim)
-        self._trackers = Trackers(run, settings, session.trackers, self._tracker_failed)
+        here = weakref.ref(self)  # a circle would hold the gauge's pictures until it is collected
+
+        def tracker_failed(text: str) -> None:
+            if (oversight := here()) is not None:
+                oversight.warn(oversight._nimg, text, "tracker-failed")
+
+        self._trackers = Trackers(run, settings, session.trackers, tracker_failed)
         self._watchdog = Watchdog(settings.training)
         self._reason: Finding | None = None  # of the last verdict
         self._exhausted = False  # no rollback is left
@@ -167,9 +174,6 @@ class Oversight:
         run_folder.append_event(self.run, told)
         self.tell(told)
         self.notice(text)
-
-    def _tracker_failed(self, text: str) -> None:
-        self.warn(self._nimg, text, "tracker-failed")
 
     def _measure(
         self, evaluate: Evaluate, counters: Counters, bundle: Bundle, network: Path
