@@ -50,7 +50,9 @@ def made(shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
 
 
 def narrow_vgg16(patch: pytest.MonkeyPatch) -> None:
-    """Let VGG16 have a sixteenth of its width: the real one is half a gigabyte."""
+    """Let VGG16 have a sixteenth of its width: the real one is half a gigabyte. LPIPS keeps its."""
+    wide = vgg16.lpips_shapes()
+    patch.setattr(vgg16, "lpips_shapes", lambda: wide)
     patch.setattr(vgg16, "_BLOCKS", tuple((width // 16, n) for width, n in vgg16._BLOCKS))
     narrow = {
         name: tuple({4096: 64, 25088: 32 * 49}.get(n, n) for n in shape)
