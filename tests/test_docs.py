@@ -118,7 +118,7 @@ def test_install_lines_name_extras_that_exist() -> None:
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
 def test_the_job_script_is_a_shell_script_whose_options_exist() -> None:
-    script = ROOT / "examples" / "train.slurm"
+    script = ROOT / "docs" / "train.slurm"
 
     assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
     command = next(line for line in script.read_text("utf-8").splitlines() if "srun " in line)
