@@ -115,7 +115,7 @@ def launch(count: int, command: Sequence[str]) -> int:
         cause = " (killed, or out of memory)" if first.exitcode == -9 else ""
         raise StyleCLIError(
             f"process {rank} ended with exit code {first.exitcode}{cause}; run the same command to "
-            "continue from the last save"
+            "continue"
         )
     return ExitCode.FAILED
 

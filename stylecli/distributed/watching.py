@@ -31,7 +31,7 @@ STUCK_SECONDS = 600.0  # all others wait for a rank that lives for so long
 # once where a process ends; NCCL, and both where one is only stopped, would wait on.
 GRACE_SECONDS, LEAVING_SECONDS = 5.0, 30.0
 _ASLEEP_SECONDS = 5.0  # between two rounds: this process itself was stopped
-AGAIN = "run the same command to continue from the last save"
+AGAIN = "run the same command to continue"
 LAUNCHER = -1  # in place of a rank: what started the ranks, where that keeps the store
 
 
