@@ -49,10 +49,10 @@ def test_a_damaged_first_picture_is_named_when_it_is_read_not_before(folder):
 
 
 def test_files_left_out_are_noted_and_a_dataset_json_does_not_block(folder, tiny_lmdb):
-    (folder / "phone.HEIC").touch()
+    (folder / "phone.jxl").touch()
     (folder / "dataset.json").write_text('{"labels": [["')
     (note,) = open_set(folder).notes
-    assert "1 file is left out" in note and "phone.HEIC" in note
+    assert "1 file is left out" in note and "phone.jxl" in note
     assert open_set(tiny_lmdb).notes == []
 
 

@@ -300,7 +300,8 @@ def test_the_commands_draw_it_and_refuse_what_needs_a_w(
     stylecli.save_network("net.safetensors", varied())
     network, run = ["--network", "net.safetensors"], CliRunner().invoke
     drawn = run(app, ["generate", "--seeds", "1,2", *network])
-    assert drawn.exit_code == 0 and len(drawn.stdout.splitlines()) == 2
+    assert drawn.exit_code == 0, drawn.output
+    assert len(drawn.stdout.splitlines()) == 2
     refused = {
         "--psi-layers": ["generate", "--seeds", "1", "--psi-layers", "0:1"],
         "styles to mix": ["mix", "--rows", "2"], "ppl_zfull": ["metrics", "ppl_wfull"],
