@@ -125,7 +125,7 @@ def prepare(base: Path) -> None:
     def of_fixed_length(folder: Path, dataset: Path, minutes: float, seed: int, ranks: int) -> Any:
         """Calibrate all the same; the length that is measured differs from time to time."""
         calibrated(folder, dataset, minutes, seed, ranks)
-        return demo._plan(0.5, seed, ranks)
+        return demo._plan(0.5, seed, ranks.count)
 
     demo._calibrated_plan = of_fixed_length
     _store_stand_in(base)
