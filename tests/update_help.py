@@ -47,7 +47,7 @@ def help_block(name: str) -> str:
 
 
 def update_pages() -> list[Path]:
-    """Write the blocks anew; return the pages that changed."""
+    """Write the blocks again; return the pages that changed."""
     changed = []
     for name in commands():
         page = DOCS / f"{name}.md"

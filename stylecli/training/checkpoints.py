@@ -274,7 +274,7 @@ def keep_best(run: Path, nimg: int, row: Mapping[str, Any]) -> bool:
     return True
 
 
-def mend_best(run: Path, nimg: int) -> None:
+def repair_best(run: Path, nimg: int) -> None:
     """Finish what a crash interrupted: the best checkpoint of a run that continues at ``nimg``."""
     best = read_best(run)
     if best and best["nimg"] == nimg and _state_nimg(run / BEST_CHECKPOINT_FILE) != nimg:

@@ -156,7 +156,7 @@ class TrainingLoop:
             run_folder.rewind_statistics(self.run, nimg)
             if self.counters.rollbacks:  # a crash may have cut one short
                 checkpoints.take_back(self.run, nimg)
-            checkpoints.mend_best(self.run, nimg)
+            checkpoints.repair_best(self.run, nimg)
             if not self._begins:  # a crash may have come between saving and what follows it
                 checkpoints.note_saved(self.run, nimg)
                 checkpoints.remove_old_snapshots(self.run, self.session.keep)

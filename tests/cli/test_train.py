@@ -142,7 +142,7 @@ def test_every_option_reaches_its_setting(here: Path, tiny_lmdb: Path) -> None:
 
 
 def test_a_run_from_before_augmentation_goes_on_without_it(here: Path, tiny_lmdb: Path) -> None:
-    """Its run.json has no word of it; the command says nothing of it either."""
+    """Neither its run.json nor the command mentions augmentation."""
     assert train(str(tiny_lmdb), *SMALL, "--augment", "none").exit_code == 0
     record = here / "runs" / "00000-tiny-f16" / "run.json"
     values = json.loads(record.read_text())

@@ -410,5 +410,5 @@ def test_a_dataset_from_before_upright_was_the_default_is_found_made(tmp_path: P
     old = pack(find_source(folder), out, PackSettings(resolution=64, exif=False))
     again = pack(find_source(folder), out, PackSettings(resolution=64))
     assert again.was_there and again.digest == old.digest
-    anew = pack(find_source(folder), out, PackSettings(resolution=64), force=True)
-    assert anew.digest != old.digest
+    repacked = pack(find_source(folder), out, PackSettings(resolution=64), force=True)
+    assert repacked.digest != old.digest

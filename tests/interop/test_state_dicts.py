@@ -57,7 +57,7 @@ def test_an_official_snapshot_comes_back_out_as_it_was(
 
 
 def fresh(config: str, **fields: Any) -> Any:
-    """Return a small network with every number drawn, so that none hides behind a nought."""
+    """Return a small network with every number drawn, so that no zero hides another."""
     sizes = {"resolution": 16, "z_dim": 5, "w_dim": 6, "fmap_base": 128, "fmap_max": 12}
     net = stylecli.new_network(config, **{**sizes, **fields})
     for module in (net.G_ema, net.D):

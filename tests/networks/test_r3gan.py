@@ -182,7 +182,7 @@ def test_parameters_of_the_published_configurations(
 
 
 def test_initialisation_is_fixed_up() -> None:
-    """The last kernel of a block is nought, the others √(2/1.04)·L^(-1/4)/√fan_in, biases 0."""
+    """The last kernel of a block is zero, the others √(2/1.04)·L^(-1/4)/√fan_in, biases 0."""
     net = new_network("r3gan", resolution=16, fmap_max=128, label_dim=500)
     G, D = net.generator, net.D
     assert D is not None

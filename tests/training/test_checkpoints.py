@@ -17,7 +17,7 @@ from stylecli.data.reader import open_dataset
 from stylecli.errors import ExitCode, NetworkError, StyleCLIError
 from stylecli.networks.registry import make_config
 from stylecli.training import checkpoints
-from stylecli.training.checkpoints import keep_best, mend_best, read_best, remove_old_snapshots
+from stylecli.training.checkpoints import keep_best, read_best, remove_old_snapshots, repair_best
 from stylecli.training.config import Session, TrainingConfig
 from stylecli.training.loop import TrainingLoop
 from stylecli.training.run_folder import (
@@ -206,5 +206,5 @@ def test_a_best_checkpoint_that_a_crash_left_out_is_made(tmp_path: Path) -> None
     snapshot(tmp_path, 100)
     keep_best(tmp_path, 100, {"name": "fid", "value": 3.0})
     (tmp_path / "checkpoint-best.safetensors").unlink()
-    mend_best(tmp_path, 100)
+    repair_best(tmp_path, 100)
     assert (tmp_path / "checkpoint-best.safetensors").read_text() == "100"

@@ -66,7 +66,7 @@ def test_passes_have_the_gradients_of_the_whole(
 
 
 def test_a_step_in_passes_moves_like_a_whole_one(tiny_config_fields: dict[str, Any]) -> None:
-    """Through Adam and the averages, with mixing drawn anew every step."""
+    """Through Adam and the averages, with mixing drawn again in every step."""
     ends = []
     for batch_gpu in (None, 4):
         step = TrainingStep(
