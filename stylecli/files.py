@@ -95,7 +95,10 @@ def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
     short = os.fsencode(name)[:_SHOWN_BYTES].decode(errors="ignore")
     while True:
         folder = Path(tempfile.mkdtemp(prefix=f".{short}-", suffix=".part", dir=parent))
-        handle = _hold(folder)
+        try:
+            handle = _hold(folder)
+        except BlockingIOError:  # a sweep found it before it was held, and removes it
+            continue
         if folder.exists():
             break
         _let_go(handle)  # swept before it was held
@@ -123,15 +126,17 @@ def sweep(folder: Path, *, again: bool = True) -> None:
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         found = [Path(entry.path) for entry in entries if is_scratch(entry.name)]
         for scratch in found:
-            if (handle := _hold(scratch)) is not None:
-                shutil.rmtree(scratch, ignore_errors=True)
-                _let_go(handle)
+            with contextlib.suppress(BlockingIOError):
+                if (handle := _hold(scratch)) is not None:
+                    shutil.rmtree(scratch, ignore_errors=True)
+                    _let_go(handle)
 
 
 def _hold(folder: Path) -> int | None:
-    """Lock a scratch folder, which ends with the process; None where another process has it.
+    """Lock a scratch folder, which ends with the process; raise BlockingIOError where it is locked.
 
-    Where folders cannot be locked, one that nothing was put into for a day counts as left behind.
+    Returns None where folders cannot be locked, but for one that nothing was put into for a day,
+    which counts as left behind.
     """
     try:
         handle = os.open(folder, os.O_RDONLY)
@@ -143,7 +148,9 @@ def _hold(folder: Path) -> int | None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (ImportError, OSError) as error:
         os.close(handle)
-        return None if isinstance(error, BlockingIOError) else _no_lock(folder)
+        if isinstance(error, BlockingIOError):
+            raise
+        return _no_lock(folder)
     _held.add(handle)
     return handle
 

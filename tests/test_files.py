@@ -4,8 +4,10 @@ import errno
 import json
 import math
 import os
+import shutil
 import signal
 import stat
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -258,6 +260,26 @@ def test_writing_sweeps_and_children_hold_nothing(tmp_path: Path) -> None:
         if child == 0:
             os._exit(len(files._held))
         assert os.waitpid(child, 0)[1] == 0
+
+
+def test_nothing_is_written_where_a_sweep_came_first(tmp_path: Path, monkeypatch: Any) -> None:
+    """It may be a sweep by another thread, which began before the writer made its folder."""
+    fcntl = pytest.importorskip("fcntl")
+    make, made, held = tempfile.mkdtemp, [], []
+
+    def made_and_held(**options: Any) -> str:
+        made.append(make(**options))
+        if not held:
+            held.append(os.open(made[0], os.O_RDONLY))
+            fcntl.flock(held[0], fcntl.LOCK_EX)
+        return str(made[-1])
+
+    monkeypatch.setattr("tempfile.mkdtemp", made_and_held)
+    with replacing(tmp_path / "file.bin") as temporary:
+        shutil.rmtree(made[0])
+        temporary.write_bytes(b"whole")
+    os.close(held[0])
+    assert (tmp_path / "file.bin").read_bytes() == b"whole" and len(made) == 2
 
 
 def test_a_folder_without_locks_is_swept_after_a_day(tmp_path: Path, monkeypatch: Any) -> None:
