@@ -402,7 +402,7 @@ def download(
     """Return ``path`` once it holds the file behind ``url`` (http or https).
 
     Bytes go to ``<name>.part`` beside the target, which stays when the connection breaks and is
-    gone on with by the next call (HTTP Range). The target appears by a rename, after its SHA-256
+    continued by the next call (HTTP Range). The target appears by a rename, after its SHA-256
     was compared; a whole file with another hash is renamed to ``<name>.rejected``.
 
     ``sha256`` is its hash in hex, or the beginning of it; ``progress`` counts megabytes. A broken

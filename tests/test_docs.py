@@ -23,12 +23,6 @@ ALL_CALLS = [
     for child in [(), *((sub,) for sub in getattr(command, "commands", {}))]
 ]
 LINK = re.compile(r"\]\(([^)\s]+)\)|src=\"([^\"]+)\"")
-# Write instead: fix, again, zero, continues, needs, reports, memorises, by default, starts from.
-UNNATURAL = re.compile(
-    r"\b(mend(s|ed)?|anew|nought|whereof|among else|(goes|going|go) on|wants|tells?|told|at all|"
-    r"afresh|by heart|unless (told|said)|begins with|began|hence|says (its|their) \w+ tag)\b",
-    re.IGNORECASE,
-)
 # Folders of somebody's machine; /dev/null, /path/to and the like may be written about.
 MACHINE_PATH = re.compile(r"(?<![\w.~])/(?:home|root|Users|work|tmp|opt|mnt|usr/local)/\S*")
 
@@ -76,18 +70,6 @@ def test_the_version_stands_in_three_places_alike() -> None:
 
 def test_the_readme_is_read_in_one_sitting() -> None:
     assert len(README.read_text(encoding="utf-8").splitlines()) < 150
-
-
-def prose_of(page: Path) -> str:
-    """Return a page without its help, its code and what commands print."""
-    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
-    text = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
-    return re.sub(r"^    .*$|`[^`\n]*`|\"[^\"\n]*\"", "", text, flags=re.MULTILINE)
-
-
-@pytest.mark.parametrize("page", [README, *sorted(DOCS.glob("*.md"))], ids=lambda page: page.stem)
-def test_pages_say_it_in_plain_words(page: Path) -> None:
-    assert [found.group() for found in UNNATURAL.finditer(prose_of(page))] == []
 
 
 def test_links_lead_to_files_that_exist() -> None:

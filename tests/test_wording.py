@@ -1,4 +1,4 @@
-"""Plain words in the source (``test_docs`` has the pages), and numbers that agree with nouns."""
+"""Plain words in the source and on the pages, and numbers that agree with their nouns."""
 
 import ast
 import re
@@ -10,6 +10,7 @@ import pytest
 from stylecli.errors import plural
 
 from .source import FILES, ROOT, nodes_of
+from .update_help import BLOCK, DOCS
 
 # What to avoid anywhere, comments included, and what to write instead.
 WORDS = {
@@ -18,7 +19,7 @@ WORDS = {
     r"\bnought\b": "zero",
     r"\bwhereof\b": "of which",
     r"\bamong else\b": "among other things",
-    r"\b(goes|going|went) on\b": "continues, in progress",
+    r"\b(goes|going|went|gone) on\b": "continues, in progress",
     r"\b(begins|began|begun|beginning) with\b": "starts with, starts from",
     r"\belse than\b": "other than",
     r"\bby heart\b": "memorises",
@@ -33,6 +34,14 @@ PRINTED = {
     r"^[^:]*\b(is|are) unknown\b": "unknown ...",
     r"\b(is|are) not (readable|understood) at\b": "cannot read ...",
     r"\b(is|are) already there\b|\bthere already\b": "already exists",
+}
+# What to avoid on pages besides.
+WRITTEN = {
+    r"\bafresh\b": "from the start",
+    r"\bunless (told|said)\b": "by default",
+    r"\bbegan\b": "started",
+    r"\bhence\b": "so",
+    r"\bsays (its|their) \w+ tag\b": "according to ...",
 }
 # The few that say what they should.
 FITTING = (
@@ -57,7 +66,7 @@ def find(words: dict[str, str], text: str) -> Iterator[str]:
     """Yield each line with a word to avoid, and what to write instead."""
     for line in text.splitlines():
         for word, instead in words.items():
-            if re.search(word, line) and not any(fit in line for fit in FITTING):
+            if re.search(word, line, re.IGNORECASE) and not any(fit in line for fit in FITTING):
                 yield f"{line.strip()}  ->  {instead}"
 
 
@@ -87,6 +96,20 @@ def test_what_is_printed_uses_plain_words() -> None:
         for line, text in printed(path)
         for found in find(PRINTED, text)
     ] == []
+
+
+def prose_of(page: Path) -> str:
+    """Return a page without its help, its code and what commands print."""
+    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    text = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    return re.sub(r"^    .*$|`[^`\n]*`|\"[^\"\n]*\"", "", text, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted(DOCS.glob("*.md"))], ids=lambda page: page.stem
+)
+def test_pages_use_plain_words(page: Path) -> None:
+    assert [*find({**WORDS, **PRINTED, **WRITTEN}, prose_of(page))] == []
 
 
 def test_numbers_agree_with_their_nouns() -> None:

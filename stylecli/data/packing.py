@@ -301,7 +301,7 @@ def pack(
 ) -> PackReport:
     """Write the pictures of ``source`` into a dataset at ``out`` and report.
 
-    A dataset of the same pictures and settings is left as it is, an unfinished one is gone on with.
+    A dataset of the same pictures and settings is left as it is, an unfinished one is continued.
     Pictures that cannot be used, and those of equal pixels, are skipped and listed; with ``strict``
     the first that cannot be used raises DataError. With ``append`` they are added to the complete
     dataset at ``out``; ``offers_append`` says whether the caller's user can ask for that.

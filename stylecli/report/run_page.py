@@ -264,7 +264,7 @@ def _next(facts: RunFacts, origins: Origins | None) -> Section:
         line = train_command(facts, origins)
         note = "" if line else "With the options that started the run."
         blocks.append(
-            Commands([line or f"stylecli train {facts.settings.dataset} …"], "Go on. " + note)
+            Commands([line or f"stylecli train {facts.settings.dataset} …"], "To continue. " + note)
         )
     if facts.newest is not None:
         network = f"{facts.path}/best" if facts.best else str(facts.path)

@@ -428,7 +428,7 @@ def _as_of_its_time(
 
 @dataclass(frozen=True)
 class RunChoice:
-    """The run that settings lead to, and whether it is begun, gone on with or finished."""
+    """The run that settings lead to, and whether it begins, continues or is finished."""
 
     run: Path
     state: str  # begin | continue | finished

@@ -91,6 +91,8 @@ CASES = [
                      "--device", "cpu"], ["data.lmdb", "run"]),
     Case("report", ["report", "run"], ["data.lmdb", "run"]),
     Case("convert", ["convert", "faces.pkl"], ["faces.pkl"]),
+    Case("export state-dict", ["export", "state-dict", "net2.safetensors"], ["net2.safetensors"]),
+    Case("check", ["check", "photos", "--out", "seen"], ["photos"]),
     Case("demo", ["demo", "--minutes", "0.05", "--ranks", "1"], []),
 ]  # fmt: skip
 
@@ -140,7 +142,8 @@ def prepare(base: Path) -> None:
     shutil.copy(FIXTURES / "portraits" / "grace_hopper.jpg", base / "faces" / "sub")
     (base / "points.json").write_text(json.dumps(POINTS), "utf-8")
     shutil.copy(FIXTURES / "official" / "stylegan1_labels_G_D_Gs.pkl", base / "faces.pkl")
-    save_network(base / "net.safetensors", new_network("f", seed=0, **NETWORK))
+    for config, name in (("f", "net"), ("stylegan2", "net2")):
+        save_network(base / f"{name}.safetensors", new_network(config, seed=0, **NETWORK))
     for words in (
         ["pack", "photos", "--resolution", "16", "--workers", "1", "--out", "data.lmdb"],
         ["train", "data.lmdb", *SMALL, "--out", "run"],

@@ -135,7 +135,7 @@ class Outcome:
 def prepare_ffhq(request: Request, layout: FfhqLayout | None, name: str, teller: Teller) -> Outcome:
     """Cut faces out of FFHQ (``layout``) or photographs (None), and make the dataset ``name``.
 
-    Goes on where an earlier call was stopped. Raises UsageError for options that exclude each
+    Continues where an earlier call was stopped. Raises UsageError for options that exclude each
     other, DataError when no face can be used or a folder or dataset of other faces is in the way.
     """
     outcome = Outcome(str(request.source), size=request.size)
