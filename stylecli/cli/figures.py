@@ -21,10 +21,10 @@ from stylecli.cli.refusals import check_words, find_and_check
 from stylecli.cli.targets import is_done
 from stylecli.errors import Interrupted, UsageError, plural
 from stylecli.seeds import check_seed, format_seeds, parse_seeds
-from stylecli.sheets.names import name_figures
+from stylecli.sheets import name_figures
 
 if TYPE_CHECKING:
-    from stylecli.report.figures_page import Drawn
+    from stylecli.report.network_pages import Drawn
     from stylecli.sampling import Drawing
     from stylecli.sheets.paper import Figure
 
@@ -86,7 +86,7 @@ def command(
         "psi": psi, "psi_cutoff": psi_cutoff, "label": label,
     }  # fmt: skip
     found = find_and_check(network, output)
-    from stylecli.report.figures_page import PAGE, write_figures_page
+    from stylecli.report.network_pages import FIGURES_PAGE, write_figures_page
     from stylecli.sampling import Drawing
     from stylecli.sheets.paper import describe_lack, find_figures
 
@@ -104,7 +104,7 @@ def command(
     folder = out or source.folder / "figures"
     drawing = Drawing(batch=batch, precision=precision or "float32")  # type: ignore[arg-type]
     drawn = _draw(source, chosen, folder, overrides, drawing, force, output)
-    page = folder / PAGE
+    page = folder / FIGURES_PAGE
     shown = _gather(source, folder, {d.figure.key: d for d in drawn}, lacks)
     write_figures_page(page, source.path, source.digest, source.config, shown)
     paths = [str(d.path) for d in drawn]
@@ -133,7 +133,7 @@ def _draw(
 ) -> "list[Drawn]":  # fmt: skip
     """Draw what is not there yet, one figure after the other, each written when it is done."""
     from stylecli.images import save_png
-    from stylecli.report.figures_page import Drawn
+    from stylecli.report.network_pages import Drawn
     from stylecli.sampling import seed_labels
     from stylecli.sheets.paper import draw_figure, figure_settings
 
@@ -177,7 +177,7 @@ def _gather(
 ) -> "list[Drawn]":
     """Return what the page shows: figures of this call, and earlier ones of the same network."""
     from stylecli.images import read_provenance
-    from stylecli.report.figures_page import Drawn
+    from stylecli.report.network_pages import Drawn
     from stylecli.sheets.paper import FIGURES
 
     shown = []

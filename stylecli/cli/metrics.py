@@ -36,7 +36,7 @@ from stylecli.workspace import RUN_FILE, Found, find_dataset, find_network, miss
 
 if TYPE_CHECKING:
     from stylecli.data.reader import Dataset
-    from stylecli.metrics.results import MetricResult
+    from stylecli.metrics.tasks import MetricResult
     from stylecli.networks.model import Bundle
 
 DEFAULT_NAMES = ("fid", "ppl")
@@ -315,11 +315,11 @@ def _over_psi(
     results: "Sequence[MetricResult]", facts: _Facts, out: Path | None, output: Output
 ) -> tuple[list[str], str]:
     """Write the page of several psi; return the table, metrics by psi, and the page's path."""
-    from stylecli.metrics.results import values_by_psi
-    from stylecli.report.psi_page import PAGE, write_psi_page
+    from stylecli.metrics.tasks import values_by_psi
+    from stylecli.report.network_pages import PSI_PAGE, write_psi_page
 
     assert facts.network is not None
-    path = out or folder_of(facts.network) / PAGE
+    path = out or folder_of(facts.network) / PSI_PAGE
     path.parent.mkdir(parents=True, exist_ok=True)
     write_psi_page(path, facts.network, facts.dataset, results)
     psis, rows = values_by_psi(results)

@@ -37,7 +37,7 @@ def check_words(
 
         name_preset(preset)
     if metrics is not None:
-        from stylecli.metrics.names import check_names
+        from stylecli.metrics import check_names
 
         check_names(metrics)
 

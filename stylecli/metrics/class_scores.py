@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from stylecli.errors import UsageError, plural
 from stylecli.features.extractors import STAND_IN, Extractor, Features
 from stylecli.interop.feature_weights import obtain
+from stylecli.metrics import NAMES_OF
 from stylecli.metrics.collecting import Accumulator
-from stylecli.metrics.names import NAMES_OF
 from stylecli.metrics.tasks import (
     PUBLISHED_FAKES,
     PictureMetric,

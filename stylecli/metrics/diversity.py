@@ -6,7 +6,7 @@ import numpy as np
 
 from stylecli.errors import UsageError
 from stylecli.features.extractors import Features
-from stylecli.metrics.names import NAMES_OF
+from stylecli.metrics import NAMES_OF
 from stylecli.metrics.tasks import PictureMetric, PictureTask, Score
 
 

@@ -51,9 +51,8 @@ from stylecli.metrics.picture_sets import (
     level_for,
 )
 from stylecli.metrics.planning import BY_NAME, Samples, check_names, plan, plan_sets
-from stylecli.metrics.results import MetricResult, MetricResults
 from stylecli.metrics.separability import SHARE, SeparabilityTask, judge_spaces, keep_samples
-from stylecli.metrics.tasks import PictureTask, Task
+from stylecli.metrics.tasks import MetricResult, MetricResults, PictureTask, Task
 from stylecli.networks.model import Generator
 from stylecli.progress import Progress, silent
 from stylecli.sampling import Precision, check_precision, exact_kernels

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from stylecli.errors import UsageError, plural
 from stylecli.features.extractors import STAND_IN, Extractor
+from stylecli.metrics import NAMES_OF
 from stylecli.metrics.collecting import Accumulator, Rows
 from stylecli.metrics.kernel import KID
-from stylecli.metrics.names import NAMES_OF
 from stylecli.metrics.tasks import (
     PUBLISHED_FAKES,
     PictureMetric,

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stylecli.errors import UsageError
-from stylecli.metrics.names import NAMES_OF
+from stylecli.metrics import NAMES_OF
 from stylecli.metrics.tasks import (
     PUBLISHED_FAKES,
     PictureMetric,

@@ -20,11 +20,10 @@ from stylecli.errors import StyleCLIError, UsageError
 from stylecli.features.vgg16 import LPIPS, MIN_SIDE
 from stylecli.images import over_white
 from stylecli.interop.feature_weights import obtain
+from stylecli.metrics import NAMES_OF, OLD_PATHS
 from stylecli.metrics.collecting import Collector, Pass, Rows, digest_of
-from stylecli.metrics.names import NAMES_OF, OLD_PATHS
 from stylecli.metrics.picture_sets import LabelSource
-from stylecli.metrics.results import MetricResult
-from stylecli.metrics.tasks import Metric, Subject, is_published, why_missing
+from stylecli.metrics.tasks import Metric, MetricResult, Subject, is_published, why_missing
 from stylecli.networks.model import Generator
 from stylecli.progress import Progress, silent
 

@@ -5,13 +5,13 @@ from dataclasses import replace
 from typing import Any
 
 from stylecli.errors import UsageError
+from stylecli.metrics import NAMES as NAMES
+from stylecli.metrics import check_names as check_names
 from stylecli.metrics.class_scores import IS
 from stylecli.metrics.classifiers import AttributeClassifiers
 from stylecli.metrics.diversity import DIVERSITY
 from stylecli.metrics.frechet import FID
 from stylecli.metrics.kernel import KID
-from stylecli.metrics.names import NAMES as NAMES
-from stylecli.metrics.names import check_names as check_names
 from stylecli.metrics.path_length import PPL
 from stylecli.metrics.precision_and_recall import PR
 from stylecli.metrics.separability import LS

@@ -7,8 +7,8 @@ from typing import Any
 
 from stylecli.errors import plural
 from stylecli.features.extractors import VGG16_FC2, Extractor
+from stylecli.metrics import NAMES_OF
 from stylecli.metrics.collecting import Accumulator, Rows
-from stylecli.metrics.names import NAMES_OF
 from stylecli.metrics.tasks import (
     PUBLISHED_FAKES,
     PictureMetric,

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 from stylecli.errors import UsageError
 from stylecli.metrics.path_length import PUBLISHED_PAIRS
-from stylecli.metrics.results import MetricResult
 from stylecli.metrics.separability import PAPER_SAMPLES
-from stylecli.metrics.tasks import PUBLISHED_FAKES
+from stylecli.metrics.tasks import PUBLISHED_FAKES, MetricResult
 
 MARK = "*"  # behind values of a table that were not checked
 

@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 
 from stylecli import __version__
 from stylecli.errors import StyleCLIError, UsageError, plural
+from stylecli.metrics import NAMES_OF
 from stylecli.metrics.classifiers import OFFICIAL_CLASSIFIERS, AttributeClassifiers
 from stylecli.metrics.collecting import Collector, Pass, Rows, digest_of
-from stylecli.metrics.names import NAMES_OF
 from stylecli.metrics.picture_sets import LabelSource, Sample, draw_samples
-from stylecli.metrics.results import MetricResult
-from stylecli.metrics.tasks import Metric, Subject
+from stylecli.metrics.tasks import Metric, MetricResult, Subject
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.model import Generator
 from stylecli.progress import Progress, silent

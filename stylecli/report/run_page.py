@@ -26,7 +26,7 @@ from stylecli.report.content import (
     Slides,
     Table,
 )
-from stylecli.report.page import write_report
+from stylecli.report.page import BUDGET_BYTES, MAX_SHEETS, prepare_sheets, recompress, write_report
 from stylecli.report.run_curves import (
     GRAVE,
     common_shading,
@@ -46,7 +46,6 @@ from stylecli.report.run_facts import (
     settings_table,
     train_command,
 )
-from stylecli.report.run_sheets import BUDGET_BYTES, MAX_SHEETS, prepare_sheets, recompress
 from stylecli.training.schedule import TimeLeft, stage_at
 
 MAX_EVENTS = 60  # lines of the table; the newest

@@ -23,9 +23,9 @@ from stylecli.networks.model import Generator
 from stylecli.progress import Progress, silent
 from stylecli.sampling import PLAIN, Drawing, map_seeds, mix_ws, render
 from stylecli.seeds import parse_seeds
+from stylecli.sheets import FIGURE_NUMBERS, name_figures
 from stylecli.sheets.fakes import draw_uncurated
 from stylecli.sheets.mixing import add_margins, draw_mixing_sheet
-from stylecli.sheets.names import FIGURE_NUMBERS, name_figures
 from stylecli.styles import style_bands
 
 PAPER_PSIS = (1.0, 0.7, 0.5, 0.0, -0.5, -1.0)

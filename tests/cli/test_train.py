@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import stylecli
 from stylecli.cli.app import app
-from stylecli.metrics.results import MetricResult
+from stylecli.metrics.tasks import MetricResult
 from tests.data.checking.pictures import draw
 
 SMALL = ["--kimg", "0.048", "--batch", "8", "--ranks", "1", "--fmap-base", "64", "--fmap-max", "8",

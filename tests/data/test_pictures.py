@@ -238,7 +238,7 @@ OPEN_OWN_BYTES = {
     "data/demo_faces.py",
     "images.py",  # provenance: lies below data/
     "report/page.py",
-    "report/figures_page.py",
+    "report/network_pages.py",
     "video.py",
 }
 

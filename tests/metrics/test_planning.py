@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from stylecli import weights
+from stylecli import metrics, weights
 from stylecli.errors import UsageError
-from stylecli.metrics import names, planning
+from stylecli.metrics import planning
 from stylecli.metrics.classifiers import CELEBA, AttributeClassifier, AttributeClassifiers
 from stylecli.metrics.frechet import ddof_of
 from stylecli.metrics.planning import NAMES, plan
@@ -26,7 +26,7 @@ def with_inception(monkeypatch):
 
 def test_the_names_are_those_of_the_metrics() -> None:
     """The names are apart from the metrics, as torch must not load for them."""
-    assert weights.STAND_IN.name == names.STAND_IN
+    assert weights.STAND_IN.name == metrics.STAND_IN
     assert set(NAMES) == set(planning.BY_NAME)
 
 

@@ -5,8 +5,7 @@ import pytest
 from stylecli.errors import UsageError
 from stylecli.metrics.planning import NAMES
 from stylecli.metrics.published import PAPERS, compare_with_paper, find_paper
-from stylecli.metrics.results import MetricResult
-from stylecli.metrics.tasks import is_published
+from stylecli.metrics.tasks import MetricResult, is_published
 
 
 def measured(name, value, **definition):
