@@ -19,12 +19,11 @@ import numpy as np
 from stylecli.errors import NetworkError, plural
 from stylecli.interop.conversion import Arrays, ForeignNetworks
 from stylecli.interop.huangzh13 import convert_huangzh13
+from stylecli.interop.official_pytorch import convert_snapshot, convert_stylegan3, has_flat_settings
 from stylecli.interop.pickles import PlainObject
 from stylecli.interop.r3gan import GENERATOR, convert_r3gan, r3gan_facts
 from stylecli.interop.rosinality import convert_rosinality
 from stylecli.interop.rosinality_stylegan2 import AVERAGE, convert_rosinality2
-from stylecli.interop.stylegan2_pytorch import convert_snapshot, has_flat_settings
-from stylecli.interop.stylegan3_pytorch import convert_stylegan3
 from stylecli.interop.tf_stylegan1 import convert_tf_discriminator, convert_tf_triple
 from stylecli.interop.tf_stylegan2 import convert_tf_stylegan2
 from stylecli.interop.trees import (

@@ -10,8 +10,8 @@ import numpy as np
 
 from stylecli.errors import NetworkError, UsageError
 from stylecli.interop.conversion import Arrays, ForeignNetworks, Variables
+from stylecli.interop.official_pytorch import module_arrays
 from stylecli.interop.pickles import PlainObject, shown
-from stylecli.interop.stylegan2_pytorch import module_arrays
 from stylecli.interop.trees import child_modules, persistent_facts
 from stylecli.networks.r3gan_config import PRESETS, R3GANConfig
 

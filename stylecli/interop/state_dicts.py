@@ -10,9 +10,8 @@ import numpy as np
 
 from stylecli.errors import UsageError
 from stylecli.interop.conversion import Arrays
+from stylecli.interop.official_pytorch import generator_filters, low_pass_taps
 from stylecli.interop.rosinality_stylegan2 import write_rosinality2
-from stylecli.interop.stylegan2_pytorch import low_pass_taps
-from stylecli.interop.stylegan3_pytorch import generator_filters
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.stylegan2_config import ModulatedConfig, StyleGAN2Config
 from stylecli.networks.stylegan3_config import StyleGAN3Config

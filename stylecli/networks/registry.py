@@ -44,13 +44,13 @@ FAMILIES: dict[str, Family] = {
         config=StyleGAN2Config,
         generator="stylecli.networks.stylegan2:Generator",
         discriminator="stylecli.networks.stylegan2:Discriminator",
-        frozen="stylecli.networks.frozen_modulated:FrozenStyleGAN2",
+        frozen="stylecli.networks.frozen:FrozenStyleGAN2",
     ),
     "stylegan3": Family(
         config=StyleGAN3Config,
         generator="stylecli.networks.stylegan3:Generator",
         discriminator="stylecli.networks.stylegan2:Discriminator",
-        frozen="stylecli.networks.frozen_modulated:FrozenStyleGAN3",
+        frozen="stylecli.networks.frozen:FrozenStyleGAN3",
     ),
     "r3gan": Family(
         config=R3GANConfig,

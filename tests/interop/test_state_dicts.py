@@ -11,16 +11,16 @@ from safetensors.numpy import load_file
 import stylecli
 from stylecli.checkpoint import NETWORK_NAMES, write_state_dict_file
 from stylecli.errors import NetworkError, UsageError
-from stylecli.interop.rosinality_stylegan2 import convert_rosinality2
-from stylecli.interop.state_dicts import write_state_dict
-from stylecli.interop.stylegan2_pytorch import (
+from stylecli.interop.official_pytorch import (
     discriminator_fields,
     from_nvidia_names,
     generator_fields,
+    generator_filters,
     low_pass_taps,
     module_arrays,
 )
-from stylecli.interop.stylegan3_pytorch import generator_filters
+from stylecli.interop.rosinality_stylegan2 import convert_rosinality2
+from stylecli.interop.state_dicts import write_state_dict
 from stylecli.interop.trees import PersistentModule, read_foreign_tree
 from stylecli.networks.registry import make_config
 from tests.conftest import FIXTURES
