@@ -331,9 +331,9 @@ def _meaning(path: Path) -> Iterator[str]:
     elif kind == ".json":
         yield str(_lasting(json.loads(path.read_text("utf-8"))))
     elif kind == ".safetensors":
-        from stylecli.checkpoint import read_tensors
+        from safetensors.torch import load_file  # reads what `export` writes too
 
-        for name, tensor in sorted(read_tensors(path)[1].items()):
+        for name, tensor in sorted(load_file(path).items()):
             yield f"{name} {hashlib.sha256(tensor.numpy().tobytes()).hexdigest()}"
     elif kind in (".png", ".jpg", ".webp"):
         with Image.open(path) as picture:
