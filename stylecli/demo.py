@@ -34,7 +34,7 @@ from stylecli.sheets.mixing import draw_mixing_sheet
 from stylecli.sheets.paper import draw_truncation_sweep
 from stylecli.sheets.walking import draw_walk
 from stylecli.styles import style_bands
-from stylecli.training.calibration import measure_stages
+from stylecli.training.costs import measure_stages
 from stylecli.training.loop import TrainingLoop
 from stylecli.training.plan import TrainingPlan, plan_training
 from stylecli.training.presets import SMALL_PHASE_SHARE

@@ -75,13 +75,11 @@ MAX_FUNCTION_LINES = 70
 SHARED_BY_COMMANDS = {
     "__init__",
     "app",
-    "bars",
     "drawing",
     "options",
     "output",
     "refusals",
     "targets",
-    "usage",
 }
 
 
@@ -228,7 +226,6 @@ def test_nothing_but_the_output_prints() -> None:
     assert users == {
         "stylecli/__main__.py",
         "stylecli/cli/app.py",  # the version
-        "stylecli/cli/bars.py",
         "stylecli/cli/output.py",
         "stylecli/distributed/watching.py",  # what ends a rank that hangs
     }

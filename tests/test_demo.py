@@ -11,7 +11,7 @@ from stylecli import demo
 from stylecli.distributed.ranks import Ranks
 from stylecli.errors import UsageError
 from stylecli.progress import Progress, silent
-from stylecli.training import calibration
+from stylecli.training import costs
 
 pytest.importorskip("dicebear", reason="the demo extra is not installed: pip install '.[demo]'")
 
@@ -27,7 +27,7 @@ def small(monkeypatch: Any) -> None:
     monkeypatch.setattr(demo, "RESOLUTION", 16)
     monkeypatch.setattr(demo, "METRICS", {"ppl_wfull": 2})
     monkeypatch.setattr(demo, "VIDEO_SECONDS", 1)
-    monkeypatch.setattr(calibration, "SECONDS_PER_STAGE", 0.05)
+    monkeypatch.setattr(costs, "SECONDS_PER_STAGE", 0.05)
 
 
 def run(folder: Path, minutes: float = 0.02) -> demo.DemoResult:

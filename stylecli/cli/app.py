@@ -65,7 +65,7 @@ class _Group(TyperGroup):
         except _WrongWords as error:
             if type(error).__name__ == "NoArgsIsHelpError":
                 raise
-            from stylecli.cli.usage import explain_usage
+            from stylecli.cli.refusals import explain_usage
 
             print_error(printable(explain_usage(error, self._words)))
             raise typer.Exit(ExitCode.USAGE) from None

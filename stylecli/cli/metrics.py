@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stylecli.cli.bars import format_seconds
 from stylecli.cli.drawing import agree_on_precision, folder_of
 from stylecli.cli.options import (
     BatchOption,
@@ -27,10 +26,9 @@ from stylecli.cli.options import (
     SlowerOption,
     own_command,
 )
-from stylecli.cli.output import Output
+from stylecli.cli.output import Output, format_seconds
 from stylecli.cli.refusals import GIVEN_AS, check_files, check_pictures, check_words, find_data
-from stylecli.distributed.places import find_place
-from stylecli.distributed.ranks import sharing_ranks
+from stylecli.distributed.ranks import find_place, sharing_ranks
 from stylecli.errors import DataError, ExitCode, Interrupted, StyleCLIError, UsageError
 from stylecli.workspace import RUN_FILE, Found, find_dataset, find_network, missing
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stylecli.cli.bars import format_seconds
 from stylecli.cli.options import (
     ConfigOption,
     DeviceOption,
@@ -26,10 +25,9 @@ from stylecli.cli.options import (
     settings_for,
     takes_settings,
 )
-from stylecli.cli.output import Output
+from stylecli.cli.output import Output, format_seconds
 from stylecli.cli.refusals import check_numbers, check_pictures, check_words
-from stylecli.distributed.places import find_place
-from stylecli.distributed.ranks import sharing_ranks
+from stylecli.distributed.ranks import find_place, sharing_ranks
 from stylecli.errors import Interrupted, UsageError
 from stylecli.networks.registry import USUAL_CONFIG
 from stylecli.settings import MACHINE, PICTURES, Setting
@@ -39,7 +37,7 @@ from stylecli.workspace import Found, find_dataset
 if TYPE_CHECKING:
     from stylecli.distributed.ranks import Ranks
     from stylecli.progress import Progress
-    from stylecli.training.calibration import LargestBatch, StageBudget, StageCost
+    from stylecli.training.costs import LargestBatch, StageBudget, StageCost
     from stylecli.training.run_folder import RunSettings
     from stylecli.training.schedule import StageKey
 
@@ -222,7 +220,7 @@ def _measure(
     import torch
 
     from stylecli.hardware import PeakMemory
-    from stylecli.training.calibration import budget_stages, measure_largest_batch, measure_stages
+    from stylecli.training.costs import budget_stages, measure_largest_batch, measure_stages
     from stylecli.training.run_folder import create_run
     from stylecli.training.schedule import list_stages
 
@@ -255,10 +253,9 @@ def _compute_costly(
     import torch
 
     from stylecli.bench import ceiling_case, measure
-    from stylecli.training import calibration
-    from stylecli.training.estimating import count_step
-    from stylecli.training.passes import count_passes
-    from stylecli.training.schedule import stage_of_key
+    from stylecli.training import costs
+    from stylecli.training.costs import count_step
+    from stylecli.training.schedule import count_passes, stage_of_key
 
     network, training, ranks = settings.network, settings.training, settings.ranks
     device = torch.device(settings.device)
@@ -273,7 +270,7 @@ def _compute_costly(
         stage = stages[key]
         likely = known[largest] * network.training_work(key[0]) / network.training_work(largest)
         step = likely * stage.batch / rate  # CPU-seconds of all ranks
-        needed = max((calibration.SECONDS_PER_STAGE + 1) * ranks, (1 + training.r1_interval) * step)
+        needed = max((costs.SECONDS_PER_STAGE + 1) * ranks, (1 + training.r1_interval) * step)
         if spent + needed <= MEASURED_CPU_SECONDS:
             spent += needed
             continue
@@ -282,9 +279,7 @@ def _compute_costly(
             known[key[0]] = count_step(network, training, plain).flops
         passes = count_passes(stage.batch // ranks, session.batch_gpu, network.mbstd_group_size)
         seconds = known[key[0]] / rate / ranks
-        computed[key] = calibration.StageCost(
-            *key, stage.batch, passes, seconds, 0.0, computed=True
-        )
+        computed[key] = costs.StageCost(*key, stage.batch, passes, seconds, 0.0, computed=True)
     return computed
 
 
@@ -292,16 +287,16 @@ def _print_model(
     settings: "RunSettings", session: Session, on: str, price: float | None, output: Output
 ) -> None:
     """Print what training takes on a GPU that is not here, by its data sheet."""
-    from stylecli.training.calibration import StageCost, budget_stages
-    from stylecli.training.estimating import (
+    from stylecli.training.costs import (
         ARITHMETIC_SHARE,
         MEMORY_SHARE,
         SHARED_SHARE,
+        StageCost,
+        budget_stages,
         find_gpu,
         price_stages,
     )
-    from stylecli.training.passes import count_passes
-    from stylecli.training.schedule import list_stages, stage_of_key
+    from stylecli.training.schedule import count_passes, list_stages, stage_of_key
 
     gpu, training, network, count = (
         find_gpu(on), settings.training, settings.network, settings.ranks,

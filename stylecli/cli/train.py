@@ -38,8 +38,7 @@ from stylecli.cli.refusals import (
     check_words,
     split_metrics,
 )
-from stylecli.distributed.places import find_place
-from stylecli.distributed.ranks import sharing_ranks
+from stylecli.distributed.ranks import find_place, sharing_ranks
 from stylecli.errors import StyleCLIError, UsageError, WeightsError, plural
 from stylecli.settings import PICTURES, RUN, WATCHING
 from stylecli.training.config import Session, TrainingConfig

@@ -13,6 +13,7 @@ from stylecli.data.format import DATA_FILE, MIN_RESOLUTION, Codec, count_levels
 from stylecli.data.lmdb_files import check_room, picture_bytes
 from stylecli.data.pictures import quiet, read_header
 from stylecli.data.preparation import (
+    FaceFinder,
     Filter,
     Prepared,
     Recipe,
@@ -30,7 +31,6 @@ from stylecli.data.sources.base import (
     pictures_fingerprint,
     spread,
 )
-from stylecli.data.subject_crops import FaceFinder
 from stylecli.data.unfinished import differences, option_name, real_path, sweep_locks
 from stylecli.data.writer import DatasetWriter
 from stylecli.errors import DataError, Interrupted, UsageError, plural

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import torch
 
-from stylecli.data.loader import BatchLoader
-from stylecli.data.prefetching import Prefetcher
+from stylecli.data.loader import BatchLoader, Prefetcher
 from stylecli.distributed.ranks import Ranks
 from stylecli.errors import DataError, Interrupted, StyleCLIError
 from stylecli.progress import Progress, silent

@@ -24,7 +24,6 @@ from stylecli.settings import of_dataset, with_tables
 from stylecli.training.checkpoints import inherited_info
 from stylecli.training.config import AUTO, TrainingConfig, training_from_dict
 from stylecli.training.optimizer import frozen_layers
-from stylecli.training.passes import count_passes
 from stylecli.training.plan import (
     TRANSFER_AUGMENT_KIMG,
     Derived,
@@ -41,7 +40,7 @@ from stylecli.training.run_folder import (
     load_settings,
     making,
 )
-from stylecli.training.schedule import batch_at, list_sides
+from stylecli.training.schedule import batch_at, count_passes, list_sides
 from stylecli.training.transfer import (
     TransferRow,
     describe_transfer,

@@ -35,8 +35,7 @@ from stylecli.training.losses import (
     squared_gradient,
 )
 from stylecli.training.optimizer import Adam, FlatParameters
-from stylecli.training.passes import count_passes, smaller_pass
-from stylecli.training.schedule import Stage
+from stylecli.training.schedule import Stage, count_passes, smaller_pass
 
 
 class Purpose(IntEnum):

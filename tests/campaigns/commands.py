@@ -117,11 +117,11 @@ def prepare(base: Path) -> None:
     from stylecli import demo
     from stylecli.checkpoint import save_network
     from stylecli.networks.model import new_network
-    from stylecli.training import calibration
+    from stylecli.training import costs
 
     demo.FACES, demo.RESOLUTION, demo.METRICS = 24, 16, {"ppl_wfull": 2}
     demo.VIDEO_SECONDS = 1
-    calibration.SECONDS_PER_STAGE = 0.02
+    costs.SECONDS_PER_STAGE = 0.02
     calibrated = demo._calibrated_plan
 
     def of_fixed_length(folder: Path, dataset: Path, minutes: float, seed: int, ranks: int) -> Any:

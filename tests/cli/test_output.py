@@ -1,12 +1,21 @@
 """The one sink: what goes to stdout, what to stderr, and what --quiet and --json do to it."""
 
 import json
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from stylecli.cli.output import Output, lay_out_table, wrap_words
+from stylecli.cli.output import (
+    Output,
+    format_rate,
+    format_seconds,
+    lay_out_bar,
+    lay_out_table,
+    wrap_words,
+)
 
 
 def test_numbers_that_json_has_not_are_null(capsys: Any) -> None:
@@ -115,3 +124,172 @@ def test_the_notice_about_the_shipped_network_is_one_short_line(
     monkeypatch.chdir(tmp_path)
     notice = f"network: {find_network().shown}"
     assert len(notice) <= 78 and "/" not in notice and "shipped" not in notice
+
+
+DAYS = """
+import time
+from stylecli.cli.output import Output
+
+with Output().progress("training", "kimg", lambda done: 12.75 * 86400) as report:
+    report(8123.0, 25000, "1024 px fading in 40%, 41.2 sec/kimg, loss G 1.23 D 1.01, 37152 MiB")
+    time.sleep(0.3)
+    report(8123.512, 25000, "1024 px fading in 40%, 41.2 sec/kimg, loss G 1.23 D 1.01, 37152 MiB")
+    time.sleep(60)
+"""
+SHORT = """
+import time
+from stylecli.cli.output import Output
+
+with Output().progress("packing", "pictures") as report:
+    for done in range(287):
+        report(done, 286, "2 skipped")
+        time.sleep(0.001)
+"""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-3, "0s"), (0.4, "0s"), (42, "42s"), (59.6, "1m00s"), (185, "3m05s"),
+        (7800, "2h10m"), (4 * 86400 + 7200, "4d02h"),
+    ],
+)  # fmt: skip
+def test_durations_are_short(seconds: float, text: str) -> None:
+    assert format_seconds(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("per_second", "unit", "text"),
+    [
+        (0.0243, "kimg", "24.3 pictures/s"), (1.5, "kimg", "1,500 pictures/s"),
+        (0.0004, "kimg", "2,500 s/kimg"), (0.2, "frames", "5.0 s/frame"), (0.5, "", "2.0 s/step"),
+        (0.4, "MB", "0.4 MB/s"), (123.4, "faces", "123 faces/s"),
+    ],
+)  # fmt: skip
+def test_a_rate_is_never_nought(per_second: float, unit: str, text: str) -> None:
+    assert format_rate(per_second, unit) == text
+
+
+@pytest.mark.parametrize("columns", [80, 100, 120])
+def test_the_bar_of_days_shows_what_counts(columns: int) -> None:
+    screens = pytest.importorskip("tests.cli.screens", exc_type=ImportError)
+    terminal = screens.Terminal(screens.python(DAYS), columns=columns)
+    assert terminal.read(lambda lines: any("/s" in line for line in lines))
+    first, second = terminal.lines()
+    terminal.type("\x03")
+    terminal.read()
+
+    assert re.match(r"training   32%  ━+╌+  ", first)
+    assert re.search(r"  [\d,.]+ pictures/s  12d18h left  1024 px fading in 40%", first)
+    assert ("8,123.5/25,000 kimg" in first) == (columns >= 100)
+    assert ("41.2 sec/kimg" in second) == (columns < 120)  # what has no room stands below
+    assert not any("training" in line for line in terminal.lines())  # no stale copy
+
+
+def test_a_finished_bar_shows_the_time_it_took() -> None:
+    screens = pytest.importorskip("tests.cli.screens", exc_type=ImportError)
+    (line,) = screens.screen_of(screens.python(SHORT))
+    assert re.match(r"packing  100%  ━+  286/286 pictures  [\d,]+ pictures/s  took \ds", line)
+
+
+def test_warnings_stand_above_the_bar_and_no_copy_of_it_stays() -> None:
+    screens = pytest.importorskip("tests.cli.screens", exc_type=ImportError)
+    code = SHORT + '        if done == 99: Output().warn("p99.png is damaged")\n'
+    lines = screens.screen_of(screens.python(code))
+    assert [line.split()[0] for line in lines] == ["warning:", "packing"]
+
+
+@pytest.mark.parametrize("width", range(20, 140, 3))
+def test_no_line_is_wider_than_there_is_room(width: int) -> None:
+    parts = [("8,123.5/25,000 kimg", 3), ("24.3 pictures/s", 1), ("12d18h left", 0), ("32 px", 2),
+             *((f"remark {n}", n) for n in range(4, 12))]  # fmt: skip
+    lines = lay_out_bar(width, "a long title", 0.5, parts)
+
+    assert len(lines) <= 2
+    assert all(len(line) <= max(width, 18) for line in lines)
+    assert ("12d18h left" in lines[0]) == (width >= 18 + 2 + 6 + 13)
+
+
+def test_plain_progress_ends_with_one_line_of_what_it_took(capsys: Any) -> None:
+    with Output().progress("packing", "pictures") as report:
+        for done in range(5):
+            report(done, 4)
+        report(4, 4)
+
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("packing: 4/4 pictures, ")
+    assert "took 0s" in err
+
+
+class Clock:
+    """A clock that tests turn on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr("stylecli.cli.output.time.monotonic", lambda: self.now)
+
+
+def test_plain_progress_speaks_every_ten_seconds_of_rate_and_time_left(
+    capsys: Any, monkeypatch: Any
+) -> None:
+    clock = Clock(monkeypatch)
+    with Output().progress("training", "kimg") as report:
+        for clock.now, done in ((1.0, 0), (9.0, 8.0), (11.0, 10.0), (12.0, 11)):
+            report(done, 32, "32 px")
+
+    said = capsys.readouterr().err
+    assert said == "training: 10/32 kimg, 1,000 pictures/s, 22s left, 32 px\n"
+
+
+def test_the_rate_is_that_of_the_last_minute(capsys: Any, monkeypatch: Any) -> None:
+    clock = Clock(monkeypatch)
+    with Output().progress("training", "kimg") as report:
+        for clock.now in range(1, 200):
+            report(min(clock.now, 100) + 0.1 * max(0, clock.now - 100), 1000)
+
+    assert "100.0 pictures/s" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_work_without_a_unit_still_has_a_rate(capsys: Any, monkeypatch: Any) -> None:
+    clock = Clock(monkeypatch)
+    with Output().progress("metrics") as report:
+        report(0, 10)
+        clock.now = 2.0
+        report(10, 10)
+
+    assert capsys.readouterr().err == "metrics: 10/10, 5.0/s, took 2s\n"
+
+
+def test_quiet_work_reports_nothing(capsys: Any) -> None:
+    with Output(quiet=True).progress("packing", "pictures") as report:
+        report(1, 1)
+
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_terminal_gets_a_live_bar_and_stdout_stays_clean(capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+
+    with Output().progress("training", "kimg") as report:
+        report(0, 2)
+        report(2, 2, "loss 0.5")
+
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "training" in err
+    assert "2/2 kimg" in err
+    assert "loss 0.5" in err
+
+
+def test_no_spinner_turns_under_a_bar() -> None:
+    """``doctor`` loads torch while its bar is drawn: every turn was a line of its own."""
+    screens = pytest.importorskip("tests.cli.screens", exc_type=ImportError)
+    code = "import time\nfrom stylecli.cli.output import live_bar, loading\n" + (
+        "with loading('numpy'):\n    time.sleep(0.6)\n"
+        "with live_bar('checking', 'cases') as report:\n"
+        "    with loading('torch'):\n        time.sleep(0.6)\n    report(1, 1)\n"
+    )
+    (line,) = screens.screen_of(screens.python(code))
+    assert line.startswith("checking  100%")

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from stylecli.cli import plan as plan_command
 from stylecli.cli.app import app
 from stylecli.errors import UsageError
-from stylecli.training import calibration
+from stylecli.training import costs
 from stylecli.training.config import TrainingConfig
 
 SMALL = ["--fmap-base", "64", "--fmap-max", "8", "--z-dim", "8", "--w-dim", "8",
@@ -20,7 +20,7 @@ SMALL = ["--fmap-base", "64", "--fmap-max", "8", "--z-dim", "8", "--w-dim", "8",
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: Any) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(calibration, "SECONDS_PER_STAGE", 0.0)
+    monkeypatch.setattr(costs, "SECONDS_PER_STAGE", 0.0)
     return tmp_path
 
 
@@ -59,7 +59,7 @@ def test_ctrl_c_says_so(here: Path, monkeypatch: Any) -> None:
     def interrupt(*arguments: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(calibration, "measure_stages", interrupt)
+    monkeypatch.setattr(costs, "measure_stages", interrupt)
     result = plan("--resolution", "16", *SMALL, "--quiet")
     assert result.exit_code == 130
     assert result.stderr == ("stylecli: measuring stopped; run the command again to start over\n")

@@ -8,14 +8,14 @@ import torch
 
 from stylecli.distributed.ranks import Ranks
 from stylecli.networks.registry import make_config
-from stylecli.training import calibration
-from stylecli.training.calibration import (
+from stylecli.training import costs
+from stylecli.training.config import Session, TrainingConfig
+from stylecli.training.costs import (
     budget_stages,
     largest_fitting,
     measure_largest_batch,
     measure_stages,
 )
-from stylecli.training.config import Session, TrainingConfig
 from stylecli.training.run_folder import RunSettings, create_run
 
 CONFIG = TrainingConfig(total_kimg=1, hold_kimg=0.1, fade_kimg=0.1, batch={8: 16}, batch_base=8)
@@ -23,7 +23,7 @@ CONFIG = TrainingConfig(total_kimg=1, hold_kimg=0.1, fade_kimg=0.1, batch={8: 16
 
 @pytest.fixture
 def run(tmp_path: Path, tiny_config_fields: Any, monkeypatch: Any) -> Path:
-    monkeypatch.setattr(calibration, "SECONDS_PER_STAGE", 0.0)
+    monkeypatch.setattr(costs, "SECONDS_PER_STAGE", 0.0)
     network = make_config("f", **tiny_config_fields)
     create_run(tmp_path / "run", RunSettings(network, CONFIG, Path(), ""))
     return tmp_path / "run"
@@ -74,7 +74,7 @@ def test_a_batch_without_memory_does_not_fit(run: Path, monkeypatch: Any) -> Non
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return scores(images, lod=0.0)
 
-    meter = calibration._Meter(run, Ranks(), Session())
+    meter = costs._Meter(run, Ranks(), Session())
     scores = meter.step.D.forward
     monkeypatch.setattr(meter.step.D, "forward", limited)
 
