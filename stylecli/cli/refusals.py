@@ -80,10 +80,10 @@ def find_data(
 ) -> Found | None:
     """Return the dataset of metrics, or None where nothing that is asked for looks at one.
 
-    Path lengths, separability and Inception Scores do not. ``needed`` says that something else
-    does: the classes of a labelled network, or the training of classifiers.
+    Path lengths, separability, Inception Scores and equivariance do not. ``needed`` says that
+    something else does: the classes of a labelled network, or the training of classifiers.
     """
-    alone = all(name.startswith(("ppl", "ls", "is")) for name in names)
+    alone = all(name.startswith(("ppl", "ls", "is", "eq")) for name in names)
     try:
         return find_dataset(data, run=run, given_as=GIVEN_AS)
     except DataError:

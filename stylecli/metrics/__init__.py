@@ -51,6 +51,9 @@ NAMES_OF: dict[str, tuple[str, ...]] = {
         *OLD_PATHS,
     ),
     "ls": ("ls", "ls_z", "ls_w"),
+    "eqt_int": ("eqt_int", "eqt50k_int"),
+    "eqt_frac": ("eqt_frac", "eqt50k_frac"),
+    "eqr": ("eqr", "eqr50k"),
 }  # fmt: skip
 # Plain names first: who mistypes one reads the list.
 NAMES = (*NAMES_OF, *(name for kind, names in NAMES_OF.items() for name in names if name != kind))

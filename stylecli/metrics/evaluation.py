@@ -35,6 +35,7 @@ from stylecli.metrics.collecting import (
     StatisticsCache,
     digest_of,
 )
+from stylecli.metrics.equivariance import EquivarianceTask, measure_equivariance
 from stylecli.metrics.path_length import PathTask, measure_path
 from stylecli.metrics.picture_sets import (
     DatasetPictures,
@@ -231,6 +232,7 @@ def _measure_network(
 ) -> list[MetricResult]:
     pictures = [task for task in tasks if isinstance(task, PictureTask)]
     spaces = [task for task in tasks if isinstance(task, SeparabilityTask)]
+    moved = [task for task in tasks if isinstance(task, EquivarianceTask)]
     size = batch or _picture_batch(G.config.resolution, how.device)
     seed, psi = common["seed"], common["truncation_psi"]
     digest = ""
@@ -265,6 +267,7 @@ def _measure_network(
         for task in tasks:
             if isinstance(task, PathTask):
                 found.append(measure_path(task, G, labels, batch, digest, common, how))
+        found += measure_equivariance(moved, G, labels, digest, common, how)
         if kept and how.ranks.is_main:
             facts = {**common, "noise_mode": NOISE}
             with how.ranks.alone():
@@ -297,6 +300,7 @@ def _total(tasks: Sequence[Task], reals: int) -> float:
     pictures = [task for task in tasks if isinstance(task, PictureTask)]
     total: float = count_pictures(pictures, reals)
     total += sum(task.pairs for task in tasks if isinstance(task, PathTask))
+    total += max((task.samples for task in tasks if isinstance(task, EquivarianceTask)), default=0)
     samples = max((task.samples for task in tasks if isinstance(task, SeparabilityTask)), default=0)
     fakes = max((task.fakes for task in pictures), default=0)
     return total + max(samples - fakes, 0) + SHARE * samples  # drawn once; then the hyperplanes

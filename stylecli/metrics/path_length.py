@@ -186,6 +186,7 @@ class PathTask:
     pairs: int
     note: str | None = None
     skipped: str | None = None
+    called: str | None = None  # what later programs call it, where that was asked for
 
     @property
     def published_pairs(self) -> int:
@@ -197,7 +198,7 @@ class PathTask:
     def name(self) -> str:
         """The result's name: bare only with the published number of pairs."""
         few = self.skipped is None and self.pairs != self.published_pairs
-        return self.setting.name + f"@{self.pairs}" * few
+        return (self.called or self.setting.name) + f"@{self.pairs}" * few
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -216,7 +217,8 @@ class PathLength(Metric):
         """Return the task; ppl is ppl_wfull, of a network without w ppl_zfull."""
         assert subject.config is not None
         has_w, preset, note = subject.config.has_w, subject.config.preset, None
-        published, name = is_published(name), OLD_PATHS.get(name, name)
+        published, called = is_published(name), name
+        name = OLD_PATHS.get(name, name)
         if name == "ppl":
             name = "ppl_wfull" if has_w else "ppl_zfull"
             if not has_w:
@@ -226,8 +228,8 @@ class PathLength(Metric):
         space, sampling, crop, later = match.groups()
         if space == "w" and not has_w:
             raise UsageError(
-                f"{name} needs an intermediate latent space, which configuration {preset!r} "
-                f"does not have: measure {name.replace('_w', '_z')}"
+                f"{called} needs an intermediate latent space, which configuration {preset!r} "
+                f"does not have: measure {called.replace('_w', '_z')}"
             )
         setting = PathSetting(
             space="z" if space == "z" else "w",
@@ -238,7 +240,8 @@ class PathLength(Metric):
         pairs = asked or self.cpu_samples
         if not asked and (subject.gpu or published):
             pairs = PathTask(setting, pairs).published_pairs
-        return [PathTask(setting, pairs, note, subject.truncated or why_missing(NETWORK))]
+        skipped = subject.truncated or why_missing(NETWORK)
+        return [PathTask(setting, pairs, note, skipped, called if called in OLD_PATHS else None)]
 
 
 PPL = PathLength()
@@ -263,7 +266,7 @@ def measure_path(
         arrays, sha256 = obtain(NETWORK)
         distance = LPIPS.from_state_dict(arrays).to(how.device)
         size = batch or _pair_batch(G.config.resolution, how.device)
-        name = digest_of(identity, task.name, sha256, str(task.pairs), __version__)
+        name = digest_of(identity, setting.name, sha256, str(task.pairs), __version__)
         shown = Pass(
             lambda pairs: [
                 measure_path_distances(

@@ -10,6 +10,7 @@ from stylecli.metrics import check_names as check_names
 from stylecli.metrics.class_scores import IS
 from stylecli.metrics.classifiers import AttributeClassifiers
 from stylecli.metrics.diversity import DIVERSITY
+from stylecli.metrics.equivariance import EQUIVARIANCES
 from stylecli.metrics.frechet import FID
 from stylecli.metrics.kernel import KID
 from stylecli.metrics.path_length import PPL
@@ -21,7 +22,7 @@ from stylecli.sampling import Precision
 
 Samples = int | Mapping[str, int] | None
 
-METRICS: tuple[Metric, ...] = (FID, KID, IS, PR, DIVERSITY, PPL, LS)
+METRICS: tuple[Metric, ...] = (FID, KID, IS, PR, DIVERSITY, PPL, LS, *EQUIVARIANCES)
 BY_NAME = {name: metric for metric in METRICS for name in metric.names}
 
 
@@ -40,12 +41,12 @@ def plan(
     """Return what to measure of a network for ``names``, in order, without repeats.
 
     ``samples`` is a count for all, or counts by name (``fid``, ``kid``, ``is``, ``pr``,
-    ``diversity``, ``ppl`` and ``ls`` also stand for their variants). ``ls`` is ``ls_z`` and
-    ``ls_w``. With truncation ``psi`` every name says so; path lengths and separability are defined
-    without it and skipped. ``precision`` is that of Inception's and VGG16's features; names say
-    bf16. A published name whose weights are not here is skipped, unless a ``stand_in`` may answer.
-    Raises UsageError for unknown names, counts below 2, and metrics in w of a network that
-    has no w.
+    ``diversity``, ``ppl``, ``ls``, ``eqt_int``, ``eqt_frac`` and ``eqr`` also stand for their
+    variants). ``ls`` is ``ls_z`` and ``ls_w``. With truncation ``psi`` every name says so; path
+    lengths, separability and equivariance are defined without it and skipped. ``precision`` is that
+    of Inception's and VGG16's features; names say bf16. A published name whose weights are not here
+    is skipped, unless a ``stand_in`` may answer. Raises UsageError for unknown names, counts below
+    2, metrics in w of a network that has no w, and equivariance of one whose pictures cannot move.
     """
     subject = Subject(dataset_size, config, gpu=gpu, classifiers=classifiers, psi=psi,
                       precision=precision, stand_in=stand_in)  # fmt: skip
@@ -97,7 +98,7 @@ def _add(tasks: dict[str, Task], task: Any, name: str) -> None:
 
 
 def base_name(name: str) -> str:
-    """Return fid, kid, is, pr, diversity, ppl or ls."""
+    """Return fid, kid, is, pr, diversity, ppl, ls, eqt_int, eqt_frac or eqr."""
     return BY_NAME[name].kind
 
 

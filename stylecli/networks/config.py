@@ -99,6 +99,11 @@ class NetworkConfig:
         return None
 
     @property
+    def moves_pictures(self) -> bool:
+        """Whether pictures can be shifted and turned where they are drawn."""
+        return False
+
+    @property
     def mapping_layers(self) -> int:
         """Dense layers between z and w."""
         return 0

@@ -116,6 +116,11 @@ class StyleGAN3Config(ModulatedConfig):
             )
 
     @property
+    def moves_pictures(self) -> bool:
+        """Always: the input is a plane that can be shifted and turned."""
+        return True
+
+    @property
     def num_ws(self) -> int:
         """Latents that synthesis takes: the input, every layer and the colours have one."""
         return self.num_layers + 2

@@ -17,9 +17,8 @@ from stylecli.cli import metrics
 from stylecli.cli.weights import app as weights_app
 from stylecli.features import efficientnet, inception, vgg16
 from stylecli.metrics import evaluation
-from stylecli.metrics.planning import NAMES
 from stylecli.networks.model import new_network
-from tests.metrics.all_metrics import made, narrow_vgg16
+from tests.metrics.all_metrics import OF_ANY, made, narrow_vgg16
 
 COUNT = 12  # pictures a side
 STAND_IN = "efficientnet-lite0"
@@ -98,17 +97,15 @@ def results_of(name):
         kinds = [base.replace("pr", kind) for kind in ("precision", "recall")]
     elif base == "ppl":
         kinds = ["ppl_wfull"]
-    elif base.startswith("ppl2"):
-        kinds = [base.replace("ppl2", "ppl")]
     elif base == "diversity":
         network = STAND_IN
     return [f"{kind}@{network or COUNT}" for kind in kinds]
 
 
 def groups_apart():
-    """Return NAMES in groups whose results have names of their own: fid and fid50k are apart."""
+    """Return OF_ANY in groups whose results have names of their own: fid and fid50k are apart."""
     groups = []
-    for name in (name for name in NAMES if not name.startswith("ls")):
+    for name in (name for name in OF_ANY if not name.startswith("ls")):
         for group in groups:
             if not {*results_of(name)} & {one for other in group for one in results_of(other)}:
                 group.append(name)
@@ -151,7 +148,7 @@ def test_separability_says_which_classifiers_it_needs(run):
 
 def test_without_weights_every_name_says_what_to_do(run, tmp_path, monkeypatch):
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "empty"))
-    code, results = run(*NAMES)  # without Inception, fid and kid are one result
+    code, results = run(*OF_ANY)  # without Inception, fid and kid are one result
     assert code == 3 and len(results) >= 30
     for result in results:
         assert result["value"] is None

@@ -12,6 +12,7 @@ from stylecli.metrics.frechet import ddof_of
 from stylecli.metrics.planning import NAMES, plan
 from stylecli.metrics.tasks import is_published
 from stylecli.networks.registry import make_config
+from tests.metrics.all_metrics import OF_ANY
 
 
 def planned(names, samples=None, **facts):
@@ -37,7 +38,7 @@ def test_without_inception_fid_and_kid_are_one_stand_in_with_a_note(filled_cache
 
 
 def test_nothing_without_inception_is_called_fid_unless_it_says_whose(filled_cache):
-    fids = [task for task in planned(NAMES) if task.name.startswith("fid")]
+    fids = [task for task in planned(OF_ANY) if task.name.startswith("fid")]
     assert [task.name for task in fids if not task.skipped] == ["fid@efficientnet-lite0"]
     assert {task.name for task in fids if task.skipped} == {
         "fid-clean@2048", "fid-clean50k", "fid-clean50k_full", "fid50k", "fid50k_full"
@@ -199,7 +200,7 @@ def test_truncation_is_in_every_name_and_skips_what_is_defined_without(with_ince
 def test_path_lengths_are_named_by_crop_rule_and_pairs(filled_cache):
     tasks = planned(["ppl_wfull-crop", "ppl_wfull-crop-ada", "ppl2_wend"], 50_000)
     assert [task.name for task in tasks] == [
-        "ppl_wfull-crop@50000", "ppl_wfull-crop-ada", "ppl_wend"
+        "ppl_wfull-crop@50000", "ppl_wfull-crop-ada", "ppl2_wend"
     ]  # fmt: skip
     (paper,) = planned(["ppl_wfull-crop"], gpu=True)
     assert paper.pairs == 100_000 and paper.name == "ppl_wfull-crop"
@@ -218,7 +219,7 @@ def test_sets_count_whole_unless_a_name_says_otherwise(with_inception):
         planning.plan_sets(["ppl"], None, **sets)
 
 
-PUBLISHED = [name for name in NAMES if is_published(name) and not name.startswith("ppl2")]
+PUBLISHED = [name for name in OF_ANY if is_published(name) and not name.startswith("ppl2")]
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -242,5 +243,5 @@ def test_unpublished_names_are_answered_for_and_results_know_for_which(filled_ca
 
 def test_published_path_lengths_stand_on_the_published_pairs(filled_cache):
     assert [task.pairs for task in planned(["ppl2_wend", "ppl2_zfull"])] == [50_000, 50_000]
-    assert planned(["ppl2_wend"])[0].name == "ppl_wend"
-    assert planned(["ppl2_wend"], 100)[0].name == "ppl_wend@100"
+    assert planned(["ppl2_wend"])[0].name == "ppl2_wend"
+    assert planned(["ppl2_wend"], 100)[0].name == "ppl2_wend@100"
