@@ -21,8 +21,7 @@ from torch import Tensor, nn
 from stylecli import __version__, files
 from stylecli.errors import NetworkError
 from stylecli.interop.conversion import difference_table
-from stylecli.interop.families import read_foreign_networks
-from stylecli.interop.state_dicts import write_state_dict
+from stylecli.interop.families import read_foreign_networks, write_state_dict
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.headers import FORMAT, STATE_DICT, config_of
 from stylecli.networks.headers import is_foreign as is_foreign

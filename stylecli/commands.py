@@ -17,7 +17,7 @@ from stylecli.checkpoint import Network, open_network
 from stylecli.errors import UsageError
 from stylecli.images import Pictures
 from stylecli.latents import Method, Motion, Space
-from stylecli.latents.walks import Route
+from stylecli.latents.walks import Route, draw_walk
 from stylecli.networks.model import Bundle
 from stylecli.progress import Progress, silent
 from stylecli.sampling import (
@@ -34,7 +34,6 @@ from stylecli.seeds import format_seeds, list_seeds
 from stylecli.sheets.fakes import lay_out_fakes
 from stylecli.sheets.mixing import draw_mixing_sheet
 from stylecli.sheets.paper import describe_lack, draw_figure, figure_settings, find_figures
-from stylecli.sheets.walking import draw_walk
 from stylecli.styles import band_rows, style_layers
 
 Seeds = int | str | Iterable[int]  # one, several, or text such as "0,4-7"

@@ -23,6 +23,7 @@ from stylecli.data.reader import open_dataset
 from stylecli.distributed.ranks import Ranks
 from stylecli.errors import DataError, UsageError, plural
 from stylecli.images import save_png
+from stylecli.latents.walks import draw_walk
 from stylecli.metrics.evaluation import evaluate
 from stylecli.networks.model import Bundle
 from stylecli.progress import Progress
@@ -32,7 +33,6 @@ from stylecli.sampling import Drawing, NoiseMode
 from stylecli.sheets.fakes import draw_fakes
 from stylecli.sheets.mixing import draw_mixing_sheet
 from stylecli.sheets.paper import draw_truncation_sweep
-from stylecli.sheets.walking import draw_walk
 from stylecli.styles import style_bands
 from stylecli.training.costs import measure_stages
 from stylecli.training.loop import TrainingLoop

@@ -290,8 +290,7 @@ def command(
     }  # fmt: skip
 
     def draw(start: int) -> "Iterator[Pictures]":
-        from stylecli.latents.walks import Route
-        from stylecli.sheets.walking import draw_walk
+        from stylecli.latents.walks import Route, draw_walk
 
         return draw_walk(
             source.bundle.generator, keys, frames, Route(**route), drawing, grid=cells,
@@ -299,7 +298,7 @@ def command(
             noise_draws=max(4, round(frames / target.fps / (noise_seconds or 1.0))), start=start,
         )  # fmt: skip
 
-    from stylecli.sheets.walking import walk_size
+    from stylecli.latents.walks import walk_size
 
     frame_size = walk_size(source.config, cells, drawing)
     files = (("ws", ws), ("music", music))

@@ -1,4 +1,4 @@
-"""Foreign network files: which family a file is of, under which licence, and how to convert it.
+"""Foreign network files: of which family, under which licence, how to read and how to write them.
 
     tree of plain values  ->  unwrap  ->  Family  ->  ForeignNetworks (configuration and arrays,
     our names)
@@ -16,14 +16,24 @@ from typing import Any
 
 import numpy as np
 
-from stylecli.errors import NetworkError, plural
+from stylecli.errors import NetworkError, UsageError, plural
 from stylecli.interop.conversion import Arrays, ForeignNetworks
 from stylecli.interop.huangzh13 import convert_huangzh13
-from stylecli.interop.official_pytorch import convert_snapshot, convert_stylegan3, has_flat_settings
+from stylecli.interop.official_pytorch import (
+    convert_snapshot,
+    convert_stylegan3,
+    has_flat_settings,
+    write_nvidia,
+)
 from stylecli.interop.pickles import PlainObject
 from stylecli.interop.r3gan import GENERATOR, convert_r3gan, r3gan_facts
 from stylecli.interop.rosinality import convert_rosinality
-from stylecli.interop.rosinality_stylegan2 import AVERAGE, convert_rosinality2
+from stylecli.interop.rosinality_stylegan2 import (
+    AVERAGE,
+    convert_rosinality2,
+    rosinality2_arguments,
+    write_rosinality2,
+)
 from stylecli.interop.tf_stylegan1 import convert_tf_discriminator, convert_tf_triple
 from stylecli.interop.tf_stylegan2 import convert_tf_stylegan2
 from stylecli.interop.trees import (
@@ -37,6 +47,9 @@ from stylecli.interop.trees import (
     read_foreign_tree,
     tf_facts,
 )
+from stylecli.networks.config import NetworkConfig
+from stylecli.networks.stylegan2_config import StyleGAN2Config
+from stylecli.networks.stylegan3_config import StyleGAN3Config
 
 _NVIDIA_BY_NC = "CC BY-NC 4.0 (NVIDIA); check the source if somebody else trained it"
 _NVIDIA_OTHER = "NVIDIA's own are for non-commercial use; check the source if others trained it"
@@ -340,3 +353,29 @@ def _outline(tree: Any) -> str:
             else "an empty dict"
         )
     return f"of type {type(tree).__name__}"
+
+
+# ---- the inverse: our networks as other programs name them
+
+LAYOUTS = ("nvidia", "rosinality")
+
+
+def write_state_dict(
+    name: str, arrays: Arrays, config: NetworkConfig, layout: str
+) -> tuple[Arrays, dict[str, Any]]:
+    """Return a network's state dict, and what builds its module there.
+
+    ``name`` is G_ema, G or D, ``arrays`` its state dict here. Raises UsageError for a family, or a
+    switch of one, that the other program does not have.
+    """
+    if layout == "rosinality" and isinstance(config, StyleGAN2Config):
+        return write_rosinality2(name, arrays, config), rosinality2_arguments(name, config)
+    if layout == "nvidia" and isinstance(config, StyleGAN2Config | StyleGAN3Config):
+        return write_nvidia(name, arrays, config)
+    if layout not in LAYOUTS:
+        raise UsageError(f"unknown layout {layout!r}: expected {' or '.join(LAYOUTS)}")
+    of = "StyleGAN2 and StyleGAN3" if layout == "nvidia" else "StyleGAN2"
+    raise UsageError(
+        f"a network of configuration {config.preset!r} has no place in layout {layout}, which is "
+        f"for {of}: stylecli convert writes any network as safetensors"
+    )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stylecli.errors import NetworkError
+from stylecli.errors import NetworkError, UsageError
 from stylecli.interop.conversion import Arrays, ForeignNetworks, Variables, square_side
 from stylecli.interop.pickles import PlainObject, shown
 from stylecli.interop.trees import PersistentModule, child_modules
@@ -393,3 +393,107 @@ def _generator_fields(G: PersistentModule) -> dict[str, Any]:
     mapping.finish()
     given.finish()
     return fields
+
+
+# ---- the inverse: our networks under the program's names, and the arguments that build them there
+
+_STYLEGAN2, _STYLEGAN3 = "training.networks_stylegan2", "training.networks_stylegan3"
+
+
+def write_nvidia(
+    name: str, arrays: Arrays, config: StyleGAN2Config | StyleGAN3Config
+) -> tuple[Arrays, dict[str, Any]]:
+    """Return a network's state dict there, and its class with its arguments.
+
+    Raises UsageError for labels that the program does not have.
+    """
+    _check_labels(config)
+    return _nvidia_arrays(name, arrays, config), _nvidia_arguments(name, config)
+
+
+def _check_labels(config: ModulatedConfig) -> None:
+    if config.label_dim and (config.label_mode, config.D_label_mode) != ("embed", "project"):
+        raise UsageError(
+            "its labels are those of NVIDIA's TensorFlow program, which their PyTorch programs do "
+            "not have"
+        )
+
+
+def _nvidia_arrays(name: str, arrays: Arrays, config: StyleGAN2Config | StyleGAN3Config) -> Arrays:
+    written = {
+        key.replace("mapping.label.", "mapping.embed.", 1): array for key, array in arrays.items()
+    }
+    if name != "D" and isinstance(config, StyleGAN3Config):
+        filter_of = generator_filters(config)
+        keys = (f"synthesis.{plan.name}.{which}_filter"
+                for plan in config.layers() for which in ("up", "down"))  # fmt: skip
+        filters = {key: f for key in keys if (f := filter_of(key)) is not None}
+    else:
+        filters = {key: low_pass_taps(config, name, key) for key in _filter_names(written, name)}
+    return written | {key: f.astype(np.float32) for key, f in filters.items()}
+
+
+def _filter_names(arrays: Arrays, name: str) -> list[str]:
+    """Return the names of the filters of StyleGAN2: one per block and convolution."""
+    layers = {"conv0", "conv1", "skip"} | ({"fromrgb", "conv"} if name == "D" else set())
+    words = [key.split(".") for key in arrays if key.endswith(".weight")]
+    holders = {".".join(word[:-1]) for word in words if word[-2] in layers}
+    blocks = {".".join(word[:-2]) for word in words if word[-2] in layers}
+    blocks -= {"b4"}  # D's last block neither halves nor has colours of its own
+    return sorted(f"{holder}.resample_filter" for holder in holders | blocks)
+
+
+def _nvidia_arguments(name: str, config: StyleGAN2Config | StyleGAN3Config) -> dict[str, Any]:
+    """Return the class of the stylegan3 repository and its arguments; what is else in ADA's."""
+    shared: dict[str, Any] = {"c_dim": config.label_dim, "img_resolution": config.resolution,
+                              "img_channels": config.channels}  # fmt: skip
+    if name == "D":
+        arguments = shared | _discriminator_arguments(config)
+        ada = arguments if isinstance(config, StyleGAN2Config) else None
+        return {"class_name": f"{_STYLEGAN2}.Discriminator", "arguments": arguments,
+                "ada_arguments": ada}  # fmt: skip
+    mapping: dict[str, Any] = {"num_layers": config.mapping_layers,
+                               "lr_multiplier": config.mapping_lrmul,
+                               "w_avg_beta": config.w_avg_beta}  # fmt: skip
+    shared |= {"z_dim": config.z_dim, "w_dim": config.w_dim}
+    if isinstance(config, StyleGAN3Config):
+        arguments = shared | {"mapping_kwargs": mapping, **_stylegan3_arguments(config)}
+        return {"class_name": f"{_STYLEGAN3}.Generator", "arguments": arguments}
+    mapping |= {"layer_features": config.mapping_fmaps, "embed_features": config.embed_dim}
+    synthesis: dict[str, Any] = {
+        "channel_base": config.fmap_base, "channel_max": config.fmap_max,
+        "num_fp16_res": config.num_fp16_res, "conv_clamp": config.conv_clamp,
+        "architecture": config.G_architecture, "use_noise": config.use_noise,
+        "resample_filter": list(config.resample_filter),
+    }  # fmt: skip
+    shared["mapping_kwargs"] = mapping
+    return {"class_name": f"{_STYLEGAN2}.Generator", "arguments": shared | synthesis,
+            "ada_arguments": shared | {"synthesis_kwargs": synthesis}}  # fmt: skip
+
+
+def _discriminator_arguments(config: ModulatedConfig) -> dict[str, Any]:
+    group = config.mbstd_group_size
+    base, most = config.D_fmap_base, config.D_fmap_max
+    return {
+        "architecture": config.D_architecture, "conv_clamp": config.conv_clamp,
+        "channel_base": config.fmap_base if base is None else base,
+        "channel_max": config.fmap_max if most is None else most,
+        "num_fp16_res": config.num_fp16_res, "cmap_dim": config.cmap_dim,
+        "block_kwargs": {"resample_filter": list(config.resample_filter)},
+        "mapping_kwargs": {"num_layers": config.D_mapping_layers},
+        "epilogue_kwargs": {"mbstd_group_size": group or 1,
+                            "mbstd_num_channels": config.mbstd_features if group else 0},
+    }  # fmt: skip
+
+
+def _stylegan3_arguments(config: StyleGAN3Config) -> dict[str, Any]:
+    return {
+        "channel_base": config.fmap_base, "channel_max": config.fmap_max,
+        "num_layers": config.num_layers, "num_critical": config.num_critical,
+        "first_cutoff": config.first_cutoff, "first_stopband": config.first_stopband,
+        "last_stopband_rel": config.last_stopband_rel, "margin_size": config.margin,
+        "output_scale": config.output_scale, "conv_kernel": config.conv_kernel,
+        "filter_size": config.filter_size, "lrelu_upsampling": config.lrelu_upsampling,
+        "use_radial_filters": config.radial_filters, "conv_clamp": config.conv_clamp,
+        "magnitude_ema_beta": config.magnitude_beta, "num_fp16_res": config.num_fp16_res,
+    }  # fmt: skip

@@ -297,3 +297,16 @@ def _w_avg(average: Any, G: Arrays, config: StyleGAN2Config) -> NDArray[np.float
         scale = np.float32(gain / np.sqrt(weight.shape[1]))
         layers.append((weight * scale, bias * np.float32(gain)))
     return np.asarray(estimate_w_avg(layers, config.z_dim), np.float32)
+
+
+def rosinality2_arguments(name: str, config: StyleGAN2Config) -> dict[str, Any]:
+    """Return the class of rosinality's model.py and its arguments; none where widths are others."""
+    multiplier = config.fmap_base // 16_384
+    f = config.D_fmaps if name == "D" else config.fmaps
+    usual = all(f(side) == min(512, 16_384 * multiplier // side) for side in config.sides)
+    arguments: dict[str, Any] = {"size": config.resolution, "channel_multiplier": multiplier}
+    if name != "D":
+        arguments |= {"style_dim": config.w_dim, "n_mlp": config.mapping_layers}
+        usual = usual and {config.z_dim, *config.mapping_widths} == {config.w_dim}
+    return {"class_name": "model.Discriminator" if name == "D" else "model.Generator",
+            "arguments": arguments if usual else None}  # fmt: skip

@@ -100,7 +100,7 @@ def test_a_size_that_is_refused_is_said_before_anything_is_drawn(
     def drawn(*_: object, **__: object) -> None:
         raise AssertionError("drawn")
 
-    monkeypatch.setattr("stylecli.sheets.walking.draw_walk", drawn)
+    monkeypatch.setattr("stylecli.latents.walks.draw_walk", drawn)
     result = run("--scale", "2000" if size == "too large" else "250", "--out", "w.mp4")
 
     if size == "too large":
@@ -115,7 +115,7 @@ def test_a_missing_ffmpeg_is_said_before_anything_is_drawn(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "/nowhere/ffmpeg")
-    monkeypatch.setattr("stylecli.sheets.walking.draw_walk", lambda *_, **__: pytest.fail("drawn"))
+    monkeypatch.setattr("stylecli.latents.walks.draw_walk", lambda *_, **__: pytest.fail("drawn"))
 
     result = run("--out", "w.gif")
 
@@ -172,7 +172,7 @@ def test_music_ends_with_the_video_and_is_made_again(
 def test_what_is_no_music_is_refused_before_anything_is_drawn(
     run: Run, song: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stylecli.sheets.walking.draw_walk", lambda *_, **__: pytest.fail("drawn"))
+    monkeypatch.setattr("stylecli.latents.walks.draw_walk", lambda *_, **__: pytest.fail("drawn"))
     Path("text.mp3").write_text("#EXTM3U\nhttp://127.0.0.1/a.mp3\n")
 
     missing, text = run("--music", "none.mp3"), run("--music", "text.mp3")
@@ -242,16 +242,16 @@ def test_one_face_shows_its_classes_in_turn(run: Run, tiny_config_fields: dict[s
 
 
 def test_ctrl_c_keeps_a_shorter_video(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stylecli.sheets import walking
+    from stylecli.latents import walks
 
-    whole = walking.draw_walk
+    whole = walks.draw_walk
 
     def stopped(*arguments: Any, **options: Any) -> Iterator[Any]:
         for frame, _ in zip(whole(*arguments, **options), range(3), strict=False):
             yield frame
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(walking, "draw_walk", stopped)
+    monkeypatch.setattr(walks, "draw_walk", stopped)
     result = run("--seconds", "1", "--out", "w.mp4")
 
     assert isinstance(result.exception, Interrupted) and "first 3 of 30" in str(result.exception)
