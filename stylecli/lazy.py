@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib
-import importlib.abc
 import importlib.machinery
 import signal
 import sys
@@ -56,7 +55,7 @@ def holding_back_interrupts() -> Iterator[None]:
         signal.raise_signal(came[0])
 
 
-class _Undisturbed(importlib.abc.MetaPathFinder):
+class _Undisturbed:
     """Finds numpy and torch as Python does, and lets interrupts wait while they load.
 
     Their start is C code that loses an exception, and continues with half a numpy, or aborts.

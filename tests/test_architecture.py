@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,6 +79,7 @@ SHARED_BY_COMMANDS = {
     "drawing",
     "options",
     "output",
+    "parameters",
     "refusals",
     "targets",
 }
@@ -339,14 +341,13 @@ def test_a_small_file_has_more_than_one_importer_in_its_package() -> None:
 
 
 def homes_of_commands() -> dict[str, str]:
-    """Return the module of every command that is registered."""
+    """Return the module of every command."""
+    from typer.main import get_command
+
     from stylecli.cli.app import app
 
-    commands = {str(one.name): one.callback for one in app.registered_commands}
-    for group in app.registered_groups:
-        callback = getattr(group.typer_instance, "registered_callback", None)
-        commands[str(group.name)] = getattr(callback, "callback", None)
-    return {name: getattr(callback, "__module__", "") for name, callback in commands.items()}
+    group: Any = get_command(app)
+    return {name: one.callback.__module__ for name, one in group.commands.items()}
 
 
 def test_a_command_is_a_file_of_its_name() -> None:

@@ -1,37 +1,19 @@
 """The ``stylecli`` command: one sub-command per file, our errors turned into one sentence each."""
 
 import contextlib
+import importlib
 import os
-import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
+from typer.main import get_command
 
 from stylecli import __version__
-from stylecli.cli import (
-    bench,
-    check,
-    convert,
-    demo,
-    doctor,
-    export,
-    figures,
-    generate,
-    info,
-    interpolate,
-    metrics,
-    mix,
-    pack,
-    plan,
-    prepare_ffhq,
-    report,
-    train,
-    weights,
-)
 from stylecli.cli.output import print_error
+from stylecli.cli.parameters import PlainCommand, ReadsWords, TrainCommand
 from stylecli.errors import ExitCode, explain, printable
 from stylecli.workspace import sweep_leftovers
 
@@ -39,10 +21,50 @@ from stylecli.workspace import sweep_leftovers
 _WrongWords: type[Any] = typer.BadParameter.__bases__[0]
 
 
-class _Group(TyperGroup):
+# In the order of the help. Each is the file of its name.
+COMMANDS = (
+    "demo", "prepare-ffhq", "pack", "check", "train", "report", "plan", "generate", "mix",
+    "interpolate", "figures", "metrics", "weights", "convert", "export", "info", "bench", "doctor",
+)  # fmt: skip
+
+
+class _Commands(Mapping[str, Any]):
+    """The commands by name, each imported when it is asked for: a refusal needs one of them."""
+
+    def __init__(self) -> None:
+        self._built: dict[str, Any] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._built:
+            if name not in COMMANDS:
+                raise KeyError(name)
+            home = importlib.import_module(f"stylecli.cli.{name.replace('-', '_')}")
+            if (group := getattr(home, "app", None)) is None:
+                group = typer.Typer(add_completion=False, rich_markup_mode=None)
+                group.command(cls=TrainCommand if name == "train" else PlainCommand)(home.command)
+            self._built[name] = get_command(group)
+            self._built[name].name = name
+        return self._built[name]
+
+
+class _Group(ReadsWords, TyperGroup):
     """Ends with the error's exit code and one line on stderr instead of a traceback."""
 
     _words: tuple[str, ...] = ()  # of the command line
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = _Commands()  # type: ignore[assignment]
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return their names without importing them."""
+        return list(self.commands)
 
     def make_context(self, info_name: Any, args: list[str], *more: Any, **kwargs: Any) -> Any:
         self._words = tuple(args)
@@ -89,50 +111,6 @@ class _Group(TyperGroup):
             raise typer.Exit(code) from None
 
 
-class GroupedCommand(TyperCommand):
-    """A command that lists its options under the ``rich_help_panel`` each of them names.
-
-    Headings come in the order of the parameters; options that name none come last. Typer itself
-    draws panels only with rich's boxes, which no log and no documentation page can hold.
-    """
-
-    most_used: tuple[str, ...] = ()  # options that come first, under a heading of their own
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the arguments, the options that are used most, then one section per heading."""
-        arguments, sections, rest = [], {}, []  # type: ignore[var-annotated]
-        often: dict[str, Any] = {}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is None:
-                continue
-            record = (re.sub(r" <list\[\w+\]>", " ...", record[0]), record[1])
-            heading = getattr(parameter, "rich_help_panel", None)
-            if parameter.param_type_name == "argument":
-                arguments.append(record)
-            elif parameter.opts[0] in self.most_used:
-                often[parameter.opts[0]] = record
-            elif heading:
-                sections.setdefault(heading, []).append(record)
-            else:
-                rest.append(record)
-        first = [often[name] for name in self.most_used if name in often]
-        shown = {"Arguments": arguments, "Used most": first, **sections, "Options": rest}
-        for heading, records in shown.items():
-            if records:
-                with formatter.section(heading):
-                    formatter.write_dl(records)
-
-
-class _TrainCommand(GroupedCommand):
-    """``train``, whose ten options that people use come before its seventy."""
-
-    most_used = (
-        "--resolution", "--kimg", "--mirror", "--config", "--preset", "--resume", "--metrics",
-        "--gpus", "--out", "--dry-run",
-    )  # fmt: skip
-
-
 app = typer.Typer(
     cls=_Group,
     no_args_is_help=True,
@@ -175,26 +153,6 @@ def _root(
     ] = False,
 ) -> None:
     sweep_leftovers()
-
-
-app.command("demo")(demo.command)
-app.command("prepare-ffhq")(prepare_ffhq.command)
-app.command("pack")(pack.command)
-app.command("check")(check.command)
-app.command("train", cls=_TrainCommand)(train.command)
-app.command("report", cls=GroupedCommand)(report.command)
-app.command("plan", cls=GroupedCommand)(plan.command)
-app.command("generate")(generate.command)
-app.command("mix", cls=GroupedCommand)(mix.command)
-app.command("interpolate", cls=GroupedCommand)(interpolate.command)
-app.command("figures", cls=GroupedCommand)(figures.command)
-app.command("metrics", cls=GroupedCommand)(metrics.command)
-app.add_typer(weights.app, name="weights")
-app.command("convert")(convert.command)
-app.add_typer(export.app, name="export")
-app.command("info")(info.command)
-app.command("bench")(bench.command)
-app.command("doctor")(doctor.command)
 
 
 def main() -> None:

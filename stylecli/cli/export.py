@@ -7,12 +7,15 @@ import typer
 
 from stylecli.cli.options import ForceOption, JsonOption, QuietOption
 from stylecli.cli.output import Output
+from stylecli.cli.parameters import PlainCommand, PlainGroup
 from stylecli.errors import UsageError, unknown_name
 
 _LAYOUTS = ("nvidia", "rosinality")
 _NETWORKS = ("G_ema", "G", "D")
 
 app = typer.Typer(
+    cls=PlainGroup,
+    add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
     help="""Write a network for another program.
@@ -27,7 +30,7 @@ def _root() -> None:
     """Keep ``state-dict`` a sub-command while there is no other."""
 
 
-@app.command("state-dict")
+@app.command("state-dict", cls=PlainCommand)
 def export_state_dict(
     network: Annotated[
         Path,

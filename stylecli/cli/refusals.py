@@ -186,7 +186,7 @@ def explain_usage(error: Any, words: Sequence[str]) -> str:
     kind = type(error).__name__
     if kind == "NoSuchOption":
         return _unknown_option(error.option_name, _options(context), path, look)
-    if kind == "MissingParameter" and error.param is not None:
+    if kind in ("MissingParameter", "MissingWord") and error.param is not None:
         return _missing(error.param, context, path)
     message = str(error.message).rstrip(".")
     if found := re.match(r"No such command '(.*?)'", message, re.DOTALL):

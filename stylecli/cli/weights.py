@@ -7,8 +7,11 @@ import typer
 
 from stylecli.cli.options import JsonOption, QuietOption
 from stylecli.cli.output import Output
+from stylecli.cli.parameters import PlainCommand, PlainGroup
 
 app = typer.Typer(
+    cls=PlainGroup,
+    add_completion=False,
     invoke_without_command=True,
     rich_markup_mode=None,
     help="""List, add, fetch and verify the weights of feature networks.
@@ -46,7 +49,7 @@ def list_weights(context: typer.Context, json: JsonOption = False) -> None:
     output.result(document, lines)
 
 
-@app.command("add")
+@app.command("add", cls=PlainCommand)
 def add_weights(
     path: Annotated[Path, typer.Argument(help="A weight file, as published.")],
     json: JsonOption = False,
@@ -75,7 +78,7 @@ def add_weights(
     output.result(asdict(record), [f"{record.name}  {record.sha256}"])
 
 
-@app.command("fetch")
+@app.command("fetch", cls=PlainCommand)
 def fetch_weights(
     name: NameArgument,
     url: Annotated[
@@ -110,7 +113,7 @@ def fetch_weights(
     output.result(asdict(record), [f"{record.name}  {record.sha256}"])
 
 
-@app.command("verify")
+@app.command("verify", cls=PlainCommand)
 def verify_weights(json: JsonOption = False) -> None:
     """Hash every file in the cache and compare it with the recorded SHA-256.
 
@@ -139,7 +142,7 @@ def verify_weights(json: JsonOption = False) -> None:
         raise WeightsError("; ".join(damaged))
 
 
-@app.command("explain")
+@app.command("explain", cls=PlainCommand)
 def explain_weights(name: NameArgument, json: JsonOption = False) -> None:
     """Explain what a feature network is, where its file is published, and how to add it.
 
