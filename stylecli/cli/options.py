@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from stylecli.cli.output import Output
+from stylecli.distributed.ranks import check_shared_device
 from stylecli.errors import DeviceError, UsageError, plural
 from stylecli.networks.registry import FAMILIES, list_presets
 from stylecli.settings import HEADINGS, MACHINE, NETWORK, SCHEDULE, Setting, asked_for, settings_of
@@ -100,8 +101,11 @@ def own_command() -> list[str]:
 def count_ranks(ranks: int | None, gpus: int | None, device: str) -> int | None:
     """Return the number of processes asked for by --ranks or --gpus.
 
-    Raises UsageError where --gpus meets another device, DeviceError where there are fewer.
+    Raises UsageError where --gpus meets another device, or several processes one GPU; DeviceError
+    where there are fewer.
     """
+    if max(ranks or 1, gpus or 1) > 1:
+        check_shared_device(device)
     if gpus is None:
         return ranks
     if ranks not in (None, gpus):

@@ -190,7 +190,12 @@ class Prefetcher:
         self.loader, self.device = loader, device
         self._thread: ThreadPoolExecutor | None = None
         if device.type == "cuda":
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="stylecli-loader")
+            # Each thread has a current device of its own, at first GPU 0: pinning memory there
+            # would take up hundreds of MB of a GPU that this process does not use.
+            index = torch.cuda.current_device() if device.index is None else device.index
+            self._thread = ThreadPoolExecutor(
+                1, "stylecli-loader", initializer=torch.cuda.set_device, initargs=(index,)
+            )
         self._buffers = (_Buffer(), _Buffer())
         self._turn = 0
         self._ahead: tuple[tuple[int, int, int], Future[Batch]] | None = None

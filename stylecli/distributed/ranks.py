@@ -228,7 +228,7 @@ def sharing_ranks(count: int | None, device: str, command: Sequence[str]) -> Ite
         return
     if place is None:
         assert count is not None
-        _check_device(device)
+        check_shared_device(device)
         raise SystemExit(launch(count, command))
     with joined(place, lambda: _resolve(device)) as ranks:
         if count not in (None, place.count):
@@ -394,11 +394,12 @@ def _resolve(device: str) -> "torch.device":
     """Return what a rank computes on; raise UsageError for a GPU that all would share."""
     from stylecli.hardware import resolve_device
 
-    _check_device(device)
+    check_shared_device(device)
     return resolve_device(device)
 
 
-def _check_device(device: str) -> None:
+def check_shared_device(device: str) -> None:
+    """Raise UsageError for a device that several processes cannot have one each of."""
     if ":" in device:
         raise UsageError(
             f"--device {device} names one GPU, but each of several processes needs its own: give "

@@ -16,7 +16,6 @@ from stylecli.ops.convolution import input_gradients_only
 WGAN_DRIFT = 0.001  # keeps the critic's real scores near zero
 GP_WEIGHT = 10.0
 GP_TARGET = 1.0
-# Of images from -1 to 1. Shorter steps are worse: a unit of leaky ReLU that changes sign within
 FIRST_SCALE = 2.0**16  # of a loss in float16
 LARGEST_SCALE = 2.0**24
 STEPS_TO_GROW = 2000

@@ -229,6 +229,25 @@ def test_one_gpu_cannot_be_named_for_several_processes(tmp_path: Path) -> None:
             pass
 
 
+@pytest.mark.parametrize(
+    "words", [["train", "DATA"], ["plan", "DATA"], ["metrics", "pr", "--data", "DATA"]], ids=str
+)
+def test_it_is_refused_before_anything_is_made(
+    words: list[str], tmp_path: Path, tiny_lmdb: Path, tiny_network_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    words = [str(tiny_lmdb) if word == "DATA" else word for word in words]
+    network = ["--network", str(tiny_network_file)] if words[0] == "metrics" else []
+    chosen = ["--ranks", "2", "--device", "cuda:1"]
+    result = CliRunner().invoke(app, [*words, *network, *chosen])
+    assert result.exit_code == 2
+    assert "--device cuda:1 names one GPU" in result.output
+    assert not list(here.iterdir())
+
+
 class HangingTensor:
     """A tensor on a GPU whose exchange never ends."""
 

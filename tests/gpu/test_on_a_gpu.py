@@ -28,6 +28,7 @@ from stylecli.ops.cuda.selfcheck import check_operator
 from stylecli.training.config import TrainingConfig
 from stylecli.training.schedule import Stage
 from stylecli.training.step import DrawSource, Streams, TrainingStep
+from tests.ops.test_convolution import FARTHEST, r1_error
 
 pytestmark = [
     pytest.mark.gpu,
@@ -137,6 +138,16 @@ def test_the_own_second_derivative_is_torch_s_and_not_slower(maps: int, side: in
     apart = (found["own"] - found["torch"]).norm() / found["torch"].norm()
     assert float(apart) < 1e-3
     assert seconds["own"] < 1.2 * seconds["torch"]
+
+
+@pytest.mark.parametrize("dtype", FARTHEST, ids=str)
+@pytest.mark.parametrize(("maps", "side"), [(64, 64), (16, 1024)])
+def test_r1_s_weight_gradient_loses_only_the_last_bits(
+    maps: int, side: int, dtype: torch.dtype
+) -> None:
+    """Of up to 2 million terms, in cuDNN's order; in float32 without TF32."""
+    with cuda_arithmetic(GPU, exact=True):
+        assert r1_error(maps, side, dtype, "cuda") < FARTHEST[dtype]
 
 
 def stylecli_here(folder: Path, *words: str, timeout: float = 300) -> str:

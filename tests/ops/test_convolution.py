@@ -1,5 +1,7 @@
 """Convolutions equal PyTorch's own to second order, and their step-by-step definitions."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
@@ -67,6 +69,42 @@ def test_a_penalty_can_leave_out_weights_and_their_second_derivative_stays() -> 
     (gradient,) = torch.autograd.grad(y, x, create_graph=True)
     gradient.square().sum().backward()
     torch.testing.assert_close(found, weight.grad)
+
+
+FARTHEST = {torch.float32: 1e-4, torch.bfloat16: 4e-3, torch.float16: 1e-3}
+
+
+def r1_weight_gradient(
+    x: torch.Tensor, weight: torch.Tensor, convolve: Callable[..., torch.Tensor]
+) -> torch.Tensor:
+    """Return what R1 of one layer gives its weight; the penalty is a mean, as in training."""
+    x, weight = (one.detach().requires_grad_() for one in (x, weight))
+    with input_gradients_only():
+        score = F.leaky_relu(convolve(x, weight), 0.2).sum()
+        (gradient,) = torch.autograd.grad(score, x, create_graph=True)
+    wide = gradient if gradient.dtype == torch.float64 else gradient.float()
+    return torch.autograd.grad(wide.square().mean(), weight)[0]
+
+
+def r1_error(maps: int, side: int, dtype: torch.dtype, device: str) -> float:
+    """Return the relative error of that beside float64 and torch, from the same rounded numbers."""
+    torch.manual_seed(0)
+    x = torch.randn(2, maps, side, side, device=device).to(dtype)
+    weight = (torch.randn(maps, maps, 3, 3, device=device) / (9 * maps) ** 0.5).to(dtype)
+    exact = r1_weight_gradient(
+        x.double(), weight.double(), lambda x, weight: F.conv2d(x, weight, padding=1)
+    )
+    own = r1_weight_gradient(
+        x, weight, lambda *two: convolve_in_terms_of_itself(*two, None, 1, 1, False)
+    )
+    return float((own.double() - exact).norm() / exact.norm())
+
+
+@pytest.mark.parametrize("dtype", FARTHEST, ids=str)
+@pytest.mark.parametrize("side", [8, 128])
+def test_r1_s_weight_gradient_loses_only_the_last_bits(side: int, dtype: torch.dtype) -> None:
+    """It adds up a term for every pixel of the batch, and is as exact for 32,768 as for 128."""
+    assert r1_error(4, side, dtype, "cpu") < FARTHEST[dtype]
 
 
 def test_reduced_precision_is_what_autocast_asks_for() -> None:

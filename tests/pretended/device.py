@@ -16,7 +16,6 @@ import importlib.util
 import os
 import subprocess
 import tempfile
-import threading
 import traceback
 import types
 from collections import Counter
@@ -57,12 +56,19 @@ def _torch_folder() -> Path:
 
 def pretend(guard: Path) -> None:
     """Give this process two GPUs; torch must not have been imported yet."""
+    believe(guard)
+    import torch
+
+    _pretend_tensors(torch)
+
+
+def believe(guard: Path) -> None:
+    """Have torch, not imported yet, believe in two GPUs on which there are no tensors."""
     for name in _LIBRARIES:
         ctypes.CDLL(str(_torch_folder() / "lib" / name), mode=ctypes.RTLD_GLOBAL)
     ctypes.CDLL(str(guard), mode=ctypes.RTLD_GLOBAL)
     import torch
 
-    _pretend_tensors(torch)
     _pretend_module(torch)
 
 
@@ -140,7 +146,8 @@ def _pretend_tensors(torch: Any) -> None:
             return args[0]
         if not on_gpu:
             return result
-        target = torch.device("cuda", target.index or 0)
+        if target.index is None:
+            target = torch.device("cuda", torch.accelerator.current_device_index())
         known = {id(one.inner): one for one in ours}
 
         def wrap(one: Any) -> Any:
@@ -216,6 +223,8 @@ def _pretend_tensors(torch: Any) -> None:
     def empty(*size: Any, pin_memory: bool = False, **kwargs: Any) -> Any:
         made = real_empty(*size, **kwargs)
         if pin_memory:
+            seen_in = f"pinned by cuda:{torch.accelerator.current_device_index()}"
+            where.setdefault(seen_in, set()).add("a thread")
             pinned.add(made.untyped_storage().data_ptr())
             generators[-len(generators) - 1] = (made, None)  # kept: its address stays its own
         return made
@@ -275,27 +284,32 @@ def _pretend_module(torch: Any) -> None:
 
         record_event = wait_event
 
-    current = threading.local()
+    here = torch.accelerator.current_device_index  # the guard's: a number in each thread
+
+    def become(device: Any) -> None:
+        index = device if isinstance(device, int) else torch.device(device).index
+        if index is not None:
+            torch.accelerator.set_device_index(index)
 
     class CurrentDevice:
         """``torch.cuda.device``: another device within, in this thread."""
 
         def __init__(self, device: Any) -> None:
-            self.index = torch.device(device).index or 0
+            self.device = device
 
         def __enter__(self) -> None:
-            self.before = getattr(current, "index", 0)
-            current.index = self.index
+            self.before = here()
+            become(self.device)
 
         def __exit__(self, *_: Any) -> None:
-            current.index = self.before
+            become(self.before)
 
     cuda: Any = torch.cuda
     answers: dict[str, Any] = {
         "_lazy_init": lambda: None, "is_available": lambda: True, "is_initialized": lambda: True,
         "device_count": lambda: _COUNT, "device": CurrentDevice,
-        "current_device": lambda: getattr(current, "index", 0),
-        "set_device": lambda device: None, "synchronize": lambda device=None: note("wait"),
+        "current_device": here, "set_device": become,
+        "synchronize": lambda device=None: note("wait"),
         "get_device_name": lambda device=None: "pretended", "Event": Event, "Stream": Stream,
         "get_device_capability": lambda device=None: (9, 0), "empty_cache": lambda: None,
         "current_stream": lambda device=None: Stream(), "stream": lambda stream: Stream(),

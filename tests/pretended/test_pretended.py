@@ -90,7 +90,10 @@ def test_a_gpu_is_timed_by_its_own_events(tried: Any) -> None:
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name.startswith("train")])
 def test_a_batch_is_copied_from_pinned_memory_and_waits_for_nothing(name: str, tried: Any) -> None:
-    """But for the kernels' check, when they are first used."""
+    """But for what is done once: the kernels' check, and the filters of augmentation.
+
+    The memory is pinned by the GPU that the command names.
+    """
     first, *others = tried["command", name]["batches"]
 
     assert len(others) >= 3
@@ -100,4 +103,22 @@ def test_a_batch_is_copied_from_pinned_memory_and_waits_for_nothing(name: str, t
     checked = {
         place.partition(":")[0] for kind in ("wait", "upload") for place in places.get(kind, ())
     }
-    assert checked <= {"ops/cuda/selfcheck.py"}
+    assert checked <= {"ops/cuda/selfcheck.py", "training/augment.py"}
+    pinned = {kind for kind in places if kind.startswith("pinned by")}
+    assert pinned == {f"pinned by cuda:{1 if 'second' in name else 0}"}
+
+
+def test_a_step_asks_for_no_more_than_it_did() -> None:
+    """Counted, at 64 px in bf16: without waits, and the kernels save half of the bytes."""
+    script = ROOT / "tests" / "benchmarks" / "step_counts.py"
+    words = ["--resolutions", "64", "--precisions", "bf16", "--json"]
+    command = [sys.executable, "-W", "ignore", str(script), *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    plain, fused = (json.loads(line) for line in done.stdout.splitlines())
+
+    assert plain["waits"] == fused["waits"] == 0
+    assert (plain["own"], fused["own"]) == (0, 210)
+    assert fused["bytes"] < 34e9 and fused["bytes"] < 0.56 * plain["bytes"]
+    assert fused["launches"] + fused["own"] < 1720
