@@ -315,6 +315,24 @@ def test_there_is_no_drawer_for_odds_and_ends() -> None:
     assert [shown(path) for path in FILES if DRAWERS & set(path.with_suffix("").parts)] == []
 
 
+@pytest.mark.parametrize(
+    ("names", "homes"),
+    [
+        ({"adam_epsilon", "--adam-epsilon"}, {"training/config.py", "training/step.py"}),
+        ({"minibatch_repeats", "--minibatch-repeats"}, {"training/config.py", "training/loop.py"}),
+    ],
+    ids=["optimizer", "schedule"],
+)
+def test_a_setting_is_named_where_it_is_declared_and_where_it_is_heeded(
+    names: set[str], homes: set[str]
+) -> None:
+    """Options, plan, --dry-run, resuming and the report know it from its declaration."""
+    word = re.compile("|".join(rf"(?<![\w-]){re.escape(name)}(?![\w-])" for name in names))
+    found = {shown(path) for path in FILES if word.search(path.read_text("utf-8"))}
+
+    assert found == {f"stylecli/{home}" for home in homes}
+
+
 def test_files_stay_short() -> None:
     lengths = {shown(path): len(path.read_text("utf-8").splitlines()) for path in FILES}
 

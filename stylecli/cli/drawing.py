@@ -1,14 +1,29 @@
 """What the drawing commands share: the network, its defaults, truncation and noise."""
 
+import functools
+import inspect
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stylecli.cli.options import (
+    BatchOption,
+    DeviceOption,
+    ForceOption,
+    JsonOption,
+    NetworkOption,
+    PsiCutoffOption,
+    PsiOption,
+    QuietOption,
+    with_parameters,
+)
 from stylecli.cli.output import Output
 from stylecli.cli.refusals import check_words, find_and_check
 from stylecli.errors import UsageError, unknown_name
@@ -20,6 +35,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from stylecli.distributed.ranks import Ranks
+    from stylecli.images import Canvas
     from stylecli.networks.model import Bundle
     from stylecli.sampling import Drawing
 
@@ -75,9 +91,36 @@ RotateOption = Annotated[
     float | None,
     typer.Option("--rotate", help="StyleGAN3: turn pictures counter-clockwise, in degrees."),
 ]
+NoiseSeedOption = Annotated[
+    int | None,
+    typer.Option("--noise-seed", min=0, help="One noise for all pictures; implies random noise."),
+]
 ScaleOption = Annotated[
     int | None, typer.Option("--scale", min=1, help="Enlarge every picture by whole pixels.")
 ]
+SizeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--size",
+        help="Fit into width x height, such as 1080x1080 or 1080x1920, with margins in the mean "
+        "colour.",
+        metavar="WxH",
+    ),
+]
+CropOption = Annotated[
+    bool, typer.Option("--crop", help="With --size: fill it, and cut off what does not fit.")
+]
+PixelsOption = Annotated[
+    bool,
+    typer.Option(
+        "--pixels", help="With --size: repeat whole pixels instead of enlarging smoothly."
+    ),
+]
+# Where options stand in the help; all others are where a command has ``how``.
+_FIRST = ("network",)
+_LAST = ("batch", "device", "precision", "json", "force", "quiet")
+# What a file's record has in another way, or does not have, as it changes no picture.
+_NOT_SETTINGS = {"psi", "psi_cutoff", "batch", "device"}
 
 
 def folder_of(network: Path) -> Path:
@@ -150,6 +193,120 @@ def open_source(network: Path | None, device: str, output: Output) -> OpenedNetw
         bundle = load_network(found.path, drawing=True)
         bundle.generator.to(chosen)
     return OpenedNetwork(bundle, found.path, digest.result(), str(chosen), output.note)
+
+
+@dataclass(frozen=True)
+class OpenedDrawing:
+    """A network, and how to draw with it, as options ask for."""
+
+    source: OpenedNetwork
+    drawing: "Drawing"
+    settings: dict[str, Any]  # the options that give exactly these pictures
+    inputs: dict[str, Path]  # the files among them
+
+
+@dataclass(frozen=True)
+class DrawingOptions:
+    """How to draw, as a command line says it: every field is an option of the drawing commands.
+
+    One that ``Drawing`` has by the same name goes there, and into the record of what is drawn.
+    """
+
+    network: NetworkOption = None
+    psi: PsiOption = None
+    psi_cutoff: PsiCutoffOption = None
+    psi_layers: PsiLayersOption = None
+    center: CenterOption = None
+    label: LabelOption = None
+    noise_mode: NoiseModeOption = None
+    noise_seed: NoiseSeedOption = None
+    lod: LodOption = None
+    translate: TranslateOption = None
+    rotate: RotateOption = None
+    scale: ScaleOption = None
+    size: SizeOption = None
+    crop: CropOption = False
+    pixels: PixelsOption = False
+    batch: BatchOption = None
+    device: DeviceOption = "auto"
+    precision: PrecisionOption = None
+    json: JsonOption = False
+    force: ForceOption = False
+    quiet: QuietOption = False
+
+    def output(self) -> Output:
+        """Return where results and notes go."""
+        return Output(json=self.json, quiet=self.quiet)
+
+    def check(self) -> None:
+        """Raise UsageError, before torch loads, for what no network can follow."""
+        resolve_noise(self.noise_mode, self.noise_seed)
+        resolve_canvas(self.size, self.crop, self.pixels, self.scale)
+        check_words(device=self.device, precision=self.precision)
+
+    def open(self, output: Output, *, usual_psi: float | None = None) -> OpenedDrawing:
+        """Open the network and resolve for it how to draw.
+
+        ``usual_psi`` is taken where no option speaks of psi; None: the network's own. Raises
+        UsageError for what this network cannot follow.
+        """
+        source = open_source(self.network, self.device, output)
+        psi = usual_psi if self.psi is None and self.psi_layers is None else self.psi
+        truncation = resolve_truncation(source, psi, self.psi_cutoff, self.psi_layers, self.center)
+        canvas, sized = resolve_canvas(self.size, self.crop, self.pixels, self.scale)
+        from stylecli.sampling import Drawing
+
+        own = {field.name for field in fields(self)} - _NOT_SETTINGS
+        how = {field.name: getattr(self, field.name) for field in fields(Drawing)
+               if field.name in own}  # fmt: skip
+        how["noise_mode"] = resolve_noise(self.noise_mode, self.noise_seed)
+        how["precision"] = source.resolve_precision(self.precision, self.force)
+        moved = move_pictures(source, self.translate, self.rotate)
+        return OpenedDrawing(
+            source, truncation.drawing(**how, batch=self.batch, canvas=canvas),
+            {**truncation.settings, **how, "device": source.device, **sized, **moved},
+            truncation.inputs,
+        )  # fmt: skip
+
+
+USUAL_DRAWING = DrawingOptions()
+
+
+def takes_drawing(
+    *,
+    only: Sequence[str] = (),
+    without: Sequence[str] = (),
+    instead: Mapping[str, Any] = MappingProxyType({}),
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of ``DrawingOptions``, which it gets as ``how``.
+
+    ``only`` these or all ``without`` some; ``instead`` has the annotation of options by which the
+    command means something else.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        taken = {
+            field.name: inspect.Parameter(
+                field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default,
+                annotation=instead.get(field.name, field.type),
+            )
+            for field in fields(DrawingOptions)
+            if field.name not in without and (not only or field.name in only)
+        }  # fmt: skip
+        here = [item for name, item in taken.items() if name not in (*_FIRST, *_LAST)]
+        parameters = [taken[name] for name in _FIRST]
+        for name, own in inspect.signature(command).parameters.items():
+            placed = here if name == "how" else [own.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
+            parameters += placed
+        parameters += [taken[name] for name in _LAST if name in taken]
+
+        @functools.wraps(command)
+        def run(**options: Any) -> None:
+            command(how=DrawingOptions(**{name: options.pop(name) for name in taken}), **options)
+
+        return with_parameters(run, parameters)
+
+    return decorate
 
 
 def move_pictures(
@@ -265,3 +422,26 @@ def resolve_noise(noise_mode: str | None, noise_seed: int | None) -> str:
     if noise_seed is not None and mode != "random":
         raise UsageError(f"--noise-seed {noise_seed} needs --noise-mode random, not {mode}")
     return mode
+
+
+def resolve_canvas(
+    size: str | None, crop: bool, pixels: bool, scale: int | None
+) -> tuple["Canvas | None", dict[str, Any]]:
+    """Return the size that --size asks for, if any, and the options that give it again."""
+    if size is None:
+        for option, given in (("--crop", crop), ("--pixels", pixels)):
+            if given:
+                raise UsageError(f"{option} needs a size: add --size, such as --size 1080x1080")
+        return None, {}
+    if scale is not None:
+        raise UsageError(f"--size {size} and --scale {scale} both set the size: give one of them")
+    match = re.fullmatch(r"(\d{1,5})\s*[xX×]\s*(\d{1,5})", size.strip())
+    if match is None or not int(match[1]) or not int(match[2]):
+        raise UsageError(f"cannot read size {size!r}: expected width x height, such as 1080x1920")
+    from stylecli.images import Canvas
+
+    canvas = Canvas(int(match[1]), int(match[2]), crop=crop, pixels=pixels)
+    settings = {
+        "size": f"{canvas.width}x{canvas.height}", "crop": crop or None, "pixels": pixels or None
+    }  # fmt: skip
+    return canvas, settings

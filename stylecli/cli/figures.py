@@ -5,19 +5,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stylecli.cli.drawing import LabelOption, OpenedNetwork, PrecisionOption, open_source
-from stylecli.cli.options import (
-    BatchOption,
-    DeviceOption,
-    ForceOption,
-    JsonOption,
-    NetworkOption,
-    OutOption,
-    PsiCutoffOption,
-    QuietOption,
+from stylecli.cli.drawing import (
+    USUAL_DRAWING,
+    DrawingOptions,
+    OpenedNetwork,
+    open_source,
+    takes_drawing,
 )
+from stylecli.cli.options import OutOption
 from stylecli.cli.output import Output
-from stylecli.cli.refusals import check_words, find_and_check
+from stylecli.cli.refusals import find_and_check
 from stylecli.cli.targets import is_done
 from stylecli.errors import Interrupted, UsageError, plural
 from stylecli.seeds import check_seed, format_seeds, parse_seeds
@@ -29,6 +26,19 @@ if TYPE_CHECKING:
     from stylecli.sheets.paper import Figure
 
 
+@takes_drawing(
+    only=("network", "psi", "psi_cutoff", "label", "batch", "device", "precision", "json", "force",
+          "quiet"),
+    instead={
+        "psi": Annotated[
+            float | None,
+            typer.Option(
+                "--psi",
+                help="Truncation. Default: the network's own for uncurated figures, 1 for others.",
+            ),
+        ]
+    },
+)  # fmt: skip
 def command(
     which: Annotated[
         list[str] | None,
@@ -38,7 +48,6 @@ def command(
             metavar="FIGURE",
         ),
     ] = None,
-    network: NetworkOption = None,
     seeds: Annotated[
         str | None, typer.Option("--seeds", help="Faces of figures 4, 5 and 8.")
     ] = None,
@@ -52,22 +61,8 @@ def command(
         int | None,
         typer.Option("--seed", min=0, help="Random seed of the uncurated figures 2, 10, 11, 12."),
     ] = None,
-    psi: Annotated[
-        float | None,
-        typer.Option(
-            "--psi",
-            help="Truncation. Default: the network's own for uncurated figures, 1 for others.",
-        ),
-    ] = None,
-    psi_cutoff: PsiCutoffOption = None,
-    label: LabelOption = None,
+    how: DrawingOptions = USUAL_DRAWING,
     out: OutOption = None,
-    batch: BatchOption = None,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = None,
-    json: JsonOption = False,
-    force: ForceOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Draw the StyleGAN paper's figures with a network.
 
@@ -77,23 +72,23 @@ def command(
     for each figure, and index.html, which explains what to look for. Figures that the network
     cannot show are left out.
     """
-    output = Output(json=json, quiet=quiet)
+    output = how.output()
     name_figures(which or [])
-    check_words(device=device, precision=precision)
+    how.check()
     overrides = {
         "seeds": _checked(seeds), "row_seeds": _checked(row_seeds),
         "col_seeds": _checked(col_seeds), "seed": None if seed is None else check_seed(seed),
-        "psi": psi, "psi_cutoff": psi_cutoff, "label": label,
+        "psi": how.psi, "psi_cutoff": how.psi_cutoff, "label": how.label,
     }  # fmt: skip
-    found = find_and_check(network, output)
+    found = find_and_check(how.network, output)
     from stylecli.report.network_pages import FIGURES_PAGE, write_figures_page
     from stylecli.sampling import Drawing
     from stylecli.sheets.paper import describe_lack, find_figures
 
     figures = find_figures(which or [])
     _refuse_unused(figures, overrides)
-    source = open_source(found.path, device, output)
-    precision = source.resolve_precision(precision, force)
+    source = open_source(found.path, how.device, output)
+    precision = source.resolve_precision(how.precision, how.force)
     lacks = {figure.key: describe_lack(figure, source.config) for figure in figures}
     for figure in figures:
         if lacks[figure.key] and which:
@@ -102,8 +97,8 @@ def command(
             output.note(f"{figure.heading} is left out: {lacks[figure.key]}")
     chosen = [figure for figure in figures if not lacks[figure.key]]
     folder = out or source.folder / "figures"
-    drawing = Drawing(batch=batch, precision=precision or "float32")  # type: ignore[arg-type]
-    drawn = _draw(source, chosen, folder, overrides, drawing, force, output)
+    drawing = Drawing(batch=how.batch, precision=precision or "float32")  # type: ignore[arg-type]
+    drawn = _draw(source, chosen, folder, overrides, drawing, how.force, output)
     page = folder / FIGURES_PAGE
     shown = _gather(source, folder, {d.figure.key: d for d in drawn}, lacks)
     write_figures_page(page, source.path, source.digest, source.config, shown)

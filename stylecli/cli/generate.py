@@ -6,46 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stylecli.cli.drawing import (
-    CenterOption,
-    LabelOption,
-    LodOption,
-    NoiseModeOption,
-    OpenedNetwork,
-    PrecisionOption,
-    PsiLayersOption,
-    RotateOption,
-    ScaleOption,
-    TranslateOption,
-    move_pictures,
-    open_source,
-    resolve_noise,
-    resolve_truncation,
-)
-from stylecli.cli.options import (
-    BatchOption,
-    DeviceOption,
-    ForceOption,
-    JsonOption,
-    NetworkOption,
-    OutOption,
-    PsiCutoffOption,
-    PsiOption,
-    QuietOption,
-)
+from stylecli.cli.drawing import USUAL_DRAWING, DrawingOptions, OpenedNetwork, takes_drawing
+from stylecli.cli.options import OutOption
 from stylecli.cli.output import Output
-from stylecli.cli.refusals import check_files, check_words
-from stylecli.cli.targets import (
-    CropOption,
-    FormatOption,
-    PixelsOption,
-    QualityOption,
-    SizeOption,
-    Target,
-    is_done,
-    resolve_canvas,
-    resolve_target,
-)
+from stylecli.cli.refusals import check_files
+from stylecli.cli.targets import FormatOption, QualityOption, Target, is_done, resolve_target
 from stylecli.errors import Interrupted, UsageError, plural
 from stylecli.provenance import shown_path
 from stylecli.seeds import format_seeds, parse_seeds
@@ -102,8 +67,8 @@ class Order:
         return self.source.provenance("generate", settings, inputs=self.inputs)
 
 
+@takes_drawing()
 def command(
-    network: NetworkOption = None,
     seeds: Annotated[
         str | None, typer.Option("--seeds", help="Such as 0-15 (the default) or 1,4-7.")
     ] = None,
@@ -117,21 +82,7 @@ def command(
         float | None,
         typer.Option("--vary", help="With --like: 0 = the same face, 1 = any face. Default 0.3."),
     ] = None,
-    psi: PsiOption = None,
-    psi_cutoff: PsiCutoffOption = None,
-    psi_layers: PsiLayersOption = None,
-    center: CenterOption = None,
-    label: LabelOption = None,
-    noise_mode: NoiseModeOption = None,
-    noise_seed: Annotated[
-        int | None,
-        typer.Option(
-            "--noise-seed", min=0, help="Use one noise for all; implies --noise-mode random."
-        ),
-    ] = None,
-    lod: LodOption = None,
-    translate: TranslateOption = None,
-    rotate: RotateOption = None,
+    how: DrawingOptions = USUAL_DRAWING,
     ws: Annotated[
         Path | None,
         typer.Option("--ws", help="Draw the styles of a .npz, .npy or .pt file instead of seeds."),
@@ -154,19 +105,9 @@ def command(
             show_default=False,
         ),
     ] = None,
-    scale: ScaleOption = None,
-    size: SizeOption = None,
-    crop: CropOption = False,
-    pixels: PixelsOption = False,
     format: FormatOption = None,
     quality: QualityOption = None,
     out: OutOption = None,
-    batch: BatchOption = None,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = None,
-    json: JsonOption = False,
-    force: ForceOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Draw the pictures of seeds.
 
@@ -176,24 +117,18 @@ def command(
     how it was made (stylecli info FILE). With --noise-mode random, a picture's seed chooses its
     noise.
     """
-    output = Output(json=json, quiet=quiet)
-    wanted = list(dict.fromkeys(parse_seeds(_names(seeds, ws, ws_rows, label, like))))
-    mode = resolve_noise(noise_mode, noise_seed)
-    named = _check_sheet(grid, columns, labels, crop)
-    canvas, sized = resolve_canvas(size, crop, pixels, scale)
+    output = how.output()
+    wanted = list(dict.fromkeys(parse_seeds(_names(seeds, ws, ws_rows, how.label, like))))
+    named = _check_sheet(grid, columns, labels, how.crop)
     if vary is not None and like is None:
         raise UsageError(f"--vary {vary:g} needs a face to vary: add one, such as --like 7")
     check_files(ws=ws)
     resolve_target(out, Path(), format, quality, grid, 1 if ws else len(wanted))
-    check_words(device=device, precision=precision)
-    source = open_source(network, device, output)
-    precision = source.resolve_precision(precision, force)
-    moved = move_pictures(source, translate, rotate)
+    how.check()
+    opened = how.open(output, usual_psi=None if ws is None else 1.0)  # saved: as they were meant
+    source = opened.source
     from stylecli.sampling import VARY, check_drawing, check_like
 
-    if ws is not None and psi is None and psi_layers is None:
-        psi = 1.0  # saved styles are what somebody meant
-    truncation = resolve_truncation(source, psi, psi_cutoff, psi_layers, center)
     rows = None
     if ws is not None:
         from stylecli.sampling import load_styles
@@ -203,27 +138,20 @@ def command(
     if like is not None:
         near = {"like": like, "vary": VARY if vary is None else vary}
         check_like(source.config, **near)
+    saved_in = {} if ws is None else {"ws": ws}
     order = Order(
         source, "seeds" if ws is None else "ws_rows", _chosen(wanted, rows, ws_rows),
-        truncation.drawing(
-            label=label, noise_mode=mode, noise_seed=noise_seed, lod=lod, scale=scale, batch=batch,
-            precision=precision, canvas=canvas,
-        ),
-        {
-            **({} if ws is None else {"ws": shown_path(ws)}), **truncation.settings,
-            "label": label, "noise_mode": mode, "noise_seed": noise_seed, "lod": lod,
-            "device": source.device, "precision": precision, "scale": scale, **sized, **near,
-            **moved,
-        },
-        truncation.inputs | ({} if ws is None else {"ws": ws}), rows, near,
+        opened.drawing,
+        {**{name: shown_path(path) for name, path in saved_in.items()}, **opened.settings, **near},
+        opened.inputs | saved_in, rows, near,
     )  # fmt: skip
     target = resolve_target(out, source.folder, format, quality, grid, len(order.numbers))
     check_drawing(source.config, order.drawing)
-    saved = [] if save_ws is None else [_save_ws(order, save_ws, force, output)]
+    saved = [] if save_ws is None else [_save_ws(order, save_ws, how.force, output)]
     if grid:
-        paths = [_write_sheet(order, target, columns, named, force, output)]
+        paths = [_write_sheet(order, target, columns, named, how.force, output)]
     else:
-        paths = _write_files(order, target, force, output)
+        paths = _write_files(order, target, how.force, output)
     made = [str(path) for path in [*paths, *saved]]
     document = {"network": str(source.path), order.option: order.numbers, **order.settings,
                 **target.settings, "paths": made}  # fmt: skip

@@ -1,47 +1,16 @@
 """`stylecli interpolate`: a video that walks from face to face and back to the first."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stylecli.cli.drawing import (
-    CenterOption,
-    LabelOption,
-    LodOption,
-    NoiseModeOption,
-    OpenedNetwork,
-    PrecisionOption,
-    PsiLayersOption,
-    RotateOption,
-    ScaleOption,
-    TranslateOption,
-    move_pictures,
-    open_source,
-    resolve_noise,
-    resolve_truncation,
-)
-from stylecli.cli.options import (
-    BatchOption,
-    DeviceOption,
-    ForceOption,
-    JsonOption,
-    NetworkOption,
-    OutOption,
-    PsiCutoffOption,
-    PsiOption,
-    QuietOption,
-)
-from stylecli.cli.output import Output
-from stylecli.cli.refusals import check_files, check_words
-from stylecli.cli.targets import (
-    CropOption,
-    PixelsOption,
-    SizeOption,
-    resolve_canvas,
-    resolve_video,
-)
+from stylecli.cli.drawing import USUAL_DRAWING, DrawingOptions, OpenedNetwork, takes_drawing
+from stylecli.cli.options import OutOption
+from stylecli.cli.refusals import check_files
+from stylecli.cli.targets import resolve_video
 from stylecli.errors import DataError, UsageError, unknown_name
 from stylecli.latents import check_walk
 from stylecli.provenance import shown_path
@@ -191,8 +160,8 @@ CrfOption = Annotated[
 ]
 
 
+@takes_drawing(instead={"noise_seed": NoiseSeedOption})
 def command(
-    network: NetworkOption = None,
     seeds: SeedsOption = None,
     ws: WsOption = None,
     ws_rows: WsRowsOption = None,
@@ -203,13 +172,9 @@ def command(
     grid: GridOption = "1x1",
     seconds: SecondsOption = None,
     key_seconds: KeySecondsOption = None,
-    psi: PsiOption = None,
-    psi_cutoff: PsiCutoffOption = None,
-    psi_layers: PsiLayersOption = None,
-    center: CenterOption = None,
+    how: DrawingOptions = USUAL_DRAWING,
     psi_to: PsiToOption = None,
     pulses: PulsesOption = None,
-    noise_seed: NoiseSeedOption = None,
     noise_motion: NoiseMotionOption = None,
     noise_seconds: NoiseSecondsOption = None,
     fps: FpsOption = None,
@@ -224,22 +189,7 @@ def command(
     codec: CodecOption = None,
     crf: CrfOption = None,
     music: MusicOption = None,
-    label: LabelOption = None,
-    noise_mode: NoiseModeOption = None,
-    lod: LodOption = None,
-    translate: TranslateOption = None,
-    rotate: RotateOption = None,
-    scale: ScaleOption = None,
-    size: SizeOption = None,
-    crop: CropOption = False,
-    pixels: PixelsOption = False,
     out: OutOption = None,
-    batch: BatchOption = None,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = None,
-    json: JsonOption = False,
-    force: ForceOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Make a video that walks through faces, an endless loop.
 
@@ -249,24 +199,20 @@ def command(
     moves it. A video of any length fits into memory. Ctrl-C keeps the frames so far as a shorter
     video; for a folder of frames, run the same command to continue.
     """
-    output = Output(json=json, quiet=quiet)
-    cells, labels = parse_grid(grid), choose_classes(classes, label)
-    canvas, sized = resolve_canvas(size, crop, pixels, scale)
+    output = how.output()
+    cells, labels = parse_grid(grid), choose_classes(classes, how.label)
     check_files(DataError, music=music)
-    noise = resolve_motion(noise_mode, noise_seed, noise_motion, noise_seconds)
+    how, moving = resolve_motion(how, noise_motion, noise_seconds)
     check_files(ws=ws)
-    check_words(device=device, precision=precision)
+    how.check()
     check_walk(space, method)
     file: dict[str, Any] = {"format": format, "codec": codec, "crf": crf, "fps": fps}
     resolve_video(out, Path(), "interpolation", **file)  # refused before torch loads
-    source = open_source(network, device, output)
-    precision = source.resolve_precision(precision, force)
+    opened = how.open(output, usual_psi=None if ws is None else 1.0)  # saved: as they were meant
+    source, drawing = opened.source, opened.drawing
     target = resolve_video(out, source.folder, "interpolation", **file)
     if music is not None:
         target.check_music(music)
-    if ws is not None and psi is None and psi_layers is None:
-        psi = 1.0  # saved styles are what somebody meant
-    truncation = resolve_truncation(source, psi, psi_cutoff, psi_layers, center)
     one_face = labels is not None and len(labels) > 1
     usual = 2 if method == "circle" else 1 if one_face else KEYS
     keys, faces = choose_faces(source, seeds, ws, ws_rows, usual * cells[0] * cells[1])
@@ -277,16 +223,9 @@ def command(
         "space": space or ("z" if method == "circle" or not source.config.has_w else "w"),
         "method": method, "loop": loop, "psi_to": psi_to, "pulses": pulses,
     }  # fmt: skip
-    shared = {"lod": lod, "scale": scale}
-    drawing = truncation.drawing(
-        noise_mode=noise["noise_mode"], noise_seed=noise_seed, batch=batch, precision=precision,
-        canvas=canvas, **shared,
-    )  # fmt: skip
     settings = {
-        **faces, "classes": classes, "label": label, **route, "grid": grid, **length,
-        **truncation.settings, **noise, **target.settings, **shared, **sized,
-        "music": None if music is None else shown_path(music), "device": source.device,
-        "precision": precision, **move_pictures(source, translate, rotate),
+        **faces, "classes": classes, **route, "grid": grid, **length, **opened.settings, **moving,
+        **target.settings, "music": None if music is None else shown_path(music),
     }  # fmt: skip
 
     def draw(start: int) -> "Iterator[Pictures]":
@@ -294,7 +233,7 @@ def command(
 
         return draw_walk(
             source.bundle.generator, keys, frames, Route(**route), drawing, grid=cells,
-            labels=labels, noise_motion=noise["noise_motion"] or "still",
+            labels=labels, noise_motion=moving["noise_motion"] or "still",
             noise_draws=max(4, round(frames / target.fps / (noise_seconds or 1.0))), start=start,
         )  # fmt: skip
 
@@ -302,10 +241,10 @@ def command(
 
     frame_size = walk_size(source.config, cells, drawing)
     files = (("ws", ws), ("music", music))
-    inputs = truncation.inputs | {name: file for name, file in files if file is not None}
+    inputs = opened.inputs | {name: file for name, file in files if file is not None}
     provenance = source.provenance("interpolate", settings, inputs=inputs)
     path = target.write(
-        draw, frames, loop=loop, provenance=provenance, force=force, output=output,
+        draw, frames, loop=loop, provenance=provenance, force=how.force, output=output,
         title="interpolate", size=frame_size, music=music,
     )  # fmt: skip
     document = {"network": str(source.path), **settings, "frames": frames, "path": str(path)}
@@ -321,9 +260,9 @@ def parse_grid(text: str) -> tuple[int, int]:
 
 
 def resolve_motion(
-    noise_mode: str | None, noise_seed: int | None, motion: str | None, seconds: float | None
-) -> dict[str, Any]:
-    """Return the settings of noise; noise that moves is random noise."""
+    how: DrawingOptions, motion: str | None, seconds: float | None
+) -> tuple[DrawingOptions, dict[str, Any]]:
+    """Return how to draw and the settings of moving noise; noise that moves is random noise."""
     if motion not in (None, "still", "flicker", "drift"):
         raise UsageError(unknown_name("noise motion", motion, ("still", "flicker", "drift")))
     if seconds is not None and (motion != "drift" or not 0 < seconds <= 86_400):
@@ -331,14 +270,11 @@ def resolve_motion(
             f"--noise-seconds {seconds:g} sets how fast noise drifts: give more than 0, with "
             f"--noise-motion drift"
         )
-    moves = motion in ("flicker", "drift")
-    if moves and noise_mode not in (None, "random"):
-        raise UsageError(f"--noise-motion {motion} needs --noise-mode random, not {noise_mode}")
-    mode = "random" if moves else resolve_noise(noise_mode, noise_seed)
-    return {
-        "noise_mode": mode, "noise_seed": noise_seed,
-        "noise_motion": motion if moves else None, "noise_seconds": seconds,
-    }  # fmt: skip
+    if motion in (None, "still"):
+        return how, {"noise_motion": None, "noise_seconds": seconds}
+    if how.noise_mode not in (None, "random"):
+        raise UsageError(f"--noise-motion {motion} needs --noise-mode random, not {how.noise_mode}")
+    return replace(how, noise_mode="random"), {"noise_motion": motion, "noise_seconds": seconds}
 
 
 def choose_classes(classes: str | None, label: int | None) -> list[int] | None:

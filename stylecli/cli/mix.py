@@ -7,35 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stylecli.cli.drawing import (
-    CenterOption,
-    LabelOption,
-    LodOption,
-    NoiseModeOption,
-    OpenedNetwork,
-    PrecisionOption,
-    PsiLayersOption,
-    RotateOption,
-    ScaleOption,
-    TranslateOption,
-    move_pictures,
-    open_source,
-    resolve_noise,
-    resolve_truncation,
-)
-from stylecli.cli.options import (
-    BatchOption,
-    DeviceOption,
-    ForceOption,
-    JsonOption,
-    NetworkOption,
-    OutOption,
-    PsiCutoffOption,
-    PsiOption,
-    QuietOption,
-)
+from stylecli.cli.drawing import USUAL_DRAWING, DrawingOptions, OpenedNetwork, takes_drawing
+from stylecli.cli.options import OutOption
 from stylecli.cli.output import Output
-from stylecli.cli.refusals import check_files, check_words
+from stylecli.cli.refusals import check_files
 from stylecli.cli.targets import (
     FormatOption,
     QualityOption,
@@ -162,8 +137,8 @@ class Mix:
         return self.source.provenance("mix", settings, inputs=self.inputs)
 
 
+@takes_drawing(without=("size", "crop", "pixels"))
 def command(
-    network: NetworkOption = None,
     rows: RowsOption = None,
     cols: ColsOption = None,
     row_seeds: RowSeedsOption = None,
@@ -178,29 +153,10 @@ def command(
     video_format: VideoFormatOption = None,
     each: EachOption = False,
     labels: LabelsOption = True,
-    psi: PsiOption = None,
-    psi_cutoff: PsiCutoffOption = None,
-    psi_layers: PsiLayersOption = None,
-    center: CenterOption = None,
-    label: LabelOption = None,
-    noise_mode: NoiseModeOption = None,
-    noise_seed: Annotated[
-        int | None,
-        typer.Option("--noise-seed", min=0, help="Noise of all cells; implies random noise."),
-    ] = None,
-    lod: LodOption = None,
-    translate: TranslateOption = None,
-    rotate: RotateOption = None,
-    scale: ScaleOption = None,
+    how: DrawingOptions = USUAL_DRAWING,
     format: FormatOption = None,
     quality: QualityOption = None,
     out: OutOption = None,
-    batch: BatchOption = None,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = None,
-    json: JsonOption = False,
-    force: ForceOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Mix the styles of rows and columns of faces.
 
@@ -211,17 +167,15 @@ def command(
     Rows take seeds from 0, columns the next ones. Writes mix-coarse.png, mix-middle.png,
     mix-fine.png.
     """
-    output = Output(json=json, quiet=quiet)
-    mode, mover = resolve_noise(noise_mode, noise_seed), _mover(video, bands, video_format)
+    output, mover = how.output(), _mover(video, bands, video_format)
     _check_clip(mover, {"fps": fps, "key-seconds": key_seconds, "video-format": video_format})
     check_files(row_ws=row_ws, col_ws=col_ws)
     resolve_target(out, Path(), format, quality, True, 1)
     if mover is not None:
         resolve_video(None, Path(), "mix", format=video_format, fps=fps)
-    check_words(device=device, precision=precision)
-    source = open_source(network, device, output)
-    precision = source.resolve_precision(precision, force)
-    moved = move_pictures(source, translate, rotate)
+    how.check()
+    opened = how.open(output)
+    source, drawing = opened.source, opened.drawing
     style_sides = source.config.style_sides
     sides = choose_sides(
         rows,
@@ -232,20 +186,13 @@ def command(
         col_ws,
         banded_rows(bands, style_sides),
     )
-    truncation = resolve_truncation(source, psi, psi_cutoff, psi_layers, center)
-    shared = {"noise_mode": mode, "lod": lod}
-    drawing = truncation.drawing(
-        label=label, **shared, noise_seed=noise_seed, scale=scale, batch=batch, precision=precision
-    )
     row_faces, column_faces = (side.sources(source, drawing) for side in sides)
     sheets = choose_sheets(styles, bands, len(row_faces), style_sides, output.warn)
     target = resolve_target(out, source.folder, format, quality, True, 1)
     mix = Mix(
-        source, row_faces, column_faces, drawing,
-        {**truncation.settings, "label": label, **shared, "noise_seed": noise_seed,
-         "device": source.device, "precision": precision, "scale": scale, **moved},
+        source, row_faces, column_faces, drawing, opened.settings,
         (sides[0].settings, sides[1].settings),
-        truncation.inputs | sides[0].inputs | sides[1].inputs, target, force, output,
+        opened.inputs | sides[0].inputs | sides[1].inputs, target, how.force, output,
     )  # fmt: skip
     paths: list[Path] = []
     for name, (option, layers) in sheets.items():

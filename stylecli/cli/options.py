@@ -172,11 +172,18 @@ def takes_settings(**groups: list[Setting]) -> Callable[[Callable[..., None]], C
             given = {name: asked_for(options, declared) for name, declared in groups.items()}
             command(**{item.name: options[item.name] for item in own}, **given)
 
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {item.name: item.annotation for item in parameters}
-        return run
+        return with_parameters(run, parameters)
 
     return decorate
+
+
+def with_parameters(
+    run: Callable[..., None], parameters: Sequence[inspect.Parameter]
+) -> Callable[..., None]:
+    """Return ``run``, which typer now sees with these parameters."""
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {item.name: item.annotation for item in parameters}
+    return run
 
 
 def _heading(parameter: inspect.Parameter) -> str:

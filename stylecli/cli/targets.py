@@ -1,6 +1,5 @@
 """Where pictures and videos go, how large, in which format, and whether they are there already."""
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from stylecli.cli.output import Output
 from stylecli.errors import UsageError, plural, unknown_name
 
 if TYPE_CHECKING:
-    from stylecli.images import Canvas, Pictures
+    from stylecli.images import Pictures
     from stylecli.video import Encoding
 
 FORMATS = ("png", "jpeg", "webp")  # images.PICTURE_FORMATS, which --help must not load
@@ -35,48 +34,6 @@ QualityOption = Annotated[
         help="Quality of JPEG and WebP; WebP at 100 is exact. Default 95.",
     ),
 ]
-
-SizeOption = Annotated[
-    str | None,
-    typer.Option(
-        "--size",
-        help="Fit into width x height, such as 1080x1080 or 1080x1920, with margins in the mean "
-        "colour.",
-        metavar="WxH",
-    ),
-]
-CropOption = Annotated[
-    bool, typer.Option("--crop", help="With --size: fill it, and cut off what does not fit.")
-]
-PixelsOption = Annotated[
-    bool,
-    typer.Option(
-        "--pixels", help="With --size: repeat whole pixels instead of enlarging smoothly."
-    ),
-]
-
-
-def resolve_canvas(
-    size: str | None, crop: bool, pixels: bool, scale: int | None
-) -> tuple["Canvas | None", dict[str, Any]]:
-    """Return the size that --size asks for, if any, and the options that give it again."""
-    if size is None:
-        for option, given in (("--crop", crop), ("--pixels", pixels)):
-            if given:
-                raise UsageError(f"{option} needs a size: add --size, such as --size 1080x1080")
-        return None, {}
-    if scale is not None:
-        raise UsageError(f"--size {size} and --scale {scale} both set the size: give one of them")
-    match = re.fullmatch(r"(\d{1,5})\s*[xX×]\s*(\d{1,5})", size.strip())
-    if match is None or not int(match[1]) or not int(match[2]):
-        raise UsageError(f"cannot read size {size!r}: expected width x height, such as 1080x1920")
-    from stylecli.images import Canvas
-
-    canvas = Canvas(int(match[1]), int(match[2]), crop=crop, pixels=pixels)
-    settings = {
-        "size": f"{canvas.width}x{canvas.height}", "crop": crop or None, "pixels": pixels or None
-    }  # fmt: skip
-    return canvas, settings
 
 
 @dataclass(frozen=True)
