@@ -21,7 +21,7 @@ from stylecli import __version__
 from stylecli.cache_folder import cache_folder, whose
 from stylecli.progress import Progress, silent
 
-OPERATORS = ("bias_act", "upfirdn2d", "style_epilogue")
+OPERATORS = ("bias_act", "upfirdn2d", "style_epilogue", "filtered_lrelu")
 DTYPES = ("float32", "float16", "bfloat16", "float64")
 MEASURED_DTYPES = ("float32", "float16", "bfloat16")
 

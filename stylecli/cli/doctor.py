@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 NO_GPU = (
     "no CUDA device: stylecli draws and trains with plain PyTorch",
-    "on a GPU, doctor compiles bias_act, upfirdn2d and style_epilogue, checks each against",
-    "plain PyTorch in float32, float16, bfloat16 and float64, and measures GB/s of both",
+    "on a GPU, doctor compiles bias_act, upfirdn2d, style_epilogue and filtered_lrelu, checks each",
+    "against plain PyTorch in float32, float16, bfloat16 and float64, and measures GB/s of both",
 )
 
 

@@ -9,6 +9,8 @@ resamplings of a tile are matrices, the same for every tile:
 
 which runs at the speed of matrix products. The gradient has the same shape, with the transposes of
 D and U in each other's place and a factor instead of φ; so has the gradient of that, and so on.
+
+On a GPU kernels do the same in shared memory (``filtered_kernels``).
 """
 
 import math
@@ -25,6 +27,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stylecli.errors import UsageError
+from stylecli.ops.activation import bias_act
+from stylecli.ops.cuda import calls
+from stylecli.ops.dispatch import Route, route
+from stylecli.ops.filtered_kernels import NAME, compiled_filtered_lrelu, fused_filtered_lrelu
 from stylecli.ops.reference import (
     SQRT2,
     Additions,
@@ -70,6 +76,16 @@ def filtered_lrelu(
         )
     if b is not None and b.shape != (x.shape[1],):
         raise UsageError(f"bias has shape {list(b.shape)}: expected [{x.shape[1]}]")
+    if fu is None and fd is None and up == down == 1 and not any(padding_sides(padding)):
+        # StyleGAN3's colours: nothing is resampled.
+        return bias_act(
+            x,
+            None if b is None else b.to(x.dtype),
+            act="lrelu",
+            alpha=slope,
+            gain=gain,
+            clamp=clamp,
+        )
     one = torch.ones(1, dtype=torch.float32, device=x.device)
     fu, fd = one if fu is None else fu, one if fd is None else fd
     for f in (fu, fd):
@@ -82,10 +98,19 @@ def filtered_lrelu(
         int(up), int(down), padding_sides(padding), float(gain), float(slope), limit, flip_filter
     )
     _upsampled_size(x, fu, fd, how)
+    b = None if b is None else b.to(x.dtype)
+    way = Route.REFERENCE
+    # The kernels have no gradient for the filters, which nobody trains.
+    if calls.serves_filtered(fu, fd, how) and not (fu.requires_grad or fd.requires_grad):
+        way = route(NAME, x, b, fu, fd)
+    if way is Route.EAGER:
+        return fused_filtered_lrelu(x, b, fu, fd, how)
+    if way is Route.COMPILED:
+        return compiled_filtered_lrelu(x, b, fu, fd, how)
     if _in_tiles(x, fu, fd, how):
-        x = preactivation(x, Additions(bias=None if b is None else b.to(x.dtype)), 1)
+        x = preactivation(x, Additions(bias=b), 1)
         return _Filtered.apply(x, fu, fd, how)  # type: ignore[no-any-return, no-untyped-call]
-    return filtered_lrelu_ref(x, fu, fd, None if b is None else b.to(x.dtype), how)
+    return filtered_lrelu_ref(x, fu, fd, b, how)
 
 
 def _upsampled_size(

@@ -344,6 +344,38 @@ def filtered_lrelu_ref(
     return upfirdn2d_ref(bias_act_ref(u, Additions(), 1, lrelu), fd, after)
 
 
+def filtered_lrelu_slopes_ref(
+    v: Tensor,
+    x: Tensor,
+    b: Tensor | None,
+    fu: Tensor,
+    fd: Tensor,
+    how: FilteredActivation,
+    back: bool,
+) -> Tensor:
+    """Return v resampled as filtered_lrelu does, or (``back``) the transposed way, with x's slopes.
+
+    That is the gradient of filtered_lrelu where its output's is v; without ``back``, the gradient
+    of that by v. Differentiable in v to any order; the result has x's dtype.
+    """
+    before, after = how.resamplings()
+    with torch.no_grad():
+        u = upfirdn2d_ref(preactivation(x, Additions(bias=b), 1), fu, before)
+        slopes = torch.full_like(u, how.gain)
+        slopes = torch.where(u > 0, slopes, slopes * how.slope)
+        if how.clamp >= 0:
+            y = torch.where(u > 0, u, u * how.slope) * how.gain
+            slopes.masked_fill_(y.abs() > how.clamp, 0.0)
+    first, last, f_first, f_last = before, after, fu, fd
+    if back:
+        middle = tuple(u.shape[2:])
+        out = after.output_size(*middle, *filter_size(fd))
+        first = after.transposed(*middle, *out, *filter_size(fd))
+        last = before.transposed(x.shape[2], x.shape[3], *middle, *filter_size(fu))
+        f_first, f_last = fd, fu
+    return upfirdn2d_ref(upfirdn2d_ref(v.to(x.dtype), f_first, first) * slopes, f_last, last)
+
+
 # ---- the [1 2 1] blur
 
 

@@ -23,8 +23,10 @@ from stylecli.ops.cuda.calls import plane_shape
 from stylecli.ops.epilogue import style_epilogue
 from stylecli.ops.reference import (
     Additions,
+    FilteredActivation,
     Resampling,
     bias_act_ref,
+    filtered_lrelu_ref,
     resolved_activation,
     upfirdn2d_ref,
 )
@@ -81,11 +83,18 @@ def _fir(how: Resampling) -> Callable[[Tensor], Tensor]:
     return lambda x: upfirdn2d_ref(x, f, how)
 
 
+def _filtered(how: FilteredActivation) -> Callable[[Tensor, Tensor], Tensor]:
+    fu, fd = torch.ones(6 * how.up) / 6 / how.up, torch.ones(6 * how.down) / 6 / how.down
+    return lambda x, b: filtered_lrelu_ref(x, fu, fd, b, how)
+
+
 X, C, NOISE = (2, 64, 64, 64), (64,), (1, 1, 64, 64)
 EPILOGUE = (X, C, NOISE, C, (2, 128))
 UP = Resampling((2, 2), (1, 1), (2, 1, 2, 1), gain=4.0)
 DOWN = Resampling((1, 1), (2, 2), (1, 1, 1, 1))
 BLUR = Resampling(padding=(2, 1, 2, 1))
+KEEPING = FilteredActivation(2, 2, (11, 10, 11, 10), clamp=256.0)
+GROWING = FilteredActivation(4, 2, (17, 16, 17, 16), clamp=256.0)
 OPERATORS = (
     Operator("style_epilogue, planes up to 128²", _epilogue, EPILOGUE, 2, 3),
     Operator("style_epilogue, larger planes", _epilogue, EPILOGUE, 3, 5),
@@ -94,6 +103,9 @@ OPERATORS = (
     Operator("upfirdn2d, up 2, 4×4 taps", _fir(UP), (X,), 5, 5),
     Operator("upfirdn2d, down 2, 4×4 taps", _fir(DOWN), (X,), 1.25, 1.25),
     Operator("upfirdn2d, blur, 4×4 taps", _fir(BLUR), (X,), 2, 2),
+    # Borders of tiles, which several blocks read, are left out.
+    Operator("filtered_lrelu, up 2, down 2", _filtered(KEEPING), (X, C), 2, 3),
+    Operator("filtered_lrelu, up 4, down 2", _filtered(GROWING), (X, C), 5, 6),
 )
 
 

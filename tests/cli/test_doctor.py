@@ -80,7 +80,7 @@ def test_prints_one_block_of_every_section(run):
 def test_without_a_gpu_it_says_so_and_what_would_be_tested(run):
     kernels = sections(run().stdout)["kernels"]
     assert kernels[0].startswith("no CUDA device")
-    assert "bias_act, upfirdn2d and style_epilogue" in kernels[1]
+    assert "bias_act, upfirdn2d, style_epilogue and filtered_lrelu" in kernels[1]
 
 
 def test_json_holds_the_same(run):
@@ -157,9 +157,9 @@ def test_on_a_gpu_it_prints_errors_and_gigabytes(run, gpu):
     found = sections(result.stdout)
     assert "Imaginary 9000, compute capability 9.0, 132 multiprocessors" in found["devices"][0]
     rows = [line.split() for line in found["kernels"][1:-1]]
-    assert len(rows) == 12
+    assert len(rows) == 4 * len(variants())
     assert rows[0] == "cuda:0 bias_act float32 2.0e-06 1e-04 2500 / 400 2100 / 400".split()
-    assert "checking kernels: 12/12 cases" in result.stderr
+    assert "checking kernels: 16/16 cases" in result.stderr
 
 
 def test_a_kernel_that_fails_is_a_row_and_a_problem(run, gpu):

@@ -40,7 +40,7 @@ GPU = torch.device("cuda", 0)
 TINY = {"resolution": 16, "fmap_base": 64, "fmap_max": 8, "z_dim": 8, "w_dim": 8,
         "mapping_layers": 2, "mapping_fmaps": 8}  # fmt: skip
 STAGE = Stage(lod=0.5, resolution=16, batch=8, lr=0.003, tick_kimg=1)
-OPERATORS = ("bias_act", "upfirdn2d", "style_epilogue")
+OPERATORS = ("bias_act", "upfirdn2d", "style_epilogue", "filtered_lrelu")
 
 
 @pytest.fixture(autouse=True)
@@ -58,9 +58,10 @@ def test_kernels_compute_what_plain_pytorch_does(name: str, dtype: torch.dtype) 
 
 
 @pytest.mark.parametrize(("precision", "most", "mean"), [("float32", 1, 0.05), ("bf16", 12, 1.0)])
-def test_pictures_are_those_of_the_cpu(precision: Any, most: int, mean: float) -> None:
+@pytest.mark.parametrize("preset", ["f", "stylegan3-t", "stylegan3-r"])
+def test_pictures_are_those_of_the_cpu(preset: str, precision: Any, most: int, mean: float) -> None:
     """In grey levels."""
-    net = new_network("f", resolution=64, seed=1)
+    net = new_network(preset, resolution=64, seed=1, fmap_max=128)
     drawn = [
         np.stack([picture.astype(int) for _, picture in
                   stylecli.generate(net, range(4), 0.7, device=device, precision=how)])

@@ -24,6 +24,8 @@ from stylecli.ops.cuda import runtime
 from stylecli.ops.cuda.calls import variants
 from stylecli.ops.cuda.runtime import DTYPE_NAMES, Launch
 from stylecli.ops.epilogue import gradient_op, style_epilogue_op, with_statistics_op
+from stylecli.ops.filtered_kernels import filtered_lrelu_op, slopes_op
+from stylecli.ops.filtered_lrelu import filtered_lrelu
 from stylecli.ops.resampling import upfirdn2d_op
 from tests.ops.cuda.host_build import HostBackend, installed
 from tests.ops.cuda.standins import CPU
@@ -162,6 +164,7 @@ def test_importing_the_operators_loads_no_compiler_and_no_cuda_package():
 Call = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 FILTER = torch.tensor([[0.25, 0.5], [0.75, -0.5]], dtype=torch.float64)
+ROW = torch.tensor([0.5, 0.75, -0.25], dtype=torch.float64)
 LRELU_CLAMPED_AT_2 = ("lrelu", 0.2, 2**0.5, 2.0)
 SHAPES = ((2, 3, 4, 4), (3,), (2, 1, 4, 4), (3,), (2, 6))
 CALLS: dict[str, Call] = {
@@ -181,6 +184,12 @@ CALLS: dict[str, Call] = {
         x, FILTER, [2, 2], [1, 1], [1, 1, 1, 1], False, 4.0
     ),
     "registered style_epilogue": style_epilogue_op,
+    "filtered_lrelu": lambda x, b, n, s, style: filtered_lrelu(
+        x, ROW, FILTER, b, up=2, down=2, padding=2, clamp=2.0
+    ),
+    "registered filtered_lrelu": lambda x, b, n, s, style: filtered_lrelu_op(
+        x, b, ROW, FILTER, 2, 2, [2, 2, 2, 2], 2**0.5, 0.2, 2.0, False
+    ),
 }
 
 
@@ -320,6 +329,10 @@ def test_opcheck(either: str) -> None:
     last = x.detach().to(memory_format=torch.channels_last).requires_grad_()
     opcheck(bias_act_op, last, b, None, None, None, 1, *LRELU_CLAMPED)
     opcheck(upfirdn2d_op, x, TAPS, [2, 1], [1, 3], [1, 2, 0, -1], True, 1.5)
+    how = (2, 2, [2, 1, 0, 3], 1.5, 0.1, 1.0, True)
+    opcheck(filtered_lrelu_op, x, b, TAPS[0], TAPS, *how)
+    opcheck(slopes_op, torch.randn(2, 3, 9, 10).double(), x, b, TAPS[0], TAPS, *how, True)
+    opcheck(slopes_op, torch.randn_like(x), x, b, TAPS[0], TAPS, *how, False)
     inputs = drawn_leaves(*EPILOGUE)
     opcheck(with_statistics_op, *inputs)
     _, statistics = with_statistics_op(*inputs)
@@ -329,6 +342,7 @@ def test_opcheck(either: str) -> None:
 def network(x: Tensor, b: Tensor, noise: Tensor, strength: Tensor, style: Tensor) -> Tensor:
     y = ops.style_epilogue(x, b, noise=noise, noise_strength=strength, style=style)
     y = ops.upfirdn2d(y, TAPS.to(y.dtype), up=2, padding=1, gain=4)
+    y = filtered_lrelu(y, TAPS[0], TAPS, b, up=2, down=2, padding=2, clamp=3.0)
     return ops.bias_act(y, b, act="lrelu", clamp=2.0)
 
 
@@ -336,6 +350,7 @@ def registered(x: Tensor, b: Tensor, noise: Tensor, strength: Tensor, style: Ten
     """The same through the registered ops, whose derivatives compiled code uses."""
     y = style_epilogue_op(x, b, noise, strength, style)
     y = upfirdn2d_op(y, TAPS.to(y.dtype), [2, 2], [1, 1], [1, 1, 1, 1], False, 4.0)
+    y = filtered_lrelu_op(y, b, TAPS[0], TAPS, 2, 2, [2, 2, 2, 2], 2**0.5, 0.2, 3.0, False)
     return bias_act_op(y, b, None, None, None, 1, "lrelu", 0.2, 2**0.5, 2.0)
 
 
@@ -375,7 +390,7 @@ def test_compiled_whole_with_gradients(host: HostBackend) -> None:
         wanted_y = network(*inputs)
         wanted = torch.autograd.grad(wanted_y.square().sum(), inputs)
     torch.compiler.reset()
-    assert sum("stylecli" in name for name in seen) == 3, seen
+    assert sum("stylecli" in name for name in seen) == 4, seen
     assert torch.allclose(y, wanted_y)
     assert all(torch.allclose(*pair) for pair in zip(found, wanted, strict=True))
 
@@ -388,6 +403,7 @@ def test_forward_mode_is_refused(host: HostBackend) -> None:
         lambda x: ops.bias_act(x, b),
         lambda x: ops.upfirdn2d(x, TAPS),
         lambda x: ops.style_epilogue(x, b, style=style),
+        lambda x: filtered_lrelu(x, TAPS[0], TAPS, b, up=2, down=2, padding=2),
     )
     with installed(host), forward_ad.dual_level():
         dual = forward_ad.make_dual(x, torch.ones_like(x))

@@ -4,4 +4,5 @@
 #include "activation.cuh"
 #include "epilogue.cuh"
 #include "epilogue_gradient.cuh"
+#include "filtered.cuh"
 #include "fir.cuh"

@@ -21,14 +21,18 @@ from stylecli.ops.cuda.calls import (
     bias_act_gradient,
     epilogue_forward,
     epilogue_gradient,
+    filtered_lrelu_forward,
+    filtered_lrelu_slopes,
     upfirdn2d_forward,
     variants,
 )
 from stylecli.ops.cuda.runtime import DTYPE_NAMES, ready_backend
 from stylecli.ops.reference import (
     Additions,
+    FilteredActivation,
     Resampling,
     bias_act_ref,
+    filtered_lrelu_ref,
     resolved_activation,
     style_epilogue_ref,
     upfirdn2d_ref,
@@ -176,10 +180,36 @@ def _check_style_epilogue(inputs: _Inputs) -> Iterator[Outcome]:
             yield f"{what} dstrength", planes[..., 3].sum(0), dstrength64[0]
 
 
+def _check_filtered_lrelu(inputs: _Inputs) -> Iterator[Outcome]:
+    # Both factors that StyleGAN3 has, more than a tile; a filter that separates, and one that does
+    # not. Then the gradient, and that one's own gradient by dy.
+    for what, height, width, up, down_taps in (
+        ("up 2", 19, 37, 2, (12,)),
+        ("up 2 radial", 18, 21, 2, (12, 12)),
+        ("up 4", 11, 23, 4, (12,)),
+    ):
+        x, x64 = inputs(1, 2, height, width)
+        b, b64 = inputs(2)
+        fu, fd = (inputs(*taps)[0].float() / 6 for taps in ((6 * up,), down_taps))
+        how = FilteredActivation(up, 2, (9, 8, 7, 10), clamp=2.3)
+        y = filtered_lrelu_forward(x, b, fu, fd, how)
+        y64 = filtered_lrelu_ref(x64, fu.double(), fd.double(), b64, how)
+        yield f"{what} y", y, y64
+        dy, dy64 = inputs(*y.shape)
+        dx, db = filtered_lrelu_slopes(dy, x, b, fu, fd, how, back=True)
+        dx64, db64 = torch.autograd.grad(y64, (x64, b64), dy64, create_graph=True)
+        yield f"{what} dx", dx, dx64
+        yield f"{what} db", db, db64
+        v, v64 = inputs(*x.shape)
+        again, _ = filtered_lrelu_slopes(v, x, b, fu, fd, how, back=False)
+        yield f"{what} ddy", again, torch.autograd.grad(dx64, dy64, v64)[0]
+
+
 _CHECKS: dict[str, Callable[[_Inputs], Iterator[Outcome]]] = {
     "bias_act": _check_bias_act,
     "upfirdn2d": _check_upfirdn2d,
     "style_epilogue": _check_style_epilogue,
+    "filtered_lrelu": _check_filtered_lrelu,
 }
 
 
@@ -331,10 +361,33 @@ def _time_style_epilogue(device: torch.device, dtype: torch.dtype, size: tuple[i
     )
 
 
+def _time_filtered_lrelu(device: torch.device, dtype: torch.dtype, size: tuple[int, ...]) -> Pieces:
+    how = FilteredActivation(2, 2, (11, 10, 11, 10), clamp=256.0)
+    x, dy = (torch.randn(size, device=device, dtype=dtype) for _ in range(2))
+    b = torch.randn(size[1], device=device, dtype=dtype)
+    taps = torch.hann_window(12, periodic=False, device=device)
+    f = taps / taps.sum()
+    yield (
+        "forward",
+        2 * x.numel(),
+        lambda: filtered_lrelu_forward(x, b, f, f, how),
+        lambda: filtered_lrelu_ref(x, f, f, b, how),
+    )
+    leaves = [x.requires_grad_(), b.requires_grad_()]
+    plain = filtered_lrelu_ref(x, f, f, b, how)
+    yield (
+        "backward",
+        3 * x.numel(),
+        lambda: filtered_lrelu_slopes(dy, x, b, f, f, how, back=True),
+        _backward(plain, leaves, dy),
+    )
+
+
 _WORK: dict[str, Callable[[torch.device, torch.dtype, tuple[int, ...]], Pieces]] = {
     "bias_act": _time_bias_act,
     "upfirdn2d": _time_upfirdn2d,
     "style_epilogue": _time_style_epilogue,
+    "filtered_lrelu": _time_filtered_lrelu,
 }
 
 

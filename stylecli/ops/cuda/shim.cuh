@@ -22,6 +22,7 @@
 #define R(name, t, i) name[i]
 #define SHARED __shared__
 #define UNROLL _Pragma("unroll")
+#define ROLLED _Pragma("unroll 1")
 
 #else
 
@@ -32,6 +33,7 @@
 #define DEVICE inline
 #define BLOCK_INDEX host_block_index
 #define UNROLL
+#define ROLLED
 
 extern unsigned host_block_index;
 

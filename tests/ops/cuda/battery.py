@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from stylecli import ops
+from stylecli.ops.filtered_lrelu import filtered_lrelu
 from stylecli.ops.reference import ACTIVATIONS
 
 Shape = tuple[int, ...]
@@ -22,6 +23,8 @@ class Case:
     offset: int = 0
     """Elements by which the first input misses a 16-byte boundary."""
     channels_last: bool = False
+    twice: bool = False
+    """Whether the gradient of the first gradient, by the output's, is a result too."""
 
     def inputs(self, dtype: torch.dtype) -> list[Tensor]:
         """Return the inputs, all wanting gradients: numbers that every dtype holds exactly.
@@ -46,8 +49,13 @@ class Case:
         """Return the output and the gradients of all inputs for a fixed upstream gradient."""
         y = self.call(*inputs)
         generator = torch.Generator().manual_seed(7)
-        dy = (torch.randn(y.shape, generator=generator) * 4).round() / 4
-        return [y.detach(), *torch.autograd.grad(y, inputs, dy.to(y.dtype))]
+        dy = ((torch.randn(y.shape, generator=generator) * 4).round() / 4).to(y.dtype)
+        if not self.twice:
+            return [y.detach(), *torch.autograd.grad(y, inputs, dy)]
+        dy.requires_grad_()
+        gradients = torch.autograd.grad(y, inputs, dy, create_graph=True)
+        (again,) = torch.autograd.grad(gradients[0], dy, inputs[0].detach())
+        return [y.detach(), *(one.detach() for one in gradients), again]
 
 
 def _activation(name: str, shape: Shape, dim: int = 1, **settings: object) -> Case:
@@ -95,6 +103,23 @@ def _epilogue(name: str, shape: Shape, noises: int = 1, **settings: object) -> C
     return Case(f"style_epilogue {name}", call, shapes, **settings)
 
 
+def _filtered(
+    name: str, shape: Shape, up: int, down_taps: Shape, up_taps: int = 0, **settings: object
+) -> Case:
+    def taps(*sides: int) -> Tensor:
+        numbers = torch.sin(torch.arange(1.0, 1 + torch.Size(sides).numel()) * 2.1) + 0.3
+        return (3 * numbers / numbers.abs().sum()).view(sides)
+
+    def call(x: Tensor, b: Tensor) -> Tensor:
+        wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+        return filtered_lrelu(x, fu.to(wide), fd.to(wide), b, up=up, down=2, **settings)
+
+    fu, fd = taps(up_taps or 6 * up), taps(*down_taps)
+    offset = settings.pop("offset", 0)
+    shapes = (shape, (shape[1],))
+    return Case(f"filtered_lrelu {name}", call, shapes, offset=offset, twice=True)
+
+
 SMALL = (
     *[_activation(act, (2, 3, 5, 7), act=act, gain=1.3, clamp=1.1) for act in ACTIVATIONS],
     *[_activation(f"{act} free", (2, 3, 4, 8), act=act) for act in ACTIVATIONS],
@@ -122,6 +147,13 @@ SMALL = (
     _epilogue("16x16", (1, 2, 16, 16)),
     _epilogue("unaligned", (1, 2, 8, 8), offset=1),
     _epilogue("17x16", (1, 2, 17, 16), 1),
+    _filtered("up 2", (1, 2, 5, 6), 2, (12,), padding=(9, 8, 11, 10), clamp=1.0),
+    _filtered("up 2 radial", (1, 2, 5, 4), 2, (12, 12), padding=(11, 12, 10, 9)),
+    _filtered("up 4", (1, 2, 4, 3), 4, (12,), padding=(15, 16, 17, 13), slope=0.1, gain=1.3),
+    _filtered("up 4 radial", (1, 1, 3, 4), 4, (12, 12), padding=(19, 17, 18, 16), clamp=0.9),
+    _filtered("short filters", (1, 1, 6, 7), 4, (4, 3), 9, padding=(5, -3, 4, 6), flip_filter=True),
+    _filtered("cropped", (1, 1, 20, 12), 2, (11,), 7, padding=(-3, 8, 9, -5), clamp=0.7),
+    _filtered("one pixel", (1, 1, 1, 1), 2, (2,), 2, padding=1),
 )  # fmt: skip
 """Every kind of call, in planes that a sanitizer gets through quickly."""
 
@@ -140,6 +172,9 @@ LARGE = (
             (128, 130, 1),
         )
     ],
+    _filtered("several tiles", (1, 2, 36, 36), 2, (12,), padding=(9, 8, 9, 8), clamp=1.0),
+    _filtered("radial tiles", (1, 2, 24, 40), 2, (12, 12), padding=(13, 12, 9, 8), offset=1),
+    _filtered("tiles, up 4", (2, 1, 20, 36), 4, (12,), padding=(-6, -9, -6, -9), clamp=1.0),
     _epilogue("own noise, unaligned", (2, 1, 136, 128), 2, offset=1),
 )  # fmt: skip
 """The sizes at which another way begins."""

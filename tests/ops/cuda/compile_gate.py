@@ -33,6 +33,8 @@ REGISTER_LIMITS = {
     "epilogue_apply": 64,
     "epilogue_gradient_statistics": 80,
     "epilogue_gradient_apply": 80,
+    "filtered_lrelu": 80,
+    "filtered_lrelu_slopes": 80,
 }
 """Registers a thread. 64 leave room for 1024 threads on a multiprocessor, 80 for 768."""
 

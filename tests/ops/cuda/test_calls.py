@@ -23,9 +23,10 @@ from stylecli.networks.model import new_network
 from stylecli.networks.registry import make_config
 from stylecli.networks.stylegan1_config import PRESETS
 from stylecli.ops.cuda import calls
-from stylecli.ops.cuda.calls import variants
+from stylecli.ops.cuda.calls import serves_filtered, variants
 from stylecli.ops.cuda.runtime import DTYPE_NAMES, Launch
-from stylecli.ops.reference import ACTIVATIONS
+from stylecli.ops.filtered_lrelu import filtered_lrelu
+from stylecli.ops.reference import ACTIVATIONS, FilteredActivation
 from stylecli.training.config import TrainingConfig
 from stylecli.training.schedule import Stage
 from stylecli.training.step import TrainingStep
@@ -141,6 +142,61 @@ def test_official_upfirdn2d(host: HostBackend) -> None:
             assert torch.allclose(dx, torch.tensor(data[f"{index}_dx"]), atol=1e-5)
 
 
+def test_official_filtered_lrelu(host: HostBackend) -> None:
+    data = np.load(OFFICIAL / "filtered_lrelu.npz")
+    with installed(host):
+        for call in json.loads((OFFICIAL / "filtered_lrelu.json").read_text("utf-8")):
+            names = ("up", "down", "padding", "gain", "slope", "clamp", "flip_filter")
+            part = {
+                key: torch.tensor(data[name])
+                if (name := f"{call['index']}_{key}") in data
+                else None
+                for key in ("x", "b", "fu", "fd", "y", "dy", "dx", "db")
+            }
+            x, b = part["x"].requires_grad_(), part["b"].requires_grad_()
+            settings = {name: call[name] for name in names}
+            y = filtered_lrelu(x, part["fu"], part["fd"], b, **settings)
+            found = [y, *torch.autograd.grad(y, [x, b], part["dy"])]
+            for ours, name in zip(found, ("y", "dx", "db"), strict=True):
+                wanted = part[name]
+                assert (ours - wanted).abs().max() <= 2e-6 * wanted.abs().max(), (call, name)
+    assert any(name.startswith("filtered_lrelu<") for name in host.launched)
+
+
+@pytest.mark.parametrize("preset", ["stylegan3-t", "stylegan3-r"])
+@pytest.mark.parametrize("resolution", [16, 32, 64, 128, 256, 512, 1024])
+def test_every_layer_of_stylegan3_has_a_kernel(preset: str, resolution: int) -> None:
+    for plan in make_config(preset, resolution=resolution).layers():
+        if plan.is_to_rgb:  # bias_act's
+            assert (plan.up, plan.down, plan.up_taps, plan.down_taps) == (1, 1, 1, 1)
+            assert not any(plan.padding)
+        else:
+            down = (plan.down_taps,) * (2 if plan.radial else 1)
+            how = FilteredActivation(plan.up, plan.down, plan.padding)
+            assert serves_filtered(torch.ones(plan.up_taps), torch.ones(down), how)
+
+
+def test_filters_and_factors_that_have_no_kernel() -> None:
+    """Plain PyTorch computes these, as ever."""
+    row, square = torch.ones(12), torch.ones(12, 12)
+    assert serves_filtered(row, square, FilteredActivation(2, 2))
+    assert not serves_filtered(square, row, FilteredActivation(2, 2))
+    assert not serves_filtered(row, row, FilteredActivation(2, 4))
+    assert not serves_filtered(torch.ones(13), row, FilteredActivation(2, 2))
+    assert not serves_filtered(row, torch.ones(13), FilteredActivation(2, 2))
+
+
+def test_nothing_is_launched_for_an_empty_batch(host: HostBackend) -> None:
+    x, f = torch.zeros(0, 2, 8, 8, requires_grad=True), torch.ones(12) / 12
+    b = torch.zeros(2, requires_grad=True)
+    host.launched.clear()
+    with installed(host):
+        y = filtered_lrelu(x, f, f, b, up=2, down=2, padding=11)
+        dx, db = torch.autograd.grad(y.sum(), [x, b])
+    assert host.launched == []
+    assert y.shape[0] == 0 and dx.shape == x.shape and db.tolist() == [0, 0]
+
+
 def test_r1_and_path_length_gradients_pass_through(host: HostBackend) -> None:
     """The use the second derivatives are for: a penalty on a gradient, differentiated again."""
 
@@ -178,7 +234,10 @@ WARP_KERNELS = [
     *[f"epilogue_plane{part}<float, {WARP}, 8>" for part in ("", "_gradient")],
     *[f"epilogue_{part}<float, {WARP}>" for part in ("statistics", "apply")],
     *[f"epilogue_gradient_{part}<float, {WARP}>" for part in ("statistics", "apply")],
-]
+    *[f"filtered_lrelu<float, {up}, 2, 32, 16, {WARP}>" for up in (2, 4)],
+    *[f"filtered_lrelu_slopes<float, {factors}, {WARP}>"
+      for factors in ("2, 2, 2, 32, 16", "2, 4, 4, 16, 8", "4, 4, 2, 32, 16")],
+]  # fmt: skip
 
 
 def recorded(cases: Iterable[Case], types: Iterable[torch.dtype], backend: HostBackend) -> Recorder:
@@ -196,6 +255,7 @@ def warp_host(monkeypatch: Any) -> HostBackend:
     monkeypatch.setattr(calls, "ACTIVATION_THREADS", WARP)
     monkeypatch.setattr(calls, "FIR_THREADS", WARP)
     monkeypatch.setattr(calls, "CHUNK_THREADS", WARP)
+    monkeypatch.setattr(calls, "FILTERED_THREADS", WARP)
     monkeypatch.setattr(calls, "CHUNK", WARP * 16)
     monkeypatch.setattr(calls, "plane_shapes", lambda kind: ((WARP, 8),))
     return HostBackend(WARP_KERNELS)
@@ -302,6 +362,31 @@ def test_networks_and_their_penalties(network: Any, host: HostBackend) -> None:
         assert any(name.startswith(kernel + "<") for name in host.launched)
     for ours, reference in zip(found, wanted, strict=True):
         assert torch.allclose(ours, reference, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("preset", ["stylegan3-t", "stylegan3-r"])
+def test_stylegan3_and_its_path_length(preset: str, host: HostBackend) -> None:
+    G = new_network(preset, seed=0, resolution=32, num_layers=4, fmap_base=64, fmap_max=4,
+                    z_dim=8, w_dim=8).G.double()  # fmt: skip
+
+    def drawn() -> list[Tensor]:
+        ws = torch.randn(2, G.config.num_ws, 8, generator=torch.Generator().manual_seed(1))
+        ws = ws.double().requires_grad_()
+        images = G.synthesis(ws)
+        (of_ws,) = torch.autograd.grad(images.square().sum(), ws, create_graph=True)
+        parameters = [one for one in G.synthesis.parameters() if one.requires_grad]
+        return [images, of_ws, *torch.autograd.grad(of_ws.square().sum(), parameters)]
+
+    wanted = drawn()
+    host.launched.clear()
+    with installed(host):
+        found = drawn()
+    launched = {name.partition(",")[0] for name in host.launched}
+    assert {"filtered_lrelu<double", "filtered_lrelu_slopes<double"} <= launched
+    for ours, reference in zip(found, wanted, strict=True):
+        # Without kernels a filter [h, w] is the sum of its products to 1e-9.
+        apart = (ours - reference).abs().max() / reference.abs().max().clamp(min=1e-9)
+        assert apart < 1e-7
 
 
 class Broken:

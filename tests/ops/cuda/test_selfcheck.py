@@ -47,7 +47,8 @@ def test_not_a_number_never_passes(working):
 
 SIZE = (2, 4, 32, 32)
 ELEMENTS = 2 * 4 * 32 * 32
-MOVES = {"bias_act": (2, 3), "upfirdn2d": (5, 5), "style_epilogue": (2, 3)}
+MOVES = {"bias_act": (2, 3), "upfirdn2d": (5, 5), "style_epilogue": (2, 3),
+         "filtered_lrelu": (2, 3)}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", variants())
