@@ -18,10 +18,10 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from html import escape, unescape
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
-from xml.sax.saxutils import escape, unescape
 
 import numpy as np
 import numpy.typing as npt
@@ -403,7 +403,7 @@ def _chunks(provenance: dict[str, Any] | None) -> PngImagePlugin.PngInfo | None:
 
 def _xmp(provenance: dict[str, Any]) -> bytes:
     """Return the XMP packet with ``provenance`` as a property of its own namespace."""
-    text = escape(to_json(provenance, ascii=True).decode(), {'"': "&quot;"})
+    text = escape(to_json(provenance, ascii=True).decode(), quote=False).replace('"', "&quot;")
     own = f'xmlns:stylecli="urn:stylecli:provenance"\n    stylecli:provenance="{text}"'
     tool = 'xmp:CreatorTool="stylecli"'
     packet = _XMP.replace(tool, f"{tool}\n    {own}").encode()
@@ -420,20 +420,18 @@ def _property(xmp: object) -> str | None:
     if not isinstance(xmp, bytes):
         return None
     found = _PROPERTY.search(xmp.decode("utf-8", "replace"))
-    return unescape(found[1], {"&quot;": '"'}) if found else None
+    return unescape(found[1]) if found else None
 
 
 def notebook_html(title: str, facts: Mapping[str, object], picture: Pictures | None = None) -> str:
     """Return what a notebook shows of an object: its facts, one a row, and a picture [H, W, C]."""
     rows = "".join(
-        f'<tr><th style="text-align:left">{escape(name)}</th>'
-        f'<td style="text-align:left">{escape(str(value))}</td></tr>'
+        f'<tr><th style="text-align:left">{escape(name, quote=False)}</th>'
+        f'<td style="text-align:left">{escape(str(value), quote=False)}</td></tr>'
         for name, value in facts.items()
     )
     shown = ""
     if picture is not None:
         data = base64.b64encode(encode_png(picture)).decode()
-        shown = (
-            f'<img alt="{escape(title, {chr(34): "&quot;"})}" src="data:image/png;base64,{data}">'
-        )
-    return f"<div><strong>{escape(title)}</strong><table>{rows}</table>{shown}</div>"
+        shown = f'<img alt="{escape(title)}" src="data:image/png;base64,{data}">'
+    return f"<div><strong>{escape(title, quote=False)}</strong><table>{rows}</table>{shown}</div>"

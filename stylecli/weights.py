@@ -13,12 +13,9 @@ download here; each is stated by several public projects that fetch the file.
 import contextlib
 import functools
 import hashlib
-import http.client
 import importlib.util
 import re
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -409,6 +406,9 @@ def download(
     connection is tried again ``attempts`` times. Raises WeightsError when the server cannot be
     reached, does not have the file, or sends another one.
     """
+    import http.client  # here: nothing that only looks for weights needs it
+    import urllib.error
+
     if not url.startswith(("https://", "http://")):
         raise WeightsError(f"{url} is not an address to download from: expected http or https")
     if path.is_file() and _hash_of(path).startswith(sha256):
@@ -442,6 +442,8 @@ def download(
 
 def _receive(url: str, partial: Path, progress: Progress, timeout_seconds: float) -> None:
     """Add what is missing to ``partial``; raise OSError when the connection ends too early."""
+    import urllib.request
+
     have = partial.stat().st_size if partial.exists() else 0
     headers = {"User-Agent": "stylecli", "Accept-Encoding": "identity"}
     if have:

@@ -259,21 +259,25 @@ class _Request:
     @contextlib.contextmanager
     def prepared(self, count: int | None) -> "Iterator[tuple[Path | None, Evaluate | None]]":
         """Own the run that is meant, with what measures it; None for a dry run."""
-        from stylecli.training import run_folder, run_setup
+        from stylecli.training import run_folder
 
         output = self.output
         measured = (self.metrics, self.metric_samples, self.classifiers)
         launched = find_place(os.environ) is not None
         if launched and (path := os.environ.get(_PREPARED)):
+            from stylecli.training.run_setup import open_matching
+
             with run_folder.held(run := Path(path)):
-                dataset = run_setup.open_matching(settings := run_folder.load_settings(run))
+                dataset = open_matching(settings := run_folder.load_settings(run))
                 yield run, make_evaluate(*measured, settings, dataset, output)
             return
         if launched or self.device is None:
             self.refuse()
         dataset = prepare_dataset(
             self.data, self.resolution, self.preset, output, pack=not self.dry_run, run=self.resume
-        )
+        )  # may refuse or take an hour: torch loads after it
+        from stylecli.training import run_setup
+
         source = None if self.resume is None else run_setup.open_source(self.resume)
         settings, plan = run_setup.make_settings(
             dataset, source, self.config, self.preset, self.device, count, self.labels,
@@ -282,7 +286,8 @@ class _Request:
         )  # fmt: skip
         evaluate = make_evaluate(*measured, settings, dataset, output) if self.device else None
         choice, plan = run_setup.choose_planned_run(settings, plan, self.out)
-        tell_advice(plan, dataset, output)
+        for sentence in find_advice(plan, dataset):
+            output.warn(sentence)  # under --quiet too
         if choice.state == "begin":
             tell_start(source, settings, output)
         if settings.device.startswith("cuda") and not self.driving.exact:
@@ -364,12 +369,6 @@ def tell_start(source: "StartingNetwork | None", settings: "RunSettings", output
         )
     if frozen := frozen_in(settings):
         output.note(f"frozen in D: {describe_frozen(frozen)}; all other layers are trained")
-
-
-def tell_advice(plan: "TrainingPlan", dataset: "Dataset", output: Output) -> None:
-    """Warn on stderr of what looks wrong, under --quiet too."""
-    for sentence in find_advice(plan, dataset):
-        output.warn(sentence)
 
 
 def find_advice(plan: "TrainingPlan", dataset: "Dataset") -> list[str]:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 import stylecli
@@ -43,6 +44,7 @@ REFUSED = [
     (["metrics", "fid", "--against", "picture.png"], 3, "give --data PATH"),
     (["train"], 3, "give PATH"),
     (["train", "--dry-run"], 3, "give PATH"),
+    (["train", "photos", "--dry-run"], 2, "stylecli pack photos"),
     (["plan"], 3, "give PATH"),
     (["check"], 3, "give PATH"),
     (["train", "nope"], 3, "nope"),
@@ -116,6 +118,8 @@ def fill(folder: Path) -> None:
     (folder / "old.safetensors").write_bytes(b"not safetensors")
     (folder / "picture.png").write_bytes(b"not a picture")
     (folder / "datasets").mkdir()
+    (folder / "photos").mkdir()
+    Image.new("RGB", (8, 8)).save(folder / "photos/a.png")
 
 
 @pytest.mark.parametrize(("words", "code", "named"), REFUSED, ids=lambda value: str(value)[:60])
