@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeGuard
 
 from stylecli.errors import DISK_FULL, DataError, StyleCLIError
+from stylecli.progress import format_bytes
 
 MAX_JSON_BYTES = 256 << 20  # labels of millions of pictures, rows of years take less
 MAX_JSON_DEPTH = 64  # ours nest 6 deep; Python gives up near 1,000
@@ -278,7 +279,7 @@ def _sentence(path: Path, needed: int, free: int | None, *, is_least: bool = Fal
 
 
 def _sized(count: int) -> str:
-    return f"{count:,} bytes ({count / 2**20:,.1f} MiB)"
+    return f"{count:,} bytes ({format_bytes(count)})"  # all digits: free may be little less
 
 
 def to_json(

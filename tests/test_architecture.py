@@ -333,6 +333,13 @@ def test_a_setting_is_named_where_it_is_declared_and_where_it_is_heeded(
     assert found == {f"stylecli/{home}" for home in homes}
 
 
+def test_durations_and_bytes_for_people_have_one_home() -> None:
+    own = re.compile(r"\{[^{}\n]*/ ?(60|3600|86_?400|2 ?\*\* ?[23]0|1e[69])\b[^{}\n]*\}")
+    written = {shown(path) for path in FILES if own.search(path.read_text("utf-8"))}
+
+    assert written == set()  # stylecli/progress.py has them, and needs no such braces
+
+
 def test_files_stay_short() -> None:
     lengths = {shown(path): len(path.read_text("utf-8").splitlines()) for path in FILES}
 

@@ -33,8 +33,8 @@ from stylecli.files import (
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 SENTENCE = (
-    r"the disk is full: .*file\.bin needs 1,152,921,504,606,846,976 bytes \(1,099,511,627,776\.0 "
-    r"MiB\), [\d,]+ bytes \([\d,.]+ MiB\) are free; nothing was replaced: make room and run the "
+    r"the disk is full: .*file\.bin needs 1,152,921,504,606,846,976 bytes \(1,152,922 TB\), "
+    r"[\d,]+ bytes \([\d,.]+ \w+\) are free; nothing was replaced: make room and run the "
     r"same command again"
 )
 

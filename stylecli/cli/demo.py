@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from stylecli.cli.options import ForceOption, JsonOption, QuietOption, SeedOption, own_command
-from stylecli.cli.output import Output, format_seconds
+from stylecli.cli.output import Output
 from stylecli.distributed.ranks import find_place, sharing_ranks
+from stylecli.progress import format_seconds
 from stylecli.workspace import check_demo_folder
 
 

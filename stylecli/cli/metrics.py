@@ -26,10 +26,11 @@ from stylecli.cli.options import (
     SlowerOption,
     own_command,
 )
-from stylecli.cli.output import Output, format_seconds
+from stylecli.cli.output import Output
 from stylecli.cli.refusals import GIVEN_AS, check_files, check_pictures, check_words, find_data
 from stylecli.distributed.ranks import find_place, sharing_ranks
 from stylecli.errors import DataError, ExitCode, Interrupted, StyleCLIError, UsageError
+from stylecli.progress import format_seconds
 from stylecli.workspace import RUN_FILE, Found, find_dataset, find_network, missing
 
 if TYPE_CHECKING:

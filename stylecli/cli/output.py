@@ -19,7 +19,7 @@ from typing import Any, TextIO
 from stylecli.errors import printable, printable_json
 from stylecli.files import to_json
 from stylecli.lazy import show_while_loading
-from stylecli.progress import Progress, silent
+from stylecli.progress import Progress, format_seconds, silent
 
 SecondsLeft = Callable[[float], float | None]  # from what is done
 
@@ -30,18 +30,6 @@ _SPARE = 3  # columns: the terminal writes ^C there, and a full line would break
 _LONGEST_TITLE = 24
 _live: list[str] = []  # titles of the bars that are drawn now
 _PATIENCE_SECONDS = 0.3  # before a spinner turns
-
-
-def format_seconds(seconds: float) -> str:
-    """Write a duration the short way: ``42s``, ``3m05s``, ``2h10m``, ``4d02h``."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    if whole < 86400:
-        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
-    return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
 
 
 def format_rate(per_second: float, unit: str) -> str:

@@ -362,7 +362,7 @@ def _check_zip(source: Path, out: Path, *, force: bool) -> None:
 
 
 def _announce(plan: "Plan", output: Output) -> None:
-    from stylecli.data.lmdb_files import format_bytes
+    from stylecli.progress import format_bytes
 
     if plan.position:
         output.note(f"continuing after picture {plan.position:,} of {plan.count:,}")

@@ -25,11 +25,12 @@ from stylecli.cli.options import (
     settings_for,
     takes_settings,
 )
-from stylecli.cli.output import Output, format_seconds
+from stylecli.cli.output import Output
 from stylecli.cli.refusals import check_numbers, check_pictures, check_words
 from stylecli.distributed.ranks import find_place, sharing_ranks
 from stylecli.errors import Interrupted, UsageError
 from stylecli.networks.registry import USUAL_CONFIG
+from stylecli.progress import describe_seconds, format_seconds
 from stylecli.settings import MACHINE, PICTURES, Setting
 from stylecli.training.config import Session, TrainingConfig
 from stylecli.workspace import Found, find_dataset
@@ -332,7 +333,7 @@ def _print_model(
     product = "TF32" if peak == gpu.tf32 * 1e12 != gpu.float32 * 1e12 else training.precision
     lines = output.table(("stage", "batch", "sec/kimg", "kimg", "time"), rows)
     rented = f"{count} x {gpu.name}"
-    lines.append(f"{training.total_kimg:,.10g} kimg on {rented}: about {_days(total)}")
+    lines.append(f"{training.total_kimg:,.10g} kimg on {rented}: about {describe_seconds(total)}")
     if cost is not None:
         lines.append(f"cost: about {cost:,.0f} at {price:g} an hour for each GPU")
     lines.append(
@@ -341,10 +342,6 @@ def _print_model(
         f"{gpu.memory_gbs:,.0f} GB/s at {MEMORY_SHARE:.0%}"
     )
     output.result(document, lines)
-
-
-def _days(seconds: float) -> str:
-    return f"{seconds / 86400:.1f} days" if seconds >= 86400 else format_seconds(seconds)
 
 
 def _print(

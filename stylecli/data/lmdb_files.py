@@ -30,6 +30,7 @@ import lmdb
 
 from stylecli.data.format import DATA_FILE, Codec
 from stylecli.errors import DataError
+from stylecli.progress import format_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -503,12 +504,3 @@ def check_room(folder: Path, needed: int, *, is_exact: bool) -> int:
             f"--max-images or --codec webp (slower, smaller)"
         )
     return free
-
-
-def format_bytes(count: float) -> str:
-    """Write a number of bytes the short way: ``512 B``, ``3.4 MB``, ``1.2 TB``."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 999.5:
-            return f"{count:.3g} {unit}" if unit != "B" else f"{count:.0f} B"
-        count /= 1000
-    return f"{count:.3g} TB"

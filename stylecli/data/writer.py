@@ -36,7 +36,7 @@ from stylecli.data.format import (
     pixel_digest,
     skipped_key,
 )
-from stylecli.data.lmdb_files import Database, StorageError, format_bytes, free_bytes, picture_bytes
+from stylecli.data.lmdb_files import Database, StorageError, free_bytes, picture_bytes
 from stylecli.data.unfinished import (
     State,
     Stored,
@@ -51,6 +51,7 @@ from stylecli.data.unfinished import (
 )
 from stylecli.errors import DataError, plural
 from stylecli.files import OwnerLock, parse_json, to_json
+from stylecli.progress import format_bytes
 
 _SMALLEST = 1 << 10
 

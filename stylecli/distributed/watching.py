@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from stylecli.errors import ExitCode, StyleCLIError, explain, printable
 from stylecli.files import parse_json, to_json
+from stylecli.progress import describe_seconds
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
@@ -250,7 +251,7 @@ class Watch:
         elif now - self._moved > STUCK_SECONDS and (
             standing[last][1] or standing[last] < max(standing.values())
         ):
-            text = f"is stuck: the others have waited {STUCK_SECONDS / 60:.0f} minutes for it"
+            text = f"is stuck: the others have waited {describe_seconds(STUCK_SECONDS)} for it"
             if standing[last][1]:
                 text = "and all others have waited for each other for 10 minutes: check the network"
             return Loss(last, f"{text}; {AGAIN}")

@@ -33,7 +33,7 @@ from stylecli.cache_folder import cache_folder, keep_private, private_folder, wh
 from stylecli.distributed.ranks import Ranks
 from stylecli.errors import UsageError, plural
 from stylecli.files import replacing
-from stylecli.progress import Progress
+from stylecli.progress import Progress, format_bytes
 
 CACHE_FOLDER = "features"
 MOST_BYTES = 4 << 30
@@ -219,9 +219,9 @@ def _room_for_rows(count: int, width: int, dtype: np.dtype[Any]) -> NDArray[Any]
     try:
         return np.empty((count, width), dtype)
     except (MemoryError, ValueError):  # ValueError: more than any address space
-        size = count * width * dtype.itemsize / (1 << 30)
+        size = format_bytes(count * width * dtype.itemsize)
         raise UsageError(
-            f"the features of {plural(count, 'picture')} ({size:.0f} GiB) do not fit into memory: "
+            f"the features of {plural(count, 'picture')} ({size}) do not fit into memory: "
             f"give fewer "
             "--samples"
         ) from None

@@ -13,6 +13,7 @@ from stylecli.data.demo_faces import AUTHOR, LICENCE
 from stylecli.errors import plural
 from stylecli.images import WHITE, Pictures
 from stylecli.networks.model import Bundle
+from stylecli.progress import describe_seconds
 from stylecli.report.content import (
     Chart,
     Clip,
@@ -55,7 +56,7 @@ def write_demo_page(folder: Path, minutes: float, results: list[dict[str, Any]])
     net = load_network(list_snapshots(run)[-1])
     parameters = sum(p.numel() for p in net.generator.parameters())
     kimg, seconds = rows[-1]["kimg"], rows[-1]["seconds"]
-    spent = format_duration(seconds)
+    spent = describe_seconds(seconds)
     report = Report(
         title="A StyleGAN, grown here",
         lead=f"This computer drew faces, learned from them for {spent} and now makes faces of its "
@@ -260,8 +261,8 @@ def compare_with_shipped(
         draw_side_by_side(net, theirs),
         "Two sheets of generated cartoon faces: left from the network just trained, right from "
         "the one that comes with the package, with clearer eyes, mouths and hair",
-        f"Left: yours, {format_duration(seconds)}. Right: the network that comes with stylecli, "
-        f"{format_duration(record['seconds'])}. Seeds 0 to {SIDE**2 - 1}, uncurated, psi {PSI:g}.",
+        f"Left: yours, {describe_seconds(seconds)}. Right: the network that comes with stylecli, "
+        f"{describe_seconds(record['seconds'])}. Seeds 0 to {SIDE**2 - 1}, uncurated, psi {PSI:g}.",
         provenance={
             "tool": f"stylecli {__version__}",
             "network": {"file": shipped.NAME, "sha256": digest},
@@ -271,7 +272,7 @@ def compare_with_shipped(
     credit, dataset = record["credit"], record["dataset"]
     text = (
         f"The network at the right saw {record['kimg'] * 1000:,.0f} pictures, in "
-        f"{format_duration(record['seconds'])} by {_processes(record)}, of "
+        f"{describe_seconds(record['seconds'])} by {_processes(record)}, of "
         f"{plural(dataset['pictures'], 'face')}; yours saw {kimg * 1000:,.0f}. It is part of the "
         f"package: "
         f"`--network {shipped.NAME}` draws with it, and so does every command in a folder without "
@@ -325,7 +326,7 @@ def _row(kimg: float, seconds: float, results: Sequence[Mapping[str, Any]]) -> t
         found = next((r for r in results if str(r["name"]).startswith(prefix)), None)
         value = None if found is None else found["value"]
         cells.append("-" if value is None else f"{value:.3g}")
-    return (f"{kimg * 1000:,.0f}", format_duration(seconds), *cells)
+    return (f"{kimg * 1000:,.0f}", describe_seconds(seconds), *cells)
 
 
 def _processes(record: Mapping[str, Any]) -> str:
@@ -333,12 +334,3 @@ def _processes(record: Mapping[str, Any]) -> str:
     if record["device"] != "cpu":
         return f"{count} GPU" + ("s" if count > 1 else "")
     return "one process" if count == 1 else f"{count} processes"
-
-
-def format_duration(seconds: float) -> str:
-    """Write a duration in words: seconds under a minute and a half, minutes, then hours."""
-    if seconds < 90:
-        return f"{seconds:.0f} seconds"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} minutes"
-    return f"{seconds / 3600:.1f} hours"

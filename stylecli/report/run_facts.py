@@ -18,6 +18,7 @@ from typing import Any, TypeGuard
 from stylecli.data.reader import open_dataset
 from stylecli.errors import DataError, NetworkError, StyleCLIError, UsageError, plural
 from stylecli.files import is_number, is_owned, read_rows, row_number
+from stylecli.progress import describe_seconds
 from stylecli.report.content import Table
 from stylecli.settings import of_dataset, settings_of, write_by_resolution
 from stylecli.training.plan import TrainingPlan, plan_training, show_value
@@ -278,11 +279,11 @@ def _state(run: Path, record: Row, rows: Sequence[Row], events: Sequence[Row]) -
     if last is not None and last["event"] == "warning" and events[-1] is not last:
         return "stopped", f"it was saved and ended after a warning: {last.get('text', '')}"
     written = _age_seconds(run)
-    since = f"nothing was written for {describe_age(written)}"
+    since = f"nothing was written for {describe_seconds(written)}"
     paces = [row_number(row, "sec_per_kimg") for row in rows[-3:]]
     tick = (rows[-1]["kimg"] - rows[-2]["kimg"]) * max(paces) if len(rows) > 1 else 0.0
     if written < max(_FRESH_SECONDS, 3 * tick if math.isfinite(tick) else 0.0):
-        return "in progress", f"probably: last written {describe_age(written)} ago"
+        return "in progress", f"probably: last written {describe_seconds(written)} ago"
     if not rows:
         return "stopped", f"before its first tick; {since}"
     return "stopped", f"{since}, and no reason for stopping is recorded"
@@ -292,25 +293,6 @@ def _age_seconds(run: Path) -> float:
     paths = [path for path in (run / STATS_FILE, run / "run.json") if path.exists()]
     newest = max((path.stat().st_mtime for path in paths), default=0.0)
     return max(0.0, datetime.now(UTC).timestamp() - newest)
-
-
-def describe_age(seconds: float) -> str:
-    """Write a rough length of time: ``40 seconds``, ``12 minutes``, ``3 days``."""
-    for size, unit in ((86400, "day"), (3600, "hour"), (60, "minute")):
-        if seconds >= size:
-            count = int(seconds // size)
-            return f"{count} {unit}{'s' if count > 1 else ''}"
-    return f"{int(seconds)} seconds"
-
-
-def describe_duration(seconds: float) -> str:
-    """Write a length of time in its two largest units: ``4 min 5 s``, ``2 h 10 min``."""
-    whole = max(0, round(seconds))
-    for size, unit, part, rest in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"),
-                                   (60, "min", 1, "s")):  # fmt: skip
-        if whole >= size:
-            return f"{whole // size} {unit} {whole % size // part} {rest}"
-    return f"{whole} s"
 
 
 @dataclass(frozen=True)

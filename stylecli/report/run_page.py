@@ -11,7 +11,7 @@ from stylecli import __version__
 from stylecli.data.reader import open_dataset
 from stylecli.errors import DataError, StyleCLIError, UsageError, plural
 from stylecli.files import row_number
-from stylecli.progress import Progress, silent
+from stylecli.progress import Progress, describe_seconds, format_seconds, silent
 from stylecli.report.charts import COLOURS
 from stylecli.report.content import (
     Block,
@@ -38,8 +38,6 @@ from stylecli.report.run_curves import (
 from stylecli.report.run_facts import (
     Origins,
     RunFacts,
-    describe_age,
-    describe_duration,
     differing_table,
     find_origins,
     full_table,
@@ -304,7 +302,7 @@ def list_facts(facts: RunFacts) -> list[tuple[str, str]]:
         ("machine", f"{settings.device}, {_count(settings.ranks, 'process', 'processes')}"),
     ]
     if math.isfinite(facts.seconds):
-        pairs.insert(2, ("trained", describe_duration(facts.seconds)))
+        pairs.insert(2, ("trained", format_seconds(facts.seconds)))
     if settings.network.label_dim:
         pairs.append(("classes", str(settings.network.label_dim)))
     if facts.best:
@@ -328,7 +326,7 @@ def list_cards(facts: RunFacts) -> list[Number]:
     pace = _median([row_number(item, "sec_per_kimg") for item in recent])
     if pace:
         left = seconds_left(facts)
-        detail = "" if not left else f"about {describe_age(left)} left at the measured rates"
+        detail = "" if not left else f"about {describe_seconds(left)} left at the measured rates"
         meaning = "Seconds per thousand pictures shown, without snapshots."
         cards.append(Number("Rate", f"{pace:.3g} s", meaning, detail))
     if math.isfinite(memory := row_number(row, "memory_mib")):
@@ -401,7 +399,7 @@ def _states_of_all(runs: Sequence[RunFacts]) -> Section:
             f"{best[name].value:.4g} at {best[name].kimg:,.6g}" if name in best else "–"
             for name in names
         ]
-        seconds = describe_duration(facts.seconds).replace(" ", "\u00a0") if facts.rows else "–"
+        seconds = format_seconds(facts.seconds) if facts.rows else "–"
         rows.append((facts.name, facts.state, f"{facts.kimg:,.6g}", seconds, *values))
     header = ("run", "state", "kimg", "trained", *(f"best {name}" for name in names))
     texts = [f"{facts.name}: {describe_state(facts)}" for facts in runs]

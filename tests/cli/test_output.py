@@ -11,7 +11,6 @@ import pytest
 from stylecli.cli.output import (
     Output,
     format_rate,
-    format_seconds,
     lay_out_bar,
     lay_out_table,
     wrap_words,
@@ -145,17 +144,6 @@ with Output().progress("packing", "pictures") as report:
         report(done, 286, "2 skipped")
         time.sleep(0.001)
 """
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (-3, "0s"), (0.4, "0s"), (42, "42s"), (59.6, "1m00s"), (185, "3m05s"),
-        (7800, "2h10m"), (4 * 86400 + 7200, "4d02h"),
-    ],
-)  # fmt: skip
-def test_durations_are_short(seconds: float, text: str) -> None:
-    assert format_seconds(seconds) == text
 
 
 @pytest.mark.parametrize(

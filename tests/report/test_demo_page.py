@@ -6,7 +6,7 @@ import pytest
 from stylecli import shipped
 from stylecli.networks.model import Bundle, new_network
 from stylecli.report.content import Picture, Table
-from stylecli.report.demo_page import compare_with_shipped, draw_side_by_side, format_duration
+from stylecli.report.demo_page import compare_with_shipped, draw_side_by_side
 
 SMALL = {"z_dim": 8, "w_dim": 8, "mapping_layers": 1, "fmap_base": 64, "fmap_max": 8}
 
@@ -43,7 +43,3 @@ def test_a_copy_without_a_shipped_network_has_no_such_section(
 ) -> None:
     monkeypatch.setattr(shipped, "shipped_network", lambda: None)
     assert compare_with_shipped(net, 1.0, 1.0, []) == []
-
-
-def test_durations_are_words() -> None:
-    assert [format_duration(s) for s in (80, 300, 7200)] == ["80 seconds", "5 minutes", "2.0 hours"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stylecli.errors import NetworkError, UsageError
-from stylecli.report.run_facts import describe_duration, read_all, read_facts, read_metrics
+from stylecli.report.run_facts import read_all, read_facts, read_metrics
 from tests.report.made_runs import make_event, make_row, make_run, write_rows
 
 OLD = 1_600_000_000  # seconds since 1970: long before any test
@@ -117,13 +117,6 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
         read_facts(tmp_path / "empty")
     with pytest.raises(UsageError, match="twice"):
         read_all([run, run])
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(42, "42 s"), (245, "4 min 5 s"), (7800, "2 h 10 min"), (1e5, "1 d 3 h")]
-)
-def test_durations_have_two_units(seconds: float, text: str) -> None:
-    assert describe_duration(seconds) == text
 
 
 def _row(kimg: int, value: float, name: str = "kid", **more: object) -> dict[str, object]:

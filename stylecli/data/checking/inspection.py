@@ -46,7 +46,7 @@ from stylecli.data.preparation import WITH_BARS, Transform
 from stylecli.errors import plural
 from stylecli.files import write_json
 from stylecli.images import enlarge, make_grid, save_png
-from stylecli.progress import Progress, silent
+from stylecli.progress import Progress, format_bytes, silent
 
 SAMPLE_COLUMNS, SAMPLE_ROWS = 10, 6
 SHOWN_SIDE = 128  # px, of one picture on a sheet
@@ -236,7 +236,7 @@ class Inspection:
         if self.subject.kind == "dataset":
             if free >= _SPARE_BYTES:
                 return []
-            text = f"{free / 2**20:,.0f} MiB are free here, little for a run and its networks"
+            text = f"{format_bytes(free)} are free here, little for a run and its networks"
             return [Problem("warning", "disk", text, "stylecli train --out RUN on another disk")]
         resolution = suggest_resolution(self.tally)
         needed = len(self.subject) * 3 * resolution**2
@@ -244,7 +244,7 @@ class Inspection:
             return []
         text = (
             f"packing {plural(len(self.subject), 'picture')} at {resolution} px needs "
-            f"{needed / 2**30:,.1f} GiB; {free / 2**30:,.1f} GiB are free here"
+            f"{format_bytes(needed)}; {format_bytes(free)} are free here"
         )
         pack = f"stylecli pack {quote(str(self.subject.path))}"
         fix = f"{pack} --resolution {resolution // 2}, or --max-images"

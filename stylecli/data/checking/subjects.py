@@ -33,6 +33,7 @@ from stylecli.data.sources.recognition import find_source
 from stylecli.data.unfinished import read_state
 from stylecli.data.workers import count_workers, ordered_map
 from stylecli.errors import DataError, plural
+from stylecli.progress import format_bytes
 
 _CHUNK_BYTES = 16 << 20
 _MEAN_SIDE = 256  # px
@@ -189,7 +190,7 @@ class DatasetSubject:
         rows = [
             ("dataset", f"{self.path}, by {info['tool']}, {info['created'][:10]}"),
             ("pixels", f"{info['resolution']} px, {_MODES[info['channels']]}, "
-                       f"{info['codec']}{levels}, {size / 2**20:,.1f} MiB"),
+                       f"{info['codec']}{levels}, {format_bytes(size)}"),
         ]  # fmt: skip
         if info["label_kind"] == "vector":
             rows.append(("labels", f"vectors of {plural(info['label_dim'], 'number')}"))
