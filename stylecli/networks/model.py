@@ -46,7 +46,7 @@ class MappingNetwork(nn.Module):
             raise UsageError(
                 f"latents have shape {list(z.shape)}: this network needs [N, {self.config.z_dim}]"
             )
-        check_labels(c, self.config.label_dim, len(z))
+        check_labels(c, self.config.label_dim, z.shape[0])
 
     @torch.no_grad()
     def update_w_avg(self, w: Tensor) -> None:
@@ -130,7 +130,7 @@ class SynthesisNetwork(nn.Module):
             return
         shapes = self.config.noise_shapes()
         if len(noise) != len(shapes) or any(
-            plane is not None and tuple(plane.shape) not in (shape, (len(ws), *shape[1:]))
+            plane is not None and tuple(plane.shape) not in (shape, (ws.shape[0], *shape[1:]))
             for plane, shape in zip(noise, shapes, strict=True)
         ):
             raise UsageError(
@@ -173,7 +173,7 @@ class SynthesisNetwork(nn.Module):
         else:
             side = self.config.layer_side(layer)
             plane = torch.randn(
-                (len(like), 1, side, side), generator=generator, dtype=like.dtype,
+                (like.shape[0], 1, side, side), generator=generator, dtype=like.dtype,
                 device=like.device,
             )  # fmt: skip
         return plane if scale == 1 else plane * scale

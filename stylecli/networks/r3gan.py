@@ -241,7 +241,7 @@ class Discriminator(model.Discriminator):
         UsageError for wrong shapes or labels.
         """
         self.config.check_lod(lod or 0.0)
-        check_labels(c, self.config.label_dim, len(images))
+        check_labels(c, self.config.label_dim, images.shape[0])
         logits = self.outputs(images)  # [N, outputs]
         if self.label is None or c is None:
             return logits

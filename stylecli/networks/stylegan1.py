@@ -136,9 +136,9 @@ class SynthesisLayer(nn.Module):
     def _input(self, w: Tensor) -> Tensor:
         """Return the 4×4 input [N, C, 4, 4]: learned constant, or a dense layer of w."""
         if self.const is not None:
-            return self.scaled(self.const).expand(len(w), -1, -1, -1)
+            return self.scaled(self.const).expand(w.shape[0], -1, -1, -1)
         assert self.dense is not None
-        return self.dense(w).view(len(w), -1, 4, 4)  # type: ignore[no-any-return]
+        return self.dense(w).view(w.shape[0], -1, 4, 4)  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor | None, w: Tensor, noise: Tensor | None) -> Tensor:
         """x [N, I, h, w] or None at the input, w [N, w_dim] -> [N, O, res, res]."""
@@ -304,7 +304,7 @@ class Discriminator(model.Discriminator):
         """
         logits = self.outputs(images, lod=lod)  # [N, outputs]
         if self.config.label_dim and self.config.D_label_mode == "select":
-            check_labels(c, self.config.label_dim, len(images))
+            check_labels(c, self.config.label_dim, images.shape[0])
             assert c is not None
             return (logits * c.to(logits.dtype)).sum(dim=1, keepdim=True)
         return logits[:, :1]

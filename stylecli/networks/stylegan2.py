@@ -258,7 +258,7 @@ class SynthesisBlock(nn.Module):
         w_dim]: one per convolution and one for the colours; a noise map per convolution.
         """
         if x is None:
-            x = self.const.to(ws.dtype).expand(len(ws), -1, -1, -1)
+            x = self.const.to(ws.dtype).expand(ws.shape[0], -1, -1, -1)
             if x.is_cpu:  # filters ten times faster there; all features keep the layout
                 x = x.contiguous(memory_format=torch.channels_last)
         x = x.to(compute_dtype(x, self.config, self.side))
@@ -434,7 +434,7 @@ class Discriminator(model.Discriminator):
         UsageError for wrong shapes, labels or batches that do not divide into stddev groups.
         """
         self.config.check_lod(lod or 0.0)
-        check_labels(c, self.config.label_dim, len(images))
+        check_labels(c, self.config.label_dim, images.shape[0])
         logits = self.outputs(images)  # [N, outputs]
         if not self.config.label_dim or c is None:
             return logits
