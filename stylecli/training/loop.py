@@ -17,6 +17,7 @@ from stylecli.errors import DataError, Interrupted, StyleCLIError
 from stylecli.progress import Progress, silent
 from stylecli.training import checkpoints, run_folder, run_setup
 from stylecli.training.config import Session
+from stylecli.training.draws import seed_after
 from stylecli.training.oversight import (
     Evaluate,
     Oversight,
@@ -28,7 +29,7 @@ from stylecli.training.oversight import (
     tell_nobody,
 )
 from stylecli.training.schedule import Stage, resets_optimizer, stage_at
-from stylecli.training.step import TrainingStep, seed_after
+from stylecli.training.step import TrainingStep
 from stylecli.workspace import CHECKPOINT_FILE, snapshot_path
 
 

@@ -26,8 +26,9 @@ from stylecli.ops.convolution import convolve_in_terms_of_itself, input_gradient
 from stylecli.ops.cuda.runtime import DTYPE_NAMES
 from stylecli.ops.cuda.selfcheck import check_operator
 from stylecli.training.config import TrainingConfig
+from stylecli.training.draws import DrawSource, Streams
 from stylecli.training.schedule import Stage
-from stylecli.training.step import DrawSource, Streams, TrainingStep
+from stylecli.training.step import TrainingStep
 from tests.ops.test_convolution import FARTHEST, r1_error
 
 pytestmark = [
