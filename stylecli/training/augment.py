@@ -119,7 +119,13 @@ _NAMES = {"b": "blit", "g": "geom", "c": "color", "f": "filter", "n": "noise", "
 
 
 def make_pipe(name: str) -> Pipe:
-    """Return the pipe of a name: one group such as ``geom``, or the first letters of several."""
+    """Return the pipe of a name: one group such as ``geom``, or the first letters of several.
+
+    ``halfcolor`` is R3GAN's (Huang et al. 2024): blit, geom, cutout, and colour half as likely.
+    """
+    if name == "halfcolor":
+        full = dict.fromkeys((*_GEOMETRY, *_GROUPS["cutout"]), 1.0)
+        return Pipe(**full, **dict.fromkeys(_COLOUR, 0.5))
     letters = name.replace("nc", "nC")  # the last c of bgcfnc is cutout
     groups = [name] if name in _GROUPS else [_NAMES[letter] for letter in letters]
     return Pipe(**{transform: 1.0 for group in groups for transform in _GROUPS[group]})
@@ -146,6 +152,11 @@ class Augmentation:
         """Return what D is to see of ``images``."""
         wide = images.float() if images.dtype in (torch.float16, torch.bfloat16) else images
         return augment(wide, self.pipe, self.p, draws)
+
+    def set_fixed(self, p: float) -> None:
+        """Let a fixed p be what the schedule has it at; nothing waits for the device."""
+        if self.on and not self.adaptive:
+            self.p.fill_(p)
 
     @torch.no_grad()
     def follow(self, signs: Tensor, ranks: Ranks, batch: int, step: int) -> None:

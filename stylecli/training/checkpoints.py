@@ -125,6 +125,7 @@ def save_checkpoint(
         "adam_steps": {"G": int(step.adam_G.steps), "D": int(step.adam_D.steps)},
         "loss_scales": {"G": step.scaler_G.state(), "D": step.scaler_D.state()},
         "augmentation": step.augmentation.state(),
+        "path_mean": float(step.gradients.path_mean),
         "settings": step.config.to_dict(),
     }
     write_tensors(path, checkpoint_tensors(bundle, step), header)
@@ -152,6 +153,7 @@ def load_checkpoint(path: Path, bundle: Bundle, step: TrainingStep) -> Counters:
         step.scaler_G.restore(scales.get("G", {}))
         step.scaler_D.restore(scales.get("D", {}))
         step.augmentation.restore(training.get("augmentation", {}))
+        step.gradients.path_mean.fill_(float(training.get("path_mean", 0.0)))
         adam_steps = training["adam_steps"]
         step.adam_G.steps.fill_(int(adam_steps["G"]))
         step.adam_D.steps.fill_(int(adam_steps["D"]))

@@ -26,7 +26,9 @@ from stylecli.settings import (
     settings_of,
 )
 
-LOSSES = ("logistic", "logistic-saturating", "wgan-gp", "hinge", "hinge-gp")
+LOSSES = ("logistic", "logistic-saturating", "wgan-gp", "hinge", "hinge-gp", "relativistic")
+JOINT, LAZY, PAIRED = "joint", "lazy", "paired"
+PHASES = (JOINT, LAZY, PAIRED)  # what a step consists of; see phases_at
 PRECISIONS = ("float32", "bf16", "fp16")
 WATCH = ("warn", "stop", "rollback", "off")
 JSONL = "jsonl"
@@ -34,7 +36,7 @@ LOGS = (JSONL, "tensorboard", "wandb", "mlflow")
 AUGMENT = ("none", "fixed", "adaptive")
 AUGMENT_PIPES = (
     "blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc",
-    "diffaugment",
+    "halfcolor", "diffaugment",
 )  # fmt: skip
 AUTO = "auto"  # as an option: the quicker one of the first two where it trains
 
@@ -115,15 +117,39 @@ class TrainingConfig:
         10.0, flag="--ema-kimg", heading=OPTIMIZERS,
         help="Half-life of the averaged generator. Default 10.", check=above_zero, reason=PAPER,
     )  # fmt: skip
+    ema_rampup: float | None = setting(  # None: ema_kimg from the start
+        None, flag="--ema-rampup", heading=OPTIMIZERS,
+        help="Longest half-life of the average at first, as a share of the images shown so far. "
+        "Default: no limit.", check=above_zero, reason="no limit at first",
+    )  # fmt: skip
+    lr_D: float | None = setting(  # None: lr
+        None, flag="--lr-d", heading=OPTIMIZERS, after="lr",
+        help="Learning rate of D. Default: --lr.", check=above_zero, reason="as of G",
+    )  # fmt: skip
+    anneal_kimg: float = setting(
+        0.0, flag="--anneal-kimg", heading=OPTIMIZERS,
+        help="Time in which settings move to their final values by a cosine; the average's "
+        "half-life and a fixed --augment-p rise from 0. Default 0: none do.",
+        check=not_negative, reason="nothing moves",
+    )  # fmt: skip
+    lr_final: float | None = setting(
+        None, flag="--lr-final", heading=OPTIMIZERS,
+        help="Learning rate after --anneal-kimg. Default: unchanged.", check=above_zero,
+        reason="unchanged",
+    )  # fmt: skip
+    beta2_final: float | None = setting(
+        None, flag="--beta2-final", heading=OPTIMIZERS,
+        help="Adam's β2 after --anneal-kimg. Default: unchanged.", reason="unchanged",
+    )  # fmt: skip
     # Losses
     loss: str = setting(
         "logistic", flag="--loss", heading=LOSS, costs=True,  # logistic = non-saturating
-        help="logistic, logistic-saturating, wgan-gp, hinge or hinge-gp.",
+        help="logistic, logistic-saturating, wgan-gp, hinge, hinge-gp or relativistic.",
         check=one_of(*LOSSES), reason=PAPER,
     )  # fmt: skip
     r1_gamma: float = setting(
         GAMMA, flag="--gamma", heading=LOSS,
-        help="Weight of R1 (logistic losses).", check=not_negative, reason=PAPER,
+        help="Weight of R1 (logistic and relativistic losses).", check=not_negative, reason=PAPER,
     )  # fmt: skip
     r2_gamma: float = setting(
         0.0, flag="--gamma-fake", heading=LOSS,
@@ -132,6 +158,35 @@ class TrainingConfig:
     r1_interval: int = setting(  # steps from penalty to penalty, weighted up by as much
         1, flag="--r1-interval", heading=LOSS, least=1, costs=True,
         help="Steps from one R1 to the next.", check=above_zero, reason=PAPER,
+    )  # fmt: skip
+    gamma_final: float | None = setting(
+        None, flag="--gamma-final", heading=LOSS, after="r2_gamma",
+        help="Weight of R1 and R2 after --anneal-kimg. Default: unchanged.", reason="unchanged",
+    )  # fmt: skip
+    phases: str = setting(
+        JOINT, flag="--phases", heading=LOSS, costs=True,
+        help="joint: D with its penalties, then G. lazy: G, path lengths, D, penalties, each an "
+        "update of its own at its interval. paired: D and G each on pictures of their own.",
+        check=one_of(*PHASES), reason=PAPER,
+    )  # fmt: skip
+    pl_weight: float = setting(
+        0.0, flag="--pl-weight", heading=LOSS, costs=True,
+        help="Weight of path-length regularisation. Default 0.", check=not_negative,
+        reason="none in the paper",
+    )  # fmt: skip
+    pl_interval: int = setting(  # 0: G has no such update, and its Adam needs no correction
+        0, flag="--pl-interval", heading=LOSS, costs=True, least=0,
+        help="Steps from one path-length regularisation to the next. Default 0: never.",
+        check=not_negative, reason="none in the paper",
+    )  # fmt: skip
+    blur_sigma: float = setting(
+        0.0, flag="--blur-sigma", heading=LOSS,
+        help="Blur D's pictures at first: σ in pixels. Default 0.", check=not_negative,
+        reason="no blur",
+    )  # fmt: skip
+    blur_kimg: float = setting(
+        0.0, flag="--blur-kimg", heading=LOSS,
+        help="Time in which the blur goes. Default 0.", check=not_negative, reason="no blur",
     )  # fmt: skip
     share_fakes: bool = setting(  # saves a pass of the generator
         False, flag="--share-fakes/--own-fakes", heading=LOSS, costs=True,
@@ -154,7 +209,7 @@ class TrainingConfig:
     augment_pipe: str = setting(
         "bgc", flag="--augment-pipe", heading=PICTURES, costs=True,
         help="What is changed: blit, geom, color, filter, noise, cutout, by first letters bg to "
-        "bgcfnc, or diffaugment. Default bgc.",
+        "bgcfnc, halfcolor (R3GAN's) or diffaugment. Default bgc.",
         check=one_of(*AUGMENT_PIPES), reason="that of StyleGAN2-ADA",
     )  # fmt: skip
     augment_p: float = setting(
@@ -197,8 +252,52 @@ class TrainingConfig:
             table = {int(key): value for key, value in getattr(self, name).items()}
             object.__setattr__(self, name, table)
         check_settings(self)
+        if self.beta2_final is not None:
+            below_one("beta2_final", self.beta2_final)
+        if self.gamma_final is not None:
+            not_negative("gamma_final", self.gamma_final)
+        if self.phases == LAZY and not self.takes_r1:
+            raise UsageError(
+                f"phases lazy are for losses with R1, not for {self.loss}: give --phases joint"
+            )
+        if self.phases != JOINT and self.share_fakes:
+            raise UsageError(
+                f"fakes are shared in phases joint alone, not in {self.phases}: give --own-fakes"
+            )
+        if (self.pl_weight or self.pl_interval) and self.phases != LAZY:
+            raise UsageError(
+                f"path-length regularisation belongs to phases lazy, not {self.phases}: give "
+                "--phases lazy, or --pl-weight 0 --pl-interval 0"
+            )
+        if self.pl_weight and not self.pl_interval:
+            raise UsageError(f"pl_weight {self.pl_weight:g} needs a pl_interval above 0")
         if self.precision == AUTO:  # what a run computes in must not depend on where it continues
             raise UsageError(f"precision {AUTO} is for options: expected {', '.join(PRECISIONS)}")
+
+    @property
+    def takes_r1(self) -> bool:
+        """Whether the loss goes with R1 and R2, the zero-centred gradient penalties."""
+        return self.loss.startswith(("logistic", "relativistic"))
+
+    @property
+    def knows_reals(self) -> bool:
+        """Whether the sign of D's logits says real or fake; other losses leave it free."""
+        return self.loss not in ("wgan-gp", "relativistic")
+
+    @property
+    def is_relativistic(self) -> bool:
+        """Whether G's loss compares its fakes with reals."""
+        return self.loss == "relativistic"
+
+    @property
+    def batches_of_reals(self) -> int:
+        """Batches of reals that a step takes: two where G is updated on pictures of its own."""
+        return 2 if self.phases == PAIRED else 1
+
+    @property
+    def lazy(self) -> bool:
+        """Whether regularisation has updates of its own."""
+        return self.phases == LAZY
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values, readable by training_from_dict."""

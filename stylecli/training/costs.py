@@ -32,7 +32,13 @@ from stylecli.networks.registry import build_discriminator, build_generator
 from stylecli.progress import Progress, silent
 from stylecli.training import run_folder
 from stylecli.training.config import Session, TrainingConfig
-from stylecli.training.losses import D_loss, G_loss, gradient_penalty, squared_gradient
+from stylecli.training.losses import (
+    D_loss,
+    G_loss,
+    gradient_penalty,
+    path_lengths,
+    squared_gradient,
+)
 from stylecli.training.run_folder import RunSettings
 from stylecli.training.run_setup import build_networks
 from stylecli.training.schedule import Stage, StageKey, count_passes, list_stages, stage_of_key
@@ -153,12 +159,40 @@ def count_step(network: NetworkConfig, training: TrainingConfig, stage: Stage) -
     with FakeTensorMode():
         G, D = build_generator(network), build_discriminator(network)
         G.lod = D.lod = stage.lod
-        kernels = _trace(G, D, training, stage, penalise=True)
-        often = max(1, training.r1_interval)
-        if often > 1:  # most steps have no penalty
-            plain = _trace(G, D, training, stage, penalise=False)
-            kernels = [*kernels, *(each for each in plain for _ in range(often - 1))]
-    return Work(kernels, _COUNTED, often)
+        seldom = training.pl_interval if training.pl_weight else 1
+        period = math.lcm(training.r1_interval, seldom)
+        penalised = period // training.r1_interval  # most steps of a period have no penalty
+        kernels = _trace(G, D, training, stage, penalise=True) * penalised
+        if period > penalised:
+            kernels += _trace(G, D, training, stage, penalise=False) * (period - penalised)
+        if training.pl_weight:
+            kernels += _trace_paths(G, training, stage) * (period // seldom)
+    return Work(kernels, _COUNTED, period)
+
+
+def _reduced(training: TrainingConfig) -> contextlib.AbstractContextManager[object]:
+    if training.precision == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast("cpu", torch.bfloat16, cache_enabled=False)
+
+
+def _draw(G: Any, training: TrainingConfig, stage: Stage, count: int) -> tuple[Tensor, Tensor]:
+    """Return ws and pictures of so many latents."""
+    config = G.config
+    labels = torch.zeros(count, config.label_dim) if config.label_dim else None
+    ws = G.mapping.broadcast(G.mapping.embed(torch.zeros(count, config.z_dim), labels))
+    noise = {"noise_mode": "none"} if config.has_noise else {}
+    with _reduced(training):
+        return ws, G.synthesis(ws, **noise, **native_lod(config, stage.lod))
+
+
+def _trace_paths(G: Any, training: TrainingConfig, stage: Stage) -> list[tuple[float, float]]:
+    """Return the kernels of path-length regularisation, which takes half a batch."""
+    with _Counting() as counting:
+        ws, images = _draw(G, training, stage, _COUNTED // 2)
+        path_lengths(images, ws, torch.zeros(images.shape)).square().mean().backward()  # type: ignore[no-untyped-call]
+    kernels: list[tuple[float, float]] = counting.kernels
+    return kernels
 
 
 def _trace(
@@ -169,29 +203,16 @@ def _trace(
     labels = torch.zeros(_COUNTED, config.label_dim) if config.label_dim else None
     reals = torch.zeros(size)
 
-    def reduced() -> contextlib.AbstractContextManager[object]:
-        if training.precision == "float32":
-            return contextlib.nullcontext()
-        return torch.autocast("cpu", torch.bfloat16, cache_enabled=False)
-
-    def draw() -> Tensor:
-        z = torch.zeros(_COUNTED, config.z_dim)
-        ws = G.mapping.broadcast(G.mapping.embed(z, labels))
-        noise = {"noise_mode": "none"} if config.has_noise else {}
-        with reduced():
-            images: Tensor = G.synthesis(ws, **noise, **native_lod(config, stage.lod))
-        return images
-
     def score(images: Tensor) -> Tensor:
-        with reduced():
+        with _reduced(training):
             logits: Tensor = D(images, labels, **asked_lod(config, stage.lod))
         return logits
 
     with _Counting() as counting:
         with torch.set_grad_enabled(training.share_fakes):
-            fakes = draw()
+            _, fakes = _draw(G, training, stage, _COUNTED)
         seen = fakes.detach()
-        logistic = training.loss.startswith("logistic")
+        logistic = training.takes_r1
         reals.requires_grad_(bool(penalise and logistic and training.r1_gamma))
         seen.requires_grad_(bool(penalise and logistic and training.r2_gamma))
         real_logits, fake_logits = score(reals), score(seen)
@@ -204,9 +225,10 @@ def _trace(
             total = total + gradient_penalty(score, reals, seen, mix, 4**stage.level).mean()
         total.backward()  # type: ignore[no-untyped-call]
         if not training.share_fakes:
-            fakes = draw()
+            _, fakes = _draw(G, training, stage, _COUNTED)
         D.requires_grad_(False)
-        G_loss(training.loss, score(fakes)).mean().backward()  # type: ignore[no-untyped-call]
+        beside = score(reals.detach()) if training.is_relativistic else None
+        G_loss(training.loss, score(fakes), beside).mean().backward()  # type: ignore[no-untyped-call]
         D.requires_grad_(True)
     kernels: list[tuple[float, float]] = counting.kernels
     return kernels
@@ -418,10 +440,15 @@ class _Meter:
         return stage_of_key(self.config, self.settings.network.resolution, (side, fading))
 
     def _pictures(self, stage: Stage, share: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        share *= self.config.batches_of_reals
         size = (share, self.settings.network.channels, stage.resolution, stage.resolution)
         images = torch.randint(0, 256, size, dtype=torch.uint8)
         labels = self.labels
         return images, None if labels is None else labels[torch.arange(share) % len(labels)]
+
+    def _every_phase(self) -> int:
+        """Return after how many steps all phases have come as often as they do."""
+        return math.lcm(self.config.r1_interval, max(1, self.config.pl_interval))
 
     def _time(self, stage: Stage, share: int) -> float:
         images, labels = self._pictures(stage, share)
@@ -436,7 +463,7 @@ class _Meter:
                 enough = count == WARM_UP_STEPS or now - begun > WARM_UP_SECONDS
                 if self.ranks.any(self.ranks.is_main and enough):
                     warm, started = count, self._now()
-            elif (count - warm) % self.config.r1_interval == 0:
+            elif (count - warm) % self._every_phase() == 0:
                 enough = now - started > SECONDS_PER_STAGE
                 if self.ranks.any(self.ranks.is_main and enough):
                     return (self._now() - started) / ((count - warm) * stage.batch)

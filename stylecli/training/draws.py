@@ -26,6 +26,7 @@ class Purpose(IntEnum):
     LABELS = 4
     INTERPOLATES = 5
     AUGMENTATION = 6
+    PATHS = 7
 
 
 def stream_seed(seed: int, purpose: Purpose, step: int) -> int:
@@ -66,6 +67,7 @@ class Draws:
     crossover: int  # the first layer that takes the second latent
     noise: list[Tensor | None] | None  # [n, 1, h, w] per layer, None above the current resolution
     labels: Tensor | None  # [n, label_dim]
+    path_noise: Tensor | None = None  # [n, C, R, R], for path lengths alone
 
     def part(self, index: int, count: int) -> "Draws":
         """Return every ``count``-th sample from number ``index`` on."""
@@ -78,7 +80,18 @@ class Draws:
             self.crossover,
             noise,
             None if self.labels is None else self.labels[index::count],
+            None if self.path_noise is None else self.path_noise[index::count],
         )
+
+    def first_half(self) -> "Draws":
+        """Return the first half of the samples, at least one."""
+        count = max(1, len(self.z) // 2)
+        noise = self.noise and [None if map is None else map[:count] for map in self.noise]
+        second, labels, paths = (
+            None if whole is None else whole[:count]
+            for whole in (self.second_z, self.labels, self.path_noise)
+        )
+        return Draws(self.z[:count], second, self.crossover, noise, labels, paths)
 
 
 class DrawSource:
@@ -97,10 +110,13 @@ class DrawSource:
         position: int,
         noise_shapes: list[tuple[int, int, int, int]],
         labels: Tensor | None = None,
+        *,
+        path_noise: bool = False,
     ) -> Draws:
         """Draw this rank's share of a batch of fakes; without ``labels`` also draw those.
 
-        ``position`` counts the batches of fakes of a run.
+        ``position`` counts the batches of fakes of a run. ``path_noise`` also draws what path
+        lengths are measured along.
         """
         config = self.config
         if config.label_dim and labels is None:
@@ -123,7 +139,11 @@ class DrawSource:
                 for index, shape in enumerate(noise_shapes)
             ]
         z = self._normal(latents, Purpose.LATENTS, position, 0)
-        return Draws(z, second_z, crossover, noise, labels)
+        along = None
+        if path_noise:
+            picture = (stage.batch, config.channels, stage.resolution, stage.resolution)
+            along = self._normal(picture, Purpose.PATHS, position, 0)
+        return Draws(z, second_z, crossover, noise, labels, along)
 
     def interpolation(self, stage: Stage, step: int) -> Tensor:
         """Return this rank's share of uniform numbers [n, 1, 1, 1], for gradient penalties."""

@@ -242,7 +242,7 @@ class TrainingLoop:
     def _train_batch(self, stage: Stage) -> None:
         assert self.batches is not None
         with self.meter.loader.waiting():
-            batch = self.batches.next(stage.batch, stage.level)
+            batch = self.batches.next(stage.batch * self.config.batches_of_reals, stage.level)
         images, labels = self.batches.on_device(batch)
         if not self.settings.network.label_dim:
             labels = None  # a labelled dataset can train an unconditional network

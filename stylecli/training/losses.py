@@ -2,6 +2,7 @@
 
 Logits are [N, 1]; results are [N]. Names follow the paper: the default is the non-saturating
 logistic loss with R1 (Mescheder et al. 2018), for CelebA-HQ WGAN-GP (Gulrajani et al. 2017).
+StyleGAN2 and StyleGAN3 keep it; R3GAN pairs reals and fakes (Jolicoeur-Martineau 2018).
 """
 
 from collections.abc import Callable
@@ -21,9 +22,12 @@ LARGEST_SCALE = 2.0**24
 STEPS_TO_GROW = 2000
 
 
-def G_loss(loss: str, fake_logits: Tensor) -> Tensor:
-    """Return the generator's loss per sample."""
+def G_loss(loss: str, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
+    """Return the generator's loss per sample; ``relativistic`` needs the logits of reals, too."""
     score = fake_logits.squeeze(1)
+    if loss == "relativistic":
+        assert real_logits is not None
+        return softplus(real_logits.squeeze(1) - score)
     if loss == "logistic":
         return softplus(-score)
     if loss == "logistic-saturating":
@@ -34,6 +38,8 @@ def G_loss(loss: str, fake_logits: Tensor) -> Tensor:
 def D_loss(loss: str, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """Return the discriminator's loss per sample, without gradient penalties."""
     real, fake = real_logits.squeeze(1), fake_logits.squeeze(1)
+    if loss == "relativistic":  # each real against the fake of its number
+        return softplus(fake - real)
     if loss.startswith("logistic"):
         return softplus(fake) + softplus(-real)
     if loss.startswith("hinge"):
@@ -59,6 +65,23 @@ def squared_gradient(
     if scale is not None:
         gradient = gradient.float() / scale
     return gradient.square().sum(dim=(1, 2, 3)) / pixels_per_value
+
+
+def path_lengths(images: Tensor, ws: Tensor, noise: Tensor, scale: Tensor | None = None) -> Tensor:
+    """Return how far images move along ``noise`` per step in w [N], differentiable once more.
+
+    √(mean over layers of ‖∇_w Σ images·noise‖²) for ws [N, num_ws, w_dim] and noise of the
+    images' shape, of variance 1/(H·W) (Karras et al. 2019, section 3.2). ``scale`` as in
+    ``squared_gradient``.
+    """
+    total = (images * noise).sum()
+    with input_gradients_only():
+        (gradient,) = torch.autograd.grad(
+            total if scale is None else total * scale, ws, create_graph=True
+        )
+    if scale is not None:
+        gradient = gradient.float() / scale
+    return gradient.square().sum(dim=2).mean(dim=1).sqrt()
 
 
 def gradient_penalty(

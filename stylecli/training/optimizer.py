@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from stylecli.errors import UsageError
 from stylecli.hardware import widest_float
 from stylecli.networks.config import NetworkConfig
+from stylecli.training.schedule import Rates
 
 
 class FlatParameters:
@@ -64,8 +65,8 @@ class Adam:
     which would wait for all that the device has still to do.
     """
 
-    def __init__(self, size: Tensor, *, beta1: float, beta2: float, epsilon: float) -> None:
-        self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
+    def __init__(self, size: Tensor, *, beta1: float, epsilon: float) -> None:
+        self.epsilon = epsilon
         self.steps = torch.zeros((), dtype=widest_float(size.device), device=size.device)
         self.mean = torch.zeros_like(size) if beta1 else None  # with β1 = 0 it is the gradient
         self.square = torch.zeros_like(size)
@@ -78,21 +79,22 @@ class Adam:
             self.mean.zero_()
 
     @torch.no_grad()
-    def step(self, data: Tensor, grad: Tensor, lr: float, taken: Tensor) -> None:
+    def step(self, data: Tensor, grad: Tensor, rates: Rates, taken: Tensor) -> None:
         """Update ``data`` [P] in place from ``grad`` [P]; not at all where ``taken`` [] is false.
 
-        The gradient is zero there.
+        The gradient is zero there. A β2 that moves corrects the bias as if it had held always.
         """
+        lr, beta1, beta2 = rates.lr, rates.beta1, rates.beta2
         # By factors of 0 and 1: a choice between Python's numbers may bring them from the host.
         kept = taken.to(self.steps.dtype)
         self.steps.add_(kept)
-        self.square.mul_(1 - kept * (1 - self.beta2))
-        self.square.addcmul_(grad, grad, value=1 - self.beta2)
+        self.square.mul_(1 - kept * (1 - beta2))
+        self.square.addcmul_(grad, grad, value=1 - beta2)
         mean = grad
         if self.mean is not None:
-            mean = self.mean.lerp_(grad, (kept * (1 - self.beta1)).to(grad.dtype))
+            mean = self.mean.lerp_(grad, (kept * (1 - beta1)).to(grad.dtype))
         count = self.steps.clamp(min=1)
-        rate = lr * (1 - self.beta2**count).sqrt() / (1 - self.beta1**count)
+        rate = lr * (1 - beta2**count).sqrt() / (1 - beta1**count)
         update = mean / self.square.sqrt().add_(self.epsilon)
         data.sub_(update.mul_(kept * rate))
 

@@ -128,7 +128,7 @@ def _augmentation(
             found["augment"], why = "fixed", "diffaugment as published is always on"
         elif {"augment_pipe", "augment_target", "augment_kimg"} & set(given):
             found["augment"], why = "adaptive", "asked for by settings of it"
-        elif few and settings.loss != "wgan-gp":  # its critic knows no sign for real
+        elif few and settings.knows_reals:
             why = (
                 f"D would memorise {plural(pictures or 0, 'picture')}; "
                 f"below {FEW_TO_AUGMENT:,} it helps"
@@ -265,14 +265,14 @@ def advise(
 
 def _of_the_loss(plan: TrainingPlan) -> Iterator[str]:
     training = plan.training
-    logistic = training.loss.startswith("logistic")
+    logistic = training.takes_r1
     for name, option, weight in (("R1", "--gamma", training.r1_gamma),
                                  ("R2", "--gamma-fake", training.r2_gamma)):  # fmt: skip
         field = "r1_gamma" if name == "R1" else "r2_gamma"
         if not logistic and weight and field in plan.given:
             yield (
-                f"{option} {weight:g} has no effect: {name} is for the logistic losses, not for "
-                f"{training.loss}"
+                f"{option} {weight:g} has no effect: {name} is for logistic and relativistic "
+                f"losses, not for {training.loss}"
             )
     if logistic and not training.r1_gamma and not training.r2_gamma:
         yield (
@@ -285,10 +285,10 @@ def _of_the_loss(plan: TrainingPlan) -> Iterator[str]:
             f"learning rates above {WGAN_GP_MAX_LR:g} are more than the paper uses with wgan-gp: "
             "--lr 0.001,128:0.0015,256:0.002,512:0.002,1024:0.002"
         )
-    if training.augment == "adaptive" and training.loss == "wgan-gp":
+    if training.augment == "adaptive" and not training.knows_reals:
         yield (
-            "--augment adaptive goes by the sign of D's logits, which wgan-gp leaves free: give "
-            "--augment fixed, or another --loss"
+            f"--augment adaptive goes by the sign of D's logits, which {training.loss} leaves "
+            "free: give --augment fixed, or another --loss"
         )
     idle = {"none": {"pipe", "p", "target", "kimg"}, "fixed": {"target", "kimg"}, "adaptive": {"p"}}
     for name in sorted(idle[training.augment]):
@@ -313,7 +313,7 @@ def usual_gamma(training: TrainingConfig, resolution: int) -> tuple[float, float
 
 def _of_the_gamma(plan: TrainingPlan) -> Iterator[str]:
     training, side = plan.training, plan.network.resolution
-    if not training.loss.startswith("logistic") or not training.r1_gamma:
+    if not training.takes_r1 or not training.r1_gamma:
         return
     low, high = usual_gamma(training, side)
     if not low / FAR <= training.r1_gamma <= high * FAR:

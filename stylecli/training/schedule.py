@@ -8,7 +8,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stylecli.errors import UsageError
 from stylecli.networks.config import NetworkConfig
@@ -35,6 +35,7 @@ class Stage:
     batch: int  # images per step, over all ranks
     lr: float  # learning rate of both optimizers
     tick_kimg: float
+    nimg: int = 0  # images shown so far
 
     @property
     def level(self) -> int:
@@ -58,10 +59,9 @@ def stage_at(config: TrainingConfig, resolution: int, nimg: int) -> Stage:
     phase = config.hold_kimg + config.fade_kimg
     passed = math.floor(kimg / phase)
     into = kimg - passed * phase
-    lod = _doublings(config, resolution) - passed
-    return stage_of_lod(
-        config, resolution, max(lod - max(into - config.hold_kimg, 0.0) / config.fade_kimg, 0.0)
-    )
+    lod = float(_doublings(config, resolution) - passed)
+    lod = max(lod - max(into - config.hold_kimg, 0.0) / config.fade_kimg, 0.0)
+    return replace(stage_of_lod(config, resolution, lod), nimg=nimg)
 
 
 def stage_of_key(config: TrainingConfig, resolution: int, key: "StageKey") -> Stage:
@@ -96,6 +96,71 @@ def resets_optimizer(before: Stage | None, now: Stage) -> bool:
     return math.floor(before.lod) != math.floor(now.lod) or math.ceil(before.lod) != math.ceil(
         now.lod
     )
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What an update of one network takes: Adam's settings, after the correction of lazy phases."""
+
+    lr: float
+    beta1: float
+    beta2: float
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What holds in one step, beside the stage: the settings that move with the images shown."""
+
+    G: Rates
+    D: Rates
+    r1_gamma: float
+    r2_gamma: float
+    ema_images: float  # half-life of the averaged generator
+    augment_p: float  # where it is fixed
+    blur_sigma: float  # pixels
+
+
+def moment_at(config: TrainingConfig, stage: Stage) -> Moment:
+    """Return what a step of a stage takes after ``stage.nimg`` images.
+
+    Where regularisation is an update of its own, every k steps beside k plain ones, Adam's lr and
+    β are brought to what k of k + 1 updates come to: lr·c and β^c, c = k/(k + 1) (Karras et al.
+    2019, appendix B).
+    """
+    nimg = stage.nimg
+    lr = _annealed(config, stage.lr, config.lr_final, nimg)
+    lr_D = _annealed(config, config.lr_D or stage.lr, config.lr_final, nimg)
+    beta2 = _annealed(config, config.adam_beta2, config.beta2_final, nimg)
+    half_life = config.ema_kimg * 1000
+    p = config.augment_p
+    if config.anneal_kimg:
+        half_life, p = (_annealed(config, 0.0, last, nimg) for last in (half_life, p))
+    if config.ema_rampup is not None:
+        half_life = min(half_life, nimg * config.ema_rampup)
+    left = 1 - nimg / (config.blur_kimg * 1000) if config.blur_kimg else 0.0
+
+    def rates(lr: float, interval: int) -> Rates:
+        c = interval / (interval + 1) if config.lazy and interval else 1.0
+        return Rates(lr * c, config.adam_beta1**c, beta2**c)
+
+    r1, r2 = (
+        _annealed(config, gamma, config.gamma_final if gamma else None, nimg)
+        for gamma in (config.r1_gamma, config.r2_gamma)
+    )
+    return Moment(
+        G=rates(lr, config.pl_interval),
+        D=rates(lr_D, config.r1_interval if config.r1_interval > 1 else 0),
+        r1_gamma=r1, r2_gamma=r2, ema_images=half_life, augment_p=p,
+        blur_sigma=config.blur_sigma * max(left, 0.0),
+    )  # fmt: skip
+
+
+def _annealed(config: TrainingConfig, first: float, last: float | None, nimg: float) -> float:
+    """Return a setting on its way from ``first`` to ``last``: half a cosine, then constant."""
+    if last is None or not config.anneal_kimg:
+        return first
+    share = min(nimg / (config.anneal_kimg * 1000), 1.0)
+    return last if share == 1 else first + (1 - math.cos(math.pi * share)) / 2 * (last - first)
 
 
 @dataclass(frozen=True)

@@ -1,44 +1,28 @@
-"""One step of training: update D, then the moving average, then G.
+"""One step of training: which networks are updated, in which order, and what follows.
 
-A rank's share of the batch can be worked off in several passes, whose gradients add up to those of
-the whole (``passes``).
-
-Random numbers are those of ``draws``.
+Gradients are computed by ``gradients``, random numbers are those of ``draws``.
 """
 
-import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 from stylecli.distributed.ranks import Ranks
 from stylecli.errors import DeviceError, lacks_memory, plural
-from stylecli.hardware import cuda_arithmetic, free_unused, widest_float
+from stylecli.hardware import cuda_arithmetic, free_unused
 from stylecli.images import from_uint8
 from stylecli.networks.layers import box_average, lerp, upscale_nearest
-from stylecli.networks.model import Bundle, asked_lod, native_lod
-from stylecli.training.augment import Augmentation, StreamDraws
-from stylecli.training.config import TrainingConfig
-from stylecli.training.draws import Draws, DrawSource, Purpose, Streams
-from stylecli.training.losses import (
-    D_loss,
-    G_loss,
-    LossScaler,
-    gradient_penalty,
-    squared_gradient,
-)
+from stylecli.networks.model import Bundle
+from stylecli.training.augment import Augmentation
+from stylecli.training.config import JOINT, LAZY, TrainingConfig
+from stylecli.training.draws import DrawSource, Streams
+from stylecli.training.gradients import Batch, Gradients, Place
+from stylecli.training.losses import LossScaler
 from stylecli.training.optimizer import Adam, FlatParameters
-from stylecli.training.schedule import Stage, count_passes, smaller_pass
-
-STATISTICS = (
-    "loss_G", "loss_D", "r1_penalty", "real_logits", "real_signs", "fake_logits", "grad_norm_G",
-    "grad_norm_D", "skipped_steps",
-)  # fmt: skip
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
+from stylecli.training.schedule import Rates, Stage, count_passes, moment_at, smaller_pass
 
 Result = TypeVar("Result")
 
@@ -47,20 +31,37 @@ class StepMemoryError(DeviceError):
     """A step needs more memory than the device has."""
 
 
-@dataclass
-class _Pass:
-    """The samples of one pass through D: of n reals and n fakes."""
+@dataclass(frozen=True)
+class Phase:
+    """One update within a step."""
 
-    reals: Tensor  # [n, C, h, w], -1..1
-    labels: Tensor | None  # of the reals, [n, label_dim]
-    fakes: Tensor  # [n, C, h, w]
-    fake_labels: Tensor | None
-    index: int  # of this pass
-    count: int  # of passes
+    of: Literal["D", "G", "penalty", "paths", "average"]
+    draws: int = 0  # which of the step's draws it takes
+    second: bool = False  # takes the step's second batch of reals
+    penalise: bool = False
 
-    def mine(self, share: Tensor) -> Tensor:
-        """Return this pass's part of the rank's share [n · count, ...]."""
-        return share[self.index :: self.count]
+
+def phases_at(config: TrainingConfig, step: int) -> list[Phase]:
+    """Return the updates of a step, in their order.
+
+    joint   D with its penalties, the average, G                    (StyleGAN's program)
+    lazy    G, its path lengths, D, its penalties, the average      (StyleGAN2 and 3, PyTorch)
+    paired  D with its penalties, G on pictures of its own, the average              (R3GAN)
+    """
+    due = step % config.r1_interval == 0
+    average = Phase("average")
+    if config.phases == JOINT:
+        return [Phase("D", 0, penalise=due), average, Phase("G", 1)]
+    if config.phases == LAZY:
+        apart = config.r1_interval > 1
+        phases = [Phase("G", 0)]
+        if config.pl_weight and step % config.pl_interval == 0:
+            phases.append(Phase("paths", 1))
+        phases.append(Phase("D", 2, penalise=not apart))
+        if apart and due and (config.r1_gamma or config.r2_gamma):
+            phases.append(Phase("penalty", 3))
+        return [*phases, average]
+    return [Phase("D", 0, penalise=due), Phase("G", 1, second=True), average]
 
 
 class TrainingStep:
@@ -93,23 +94,19 @@ class TrainingStep:
         self.G = bundle.G.to(self.device).train()
         self.D = bundle.D.to(self.device).train()
         self.G_ema = bundle.G_ema.to(self.device).eval()
-        self.flat_G, self.flat_D = FlatParameters(self.G), FlatParameters(self.D)
-        self.flat_ema = FlatParameters(self.G_ema)
         self.G_ema.requires_grad_(False)
-        adam = {"beta1": config.adam_beta1, "beta2": config.adam_beta2,
-                "epsilon": config.adam_epsilon}  # fmt: skip
-        self.adam_G = Adam(self.flat_G.data, **adam)
-        self.adam_D = Adam(self.flat_D.data, **adam)
-        self.scaler_G = LossScaler(config.precision, self.device)
-        self.scaler_D = LossScaler(config.precision, self.device)
         self.streams = Streams(config.seed, self.device)
         table = None if label_table is None else label_table.to(self.device)
         self.draws = DrawSource(self.G.config, self.streams, self.ranks, table)
-        wide = widest_float(self.device)
-        self.totals = torch.zeros(len(STATISTICS) + 1, dtype=wide, device=self.device)
         self.augmentation = Augmentation(config, self.device)
-        # of D's logits on the reals of a step: the sum of their signs, and how many there are
-        self._signs = torch.zeros(2, dtype=wide, device=self.device)
+        self.gradients = Gradients(self.G, self.D, config, self.draws, self.augmentation)
+        self.flat_G, self.flat_D = self.gradients.flat_G, self.gradients.flat_D
+        self.flat_ema = FlatParameters(self.G_ema)
+        adam = {"beta1": config.adam_beta1, "epsilon": config.adam_epsilon}
+        self.adam_G = Adam(self.flat_G.data, **adam)
+        self.adam_D = Adam(self.flat_D.data, **adam)
+        self.scaler_G, self.scaler_D = self.gradients.scaler_G, self.gradients.scaler_D
+        self.totals = self.gradients.totals
 
     def set_stage(self, stage: Stage, *, reset: bool) -> None:
         """Grow all networks to a stage; ``reset`` makes both optimizers start afresh."""
@@ -136,6 +133,8 @@ class TrainingStep:
     ) -> None:
         """Train on this rank's share of a batch: uint8 [n, C, h, w] at the stage's size.
 
+        In phases paired it holds two batches, one after the other: D's, and G's.
+
         Raises UsageError when the share does not divide into passes, and StepMemoryError when it
         does not fit the device's memory.
         """
@@ -145,41 +144,79 @@ class TrainingStep:
         except (RuntimeError, MemoryError) as error:
             if not lacks_memory(error):
                 raise
-            raise self._no_memory(len(real_images), stage)[0] from error
+            share = len(real_images) // self.config.batches_of_reals
+            raise self._no_memory(share, stage)[0] from error
 
     def _train(
         self, real_images: Tensor, real_labels: Tensor | None, stage: Stage, step: int
     ) -> None:
-        count = len(real_images)
+        config, networks = self.config, self.G.config
+        moment = moment_at(config, stage)
+        self.augmentation.set_fixed(moment.augment_p)
+        self.gradients.signs.zero_()
         reals = process_reals(real_images.to(self.device, non_blocking=True), stage.fade)
         labels = None if real_labels is None else real_labels.to(self.device, non_blocking=True)
-        shapes = self.G.config.noise_shapes()
-        share = self.config.share_fakes
-        # A step has two draws: even stream positions belong to D, odd ones to G.
-        draws = self.draws.fakes(stage, 2 * step, shapes, None if share else labels)
+        count = len(reals) // config.batches_of_reals
+        # Streams are numbered as runs of the first version have them: even for D, odd for G.
+        draws_of_step, shown_of_step = (2, 3) if config.phases == JOINT else (4, 5)
+        first = shown_of_step * step
+        place = Place(stage, moment, step, (first, first + 1, first + 2, first + 3))
+        kept: list[Tensor] = []  # fakes that D hands on to G
+        drawn = None
+        for phase in phases_at(config, step):
+            if phase.of == "average":
+                self._update_ema(stage)
+                continue
+            which = slice(count, None) if phase.second else slice(0, count)
+            own_labels = None if labels is None else labels[which]
+            if not (config.share_fakes and drawn):
+                # Fakes have the labels of the reals beside them, or draw theirs from the dataset.
+                beside = phase.of == "D" and not config.share_fakes and not config.lazy
+                taken = own_labels if beside or phase.second else None
+                shapes = networks.noise_shapes()
+                if phase.of == "penalty" and not moment.r2_gamma:
+                    shapes = []  # it draws no fakes
+                drawn = self.draws.fakes(
+                    stage, draws_of_step * step + phase.draws, shapes, taken,
+                    path_noise=phase.of == "paths",
+                )  # fmt: skip
+            batch = Batch(drawn, reals[which], own_labels)
+            self._update(phase, batch, place, kept, count)
+        self.augmentation.follow(self.gradients.signs, self.ranks, stage.batch, step)
 
-        def differentiate_D(passes: int) -> tuple[list[Tensor], list[Tensor]]:
-            # One pass hands its fakes on to G with their history; several would have to keep all
-            # of it, so G draws the same fakes again.
-            keep = share and passes == 1
-            return self._differentiate_D(reals, labels, draws, stage, step, passes, keep=keep)
+    def _update(
+        self, phase: Phase, batch: Batch, place: Place, kept: list[Tensor], count: int
+    ) -> None:
+        """Update one network by a share of ``count`` samples."""
+        found, stage, config = self.gradients, place.stage, self.config
+        means: list[Tensor] = []
+        moves = not (found.magnitudes and phase.of != "D")  # w_avg, where all averages are D's
+        if phase.of == "D":
 
-        kept, means = self._fitting(differentiate_D, count, stage)
-        self._move_w_avg(means)
-        self._count(skipped_steps=self._apply(self.flat_D, self.adam_D, self.scaler_D, stage.lr))
-        self._update_ema(stage)
-        if not share:
-            draws = self.draws.fakes(stage, 2 * step + 1, shapes)
+            def differentiate(passes: int) -> tuple[list[Tensor], list[Tensor]]:
+                # One pass hands its fakes on to G with their history; several would have to keep
+                # all of it, so G draws the same fakes again.
+                keep = config.share_fakes and passes == 1
+                return found.of_D(batch, place, passes, keep=keep, penalise=phase.penalise)
 
-        def differentiate_G(passes: int) -> list[Tensor]:
-            return self._differentiate_G(draws, kept, stage, step, passes)
-
-        means = self._fitting(differentiate_G, count, stage)
-        if not share:
+            fakes, means = self._fitting(differentiate, count, stage)
+            kept[:] = fakes
+        elif phase.of == "G":
+            means = self._fitting(lambda n: found.of_G(batch, kept, place, n), count, stage)
+            moves = moves and not config.share_fakes
+        elif phase.of == "paths":
+            means = self._fitting(lambda n: found.of_paths(batch, place, n), count, stage)
+            self.ranks.mean_(found.path_mean, wait=False)
+        else:
+            self._fitting(lambda n: found.of_penalty(batch, place, n), count, stage)
+        if moves and means:
             self._move_w_avg(means)
-        skipped = self._apply(self.flat_G, self.adam_G, self.scaler_G, stage.lr)
-        self._count(skipped_steps=skipped, steps=1)
-        self.augmentation.follow(self._signs, self.ranks, stage.batch, step)
+        if phase.of == "D" and found.magnitudes and self.ranks.count > 1:
+            self._share_magnitudes(found.magnitudes)
+        if phase.of in ("D", "penalty"):
+            self._apply(self.flat_D, self.adam_D, self.scaler_D, place.moment.D)
+        else:
+            self._apply(self.flat_G, self.adam_G, self.scaler_G, place.moment.G)
 
     def _fitting(self, differentiate: Callable[[int], Result], share: int, stage: Stage) -> Result:
         """Return ``differentiate(passes)`` with as few passes of a rank's ``share`` as fit.
@@ -188,7 +225,8 @@ class TrainingStep:
         """
         while True:
             passes = count_passes(share, self.batch_gpu, self.G.config.mbstd_group_size)
-            counted = self.totals.clone()
+            moving = [self.totals.sums, self.gradients.path_mean, *self.gradients.magnitudes]
+            before = [tensor.clone() for tensor in moving], list(self.totals.counts)
             try:
                 return differentiate(passes)
             except (RuntimeError, MemoryError) as error:
@@ -198,7 +236,9 @@ class TrainingStep:
                 if smaller is None or self.adapt is None:
                     raise problem from error
             # Here, where the error no longer holds what the pass had computed.
-            self.totals.copy_(counted)
+            for tensor, value in zip(moving, before[0], strict=True):
+                tensor.copy_(value)
+            self.totals.counts = before[1]
             free_unused(self.device)
             self.batch_gpu = smaller
             self.adapt(
@@ -223,11 +263,14 @@ class TrainingStep:
 
     def take_statistics(self) -> dict[str, float]:
         """Return means over the steps since the last call, of this rank's samples."""
-        *sums, steps = self.totals.tolist()
-        self.totals.zero_()
-        means = {name: total / max(steps, 1) for name, total in zip(STATISTICS, sums, strict=True)}
-        strength = {"augment_p": float(self.augmentation.p)} if self.augmentation.on else {}
-        return {**means, "skipped_steps": sums[-1], **strength}
+        means = self.totals.take()
+        if not self.config.pl_weight:
+            del means["path_penalty"]
+        else:
+            means["path_mean"] = float(self.gradients.path_mean)
+        if self.augmentation.on:
+            means["augment_p"] = float(self.augmentation.p)
+        return means
 
     @property
     def products(self) -> str:
@@ -236,154 +279,21 @@ class TrainingStep:
 
     # -- parts ------------------------------------------------------------------------------
 
-    def _fakes(self, draws: Draws, stage: Stage) -> tuple[Tensor, Tensor]:
-        """Return fakes [n, C, h, w] and the mean of their first latents w [1, w_dim]."""
-        w = self.G.mapping.embed(draws.z, draws.labels)
-        ws = self.G.mapping.broadcast(w)
-        if draws.second_z is not None:
-            w2 = self.G.mapping.broadcast(self.G.mapping.embed(draws.second_z, draws.labels))
-            ws = torch.cat([ws[:, : draws.crossover], w2[:, draws.crossover :]], dim=1)
-        with self._reduced():
-            images = self.G.synthesis(ws, noise=draws.noise, **native_lod(self.G.config, stage.lod))
-        return images, w.detach().mean(dim=0, keepdim=True)
-
     def _move_w_avg(self, means: list[Tensor]) -> None:
         """Move w_avg by the mean of the whole batch, on all ranks alike."""
         mean = torch.stack(means).mean(dim=0)
         self.ranks.mean_(mean, wait=False)  # the gradients' exchange follows, and waits
         self.G.mapping.update_w_avg(mean)
 
-    def _differentiate_D(
-        self,
-        reals: Tensor,
-        labels: Tensor | None,
-        draws: Draws,
-        stage: Stage,
-        step: int,
-        passes: int,
-        *,
-        keep: bool,
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """Set D's gradient; return the fakes that know how G made them, and the means of w.
+    def _share_magnitudes(self, magnitudes: Sequence[Tensor]) -> None:
+        """Bring the averages of features' magnitudes to their means over all ranks."""
+        means = torch.stack(list(magnitudes))
+        self.ranks.mean_(means)
+        for buffer, mean in zip(magnitudes, means, strict=True):
+            buffer.copy_(mean)
 
-        There are such fakes with ``keep`` alone, and those of the last pass.
-        """
-        self.flat_D.grad.zero_()
-        self._signs.zero_()
-        means = []
-        for index in range(passes):
-            part = draws.part(index, passes)
-            with torch.set_grad_enabled(keep):
-                fakes, mean = self._fakes(part, stage)
-            means.append(mean)
-            own_labels = None if labels is None else labels[index::passes]
-            self._differentiate_pass(
-                _Pass(reals[index::passes], own_labels, fakes.detach(), part.labels, index, passes),
-                stage,
-                step,
-            )
-        return [fakes] if keep else [], means
-
-    def _differentiate_pass(self, part: _Pass, stage: Stage, step: int) -> None:
-        """Add a pass's share of the gradient to D's."""
-        config = self.config
-        penalise = step % config.r1_interval == 0
-        reals, fakes = part.reals, part.fakes
-        r1 = config.r1_gamma if penalise and config.loss.startswith("logistic") else 0.0
-        r2 = config.r2_gamma if penalise and config.loss.startswith("logistic") else 0.0
-        if r1:
-            reals = reals.detach().requires_grad_(True)
-        if r2:
-            fakes = fakes.requires_grad_(True)
-        which = part.index, part.count
-        seen_reals = self._augmented(reals, stage, 3 * step, *which)
-        seen_fakes = self._augmented(fakes, stage, 3 * step + 1, *which)
-        real_logits = self._score(seen_reals, part.labels, stage)
-        fake_logits = self._score(seen_fakes, part.fake_labels, stage)
-        loss = D_loss(config.loss, real_logits, fake_logits).mean()
-        total = loss
-        penalty = torch.zeros((), device=self.device)
-        pixels, scale = 4**stage.level, self.scaler_D.scale
-        for gamma, logits, images in ((r1, real_logits, reals), (r2, fake_logits, fakes)):
-            if gamma:
-                squared = squared_gradient(logits, images, pixels, scale).mean()
-                total = total + squared * (gamma / 2 * config.r1_interval)
-                penalty = penalty + squared.detach()
-        if config.loss.endswith("gp") and penalise:
-            squared = gradient_penalty(
-                lambda x: self._score(x, part.labels, stage),
-                seen_reals, seen_fakes, part.mine(self.draws.interpolation(stage, step)),
-                pixels, scale,
-            ).mean()  # fmt: skip
-            total = total + squared * config.r1_interval
-            penalty = penalty + squared.detach()
-        self._backward(total, part.count, self.scaler_D)
-        signs = torch.nan_to_num(real_logits.detach().sign())
-        # ADA's program asks D about the reals twice where it penalises now and then.
-        looks = 2 if penalise and config.r1_interval > 1 else 1
-        self._signs[0] += signs.sum() * looks
-        self._signs[1] += len(signs) * looks
-        self._count(part.count, loss_D=loss, real_logits=real_logits.mean(),
-                    fake_logits=fake_logits.mean(), real_signs=signs.mean(),
-                    r1_penalty=penalty * config.r1_interval if penalise else penalty)  # fmt: skip
-
-    def _differentiate_G(
-        self, draws: Draws, kept: list[Tensor], stage: Stage, step: int, passes: int
-    ) -> list[Tensor]:
-        """Set G's gradient, by new fakes or those ``kept`` from D; return the new ones' mean w."""
-        self.flat_G.grad.zero_()
-        if passes > 1:
-            kept.clear()  # what one pass was to use did not fit
-        self.D.requires_grad_(False)
-        means = []
-        try:
-            for index in range(passes):
-                part = draws.part(index, passes)
-                if kept:
-                    fakes = kept[0]
-                else:
-                    fakes, mean = self._fakes(part, stage)
-                    means.append(mean)
-                seen = self._augmented(fakes, stage, 3 * step + 2, index, passes)
-                loss = G_loss(self.config.loss, self._score(seen, part.labels, stage)).mean()
-                self._backward(loss, passes, self.scaler_G)
-                self._count(passes, loss_G=loss)
-        finally:
-            self.D.requires_grad_(True)
-        return means
-
-    def _augmented(
-        self, images: Tensor, stage: Stage, position: int, index: int, count: int
-    ) -> Tensor:
-        """Return what D sees of a pass's pictures: changed as the run's augmentation has it.
-
-        Fakes and reals come at the size being grown, faded in alike; D's own fade is still ahead.
-        ``position`` counts the batches that D sees: three in a step.
-        """
-        if not self.augmentation.on:
-            return images
-        generator = self.streams.at(Purpose.AUGMENTATION, position)
-        mine = (self.ranks.rank, self.ranks.count), (index, count)
-        return self.augmentation(images, StreamDraws(generator, self.device, stage.batch, *mine))
-
-    def _score(self, images: Tensor, labels: Tensor | None, stage: Stage) -> Tensor:
-        with self._reduced():
-            return self.D(images, labels, **asked_lod(self.D.config, stage.lod))  # type: ignore[no-any-return]
-
-    def _reduced(self) -> contextlib.AbstractContextManager[object]:
-        """Return the context in which convolutions take the configured precision."""
-        dtype = _AUTOCAST.get(self.config.precision)
-        if dtype is None:
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, dtype, cache_enabled=False)
-
-    def _backward(self, loss: Tensor, passes: int, scaler: LossScaler) -> None:
-        """Add the gradient of one of ``passes`` equal parts of the loss, scaled."""
-        loss = loss if passes == 1 else loss * (1 / passes)
-        (loss if scaler.scale is None else loss * scaler.scale).backward()  # type: ignore[no-untyped-call]
-
-    def _apply(self, flat: FlatParameters, adam: Adam, scaler: LossScaler, lr: float) -> Tensor:
-        """Average gradients over ranks and step; return [] 1 where the gradient was not finite.
+    def _apply(self, flat: FlatParameters, adam: Adam, scaler: LossScaler, rates: Rates) -> None:
+        """Average gradients over ranks and step; count it where the gradient was not finite.
 
         Such a gradient is not applied. The host does not learn of it before the end of the tick:
         asking would make it wait for the device, and the device for it afterwards.
@@ -394,27 +304,19 @@ class TrainingStep:
         flat.grad.masked_fill_(~finite, 0.0)
         if scaler.scale is not None:
             flat.grad.div_(scaler.scale)
-        adam.step(flat.data, flat.grad, lr, finite)
+        adam.step(flat.data, flat.grad, rates, finite)
         norm = "grad_norm_G" if flat is self.flat_G else "grad_norm_D"
-        self._count(**{norm: flat.grad.norm() * finite})
+        self.totals.add(**{norm: flat.grad.norm() * finite}, skipped_steps=~finite)
         scaler.update(finite)
-        return ~finite
 
     @torch.no_grad()
     def _update_ema(self, stage: Stage) -> None:
-        """Move G_ema towards G with half-life ema_kimg; copy what is not trained."""
-        beta = 0.5 ** (stage.batch / (self.config.ema_kimg * 1000))
+        """Move G_ema towards G by the half-life of the moment; copy what is not trained."""
+        half_life = moment_at(self.config, stage).ema_images
+        beta = 0.5 ** (stage.batch / max(half_life, 1e-8))
         self.flat_ema.data.lerp_(self.flat_G.data, 1 - beta)
         for averaged, current in zip(self.G_ema.buffers(), self.G.buffers(), strict=True):
             averaged.copy_(current)
-
-    @torch.no_grad()
-    def _count(self, passes: int = 1, steps: int = 0, **values: Tensor | float) -> None:
-        for name, value in values.items():
-            self.totals[STATISTICS.index(name)] += (
-                value.detach() if isinstance(value, Tensor) else value
-            ) / passes
-        self.totals[-1] += steps
 
 
 def process_reals(images: Tensor, fade: float, upscale: int = 1) -> Tensor:

@@ -26,9 +26,9 @@ SKIPPED_SHARE = 0.1
 # odds of e¹⁰ to 1, and the gradient G learns from has all but vanished.
 LOGIT_GAP = 10.0
 # Loss of D. A D that knows nothing has 1.4 (logistic) or 2 (hinge), healthy ones stayed below 1.2;
-# at 10 it is sure of the opposite. Wasserstein losses have no scale of their own.
+# (relativistic: 0.7); at 10 it is sure of the opposite. Wasserstein losses have no scale.
 LARGEST_LOSS = {"logistic": 10.0, "logistic-saturating": 10.0, "hinge": 10.0, "hinge-gp": 10.0,
-                "wgan-gp": 1e4}  # fmt: skip
+                "wgan-gp": 1e4, "relativistic": 10.0}  # fmt: skip
 # Fakes' over reals' mean distance. Healthy: 0.63 at least, and 0.64 of its own past (an untrained
 # generator begins near 2).
 LOST_DIVERSITY = 0.5  # of the median of its past ...
@@ -96,12 +96,12 @@ def find_divergence(rows: Sequence[Row], config: TrainingConfig) -> Finding | No
 def find_winning_D(rows: Sequence[Row], config: TrainingConfig) -> Finding | None:
     """Find a discriminator that tells fakes with certainty, and a generator that loses ground."""
     recent = rows[-TICKS:]
-    if len(recent) < TICKS or not config.loss.startswith("logistic"):
+    if len(recent) < TICKS or not config.takes_r1:
         return None  # logits of other losses have other scales
     gaps = [row["real_logits"] - row["fake_logits"] for row in recent]
     losses = [row["loss_G"] for row in recent]
     falling = gaps[-1] < 0.9 * gaps[0]
-    if config.loss == "logistic":  # the saturating loss ends at 0, which says nothing
+    if config.loss != "logistic-saturating":  # that loss ends at 0, which says nothing
         falling = falling or losses[-1] < 0.9 * losses[0]
     if not all(gap > LOGIT_GAP for gap in gaps) or falling:
         return None
@@ -181,7 +181,7 @@ def find_overfitting(rows: Sequence[Row], config: TrainingConfig) -> Finding | N
     if recent[0]["nimg"] < SETTLING_HALF_LIVES * config.ema_kimg * 1000:
         return None  # at first G draws nothing that D could take for real
     signs = [row.get("real_signs", 0.0) for row in recent]
-    if config.loss == "wgan-gp" or not all(sign > CERTAIN_SIGN for sign in signs):
+    if not config.knows_reals or not all(sign > CERTAIN_SIGN for sign in signs):
         return None
     how = "--augment adaptive" if config.augment == "none" else "a larger --augment-p"
     return Finding(

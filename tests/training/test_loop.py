@@ -42,6 +42,30 @@ SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 
 
+# What a family's steps consist of, in short runs at 16 px; all have p and path lengths to keep.
+_LAZY: dict[str, Any] = {
+    "phases": "lazy", "r1_interval": 4, "minibatch_repeats": 1, "ema_rampup": 0.05,
+}  # fmt: skip
+_TINY = {"z_dim": 8, "fmap_base": 64, "fmap_max": 8}
+FAMILIES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "stylegan2": (
+        {**_TINY, "w_dim": 8, "mapping_layers": 2},
+        {**_LAZY, "pl_weight": 2.0, "pl_interval": 2, "augment": "adaptive"},
+    ),
+    "stylegan3-r": (
+        {**_TINY, "w_dim": 8, "num_layers": 3, "D_fmap_base": 64, "D_fmap_max": 8},
+        {**_LAZY, "lr_D": 0.002, "blur_sigma": 2.0, "blur_kimg": 0.08, "augment": "adaptive"},
+    ),
+    "r3gan": (
+        {**_TINY, "group_fmaps": 4, "label_dim": 3, "embed_dim": 4},
+        {"phases": "paired", "loss": "relativistic", "r1_interval": 1, "r2_gamma": 1.0,
+         "r1_gamma": 1.0, "gamma_final": 0.1, "anneal_kimg": 0.08, "lr_final": 0.001,
+         "beta2_final": 0.999, "minibatch_repeats": 1, "augment": "fixed",
+         "augment_pipe": "halfcolor"},
+    ),
+}  # fmt: skip
+
+
 def start(run: Path, data: Path, fields: dict[str, Any], ranks: int = 1, **settings: Any) -> Path:
     dataset = open_dataset(data)
     config = make_config("f", **fields)
@@ -197,6 +221,42 @@ def assert_same_state(found: Path, wanted: Path, *leave_out: str) -> None:
     assert counters == wanted_counters
     assert tensors.keys() == wanted_tensors.keys()
     assert all(torch.equal(tensors[name], wanted_tensors[name]) for name in tensors)
+
+
+@pytest.mark.parametrize(
+    ("config", "count"),
+    [
+        pytest.param("stylegan2", 1, id="stylegan2"),
+        *(
+            pytest.param(config, count, id=f"{config}, {count}", marks=pytest.mark.slow)
+            for config in FAMILIES
+            for count in (1, 2)
+            if (config, count) != ("stylegan2", 1)
+        ),
+    ],
+)
+def test_a_stopped_run_of_any_family_goes_on_bit_for_bit(
+    config: str, count: int, tmp_path: Path, tiny_lmdb: Path
+) -> None:
+    """Through p, the mean of path lengths, averages of magnitudes, and schedules by images."""
+    fields, training = FAMILIES[config]
+    chosen = {**SETTINGS, "total_kimg": 0.096, "initial_resolution": 16, **training}
+    settings = RunSettings(
+        make_config(config, resolution=16, **fields),
+        TrainingConfig(**{**chosen, "augment_kimg": 0.2, "augment_target": 0.0}),
+        tiny_lmdb, open_dataset(tiny_lmdb).digest, count,
+    )  # fmt: skip
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    create_run(whole, settings)
+    assert session(whole, count) == 0
+    create_run(parts, settings)
+    assert session(parts, count, stop_at=40) == 130
+    assert session(parts, count) == 0
+    assert_same_state(parts, whole, "tick", "tick_start_nimg")
+    states = [read_tensors(run / "checkpoint.safetensors")[0]["training"] for run in (parts, whole)]
+    for name in ("path_mean", "augmentation", "adam_steps"):
+        assert states[0][name] == states[1][name]
+    assert (states[0]["path_mean"] > 0) == (config == "stylegan2")
 
 
 @pytest.mark.slow

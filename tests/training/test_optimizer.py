@@ -14,6 +14,7 @@ from stylecli.training.losses import (
     squared_gradient,
 )
 from stylecli.training.optimizer import Adam, FlatParameters, describe_frozen, frozen_layers
+from stylecli.training.schedule import Rates
 from tests.conftest import FIXTURES
 
 OFFICIAL = FIXTURES / "official"
@@ -31,7 +32,7 @@ def test_three_official_adam_steps(case: Any) -> None:
     D, io = case
     network = io["D"]
     flat = FlatParameters(network)
-    adam = Adam(flat.data, beta1=0.0, beta2=0.99, epsilon=1e-8)
+    adam = Adam(flat.data, beta1=0.0, epsilon=1e-8)
     history = []
     for _ in range(4):
         flat.grad.zero_()
@@ -42,7 +43,7 @@ def test_three_official_adam_steps(case: Any) -> None:
         history.append(loss.detach())
         if len(history) <= 3:
             loss.backward()
-            adam.step(flat.data, flat.grad, 0.0015, torch.tensor(True))
+            adam.step(flat.data, flat.grad, Rates(0.0015, 0.0, 0.99), torch.tensor(True))
     assert torch.allclose(torch.stack(history), io["adam_D_loss_history"].float(), rtol=1e-3)
     wanted = io["adam_D_after3:4x4/Conv/weight"].permute(3, 2, 0, 1)
     assert torch.allclose(network.head.conv.weight, wanted, atol=1e-3)
@@ -54,10 +55,10 @@ def test_a_step_that_is_left_out_leaves_no_trace(beta1: float) -> None:
 
     def train(taken: list[bool]) -> tuple[torch.Tensor, int]:
         data = torch.linspace(-1, 1, 5)
-        adam = Adam(data, beta1=beta1, beta2=0.99, epsilon=1e-8)
+        adam = Adam(data, beta1=beta1, epsilon=1e-8)
         for number, one in enumerate(taken):
             grad = torch.full((5,), 0.1 * (sum(taken[:number]) + 1)) if one else torch.zeros(5)
-            adam.step(data, grad, 0.01, torch.tensor(one))
+            adam.step(data, grad, Rates(0.01, beta1, 0.99), torch.tensor(one))
         return data, int(adam.steps)
 
     data, steps = train([False, False, True, False, True])

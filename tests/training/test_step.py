@@ -267,9 +267,9 @@ def gradients(
             layer.noise_strength.fill_(0.1)  # type: ignore[operator]
     found = {}
 
-    def keep(flat: Any, adam: Any, scaler: Any, lr: float) -> float:
+    def keep(flat: Any, adam: Any, scaler: Any, rates: Any) -> None:
         found["D" if flat is step.flat_D else "G"] = flat.grad.clone()
-        return 0.0  # the networks stay, so that both gradients are of the same weights
+        # The networks stay, so that both gradients are of the same weights.
 
     step._apply = keep  # type: ignore[method-assign]
     step.set_stage(DIVIDED, reset=False)
