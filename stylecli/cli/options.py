@@ -16,6 +16,7 @@ from stylecli.distributed.ranks import check_shared_device
 from stylecli.errors import DeviceError, UsageError, plural
 from stylecli.networks.registry import FAMILIES, list_presets
 from stylecli.settings import HEADINGS, MACHINE, NETWORK, SCHEDULE, Setting, asked_for, settings_of
+from stylecli.training.presets import PRESET_TEXTS
 
 if TYPE_CHECKING:
     import torch
@@ -62,8 +63,8 @@ PresetOption = Annotated[
     str | None,
     typer.Option(
         "--preset",
-        help="paper, celebahq, lsun-bedroom, lsun-car, lsun-cat, photos or small. "
-        "Default: by device and pictures.",
+        help=f"How to train: {', '.join(PRESET_TEXTS)}. Each is for one family of networks, the "
+        "last two for all. Default: by configuration, device and pictures.",
         rich_help_panel=SCHEDULE,
     ),
 ]

@@ -31,7 +31,6 @@ class NetworkConfig:
 
     family: ClassVar[str]  # its row in the registry, and what files say
     presets: ClassVar[Mapping[str, Preset]]  # the words of --config and new_network
-    trainable: ClassVar[bool] = True  # False: the losses of the family's paper are not here yet
 
     preset: str = ""  # the name this configuration was made from
     # Pixels on a side, a power of two from 4 to 1024.

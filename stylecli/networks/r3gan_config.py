@@ -32,7 +32,6 @@ class R3GANConfig(NetworkConfig):
 
     family: ClassVar[str] = "r3gan"
     presets: ClassVar[Mapping[str, Preset]] = PRESETS
-    trainable: ClassVar[bool] = False
 
     preset: str = "r3gan"  # the name this configuration was made from
     z_dim: int = 64

@@ -163,7 +163,6 @@ class StyleGAN2Config(ModulatedConfig):
 
     family: ClassVar[str] = "stylegan2"
     presets: ClassVar[Mapping[str, Preset]] = PRESETS
-    trainable: ClassVar[bool] = False
 
     preset: str = "stylegan2"  # the name this configuration was made from
     G_architecture: Architecture = "skip"

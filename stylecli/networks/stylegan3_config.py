@@ -62,7 +62,6 @@ class StyleGAN3Config(ModulatedConfig):
 
     family: ClassVar[str] = "stylegan3"
     presets: ClassVar[Mapping[str, Preset]] = PRESETS
-    trainable: ClassVar[bool] = False
 
     preset: str = "stylegan3-t"  # the name this configuration was made from
     mapping_layers: int = 2  # dense layers between z and w

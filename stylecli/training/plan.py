@@ -13,17 +13,15 @@ from stylecli.networks.registry import build_discriminator, build_generator, mak
 from stylecli.settings import PAPER, settings_of, with_tables
 from stylecli.training.config import GAMMA, TrainingConfig
 from stylecli.training.presets import (
+    GAMMA_RULE,
     SETS,
     WGAN_GP_MAX_LR,
-    derived_reason,
     preset_fields,
     preset_for,
 )
 from stylecli.training.schedule import PlannedStage, batch_at, grown_kimg, list_stages
 
 FAR = 4.0  # so many times above or below what is usual counts as far
-# The field's rule of thumb for the weight of R1 by resolution and batch (StyleGAN2-ADA's).
-GAMMA_RULE = 0.0002
 FEW_FOR_PUBLISHED = 5_000  # pictures
 # Pictures below which D is shown changed ones unless asked otherwise. The paper on adaptive
 # augmentation gains at 10,000 faces and little at 30,000.
@@ -74,20 +72,20 @@ def plan_training(
     names, fields and values.
     """
     config = config.lower()
-    name, why = preset_for(preset, config, device, pictures)
+    name, why = preset_for(preset, config, device, pictures, resolution)
     given_network, given_training = dict(network or {}), dict(training or {})
     derived = [Derived("preset", name, why)]
     chosen_ranks, ranks_reason = _choose_ranks(device, cpus, ranks)
     if ranks is None:
         derived.append(Derived("ranks", str(chosen_ranks), ranks_reason))
     gpus = chosen_ranks if device == "cuda" else 1  # further processes share one GPU's batch
-    network_fields, training_fields = preset_fields(name, config, resolution, gpus, given_training)
+    chosen = preset_fields(name, config, resolution, gpus, given_training)
+    network_fields, training_fields = chosen.network, chosen.training
     given_training = with_tables(given_training, training_fields, TrainingConfig)
-    for chosen, given in ((network_fields, given_network), (training_fields, given_training)):
-        for key, value in chosen.items():
+    for values, given in ((network_fields, given_network), (training_fields, given_training)):
+        for key, value in values.items():
             if key not in given and value != {}:  # an empty table only clears the paper's
-                reason = derived_reason(name, config, key, gpus)
-                derived.append(Derived(key, show_value(value), reason))
+                derived.append(Derived(key, show_value(value), chosen.reasons[key]))
     settings = TrainingConfig(**{**training_fields, **given_training})
     changed, reasons = _augmentation(settings, given_training, pictures)
     settings = replace(settings, **changed)
@@ -313,8 +311,8 @@ def usual_gamma(training: TrainingConfig, resolution: int) -> tuple[float, float
 
 def _of_the_gamma(plan: TrainingPlan) -> Iterator[str]:
     training, side = plan.training, plan.network.resolution
-    if not training.takes_r1 or not training.r1_gamma:
-        return
+    if not training.takes_r1 or training.is_relativistic or not training.r1_gamma:
+        return  # with pairs of reals and fakes, R3GAN's weights are up to 150
     low, high = usual_gamma(training, side)
     if not low / FAR <= training.r1_gamma <= high * FAR:
         yield (

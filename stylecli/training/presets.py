@@ -22,6 +22,8 @@ BATCHES: Mapping[int, Mapping[int, int]] = MappingProxyType(
     }
 )
 BATCH_BASES: Mapping[int, int] = MappingProxyType({1: BATCH_BASE, 2: 8, 4: 16, 8: 32})
+# The field's rule of thumb for the weight of R1 by resolution and batch (StyleGAN2-ADA's).
+GAMMA_RULE = 0.0002
 WGAN_GP_MAX_LR = 0.002  # the same table, no entry above this
 WGAN_GP_KIMG = 12_000.0  # the paper's length with this loss, where it trains R1 for 25,000
 
@@ -52,8 +54,7 @@ SETS: Mapping[str, PublishedSet] = MappingProxyType(
 
 # Our own.
 ALIASES = {"ffhq": "paper", "bedroom": "lsun-bedroom", "car": "lsun-car", "cat": "lsun-cat"}
-_FAMILY = "stylegan1"  # of the networks that all presets below are for
-NO_PRESET = "none"  # of a run of another family
+NO_PRESET = "none"  # of a run that took its settings from another
 FEW_PICTURES = 10_000  # on a GPU, fewer than this take the preset for photographs
 
 # Shares of a short schedule: 8 px and each fade or hold below full size take 9 %.
@@ -70,12 +71,37 @@ PRESET_TEXTS = {
     "lsun-bedroom": "the paper's LSUN Bedroom settings, 256 px",
     "lsun-car": "the paper's LSUN Car settings, 512 × 384 within 512 px",
     "lsun-cat": "the paper's LSUN Cat settings, 256 px",
+    "auto": "what StyleGAN2-ADA's program takes for a size and a number of GPUs",
+    "stylegan2": "config F of the StyleGAN2 paper, as StyleGAN2-ADA's program has it",
+    "paper256": "the settings of the paper on adaptive augmentation at 256 px",
+    "paper512": "the settings of the paper on adaptive augmentation at 512 px",
+    "paper1024": "the settings of the paper on adaptive augmentation at 1024 px",
+    "cifar": "the settings of the paper on adaptive augmentation for CIFAR-10",
+    "stylegan3-t": "StyleGAN3's program for configuration T",
+    "stylegan3-r": "StyleGAN3's program for configuration R",
+    "r3gan-cifar10": "R3GAN's settings for CIFAR-10, 32 px",
+    "r3gan-ffhq64": "R3GAN's settings for FFHQ at 64 px",
+    "r3gan-ffhq256": "R3GAN's settings for FFHQ at 256 px",
+    "r3gan-imagenet32": "R3GAN's settings for ImageNet at 32 px",
+    "r3gan-imagenet64": "R3GAN's settings for ImageNet at 64 px",
     "photos": "our own for hundreds to thousands of photographs at 128 to 256 px on one GPU",
     "small": "our own small network and short schedule, for processors",
 }
 
+# Which presets a family of networks is trained with; the first is the default on a GPU.
+_OURS_FOR_ALL = ("photos", "small")
+_WIDTHS = {"fmap_base", "fmap_max", "D_fmap_base", "D_fmap_max", "group_fmaps"}
+_FAMILIES: Mapping[str, tuple[str, ...]] = {
+    "stylegan1": (*SETS, *_OURS_FOR_ALL),
+    "stylegan2": ("auto", "stylegan2", "paper256", "paper512", "paper1024", "cifar",
+                  *_OURS_FOR_ALL),
+    "stylegan3": ("stylegan3-t", "stylegan3-r", *_OURS_FOR_ALL),
+    "r3gan": ("r3gan-ffhq256", "r3gan-ffhq64", "r3gan-cifar10", "r3gan-imagenet32",
+              "r3gan-imagenet64", *_OURS_FOR_ALL),
+}  # fmt: skip
+
+
 _OWN: dict[str, dict[str, str]] = {
-    "none": {"*": "the default"},
     "photos": {
         "fmap_base": "half the paper's feature maps: a large network memorises few pictures",
         "total_kimg": "a fifth of the paper's: after that a network memorises few pictures",
@@ -142,8 +168,8 @@ def batches_for(gpus: int) -> tuple[dict[int, int], int, str]:
     )
 
 
-def derived_reason(preset: str, config: str, name: str, gpus: int) -> str:
-    """Return why a preset sets a field as it does, for a configuration and number of GPUs."""
+def _reason(preset: str, config: str, name: str, gpus: int) -> str:
+    """Return why a preset sets a field of StyleGAN as it does."""
     published = SETS.get(preset)
     wgan_gp = config == "a" or (published is not None and published.loss == "wgan-gp")
     if wgan_gp and name in _WGAN_GP:
@@ -170,51 +196,79 @@ def name_preset(name: str) -> str:
     return own
 
 
-def choose_preset(device: str, pictures: int | None) -> tuple[str, str]:
-    """Return the preset for a device and a number of pictures when none is asked for, and why."""
+def choose_preset(
+    config: str, device: str, pictures: int | None, resolution: int
+) -> tuple[str, str]:
+    """Return the preset for a configuration when none is asked for, and why it is taken."""
     if device == "cpu":
         return "small", "the default without a GPU"
     if pictures is not None and pictures < FEW_PICTURES:
         return "photos", f"the default on a GPU under {FEW_PICTURES:,} pictures"
-    return "paper", "the default on a GPU"
+    if config in PRESET_TEXTS and config != "stylegan2":  # T, R and ImageNet's have their own
+        return config, "the default on a GPU"
+    family = make_config(config).family
+    if family == "r3gan":
+        name = next((name for side, name in _R3GAN_SIDES.items() if resolution <= side),
+                    "r3gan-ffhq256")  # fmt: skip
+        return name, f"the default on a GPU at {resolution} px"
+    return _FAMILIES[family][0], "the default on a GPU"
 
 
 def preset_for(
-    preset: str | None, config: str, device: str, pictures: int | None
+    preset: str | None, config: str, device: str, pictures: int | None, resolution: int
 ) -> tuple[str, str]:
-    """Return the preset's name, and what it is and why it is taken; NO_PRESET where none is made.
+    """Return the preset's name, and what it is and why it is taken.
 
-    Raises UsageError for an unknown name, a preset that another family is trained with, and a
-    family whose losses are not here: those of another would train it to something else.
+    Raises UsageError for an unknown name, and for a preset of another family than ``config``.
     """
-    network = make_config(config)
-    if not network.trainable:
-        raise UsageError(
-            f"stylecli cannot train configuration {config!r} yet, only draw and measure it: give "
-            f"a StyleGAN configuration such as --config f"
-        )
-    fits = network.family == _FAMILY
-    if preset is None and not fits:
-        return NO_PRESET, f"the defaults: configuration {config} has no preset yet"
+    own = _FAMILIES[make_config(config).family]
     if preset is None:
-        name, why = choose_preset(device, pictures)
+        name, why = choose_preset(config, device, pictures, resolution)
     else:
         name, why = name_preset(preset), "asked for"
-    if not fits:
+    other = name.startswith("stylegan3") and name != config
+    if name not in own or other:
+        fitting = [each for each in own if not each.startswith("stylegan3") or each == config]
         raise UsageError(
-            f"preset {name!r} is for StyleGAN configurations such as f, not for {config!r}: leave "
-            "out --preset, or give another --config"
+            f"preset {name!r} is for other networks than configuration {config!r}: give --preset "
+            f"{', '.join(fitting[:-1])} or {fitting[-1]}, or another --config"
         )
     return name, f"{PRESET_TEXTS[name]} ({why})"
 
 
+@dataclass(frozen=True)
+class PresetFields:
+    """What a preset sets: fields of the network and of training, and why."""
+
+    network: dict[str, Any]
+    training: dict[str, Any]
+    reasons: dict[str, str]
+
+
 def preset_fields(
     name: str, config: str, resolution: int, gpus: int, given: Mapping[str, Any]
+) -> PresetFields:
+    """Return what a preset sets for a configuration, where ``given`` does not say otherwise."""
+    family = make_config(config).family
+    if family != "stylegan1":
+        make = {"stylegan2": _modulated, "stylegan3": _modulated, "r3gan": _r3gan}[family]
+        network, training = make(name, config, resolution, gpus, given)
+        kept = set(make_config(config).preset_fields)  # what the configuration is about
+        kept -= _WIDTHS if name == "small" else set()
+        network = {key: value for key, value in network.items() if key not in kept}
+        reasons = {key: why for fields in (network, training) for key, (_, why) in fields.items()}
+        return PresetFields(
+            {key: value for key, (value, _) in network.items()},
+            {key: value for key, (value, _) in training.items()}, reasons,
+        )  # fmt: skip
+    network_fields, training_fields = _stylegan(name, config, resolution, gpus, given)
+    reasons = {key: _reason(name, config, key, gpus) for key in (*network_fields, *training_fields)}
+    return PresetFields(network_fields, training_fields, reasons)
+
+
+def _stylegan(
+    name: str, config: str, resolution: int, gpus: int, given: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return a preset's network fields and training fields."""
-    if name == NO_PRESET:
-        table, base, _ = batches_for(gpus)
-        return {}, {"batch": table, "batch_base": base, "lr": dict(LR), "lr_base": LR_BASE}
     if name == "small":
         network, training = _small(config, resolution, given)
     elif name == "photos":
@@ -276,4 +330,259 @@ def _small(
         "tick_kimg": max(total / 60, 0.05), "snapshot_ticks": 6,
         "sample_psi": 0.7, "sample_noise": "none",
     }  # fmt: skip
+    return network, training
+
+
+# ---- StyleGAN2 and StyleGAN3: a value and its reason each
+
+Reasoned = dict[str, tuple[Any, str]]
+_ADA = "of StyleGAN2-ADA's program"
+_S3 = "of StyleGAN3's program"
+
+
+@dataclass(frozen=True)
+class _Published2:
+    """A row of StyleGAN2-ADA's table."""
+
+    kimg: float
+    batch: int
+    mbstd: int
+    fmap_base: int
+    lr: float
+    gamma: float
+    ema_kimg: float
+    mapping_layers: int
+    ema_rampup: float | None = None
+
+
+_STYLEGAN2 = {
+    "stylegan2": _Published2(25_000, 32, 4, 32_768, 0.002, 10.0, 10, 8),
+    "paper256": _Published2(25_000, 64, 8, 16_384, 0.0025, 1.0, 20, 8),
+    "paper512": _Published2(25_000, 64, 8, 32_768, 0.0025, 0.5, 20, 8),
+    "paper1024": _Published2(25_000, 32, 4, 32_768, 0.002, 2.0, 10, 8),
+    "cifar": _Published2(100_000, 64, 32, 32_768, 0.0025, 0.01, 500, 2, 0.05),
+}
+
+
+def _batch_asked(given: Mapping[str, Any], usual: int) -> int:
+    """Return the batch that settings made from it are made from."""
+    asked = given.get("batch")
+    base = getattr(asked, "base", asked)
+    return int(base) if base else usual
+
+
+def _auto2(resolution: int, gpus: int, given: Mapping[str, Any]) -> _Published2:
+    """Return the row that StyleGAN2-ADA's program makes for a size and a number of GPUs."""
+    usual = max(min(gpus * min(4096 // resolution, 32), 64), gpus)
+    batch = _batch_asked(given, usual)
+    return _Published2(
+        25_000, batch, max(min(batch // gpus, 4), 1), 32_768 if resolution >= 512 else 16_384,
+        0.002 if resolution >= 1024 else 0.0025, GAMMA_RULE * resolution**2 / batch,
+        batch * 10 / 32, 2, 0.05,
+    )  # fmt: skip
+
+
+def _modulated(
+    name: str, config: str, resolution: int, gpus: int, given: Mapping[str, Any]
+) -> tuple[Reasoned, Reasoned]:
+    """Return what a preset of StyleGAN2 or StyleGAN3 sets."""
+    second = make_config(config).family == "stylegan2"
+    if name == "small":
+        return _small_modulated(config, resolution, given)
+    program = _ADA if second else _S3
+    if not second:
+        batch = _batch_asked(given, 32)
+        row = _Published2(25_000, batch, 4, 0, 0.0025, 2 * (resolution / 256) ** 2,
+                          batch * 10 / 32, 2, 0.05)  # fmt: skip
+    elif name in ("auto", "photos"):
+        row = _auto2(resolution, gpus, given)
+    else:
+        row = _STYLEGAN2[name]
+    batch = row.batch
+    training: Reasoned = {
+        "phases": ("lazy", f"the order {program}: regularisation in updates of its own"),
+        "total_kimg": (float(row.kimg), f"that {program}"),
+        "batch": ({}, "one for all sizes: nothing grows"),
+        "batch_base": (batch, f"that {program}"),
+        "lr": ({}, "one for all sizes: nothing grows"),
+        "lr_base": (row.lr, f"that {program}"),
+        "minibatch_repeats": (1, "settings that move do so every step"),
+        "r1_gamma": (row.gamma, f"that {program}"),
+        "r1_interval": (16, f"that {program}: R1 every 16 steps, 16 times as strong"),
+        "ema_kimg": (float(row.ema_kimg), f"that {program}"),
+        "ema_rampup": (row.ema_rampup, f"that {program}"),
+        "tick_kimg": (4.0, f"that {program}"),
+        "snapshot_ticks": (50, f"that {program}"),
+    }
+    network: Reasoned = {"mbstd_group_size": (row.mbstd, f"that {program}")}
+    if second:
+        weight = 0.0 if name == "cifar" else 2.0
+        training |= {
+            "pl_weight": (weight, f"that {program}"),
+            "pl_interval": (4, f"that {program}: Adam is corrected for it"),
+        }
+        network |= {
+            "fmap_base": (row.fmap_base, f"that {program}"),
+            "mapping_layers": (row.mapping_layers, f"that {program}"),
+        }
+        if name == "cifar":
+            network |= {"style_mixing_prob": (0.0, f"that {program}"),
+                        "D_architecture": ("orig", f"that {program}")}  # fmt: skip
+    else:
+        training |= {
+            "lr_D": (0.002, f"that {program}"),
+            "r1_gamma": (row.gamma, f"the advice {program}: 2 at 256 px, 4 times that at twice "
+                                    "the size"),
+        }  # fmt: skip
+        network["magnitude_beta"] = (0.5 ** (batch / 20_000), f"half-life {program}: 20 kimg")
+        if config == "stylegan3-r":
+            training |= {
+                "blur_sigma": (10.0, f"that {program}: R begins with blurred pictures"),
+                "blur_kimg": (batch * 200 / 32, f"that {program}"),
+            }
+    if name in ("auto", "photos"):
+        training["r1_gamma"] = (
+            row.gamma, "the rule of StyleGAN2-ADA's program: 0.0002 · side² / batch"
+        ) if second else training["r1_gamma"]  # fmt: skip
+    return network, training | (_few(given, tick=4.0) if name == "photos" else {})
+
+
+def _few(given: Mapping[str, Any], tick: float) -> Reasoned:
+    """Return what ``photos`` changes of a family's own preset."""
+    total = float(given.get("total_kimg", PHOTOS_KIMG))
+    return {
+        "total_kimg": (total, "a fifth of the published: after that a network memorises few "
+                              "pictures"),
+        "mirror": (True, "twice the pictures; --no-mirror where left and right differ, as in "
+                         "writing"),
+        "snapshot_ticks": (max(1, round(total / tick / 25)), "25 networks and sheets over the run"),
+    }  # fmt: skip
+
+
+def _small_common(resolution: int, given: Mapping[str, Any]) -> tuple[Reasoned, Reasoned]:
+    """Return what ``small`` sets in every family that does not grow."""
+    total = float(given.get("total_kimg", SMALL_KIMG))
+    text = _OWN["small"]
+    training: Reasoned = {
+        "total_kimg": (total, text["total_kimg"]),
+        "batch": ({}, "one for all sizes: nothing grows"),
+        "batch_base": (SMALL_BATCH, "8 per process on two cores"),
+        "lr": ({}, "one for all sizes: nothing grows"),
+        "minibatch_repeats": (1, "settings that move do so every step"),
+        "ema_kimg": (min(max(total / 30, 0.05), 10.0), text["ema_kimg"]),
+        "tick_kimg": (max(total / 60, 0.05), text["tick_kimg"]),
+        "snapshot_ticks": (6, text["snapshot_ticks"]),
+        "sample_psi": (0.7, text["sample_psi"]),
+        "sample_noise": ("none", text["sample_noise"]),
+    }
+    network: Reasoned = {
+        "z_dim": (64, text["*"]),
+        "fmap_base": (max(512, 16 * resolution), "16 feature maps at the full resolution"),
+        "fmap_max": (64, text["*"]),
+    }
+    return network, training
+
+
+def _small_modulated(
+    config: str, resolution: int, given: Mapping[str, Any]
+) -> tuple[Reasoned, Reasoned]:
+    network, training = _small_common(resolution, given)
+    text = _OWN["small"]
+    network |= {
+        "w_dim": (64, text["*"]),
+        "mapping_layers": (2, "as many as auto has"),
+        **{f"D_{key}": network[key] for key in ("fmap_base", "fmap_max")},
+    }
+    if make_config(config).family == "stylegan3":
+        network["num_layers"] = (8, "a little over half the published: each costs as much")
+    training |= {
+        "phases": ("lazy", "the order of the published programs"),
+        "lr_base": (0.003, text["lr_base"]),
+        "r1_gamma": (1.0, text["r1_gamma"]),
+        "r1_interval": (8, "every 8th step, 8 times as strong: a penalty costs as much as D"),
+        "ema_rampup": (0.05, f"that {_ADA}: the first average is not of noise"),
+    }
+    return network, training
+
+
+# ---- R3GAN
+
+
+@dataclass(frozen=True)
+class _PublishedR3:
+    """A row of R3GAN's table; its settings move over ``kimg``."""
+
+    kimg: float
+    gamma: float  # at first; a tenth of it at last
+    augment_p: float  # at last
+    ema_kimg: float  # at last
+    batch: int
+    network: Mapping[str, int]
+
+
+_IMAGENET = {"fmap_max": 1536, "group_fmaps": 16}
+_R3GAN = {
+    "r3gan-cifar10": _PublishedR3(20_000, 0.05, 0.55, 5_000, 512, {}),
+    "r3gan-ffhq64": _PublishedR3(20_000, 2.0, 0.3, 500, 256, {}),
+    "r3gan-ffhq256": _PublishedR3(20_000, 150.0, 0.3, 500, 256, {}),
+    "r3gan-imagenet32": _PublishedR3(200_000, 0.5, 0.5, 50_000, 4096,
+                                     {"fmap_base": 49_152, **_IMAGENET}),
+    "r3gan-imagenet64": _PublishedR3(200_000, 1.0, 0.4, 50_000, 4096,
+                                     {"fmap_base": 98_304, **_IMAGENET}),
+}  # fmt: skip
+_R3GAN_SIDES = {32: "r3gan-cifar10", 64: "r3gan-ffhq64"}  # up to so many pixels
+
+
+def _r3gan(
+    name: str, config: str, resolution: int, gpus: int, given: Mapping[str, Any]
+) -> tuple[Reasoned, Reasoned]:
+    """Return what a preset of R3GAN sets."""
+    there = "R3GAN's"
+    training: Reasoned = {
+        "phases": ("paired", f"{there} program: D and G each on pictures of their own"),
+        "loss": ("relativistic", f"{there}"),
+        "adam_beta2": (0.9, f"{there}, at first"),
+        "beta2_final": (0.99, f"{there}"),
+        "minibatch_repeats": (1, "settings that move do so every step"),
+        "augment": ("fixed", f"{there}: its p is a schedule"),
+        "augment_pipe": ("halfcolor", f"{there}"),
+        "batch": ({}, "one for all sizes: nothing grows"),
+        "lr": ({}, "one for all sizes: nothing grows"),
+    }
+    if name == "small":
+        network, common = _small_common(resolution, given)
+        total = common["total_kimg"][0]
+        network |= {"group_fmaps": (8, f"{there}"), "fmap_base": (
+            max(1024, 32 * resolution), "32 feature maps at the full resolution: there is no style"
+        )}  # fmt: skip
+        lr, gamma, p, half_life = 0.0006, 1.0, 0.3, common["ema_kimg"][0]
+        training |= common
+        why = "three times R3GAN's: fewer steps, smaller network"
+        weak = "between R3GAN's for 32 and 64 px"
+    else:
+        row = _R3GAN[choose_preset("r3gan", "cuda", None, resolution)[0]
+                     if name == "photos" else name]  # fmt: skip
+        total, lr, gamma, p = float(row.kimg), 2e-4, row.gamma, row.augment_p
+        half_life = float(row.ema_kimg)
+        network = {key: (value, f"{there}") for key, value in row.network.items()}
+        training |= {"batch_base": (row.batch, f"{there}, over all processes")}
+        why = weak = f"{there}, at first"
+        if name == "photos":
+            few = _few(given, tick=4.0)
+            total, p = few["total_kimg"][0], 0.55
+            training |= few | {
+                "batch_base": (64, "what one GPU holds"),
+                "tick_kimg": (4.0, "as in the other families"),
+            }
+    training |= {
+        "total_kimg": training.get("total_kimg", (total, "as long as its settings move")),
+        "anneal_kimg": (float(given.get("total_kimg", total)), "over the length of the run"),
+        "lr_base": (lr, why),
+        "lr_final": (lr / 4, f"a quarter at last, {there}"),
+        "r1_gamma": (gamma, weak),
+        "r2_gamma": (gamma, f"as R1, {there}"),
+        "gamma_final": (gamma / 10, f"a tenth at last, {there}"),
+        "augment_p": (p, f"reached at last; {there} are 0.3 to 0.55"),
+        "ema_kimg": (half_life, "reached at last"),
+    }
     return network, training

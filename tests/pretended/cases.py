@@ -15,6 +15,8 @@ from typing import Any
 
 from tests.pretended import device
 
+LAZY: dict[str, Any] = {"phases": "lazy", "r1_interval": 2, "ema_rampup": 0.05}
+PAIRED: dict[str, Any] = {"phases": "paired", "loss": "relativistic", "r2_gamma": 1.0}
 # name -> (config, settings of training, of the step). Kernels as CUDA has them, unless "plain".
 STEPS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     **{f"config {name}": (name, {}, {}) for name in ("a", "b", "c", "d", "e", "traditional-8")},
@@ -40,7 +42,25 @@ STEPS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "augmented": ("f", {"augment": "adaptive", "augment_pipe": "bgcfnc"}, {}),
     "augmented bf16": ("f", {"augment": "fixed", "augment_p": 0.8, "precision": "bf16"}, {}),
     "diffaugment": ("f", {"augment": "fixed", "augment_pipe": "diffaugment"}, {}),
-}
+    **{
+        f"{config}{more}": (config, {**LAZY, **settings}, {})
+        for config, more, settings in (
+            ("stylegan2", "", {"pl_weight": 2.0, "pl_interval": 1}),
+            ("stylegan2", " bf16", {"pl_weight": 2.0, "pl_interval": 1, "precision": "bf16"}),
+            ("stylegan2", " augmented", {"augment": "adaptive"}),
+            ("stylegan3-t", "", {}),
+            ("stylegan3-r", " blurred", {"blur_sigma": 2.0, "blur_kimg": 1.0}),
+        )
+    },
+    "r3gan": ("r3gan", PAIRED, {}),
+    "r3gan bf16 labels": ("r3gan", {**PAIRED, "precision": "bf16"}, {"label_dim": 3}),
+    "r3gan augmented": (
+        "r3gan",
+        {**PAIRED, "augment": "fixed", "augment_pipe": "halfcolor", "anneal_kimg": 0.1,
+         "gamma_final": 0.1, "lr_final": 0.001},
+        {},
+    ),
+}  # fmt: skip
 # The first gradients beside the CPU's own; reduced precisions round elsewhere there.
 FARTHEST = {"float32": 2e-3, "bf16": 0.3, "fp16": 0.3}
 
@@ -95,17 +115,23 @@ def try_step(name: str) -> dict[str, Any]:
     config, training, more = STEPS[name]
     more = dict(more)
     label_dim = more.pop("label_dim", 0)
-    fields = {key: value for key, value in TINY.items() if config == "f" or key[:7] != "mapping"}
+    fields = NETWORKS.get(config) or {
+        key: value for key, value in TINY.items() if key[:7] != "mapping"
+    }
+    if config == "f":
+        fields = TINY
     bundle = new_network(config, seed=0, label_dim=label_dim, **fields)
     with torch.no_grad():
-        for layer in bundle.G.synthesis.layers:
-            if getattr(layer, "noise_strength", None) is not None:
-                layer.noise_strength.fill_(0.1)
+        for name, parameter in bundle.G.named_parameters():
+            if name.endswith("noise_strength"):
+                parameter.fill_(0.1)
     table = torch.eye(3) if label_dim else None
-    stage = Stage(lod=0.5, resolution=16, batch=8, lr=0.003, tick_kimg=1)
+    lod = 0.5 if bundle.config.grows else 0.0
+    stage = Stage(lod=lod, resolution=16, batch=8, lr=0.003, tick_kimg=1)
     torch.manual_seed(0)
-    reals = torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8)
-    labels = None if table is None else table[torch.arange(8) % 3]
+    count = 16 if training.get("phases") == "paired" else 8
+    reals = torch.randint(0, 256, (count, 3, 16, 16), dtype=torch.uint8)
+    labels = None if table is None else table[torch.arange(count) % 3]
     settings = TrainingConfig(**{"r1_gamma": 1.0, **training})
     grads = []
     dispatch.forget()
