@@ -184,7 +184,7 @@ class Gradients:
     def of_penalty(self, batch: Batch, place: Place, passes: int) -> None:
         """Set D's gradient to that of R1, and R2, alone: lazy regularisation.
 
-        Karras et al. 2019, section 3.1. D looks at the reals again, changed anew.
+        Karras et al. 2019, section 3.1. D sees the reals a second time, changed by new draws.
         """
         self.flat_D.grad.zero_()
         moment, stage = place.moment, place.stage

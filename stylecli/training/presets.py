@@ -437,7 +437,7 @@ def _modulated(
         network["magnitude_beta"] = (0.5 ** (batch / 20_000), f"half-life {program}: 20 kimg")
         if config == "stylegan3-r":
             training |= {
-                "blur_sigma": (10.0, f"that {program}: R begins with blurred pictures"),
+                "blur_sigma": (10.0, f"that {program}: R starts with blurred pictures"),
                 "blur_kimg": (batch * 200 / 32, f"that {program}"),
             }
     if name in ("auto", "photos"):
