@@ -319,7 +319,10 @@ def test_there_is_no_drawer_for_odds_and_ends() -> None:
     ("names", "homes"),
     [
         ({"adam_epsilon", "--adam-epsilon"}, {"training/config.py", "training/step.py"}),
-        ({"minibatch_repeats", "--minibatch-repeats"}, {"training/config.py", "training/loop.py"}),
+        (
+            {"minibatch_repeats", "--minibatch-repeats"},
+            {"training/config.py", "training/loop.py", "training/presets.py"},
+        ),
     ],
     ids=["optimizer", "schedule"],
 )
