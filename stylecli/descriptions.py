@@ -186,15 +186,13 @@ def _describe_weights(path: Path) -> Facts:
 
 
 def _describe_foreign(path: Path) -> Facts:
-    from stylecli.checkpoint import describe_file, describe_network
+    from stylecli.checkpoint import describe_network
     from stylecli.interop.families import describe_foreign
 
     try:
         facts = describe_foreign(path)
     except NetworkError as error:
         return _describe_features(path, error)
-    if not facts["drawn by this version"]:
-        return {"what": "network of another program", **describe_file(path), **facts}
     facts = {name: value for name, value in facts.items() if name in ("family", "settings")}
     return describe_network(path) | {"what": "network of another program"} | facts
 

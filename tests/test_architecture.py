@@ -64,7 +64,7 @@ DIGESTS_OF_JSON = {
 FAMILY_ROOMS = re.compile(
     r"stylecli/(networks/|interop/|training/(presets|losses|\w*transfer\w*)\.py$)"
 )
-FAMILY_NAMES = re.compile(r"stylegan_?\d|stylegan\d?config|r3gan|progan", re.IGNORECASE)
+FAMILY_NAMES = re.compile(r"stylegan_?\d|stylegan\d?config|r3gan|progan|lucidrains", re.IGNORECASE)
 DRAWERS = {"utils", "util", "misc", "helpers", "helper", "common"}
 MAX_FILE_LINES = 600
 MAX_CHAIN = 18  # files, each importing the next

@@ -4,8 +4,7 @@
     our names)
 
 People save the same network in many wrappings: under a key, behind the prefixes that DataParallel
-and torch.compile leave, beside counters and settings. ``unwrap`` takes all of that off. Families
-that are recognised and not run yet are described all the same (``describe_foreign``).
+and torch.compile leave, beside counters and settings. ``unwrap`` takes all of that off.
 """
 
 import re
@@ -19,6 +18,7 @@ import numpy as np
 from stylecli.errors import NetworkError, UsageError, plural
 from stylecli.interop.conversion import Arrays, ForeignNetworks
 from stylecli.interop.huangzh13 import convert_huangzh13
+from stylecli.interop.lucidrains import convert_lucidrains
 from stylecli.interop.official_pytorch import (
     convert_snapshot,
     convert_stylegan3,
@@ -41,7 +41,6 @@ from stylecli.interop.trees import (
     PersistentModule,
     TFNetwork,
     child_modules,
-    lucidrains_facts,
     persistent_facts,
     plain_facts,
     read_foreign_tree,
@@ -63,7 +62,7 @@ class Family:
     name: str
     licence: str
     facts: Callable[[Any], dict[str, Any]]
-    convert: Callable[[Any, str], ForeignNetworks] | None = None  # (tree, file name)
+    convert: Callable[[Any, str], ForeignNetworks]  # (tree, file name)
 
 
 _ROSINALITY_1 = Family(
@@ -87,7 +86,8 @@ _ROSINALITY_2 = Family(
 _LUCIDRAINS = Family(
     "StyleGAN2 (lucidrains/stylegan2-pytorch)",
     _UNKNOWN.format(program="lucidrains/stylegan2-pytorch", licence="MIT"),
-    lucidrains_facts,
+    plain_facts,
+    convert_lucidrains,
 )
 _R3GAN = Family(
     "R3GAN (brownvc/R3GAN)",
@@ -145,16 +145,11 @@ _UNFORESEEN = (ValueError, TypeError, LookupError, AttributeError, ArithmeticErr
 def read_foreign_networks(path: Path) -> ForeignNetworks:
     """Read a foreign file and convert its networks, without running anything in it.
 
-    Raises NetworkError for contents that are no network, families that are recognised and not run
-    yet, and settings that our networks do not have.
+    Raises NetworkError for contents that are no network, and for settings that our networks do not
+    have.
     """
     tree = unwrap(read_foreign_tree(path), path)
     family = recognise(tree, path)
-    if family.convert is None:
-        raise NetworkError(
-            f"{path} is a {family.name} network, built unlike any network of stylecli: it can be "
-            "inspected (stylecli info) but not drawn"
-        )
     try:
         networks = family.convert(tree, path.name)
     except NetworkError as error:
@@ -194,7 +189,6 @@ def describe_foreign(path: Path) -> dict[str, Any]:
         raise NetworkError(f"{path} ({family.name}) is damaged: {error}") from None
     return {
         "family": family.name,
-        "drawn by this version": family.convert is not None,
         "licence": family.licence,
         **facts,
     }
@@ -268,7 +262,7 @@ def unwrap(tree: Any, path: Path) -> Any:
         return {"G_ema": tree}
     if not isinstance(tree, dict) or _of_objects(tree):
         return tree
-    if (known := _of_names(tree)) is not None and known.convert is None:
+    if _of_names(tree) is _LUCIDRAINS:
         return tree
     parts: dict[str, _Part] = {}
     for part in _parts(tree, path):

@@ -300,9 +300,7 @@ SETTINGS = ("args", "config", "cfg", "opt", "hparams", "hyper_parameters")  # ke
 _UNTRAINED = ("lod", "dlatent_avg", "noise")  # TensorFlow variables that are not trained
 _NETWORKS = ("G_ema", "G", "D")
 _TO_RGB = re.compile(r"to_rgbs\.\d+\.conv\.weight")
-_BLOCK = re.compile(r"G\.blocks\.(\d{1,2})\.to_rgb\.conv\.weight")
-_DENSE = re.compile(r"S\.net\.\d{1,3}\.weight")
-_MAX_COLOURS, _MAX_NAME = 12, 200
+_MAX_COLOURS = 12
 _MAX_PARTS = 20
 _MAX_SHOWN, _MAX_DEPTH = 1_000, 6
 
@@ -417,33 +415,6 @@ def plain_facts(tree: Any) -> Facts:
             facts["settings"] = _shown(kept.state if isinstance(kept, PlainObject) else kept)
             break
     return facts
-
-
-def lucidrains_facts(tree: Any) -> Facts:
-    """Describe a file of lucidrains' StyleGAN2 by its names: sizes, and what it has beyond one.
-
-    A generator has a block for every resolution from 4 px on, whose colours are of the last one.
-    """
-    facts = plain_facts(tree)
-    state = tree.get("GAN")
-    shapes = {
-        str(name)[:_MAX_NAME]: value.shape
-        for name, value in (state.items() if isinstance(state, dict) else ())
-        if isinstance(value, np.ndarray)
-    }
-    blocks = {int(found[1]) for name in shapes if (found := _BLOCK.fullmatch(name))}
-    if 0 < len(blocks) < _MAX_COLOURS:
-        facts["resolution"] = 2 << len(blocks)
-        colours = shapes[f"G.blocks.{max(blocks)}.to_rgb.conv.weight"]
-        facts["channels"] = colours[0] if len(colours) == 4 else None
-    mapping = {name: shape for name, shape in shapes.items() if _DENSE.fullmatch(name)}
-    if mapping:
-        facts["mapping_layers"] = len(mapping)
-        facts["w_dim"] = next((shape[0] for shape in mapping.values() if shape), None)
-    facts["attention"] = any(name.startswith("G.attns.") for name in shapes)
-    version = tree.get("version")
-    facts["version of the program"] = version[:40] if isinstance(version, str) else None
-    return {name: value for name, value in facts.items() if value is not None}
 
 
 def _shown(value: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from stylecli.errors import UsageError, unknown_name
 from stylecli.networks.config import NetworkConfig
+from stylecli.networks.lucidrains_config import LucidrainsConfig
 from stylecli.networks.r3gan_config import R3GANConfig
 from stylecli.networks.stylegan1_config import StyleGAN1Config
 from stylecli.networks.stylegan2_config import StyleGAN2Config
@@ -56,6 +57,11 @@ FAMILIES: dict[str, Family] = {
         config=R3GANConfig,
         generator="stylecli.networks.r3gan:Generator",
         discriminator="stylecli.networks.r3gan:Discriminator",
+    ),
+    "lucidrains": Family(
+        config=LucidrainsConfig,
+        generator="stylecli.networks.lucidrains:Generator",
+        discriminator="stylecli.networks.lucidrains:Discriminator",
     ),
 }
 

@@ -219,9 +219,15 @@ def preset_for(
 ) -> tuple[str, str]:
     """Return the preset's name, and what it is and why it is taken.
 
-    Raises UsageError for an unknown name, and for a preset of another family than ``config``.
+    Raises UsageError for an unknown name, for a preset of another family than ``config``, and for a
+    family that is not trained here.
     """
-    own = _FAMILIES[make_config(config).family]
+    own = _FAMILIES.get(make_config(config).family)
+    if own is None:
+        raise UsageError(
+            f"networks of configuration {config!r} are drawn and measured, but not trained here: "
+            "give another --config, such as stylegan2"
+        )
     if preset is None:
         name, why = choose_preset(config, device, pictures, resolution)
     else:

@@ -317,16 +317,6 @@ def test_a_snapshot_of_nvidias_pytorch_programs_is_explained(run: Run) -> None:
     assert told["configuration"].startswith("stylegan2") and told["settings"]["D"]
 
 
-def test_networks_that_are_not_drawn_yet_are_explained(run: Run) -> None:
-    tree = {"GAN": {"S.net.0.weight": np.zeros(2)}, "version": "1.9.0"}
-    Path("later.pt").write_bytes(torch_file(tree))
-
-    told = json.loads(run("info", "later.pt", "--json").stdout)
-
-    assert told["family"] == "StyleGAN2 (lucidrains/stylegan2-pytorch)"
-    assert told["drawn by this version"] is False and told["GAN numbers"] == 2
-
-
 def test_saved_styles_are_explained(run: Run) -> None:
     save_ws("faces.npz", torch.zeros(2, 6, 8), provenance={"tool": "stylecli 9", "command": "x"})
 

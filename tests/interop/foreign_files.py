@@ -252,6 +252,19 @@ def rosinality2_arrays() -> dict[str, Any]:
     }
 
 
+def lucidrains_arrays() -> dict[str, Any]:
+    """Return a 4 px network of lucidrains' StyleGAN2: S and G alone."""
+    dense = {"S.net.0": (2, 2), "G.blocks.0.to_style1": (2, 2), "G.blocks.0.to_style2": (2, 2),
+             "G.blocks.0.to_rgb.to_style": (2, 2), "G.blocks.0.to_noise1": (2, 1),
+             "G.blocks.0.to_noise2": (2, 1), "G.initial_conv": (2, 2, 3, 3)}  # fmt: skip
+    return random_arrays({
+        **{f"{name}.weight": shape for name, shape in dense.items()},
+        **{f"{name}.bias": shape[:1] for name, shape in dense.items()},
+        "G.initial_block": (1, 2, 4, 4), "G.blocks.0.conv1.weight": (2, 2, 3, 3),
+        "G.blocks.0.conv2.weight": (2, 2, 3, 3), "G.blocks.0.to_rgb.conv.weight": (3, 2, 1, 1),
+    })  # fmt: skip
+
+
 def huangzh13_generator(classes: int = 0) -> dict[str, Any]:
     """Return the state dict of huangzh13's generator at 8 px."""
     c = FEATURES
@@ -387,9 +400,7 @@ def all_kinds() -> dict[str, bytes]:
         "rosinality-stream": torch_file(rosinality_arrays()["g_running"], zipped=False),
         "rosinality2-zip": torch_file(rosinality2_arrays() | {"latent_avg": np.zeros(FEATURES)}),
         "rosinality2-stream": torch_file(rosinality2_arrays()["g_ema"], zipped=False),
-        "lucidrains": torch_file({"GAN": random_arrays({
-            "S.net.0.weight": (2, 2), "G.blocks.0.to_rgb.conv.weight": (3, 2, 1, 1)}),
-            "version": "1.9.0"}),
+        "lucidrains": torch_file({"GAN": lucidrains_arrays(), "version": "1.9.0"}),
         "huangzh13-zip": torch_file(huangzh13_generator(3)),
         "huangzh13-stream": torch_file(huangzh13_discriminator(), zipped=False),
     }  # fmt: skip

@@ -34,7 +34,7 @@ SOURCES = {
     "stylegan3": ("stylegan3_r_snapshot.pkl",),
     "stylegan2-tf": ("stylegan2_tf_G_D_Gs.pkl",),
     "r3gan": ("r3gan_labels_snapshot.pkl",),
-    "lucidrains": (),
+    "lucidrains": ("lucidrains_stylegan2.pt",),
 }
 _MADE = {"rosinality2": ("rosinality2-zip", "rosinality2-stream"), "stylegan2": ("ada",),
          "r3gan": ("r3gan",), "lucidrains": ("lucidrains",)}  # fmt: skip
@@ -135,15 +135,14 @@ def check(tree: Any, build: bool) -> str:
         tree = unwrap(tree, path)
         family = recognise(tree, path)
         family.facts(tree)
-        if family.convert is not None:
-            made = family.convert(tree, path.name)
-            if build:
-                import torch
+        made = family.convert(tree, path.name)
+        if build:
+            import torch
 
-                tensors = {f"{name}.{key}": torch.from_numpy(array)
-                           for name, part in made.networks.items()
-                           for key, array in part.items()}  # fmt: skip
-                checkpoint._build(path, made.config, tensors, made.lods, made.info)
+            tensors = {f"{name}.{key}": torch.from_numpy(array)
+                       for name, part in made.networks.items()
+                       for key, array in part.items()}  # fmt: skip
+            checkpoint._build(path, made.config, tensors, made.lods, made.info)
     except StyleCLIError as error:
         return type(error).__name__
     return "read"

@@ -61,8 +61,7 @@ def check_network(content: bytes) -> str:
         tree = unwrap(parse_foreign(content, path), path)
         family = recognise(tree, path)
         family.facts(tree)
-        if family.convert is not None:
-            family.convert(tree, path.name)
+        family.convert(tree, path.name)
     except StyleCLIError as error:
         return str(error)
     return family.name

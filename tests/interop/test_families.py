@@ -137,35 +137,6 @@ def test_what_cannot_be_mapped_is_refused_or_left_out(tmp_path: Path) -> None:
     assert net.D is None and net.info["left_out"].startswith("the discriminator")
 
 
-@pytest.mark.parametrize(
-    ("tree", "family"),
-    [
-        ({"GAN": {"S.net.0.weight": np.zeros(2)}, "version": "1.9.0"}, r"StyleGAN2 \(lucidrains"),
-    ],
-)  # fmt: skip
-def test_a_family_that_is_not_drawn_is_named(tmp_path: Path, tree: Any, family: str) -> None:
-    path = tmp_path / "later.pt"
-    path.write_bytes(foreign_files.torch_file(tree))
-    with pytest.raises(NetworkError, match=rf"{family}.*not drawn"):
-        load_network(path)
-    assert describe_foreign(path)["drawn by this version"] is False
-
-
-def test_lucidrains_networks_are_described_by_their_names(tmp_path: Path) -> None:
-    shapes: dict[str, tuple[int, ...]] = {
-        **{f"S.net.{2 * i}.weight": (6, 6) for i in range(3)},
-        **{f"G.blocks.{i}.to_rgb.conv.weight": (4, 8, 1, 1) for i in range(4)},
-        "G.initial_block": (1, 8, 4, 4),
-    }  # fmt: skip
-    state = foreign_files.random_arrays(shapes)
-    path = tmp_path / "model_7.pt"
-    path.write_bytes(foreign_files.torch_file({"GAN": state, "version": "1.9.0"}))
-    facts = describe_foreign(path)
-    assert (facts["resolution"], facts["channels"], facts["w_dim"]) == (32, 4, 6)
-    assert (facts["mapping_layers"], facts["attention"]) == (3, False)
-    assert facts["version of the program"] == "1.9.0"
-
-
 def test_a_persistent_snapshot_is_described(tmp_path: Path) -> None:
     path = tmp_path / "snapshot.pkl"
     path.write_bytes(foreign_files.ada_snapshot())

@@ -72,6 +72,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "stylegan3-t": SMALL | {"num_layers": 3, "w_dim": 8, "D_fmap_base": 64, "D_fmap_max": 8},
     "stylegan3-r": SMALL | {"num_layers": 3, "w_dim": 8, "D_fmap_base": 64, "D_fmap_max": 8},
     "r3gan": SMALL | {"group_fmaps": 4, "embed_dim": 6},
+    "lucidrains": {"resolution": 16, "capacity": 1, "z_dim": 8, "w_dim": 8, "attention": (1,)},
 }
 
 COMMANDS: dict[str, list[str]] = {

@@ -134,3 +134,8 @@ def test_every_family_has_a_preset_for_every_machine(
         plan = plan_training(config=config, resolution=side, device=device, pictures=pictures)
         assert plan.preset == wanted
         assert advise(plan, pictures=pictures) == []
+
+
+def test_a_family_without_presets_is_refused():
+    with pytest.raises(UsageError, match=r"'lucidrains' are drawn and measured.*stylegan2"):
+        plan_training(config="lucidrains", resolution=32)
