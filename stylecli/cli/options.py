@@ -15,7 +15,17 @@ from stylecli.cli.output import Output
 from stylecli.distributed.ranks import check_shared_device
 from stylecli.errors import DeviceError, UsageError, plural
 from stylecli.networks.registry import FAMILIES, list_presets
-from stylecli.settings import HEADINGS, MACHINE, NETWORK, SCHEDULE, Setting, asked_for, settings_of
+from stylecli.settings import (
+    HEADINGS,
+    MACHINE,
+    NETWORK,
+    PICTURES,
+    RUN,
+    SCHEDULE,
+    Setting,
+    asked_for,
+    settings_of,
+)
 from stylecli.training.presets import PRESET_TEXTS
 
 if TYPE_CHECKING:
@@ -66,6 +76,23 @@ PresetOption = Annotated[
         help=f"How to train: {', '.join(PRESET_TEXTS)}. Each is for one family of networks, the "
         "last two for all. Default: by configuration, device and pictures.",
         rich_help_panel=SCHEDULE,
+    ),
+]
+LabelsOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--labels/--no-labels",
+        help="Train on the dataset's classes. Default: no, or as in the source with --resume.",
+        rich_help_panel=PICTURES,
+    ),
+]
+SettingsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--settings",
+        help="Read settings from a file: from --dry-run --json, or a few in TOML or JSON. Options "
+        "override it.",
+        rich_help_panel=RUN,
     ),
 ]
 RanksOption = Annotated[

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from shlex import quote
+from shlex import join, quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +11,7 @@ from stylecli.cli.options import ForceOption, JsonOption, QuietOption
 from stylecli.cli.output import Output
 from stylecli.cli.refusals import check_files, check_pictures
 from stylecli.errors import DataError, UsageError, plural
+from stylecli.workspace import find_dataset
 
 if TYPE_CHECKING:
     from stylecli.data.packing import PackReport, PackSettings, Plan
@@ -183,6 +184,51 @@ def pack_to(
     report = _pack(source, {}, out, settings, output)
     output.note(f"{report.path}: {', '.join(_lines(report)[1:])}")
     return report.path
+
+
+def prepare_dataset(
+    data: Path | None,
+    resolution: int | None,
+    preset: str | None,
+    output: Output,
+    *,
+    only_packed: str = "",
+    run: Path | None = None,
+) -> "Dataset":
+    """Return the dataset to train on; pictures are packed into datasets/ first.
+
+    Without ``data`` it is the one that ``run`` was trained on, where there is such a run. They are
+    packed as the preset's own set was, where it has one. ``only_packed`` is who never packs: then
+    pictures are a UsageError with the command that packs them.
+    """
+    from stylecli.data.reader import open_dataset
+    from stylecli.training.presets import SETS, name_preset
+
+    found = find_dataset(data, run=run)
+    if found.why:
+        output.note(f"using {found.path}, {found.why}")
+    path = found.path
+    if not (path / "data.mdb").is_file():
+        published = SETS.get(name_preset(preset)) if preset else None
+        transform: Transform = published.transform if published else "center-crop"
+        side = resolution or (published.resolutions[0] if published and preset != "paper" else None)
+        dataset, out = packed_from(path, resolution, output)
+        if dataset is not None:
+            return dataset
+        if only_packed:
+            words = ["stylecli", "pack", str(path)]
+            words += ["--resolution", str(side)] if side else []
+            words += ["--transform", transform] if transform != "center-crop" else []
+            words += ["--out", str(out)] if out else []
+            raise UsageError(f"{only_packed} does not pack: run {join(words)}")
+        path = pack_to(out, path, side, output, transform=transform)
+    dataset = open_dataset(path)
+    if resolution is not None and resolution != dataset.resolution:
+        raise UsageError(
+            f"--resolution {resolution} differs from {path}, which holds "
+            f"{dataset.resolution} px: leave it out, or pack the pictures again with it"
+        )
+    return dataset
 
 
 def packed_from(

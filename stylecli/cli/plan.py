@@ -5,7 +5,6 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,9 +14,11 @@ from stylecli.cli.options import (
     DeviceOption,
     GpusOption,
     JsonOption,
+    LabelsOption,
     PresetOption,
     QuietOption,
     RanksOption,
+    SettingsOption,
     SlowerOption,
     count_ranks,
     network_settings,
@@ -26,14 +27,15 @@ from stylecli.cli.options import (
     takes_settings,
 )
 from stylecli.cli.output import Output
+from stylecli.cli.pack import prepare_dataset
 from stylecli.cli.refusals import check_numbers, check_pictures, check_words
 from stylecli.distributed.ranks import find_place, sharing_ranks
 from stylecli.errors import Interrupted, UsageError
-from stylecli.networks.registry import USUAL_CONFIG
 from stylecli.progress import describe_seconds, format_seconds
 from stylecli.settings import MACHINE, PICTURES, Setting
 from stylecli.training.config import Session, TrainingConfig
-from stylecli.workspace import Found, find_dataset
+from stylecli.training.settings_file import AskedSettings, with_file
+from stylecli.workspace import find_dataset
 
 if TYPE_CHECKING:
     from stylecli.distributed.ranks import Ranks
@@ -84,7 +86,7 @@ def _costly(declared: Iterable[Setting]) -> list[Setting]:
 
 @takes_settings(
     training=_costly(settings_for(TrainingConfig)),
-    network=_costly(network_settings()),
+    network=network_settings(),
     session=_costly(settings_for(Session)),
 )
 def command(
@@ -92,6 +94,8 @@ def command(
     config: ConfigOption = None,
     preset: PresetOption = None,
     resolution: ResolutionOption = None,
+    labels: LabelsOption = None,
+    settings_file: SettingsOption = None,
     ranks: RanksOption = None,
     gpus: GpusOption = None,
     device: DeviceOption = "auto",
@@ -112,16 +116,19 @@ def command(
     On a CPU, stages that would take more than a minute to measure are computed and marked so. --on
     computes everything for a GPU that is not here.
 
-    Takes the options of train that affect cost, and --resolution instead of a dataset. Writes no
-    files.
+    Takes the options of train that decide the network or the cost, and --resolution instead of a
+    dataset. Writes no files.
     """
     output = Output(json=json, quiet=quiet)
-    check_words(device=device, config=config, preset=preset)
-    check_numbers(training, settings_for(TrainingConfig))
-    check_numbers(network, network_settings())
+    asked = with_file(
+        AskedSettings(config, preset, labels, network, training, session), settings_file
+    )
+    check_words(device=device, config=asked.config, preset=asked.preset)
+    check_numbers(asked.training, settings_for(TrainingConfig))
+    check_numbers(asked.network, network_settings())
     if data is not None or resolution is None:
         check_pictures(find_dataset(data).path)
-    driving = Session(**session)
+    driving = Session(**asked.session)
     if on is None and price_hour is not None:
         raise UsageError("--price-hour needs a GPU to rent: add --on GPU, such as --on h100")
     place = find_place(os.environ)
@@ -129,10 +136,9 @@ def command(
     if on is None:
         count = place.count if place else count_ranks(ranks, gpus, device)  # type: ignore[assignment]
     settings = _settings(
-        data, resolution, Output(quiet=True) if place else output,
-        config=config or USUAL_CONFIG, preset=preset, device=device if on is None else None,
-        batch_gpu=driving.batch_gpu, ranks=count,
-        network=network, training=training, force=force,
+        data, resolution, asked, Output(quiet=True) if place else output,
+        device=device if on is None else None, batch_gpu=driving.batch_gpu, ranks=count,
+        force=force,
     )  # fmt: skip
     if on is not None:
         _print_model(settings, driving, on, price_hour, output)
@@ -151,66 +157,25 @@ def command(
 def _settings(
     data: Path | None,
     resolution: int | None,
+    asked: AskedSettings,
     output: Output,
     *,
-    config: str,
-    preset: str | None,
     device: str | None,
     batch_gpu: int | None,
     ranks: int | None,
-    network: dict[str, Any],
-    training: dict[str, Any],
     force: bool,
 ) -> "RunSettings":
     """Return the settings that train would have with the same; no ``device``: a GPU elsewhere."""
-    from stylecli.hardware import resolve_device
-    from stylecli.training.plan import plan_training
-    from stylecli.training.run_folder import RunSettings
-    from stylecli.training.run_setup import check_batches, check_precision, resolve_precision
-
-    channels, pictures = 3, None
+    dataset = None
     if data is not None or resolution is None:
-        from stylecli.data.reader import open_dataset
+        dataset = prepare_dataset(data, resolution, asked.preset, output, only_packed="plan")
+    from stylecli.training.run_setup import NoDataset, make_settings
 
-        found = find_dataset(data)
-        if found.why:
-            output.note(f"using {found.path}, {found.why}")
-        if found.path.exists() and not (found.path / "data.mdb").is_file():
-            from stylecli.cli.pack import packed_from
-
-            packed, _ = packed_from(found.path, resolution, output)
-            if packed is None:
-                raise UsageError(
-                    f"{found.path} is not packed: run stylecli pack {quote(str(found.path))}, or "
-                    "give --resolution alone"
-                )
-            found = Found(packed.path)
-        dataset = open_dataset(found.path)
-        channels, pictures = dataset.channels, len(dataset)
-        if resolution not in (None, dataset.resolution):
-            raise UsageError(
-                f"--resolution {resolution} differs from {found.path}, which holds "
-                f"{dataset.resolution} px: leave one of them out"
-            )
-        resolution = dataset.resolution
-    assert resolution is not None
-    name = "cuda" if device is None else resolve_device(device).type
-    plan = plan_training(
-        preset,
-        config=config,
-        resolution=resolution,
-        channels=channels,
-        device=name,
-        cpus=os.cpu_count() or 1,
-        ranks=ranks,
-        pictures=pictures,
-        network=network,
-        training=resolve_precision(training, name),
-    )
-    settings = RunSettings(plan.network, plan.training, Path(), "", plan.ranks, name)
-    check_batches(settings, batch_gpu)
-    if device is not None:
-        check_precision(settings, force=force)
+    settings, _ = make_settings(
+        NoDataset(resolution or 0) if dataset is None else dataset, None, asked.config,
+        asked.preset, device, ranks, asked.labels,
+        network=asked.network, training=asked.training, batch_gpu=batch_gpu, force=force,
+    )  # fmt: skip
     return settings
 
 

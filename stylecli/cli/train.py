@@ -2,11 +2,10 @@
 
 import contextlib
 import os
-import shlex
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,11 +15,13 @@ from stylecli.cli.options import (
     DeviceOption,
     GpusOption,
     JsonOption,
+    LabelsOption,
     NodesOption,
     PresetOption,
     QuietOption,
     RanksOption,
     SeedOption,
+    SettingsOption,
     SlowerOption,
     asks_for,
     count_ranks,
@@ -30,6 +31,7 @@ from stylecli.cli.options import (
     takes_settings,
 )
 from stylecli.cli.output import Output
+from stylecli.cli.pack import prepare_dataset
 from stylecli.cli.refusals import (
     check_files,
     check_numbers,
@@ -42,7 +44,7 @@ from stylecli.distributed.ranks import find_place, sharing_ranks
 from stylecli.errors import StyleCLIError, UsageError, WeightsError, plural
 from stylecli.settings import PICTURES, RUN, WATCHING
 from stylecli.training.config import Session, TrainingConfig
-from stylecli.training.settings_file import read_settings
+from stylecli.training.settings_file import AskedSettings, with_file
 from stylecli.workspace import find_dataset, newest_snapshot
 
 if TYPE_CHECKING:
@@ -65,14 +67,6 @@ ResolutionOption = Annotated[
         "--resolution", help="Side in pixels; packs at this size.", rich_help_panel=PICTURES
     ),
 ]
-LabelsOption = Annotated[
-    bool | None,
-    typer.Option(
-        "--labels/--no-labels",
-        help="Train on the dataset's classes. Default: no, or as in the source with --resume.",
-        rich_help_panel=PICTURES,
-    ),
-]
 ResumeOption = Annotated[
     Path | None,
     typer.Option(
@@ -84,15 +78,6 @@ ResumeOption = Annotated[
 OutOption = Annotated[
     Path | None,
     typer.Option("--out", help="Run folder. Default: the next in runs/.", rich_help_panel=RUN),
-]
-SettingsOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--settings",
-        help="Read settings from a file: from --dry-run --json, or a few in TOML or JSON. Options "
-        "override it.",
-        rich_help_panel=RUN,
-    ),
 ]
 DryRunOption = Annotated[
     bool,
@@ -171,19 +156,17 @@ def command(
     Ctrl-C saves; run the same command to continue.
     """
     output = Output(json=json, quiet=quiet)
-    if settings_file is not None:
-        asked = read_settings(settings_file).under(network, training, session)
-        network, training, session = asked.network, asked.training, asked.session
-        config, preset = config or asked.config, preset or asked.preset
-        labels = asked.labels if labels is None else labels
+    asked = with_file(
+        AskedSettings(config, preset, labels, network, training, session), settings_file
+    )
     launched = find_place(os.environ)
     elsewhere = dry_run and (gpus is not None or nodes is not None)  # GPUs need not be here
     count = (gpus or 1) * (nodes or 1) if elsewhere else ranks or gpus
-    driving = Session(**session)
+    driving = Session(**asked.session)
     request = _Request(
-        data, config, preset, resolution, labels, resume, out, dry_run, metrics, metric_samples,
-        classifiers, ranks, gpus, nodes, None if elsewhere else device, seed, network, training,
-        driving, force, output,
+        data, asked.config, asked.preset, resolution, asked.labels, resume, out, dry_run, metrics,
+        metric_samples, classifiers, ranks, gpus, nodes, None if elsewhere else device, seed,
+        asked.network, asked.training, driving, force, output,
     )  # fmt: skip
     if not launched and not elsewhere:
         request.refuse()
@@ -274,7 +257,12 @@ class _Request:
         if launched or self.device is None:
             self.refuse()
         dataset = prepare_dataset(
-            self.data, self.resolution, self.preset, output, pack=not self.dry_run, run=self.resume
+            self.data,
+            self.resolution,
+            self.preset,
+            output,
+            only_packed="--dry-run" if self.dry_run else "",
+            run=self.resume,
         )  # may refuse or take an hour: torch loads after it
         from stylecli.training import run_setup
 
@@ -298,55 +286,6 @@ class _Request:
             return
         with owned_run(choice, settings, plan, dataset, source, output) as run:
             yield run, evaluate
-
-
-def prepare_dataset(
-    data: Path | None,
-    resolution: int | None,
-    preset: str | None,
-    output: Output,
-    *,
-    pack: bool,
-    run: Path | None = None,
-) -> "Dataset":
-    """Return the dataset to train on; pictures are packed into datasets/ first.
-
-    Without ``data`` it is the one that ``run`` was trained on, where there is such a run. They are
-    packed as the preset's own set was, where it has one. Without ``pack`` raises
-    UsageError for pictures, with the command that packs them.
-    """
-    from stylecli.data.reader import open_dataset
-    from stylecli.training.presets import SETS, name_preset
-
-    found = find_dataset(data, run=run)
-    if found.why:
-        output.note(f"using {found.path}, {found.why}")
-    path = found.path
-    if not (path / "data.mdb").is_file():
-        published = SETS.get(name_preset(preset)) if preset else None
-        transform: Literal["center-crop", "wide"] = (
-            published.transform if published else "center-crop"
-        )
-        side = resolution or (published.resolutions[0] if published and preset != "paper" else None)
-        from stylecli.cli.pack import pack_to, packed_from
-
-        dataset, out = packed_from(path, resolution, output)
-        if dataset is not None:
-            return dataset
-        if not pack:
-            words = ["stylecli", "pack", str(path)]
-            words += ["--resolution", str(side)] if side else []
-            words += ["--transform", transform] if transform != "center-crop" else []
-            words += ["--out", str(out)] if out else []
-            raise UsageError(f"--dry-run does not pack: run {shlex.join(words)}")
-        path = pack_to(out, path, side, output, transform=transform)
-    dataset = open_dataset(path)
-    if resolution is not None and resolution != dataset.resolution:
-        raise UsageError(
-            f"--resolution {resolution} differs from {path}, which holds "
-            f"{dataset.resolution} px: pack the pictures again with --resolution {resolution}"
-        )
-    return dataset
 
 
 def tell_start(source: "StartingNetwork | None", settings: "RunSettings", output: Output) -> None:

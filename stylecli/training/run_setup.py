@@ -189,8 +189,19 @@ def open_source(given: Path) -> StartingNetwork:
     return StartingNetwork(given, path, digest, net, nimg, net.info.get("data_digest"), training)
 
 
+@dataclass(frozen=True)
+class NoDataset:
+    """Pictures that a plan is made for without having them: only their size is known."""
+
+    resolution: int
+    channels: int = 3
+    label_dim: int = 0
+    path: Path = Path()
+    digest: str = ""
+
+
 def make_settings(
-    dataset: Dataset,
+    dataset: Dataset | NoDataset,
     source: StartingNetwork | None,
     config: str | None,
     preset: str | None,
@@ -240,7 +251,7 @@ def plan_run(
     preset: str | None,
     config: str | None,
     *,
-    dataset: Dataset,
+    dataset: Dataset | NoDataset,
     labels: bool | None,
     **settings: Any,
 ) -> tuple[TrainingPlan, Origin | None]:
@@ -258,7 +269,7 @@ def plan_run(
             resolution=dataset.resolution,
             channels=dataset.channels,
             label_dim=dataset.label_dim if labels else 0,
-            pictures=len(dataset),
+            pictures=len(dataset) if isinstance(dataset, Dataset) else None,
             **settings,
         )
         return plan, None
@@ -268,6 +279,7 @@ def plan_run(
             f"--config {config} is not the configuration of {source.path}, {own}: leave --config "
             f"out, --resume reads it from the file"
         )
+    assert isinstance(dataset, Dataset)  # plan takes no source
     return plan_resumed(source, preset, dataset=dataset, labels=labels, **settings)
 
 

@@ -26,8 +26,8 @@ _WORDS = ("config", "preset", "labels")
 
 
 @dataclass
-class FileSettings:
-    """What a file asks for; the command line comes first."""
+class AskedSettings:
+    """What a command line or a file asks for."""
 
     config: str | None = None
     preset: str | None = None
@@ -36,29 +36,32 @@ class FileSettings:
     training: dict[str, Any] = field(default_factory=dict)
     session: dict[str, Any] = field(default_factory=dict)
 
-    def under(self, network: Mapping[str, Any], training: Mapping[str, Any],
-              session: Mapping[str, Any]) -> "FileSettings":  # fmt: skip
-        """Return these settings with those of the command line in their place.
 
-        Of a session's settings the command line replaces those that are not the default.
-        """
-        usual = settings_of(Session)
-        asked = {name: value for name, value in session.items() if value != usual[name].default}
-        laid = dict(training)
-        for name, value in training.items():
-            base = settings_of(TrainingConfig)[name].base
-            if isinstance(value, ByResolution) and {name, base} <= set(self.training):
-                laid[name], laid[base] = value.over(self.training[name], self.training[base])
-        return FileSettings(
-            self.config, self.preset, self.labels, {**self.network, **network},
-            {**self.training, **laid}, {**self.session, **asked},
-        )  # fmt: skip
+def with_file(given: AskedSettings, path: Path | None) -> AskedSettings:
+    """Return what a command line asks for, and below it what the file does that ``path`` names.
+
+    Of a session's settings the command line replaces those that are not the default.
+    """
+    if path is None:
+        return given
+    filed, usual = read_settings(path), settings_of(Session)
+    asked = {name: value for name, value in given.session.items() if value != usual[name].default}
+    laid = dict(given.training)
+    for name, value in given.training.items():
+        base = settings_of(TrainingConfig)[name].base
+        if isinstance(value, ByResolution) and {name, base} <= set(filed.training):
+            laid[name], laid[base] = value.over(filed.training[name], filed.training[base])
+    return AskedSettings(
+        given.config or filed.config, given.preset or filed.preset,
+        filed.labels if given.labels is None else given.labels,
+        {**filed.network, **given.network}, {**filed.training, **laid}, {**filed.session, **asked},
+    )  # fmt: skip
 
 
-def read_settings(path: Path) -> FileSettings:
+def read_settings(path: Path) -> AskedSettings:
     """Read a file of settings; raise DataError for no such file, UsageError for what is in it."""
     document = _read(path)
-    asked = FileSettings()
+    asked = AskedSettings()
     sections = _sections()
     for name, value in document.items():
         if name in _PASSED_OVER:
@@ -135,7 +138,7 @@ def _plain(flag: str) -> str:
 
 
 def _take(
-    path: Path, asked: FileSettings, values: Mapping[str, Any],
+    path: Path, asked: AskedSettings, values: Mapping[str, Any],
     sections: Mapping[str, Mapping[str, Setting]], prefix: str,
 ) -> None:  # fmt: skip
     for written, value in values.items():

@@ -1,5 +1,7 @@
 """`stylecli plan` as typed: a table, a document, refusals; nothing is left behind."""
 
+import importlib
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typer.testing import CliRunner
 
 from stylecli.cli import plan as plan_command
 from stylecli.cli.app import app
+from stylecli.cli.options import network_settings
 from stylecli.errors import UsageError
 from stylecli.training import costs
 from stylecli.training.config import TrainingConfig
@@ -124,3 +127,36 @@ def test_precision_auto_is_what_is_quicker_here(here: Path, monkeypatch: Any) ->
     assert refused.exit_code == 2 and "10.0 times slower" in refused.stderr
     with pytest.raises(UsageError, match="auto"):
         TrainingConfig(precision="auto")
+
+
+def test_plan_takes_what_decides_the_network_and_the_settings_of_train(
+    here: Path, tiny_lmdb: Path
+) -> None:
+    """The settings that train --dry-run writes give the same stages, but for what options say."""
+    network = ["--mapping-fmaps", "4", "--mbstd-group", "2", *SMALL]
+    asked = [str(tiny_lmdb), *network, "--kimg", "3", "--batch", "4", "--lr", "0.002", "--json"]
+    dry = CliRunner().invoke(app, ["train", *asked, "--dry-run"])
+    assert dry.exit_code == 0, dry.stderr
+    (here / "asked.json").write_text(dry.stdout, "utf-8")
+
+    result = plan(str(tiny_lmdb), "--settings", "asked.json", "--batch", "8", "--json", "--device",
+                  "cpu", "--ranks", "1")  # fmt: skip
+
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert document["kimg"] == 3
+    assert {stage["batch"] for stage in document["stages"]} == {8}
+
+
+@pytest.mark.parametrize("command", ["train", "plan"])
+def test_every_option_of_the_network_is_one_of_train_and_of_plan(command: str) -> None:
+    home = importlib.import_module(f"stylecli.cli.{command}")
+    taken = inspect.signature(home.command).parameters
+
+    assert {item.name for item in network_settings()} <= taken.keys()
+    assert {"config", "preset", "resolution", "labels", "settings_file"} <= taken.keys()
+
+
+def test_classes_need_a_dataset_that_has_them(here: Path) -> None:
+    refused = plan("--resolution", "16", *SMALL, "--labels")
+    assert refused.exit_code == 2 and "--labels" in refused.stderr
