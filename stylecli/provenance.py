@@ -60,6 +60,10 @@ _REPEATED = {
     "interpolate": _DRAWN
     | {"ws", "ws_rows", "classes", "space", "method", "grid", "seconds", "key_seconds", "psi_to",
        "pulses", "noise_motion", "noise_seconds", "fps", "codec", "crf", "size", "music"},
+    "project": frozenset(
+        ("space", "preset", "steps", "tune_steps", "distance", "detector", "mask", "seed", "label",
+         "batch", "device")
+    ),
     "figures": frozenset(
         ("seeds", "row_seeds", "col_seeds", "seed", "psi", "psi_cutoff", "label", "device",
          "precision")
@@ -67,7 +71,7 @@ _REPEATED = {
 }  # fmt: skip
 _FLAGS = {
     "generate": {"grid", "labels", "crop", "pixels"}, "mix": {"each", "labels"},
-    "interpolate": {"loop", "crop", "pixels"}, "figures": (),
+    "interpolate": {"loop", "crop", "pixels"}, "figures": (), "project": {"tune", "noise", "align"},
 }  # fmt: skip
 _WORD = re.compile(r"\w[\w.-]{0,40}")  # the name of a figure
 
@@ -86,6 +90,11 @@ def remake_command(provenance: Mapping[str, Any]) -> str | None:
     words = ["stylecli", command]
     if command == "figures":
         words += [word for word in map(str, arguments) if _WORD.fullmatch(word)]
+    if command == "project":  # its photograph is among the inputs, as a file of this folder
+        photo = _input_file(provenance, "photo")
+        if photo is None:
+            return None
+        words.append(f"./{photo}" if photo.startswith("-") else photo)
     words += _option("network", str(network.get("file")))
     for name, value in settings.items():
         plain = name.replace("-", "_")
@@ -95,6 +104,14 @@ def remake_command(provenance: Mapping[str, Any]) -> str | None:
         elif plain in _REPEATED[command] and isinstance(value, str | int | float):
             words += _option(flag, str(value))
     return shlex.join(words)
+
+
+def _input_file(provenance: Mapping[str, Any], name: str) -> str | None:
+    """Return the file that a record names as an input."""
+    inputs = provenance.get("inputs")
+    entry = inputs.get(name) if isinstance(inputs, Mapping) else None
+    file = entry.get("file") if isinstance(entry, Mapping) else None
+    return file if isinstance(file, str) and file else None
 
 
 def _option(name: str, value: str) -> list[str]:

@@ -2,7 +2,8 @@
 
 The array is [N, num_ws, w_dim] as ours and NVIDIA's projector write it; [N, 1, w_dim] and
 [N, w_dim] mean the same w in every layer. Of other tools' habits are read: a bare ``.npy``, another
-key, an axis of 1 too many, one face as [num_ws, w_dim], a tensor in a ``.pt``. Files come from
+key, an axis of 1 too many, one face as [num_ws, w_dim], a tensor in a ``.pt``. Beside a projected
+picture's w stand its noise maps, ``noise.0`` [N, 1, h, w] and so on. Files come from
 strangers: nothing in them is executed, and no memory is taken on a file's word alone.
 """
 
@@ -15,7 +16,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -28,7 +29,7 @@ from stylecli.errors import NetworkError, UsageError, plural
 from stylecli.files import name_failed_download, parse_json, to_json, write_bytes
 from stylecli.interop.trees import read_foreign_tree
 
-KEY, PROVENANCE_KEY = "w", "stylecli"
+KEY, PROVENANCE_KEY, NOISE_KEY = "w", "stylecli", "noise."
 MAX_BYTES = 1 << 30  # 29 thousand faces of a 1024 px network
 _HEADER_BYTES = 1 << 16  # an array's header takes some 120
 _ZIP_START, _NPY_START, _PICKLE_START = b"PK\x03\x04", b"\x93NUMPY", b"\x80"
@@ -90,10 +91,17 @@ def _styles_shape(
     return (math.prod(many), layers, width)
 
 
-def save_ws(path: Path | str, ws: Tensor, *, provenance: Mapping[str, Any] | None = None) -> None:
+def save_ws(
+    path: Path | str,
+    ws: Tensor,
+    *,
+    noise: Sequence[Tensor] = (),
+    provenance: Mapping[str, Any] | None = None,
+) -> None:
     """Write styles ws [N, num_ws, w_dim] to a .npz file, atomically, with how they were made.
 
-    Raises UsageError for another shape or suffix.
+    ``noise`` are noise maps [N, 1, h, w] of every layer that belong to them. Raises UsageError for
+    another shape or suffix.
     """
     if Path(path).suffix.lower() != ".npz":
         raise UsageError(f"cannot save styles to {path}: expected a name that ends in .npz")
@@ -106,12 +114,45 @@ def save_ws(path: Path | str, ws: Tensor, *, provenance: Mapping[str, Any] | Non
             f"{MAX_BYTES:,}: save fewer at a time"
         )
     arrays = {KEY: ws.detach().to("cpu", torch.float32).numpy()}
+    for layer, maps in enumerate(noise):
+        arrays[f"{NOISE_KEY}{layer}"] = maps.detach().to("cpu", torch.float32).numpy()
     if provenance is not None:
         text = to_json(provenance)
         arrays[PROVENANCE_KEY] = np.frombuffer(text, dtype=np.uint8)
     stream = io.BytesIO()
     np.savez(stream, **arrays)  # type: ignore[arg-type]  # its stubs take the names for options
     write_bytes(path, stream.getvalue())
+
+
+def load_noise(path: Path | str, shapes: Sequence[tuple[int, ...]]) -> list[Tensor] | None:
+    """Return the noise maps [N, 1, h, w] that belong to a file's styles; None where it has none.
+
+    ``shapes`` [1, 1, h, w] are those that a network takes, one for each layer. Raises NetworkError
+    for maps that are damaged or do not fit.
+    """
+    path = Path(path)
+    with _opened(path) as (file, start):
+        if not start.startswith(_ZIP_START):
+            return None
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+            count = sum(name.startswith(NOISE_KEY) for name in names)
+            if not count:
+                return None
+            if count != len(shapes) or any(
+                f"{NOISE_KEY}{layer}.npy" not in names for layer in range(count)
+            ):
+                raise NetworkError(
+                    f"{path} holds {plural(count, 'noise map')}: this network takes {len(shapes)}"
+                )
+            maps = [_read_member(path, archive, f"{NOISE_KEY}{layer}") for layer in range(count)]
+    for found, wanted in zip(maps, shapes, strict=True):
+        if found.shape != (len(maps[0]), *wanted[1:]) or found.dtype.kind != "f":
+            raise NetworkError(
+                f"{path} holds a noise map of shape {list(found.shape)}: this network takes "
+                f"[N, {', '.join(map(str, wanted[1:]))}]"
+            )
+    return [torch.from_numpy(found.astype(np.float32)) for found in maps]
 
 
 def read_ws_provenance(path: Path | str) -> dict[str, Any] | None:
@@ -159,7 +200,7 @@ def _find(path: Path, shape: tuple[int, int] | None) -> tuple[str, npt.NDArray[A
             arrays = {}
             for name in names[:_MOST_ARRAYS]:
                 key = name.removesuffix(".npy")
-                if key not in (name, PROVENANCE_KEY):
+                if key not in (name, PROVENANCE_KEY) and not key.startswith(NOISE_KEY):
                     with archive.open(name) as stream:
                         arrays[key] = _read_header(path, stream)[0]
             key = _choose_key(

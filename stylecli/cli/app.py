@@ -24,7 +24,8 @@ _WrongWords: type[Any] = typer.BadParameter.__bases__[0]
 # In the order of the help. Each is the file of its name.
 COMMANDS = (
     "demo", "prepare-ffhq", "pack", "check", "train", "report", "plan", "generate", "mix",
-    "interpolate", "figures", "metrics", "weights", "convert", "export", "info", "bench", "doctor",
+    "interpolate", "project", "figures", "metrics", "weights", "convert", "export", "info", "bench",
+    "doctor",
 )  # fmt: skip
 
 

@@ -34,6 +34,7 @@ from stylecli.styles import layer_strengths
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from stylecli.data.alignment.portrait import Portrait
     from stylecli.distributed.ranks import Ranks
     from stylecli.images import Canvas
     from stylecli.networks.model import Bundle
@@ -167,6 +168,19 @@ class OpenedNetwork:
         if wanted == AUTO:
             self.note(f"precision: {chosen}, the quicker one here")
         return chosen
+
+    def read_portrait(
+        self, path: Path, *, align: bool = True, detector: str | None = None,
+        mask: Path | None = None,
+    ) -> "Portrait":  # fmt: skip
+        """Return a photograph as this network would draw it; see ``data.alignment.portrait``."""
+        from stylecli.data.alignment.portrait import read_portrait
+
+        config = self.config
+        return read_portrait(
+            path, config.resolution, config.channels, align=align, detector=detector or "auto",
+            mask=mask,
+        )  # fmt: skip
 
     def provenance(
         self, command: str, settings: Mapping[str, Any], *,

@@ -38,6 +38,7 @@ class Order:
     inputs: dict[str, Path] = field(default_factory=dict)
     rows: "Tensor | None" = None  # styles of the file [N, num_ws, w_dim]
     near: dict[str, Any] = field(default_factory=dict)  # the seed that all are like, and how much
+    noise: "list[Tensor] | None" = None  # the file's noise maps [N, 1, h, w], one for each layer
 
     def name(self, number: int) -> str:
         """Return the name of a picture's file, without its suffix."""
@@ -59,7 +60,11 @@ class Order:
         from stylecli.sampling import render
 
         G = self.source.bundle.generator
-        return render(G, self.ws(numbers), self.drawing, noise_seeds=numbers)
+        maps = None
+        if self.noise is not None:
+            own = self.noise
+            maps = ([layer[number : number + 1] for layer in own] for number in numbers)
+        return render(G, self.ws(numbers), self.drawing, noise_seeds=numbers, noise=maps)
 
     def provenance(self, numbers: "Sequence[int]", **more: Any) -> dict[str, Any]:
         """Return what a file of these pictures carries."""
@@ -129,11 +134,14 @@ def command(
     source = opened.source
     from stylecli.sampling import VARY, check_drawing, check_like
 
-    rows = None
+    rows, noise = None, None
     if ws is not None:
         from stylecli.sampling import load_styles
+        from stylecli.saved_ws import load_noise
 
         rows = load_styles(source.bundle, ws, tell=source.note)
+        if how.noise_mode is None and how.noise_seed is None:
+            noise = load_noise(ws, source.config.noise_shapes())
     near: dict[str, Any] = {}
     if like is not None:
         near = {"like": like, "vary": VARY if vary is None else vary}
@@ -143,7 +151,7 @@ def command(
         source, "seeds" if ws is None else "ws_rows", _chosen(wanted, rows, ws_rows),
         opened.drawing,
         {**{name: shown_path(path) for name, path in saved_in.items()}, **opened.settings, **near},
-        opened.inputs | saved_in, rows, near,
+        opened.inputs | saved_in, rows, near, noise,
     )  # fmt: skip
     target = resolve_target(out, source.folder, format, quality, grid, len(order.numbers))
     check_drawing(source.config, order.drawing)

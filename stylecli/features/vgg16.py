@@ -20,7 +20,7 @@ from torch import Tensor
 from stylecli.errors import UsageError
 from stylecli.features.resizing import resize_like_tensorflow
 from stylecli.interop.feature_weights import check_tensors
-from stylecli.ops.convolution import Convolution, fixed_conv2d
+from stylecli.ops.convolution import Convolution, fixed_conv2d, fixed_relu_conv2d
 
 SIDE = 224  # pixels on a side that the network sees
 FEATURES = 4096
@@ -182,11 +182,39 @@ class LPIPS:
                 distance += self._tap(x, self._tensors[f"head{block}.weight"])
             return distance
 
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Return maps [N, C, h, w] whose sum of squared differences is the distance (Eq. 1).
+
+        Differentiable, unlike the call. ``images`` are float [N, 3, H, W] about [-1, 1], of at
+        least 16 px.
+        """
+        shift, scale = self._tensors["shift"], self._tensors["scale"]
+        x = (images - shift[:, None, None]) / scale[:, None, None]
+        x = x.contiguous(memory_format=torch.channels_last)
+        maps, index = [], 0
+        for block, (_, convs) in enumerate(_BLOCKS):
+            x = F.max_pool2d(x, 2) if block else x
+            for _ in range(convs):
+                x = self._differentiable(f"conv{index}", x)
+                index += 1
+            length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+            head = self._tensors[f"head{block}.weight"].clamp(min=0).sqrt()  # trained to be >= 0
+            places = x.shape[2] * x.shape[3]  # the distance is a mean over them
+            maps.append(x / (length + _EPSILON) * (head / places**0.5)[:, None, None])
+        return maps
+
     def _conv(self, name: str, x: Tensor) -> Tensor:
         if name not in self._layers:
             kernel, bias = self._tensors[f"{name}.weight"], self._tensors[f"{name}.bias"]
             self._layers[name] = fixed_conv2d(kernel, bias, side=x.shape[-1], relu=True)
         return self._layers[name](x)
+
+    def _differentiable(self, name: str, x: Tensor) -> Tensor:
+        key = f"{name} with a gradient"
+        if key not in self._layers:
+            kernel, bias = self._tensors[f"{name}.weight"], self._tensors[f"{name}.bias"]
+            self._layers[key] = fixed_relu_conv2d(kernel, bias, side=x.shape[-1])
+        return self._layers[key](x)
 
     def _tap(self, x: Tensor, head: Tensor) -> Tensor:
         length = torch.linalg.vector_norm(x, dim=1, keepdim=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 # ---- second derivatives made of convolutions again
@@ -254,6 +255,34 @@ def fixed_conv2d(
     if transposed:
         return _reordered_doubling(kernel, bias, shape, groups, padding)
     return _reordered(kernel, bias, shape, groups, stride, padding, relu)
+
+
+def fixed_relu_conv2d(kernel: Tensor, bias: Tensor, *, side: int) -> Convolution:
+    """Return a 3×3 convolution and ReLU, [N, I, h, w] -> [N, O, h, w], with a gradient by x alone.
+
+    The kernel [O, I, 3, 3] never changes, so its gradient is convolved with a reordered kernel too:
+    LPIPS at 32 px and its gradient take a third of the time. ``side`` is as in fixed_conv2d.
+    """
+    turned = kernel.transpose(0, 1).flip(2, 3)
+    forth = fixed_conv2d(kernel, bias, side=side, relu=True)
+    back = fixed_conv2d(turned, side=side)
+    return lambda x: _FixedReLU.apply(x, forth, back)  # type: ignore[no-untyped-call]
+
+
+class _FixedReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, forth: Convolution, back: Convolution) -> Tensor:
+        y = forth(x)
+        ctx.save_for_backward(y)
+        ctx.back = back
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (y,) = ctx.saved_tensors
+        grad = (grads[0] * (y > 0)).contiguous(memory_format=torch.channels_last)
+        return ctx.back(grad), None, None
 
 
 def _plain(

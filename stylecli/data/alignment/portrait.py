@@ -1,0 +1,161 @@
+"""One photograph as the picture that a network would draw: aligned, square, of its size.
+
+The face is found and cut out as ``prepare-ffhq`` does it. A mask, a picture of its own or the
+photograph's transparency, goes the same way, so that it stays on its pixels.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from stylecli.data.alignment.detection import Detection, search_faces
+from stylecli.data.alignment.detectors import choose_detector, installed_detector, load_detector
+from stylecli.data.alignment.geometry import SUPERSAMPLING, align_face, face_quad, face_square
+from stylecli.data.pictures import (
+    TARGETS,
+    WHITE,
+    check_kind,
+    lay_over,
+    name_cause,
+    open_picture,
+    quiet,
+    read_header,
+)
+from stylecli.data.preparation import DecodeSettings, decode_pixels
+from stylecli.errors import DataError, plural
+
+_LEAST_CROP = 64  # px: the side of the smallest square around a face that is looked for
+_UNALIGNED = 0.12  # mean shift of the square's corners by its side, beyond which a face is off:
+# an aligned face that is found again is off by 0.10 at most (see detection.AGREEMENT)
+_LEAST_SEARCHED = 128  # px: in smaller pictures no detector finds a face
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """A picture at a network's size, what of it counts, and what is to be said of it."""
+
+    picture: npt.NDArray[np.uint8]  # [R, R, C]
+    mask: npt.NDArray[np.float32] | None  # [R, R] in [0, 1]; None: all of it
+    notes: tuple[str, ...] = ()
+
+
+def read_portrait(
+    path: Path,
+    size: int,
+    channels: int = 3,
+    *,
+    align: bool = True,
+    detector: str = "auto",
+    mask: Path | None = None,
+) -> Portrait:
+    """Return a photograph as a square picture of ``size`` px.
+
+    ``align`` cuts its largest face out as in FFHQ; else its central square is taken, and a note
+    says where a face in it looks unaligned. In ``mask``, a picture as large as the photograph,
+    white counts and black does not; without one, what is transparent does not count. Raises
+    DataError, with the name of the file, for what cannot be used or shows no face.
+    """
+    photo, opaque = _decode(path)
+    weights = opaque if mask is None else _read_mask(mask, photo.size)
+    notes: list[str] = []
+    if align:
+        face, others = _find_face(photo, path, detector, size)
+        if others:
+            notes.append(f"{path} shows {plural(others + 1, 'face')}: the largest is taken")
+        photo, weights = _aligned(photo, weights, face, path, size)
+    else:
+        photo, weights = _central(photo), None if weights is None else _central(weights)
+        notes += _look_for_unaligned(photo, path, detector)
+        photo = photo.resize((size, size), Image.Resampling.LANCZOS)
+        if weights is not None:
+            weights = weights.resize((size, size), Image.Resampling.BOX)
+    kept = None
+    if weights is not None:
+        kept = np.asarray(weights, np.float32) / np.float32(255)
+        if kept.max() < 0.5:
+            raise DataError(f"the mask of {path} leaves nothing to look at: white is what counts")
+    pixels = np.asarray(photo.convert(TARGETS[channels]))
+    return Portrait(pixels.reshape(size, size, channels), kept, tuple(notes))
+
+
+def _decode(path: Path) -> tuple[Image.Image, Image.Image | None]:
+    """Return a photograph as RGB over white, upright, and its opacity [L] where it has any."""
+    if not path.is_file():
+        raise DataError(f"{path} does not exist: give a photograph")
+    try:
+        with open_picture(path) as opened, quiet():
+            header = read_header(opened, upright=True)
+            check_kind(header)
+            picture, _ = decode_pixels(opened, header, DecodeSettings(channels=4))
+    except Exception as error:  # decoders raise anything on damaged files
+        raise DataError(f"{path} {name_cause(error)}") from None
+    opacity = picture.getchannel("A")
+    low, _ = opacity.getextrema()
+    return lay_over(picture, WHITE), opacity if low != 255 else None
+
+
+def _read_mask(path: Path, size: tuple[int, int]) -> Image.Image:
+    picture, _ = _decode(path)
+    if picture.size != size:
+        raise DataError(
+            f"the mask {path} has {picture.width} x {picture.height} px and its photograph "
+            f"{size[0]} x {size[1]} px: expected the same"
+        )
+    return picture.convert("L")
+
+
+def _find_face(photo: Image.Image, path: Path, detector: str, size: int) -> tuple[Detection, int]:
+    """Return the largest face and how many others there are."""
+    finder = load_detector(choose_detector(detector))
+    faces = search_faces(finder, photo, min_crop=max(_LEAST_CROP, size / 2))
+    if not faces:
+        raise DataError(
+            f"no face found in {path}: for other subjects, and for faces that are aligned already, "
+            f"add --no-align"
+        )
+    return max(faces, key=lambda face: face_square(face.landmarks).side), len(faces) - 1
+
+
+def _aligned(
+    photo: Image.Image, weights: Image.Image | None, face: Detection, path: Path, size: int
+) -> tuple[Image.Image, Image.Image | None]:
+    def cut(picture: Image.Image, padding: bool) -> Image.Image:
+        return align_face(
+            picture, face.landmarks, output_size=size, transform_size=SUPERSAMPLING * size,
+            padding=padding,
+        )  # fmt: skip
+
+    try:
+        return cut(photo, True), None if weights is None else cut(weights, False).convert("L")
+    except DataError as error:
+        raise DataError(f"the face in {path} cannot be aligned: {error}") from None
+
+
+def _central(picture: Image.Image) -> Image.Image:
+    side = min(picture.size)
+    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    return picture.crop((left, top, left + side, top + side))
+
+
+def _look_for_unaligned(photo: Image.Image, path: Path, detector: str) -> list[str]:
+    """Return a sentence where a square picture shows a face that is not aligned."""
+    name = installed_detector() if detector == "auto" else detector
+    if not name or photo.width < _LEAST_SEARCHED:
+        return []
+    faces = search_faces(load_detector(name), photo, min_crop=photo.width / 2)
+    if not faces:
+        return []
+    side = float(photo.width)
+    corners = np.array([[0, 0], [0, side], [side, side], [side, 0]]) - 0.5
+    off = min(
+        float(np.hypot(*(face_quad(face.landmarks) - corners).T).mean()) / side for face in faces
+    )
+    if off <= _UNALIGNED:
+        return []
+    return [
+        f"the face in {path} looks unaligned, by {100 * off:.0f} % of the picture's side: "
+        f"matches are better without --no-align"
+    ]

