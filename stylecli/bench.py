@@ -18,7 +18,8 @@ from stylecli.errors import UsageError
 from stylecli.networks.model import Bundle
 from stylecli.progress import Progress, silent
 from stylecli.sampling import Precision, exact_kernels, prepare_synthesis
-from stylecli.training.config import TrainingConfig
+from stylecli.training.config import NO_SIDES, TrainingConfig
+from stylecli.training.run_setup import faster_planar_sides
 from stylecli.training.schedule import stage_at
 from stylecli.training.step import TrainingStep
 
@@ -124,8 +125,10 @@ def training_case(
     config = net.config
     if config.label_dim:
         raise UsageError("a network with classes is not timed in training: leave --train out")
+    tried = device.type == "cpu" and precision == "float32"
+    planar = faster_planar_sides(config) if tried else NO_SIDES
     training = TrainingConfig(batch={}, batch_base=batch, lr={}, hold_kimg=0, fade_kimg=1e-3,
-                              precision=precision)  # fmt: skip
+                              precision=precision, planar_gradients=planar)  # fmt: skip
     step = TrainingStep(net, training, device=device)
     stage = stage_at(training, config.resolution, 10**9)
     step.set_stage(stage, reset=True)

@@ -45,6 +45,7 @@ from stylecli.training.run_folder import (
     is_finished,
     load_settings,
 )
+from stylecli.training.run_setup import choose_planar_gradients
 from stylecli.video import write_video
 from stylecli.workspace import DEMO_FILE, RUN_FILE, check_demo_folder, is_passing, newest_snapshot
 
@@ -208,9 +209,10 @@ def _settings(plan: TrainingPlan, dataset: Path) -> RunSettings:
 
 
 def _plan(kimg: float, seed: int, ranks: int) -> TrainingPlan:
-    return plan_training(
+    plan = plan_training(
         "small", resolution=RESOLUTION, ranks=ranks, training={"total_kimg": kimg, "seed": seed}
     )
+    return choose_planar_gradients(plan, "cpu")
 
 
 def _calibrated_plan(

@@ -52,6 +52,9 @@ class Setting:
     common: bool = False  # an option of many commands, which cli/options.py has
     from_dataset: bool = False  # not to be asked for: the dataset decides
     fixed: bool = False  # no preset changes its default, which the help shows
+    tried: bool = (
+        False  # where nobody asks for it, a trial on the machine that starts a run decides
+    )
     # From the field itself:
     name: str = ""
     kind: Any = None

@@ -202,6 +202,10 @@ class NetworkConfig:
         """Numbers in the largest feature maps of one picture."""
         raise NotImplementedError
 
+    def maps_at(self, side: int) -> int:
+        """Feature maps of D's convolutions at a resolution in pixels."""
+        raise NotImplementedError
+
     def drawing_flops(self) -> float:
         """Multiplications and additions of drawing one picture; 0 where they are not counted."""
         return 0.0

@@ -116,6 +116,9 @@ class R3GANConfig(NetworkConfig):
             return self.widths[side.bit_length() - 3]
         return max(1, min(self.fmap_base // side, self.fmap_max))
 
+    def maps_at(self, side: int) -> int:
+        return self.fmaps(side)
+
     def groups_at(self, side: int) -> int:
         """Groups of the middle convolution of a block (the paper's cardinality)."""
         if self.groups:

@@ -164,6 +164,9 @@ class StyleGAN1Config(NetworkConfig):
         """Feature maps nf(stage); the block at resolution 2^r uses nf(r - 1)."""
         return max(1, min(int(self.fmap_base / 2**stage), self.fmap_max))
 
+    def maps_at(self, side: int) -> int:
+        return self.fmaps(side.bit_length() - 2)
+
     def count_weights(self, network: str) -> int:
         """Return the size of the weight matrices and kernels of D, or of the generator.
 

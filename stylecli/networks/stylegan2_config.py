@@ -111,6 +111,9 @@ class ModulatedConfig(NetworkConfig):
         most = self.fmap_max if self.D_fmap_max is None else self.D_fmap_max
         return max(1, min(base // side, most))
 
+    def maps_at(self, side: int) -> int:
+        return self.D_fmaps(side)
+
     @property
     def D_outputs(self) -> int:
         """Numbers that the discriminator's last layer returns."""

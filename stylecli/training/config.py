@@ -50,7 +50,17 @@ LR_BASE = 0.001
 TICK_KIMG: Mapping[int, float] = MappingProxyType(
     {4: 160, 8: 140, 16: 120, 32: 100, 64: 80, 128: 60, 256: 40, 512: 30, 1024: 20}
 )
+ALL_SIDES, NO_SIDES = "all", "none"
 GAMMA = 10.0  # weight of R1, at every published resolution
+
+
+def _sides_or_all(name: str, value: str) -> None:
+    for word in () if value in (ALL_SIDES, NO_SIDES) else value.split(","):
+        if not word.isdecimal() or int(word) < 4 or int(word) & (int(word) - 1):
+            raise UsageError(
+                f"cannot read {word!r} in {name} {value!r}: expected {ALL_SIDES}, {NO_SIDES} or "
+                "powers of two such as 64,128"
+            )
 
 
 def _whole_by_resolution(text: str, flag: str) -> Any:
@@ -232,6 +242,12 @@ class TrainingConfig:
         help="float32, bf16, auto (the quicker of both here) or, with CUDA, fp16. Default float32.",
         check=one_of(*PRECISIONS, AUTO),
     )  # fmt: skip
+    planar_gradients: str = setting(  # stored with the run: resuming must compute as it did
+        NO_SIDES, flag="--planar-gradients", heading=MACHINE, after="precision", costs=True,
+        tried=True, help="On a CPU: sides of features whose weight gradients are computed in "
+        "planes, such as 64,128, or all or none. Default: where a trial finds that faster.",
+        check=_sides_or_all,
+    )  # fmt: skip
     seed: int = setting(0, flag="--seed", common=True, check=not_negative)
     # Reports
     tick_kimg: float | None = setting(  # None: the paper's, by resolution
@@ -298,6 +314,13 @@ class TrainingConfig:
     def lazy(self) -> bool:
         """Whether regularisation has updates of its own."""
         return self.phases == LAZY
+
+    def planar_sides(self, resolution: int) -> list[int]:
+        """Return the sides up to ``resolution`` at which weight gradients are planar."""
+        sides = [1 << r for r in range(2, resolution.bit_length())]
+        if self.planar_gradients in (ALL_SIDES, NO_SIDES):
+            return sides if self.planar_gradients == ALL_SIDES else []
+        return [side for side in sides if str(side) in self.planar_gradients.split(",")]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values, readable by training_from_dict."""

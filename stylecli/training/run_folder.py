@@ -22,6 +22,7 @@ from stylecli.errors import DataError, NetworkError, UsageError
 from stylecli.files import LOCK_FILE, OwnerLock
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.registry import config_from_dict
+from stylecli.settings import settings_of
 from stylecli.training.config import TrainingConfig, training_from_dict
 from stylecli.workspace import (
     CHECKPOINT_FILE,
@@ -416,8 +417,12 @@ def _write(run: Path, settings: RunSettings, *, finished: bool) -> None:
 def _as_of_its_time(
     settings: RunSettings, run: Path, stored: RunSettings, given: Collection[str]
 ) -> RunSettings:
-    """Return the settings with those of ``stored`` where ``run``'s record knows no such setting."""
-    known = {*read_run(run)["training"], *given}
+    """Return the settings with those of ``stored`` where ``run``'s record knows no such setting.
+
+    And with what a trial came to there, which may come to something else the next time.
+    """
+    tried = {name for name, item in settings_of(TrainingConfig).items() if item.tried}
+    known = {*read_run(run)["training"]} - tried | {*given}
     later = {
         item.name: getattr(stored.training, item.name)
         for item in fields(TrainingConfig)

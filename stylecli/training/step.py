@@ -16,6 +16,7 @@ from stylecli.hardware import cuda_arithmetic, free_unused
 from stylecli.images import from_uint8
 from stylecli.networks.layers import box_average, lerp, upscale_nearest
 from stylecli.networks.model import Bundle
+from stylecli.ops.convolution import planar_weight_gradients
 from stylecli.training.augment import Augmentation
 from stylecli.training.config import JOINT, LAZY, TrainingConfig
 from stylecli.training.draws import DrawSource, Streams
@@ -87,6 +88,7 @@ class TrainingStep:
         """
         assert bundle.G is not None and bundle.D is not None and bundle.G_ema is not None
         self.config = config
+        self._planar = config.planar_sides(bundle.config.resolution)
         self.batch_gpu = batch_gpu
         self.exact, self.adapt = exact, adapt
         self.ranks = ranks or Ranks()
@@ -139,7 +141,8 @@ class TrainingStep:
         does not fit the device's memory.
         """
         try:
-            with cuda_arithmetic(self.device, exact=self.exact):
+            planar = planar_weight_gradients(self._planar)
+            with planar, cuda_arithmetic(self.device, exact=self.exact):
                 self._train(real_images, real_labels, stage, step)
         except (RuntimeError, MemoryError) as error:
             if not lacks_memory(error):

@@ -68,6 +68,9 @@ class ToyConfig(NetworkConfig):
     def layer_side(self, layer: int) -> int:
         return self.resolution
 
+    def maps_at(self, side: int) -> int:
+        return self.channels
+
     def count_weights(self, network: str) -> int:
         return self.channels * self.resolution**2
 

@@ -12,6 +12,8 @@ from stylecli.ops.convolution import (
     convolve,
     convolve_in_terms_of_itself,
     input_gradients_only,
+    planar_gain,
+    planar_weight_gradients,
     upsample_conv2d,
 )
 
@@ -41,12 +43,13 @@ def test_groups_have_both_derivatives(stride: int, transposed: bool, taps: int) 
     assert gradgradcheck(function, (x, weight))
 
 
+@pytest.mark.parametrize("planar", [False, True])
 @pytest.mark.parametrize(("stride", "transposed", "taps"), WAYS)
-def test_both_derivatives_are_right(stride: int, transposed: bool, taps: int) -> None:
+def test_both_derivatives_are_right(stride: int, transposed: bool, taps: int, planar: bool) -> None:
     operands = _operands(transposed, taps)
 
     def function(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        return convolve_in_terms_of_itself(x, weight, bias, stride, 1, transposed)
+        return convolve_in_terms_of_itself(x, weight, bias, stride, 1, transposed, planar=planar)
 
     plain = F.conv_transpose2d if transposed else F.conv2d
     expected = plain(*operands, stride=stride, padding=1)  # type: ignore[operator]
@@ -105,6 +108,42 @@ def r1_error(maps: int, side: int, dtype: torch.dtype, device: str) -> float:
 def test_r1_s_weight_gradient_loses_only_the_last_bits(side: int, dtype: torch.dtype) -> None:
     """It adds up a term for every pixel of the batch, and is as exact for 32,768 as for 128."""
     assert r1_error(4, side, dtype, "cpu") < FARTHEST[dtype]
+
+
+def _penalised(side: int, dtype: torch.dtype) -> tuple[list[torch.Tensor], list[str]]:
+    """Return the weights' gradients of a small critic with R1, and what made its features."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 16, side, side, dtype=torch.float64).to(dtype)
+    weights = [torch.randn(16, 16, k, k, dtype=torch.float64).to(dtype) / 12 for k in (3, 3, 3)]
+    for tensor in (x, *weights):
+        tensor.requires_grad_()
+    first = convolve(x.contiguous(memory_format=torch.channels_last), weights[0])
+    second = conv2d_downsample(first.relu(), weights[1])
+    y = upsample_conv2d(second.relu(), weights[2])
+    with input_gradients_only():
+        (gradient,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    (y.square().sum() + gradient.square().sum()).backward()
+    made = [type(each.grad_fn).__name__ for each in (first, second, y)]
+    return [weight.grad for weight in weights], made  # type: ignore[misc]
+
+
+def test_planar_weight_gradients_are_those_of_float64_to_second_order() -> None:
+    wanted, _ = _penalised(8, torch.float64)
+    usual, plain = _penalised(8, torch.float32)
+    with planar_weight_gradients([8]):
+        found, own = _penalised(8, torch.float32)
+        assert _penalised(16, torch.float32)[1] == plain  # another side
+    assert all("_Convolve" in name for name in own) and not set(own) & set(plain)
+    for each, other, exact in zip(found, usual, wanted, strict=True):
+        scale = exact.abs().max()
+        assert (each - exact).abs().max() < 2e-6 * scale
+        assert (other - exact).abs().max() < 2e-6 * scale
+
+
+def test_a_trial_says_what_planar_copies_gain_and_remembers_it() -> None:
+    gain = planar_gain(16, 8)
+    assert 0 < gain < 100
+    assert planar_gain(16, 8) == gain
 
 
 def test_reduced_precision_is_what_autocast_asks_for() -> None:

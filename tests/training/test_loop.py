@@ -108,12 +108,14 @@ def session(run: Path, count: int, *, stop_at: int | None = None) -> int:
 
 
 @pytest.mark.parametrize(
-    ("count", "stops", "precision", "augment"),
+    ("count", "stops", "precision", "augment", "planar"),
     # at 8 px, within the fade, after it; between two moves of the strength of augmentation
     [
-        pytest.param(1, (48, 112, 144), "float32", "adaptive", id="one process"),
-        pytest.param(2, (112,), "float32", "adaptive", id="two processes", marks=pytest.mark.slow),
-        pytest.param(1, (112,), "bf16", "none", id="bf16", marks=pytest.mark.slow),
+        pytest.param(1, (48, 112, 144), "float32", "adaptive", "8", id="one process"),
+        pytest.param(
+            2, (112,), "float32", "adaptive", "none", id="two processes", marks=pytest.mark.slow
+        ),
+        pytest.param(1, (112,), "bf16", "none", "none", id="bf16", marks=pytest.mark.slow),
     ],
 )
 def test_a_stopped_run_goes_on_bit_for_bit(
@@ -121,12 +123,13 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     stops: tuple[int, ...],
     precision: str,
     augment: str,
+    planar: str,
     tmp_path: Path,
     tiny_lmdb: Path,
     tiny_config_fields: Any,
 ) -> None:
     settings = {"precision": precision, "augment": augment, "augment_kimg": 0.2,
-                "augment_target": 0.0}  # fmt: skip
+                "augment_target": 0.0, "planar_gradients": planar}  # fmt: skip
     whole = start(tmp_path / "whole", tiny_lmdb, tiny_config_fields, count, **settings)
     assert session(whole, count) == 0
     parts = start(tmp_path / "parts", tiny_lmdb, tiny_config_fields, count, **settings)

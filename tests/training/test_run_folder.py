@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from stylecli.networks.registry import make_config
 from stylecli.training.config import TrainingConfig
 from stylecli.training.run_folder import (
     RunSettings,
+    choose_run,
     create_run,
     held,
     load_settings,
@@ -26,6 +28,7 @@ from stylecli.workspace import list_runs
 # Reserves numbers until told to stop, and prints each; a run is "made" in every second one.
 RESERVING = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 from stylecli.training.run_folder import next_numbered
 print("ready", flush=True)
@@ -113,6 +116,19 @@ def test_a_folder_without_rights_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "runs").touch()
     with pytest.raises(UsageError, match="cannot be made"), next_numbered("b", tmp_path):
         pass
+
+
+def test_what_a_trial_came_to_stays_with_the_run_unless_asked_otherwise(
+    tmp_path: Path, settings: RunSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tried = replace(settings, training=replace(settings.training, planar_gradients="8,16"))
+    run = tmp_path / "runs" / "00001-set-f16"
+    create_run(run, tried)
+    again = choose_run(settings, None)  # where the trial came to none
+    assert (again.run.resolve(), again.state) == (run, "continue")
+    assert again.training is not None and again.training.planar_gradients == "8,16"
+    assert choose_run(settings, None, {"planar_gradients"}).state == "begin"
 
 
 def test_a_named_folder_is_made_by_one(tmp_path: Path, settings: RunSettings) -> None:

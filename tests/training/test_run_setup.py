@@ -12,10 +12,17 @@ from stylecli.checkpoint import load_network, network_digest, save_network
 from stylecli.data.reader import Dataset, open_dataset
 from stylecli.errors import NetworkError
 from stylecli.networks.model import new_network
+from stylecli.training import run_setup
 from stylecli.training.loop import TrainingLoop
-from stylecli.training.plan import TrainingPlan
+from stylecli.training.plan import TrainingPlan, plan_training
 from stylecli.training.run_folder import Origin, RunSettings, load_settings
-from stylecli.training.run_setup import StartingNetwork, begin_run, open_source, plan_resumed
+from stylecli.training.run_setup import (
+    StartingNetwork,
+    begin_run,
+    choose_planar_gradients,
+    open_source,
+    plan_resumed,
+)
 
 SHORT: dict[str, Any] = {
     "total_kimg": 0.032, "minibatch_repeats": 2, "tick_kimg": 0.016, "snapshot_ticks": 1,
@@ -162,3 +169,28 @@ def test_a_run_begins_only_with_the_file_it_was_started_with(
     (run / "initial.safetensors").unlink()
     with pytest.raises(NetworkError, match="is gone"):
         TrainingLoop(run)
+
+
+def test_sides_of_planar_gradients_are_tried_once_where_nobody_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gains = {4: 1.1, 8: 1.2, 16: 0.6, 32: 3.0}
+    asked: list[tuple[int, int]] = []
+
+    def gain(maps: int, side: int) -> float:
+        asked.append((maps, side))
+        return gains[side]
+
+    monkeypatch.setattr(run_setup, "planar_gain", gain)
+    fields = {"resolution": 32, "network": {"fmap_base": 256, "fmap_max": 64}}
+    plan = choose_planar_gradients(plan_training("small", **fields), "cpu")
+    assert plan.training.planar_gradients == "8,32"
+    assert plan.training.planar_sides(32) == [8, 32]
+    assert asked == [(64, 4), (64, 8), (32, 16), (16, 32)]
+    assert "trial" in {item.name: item.reason for item in plan.derived}["planar_gradients"]
+    asked.clear()
+    for training, device in (({"planar_gradients": "all"}, "cpu"), ({"precision": "bf16"}, "cpu"),
+                             ({}, "cuda")):  # fmt: skip
+        plan = plan_training("small", **fields, training=training)
+        assert choose_planar_gradients(plan, device) == plan
+    assert not asked
