@@ -32,12 +32,19 @@ CEILING_MAPS = 512
 class Case:
     """One thing to time: ``run`` does the work of ``count`` units once."""
 
-    name: str
+    work: str  # what is done, in the same words for every program
+    form: str  # in which precision, or by which other program
     unit: str  # image, step
     count: int
     run: Callable[[], object]
     flops: float = 0.0  # of one unit, where they are known
     precision: Precision = "float32"
+    program: str = ""  # "": this one
+
+    @property
+    def name(self) -> str:
+        """The work and its form."""
+        return f"{self.work}, {self.form}"
 
 
 @dataclass
@@ -88,6 +95,27 @@ def measure(
     return timings
 
 
+def drawing_work(side: int, batch: int) -> str:
+    """Say what a case of drawing does."""
+    return f"draw {side} px, batch {batch}"
+
+
+def training_work(side: int, batch: int) -> str:
+    """Say what a case of training does."""
+    return f"train {side} px, batch {batch}"
+
+
+def times_as_fast(timing: Timing, timings: Sequence[Timing]) -> dict[str, list[float]]:
+    """Return how many times as fast as each other program a case is, in every round."""
+    return {
+        other.case.program: [
+            theirs / max(ours, 1e-9) for theirs, ours in zip(other.busy, timing.busy, strict=True)
+        ]
+        for other in timings
+        if other.case.program and other.case.work == timing.case.work
+    }
+
+
 def drawing_cases(
     net: Bundle,
     batches: Sequence[int],
@@ -108,7 +136,7 @@ def drawing_cases(
 
             cases.append(
                 Case(
-                    f"draw {config.resolution} px, batch {batch}, {precision}",
+                    drawing_work(config.resolution, batch), precision,
                     "image", batch, draw, config.drawing_flops(), precision,
                 )
             )  # fmt: skip
@@ -136,10 +164,10 @@ def training_case(
     reals = torch.randint(0, 256, size, dtype=torch.uint8)
     number = iter(range(10**9))
     rounded = " (TF32)" if step.products == "tf32" else ""
-    name = f"train {config.resolution} px, batch {batch}, {precision}{rounded}"
     return Case(
-        name, "step", 1, lambda: step(reals, None, stage, next(number)), precision=precision
-    )
+        training_work(config.resolution, batch), f"{precision}{rounded}",
+        "step", 1, lambda: step(reals, None, stage, next(number)), precision=precision,
+    )  # fmt: skip
 
 
 def ceiling_case(device: torch.device, precision: Precision) -> Case:
@@ -155,8 +183,7 @@ def ceiling_case(device: torch.device, precision: Precision) -> Case:
             F.conv2d(x, w, padding=1)
 
     flops = 2.0 * 9 * CEILING_MAPS**2 * CEILING_SIDE**2
-    name = f"ceiling: 3x3 convolution, {precision}"
-    return Case(name, "convolution", 1, convolve, flops, precision)
+    return Case("ceiling: 3x3 convolution", precision, "convolution", 1, convolve, flops, precision)
 
 
 def _clock(

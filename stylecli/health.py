@@ -19,6 +19,7 @@ from typing import Any
 
 from stylecli import __version__
 from stylecli.cache_folder import cache_folder, whose
+from stylecli.errors import plural
 from stylecli.progress import Progress, silent
 
 OPERATORS = ("bias_act", "upfirdn2d", "style_epilogue", "filtered_lrelu")
@@ -213,6 +214,22 @@ def cpu_name() -> str:
         told = []
     names = [line.partition(":")[2].strip() for line in told if line.startswith("model name")]
     return next(iter(names), platform.processor() or platform.machine())
+
+
+def describe_processor() -> str:
+    """Say which processor computes, with which instructions, in how many threads of which torch."""
+    import torch
+
+    from stylecli.hardware import has_bf16_units
+
+    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", bool)
+    units = [name for name, there in (("AMX", has_amx()), ("bf16", has_bf16_units())) if there]
+    kind = torch.backends.cpu.get_cpu_capability()
+    if limit := os.environ.get("ONEDNN_MAX_CPU_ISA"):
+        kind, units = f"{limit} by ONEDNN_MAX_CPU_ISA", []
+    kind += f" with {' and '.join(units)}" if units else ""
+    threads = plural(torch.get_num_threads(), "thread")
+    return f"{cpu_name()} ({kind}), {threads}, torch {torch.__version__}"
 
 
 def _cuda_device(index: int) -> dict[str, Any]:

@@ -42,6 +42,7 @@ ROWS = (
     ("training", "metrics"),
     ("report",),
     ("demo", "health", "bench", "descriptions", "commands"),
+    ("peers",),
     ("cli",),
     ("__main__",),
 )

@@ -12,7 +12,9 @@ CPU = torch.device("cpu")
 
 def test_cases_take_turns_and_only_rounds_after_the_warm_up_count() -> None:
     calls: list[str] = []
-    cases = [Case(name, "image", 4, lambda name=name: calls.append(name)) for name in "ab"]
+    cases = [
+        Case(name, "float32", "image", 4, lambda name=name: calls.append(name)) for name in "ab"
+    ]
 
     timings = measure(cases, 3)
 

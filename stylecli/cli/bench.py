@@ -1,6 +1,7 @@
 """``stylecli bench``: how fast this machine draws and trains, in CPU-seconds and in wall time."""
 
 import statistics
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -42,6 +43,15 @@ def command(
         bool,
         typer.Option("--small", help="Use the network of --preset small instead of the paper's."),
     ] = False,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--against",
+            metavar="DIR",
+            help="Also time the program in this checkout, and run its code: "
+            "rosinality/style-based-gan-pytorch or huangzh13/StyleGAN.pytorch. Repeatable.",
+        ),
+    ] = None,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Timed rounds.")] = 7,
     device: DeviceOption = "auto",
     json: JsonOption = False,
@@ -57,6 +67,14 @@ def command(
     """
     output = Output(json=json, quiet=quiet)
     check_words(device=device, config=config)
+    others = list(dict.fromkeys(against or ()))
+    if others and (config != USUAL_CONFIG or small):
+        raise UsageError("--against compares configuration f: leave out --config and --small")
+    for path in others:
+        if not path.is_dir():
+            raise UsageError(
+                f"--against {path} is not a folder: give a checkout of another program"
+            )
     networks = [_config(config, side, small) for side in _numbers(resolutions, "--resolutions")]
     kinds = [word.strip() for word in precisions.split(",")] if precisions else []
     counts = _numbers(batches, "--batches")
@@ -66,13 +84,24 @@ def command(
 
     chosen = resolve_device(device)
     kinds = kinds or list(dict.fromkeys(("float32", quicker_precision(chosen))))
+    if others and chosen.type != "cpu":
+        raise UsageError("--against compares processors: add --device cpu")
     cases = _cases(networks, counts, kinds, train, chosen)
+    if others:
+        from stylecli.peers import peer_cases
+
+        sides = [network.resolution for network in networks]
+        cases += [case for side in sides for path in others
+                  for case in peer_cases(path, side, counts, train=train)]  # fmt: skip
     with output.progress("bench", "runs") as progress:
         timings = measure(cases, repeats, device=chosen, progress=progress)
     lines = output.table(*_table(timings))
     gain = bf16_gain() if chosen.type == "cpu" else None
     if gain is not None:
         lines.append(describe_precision(gain))
+        from stylecli.health import describe_processor
+
+        lines.append(describe_processor())
     output.result(_document(timings, str(chosen), gain), lines)
 
 
@@ -127,14 +156,15 @@ def _ceilings(timings: "list[Timing]") -> dict[str, float]:
 
 
 def _document(timings: "list[Timing]", device: str, gain: float | None) -> dict[str, Any]:
-    import platform
-
     import torch
+
+    from stylecli.bench import times_as_fast
+    from stylecli.health import describe_processor
 
     ceilings = _ceilings(timings)
     return {
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
-        "processor": platform.processor() or platform.machine(),
+        "processor": describe_processor(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "bf16_gain": None if gain is None else round(gain, 2),
@@ -150,6 +180,10 @@ def _document(timings: "list[Timing]", device: str, gain: float | None) -> dict[
                 f"gflops_per_{'gpu' if timing.gpu else 'cpu'}_second":
                     timing.per_second / 1e9 or None,
                 "share_of_ceiling": timing.per_second / ceilings[timing.case.precision] or None,
+                "times_as_fast": {
+                    program: _spread(ratios)
+                    for program, ratios in times_as_fast(timing, timings).items()
+                },
             }
             for timing in timings
         ],
@@ -157,10 +191,14 @@ def _document(timings: "list[Timing]", device: str, gain: float | None) -> dict[
 
 
 def _table(timings: "list[Timing]") -> tuple[list[str], list[list[str]]]:
+    from stylecli.bench import times_as_fast
+
     ceilings = _ceilings(timings)
+    programs = list(dict.fromkeys(timing.case.program for timing in timings if timing.case.program))
     rows = []
     for timing in timings:
         share = timing.per_second / (ceilings[timing.case.precision] or 1.0)
+        ratios = times_as_fast(timing, timings)
         rows.append([
             timing.case.name,
             _shown(_spread(timing.busy)),
@@ -168,17 +206,26 @@ def _table(timings: "list[Timing]") -> tuple[list[str], list[list[str]]]:
             f"{1 / statistics.median(timing.wall):.3g}",
             f"{share:.0%}" if timing.case.flops else "-",
             *([f"{timing.gpu_mib:.0f}"] if timing.gpu else []),
+            *(_ratio(ratios.get(program)) for program in programs),
         ])  # fmt: skip
     on_gpu = any(timing.gpu for timing in timings)
     headings = [
         "case", f"{'GPU' if on_gpu else 'CPU'}-s each (min-max)", "wall s each (min-max)", "per s",
         "of ceiling", *(["GPU MiB"] if on_gpu else []),
+        *(f"times {program}" for program in programs),
     ]  # fmt: skip
     return headings, rows
 
 
 def _spread(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def _ratio(values: list[float] | None) -> str:
+    """Write how many times as fast as another program, with its range over the rounds."""
+    if not values:
+        return "-"
+    return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
 
 
 def _shown(spread: dict[str, float]) -> str:

@@ -1,6 +1,8 @@
 """``stylecli bench``: the table and the document, and what it refuses."""
 
 import json
+import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -49,3 +51,80 @@ def test_numbers_that_are_none_are_refused() -> None:
 
         assert done.exit_code == 2
         assert wrong[1] in done.stderr
+
+
+# As little as bench needs of the two programs: one convolution each.
+ROSINALITY = """
+from torch import nn
+class StyledGenerator(nn.Module):
+    def __init__(self, code):
+        super().__init__()
+        self.grow = nn.Linear(code, 3 * 64)
+    def forward(self, latents, step, alpha):
+        assert (step, alpha) == (1, 1)
+        return self.grow(latents).view(-1, 3, 8, 8)
+class Discriminator(nn.Module):
+    def __init__(self, from_rgb_activate):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 1, 3)
+    def forward(self, images, step, alpha):
+        return self.conv(images).square().mean(dim=(1, 2, 3))
+"""
+HUANGZH13 = """
+from data import get_data_loader
+from torch import nn
+from models import about
+class StyleGAN:
+    def __init__(self, structure, side, channels, latent, **options):
+        assert options["loss"] == "logistic" and side == 8
+        self.gen = nn.Linear(latent, 3)
+        self.gen.forward = lambda latents, depth, alpha: latents @ self.gen.weight.T
+        self.steps = 0
+    def optimize_discriminator(self, latents, reals, depth, alpha):
+        assert reals.shape == (4, 3, 8, 8) and (depth, alpha) == (1, 1.0)
+    optimize_generator = optimize_discriminator
+"""
+
+
+@pytest.fixture
+def checkouts(tmp_path: Path) -> list[str]:
+    """Two folders that look like the programs' checkouts."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    (second / "models").mkdir(parents=True)
+    first.mkdir()
+    (first / "model.py").write_text(ROSINALITY)
+    (second / "models" / "__init__.py").write_text("about = 1")
+    (second / "models" / "GAN.py").write_text(HUANGZH13)
+    return [str(first), str(second)]
+
+
+def test_other_programs_are_timed_beside_and_compared(checkouts: list[str]) -> None:
+    quick = ["bench", "--resolutions", "8", "--repeats", "2", "--precisions", "float32", "--train"]
+    against = [word for path in checkouts for word in ("--against", path)]
+
+    done = CliRunner().invoke(app, [*quick, *against, "--device", "cpu", "--json", "--quiet"])
+
+    assert done.exit_code == 0, done.stderr
+    document = json.loads(done.stdout)
+    cases = {case["name"]: case for case in document["cases"]}
+    for work in ("draw 8 px, batch 1", "train 8 px, batch 4"):
+        ratios = cases[f"{work}, float32"]["times_as_fast"]
+        assert list(ratios) == ["rosinality", "huangzh13"]
+        for program, ratio in ratios.items():
+            theirs, ours = cases[f"{work}, {program}"], cases[f"{work}, float32"]
+            assert theirs["times_as_fast"][program] == {"median": 1.0, "min": 1.0, "max": 1.0}
+            quickest = theirs["cpu_seconds"]["min"] / ours["cpu_seconds"]["max"]
+            slowest = theirs["cpu_seconds"]["max"] / ours["cpu_seconds"]["min"]
+            assert quickest <= ratio["min"] <= ratio["median"] <= ratio["max"] <= slowest
+    assert "torch" in document["processor"]
+    assert not {"model", "models", "models.GAN", "data"} & set(sys.modules)
+
+
+@pytest.mark.parametrize("options", [["--small"], ["--config", "b"], []])
+def test_what_cannot_be_compared_is_refused(tmp_path: Path, options: list[str]) -> None:
+    quick = ["bench", "--resolutions", "8", "--repeats", "1", "--device", "cpu"]
+
+    done = CliRunner().invoke(app, [*quick, "--against", str(tmp_path), *options])
+
+    assert done.exit_code == 2
+    assert (options[0] if options else str(tmp_path)) in done.stderr
