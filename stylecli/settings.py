@@ -51,6 +51,7 @@ class Setting:
     costs: bool = False  # decides what training costs, so that plan takes it too
     common: bool = False  # an option of many commands, which cli/options.py has
     from_dataset: bool = False  # not to be asked for: the dataset decides
+    unset: str = "-"  # how people read None
     fixed: bool = False  # no preset changes its default, which the help shows
     tried: bool = (
         False  # where nobody asks for it, a trial on the machine that starts a run decides

@@ -158,11 +158,11 @@ class TrainingConfig:
         check=one_of(*LOSSES), reason=PAPER,
     )  # fmt: skip
     r1_gamma: float = setting(
-        GAMMA, flag="--gamma", heading=LOSS,
+        GAMMA, flag="--gamma", heading=LOSS, costs=True,
         help="Weight of R1 (logistic and relativistic losses).", check=not_negative, reason=PAPER,
     )  # fmt: skip
     r2_gamma: float = setting(
-        0.0, flag="--gamma-fake", heading=LOSS,
+        0.0, flag="--gamma-fake", heading=LOSS, costs=True,
         help="Weight of R2, R1 on fakes. Default 0.", check=not_negative, reason=PAPER,
     )  # fmt: skip
     r1_interval: int = setting(  # steps from penalty to penalty, weighted up by as much
@@ -252,7 +252,7 @@ class TrainingConfig:
     # Reports
     tick_kimg: float | None = setting(  # None: the paper's, by resolution
         None, flag="--tick-kimg", heading=WATCHING,
-        help="Reporting interval.", check=above_zero, reason=PAPER,
+        help="Reporting interval.", check=above_zero, reason=PAPER, unset="by resolution",
     )  # fmt: skip
     snapshot_ticks: int = setting(  # network, checkpoint and sample sheet
         10, flag="--snapshot-ticks", heading=WATCHING,

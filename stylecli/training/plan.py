@@ -155,8 +155,8 @@ def show_value(value: Any) -> str:
     """Write a setting's value for people."""
     if isinstance(value, Mapping):
         return ", ".join(f"{key} px: {show_value(item)}" for key, item in value.items()) or "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
+    if value is None or isinstance(value, bool):
+        return {None: "-", True: "yes", False: "no"}[value]
     return f"{value:g}" if isinstance(value, float) and abs(value) < 1e5 else str(value)
 
 
@@ -239,7 +239,7 @@ def _training_reason(plan: TrainingPlan, name: str, reasons: Mapping[str, str]) 
 def _shown_training(config: TrainingConfig, name: str) -> str:
     value = getattr(config, name)
     if value is None:
-        return "by resolution"
+        return settings_of(TrainingConfig)[name].unset
     if isinstance(value, Mapping):  # tables stand with the stages
         return "by resolution" if value else "-"
     return show_value(value)

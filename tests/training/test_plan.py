@@ -6,7 +6,7 @@ import pytest
 
 from stylecli.errors import UsageError
 from stylecli.settings import ByResolution, parse_by_resolution
-from stylecli.training.plan import advise, plan_training
+from stylecli.training.plan import advise, describe_plan, plan_training
 
 
 def test_given_values_win_and_are_not_called_derived() -> None:
@@ -117,3 +117,10 @@ def test_diffaugment_is_always_on_unless_asked_otherwise() -> None:
     assert "--augment-p has no effect" in said and "--augment-pipe has no effect" in said
     with pytest.raises(UsageError, match="augment_pipe 'bcg'"):
         plan_training("small", resolution=32, training={"augment_pipe": "bcg"})
+
+
+def test_a_value_that_is_not_given_reads_as_it_is_declared() -> None:
+    plan = plan_training("paper", config="f", resolution=16, channels=3, device="cpu", cpus=1)
+    shown = {row.name: row.value for row in describe_plan(plan).training}
+    assert shown["tick_kimg"] == "by resolution"
+    assert {shown[name] for name in ("lr_D", "ema_rampup", "gamma_final")} == {"-"}
