@@ -28,7 +28,7 @@ _SAMPLE_SECONDS = 1.0
 _LEAST_BAR, _MOST_BAR = 6, 40  # columns
 _SPARE = 3  # columns: the terminal writes ^C there, and a full line would break
 _LONGEST_TITLE = 24
-_live: list[str] = []  # titles of the bars that are drawn now
+_live: list[Any] = []  # consoles that draw a bar now
 _PATIENCE_SECONDS = 0.3  # before a spinner turns
 
 
@@ -252,14 +252,14 @@ def live_bar(title: str, unit: str, seconds_left: SecondsLeft | None = None) -> 
     with Live(
         get_renderable=draw, console=console, refresh_per_second=5, redirect_stdout=False
     ) as live:
-        _live.append(title)
+        _live.append(console)
         try:
             yield pace.report
         except BaseException:
             live.transient = True
             raise
         finally:
-            _live.remove(title)
+            _live.remove(console)
             live.transient |= not pace.total  # there was nothing to do
 
 
@@ -437,7 +437,11 @@ class Output:
 
     def line(self, row: Mapping[str, Any]) -> None:
         """Print a line of JSON to stdout at once, for programs that follow along."""
-        print(printable_json(to_json(row, default=str, ascii=True).decode()), flush=True)
+        text = printable_json(to_json(row, default=str, ascii=True).decode())
+        if _live and sys.stdout.isatty():  # above the bar, which is drawn again below
+            _live[-1].print(text, soft_wrap=True, markup=False, highlight=False, emoji=False)
+        else:
+            print(text, flush=True)
 
     def note(self, text: str) -> None:
         """Tell something useful on stderr; silenced by --quiet."""

@@ -187,6 +187,17 @@ def test_warnings_stand_above_the_bar_and_no_copy_of_it_stays() -> None:
     assert [line.split()[0] for line in lines] == ["warning:", "packing"]
 
 
+def test_lines_of_json_stand_above_the_bar() -> None:
+    """``train --log jsonl`` on a terminal, where both would be written into one line."""
+    screens = pytest.importorskip("tests.cli.screens", exc_type=ImportError)
+    row = {"tick": 1, "note": "[red]:smile: " + "x" * 90}
+    code = SHORT + f"        if done in (99, 199): Output().line({row})\n"
+    *above, bar = screens.screen_of(screens.python(code))
+    assert bar.startswith("packing  100%")
+    written = json.dumps(row, separators=(",", ":"))
+    assert above == [written[:80], written[80:]] * 2
+
+
 @pytest.mark.parametrize("width", range(20, 140, 3))
 def test_no_line_is_wider_than_there_is_room(width: int) -> None:
     parts = [("8,123.5/25,000 kimg", 3), ("24.3 pictures/s", 1), ("12d18h left", 0), ("32 px", 2),
