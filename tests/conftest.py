@@ -176,3 +176,14 @@ def official_separability() -> tuple[dict[str, Any], dict[str, Any]]:
         arrays = dict(stored)
     known = json.loads((REFERENCES / "separability.json").read_text())
     return arrays, known["linear_separability"]
+
+
+@pytest.fixture
+def without_heif(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pillow-heif as where it is not installed: not found, its format unknown to Pillow."""
+    from PIL import Image
+
+    monkeypatch.setattr("stylecli.data.pictures.find_spec", lambda name: None)
+    if "HEIF" in Image.OPEN:
+        monkeypatch.delitem(Image.OPEN, "HEIF")
+        monkeypatch.setattr(Image, "ID", [each for each in Image.ID if each != "HEIF"])

@@ -27,7 +27,14 @@ from stylecli.cli.options import (
     own_command,
 )
 from stylecli.cli.output import Output
-from stylecli.cli.refusals import GIVEN_AS, check_files, check_pictures, check_words, find_data
+from stylecli.cli.refusals import (
+    GIVEN_AS,
+    check_dataset,
+    check_files,
+    check_pictures,
+    check_words,
+    find_data,
+)
 from stylecli.distributed.ranks import find_place, sharing_ranks
 from stylecli.errors import DataError, ExitCode, Interrupted, StyleCLIError, UsageError
 from stylecli.progress import format_seconds
@@ -237,7 +244,8 @@ def _refuse(
     found = find_network(network).path
     config = check_header(found)  # None: another program's, whose classes are not known yet
     labelled = config is not None and config.label_dim > 0
-    find_data(wanted, data, _run_of(found), needed=labelled or source.train)
+    looked_at = find_data(wanted, data, _run_of(found), needed=labelled or source.train)
+    check_dataset(looked_at.path if looked_at is not None else None)
 
 
 @dataclass(frozen=True)

@@ -260,7 +260,7 @@ def live_bar(title: str, unit: str, seconds_left: SecondsLeft | None = None) -> 
             raise
         finally:
             _live.remove(console)
-            live.transient |= not pace.total  # there was nothing to do
+            live.transient |= not pace.complete  # there was nothing to do, or it was left
 
 
 _RED, _YELLOW, _CYAN, _PLAIN = "\x1b[31m", "\x1b[33m", "\x1b[36m", "\x1b[0m"

@@ -7,6 +7,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from stylecli.cli.output import Output
@@ -72,7 +73,9 @@ def check_dataset(path: Path | None) -> None:
         return
     check_there(path, "a dataset, which stylecli pack makes")
     if path.is_dir() and not (path / "data.mdb").is_file():
-        raise DataError(f"{path} is not a dataset: pack its pictures with stylecli pack {path}")
+        packed = Path("datasets", f"{path.name}.lmdb")
+        advice = f"give {packed}" if packed.is_dir() else f"run stylecli pack {quote(str(path))}"
+        raise DataError(f"{path} is not a dataset: {advice}")
 
 
 def find_data(
@@ -139,6 +142,7 @@ _OPTIONS = {
     "--mirrored": "--mirror",
     "--learning-rate": "--lr", "--iter": "--kimg", "--iters": "--kimg", "--epochs": "--kimg",
     "--total-kimg": "--kimg", "--num-gpus": "--gpus", "--ngpus": "--gpus", "--size": "--resolution",
+    "--resolution": "--size",
     "--res": "--resolution", "--img-size": "--resolution", "--imgsize": "--resolution",
     "--class-idx": "--class", "--projected-w": "--ws", "--latents": "--ws", "--w": "--ws",
     "--dataset": "--data", "--data-dir": "--data", "--num-samples": "--samples",

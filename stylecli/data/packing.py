@@ -545,7 +545,7 @@ def _store_all(
                 if strict:
                     writer.forget()
                     raise DataError(
-                        f"{item.name} {result.cause}: fix or remove it, or pack without --strict"
+                        f"{item.name} {result.cause}; fix or remove it, or pack without --strict"
                     )
                 first_fault = first_fault or result
                 writer.skip(item.name, result.cause)

@@ -14,6 +14,7 @@ without.
 import contextlib
 import functools
 import io
+import re
 import struct
 import warnings
 from collections.abc import Iterator, Mapping
@@ -50,7 +51,24 @@ _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", 
 INSTALL_HEIF = "pip install 'stylecli[heif]'"
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_TEXT = (b"tEXt", b"zTXt", b"iTXt")
+_ENDS_EARLY = re.compile(
+    r"\btruncated\b|\bend of (file|stream)\b", re.IGNORECASE
+)  # decoders' words
 _START_BYTES = 1024  # of a file that is no picture, to tell what it is
+START_BYTES = 32  # tell what kind of picture it is
+_SIGNATURES = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"\0\0\0\x0cjP  ", "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (b"8BPS", "PSD"),
+    (b"qoif", "QOI"),
+    (b"DDS ", "DDS"),
+)
 _READ_BYTES = 1 << 20  # libjpeg begins a row of blocks again whenever its input runs out within
 MIN_DRAFT_SCALE = 2  # a JPEG is still decoded at least so many times larger than needed
 
@@ -180,14 +198,34 @@ def open_picture(file: Path | IO[bytes]) -> Image.Image:
         try:
             picture = _open_with_text(file)
         except UnidentifiedImageError as error:
-            if is_heif(_read_start(file)):
+            start = _read_start(file)
+            if is_heif(start):
                 return _open_heif(file)
             from stylecli.files import name_failed_download  # most workers never need it
 
-            raise DataError(name_failed_download(_read_start(file)) or name_cause(error)) from None
+            cause = name_failed_download(start) or _damaged(picture_kind(start))
+            raise DataError(cause or name_cause(error)) from None
         except Exception as error:  # Pillow's plugins raise anything on damaged files
             raise DataError(name_cause(error)) from None
     return picture
+
+
+def picture_kind(start: bytes) -> str:
+    """Return what kind of picture begins so, such as ``JPEG``; "" for none that is read."""
+    for signature, kind in _SIGNATURES:
+        if start.startswith(signature):
+            return kind
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+        return "WebP"
+    if start[4:12] in (b"ftypavif", b"ftypavis"):
+        return "AVIF"
+    if is_heif(start):
+        return "HEIC"
+    if start[:2] == b"BM" and start[6:10] == bytes(4):
+        return "BMP"
+    if start[:1] == b"P" and start[1:2] in b"123456" and start[2:3].isspace():
+        return "PNM"
+    return ""
 
 
 def is_heif(start: bytes) -> bool:
@@ -210,8 +248,15 @@ def _open_heif(file: Path | IO[bytes]) -> Image.Image:
         if not isinstance(file, Path):
             file.seek(0)
         return Image.open(file)
+    except UnidentifiedImageError:
+        raise DataError(_damaged("HEIC")) from None
     except Exception as error:  # damaged files raise anything
         raise DataError(name_cause(error)) from None
+
+
+def _damaged(kind: str) -> str:
+    """Say so of a file that begins like a picture; nothing for one that does not."""
+    return f"begins like {kind} but cannot be read: copy it again" if kind else ""
 
 
 def _open_with_text(file: Path | IO[bytes]) -> Image.Image:
@@ -291,6 +336,8 @@ def name_cause(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be read: {error.strerror}"
     words = " ".join(str(error).split())  # some messages hold line breaks
+    if _ENDS_EARLY.search(words):
+        return "is cut short: copy it again"
     return f"cannot be decoded: {words[:200] or type(error).__name__}"
 
 

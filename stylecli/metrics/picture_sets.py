@@ -11,6 +11,7 @@ import contextlib
 import functools
 import hashlib
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -388,7 +389,8 @@ class FolderPictures:
                 pixels = np.asarray(decode_pixels(opened, header, seen)[0], np.uint8)
         except Exception as error:  # Pillow's plugins raise anything on damaged files
             raise DataError(
-                f"picture {item.name} of {self.path} {name_cause(error)}: remove it"
+                f"picture {item.name} of {self.path} {name_cause(error)}; remove it, or measure a "
+                f"dataset: stylecli pack {shlex.quote(str(self.path))} skips such pictures"
             ) from None
         if min(pixels.shape[:2]) < LEAST_SIDE:
             height, width = pixels.shape[:2]

@@ -3,6 +3,7 @@
 import json
 import zipfile
 
+import numpy as np
 import pytest
 import typer
 from PIL import Image
@@ -156,8 +157,7 @@ def test_tells_of_labels_that_are_not_used(run, tmp_path):
     assert "photos: " in run("photos").stderr.splitlines()[0]
 
 
-def test_files_that_are_left_out_are_named_before_the_work(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("stylecli.data.sources.folders.reads_heif", lambda: False)
+def test_files_that_are_left_out_are_named_before_the_work(run, tmp_path, without_heif):
     (tmp_path / "photos" / "phone.HEIC").touch()
     first = run("photos").stderr.splitlines()[0]
     assert first.startswith("photos: 1 file is left out") and "phone.HEIC" in first
@@ -195,3 +195,65 @@ def test_a_zip_is_never_written_over_its_source_or_over_a_stranger(run, tmp_path
     assert "notes.zip" in str(over_notes.exception)
     assert (tmp_path / "own.zip").read_bytes() == before
     assert (tmp_path / "notes.zip").read_text() == "hello"
+
+
+def photograph(folder, name, *, sideways=False):
+    """Save a picture with a red upper half; sideways as phones do it, with a mark to turn it."""
+    picture = Image.new("RGB", (48, 32), "blue")
+    picture.paste("red", (0, 0, 48, 16))
+    exif = Image.Exif()
+    if sideways:
+        picture, exif[0x0112] = picture.transpose(Image.Transpose.ROTATE_90), 6
+    folder.mkdir(exist_ok=True)
+    if name.endswith(".avif"):
+        picture.save(folder / name, exif=exif.tobytes())
+    else:
+        import pillow_heif
+
+        pillow_heif.from_pillow(picture).save(folder / name, exif=exif.tobytes())
+
+
+def is_upright(pixels):
+    """Tell whether a picture [C, H, W] is red above and blue below."""
+    high, low = pixels[:, 2].mean(1), pixels[:, -3].mean(1)
+    return bool(high[0] > 200 > 60 > high[2] and low[2] > 200 > 60 > low[0])
+
+
+def test_every_command_reads_the_photographs_of_phones(tmp_path, monkeypatch):
+    """HEIC and AVIF, upright and sideways: check, pack, metrics of loose files, train."""
+    pytest.importorskip("pillow_heif")
+    from stylecli.cli.app import app
+    from stylecli.data.reader import open_dataset
+    from stylecli.metrics.picture_sets import open_set
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("IMG_1.HEIC", "IMG_2.heic", "3.avif", "4.avif"):
+        photograph(tmp_path / "phone", name, sideways=name[-6] in "24")
+    (tmp_path / "phone/cut.HEIC").write_bytes((tmp_path / "phone/IMG_1.HEIC").read_bytes()[:-200])
+
+    checked = CliRunner().invoke(app, ["check", "phone", "--json", "--quick", "--workers", "1"])
+    assert json.loads(checked.stdout)["rows"]["kinds"] == "AVIF 2, HEIF 2; RGB 4"
+    assert "cut.HEIC begins like HEIC but cannot be read: copy it again" in checked.stdout
+    (tmp_path / "phone/cut.HEIC").unlink()
+
+    CliRunner().invoke(app, ["pack", "phone", "--resolution", "16", "--keep-duplicates"])
+    dataset = open_dataset(tmp_path / "datasets/phone.lmdb")
+    assert [is_upright(dataset[place][0]) for place in range(len(dataset))] == [True] * 4
+    loose = open_set(tmp_path / "phone")
+    for read in loose.read(np.arange(4)):
+        assert [is_upright(one) for one in read] == [True] * len(read)
+    planned = CliRunner().invoke(app, ["train", "phone", "--dry-run", "--json"])
+    assert json.loads(planned.stdout)["dataset"]["pictures"] == 4
+
+
+def test_without_its_reader_heic_is_counted_and_the_rest_is_packed(run, tmp_path, request):
+    pytest.importorskip("pillow_heif")
+    photograph(tmp_path / "photos", "IMG_1.HEIC")
+    photograph(tmp_path / "photos", "2.avif")
+    request.getfixturevalue("without_heif")
+
+    packed = run("photos", "--no-labels", "--enlarge", "--workers", "1")
+
+    assert packed.exit_code == 0, packed.exception
+    assert "1 .heic (IMG_1.HEIC: pip install 'stylecli[heif]'" in packed.stderr
+    assert "\n4 pictures" in packed.stdout

@@ -236,3 +236,30 @@ def test_faces_are_found_and_cut_out_upright(run: Run, photos: Path, detector: s
     straight, turned = (np.asarray(crop, float)[32:96, 32:96] for crop in (crops[0], crops[2]))
     other = np.asarray(crops[1], float)[32:96, 32:96]
     assert np.abs(straight - turned).mean() < 0.5 * np.abs(straight - other).mean()
+
+
+@pytest.mark.parametrize("reader", ["with", "without"])
+def test_a_face_in_heic(
+    run: Run, tmp_path: Path, reader: str, request: pytest.FixtureRequest
+) -> None:
+    """Its pixels are those of the JPEG but for what is lost, or it is named with what reads it."""
+    heif = pytest.importorskip("pillow_heif")
+    (tmp_path / "photos").mkdir()
+    portrait = FIXTURES / "portraits" / "astronaut.jpg"
+    shutil.copy(portrait, tmp_path / "photos/b.jpg")
+    with Image.open(portrait) as picture:
+        heif.from_pillow(picture).save(tmp_path / "photos/a.HEIC", quality=95)
+    points = dict.fromkeys(("a.HEIC", "b.jpg"), POINTS["astronaut.jpg"])
+    (tmp_path / "points.json").write_text(json.dumps(points))
+    if reader == "without":
+        request.getfixturevalue("without_heif")
+
+    result = run("photos", "--landmarks", "points.json", "--size", "64", "--workers", "1")
+
+    assert result.exit_code == 0, result.exception
+    if reader == "without":
+        assert "1 face of 2 photographs" in result.stdout
+        assert "a.HEIC is HEIC: run pip install 'stylecli[heif]'" in result.stderr
+        return
+    heic, jpeg = (pixels for pixels, _ in open_dataset(Path("datasets/photos-64.lmdb")))
+    assert np.abs(heic.astype(int) - jpeg).mean() < 3

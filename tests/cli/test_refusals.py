@@ -65,6 +65,7 @@ REFUSED = [
     (["convert", "nope.pkl"], 3, "nope.pkl"),
     (["export", "state-dict", "nope.pkl"], 3, "nope.pkl"),
     (["export", "state-dict", "page.pkl", "--layout", "nvida"], 2, "nvidia"),
+    (["project", "nope.jpg"], 3, "nope.jpg"),
     (["info", "nope"], 3, "nope"),
     (["info", "picture.png"], 3, "picture.png"),
     (["report", "nope"], 3, "nope"),

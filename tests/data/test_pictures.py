@@ -68,6 +68,8 @@ def test_only_headers_are_read(tmp_path):
     ("file", "cause"),
     [
         (io.BytesIO(b"no picture"), "is not a picture of a known kind"),
+        (io.BytesIO(b"\x89PNG\r\n\x1a\n"), "begins like PNG but cannot be read: copy it again"),
+        (io.BytesIO(b"\0\0\0\x1cftypavif"), "begins like AVIF but cannot be read: copy it again"),
         (huge_png(30000, 30000), "is too large: it has more than 178,956,970 pixels"),
     ],
 )
@@ -222,7 +224,8 @@ def test_this_pillow_decodes_three_eighths():
         (DataError("has no face"), "has no face"),
         (MemoryError(), "does not fit into memory"),
         (OSError(5, "Input/output error"), "cannot be read: Input/output error"),
-        (OSError("image file is truncated"), "cannot be decoded: image file is truncated"),
+        (OSError("image file is truncated"), "is cut short: copy it again"),
+        (EOFError("Unexpected end of file: Extent in iloc box"), "is cut short: copy it again"),
         (ValueError("two\nlines"), "cannot be decoded: two lines"),
         (KeyError(), "cannot be decoded: KeyError"),
     ],

@@ -249,7 +249,7 @@ def test_profiles_are_converted_unless_ignored():
     ("item", "cause"),
     [
         (Held(b"no picture"), "is not a picture of a known kind"),
-        (Held(held(noise(64, 64)).content[:-3000]), "cannot be decoded: image file is truncated"),
+        (Held(held(noise(64, 64)).content[:-3000]), "is cut short: copy it again"),
         (Failing(b"", error=DataError("has no face")), "has no face"),
         (Failing(b"", error=MemoryError()), "does not fit into memory"),
         (Failing(b"", error=RecursionError("too deep")), "cannot be decoded: too deep"),

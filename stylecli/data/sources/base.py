@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from PIL import Image
 
-from stylecli.data.pictures import is_heif, open_picture
+from stylecli.data.pictures import open_picture, picture_kind
 from stylecli.errors import DataError
 
 if TYPE_CHECKING:  # items travel to worker processes, which load no numpy for them
@@ -28,20 +28,6 @@ SUFFIXES = frozenset(
 )
 # Read with pillow-heif, the extra "heif"; AVIF is Pillow's own since 11.3.
 HEIF_SUFFIXES = frozenset({".heic", ".heif", ".heics", ".hif"})
-START_BYTES = 32  # tell what kind of picture it is
-_SIGNATURES = (
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"GIF87a", "GIF"),
-    (b"GIF89a", "GIF"),
-    (b"II*\0", "TIFF"),
-    (b"MM\0*", "TIFF"),
-    (b"\0\0\0\x0cjP  ", "JPEG 2000"),
-    (b"\xff\x4f\xff\x51", "JPEG 2000"),
-    (b"8BPS", "PSD"),
-    (b"qoif", "QOI"),
-    (b"DDS ", "DDS"),
-)
 _SHOWN = 4  # names given as examples in a sentence
 
 Label = int | tuple[float, ...]  # a class, or a vector: one value per attribute
@@ -244,24 +230,6 @@ def common_folder(names: Sequence[str]) -> str:
     first, last = min(names).split("/")[:-1], max(names).split("/")[:-1]
     same = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
     return "/".join(part for part, _ in same)
-
-
-def picture_kind(start: bytes) -> str:
-    """Return what kind of picture begins so, such as ``JPEG``; "" for none that is read."""
-    for signature, kind in _SIGNATURES:
-        if start.startswith(signature):
-            return kind
-    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
-        return "WebP"
-    if start[4:12] in (b"ftypavif", b"ftypavis"):
-        return "AVIF"
-    if is_heif(start):
-        return "HEIC"
-    if start[:2] == b"BM" and start[6:10] == bytes(4):
-        return "BMP"
-    if start[:1] == b"P" and start[1:2] in b"123456" and start[2:3].isspace():
-        return "PNM"
-    return ""
 
 
 def is_lossy(start: bytes) -> bool:

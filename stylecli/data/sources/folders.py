@@ -21,14 +21,18 @@ from typing import Any
 
 from PIL import Image
 
-from stylecli.data.pictures import INSTALL_HEIF, open_picture, reads_heif
+from stylecli.data.pictures import (
+    INSTALL_HEIF,
+    START_BYTES,
+    open_picture,
+    picture_kind,
+    reads_heif,
+)
 from stylecli.data.sources.base import (
     HEIF_SUFFIXES,
     MAX_PICTURE_BYTES,
-    START_BYTES,
     SUFFIXES,
     listing,
-    picture_kind,
     printable,
     read_stored,
 )
@@ -377,7 +381,9 @@ def describe_left_out(names: Iterable[str], start: Callable[[str], bytes]) -> li
 
 
 def _usual_kind(name: str) -> str:
-    return "HEIC" if suffix_of(name) in HEIF_SUFFIXES else ""
+    """Return what a file begins like that is read for what its suffix says: raw ones like TIFF."""
+    suffix = suffix_of(name)
+    return "HEIC" if suffix in HEIF_SUFFIXES else "TIFF" if suffix in FOREIGN else ""
 
 
 def _by_kind(names: Iterable[str]) -> str:

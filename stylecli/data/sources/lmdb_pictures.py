@@ -25,14 +25,13 @@ from PIL import Image
 
 from stylecli.data.format import DATA_FILE, to_picture
 from stylecli.data.lmdb_files import BIG, NAMED, SEVERAL, PageWalk, Tree, read_meta
+from stylecli.data.pictures import START_BYTES, picture_kind
 from stylecli.data.reader import Dataset, open_dataset
 from stylecli.data.sources.base import (
-    START_BYTES,
     Label,
     StoredPicture,
     is_lossy,
     listing,
-    picture_kind,
     printable,
     read_stored,
 )

@@ -9,7 +9,8 @@ from stylecli.data.alignment.aligned_folder import AlignedFolder, is_aligned_fol
 from stylecli.data.alignment.ffhq import open_published
 from stylecli.data.format import DATA_FILE
 from stylecli.data.lmdb_files import read_meta
-from stylecli.data.sources.base import HEIF_SUFFIXES, SUFFIXES, Source, picture_kind
+from stylecli.data.pictures import picture_kind
+from stylecli.data.sources.base import HEIF_SUFFIXES, SUFFIXES, Source
 from stylecli.data.sources.folders import LABELS_NAME, is_hidden, is_picture, lies_beside, suffix_of
 from stylecli.data.sources.known_sets import (
     CifarSource,

@@ -40,12 +40,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from stylecli.data.format import MAX_RESOLUTION
-from stylecli.data.pictures import open_picture
+from stylecli.data.pictures import START_BYTES, open_picture, picture_kind
 from stylecli.data.sources.base import (
-    START_BYTES,
     Label,
     listing,
-    picture_kind,
     printable,
     read_stored,
 )

@@ -126,7 +126,7 @@ def test_what_cannot_be_read_is_a_cause(tmp_path: Path, seen: list[Image.Image])
         for name in ("cut.jpg", "text.jpg", "phone.jxl", "film.gif", "gone.jpg")
     }
     assert causes == {
-        "cut.jpg": "cannot be decoded",
+        "cut.jpg": "is cut short",
         "text.jpg": "is not a picture of a known kind",
         "phone.jxl": "is of a kind that stylecli does not read (.jxl)",
         "film.gif": "has 2 frames",

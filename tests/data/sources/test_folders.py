@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stylecli.data.sources import folders
 from stylecli.data.sources.folders import ImageFolder, describe_left_out
 from stylecli.data.sources.recognition import find_source
 from stylecli.errors import DataError
@@ -35,11 +34,6 @@ def test_sub_folders_are_classes_in_the_order_of_their_bytes(tmp_path):
     assert listed(source) == [
         ("Wolf/a.png", 0), ("cat/1.png", 1), ("dog/b.png", 2), ("dog/more/a.png", 2),
     ]  # fmt: skip
-
-
-@pytest.fixture
-def no_heif(monkeypatch):
-    monkeypatch.setattr(folders, "reads_heif", lambda: False)
 
 
 @pytest.mark.parametrize(
@@ -234,6 +228,7 @@ LEFT_OUT = {
     "a.jpg": picture_bytes(kind="jpeg"),
     "phone.HEIC": b"\0\0\0\x18ftypheic",
     "new.jxl": b"\xff\x0a",
+    "raw.DNG": b"II*\0",
     "photo.jpg.1": picture_bytes(kind="jpeg"),
     "scan": picture_bytes(),
     "more.zip": b"PK",
@@ -244,7 +239,7 @@ LEFT_OUT = {
 
 
 @pytest.mark.parametrize("kind", ["zip", "folder"])
-def test_files_left_out_for_their_names_are_counted_and_named(tmp_path, kind, no_heif):
+def test_files_left_out_for_their_names_are_counted_and_named(tmp_path, kind, without_heif):
     if kind == "zip":
         source = find_source(write_zip(tmp_path / "a.zip", LEFT_OUT))
     else:
@@ -253,15 +248,15 @@ def test_files_left_out_for_their_names_are_counted_and_named(tmp_path, kind, no
         source = find_source(tmp_path)
     assert len(source) == 1
     note, beside = source.notes[:2]
-    assert note.startswith("5 files are left out")
+    assert note.startswith("6 files are left out")
     assert "1 .heic (phone.HEIC: pip install 'stylecli[heif]', or convert" in note
-    assert "1 .jxl (new.jxl: convert" in note
+    assert "1 .jxl, 1 .dng (new.jxl, raw.DNG: convert" in note
     assert "(photo.jpg.1, scan: JPEG or PNG inside: rename to .jpg or .png)" in note
     assert "1 .zip (more.zip: pack" in note and "readme" not in note and "hidden" not in note
     assert beside.startswith("not read, because they are not pictures: 1 ")
 
 
-def test_a_folder_of_nothing_but_other_files_names_them(tmp_path, no_heif):
+def test_a_folder_of_nothing_but_other_files_names_them(tmp_path, without_heif):
     (tmp_path / "a.heic").touch()
     (tmp_path / "b.heic").touch()
     with pytest.raises(DataError, match=r"holds no .*2 .heic .a.heic, b.heic: pip"):
@@ -323,7 +318,7 @@ def test_hidden_pictures_are_counted(tmp_path):
     assert find_source(tmp_path).notes == ["hidden and not read: 1 .png"]
 
 
-def test_heic_is_read_where_its_reader_is_installed_and_told_of_elsewhere(tmp_path, monkeypatch):
+def test_heic_is_read_where_its_reader_is_installed_and_told_of_elsewhere(tmp_path, request):
     heif = pytest.importorskip("pillow_heif")
     heif.from_pillow(Image.new("RGB", (32, 16), "red")).save(tmp_path / "IMG_1.HEIC")
     (tmp_path / "2.png").write_bytes(picture_bytes())
@@ -334,12 +329,7 @@ def test_heic_is_read_where_its_reader_is_installed_and_told_of_elsewhere(tmp_pa
     (tmp_path / "IMG_1.HEIC").rename(tmp_path / "renamed.jpg")
     with find_source(tmp_path)[1].open() as picture:
         assert picture.size == (32, 16)
-    monkeypatch.setattr("stylecli.data.pictures.reads_heif", lambda: False)
-    # A later picture registers nothing: Pillow must not know the format, as where it is missing.
-    heif_plugins = [name for name in ("HEIF",) if name in Image.OPEN]
-    for name in heif_plugins:
-        monkeypatch.delitem(Image.OPEN, name)
-        monkeypatch.setattr(Image, "ID", [each for each in Image.ID if each != name])
+    request.getfixturevalue("without_heif")
     with pytest.raises(DataError, match=r"is HEIC: run pip install 'stylecli\[heif\]'"):
         find_source(tmp_path)[1].open()
 
