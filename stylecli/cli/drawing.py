@@ -32,8 +32,6 @@ from stylecli.provenance import make_provenance, shown_path
 from stylecli.styles import layer_strengths
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from stylecli.data.alignment.portrait import Portrait
     from stylecli.distributed.ranks import Ranks
     from stylecli.images import Canvas
@@ -265,8 +263,7 @@ class DrawingOptions:
         UsageError for what this network cannot follow.
         """
         source = open_source(self.network, self.device, output)
-        psi = usual_psi if self.psi is None and self.psi_layers is None else self.psi
-        truncation = resolve_truncation(source, psi, self.psi_cutoff, self.psi_layers, self.center)
+        truncation, settings, inputs = _truncation(source, self, usual_psi)
         canvas, sized = resolve_canvas(self.size, self.crop, self.pixels, self.scale)
         from stylecli.sampling import Drawing
 
@@ -276,10 +273,10 @@ class DrawingOptions:
         how["noise_mode"] = resolve_noise(self.noise_mode, self.noise_seed)
         how["precision"] = source.resolve_precision(self.precision, self.force)
         moved = move_pictures(source, self.translate, self.rotate)
+        given = {name: value for name, value in how.items() if value is not None}
         return OpenedDrawing(
-            source, truncation.drawing(**how, batch=self.batch, canvas=canvas),
-            {**truncation.settings, **how, "device": source.device, **sized, **moved},
-            truncation.inputs,
+            source, Drawing(**truncation, **given, batch=self.batch, canvas=canvas),
+            {**settings, **how, "device": source.device, **sized, **moved}, inputs,
         )  # fmt: skip
 
 
@@ -355,77 +352,43 @@ def agree_on_precision(wanted: str, device: str, force: bool, ranks: "Ranks") ->
     return str(ranks.from_main(choose_precision(wanted, resolve_device(device), force=force)))
 
 
-@dataclass(frozen=True)
-class Truncation:
-    """What --psi, --psi-cutoff, --psi-layers and --center come to for a network."""
+def _truncation(
+    source: OpenedNetwork, how: DrawingOptions, usual_psi: float | None
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Path]]:
+    """Return (fields of Drawing, the options that give them, the files among these).
 
-    psi: float | list[float]  # one, or one per layer
-    psi_cutoff: int | None
-    centre: "Tensor | None"
-    settings: dict[str, Any]  # the options that give exactly this
-    inputs: dict[str, Path]  # the files among them
-
-    def drawing(self, **how: Any) -> "Drawing":
-        """Return how to draw with it; raise UsageError for what no network follows.
-
-        ``how`` are other fields of Drawing; those that are None keep its defaults.
-        """
-        from stylecli.sampling import Drawing
-
-        given = {name: value for name, value in how.items() if value is not None}
-        return Drawing(psi=self.psi, psi_cutoff=self.psi_cutoff, centre=self.centre, **given)
-
-
-def resolve_truncation(
-    source: OpenedNetwork, psi: float | None, psi_cutoff: int | None,
-    psi_layers: str | None = None, center: str | None = None,
-) -> Truncation:  # fmt: skip
-    """Return the truncation that options ask for; the network's own where they say nothing.
-
-    Raises UsageError where the network has no w, or no such layer or class.
+    The network's own psi and cutoff where nothing is said. Raises UsageError where the network has
+    no w, or no such layer or class.
     """
     config = source.config
-    for option, value in (("--psi-layers", psi_layers), ("--center", center)):
+    for option, value in (("--psi-layers", how.psi_layers), ("--center", how.center)):
         if value is not None and not config.has_w:
             raise UsageError(
                 f"{option} {value} needs an intermediate latent space, and configuration "
                 f"{config.preset!r} has none: leave it out"
             )
-    strength, cutoff = truncation(config, psi, psi_cutoff)
-    chosen: float | list[float] = strength
-    settings = truncation_settings(strength, cutoff)
-    if psi_layers is not None:
+    psi = usual_psi if how.psi is None and how.psi_layers is None else how.psi
+    psi = psi if psi is not None else config.truncation_psi if config.has_w else 1.0
+    cutoff = config.truncation_cutoff if how.psi_cutoff is None else how.psi_cutoff
+    cutoff = None if psi == 1 else cutoff or None  # 0 is all layers
+    given: dict[str, Any] = {"psi": psi, "psi_cutoff": cutoff}
+    settings: dict[str, Any] = {"psi": psi, "psi_cutoff": None if psi == 1 else cutoff or 0}
+    if how.psi_layers is not None:
         from stylecli.sampling import layer_psis
 
-        chosen = layer_psis(config, strength, cutoff)
-        for layer, own in layer_strengths(psi_layers, config.style_sides).items():
-            chosen[layer] = own
-        settings["psi_layers"] = psi_layers
-    centre, inputs = None, {}
-    if center is not None:
+        given["psi"] = layer_psis(config, psi, cutoff)
+        for layer, own in layer_strengths(how.psi_layers, config.style_sides).items():
+            given["psi"][layer] = own
+        settings["psi_layers"] = how.psi_layers
+    inputs = {}
+    if how.center is not None:
         from stylecli.sampling import find_centre
 
-        centre = find_centre(source.bundle, center, tell=source.note)
-        if not center.isdecimal() and center.partition(":")[0] != "class":  # then it is a file
-            inputs["center"] = Path(center)
-        settings["center"] = shown_path(inputs["center"]) if inputs else center
-    return Truncation(chosen, cutoff, centre, settings, inputs)
-
-
-def truncation(
-    config: NetworkConfig, psi: float | None, psi_cutoff: int | None
-) -> tuple[float, int | None]:
-    """Return (psi, cutoff) from --psi and --psi-cutoff: the network's own where not given."""
-    strength = psi if psi is not None else config.truncation_psi if config.has_w else 1.0
-    if strength == 1:
-        return 1.0, None
-    cutoff = config.truncation_cutoff if psi_cutoff is None else psi_cutoff
-    return strength, cutoff or None
-
-
-def truncation_settings(psi: float, cutoff: int | None) -> dict[str, Any]:
-    """Return the options that give exactly this truncation, for a file's provenance."""
-    return {"psi": psi, "psi_cutoff": None if psi == 1 else cutoff or 0}
+        given["centre"] = find_centre(source.bundle, how.center, tell=source.note)
+        if not how.center.isdecimal() and how.center.partition(":")[0] != "class":  # then a file
+            inputs["center"] = Path(how.center)
+        settings["center"] = shown_path(inputs["center"]) if inputs else how.center
+    return given, settings, inputs
 
 
 def resolve_noise(noise_mode: str | None, noise_seed: int | None) -> str:
