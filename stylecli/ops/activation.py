@@ -240,7 +240,7 @@ def activated(x: Tensor, more: Additions, dim: int, activation: Activation) -> T
     """Return clamp(act(x·scale + noise·strength + bias)·gain) in memory of its own."""
 
     def plain() -> Tensor:
-        return calls.laid_out(bias_act_ref(x, more, dim, activation), x, dim, more)
+        return calls.laid_out(bias_act_ref(x, more, dim, activation), x, dim)
 
     return run_fused(NAME, x, lambda: calls.bias_act_forward(x, more, dim, activation), plain)
 
@@ -258,7 +258,7 @@ def activation_gradient(
 
     def plain() -> tuple[Tensor, Tensor | None]:
         dx, sums = gradient_in_steps(dy, reference, more, dim, activation, from_output, want_sums)
-        return calls.laid_out(dx, reference, dim, more), sums
+        return calls.laid_out(dx, reference, dim), sums
 
     return run_fused(NAME, reference, kernel, plain)
 
@@ -275,7 +275,7 @@ def bias_act_op(
 
 @bias_act_op.register_fake
 def _(x: Any, bias: Any, scale: Any, noise: Any, strength: Any, dim: int, *numbers: Any) -> Tensor:
-    return calls.empty_output(x, dim, Additions(bias, scale, noise, strength))
+    return calls.empty_output(x, dim)
 
 
 @torch.library.custom_op("stylecli::bias_act_gradient", mutates_args=())
@@ -296,7 +296,7 @@ def _(
     act: str, alpha: float, gain: float, clamp: float, from_output: bool, want_sums: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     more = Additions(bias, scale, noise, strength)
-    dx = calls.empty_output(reference, dim, more)
+    dx = calls.empty_output(reference, dim)
     shape = calls.sums_shape(reference, dim, more) if want_sums else (0,)
     return dx, dx.new_empty(shape, dtype=calls.wide(dx.dtype))
 

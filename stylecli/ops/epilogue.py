@@ -146,9 +146,9 @@ def fused_style_epilogue(
 
 
 def in_kernel_form(x: Tensor, *others: Tensor | None) -> tuple[Tensor | None, ...]:
-    """Return all tensors contiguous and in x's dtype, as the kernels read them."""
+    """Return all tensors in x's dtype and in layouts that the kernels read."""
     return (
-        x.contiguous(),
+        calls.dense(x),
         *(tensor if tensor is None else tensor.to(dtype=x.dtype).contiguous() for tensor in others),
     )
 
@@ -159,7 +159,7 @@ def epilogue_with_statistics(
     """Return the output and the planes' statistics, as calls.epilogue_forward does."""
 
     def plain() -> tuple[Tensor, Tensor]:
-        y = style_epilogue_ref(x, bias, noise, strength, style).contiguous()
+        y = calls.laid_out_as(style_epilogue_ref(x, bias, noise, strength, style), x)
         return y, _statistics(x, bias, noise, strength)
 
     inputs = (x, bias, noise, strength, style)
@@ -175,7 +175,7 @@ def epilogue_gradient(
 
     def plain() -> tuple[Tensor, Tensor]:
         dx, sums = style_epilogue_gradient_ref(*inputs)
-        return dx.contiguous(), sums
+        return calls.laid_out_as(dx, x), sums
 
     return run_fused(NAME, x, lambda: calls.epilogue_gradient(*inputs, statistics), plain)
 
@@ -220,7 +220,7 @@ def backward(ctx: Any, dy: Tensor | None, gradient: Gradient) -> list[Tensor | N
     if dy is None:
         return [None] * 5
     x, bias, noise, strength, style, statistics = ctx.saved_tensors
-    dx, sums = gradient(dy.contiguous(), x, bias, noise, strength, style, statistics)
+    dx, sums = gradient(calls.laid_out_as(dy, x), x, bias, noise, strength, style, statistics)
     planes = sums.view(x.shape[0], x.shape[1], 4)
     found: list[Tensor | None] = [dx, None, None, None, None]
     if ctx.needs_input_grad[1]:

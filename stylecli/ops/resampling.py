@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from stylecli.errors import UsageError
-from stylecli.ops.cuda.calls import upfirdn2d_forward
+from stylecli.ops.cuda.calls import empty_resampled, laid_out_as, upfirdn2d_forward
 from stylecli.ops.cuda.selfcheck import check_operator
 from stylecli.ops.dispatch import CHECKS, Route, refuse_forward_mode, route, run_fused
 from stylecli.ops.reference import (
@@ -114,7 +114,7 @@ def _resampled(x: Tensor, f: Tensor, how: Resampling) -> Tensor:
         NAME,
         x,
         lambda: upfirdn2d_forward(x, f, how),
-        lambda: upfirdn2d_ref(x, f, how).contiguous(),
+        lambda: laid_out_as(upfirdn2d_ref(x, f, how), x),
     )
 
 
@@ -154,7 +154,7 @@ def _resampling(up: Any, down: Any, padding: Any, flip: bool, gain: float) -> Re
 @upfirdn2d_op.register_fake
 def _(x: Tensor, f: Tensor, up: Any, down: Any, padding: Any, flip: bool, gain: float) -> Tensor:
     how = _resampling(up, down, padding, flip, gain)
-    return x.new_empty(*x.shape[:2], *how.output_size(*x.shape[2:], *filter_size(f)))
+    return empty_resampled(x, *how.output_size(*x.shape[2:], *filter_size(f)))
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

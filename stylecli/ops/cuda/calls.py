@@ -23,6 +23,7 @@ ACTIVATION_THREADS = 128
 FIR_THREADS = 256
 CHUNK_THREADS = 256
 FILTERED_THREADS = 128
+LAST_THREADS = 256  # of the kernels for channels-last features
 
 PLANE_SHAPES = ((32, 8), (256, 16), (512, 32))
 """Threads and values per thread of the one-pass epilogue; their product bounds the plane."""
@@ -33,6 +34,13 @@ FIR_FACTORS = ((1, 1), (2, 1), (1, 2))
 FILTERED_FACTORS = ((2, 2), (4, 2))
 """Pairs (up, down) of filtered_lrelu's kernels: those of StyleGAN3."""
 
+_LAST = (
+    "epilogue_last_statistics",
+    "epilogue_last_merge",
+    "epilogue_last_apply",
+    "epilogue_last_gradient_statistics",
+    "epilogue_last_gradient_apply",
+)
 _CHUNKED = (
     "epilogue_statistics",
     "epilogue_apply",
@@ -69,17 +77,22 @@ def variants(types: tuple[str, ...] = TYPES) -> dict[str, list[str]]:
     activation = [
         f"{name}<{kind}, {smooth}, {ACTIVATION_THREADS}>"
         for name, kind, smooth in product(("bias_act", "bias_act_gradient"), types, (0, 1))
+    ] + [
+        f"{name}<{kind}, {smooth}, {LAST_THREADS}>"
+        for name in ("bias_act_last", "bias_act_last_gradient")
+        for kind, smooth in product(types, (0, 1))
     ]
     fir = [
         f"fir_tile<{kind}, {up}, {down}, {FIR_THREADS}>"
         for kind, (up, down) in product(types, FIR_FACTORS)
-    ] + [f"fir_any<{kind}, {FIR_THREADS}>" for kind in types]
+    ] + [f"{name}<{kind}, {FIR_THREADS}>" for name in ("fir_any", "fir_last") for kind in types]
     epilogue = [
         f"{name}<{kind}, {threads}, {values}>"
         for name in ("epilogue_plane", "epilogue_plane_gradient")
         for kind in types
         for threads, values in plane_shapes(kind)
     ] + [f"{name}<{kind}, {CHUNK_THREADS}>" for name, kind in product(_CHUNKED, types)]
+    epilogue += [f"{name}<{kind}, {LAST_THREADS}>" for name, kind in product(_LAST, types)]
     filtered = [
         _filtered_name("filtered_lrelu", kind, *factors)
         for kind, factors in product(types, FILTERED_FACTORS)
@@ -98,32 +111,75 @@ def variants(types: tuple[str, ...] = TYPES) -> dict[str, list[str]]:
     }
 
 
+# ---- channels-last features, which half-precision convolutions are quickest with
+
+WIDE_BYTES = 16
+ROWS_OF_PIXELS = 32
+"""Pixels of a thread at most; fewer where that leaves much of a GPU without work."""
+ENOUGH_BLOCKS = 256
+
+
+def is_last(x: Tensor) -> bool:
+    """Say whether x [N, C, H, W] is in channels-last memory, and not also in the usual one."""
+    if x.ndim != 4 or x.is_contiguous():
+        return False
+    return x.is_contiguous(memory_format=torch.channels_last)
+
+
+def dense(x: Tensor) -> Tensor:
+    """Return x in a layout that the kernels read: channels-last as it is, else contiguous."""
+    return x if is_last(x) else x.contiguous()
+
+
+def laid_out_as(x: Tensor, like: Tensor) -> Tensor:
+    """Return x in the layout of ``like``, which is ``dense``."""
+    if is_last(like):
+        return x.contiguous(memory_format=torch.channels_last)
+    return x.contiguous()
+
+
+def _columns(*features: Tensor) -> tuple[int, tuple[int, ...]]:
+    """Return how many blocks work on channels-last features of one shape, and the kernels' Layout.
+
+    In the order of its fields: channels, pixels, wide, groups, lanes, rows, run, chunks, tiles.
+    """
+    x = features[0]
+    count, channels, height, width = x.shape
+    vector = 4 if x.element_size() < 8 else 1
+    aligned = all(one.data_ptr() % (vector * x.element_size()) == 0 for one in features)
+    wide = aligned and channels % vector == 0
+    groups = channels // vector if wide else channels
+    lanes = min(groups, LAST_THREADS)
+    rows = 1 << (LAST_THREADS // lanes).bit_length() - 1
+    pixels, tiles, each = height * width, -(-groups // lanes), ROWS_OF_PIXELS
+    while each > 1 and count * tiles * -(-pixels // (rows * each)) < ENOUGH_BLOCKS:
+        each //= 2
+    chunks = -(-pixels // (rows * each))
+    layout = (channels, pixels, int(wide), groups, lanes, rows, rows * each, chunks, tiles)
+    return count * chunks * tiles, layout
+
+
 # ---- bias_act
 
 VALUES_PER_THREAD = 16
 SMALLEST_SUMMED_PLANE = 64  # smaller planes would leave most threads of their block idle
 
 
-def _dense(x: Tensor, dim: int, more: Additions) -> tuple[Tensor, int, int]:
-    """Return x in a layout the kernel reads, its channels and the elements inside one channel.
-
-    Channels-last input stays as it is unless something varies by plane: there the channel is the
-    fastest index, as after a dense layer.
-    """
-    if x.ndim == 4 and dim == 1 and more.scale is None and more.noise is None:
-        if not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
-            return x, x.shape[1], 1
+def _dense(x: Tensor, dim: int) -> tuple[Tensor, int, int]:
+    """Return x in a layout the kernel reads, its channels and the elements inside one channel."""
+    if dim == 1 and is_last(x):
+        return x, x.shape[1], 1
     return x.contiguous(), x.shape[dim], math.prod(x.shape[dim + 1 :])
 
 
-def empty_output(x: Tensor, dim: int, more: Additions) -> Tensor:
+def empty_output(x: Tensor, dim: int) -> Tensor:
     """Return memory for an output, laid out as the kernels lay it out."""
-    return torch.empty_like(_dense(x, dim, more)[0])
+    return torch.empty_like(_dense(x, dim)[0])
 
 
-def laid_out(values: Tensor, x: Tensor, dim: int, more: Additions) -> Tensor:
+def laid_out(values: Tensor, x: Tensor, dim: int) -> Tensor:
     """Return ``values`` in memory laid out as the kernels would."""
-    return empty_output(x, dim, more).copy_(values)
+    return empty_output(x, dim).copy_(values)
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
@@ -152,34 +208,25 @@ def _noise_stride(more: Additions, inner: int) -> Int64:
 
 def bias_act_forward(x: Tensor, more: Additions, dim: int, activation: Activation) -> Tensor:
     """Return clamp(act(x·scale + noise·strength + bias)·gain) in x's dtype and layout."""
-    x, channels, inner = _dense(x, dim, more)
+    x, channels, inner = _dense(x, dim)
     y = torch.empty_like(x)
     total = x.numel()
     if not total:
         return y
     kind = DTYPE_NAMES[x.dtype]
-    hand_over(
-        Launch(
-            kernel=f"bias_act<{kind}, {int(activation.smooth)}, {ACTIVATION_THREADS}>",
-            grid=(-(-total // (ACTIVATION_THREADS * VALUES_PER_THREAD)), 1, 1),
-            block=ACTIVATION_THREADS,
-            shared_bytes=0,
-            arguments=(
-                x,
-                *_pointers(more),
-                y,
-                Int64(total),
-                Int64(inner),
-                _noise_stride(more, inner),
-                channels,
-                activation.code,
-                float(activation.alpha),
-                float(activation.gain),
-                float(activation.clamp),
-            ),
-            device=x.device,
-        )
-    )
+    if is_last(x):
+        blocks, layout = _columns(x, y)
+        name = f"bias_act_last<{kind}, {int(activation.smooth)}, {LAST_THREADS}>"
+        stride = _noise_stride(more, x.shape[2] * x.shape[3])
+        ends = (activation.code, *_numbers(activation))
+        arguments = (x, *_pointers(more), y, stride, *layout, *ends)
+        _launch(x, name, blocks, LAST_THREADS, arguments)
+        return y
+    name = f"bias_act<{kind}, {int(activation.smooth)}, {ACTIVATION_THREADS}>"
+    sizes = (Int64(total), Int64(inner), _noise_stride(more, inner), channels, activation.code)
+    arguments = (x, *_pointers(more), y, *sizes, *_numbers(activation))
+    blocks = -(-total // (ACTIVATION_THREADS * VALUES_PER_THREAD))
+    _launch(x, name, blocks, ACTIVATION_THREADS, arguments)
     return y
 
 
@@ -199,13 +246,14 @@ def bias_act_gradient(
     Without scale and noise the sums are those of du by channel, [C, 1]; else those of du, du·x and
     du·noise by plane, [N·C, 3]. They are float32 (float64 for float64), the same in every run.
     """
-    reference, channels, inner = _dense(reference, dim, more)
-    if reference.is_contiguous():
-        dy = dy.contiguous()
-    else:
-        dy = dy.contiguous(memory_format=torch.channels_last)
+    reference, channels, inner = _dense(reference, dim)
+    dy = laid_out_as(dy, reference)
     dx = torch.empty_like(reference)
     total = reference.numel()
+    if total and is_last(reference):
+        return _channels_last_gradient(
+            dy, reference, dx, more, activation, from_output=from_output, want_sums=want_sums
+        )
     planes = total // inner if inner else 0
     by_plane = more.scale is not None or more.noise is not None
     by_block = want_sums and (by_plane or inner >= SMALLEST_SUMMED_PLANE)
@@ -215,38 +263,37 @@ def bias_act_gradient(
     if by_block:
         sums = torch.empty(planes, spans, 3, dtype=wide(dx.dtype), device=dx.device)
     if total:
-        kind = DTYPE_NAMES[dx.dtype]
-        bias, scale, noise, strength = _pointers(more)
-        hand_over(
-            Launch(
-                kernel=f"bias_act_gradient<{kind}, {int(activation.smooth)}, {ACTIVATION_THREADS}>",
-                grid=(planes * spans if by_block else -(-total // span), 1, 1),
-                block=ACTIVATION_THREADS,
-                shared_bytes=0,
-                arguments=(
-                    dy,
-                    reference,
-                    bias,
-                    scale,
-                    noise,
-                    strength,
-                    dx,
-                    sums,
-                    Int64(total),
-                    Int64(inner),
-                    _noise_stride(more, inner),
-                    channels,
-                    spans,
-                    activation.code,
-                    int(from_output),
-                    float(activation.alpha),
-                    float(activation.gain),
-                    float(activation.clamp),
-                ),
-                device=dx.device,
-            )
-        )
+        name = f"bias_act_gradient<{DTYPE_NAMES[dx.dtype]}, {int(activation.smooth)}, "
+        name += f"{ACTIVATION_THREADS}>"
+        sizes = (Int64(total), Int64(inner), _noise_stride(more, inner), channels, spans)
+        ends = (activation.code, int(from_output), *_numbers(activation))
+        arguments = (dy, reference, *_pointers(more), dx, sums, *sizes, *ends)
+        blocks = planes * spans if by_block else -(-total // span)
+        _launch(dx, name, blocks, ACTIVATION_THREADS, arguments)
     return dx, _finish_sums(dx, sums, dim, by_plane) if want_sums else None
+
+
+def _channels_last_gradient(
+    dy: Tensor, reference: Tensor, dx: Tensor, more: Additions, activation: Activation, *,
+    from_output: bool, want_sums: bool,
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    kind = DTYPE_NAMES[dx.dtype]
+    blocks, layout = _columns(dx, dy, reference)
+    planes, chunks = dx.shape[0] * dx.shape[1], layout[7]
+    sums = None
+    if want_sums:
+        sums = torch.empty(planes, chunks, 3, dtype=wide(dx.dtype), device=dx.device)
+    name = f"bias_act_last_gradient<{kind}, {int(activation.smooth)}, {LAST_THREADS}>"
+    ends = (activation.code, int(from_output), *_numbers(activation))
+    stride = _noise_stride(more, dx.shape[2] * dx.shape[3])
+    arguments = (dy, reference, *_pointers(more), dx, sums, stride, *layout, *ends)
+    _launch(dx, name, blocks, LAST_THREADS, arguments)
+    by_plane = more.scale is not None or more.noise is not None
+    return dx, _finish_sums(dx, sums, 1, by_plane) if want_sums else None
+
+
+def _numbers(activation: Activation) -> tuple[float, float, float]:
+    return float(activation.alpha), float(activation.gain), float(activation.clamp)
 
 
 def _finish_sums(dx: Tensor, sums: Tensor | None, dim: int, by_plane: bool) -> Tensor:
@@ -271,16 +318,23 @@ def upfirdn2d_forward(x: Tensor, f: Tensor, how: Resampling) -> Tensor:
     """Return x [N, C, H, W] resampled; f [h, w], or [n] for one pass along each axis."""
     taps = f.to(wide(x.dtype)).contiguous()
     if f.ndim == 2:
-        return _one_pass(x.contiguous(), taps, how)
+        return _one_pass(dense(x), taps, how)
     across, along = how.split()
-    return _one_pass(_one_pass(x.contiguous(), taps[None, :], across), taps[:, None], along)
+    return _one_pass(_one_pass(dense(x), taps[None, :], across), taps[:, None], along)
+
+
+def empty_resampled(x: Tensor, height: int, width: int) -> Tensor:
+    """Return memory for x resampled, laid out as the kernels lay it out."""
+    order = torch.channels_last if is_last(x) else torch.contiguous_format
+    shape = (*x.shape[:2], height, width)
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=order)
 
 
 def _one_pass(x: Tensor, taps: Tensor, how: Resampling) -> Tensor:
     count, channels, in_h, in_w = x.shape
     filter_h, filter_w = taps.shape
     out_h, out_w = how.output_size(in_h, in_w, filter_h, filter_w)
-    y = x.new_empty(count, channels, out_h, out_w)
+    y = empty_resampled(x, out_h, out_w)
     if not y.numel():
         return y
     factors = (how.up[0], how.down[0])
@@ -294,26 +348,25 @@ def _one_pass(x: Tensor, taps: Tensor, how: Resampling) -> Tensor:
     kind, sizes = DTYPE_NAMES[x.dtype], (in_h, in_w, out_h, out_w, filter_h, filter_w)
     pads = (how.padding[2], how.padding[0])
     ends = (int(how.flip), float(how.gain))
-    if tiled:
+    factors_yx = (how.up[1], how.up[0], how.down[1], how.down[0])
+    if is_last(x):
+        vector = WIDE_BYTES // x.element_size()
+        wide = channels % vector == 0 and not (x.data_ptr() | y.data_ptr()) % WIDE_BYTES
+        items = y.numel() // vector if wide else y.numel()
+        kernel = f"fir_last<{kind}, {FIR_THREADS}>"
+        grid = -(-items // FIR_THREADS)
+        numbers = (Int64(items), channels, int(wide), *sizes, *factors_yx, *pads, *ends)
+        arguments: tuple[Argument, ...] = (x, taps, y, *numbers)
+    elif tiled:
         tiles = (-(-out_h // TILE), -(-out_w // TILE))
         kernel = f"fir_tile<{kind}, {factors[0]}, {factors[1]}, {FIR_THREADS}>"
         grid = count * channels * tiles[0] * tiles[1]
-        arguments: tuple[Argument, ...] = (x, taps, y, *sizes, *pads, *tiles, *ends)
+        arguments = (x, taps, y, *sizes, *pads, *tiles, *ends)
     else:
         kernel = f"fir_any<{kind}, {FIR_THREADS}>"
         grid = -(-y.numel() // FIR_THREADS)
-        factors_yx = (how.up[1], how.up[0], how.down[1], how.down[0])
         arguments = (x, taps, y, Int64(y.numel()), *sizes, *factors_yx, *pads, *ends)
-    hand_over(
-        Launch(
-            kernel=kernel,
-            grid=(grid, 1, 1),
-            block=FIR_THREADS,
-            shared_bytes=0,
-            arguments=arguments,
-            device=x.device,
-        )
-    )
+    _launch(x, kernel, grid, FIR_THREADS, arguments)
     return y
 
 
@@ -334,7 +387,8 @@ def epilogue_forward(
 ) -> tuple[Tensor, Tensor]:
     """Return y [N, C, H, W] and statistics [N·C, 2]: mean of the activations, 1 / deviation.
 
-    Everything contiguous and of one dtype; statistics are float32 (float64 for float64).
+    x is ``dense``, the others contiguous, all of one dtype; y has x's layout. Statistics are
+    float32 (float64 for float64).
     """
     y = torch.empty_like(x)
     statistics = x.new_empty(x.shape[0] * x.shape[1], 2, dtype=wide(x.dtype))
@@ -342,6 +396,19 @@ def epilogue_forward(
         return y, statistics
     inputs = (x, bias, noise, strength)
     kind, sizes = _sizes(x, noise)
+    if is_last(x):
+        blocks, layout = _columns(x, y)
+        planes, stride, chunks = len(statistics), sizes[3], layout[7]
+        partials = statistics.new_empty(planes, chunks, 2)
+        threads = LAST_THREADS
+        name = f"epilogue_last_statistics<{kind}, {threads}>"
+        _launch(x, name, blocks, threads, (*inputs, partials, stride, *layout))
+        name = f"epilogue_last_merge<{kind}, {threads}>"
+        run = (Int64(planes), sizes[1], layout[6], chunks)
+        _launch(x, name, -(-planes // threads), threads, (partials, statistics, *run))
+        name = f"epilogue_last_apply<{kind}, {threads}>"
+        _launch(x, name, blocks, threads, (*inputs, style, statistics, y, stride, *layout))
+        return y, statistics
     if shape := plane_shape(kind, sizes[1]):
         name = f"epilogue_plane<{kind}, {shape[0]}, {shape[1]}>"
         outputs = (y, statistics, *sizes[:2], sizes[3])
@@ -372,6 +439,18 @@ def epilogue_gradient(
         return dx, statistics.new_zeros(len(statistics), 4)
     inputs = (dy, x, bias, noise, strength)
     kind, sizes = _sizes(x, noise)
+    if is_last(x):
+        blocks, layout = _columns(x, dy, dx)
+        stride, threads = sizes[3], LAST_THREADS
+        of_style = statistics.new_empty(len(statistics), layout[7], 2)
+        of_input = torch.empty_like(of_style)
+        name = f"epilogue_last_gradient_statistics<{kind}, {threads}>"
+        _launch(x, name, blocks, threads, (*inputs, statistics, of_style, stride, *layout))
+        styled = of_style.sum(dim=1)
+        name = f"epilogue_last_gradient_apply<{kind}, {threads}>"
+        arguments = (*inputs, style, statistics, styled, dx, of_input, stride, *layout)
+        _launch(x, name, blocks, threads, arguments)
+        return dx, torch.cat([styled, of_input.sum(dim=1)], dim=1)
     if shape := plane_shape(kind, sizes[1]):
         sums = statistics.new_empty(len(statistics), 4)
         name = f"epilogue_plane_gradient<{kind}, {shape[0]}, {shape[1]}>"

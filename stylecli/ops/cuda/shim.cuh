@@ -13,6 +13,7 @@
 #if defined(__CUDACC__)
 
 #define KERNEL(threads) __global__ void __launch_bounds__(threads)
+#define KERNEL_AT_EASE(threads) __global__ void __launch_bounds__(threads, 2)
 #define DEVICE __device__ __forceinline__
 #define BLOCK_INDEX blockIdx.x
 #define THREADS(t) if (const int t = threadIdx.x; true)
@@ -30,6 +31,7 @@
 #include <cstring>
 
 #define KERNEL(threads) void
+#define KERNEL_AT_EASE(threads) void
 #define DEVICE inline
 #define BLOCK_INDEX host_block_index
 #define UNROLL

@@ -26,6 +26,11 @@ class Case:
     twice: bool = False
     """Whether the gradient of the first gradient, by the output's, is a result too."""
 
+    @property
+    def order(self) -> torch.memory_format:
+        """The first input's layout."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
     def inputs(self, dtype: torch.dtype) -> list[Tensor]:
         """Return the inputs, all wanting gradients: numbers that every dtype holds exactly.
 
@@ -40,9 +45,11 @@ class Case:
         tensors = [first.to(dtype), *[(one.floor() + 0.5).to(dtype) for one in others]]
         if self.offset:
             first = torch.empty(tensors[0].numel() + self.offset, dtype=dtype)[self.offset :]
-            tensors[0] = first.view(self.shapes[0]).copy_(tensors[0])
-        if self.channels_last:
-            tensors[0] = tensors[0].contiguous(memory_format=torch.channels_last)
+            size = torch.Size(self.shapes[0])
+            strides = torch.empty(size, memory_format=self.order).stride()
+            tensors[0] = first.as_strided(size, strides).copy_(tensors[0])
+        elif self.channels_last:
+            tensors[0] = tensors[0].contiguous(memory_format=self.order)
         return [one.requires_grad_() for one in tensors]
 
     def results(self, inputs: list[Tensor]) -> list[Tensor]:
@@ -81,12 +88,12 @@ def _layer(name: str, shape: Shape, noises: int, **settings: object) -> Case:
 def _fir(name: str, shape: Shape, taps: Shape, **settings: object) -> Case:
     numbers = torch.arange(1.0, 1 + torch.Size(taps).numel()) % 5 - 1.5
     f = (numbers / numbers.abs().sum()).view(taps)
-    offset = settings.pop("offset", 0)
+    case = {key: settings.pop(key) for key in ("offset", "channels_last") if key in settings}
     return Case(
         f"upfirdn2d {name}",
         lambda x: ops.upfirdn2d(x, f.double() if x.dtype == torch.float64 else f, **settings),
         (shape,),
-        offset=offset,
+        **case,
     )
 
 
@@ -157,6 +164,54 @@ SMALL = (
 )  # fmt: skip
 """Every kind of call, in planes that a sanitizer gets through quickly."""
 
+LAST = (
+    *[
+        _activation(
+            f"{act}, channels last", (2, 8, 3, 5), act=act, gain=1.3, clamp=1.1, channels_last=True
+        )
+        for act in ACTIVATIONS
+    ],
+    _activation("odd maps, channels last", (2, 3, 7, 5), act="lrelu", channels_last=True),
+    _activation(
+        "unaligned, channels last", (1, 8, 5, 4), act="lrelu", offset=1, channels_last=True
+    ),
+    _layer("own noise, channels last", (2, 8, 6, 8), 2, channels_last=True),
+    _layer("shared noise, odd maps, channels last", (2, 3, 5, 3), 1, channels_last=True),
+    _fir("blur, channels last", (2, 8, 6, 5), (4, 4), padding=(1, 2, 2, 1), channels_last=True),
+    _fir(
+        "up 2, channels last",
+        (1, 8, 5, 4),
+        (4, 4),
+        up=2,
+        padding=(2, 1),
+        gain=4,
+        channels_last=True,
+    ),
+    _fir(
+        "down 2, odd maps, channels last",
+        (2, 3, 9, 8),
+        (4, 3),
+        down=2,
+        padding=1,
+        flip_filter=True,
+        channels_last=True,
+    ),
+    _fir(
+        "separable, channels last",
+        (1, 8, 9, 7),
+        (12,),
+        up=3,
+        down=2,
+        padding=(7, 6, 5, 8),
+        channels_last=True,
+    ),
+    _epilogue("5x7, channels last", (2, 8, 5, 7), 2, channels_last=True),
+    _epilogue("no noise, odd maps, channels last", (2, 3, 4, 4), 0, channels_last=True),
+    _epilogue("unaligned, channels last", (1, 8, 6, 4), offset=1, channels_last=True),
+    _epilogue("2x1, channels last", (2, 8, 2, 1), channels_last=True),
+)
+"""The same in channels-last memory."""
+
 LARGE = (
     _activation("several spans", (1, 2, 64, 65), act="lrelu", clamp=1.0),
     _layer("several spans", (2, 2, 48, 64), 2),
@@ -176,5 +231,11 @@ LARGE = (
     _filtered("radial tiles", (1, 2, 24, 40), 2, (12, 12), padding=(13, 12, 9, 8), offset=1),
     _filtered("tiles, up 4", (2, 1, 20, 36), 4, (12,), padding=(-6, -9, -6, -9), clamp=1.0),
     _epilogue("own noise, unaligned", (2, 1, 136, 128), 2, offset=1),
+    # several runs of pixels, the last one short; more vectors of maps than threads
+    _epilogue("65x130, channels last", (1, 8, 65, 130), channels_last=True),
+    _epilogue("9x8, 2056 maps, channels last", (1, 2056, 9, 8), channels_last=True),
+    _activation("several runs, channels last", (1, 8, 64, 65), act="lrelu", clamp=1.0,
+                channels_last=True),
+    _layer("several runs, channels last", (2, 16, 24, 32), 2, channels_last=True),
 )  # fmt: skip
 """The sizes at which another way begins."""

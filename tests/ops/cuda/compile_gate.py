@@ -35,6 +35,14 @@ REGISTER_LIMITS = {
     "epilogue_gradient_apply": 80,
     "filtered_lrelu": 80,
     "filtered_lrelu_slopes": 80,
+    "bias_act_last": 64,
+    "bias_act_last_gradient": 80,
+    "fir_last": 64,
+    "epilogue_last_statistics": 64,
+    "epilogue_last_merge": 40,
+    "epilogue_last_apply": 64,
+    "epilogue_last_gradient_statistics": 80,
+    "epilogue_last_gradient_apply": 80,
 }
 """Registers a thread. 64 leave room for 1024 threads on a multiprocessor, 80 for 768."""
 
@@ -44,7 +52,7 @@ LARGEST_PLANE_LIMIT = 128
 DOUBLE_LIMIT = 128
 """float64 serves tests only."""
 
-WIDE_LOADS = ("bias_act", "bias_act_gradient", "epilogue_")
+WIDE_LOADS = ("bias_act", "bias_act_gradient", "epilogue_", "fir_last")
 """Beginnings of the kernels that promise 128-bit loads; those that write pictures, stores too."""
 
 _SECTION = re.compile(r"^\.text\.(\S+):", re.MULTILINE)
@@ -66,7 +74,13 @@ def register_limit(template_id: str) -> int:
 
 
 def promises_wide_loads(template_id: str) -> bool:
-    """Say whether the kernel has a path of 128-bit loads."""
+    """Say whether the kernel has a path of 128-bit loads.
+
+    Those of channels-last features read four channels: 64 bits in half precision.
+    """
+    name = family(template_id)
+    if "_last" in name and name != "fir_last":
+        return "<float" in template_id and name != "epilogue_last_merge"
     return template_id.startswith(WIDE_LOADS)
 
 

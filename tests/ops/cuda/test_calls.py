@@ -31,7 +31,7 @@ from stylecli.training.config import TrainingConfig
 from stylecli.training.schedule import Stage
 from stylecli.training.step import TrainingStep
 from tests.conftest import FIXTURES
-from tests.ops.cuda.battery import LARGE, SMALL, Case
+from tests.ops.cuda.battery import LARGE, LAST, SMALL, Case
 from tests.ops.cuda.host_build import (
     ALL_KERNELS,
     SANITIZERS,
@@ -61,11 +61,12 @@ def test_values_and_gradients_of_every_kernel_equal_float64(
     dtype: torch.dtype, host: HostBackend
 ) -> None:
     host.launched.clear()
-    for case in (*SMALL, *LARGE):
+    for case in (*SMALL, *LAST, *LARGE):
         inputs = case.inputs(dtype)
         with installed(host):
             found = case.results(inputs)
         exact = case.results([one.detach().double().requires_grad_() for one in inputs])
+        assert calls.is_last(found[0]) == case.channels_last, case.name
         of_pixels, of_sums = TOLERANCES[dtype]
         for ours, wanted in zip(found, exact, strict=True):
             assert ours.dtype == dtype, case.name
@@ -80,7 +81,7 @@ def test_values_and_gradients_of_every_kernel_equal_float64(
 def test_the_order_of_threads_does_not_matter(host: HostBackend) -> None:
     """A result that depended on it would be a race on the device."""
     backwards = HostBackend([name for name in ALL_KERNELS if "float" in name], reverse=True)
-    for case in (*SMALL, *LARGE):
+    for case in (*SMALL, *LAST, *LARGE):
         both = []
         for backend in (host, backwards):
             with installed(backend):
@@ -91,7 +92,7 @@ def test_the_order_of_threads_does_not_matter(host: HostBackend) -> None:
 
 def test_first_and_second_derivatives(host: HostBackend) -> None:
     with installed(host):
-        for case in SMALL:
+        for case in (*SMALL, *LAST):
             inputs = case.inputs(torch.float64)
             assert gradcheck(case.call, inputs, fast_mode=True), case.name
             assert gradgradcheck(case.call, inputs, fast_mode=True), case.name
@@ -235,9 +236,17 @@ WARP_KERNELS = [
     *[f"epilogue_{part}<float, {WARP}>" for part in ("statistics", "apply")],
     *[f"epilogue_gradient_{part}<float, {WARP}>" for part in ("statistics", "apply")],
     *[f"filtered_lrelu<float, {up}, 2, 32, 16, {WARP}>" for up in (2, 4)],
-    *[f"filtered_lrelu_slopes<float, {factors}, {WARP}>"
-      for factors in ("2, 2, 2, 32, 16", "2, 4, 4, 16, 8", "4, 4, 2, 32, 16")],
-]  # fmt: skip
+    *[
+        f"filtered_lrelu_slopes<float, {factors}, {WARP}>"
+        for factors in ("2, 2, 2, 32, 16", "2, 4, 4, 16, 8", "4, 4, 2, 32, 16")
+    ],
+    *[f"{name}<float, {WARP}>" for name in ("fir_last", *calls._LAST)],
+    *[
+        f"bias_act_last{part}<float, {smooth}, {WARP}>"
+        for part in ("", "_gradient")
+        for smooth in (0, 1)
+    ],
+]
 
 
 def recorded(cases: Iterable[Case], types: Iterable[torch.dtype], backend: HostBackend) -> Recorder:
@@ -256,17 +265,18 @@ def warp_host(monkeypatch: Any) -> HostBackend:
     monkeypatch.setattr(calls, "FIR_THREADS", WARP)
     monkeypatch.setattr(calls, "CHUNK_THREADS", WARP)
     monkeypatch.setattr(calls, "FILTERED_THREADS", WARP)
+    monkeypatch.setattr(calls, "LAST_THREADS", WARP)
     monkeypatch.setattr(calls, "CHUNK", WARP * 16)
     monkeypatch.setattr(calls, "plane_shapes", lambda kind: ((WARP, 8),))
     return HostBackend(WARP_KERNELS)
 
 
 def named(*names: str) -> list[Case]:
-    return [case for case in (*SMALL, *LARGE) if case.name in names]
+    return [case for case in (*SMALL, *LAST, *LARGE) if case.name in names]
 
 
 def test_no_access_is_out_of_bounds_or_unaligned(host: HostBackend, tmp_path: Path) -> None:
-    done = replay(recorded((*SMALL, *LARGE), TYPES, host), tmp_path, SANITIZERS["address"])
+    done = replay(recorded((*SMALL, *LAST, *LARGE), TYPES, host), tmp_path, SANITIZERS["address"])
 
     assert done.stderr == ""
     assert done.returncode == 0, done.stdout
@@ -275,7 +285,7 @@ def test_no_access_is_out_of_bounds_or_unaligned(host: HostBackend, tmp_path: Pa
 @pytest.mark.slow
 def test_threads_do_not_race(warp_host: HostBackend, tmp_path: Path) -> None:
     tiled = named("upfirdn2d tiled blur", "upfirdn2d tiled up 2", "upfirdn2d tiled down 2")
-    recorder = recorded((*SMALL, *tiled), [torch.float32], warp_host)
+    recorder = recorded((*SMALL, *LAST, *tiled), [torch.float32], warp_host)
     done = replay(recorder, tmp_path, SANITIZERS["thread"])
 
     assert recorder.kernels == set(WARP_KERNELS)
