@@ -17,6 +17,7 @@ from stylecli.images import Pictures, make_grid, notebook_html, resize, to_uint8
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.layers import check_labels, lerp
 from stylecli.networks.registry import build_discriminator, build_generator, make_config
+from stylecli.ops.convolution import in_quick_layout
 
 _SHOWN = 8  # pictures that a notebook is shown; of large networks half as many
 _LARGE = 256  # px
@@ -252,16 +253,14 @@ class Discriminator(nn.Module):
         raise NotImplementedError
 
     def checked(self, images: Tensor) -> Tensor:
-        """Return images [N, C, R, R], channels last on a CPU; UsageError for another shape."""
+        """Return images [N, C, R, R] in the quick layout; UsageError for another shape."""
         expected = (self.config.channels, self.config.resolution, self.config.resolution)
         if images.ndim != 4 or tuple(images.shape[1:]) != expected:
             raise UsageError(
                 f"images have shape {list(images.shape)}: this network needs [N, "
                 f"{', '.join(map(str, expected))}]"
             )
-        if images.is_cpu:
-            images = images.contiguous(memory_format=torch.channels_last)
-        return images
+        return in_quick_layout(images)
 
 
 def native_lod(config: NetworkConfig, lod: float) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from stylecli.networks import model
 from stylecli.networks.layers import check_labels, leaky_relu, whole_precision
 from stylecli.networks.r3gan_config import R3GANConfig
 from stylecli.networks.stylegan2 import enlarged, halved, low_pass
+from stylecli.ops.convolution import in_quick_layout
 from stylecli.ops.modulation import resampled_conv2d
 from stylecli.ops.reference import LEAKY_SLOPE
 
@@ -182,9 +183,7 @@ class SynthesisNetwork(model.SynthesisNetwork):
         """
         self.check_inputs(ws, noise_mode, noise)
         self.layer_scales(noise_scale)
-        x = self.start(ws[:, 0])
-        if x.is_cpu:
-            x = x.contiguous(memory_format=torch.channels_last)
+        x = in_quick_layout(self.start(ws[:, 0]))
         for side in self.config.sides:
             x = getattr(self, f"b{side}")(x)
         with torch.autocast(x.device.type, enabled=False):  # colours need all their bits

@@ -28,7 +28,7 @@ from stylecli.networks.layers import (
     whole_precision,
 )
 from stylecli.networks.stylegan1_config import StyleGAN1Config
-from stylecli.ops.convolution import conv2d_downsample, upsample_conv2d
+from stylecli.ops.convolution import conv2d_downsample, in_quick_layout, upsample_conv2d
 from stylecli.ops.epilogue import style_epilogue
 from stylecli.ops.reference import pixel_norm
 from stylecli.ops.resampling import blur2d
@@ -112,9 +112,7 @@ class SynthesisLayer(nn.Module):
 
     def _transform(self, x: Tensor | None, w: Tensor) -> Tensor:
         if x is None:
-            x = self._input(w)
-            # Everything downstream keeps the layout: channels-last blurs ten times faster on CPUs.
-            return x.contiguous(memory_format=torch.channels_last) if x.is_cpu else x
+            return in_quick_layout(self._input(w))
         assert self.conv is not None
         if not self.upsamples:
             return self.conv(x)  # type: ignore[no-any-return]
@@ -313,8 +311,7 @@ class Discriminator(model.Discriminator):
         """Return all outputs [N, outputs] of the last layer, before labels are looked at."""
         level, fade = split_lod(self.config, self.lod if lod is None else lod)
         images = self._at_level(images, level)
-        if images.is_cpu:  # blurs ten times faster there; all features keep the layout
-            images = images.contiguous(memory_format=torch.channels_last)
+        images = in_quick_layout(images)
         depth = self.config.resolution_log2 - 2 - level  # blocks to run
         x = self._features(images, depth)
         for index in range(depth - 1, -1, -1):

@@ -20,6 +20,7 @@ from stylecli.networks.layers import (
 )
 from stylecli.networks.stylegan2_config import ModulatedConfig, StyleGAN2Config
 from stylecli.ops.activation import bias_act
+from stylecli.ops.convolution import in_quick_layout
 from stylecli.ops.modulation import (
     demodulation,
     filter_padding,
@@ -258,9 +259,7 @@ class SynthesisBlock(nn.Module):
         w_dim]: one per convolution and one for the colours; a noise map per convolution.
         """
         if x is None:
-            x = self.const.to(ws.dtype).expand(ws.shape[0], -1, -1, -1)
-            if x.is_cpu:  # filters ten times faster there; all features keep the layout
-                x = x.contiguous(memory_format=torch.channels_last)
+            x = in_quick_layout(self.const.to(ws.dtype).expand(ws.shape[0], -1, -1, -1))
         x = x.to(compute_dtype(x, self.config, self.side))
         shortcut = None if self.skip is None else self.skip(x, gain=RESIDUAL_GAIN)
         gain = 1.0 if shortcut is None else RESIDUAL_GAIN

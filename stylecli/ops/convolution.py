@@ -259,6 +259,32 @@ def planar_gain(maps: int, side: int) -> float:
     return float(whole / max(parted + 2 * copying * outputs / maps, 1e-9))
 
 
+# ---- the memory layout of features
+#
+# On CPUs channels-last filters ten times faster. cuDNN's half-precision kernels take it too, and
+# transpose other features on the way in and out.
+
+_last_on_cuda = False
+
+
+@contextlib.contextmanager
+def channels_last_on_cuda(chosen: bool) -> Iterator[None]:
+    """Have ``in_quick_layout`` bring features on CUDA to channels-last memory in here, or not."""
+    global _last_on_cuda
+    before, _last_on_cuda = _last_on_cuda, chosen
+    try:
+        yield
+    finally:
+        _last_on_cuda = before
+
+
+def in_quick_layout(x: Tensor) -> Tensor:
+    """Return the first features of a network [N, C, H, W]; all that follow keep their layout."""
+    if x.is_cpu or (_last_on_cuda and x.is_cuda):
+        return x.contiguous(memory_format=torch.channels_last)
+    return x
+
+
 # ---- doubling and halving the resolution, at a stride of two with 4×4 kernels
 #
 # Nearest upscaling followed by a 3×3 convolution touches each output pixel nine times, of which
