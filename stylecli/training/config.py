@@ -1,6 +1,6 @@
 """What decides a run, and how a session of it is driven: two frozen dataclasses. Stdlib only."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from types import MappingProxyType
 from typing import Any
@@ -15,6 +15,7 @@ from stylecli.settings import (
     RUN,
     SCHEDULE,
     WATCHING,
+    Check,
     above_zero,
     below_one,
     check_settings,
@@ -32,6 +33,8 @@ PHASES = (JOINT, LAZY, PAIRED)  # what a step consists of; see phases_at
 PRECISIONS = ("float32", "bf16", "fp16")
 WATCH = ("warn", "stop", "rollback", "off")
 JSONL = "jsonl"
+CHANNELS_LAST = "channels-last"  # features in half precision
+ACCELERATIONS = (CHANNELS_LAST,)
 LOGS = (JSONL, "tensorboard", "wandb", "mlflow")
 AUGMENT = ("none", "fixed", "adaptive")
 AUGMENT_PIPES = (
@@ -355,17 +358,26 @@ def _at_least_one(name: str, value: int | None) -> None:
         raise UsageError(f"{name} {value} is not above zero")
 
 
-def _known_logs(name: str, value: str) -> None:
-    for word in value.split(",") if value else ():
-        if word not in LOGS:
-            raise UsageError(f"unknown {name} {word!r}: expected {', '.join(LOGS)}")
+def _known(words: tuple[str, ...]) -> Check:
+    """Return the check of names with commas, each one of ``words``."""
+
+    def check(name: str, value: str) -> None:
+        for word in value.split(",") if value else ():
+            if word not in words:
+                raise UsageError(f"unknown {name} {word!r}: expected {', '.join(words)}")
+
+    return check
 
 
-def _read_logs(text: str, flag: str) -> str:
-    """Read names with commas, in any spacing and case."""
-    words = ",".join(word.strip().lower() for word in text.split(",") if word.strip())
-    _known_logs(flag, words)
-    return words
+def _reader(words: tuple[str, ...]) -> Callable[[str, str], str]:
+    """Return what reads such names, in any spacing and case."""
+
+    def read(text: str, flag: str) -> str:
+        names = ",".join(word.strip().lower() for word in text.split(",") if word.strip())
+        _known(words)(flag, names)
+        return names
+
+    return read
 
 
 @dataclass(frozen=True)
@@ -383,6 +395,11 @@ class Session:
     exact: bool = setting(
         False, flag="--exact", heading=MACHINE, after="precision", costs=True, fixed=True,
         help="On CUDA: no TF32 and the same algorithms every time; slower.",
+    )  # fmt: skip
+    accelerate: str = setting(
+        "", flag="--accelerate", heading=MACHINE, after="exact", costs=True,
+        read=_reader(ACCELERATIONS), check=_known(ACCELERATIONS),
+        help="On CUDA, and tried on no GPU yet: channels-last (in bf16 and fp16).",
     )  # fmt: skip
     keep: int | None = setting(
         None, flag="--keep", heading=WATCHING, least=1, fixed=True,
@@ -407,11 +424,16 @@ class Session:
     )  # fmt: skip
 
     log: str = setting(
-        "", flag="--log", heading=WATCHING, after="tensorboard", read=_read_logs,
+        "", flag="--log", heading=WATCHING, after="tensorboard", read=_reader(LOGS),
         help="Also report to jsonl (lines on stdout), tensorboard, wandb, mlflow, or several with "
             "commas.",
-        check=_known_logs,
+        check=_known(LOGS),
     )  # fmt: skip
+
+    @property
+    def accelerations(self) -> frozenset[str]:
+        """What ``accelerate`` asks for."""
+        return frozenset(filter(None, self.accelerate.split(",")))
 
     @property
     def trackers(self) -> tuple[str, ...]:

@@ -402,6 +402,7 @@ class _Meter:
         self.step = TrainingStep(
             build_networks(self.settings), self.config, ranks=ranks, device=device,
             label_table=self.labels, batch_gpu=session.batch_gpu, exact=session.exact,
+            accelerations=session.accelerations,
         )  # fmt: skip
         self.memory = PeakMemory(device)
         self.memory.start()

@@ -59,6 +59,7 @@ class TrainingLoop:
             label_table=label_table,
             batch_gpu=self.session.batch_gpu,
             exact=self.session.exact,
+            accelerations=self.session.accelerations,
         )
         self.counters = checkpoints.Counters()
         self.stage: Stage | None = None

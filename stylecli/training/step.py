@@ -16,9 +16,9 @@ from stylecli.hardware import cuda_arithmetic, free_unused
 from stylecli.images import from_uint8
 from stylecli.networks.layers import box_average, lerp, upscale_nearest
 from stylecli.networks.model import Bundle
-from stylecli.ops.convolution import planar_weight_gradients
+from stylecli.ops.convolution import channels_last_on_cuda, planar_weight_gradients
 from stylecli.training.augment import Augmentation
-from stylecli.training.config import JOINT, LAZY, TrainingConfig
+from stylecli.training.config import CHANNELS_LAST, JOINT, LAZY, TrainingConfig
 from stylecli.training.draws import DrawSource, Streams
 from stylecli.training.gradients import Batch, Gradients, Place
 from stylecli.training.losses import LossScaler
@@ -78,19 +78,21 @@ class TrainingStep:
         label_table: Tensor | None = None,
         batch_gpu: int | None = None,
         exact: bool = False,
+        accelerations: frozenset[str] = frozenset(),
         adapt: Callable[[str], None] | None = None,
     ) -> None:
         """``label_table`` [N, label_dim] holds the dataset's labels, which G draws from.
 
         ``batch_gpu`` is the most samples of a pass, None the rank's whole share of a batch.
-        ``exact`` has CUDA compute float32 products in full; otherwise it may take TF32. With
-        ``adapt``, a pass that does not fit the memory is halved, and ``adapt`` is told so.
+        ``exact`` has CUDA compute float32 products in full; otherwise it may take TF32.
+        ``accelerations`` are those of ``config.ACCELERATIONS``, for CUDA. With ``adapt``, a pass that does not fit the memory is halved, and ``adapt`` is told so.
         """
         assert bundle.G is not None and bundle.D is not None and bundle.G_ema is not None
         self.config = config
         self._planar = config.planar_sides(bundle.config.resolution)
         self.batch_gpu = batch_gpu
         self.exact, self.adapt = exact, adapt
+        self._last = CHANNELS_LAST in accelerations and config.precision != "float32"
         self.ranks = ranks or Ranks()
         self.device = device or torch.device("cpu")
         self.G = bundle.G.to(self.device).train()
@@ -141,8 +143,8 @@ class TrainingStep:
         does not fit the device's memory.
         """
         try:
-            planar = planar_weight_gradients(self._planar)
-            with planar, cuda_arithmetic(self.device, exact=self.exact):
+            planar, last = planar_weight_gradients(self._planar), channels_last_on_cuda(self._last)
+            with planar, last, cuda_arithmetic(self.device, exact=self.exact):
                 self._train(real_images, real_labels, stage, step)
         except (RuntimeError, MemoryError) as error:
             if not lacks_memory(error):

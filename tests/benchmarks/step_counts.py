@@ -165,8 +165,10 @@ def prepare() -> None:
     torch.tensor = copied
 
 
-def count_step(resolution: int, batch: int, precision: str, *, kernels: bool) -> Count:
-    """Count the third step of configuration f at full resolution, with R1 in it."""
+def count_step(
+    resolution: int, batch: int, precision: str, *, kernels: bool, accelerations: frozenset[str]
+) -> Count:
+    """Count the second step of configuration f at full resolution, with R1 in it."""
     import torch
     from torch._subclasses import FakeTensorMode
 
@@ -191,7 +193,8 @@ def count_step(resolution: int, batch: int, precision: str, *, kernels: bool) ->
             training = TrainingConfig(precision=precision)
             with torch.device("cuda:0"):
                 net = new_network("f", resolution=resolution)
-            step = TrainingStep(net, training, device=torch.device("cuda", 0))
+            device = torch.device("cuda", 0)
+            step = TrainingStep(net, training, device=device, accelerations=accelerations)
             stage = Stage(lod=0.0, resolution=resolution, batch=batch, lr=1e-3, tick_kimg=1)
             step.set_stage(stage, reset=True)
             shape = batch, 3, resolution, resolution
@@ -215,9 +218,11 @@ def main() -> None:
     parser.add_argument("--gpu", default="h100")
     parser.add_argument("--top", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="a line for each case instead")
+    parser.add_argument("--accelerate", default="", help="as of stylecli train")
     chosen = parser.parse_args()
+    accelerations = frozenset(filter(None, chosen.accelerate.split(",")))
     prepare()
-    from stylecli.training.estimating import find_gpu
+    from stylecli.training.costs import find_gpu
 
     gpu = find_gpu(chosen.gpu)
     columns = ("step", "kernels", "launches", "of them own", "TFLOP", "GB", "GB to transpose",
@@ -228,7 +233,9 @@ def main() -> None:
         batch = BATCH.get(resolution, 32)
         for precision in chosen.precisions.split(","):
             for kernels in (False, True):
-                found = count_step(resolution, batch, precision, kernels=kernels)
+                found = count_step(
+                    resolution, batch, precision, kernels=kernels, accelerations=accelerations
+                )
                 peaks = gpu.memory_gbs * 1e9, gpu.peak(precision, exact=False)
                 if chosen.json:
                     print(json.dumps({"resolution": resolution, "precision": precision,

@@ -25,7 +25,7 @@ from stylecli.ops import dispatch
 from stylecli.ops.convolution import convolve_in_terms_of_itself, input_gradients_only
 from stylecli.ops.cuda.runtime import DTYPE_NAMES
 from stylecli.ops.cuda.selfcheck import check_operator
-from stylecli.training.config import TrainingConfig
+from stylecli.training.config import CHANNELS_LAST, TrainingConfig
 from stylecli.training.draws import DrawSource, Streams
 from stylecli.training.schedule import Stage
 from stylecli.training.step import TrainingStep
@@ -82,7 +82,9 @@ def on_cpu_numbers(step: TrainingStep, monkeypatch: pytest.MonkeyPatch) -> None:
     ("settings", "farthest"),
     [({}, 2e-3), ({"loss": "wgan-gp"}, 2e-3), ({"share_fakes": True}, 2e-3),
      ({"precision": "bf16"}, 0.3), ({"precision": "fp16"}, 0.1),
-     ({"loss": "wgan-gp", "precision": "bf16"}, 0.3)],
+     ({"loss": "wgan-gp", "precision": "bf16"}, 0.3),
+     ({"precision": "bf16", "accelerations": {CHANNELS_LAST}}, 0.3),
+     ({"precision": "fp16", "accelerations": {CHANNELS_LAST}}, 0.1)],
     ids=str,
 )  # fmt: skip
 def test_a_step_has_the_gradients_of_the_cpu_and_never_waits(
@@ -91,9 +93,11 @@ def test_a_step_has_the_gradients_of_the_cpu_and_never_waits(
     bundle = new_network("f", seed=0, **TINY)
     reals = torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8)
     grads = []
+    settings = dict(settings)
+    chosen = {"exact": True, "accelerations": frozenset(settings.pop("accelerations", ()))}
     for device in (torch.device("cpu"), GPU):
         config = TrainingConfig(r1_gamma=1.0, **settings)
-        step = TrainingStep(copy.deepcopy(bundle), config, device=device, exact=True)
+        step = TrainingStep(copy.deepcopy(bundle), config, device=device, **chosen)
         on_cpu_numbers(step, monkeypatch)
         step.set_stage(STAGE, reset=True)
         step(reals.to(device), None, STAGE, 0)

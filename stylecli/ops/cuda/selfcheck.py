@@ -90,24 +90,35 @@ class _Inputs:
         self._device, self._dtype = device, dtype
         self._random = torch.Generator("cpu").manual_seed(20181212)
 
-    def __call__(self, *shape: int, about: float = 0.0) -> tuple[Tensor, Tensor]:
-        """Return the same normal numbers in the kernel's dtype and as a float64 leaf."""
+    def __call__(
+        self, *shape: int, about: float = 0.0, last: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Return the same normal numbers in the kernel's dtype and as a float64 leaf.
+
+        With ``last`` the former are in channels-last memory.
+        """
         drawn = torch.randn(shape, generator=self._random, dtype=torch.float64, device="cpu")
         drawn += about
         mine = drawn.to(self._dtype).to(self._device)
+        if last:
+            mine = mine.contiguous(memory_format=torch.channels_last)
         return mine, mine.to(torch.float64, copy=True).requires_grad_()
 
 
 def _check_bias_act(inputs: _Inputs) -> Iterator[Outcome]:
     # Every addition, a clamp, planes that fill 128-bit accesses; then smooth, without, odd planes;
-    # then from the output, which keeps neither the input nor a clamp's edge to round onto.
-    for act, shape, layer, clamp in (
-        ("lrelu", (2, 3, 16, 24), True, 2.3),
-        ("swish", (2, 3, 5, 7), False, 1.1),
-        ("lrelu", (3, 5, 12, 8), False, None),
+    # then from the output, which keeps neither the input nor a clamp's edge to round onto. Last the
+    # same for channels-last features.
+    for act, shape, layer, clamp, last in (
+        ("lrelu", (2, 3, 16, 24), True, 2.3, False),
+        ("swish", (2, 3, 5, 7), False, 1.1, False),
+        ("lrelu", (3, 5, 12, 8), False, None, False),
+        ("lrelu", (2, 8, 16, 24), True, 2.3, True),
+        ("swish", (2, 3, 5, 7), False, 1.1, True),
+        ("lrelu", (3, 8, 12, 9), False, None, True),
     ):
         activation = resolved_activation(act, clamp=clamp)
-        x, x64 = inputs(*shape)
+        x, x64 = inputs(*shape, last=last)
         b, b64 = inputs(shape[1])
         mine, exact = Additions(b), Additions(b64)
         if layer:
@@ -133,19 +144,22 @@ def _check_bias_act(inputs: _Inputs) -> Iterator[Outcome]:
 
 def _check_upfirdn2d(inputs: _Inputs) -> Iterator[Outcome]:
     # Planes of 33 px and more with filters of 4 taps go by tiles, the others one by one.
-    for what, height, width, up, down, taps in (
-        ("blur", 35, 40, 1, 1, (4, 4)),
-        ("up 2", 18, 21, 2, 1, (4, 3)),
-        ("down 2", 70, 66, 1, 2, (2, 4)),
-        ("up 3 down 2", 9, 7, 3, 2, (5, 6)),
+    for what, maps, height, width, up, down, taps in (
+        ("blur", 3, 35, 40, 1, 1, (4, 4)),
+        ("up 2", 3, 18, 21, 2, 1, (4, 3)),
+        ("down 2", 3, 70, 66, 1, 2, (2, 4)),
+        ("up 3 down 2", 3, 9, 7, 3, 2, (5, 6)),
+        ("blur, channels last", 8, 9, 12, 1, 1, (4, 4)),
+        ("up 3 down 2, channels last", 3, 9, 7, 3, 2, (5, 6)),
     ):
+        last = "last" in what
         how = Resampling((up, up), (down, down), (2, 1, 1, 3), gain=1.5)
-        x, x64 = inputs(2, 3, height, width)
+        x, x64 = inputs(2, maps, height, width, last=last)
         f = inputs(*taps)[0].float()
         y = upfirdn2d_forward(x, f, how)
         y64 = upfirdn2d_ref(x64, f.double(), how)
         yield f"{what} y", y, y64
-        dy, dy64 = inputs(*y.shape)
+        dy, dy64 = inputs(*y.shape, last=last)
         back = how.transposed(height, width, y.shape[2], y.shape[3], *taps)
         (dx64,) = torch.autograd.grad(y64, x64, dy64)
         yield f"{what} dx", upfirdn2d_forward(dy, f, back), dx64
@@ -154,26 +168,29 @@ def _check_upfirdn2d(inputs: _Inputs) -> Iterator[Outcome]:
 def _check_style_epilogue(inputs: _Inputs) -> Iterator[Outcome]:
     # One plane a block in every size that there is, and one that is cut into chunks; the odd width
     # keeps one of them from 128-bit accesses.
-    for what, size, with_noise in (
-        ("8 px", (8, 8), True),
-        ("48 px", (48, 51), True),
-        ("128 px", (128, 128), False),
-        ("144 px", (144, 136), True),
+    for what, maps, size, with_noise in (
+        ("8 px", 2, (8, 8), True),
+        ("48 px", 2, (48, 51), True),
+        ("128 px", 2, (128, 128), False),
+        ("144 px", 2, (144, 136), True),
+        ("24 px, channels last", 8, (24, 23), True),
+        ("5 px, channels last", 3, (5, 7), False),
     ):
-        x, x64 = inputs(2, 2, *size)
-        b, b64 = inputs(2)
-        style, style64 = inputs(2, 4)
+        last = "last" in what
+        x, x64 = inputs(2, maps, *size, last=last)
+        b, b64 = inputs(maps)
+        style, style64 = inputs(2, 2 * maps)
         noise, noise64 = inputs(2, 1, *size) if with_noise else (None, None)
-        strength, strength64 = inputs(2) if with_noise else (None, None)
+        strength, strength64 = inputs(maps) if with_noise else (None, None)
         y, statistics = epilogue_forward(x, b, noise, strength, style)
         y64 = style_epilogue_ref(x64, b64, noise64, strength64, style64)
         yield f"{what} y", y, y64
-        dy, dy64 = inputs(2, 2, *size)
+        dy, dy64 = inputs(2, maps, *size, last=last)
         dx, sums = epilogue_gradient(dy, x, b, noise, strength, style, statistics)
         wanted = [x64, b64, style64] if strength64 is None else [x64, b64, style64, strength64]
         dx64, db64, dstyle64, *dstrength64 = torch.autograd.grad(y64, wanted, dy64)
         yield f"{what} dx", dx, dx64
-        planes = sums.view(2, 2, 4)
+        planes = sums.view(2, maps, 4)
         yield f"{what} dstyle", planes[..., :2].transpose(1, 2).flatten(1), dstyle64
         yield f"{what} db", planes[..., 2].sum(0), db64
         if dstrength64:
