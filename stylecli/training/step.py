@@ -85,7 +85,8 @@ class TrainingStep:
 
         ``batch_gpu`` is the most samples of a pass, None the rank's whole share of a batch.
         ``exact`` has CUDA compute float32 products in full; otherwise it may take TF32.
-        ``accelerations`` are those of ``config.ACCELERATIONS``, for CUDA. With ``adapt``, a pass that does not fit the memory is halved, and ``adapt`` is told so.
+        ``accelerations`` are those of ``config.ACCELERATIONS``, for CUDA. With ``adapt``, a pass
+        that does not fit the memory is halved, and ``adapt`` is told so.
         """
         assert bundle.G is not None and bundle.D is not None and bundle.G_ema is not None
         self.config = config

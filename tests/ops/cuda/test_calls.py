@@ -19,6 +19,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from stylecli import ops
 from stylecli.errors import DeviceError
+from stylecli.networks import stylegan1
 from stylecli.networks.model import new_network
 from stylecli.networks.registry import make_config
 from stylecli.networks.stylegan1_config import PRESETS
@@ -362,13 +363,20 @@ def losses(bundle: Any) -> list[Tensor]:
     return [images, logits, *(one for one in gradients if one is not None)]
 
 
-def test_networks_and_their_penalties(network: Any, host: HostBackend) -> None:
+@pytest.mark.parametrize("layout", ["channels last", "planes"])
+def test_networks_and_their_penalties(
+    layout: str, network: Any, host: HostBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wanted = losses(network)
     host.launched.clear()
+    kernels = ("bias_act_last", "fir_last", "epilogue_last_apply", "epilogue_last_gradient_apply")
+    if layout == "planes":  # as on a GPU
+        monkeypatch.setattr(stylegan1, "in_quick_layout", lambda x: x.contiguous())
+        kernels = ("bias_act", "fir_any", "epilogue_plane", "epilogue_plane_gradient")
     with installed(host):
         found = losses(network)
 
-    for kernel in ("bias_act", "fir_any", "epilogue_plane", "epilogue_plane_gradient"):
+    for kernel in kernels:
         assert any(name.startswith(kernel + "<") for name in host.launched)
     for ours, reference in zip(found, wanted, strict=True):
         assert torch.allclose(ours, reference, rtol=1e-8, atol=1e-9)
