@@ -27,14 +27,7 @@ from stylecli.cli.options import (
     own_command,
 )
 from stylecli.cli.output import Output
-from stylecli.cli.refusals import (
-    GIVEN_AS,
-    check_dataset,
-    check_files,
-    check_pictures,
-    check_words,
-    find_data,
-)
+from stylecli.cli.refusals import GIVEN_AS, check_files, check_pictures, check_words, find_data
 from stylecli.distributed.ranks import find_place, sharing_ranks
 from stylecli.errors import DataError, ExitCode, Interrupted, StyleCLIError, UsageError
 from stylecli.progress import format_seconds
@@ -244,8 +237,7 @@ def _refuse(
     found = find_network(network).path
     config = check_header(found)  # None: another program's, whose classes are not known yet
     labelled = config is not None and config.label_dim > 0
-    looked_at = find_data(wanted, data, _run_of(found), needed=labelled or source.train)
-    check_dataset(looked_at.path if looked_at is not None else None)
+    find_data(wanted, data, _run_of(found), needed=labelled or source.train)
 
 
 @dataclass(frozen=True)
@@ -307,14 +299,17 @@ def _beside_paper(
         {"name": one.name, "readme": one.readme, "table": one.table, "table_checked": one.checked}
         for one in found.numbers
     ]}  # fmt: skip
-    skipped = [f"{one.name}: {one.meaning}" for one in results if one.value is None]
+    skipped: dict[str, list[str]] = {}
+    for one in results:
+        if one.value is None:
+            skipped.setdefault(one.meaning, []).append(one.name)
     said = [
         f"README and paper: {found.network} on {found.data}, {found.resolution} px. Here: "
         f"{facts.network}.",
         f"{MARK} not checked against the paper itself.",
         "Why the same network may differ:",
         *(f"- {reason}" for reason in found.reasons),
-        *skipped,
+        *(f"{' and '.join(names)}: {meaning}" for meaning, names in skipped.items()),
     ]
     return document, [*_folded_table(output, header, rows), "", *_wrapped(said)]
 
@@ -572,11 +567,15 @@ def stand_in_lines(results: "Sequence[MetricResult]") -> list[str]:
             found = answers.setdefault(result.instead_of, [])
             if (name := result.name.partition("-psi")[0]) not in found:
                 found.append(name)
-    return _wrapped(
-        f"{' and '.join(found)} stand{'s' * (len(found) == 1)} in for {name}, whose network "
-        f"{BY_NAME[name].network} is not here: stylecli weights fetch {BY_NAME[name].network}"
-        for name, found in answers.items()
-    )
+    lines = []
+    for names, found in answers.items():
+        network = BY_NAME[names.split(",")[0]].network
+        lines.append(
+            f"{' and '.join(found)} stand{'s' * (len(found) == 1)} in for "
+            f"{names.replace(',', ' and ')}, whose network {network} is not here: stylecli weights "
+            f"fetch {network}"
+        )
+    return _wrapped(lines)
 
 
 def append_results(

@@ -67,10 +67,8 @@ def check_pictures(path: Path | None) -> None:
         check_there(path, "a folder or zip of pictures, or a dataset")
 
 
-def check_dataset(path: Path | None) -> None:
+def check_dataset(path: Path) -> None:
     """Raise DataError for a dataset that is not there, or a folder that is none."""
-    if path is None:
-        return
     check_there(path, "a dataset, which stylecli pack makes")
     if path.is_dir() and not (path / "data.mdb").is_file():
         packed = Path("datasets", f"{path.name}.lmdb")
@@ -83,16 +81,20 @@ def find_data(
 ) -> Found | None:
     """Return the dataset of metrics, or None where nothing that is asked for looks at one.
 
+    Raises DataError where it is missing, or is no dataset.
+
     Path lengths, separability, Inception Scores and equivariance do not. ``needed`` says that
     something else does: the classes of a labelled network, or the training of classifiers.
     """
     alone = all(name.startswith(("ppl", "ls", "is", "eq")) for name in names)
     try:
-        return find_dataset(data, run=run, given_as=GIVEN_AS)
+        found = find_dataset(data, run=run, given_as=GIVEN_AS)
+        check_dataset(found.path)
     except DataError:
         if needed or not alone or data is not None:
             raise
         return None
+    return found
 
 
 def find_and_check(network: Path | None, output: Output) -> Found:

@@ -92,6 +92,10 @@ def _add(tasks: dict[str, Task], task: Any, name: str) -> None:
     same: dict[str, Any] = {"note": first.note}
     if isinstance(first, PictureTask):
         same["instead_of"] = first.instead_of
+        if task.instead_of and task.instead_of != first.instead_of:  # it answers for both
+            names = ",".join(filter(None, (first.instead_of, task.instead_of)))
+            tasks[task.name] = first = replace(first, instead_of=names)
+            same["instead_of"] = names
     if first != replace(task, **same):
         said = f"{name} needs other pictures than {task.name}: measure it in a separate command"
         tasks[task.name] = replace(first, note="; ".join(filter(None, (first.note, said))))

@@ -196,7 +196,7 @@ class PictureTask:
     psi: float = 1.0
     clean: bool = False  # pictures are resized by PIL's rule, as clean FID is defined
     precision: Precision = "float32"  # of the feature network's convolutions
-    instead_of: str | None = None  # what was asked for, where the stand-in answers
+    instead_of: str | None = None  # fid or fid,kid: what was asked for, where the stand-in answers
 
     @property
     def view(self) -> View:
@@ -258,7 +258,7 @@ class MetricResult:
     definition: Mapping[str, Any] = field(default_factory=dict)  # all that the value depends on
     phrase: str = ""  # what the value is; it repeats no caveat of the note
     higher_is_better: bool = False
-    instead_of: str | None = None  # the metric that was asked for, where a stand-in answered
+    instead_of: str | None = None  # fid or fid,kid: what was asked for, where a stand-in answered
 
     @property
     def meaning(self) -> str:

@@ -459,6 +459,8 @@ def test_a_published_name_ends_with_3_unless_a_stand_in_may_answer(run, trained,
     assert "kid@efficientnet-lite0 stands in for fid50k" in allowed.stdout
     document = json.loads(run("fid", "--samples", "4", "--no-log", "--json", "--quiet").stdout)
     assert document["results"][0]["instead_of"] == "fid"  # nothing published: it answers
+    both = run("fid", "kid", "--samples", "4", "--no-log").stdout
+    assert "kid@efficientnet-lite0 stands in for fid and kid, whose" in " ".join(both.split())
 
 
 def test_a_papers_numbers_stand_beside_the_published_ones(run, trained, tiny_lmdb):

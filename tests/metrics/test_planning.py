@@ -241,6 +241,15 @@ def test_unpublished_names_are_answered_for_and_results_know_for_which(filled_ca
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "names", [["fid", "kid"], ["kid", "fid"], ["kid@efficientnet-lite0", "fid"]]
+)
+def test_one_stand_in_answers_for_all_that_were_asked_for(names, filled_cache):
+    (task,) = planned(names)
+    assert task.instead_of == ",".join(name for name in names if "@" not in name)
+    assert task.name == "kid@efficientnet-lite0" and "other pictures" not in (task.note or "")
+
+
 def test_published_path_lengths_stand_on_the_published_pairs(filled_cache):
     assert [task.pairs for task in planned(["ppl2_wend", "ppl2_zfull"])] == [50_000, 50_000]
     assert planned(["ppl2_wend"])[0].name == "ppl2_wend"
