@@ -350,6 +350,32 @@ def test_files_stay_short() -> None:
     assert {name: count for name, count in lengths.items() if count > MAX_FILE_LINES} == {}
 
 
+def test_modules_and_files_that_are_named_exist() -> None:
+    """In tests that no suite runs, in pages and in comments, names outlive what they name."""
+    imported = re.compile(r"^\s*from (stylecli[\w.]*) import", re.MULTILINE)
+    path_named = re.compile(r"`((?:\w+/)*\w+\.py)`")
+    wrong = [
+        f"{shown(path)} imports {name}"
+        for path in (ROOT / "tests").rglob("*.py")
+        for name in imported.findall(path.read_text("utf-8"))
+        if name not in MODULES
+    ]
+    known = [
+        shown(path) for folder in ("stylecli", "tests") for path in ROOT.glob(f"{folder}/**/*.py")
+    ]
+    for path in (*FILES, ROOT / "docs/architecture.md"):
+        named = set(path_named.findall(path.read_text("utf-8")))
+        if path.suffix == ".py":  # a bare name may be anybody's
+            named = {name for name in named if "/" in name}
+        wrong += [
+            f"{shown(path)} names {name}"
+            for name in named
+            if not any(f"/{one}".endswith(f"/{name}") for one in known)
+        ]
+
+    assert wrong == []
+
+
 def test_a_small_file_has_more_than_one_importer_in_its_package() -> None:
     """What one other file of the package alone needs is part of that file."""
     importers: dict[str, set[str]] = {name: set() for name in MODULES}

@@ -88,7 +88,7 @@ def ordered_map(
     None takes ``count_workers``; with 1 all is done in this process. Items are taken as they are
     needed, ``chunk`` at a time, at most three chunks a worker ahead of what was yielded. Function
     and items must be picklable, and importable from a module; results are plain values as
-    ``messages.py`` has them. What the function raises is raised here, as a DataError unless it is
+    ``to_bytes`` has them. What the function raises is raised here, as a DataError unless it is
     one of this program's own errors. A worker that dies (killed, out of memory, a crash in a
     decoder) is a DataError naming the item; with ``on_death``, its result is
     ``on_death(item, cause)`` instead and the worker is replaced. Ending the iteration early, by

@@ -301,7 +301,7 @@ def ffhq_faces(
     """Return the faces of the in-the-wild photographs, and what was left out.
 
     Missing, excluded and damaged pictures are listed, not fatal. With ``unaligned`` every face has
-    the upright, randomly moved square of FFHQ-U (see unaligned.py; align these without padding);
+    the upright, randomly moved square of FFHQ-U (see above; align these without padding);
     the random numbers count all records, so that what is left out changes no other square.
     Raises DataError when there is no such folder or the metadata cannot be used.
     """

@@ -12,7 +12,7 @@ as big-endian uint32, then the bytes; often gzipped. Sides that are no power of 
 zeros, as StyleGAN's tools do: 28 px become 32 px.
 
 CIFAR-10 and CIFAR-100: ``cifar-10-python.tar.gz``, or the folder inside it, of pickles, which are
-read without running anything (``interop/batch_pickle.py``). CIFAR-10: ``data_batch_1`` to
+read without running anything (``interop/pickles.py``). CIFAR-10: ``data_batch_1`` to
 ``data_batch_5``, ``test_batch``, ``batches.meta``; CIFAR-100: ``train``, ``test``, ``meta``. A row
 of 3072 bytes is a picture: 1024 red, green, blue, row by row.
 """
