@@ -46,7 +46,7 @@ STEPS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "augmented bf16": ("f", {"augment": "fixed", "augment_p": 0.8, "precision": "bf16"}, {}),
     "diffaugment": ("f", {"augment": "fixed", "augment_pipe": "diffaugment"}, {}),
     **{
-        f"{config}{more}": (config, {**LAZY, **settings}, {})
+        f"{config}{more}": (config, {**LAZY, **settings}, {"num_fp16_res": 0})
         for config, more, settings in (
             ("stylegan2", "", {"pl_weight": 2.0, "pl_interval": 1}),
             ("stylegan2", " bf16", {"pl_weight": 2.0, "pl_interval": 1, "precision": "bf16"}),
@@ -55,17 +55,22 @@ STEPS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
             ("stylegan3-r", " blurred", {"blur_sigma": 2.0, "blur_kimg": 1.0}),
         )
     },
-    "r3gan": ("r3gan", PAIRED, {}),
+    "stylegan3-t in its own half": ("stylegan3-t", LAZY, {}),
+    "r3gan": ("r3gan", PAIRED, {"num_bf16_res": 0}),
     "r3gan bf16 labels": ("r3gan", {**PAIRED, "precision": "bf16"}, {"label_dim": 3}),
+    "r3gan in its own half": ("r3gan", PAIRED, {}),
     "r3gan augmented": (
         "r3gan",
         {**PAIRED, "augment": "fixed", "augment_pipe": "halfcolor", "anneal_kimg": 0.1,
-         "gamma_final": 0.1, "lr_final": 0.001},
-        {},
+         "gamma_final": 0.1, "lr_final": 1e-7},
+        {"num_bf16_res": 0},
     ),
 }  # fmt: skip
+# Of the third part of a row, what goes to the networks. Path lengths in the emulated device's
+# float16 end the process in torch (not so on a CPU in float16), so they have whole precision.
+NETWORK_FIELDS = {"label_dim", "num_fp16_res", "num_bf16_res"}
 # The first gradients beside the CPU's own; reduced precisions round elsewhere there.
-FARTHEST = {"float32": 2e-3, "bf16": 0.3, "fp16": 0.3}
+FARTHEST = {"float32": 2e-3, "bf16": 0.3, "fp16": 0.3, "half": 0.02}
 
 # Families: drawing, and R1's gradient of D. Their steps of training are rows of STEPS.
 SMALL = {"resolution": 16, "fmap_base": 128, "fmap_max": 8, "z_dim": 8}
@@ -118,20 +123,22 @@ def try_step(name: str) -> dict[str, Any]:
 
     config, training, more = STEPS[name]
     more = dict(more)
-    label_dim = more.pop("label_dim", 0)
+    own = {key: more.pop(key) for key in list(more) if key in NETWORK_FIELDS}
     fields = NETWORKS.get(config) or {
         key: value for key, value in TINY.items() if key[:7] != "mapping"
     }
     if config == "f":
         fields = TINY
-    bundle = new_network(config, seed=0, label_dim=label_dim, **fields)
+    bundle = new_network(config, seed=0, **{**fields, **own})
     with torch.no_grad():
         for name, parameter in bundle.G.named_parameters():
             if name.endswith("noise_strength"):
                 parameter.fill_(0.1)
-    table = torch.eye(3) if label_dim else None
+    table = torch.eye(3) if "label_dim" in own else None
     lod = 0.5 if bundle.config.grows else 0.0
-    stage = Stage(lod=lod, resolution=16, batch=8, lr=0.003, tick_kimg=1)
+    # Adam's first updates go by signs: where D follows G, a large one would part the devices.
+    lr = 1e-6 if "phases" in training else 0.003
+    stage = Stage(lod=lod, resolution=16, batch=8, lr=lr, tick_kimg=1)
     torch.manual_seed(0)
     count = 16 if training.get("phases") == "paired" else 8
     reals = torch.randint(0, 256, (count, 3, 16, 16), dtype=torch.uint8)
