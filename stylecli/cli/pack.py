@@ -1,5 +1,6 @@
 """``stylecli pack``: pictures in, an LMDB dataset out."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from shlex import join, quote
@@ -194,11 +195,13 @@ def prepare_dataset(
     *,
     only_packed: str = "",
     run: Path | None = None,
+    usual_side: Callable[[], int | None] = lambda: None,
 ) -> "Dataset":
     """Return the dataset to train on; pictures are packed into datasets/ first.
 
     Without ``data`` it is the one that ``run`` was trained on, where there is such a run. They are
-    packed as the preset's own set was, where it has one. ``only_packed`` is who never packs: then
+    packed at ``resolution``, else at the ``usual_side``, or as the preset's own set was, where it
+    has one. ``only_packed`` is who never packs: then
     pictures are a UsageError with the command that packs them.
     """
     from stylecli.data.reader import open_dataset
@@ -211,10 +214,12 @@ def prepare_dataset(
     if not (path / "data.mdb").is_file():
         published = SETS.get(name_preset(preset)) if preset else None
         transform: Transform = published.transform if published else "center-crop"
-        side = resolution or (published.resolutions[0] if published and preset != "paper" else None)
         dataset, out = packed_from(path, resolution, output)
         if dataset is not None:
             return dataset
+        side = resolution or usual_side()
+        if side is None and published and preset != "paper":
+            side = published.resolutions[0]
         if only_packed:
             words = ["stylecli", "pack", str(path)]
             words += ["--resolution", str(side)] if side else []

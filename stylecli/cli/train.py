@@ -239,6 +239,14 @@ class _Request:
                 "each with torchrun or Slurm"
             )
 
+    def side_of_source(self) -> int | None:
+        """Return the size of the network to start from, at which pictures are packed."""
+        if self.resume is None:
+            return None
+        from stylecli.training.run_setup import open_source
+
+        return open_source(self.resume).net.config.resolution
+
     @contextlib.contextmanager
     def prepared(self, count: int | None) -> "Iterator[tuple[Path | None, Evaluate | None]]":
         """Own the run that is meant, with what measures it; None for a dry run."""
@@ -263,6 +271,7 @@ class _Request:
             output,
             only_packed="--dry-run" if self.dry_run else "",
             run=self.resume,
+            usual_side=self.side_of_source,
         )  # may refuse or take an hour: torch loads after it
         from stylecli.training import run_setup
 

@@ -80,17 +80,23 @@ def add_weights(
 
 @app.command("fetch", cls=PlainCommand)
 def fetch_weights(
-    name: NameArgument,
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Name of a feature network, or of a network in stylecli weights networks.",
+            metavar="name",
+        ),
+    ],
     url: Annotated[
         str | None,
         typer.Option(
-            help="Mirror to download the file from; its SHA-256 must be the published one."
+            help="Address to download from. A feature network must have the published SHA-256."
         ),
     ] = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Download the weights of a feature network from where they are published.
+    """Download a feature network, or a network to start training from, where it is published.
 
     Example: stylecli weights fetch inception-2015-12-05
 
@@ -101,16 +107,48 @@ def fetch_weights(
 
     from stylecli.errors import Interrupted
     from stylecli.interop.feature_weights import fetch
+    from stylecli.interop.published_networks import PUBLISHED, fetch_network
 
     output = Output(json=json, quiet=quiet)
     try:
         with output.progress(name, "MB") as report:
-            record = fetch(name, url=url, progress=report)
+            if name in PUBLISHED:
+                path = fetch_network(name, url=url, progress=report)
+            else:
+                record = fetch(name, url=url, progress=report)
     except KeyboardInterrupt:
         raise Interrupted(
             f"stopped; the part downloaded is kept: run stylecli weights fetch {name} to continue"
         ) from None
+    if name in PUBLISHED:
+        from stylecli.weights import file_sha256
+
+        sha256 = file_sha256(path)
+        output.note(f"to train from it: stylecli train --resume {path} photos/")
+        output.result({"name": name, "path": str(path), "sha256": sha256}, [str(path)])
+        return
     output.result(asdict(record), [f"{record.name}  {record.sha256}"])
+
+
+@app.command("networks", cls=PlainCommand)
+def list_networks(json: JsonOption = False) -> None:
+    """List published networks that training can start from.
+
+    Example: stylecli weights networks
+    """
+    from dataclasses import asdict
+
+    from stylecli.interop.published_networks import PUBLISHED
+
+    output = Output(json=json)
+    rows = [
+        (row.name, row.family, f"{row.resolution} px", row.shows, row.licence,
+         "checked" if row.verified else "unverified: needs --url", row.address)
+        for row in PUBLISHED.values()
+    ]  # fmt: skip
+    headings = ("network", "family", "size", "shows", "licence", "address is", "address")
+    document = {"networks": [asdict(row) for row in PUBLISHED.values()]}
+    output.result(document, output.table(headings, rows))
 
 
 @app.command("verify", cls=PlainCommand)

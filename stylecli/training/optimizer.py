@@ -123,10 +123,15 @@ def describe_frozen(layers: list[str]) -> str:
     """Say which layers are frozen, as people name them."""
     said = []
     for name in layers:
-        kind, place, *rest = name.split(".")
+        kind, place, *rest = [*name.split("."), ""]
         if kind == "head":
             said.append(f"head {place}")
-        else:
+        elif kind == "fromrgb":
+            said.append("FromRGB")
+        elif kind in ("from_rgb", "blocks"):
             side = 2 ** (int(place) + (2 if kind == "from_rgb" else 3))
             said.append(f"FromRGB {side} px" if kind == "from_rgb" else f"{rest[0]} {side} px")
+        else:  # b64.conv0, b64.blocks.1
+            part = " ".join(word for word in (place, *rest) if word)
+            said.append(f"{part.replace('fromrgb', 'FromRGB')} {kind[1:]} px")
     return ", ".join(said)

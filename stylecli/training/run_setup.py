@@ -339,18 +339,23 @@ def plan_resumed(
     for field in ("family", *of_dataset(config)):
         own.pop(field)
     start = min(source.resolution, dataset.resolution)
+    begins = {"initial_resolution": start} if config.grows else {}
     plan = plan_training(
         preset, config=name, resolution=dataset.resolution, channels=dataset.channels,
         label_dim=dataset.label_dim if labels else 0, pictures=len(dataset),
-        network={**own, **network}, training={"initial_resolution": start, **training}, **machine,
+        network={**own, **network}, training={**begins, **training}, **machine,
     )  # fmt: skip
-    taken = set(own) - set(network) | {"initial_resolution"} - set(training)
+    taken = set(own) - set(network) | set(begins) - set(training)
     plan = replace(plan, given=plan.given - taken)
     if plan.training.augment == "adaptive" and "augment_kimg" not in training:
         faster = replace(plan.training, augment_kimg=TRANSFER_AUGMENT_KIMG)
         why = "of StyleGAN2-ADA with --resume: a trained D overfits sooner"
         reason = Derived("augment_kimg", show_value(TRANSFER_AUGMENT_KIMG), why)
         plan = replace(plan, training=faster, derived=(*plan.derived, reason))
+    if plan.training.ema_rampup is not None and "ema_rampup" not in training:
+        at_once = replace(plan.training, ema_rampup=None)
+        reason = Derived("ema_rampup", "none", "the average continues from the source's")
+        plan = replace(plan, training=at_once, derived=(*plan.derived, reason))
     continued = (
         source.training is not None
         and source.data_digest == dataset.digest
@@ -494,7 +499,8 @@ def _reasons(
     else:
         of_network = {field.name for field in fields(plan.network)} - {"preset"}
         chosen = [item for item in plan.derived if item.name not in of_network]
-        if plan.training.initial_resolution == start and "initial_resolution" not in plan.given:
+        of_start = plan.network.grows and "initial_resolution" not in plan.given
+        if of_start and plan.training.initial_resolution == start:
             why = f"the source is grown to {source.resolution} px"
             chosen.append(Derived("initial_resolution", str(start), why))
     for config, default in configs:

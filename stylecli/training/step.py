@@ -126,7 +126,10 @@ class TrainingStep:
 
         Their gradients are cleared before every update, and what momentum a checkpoint brought.
         """
-        names = [f"{layer}.{part}" for layer in layers for part in ("weight", "bias")]
+        names = [
+            name for name in self.flat_D.names
+            if any(name == layer or name.startswith(f"{layer}.") for layer in layers)
+        ]  # fmt: skip
         self.flat_D.freeze(names)
         if self.adam_D.mean is not None:
             moments = self.flat_D.named(self.adam_D.mean)

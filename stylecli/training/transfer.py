@@ -21,7 +21,7 @@ from stylecli.networks.layers import SQRT2
 from stylecli.networks.model import Bundle, new_network
 from stylecli.networks.stylegan1_config import StyleGAN1Config
 
-Outcome = Literal["taken over", "resized", "initialised", "left out"]
+Outcome = Literal["taken over", "resized", "in part", "initialised", "left out"]
 Outcomes = dict[str, dict[str, Outcome]]  # network name -> parameter name -> outcome
 # Fields that change no weight: settings of training and drawing.
 FREE_FIELDS = ("preset", "style_mixing_prob", "truncation_psi", "truncation_cutoff", "w_avg_beta")
@@ -107,6 +107,7 @@ def _fill(
     given: Mapping[str, Tensor] = {
         name: tensor.detach().float() for name, tensor in network.state_dict().items()
     }
+    given = _numbered_alike(given, state)
     adapted, resized = dict(given), None
     if isinstance(before, StyleGAN1Config) and isinstance(after, StyleGAN1Config):
         adapted, now = _adapt(adapted, before, after, seed)
@@ -127,6 +128,23 @@ def _fill(
             outcomes[name] = "initialised"
     target.load_state_dict(filled)
     return outcomes | {name: "left out" for name in given if name not in state}
+
+
+def _numbered_alike(given: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a source's tensors by the names of the target's layers of the same number.
+
+    StyleGAN3 has the size of a layer in its name (``L3_52_512``), and other sizes at another
+    resolution.
+    """
+    numbers = {match[0]: name.split(".")[1] for name in state
+               if (match := re.match(r"synthesis\.L\d+(?=_)", name))}  # fmt: skip
+    named = {}
+    for name, tensor in given.items():
+        match = re.match(r"synthesis\.L\d+(?=_)", name)
+        if match and match[0] in numbers:
+            name = ".".join(["synthesis", numbers[match[0]], *name.split(".")[2:]])
+        named[name] = tensor
+    return named
 
 
 def _adapt(
@@ -457,7 +475,8 @@ def _network_rows(
         fates.setdefault(_part_of(parameter), set()).add(outcome)
     rows: list[tuple[str, list[int], Outcome]] = []
     for (kind, side), fate in sorted(fates.items(), key=lambda item: _part_order(*item[0])):
-        outcome = fate.pop() if len(fate) == 1 else "resized"
+        mixed: Outcome = "resized" if isinstance(after, StyleGAN1Config) else "in part"
+        outcome = fate.pop() if len(fate) == 1 else mixed
         if rows and rows[-1][0] == kind and rows[-1][2] == outcome:
             rows[-1][1].append(side)
         else:
@@ -469,8 +488,9 @@ def _network_rows(
             _named_part(kind, sides),
             outcome,
             "the source has none"
-            if lacking
-            else _why_changed(name, kind, sides, outcome, before, after),
+            if lacking and isinstance(after, StyleGAN1Config)
+            else _why_changed(name, kind, sides, outcome, before, after)
+            or ("the source has none" if lacking else ""),
         )
         for kind, sides, outcome in rows
     ]
@@ -480,7 +500,7 @@ def _part_of(parameter: str) -> tuple[str, int]:
     """Return the kind of part that a parameter belongs to, and its side in pixels (0: none)."""
     match = re.match(r"(synthesis\.layers|synthesis\.to_rgb|from_rgb|blocks)\.(\d+)\.", parameter)
     if match is None:
-        return ("head", 0) if parameter.startswith("head.") else ("mapping", 0)
+        return _part_of_other(parameter)
     index = int(match[2])
     return {
         "synthesis.layers": ("block", 2 ** (index // 2 + 2)),
@@ -490,11 +510,30 @@ def _part_of(parameter: str) -> tuple[str, int]:
     }[match[1]]
 
 
+def _part_of_other(parameter: str) -> tuple[str, int]:
+    """Return the same for families whose parts are named by their side, or numbered."""
+    is_generator, name = parameter.startswith("synthesis."), parameter.removeprefix("synthesis.")
+    if parameter.startswith("mapping.") or name.startswith("label."):
+        return "mapping", 0
+    if name.startswith(("input.", "start.")):
+        return "input", 0
+    if match := re.match(r"L(\d+)_", name):
+        return "layer", int(match[1])
+    if match := re.match(r"b(\d+)\.(\w+)", name):
+        kind = {"torgb": "ToRGB", "fromrgb": "FromRGB"}.get(match[2], "block")
+        last = not is_generator and match[2] in ("conv", "fc", "out")
+        return ("head", 0) if last else (kind, int(match[1]))
+    return {"torgb": "ToRGB", "fromrgb": "FromRGB"}.get(name.split(".")[0], "head"), 0
+
+
 def _part_order(kind: str, side: int) -> tuple[int, int]:
-    return ("mapping", "block", "ToRGB", "FromRGB", "head").index(kind), side
+    order = ("mapping", "input", "block", "layer", "ToRGB", "FromRGB", "head")
+    return order.index(kind), side
 
 
 def _named_part(kind: str, sides: list[int]) -> str:
+    if kind == "layer":
+        return f"layer {sides[0]}" if len(sides) == 1 else f"layers {sides[0]}-{sides[-1]}"
     if sides == [0]:
         return kind
     span = f"{sides[0]} px" if len(sides) == 1 else f"{sides[0]}-{sides[-1]} px"
@@ -515,15 +554,25 @@ def _why_changed(
         return ""
     if outcome == "left out":
         return f"the network ends at {after.resolution} px" if sides != [0] else "not needed"
-    if outcome == "initialised" and sides[0] > before.resolution:
+    if outcome == "initialised" and kind != "layer" and sides[0] > before.resolution:
         return f"new: the source ends at {before.resolution} px"
     causes = []
     if kind in ("ToRGB", "FromRGB") and before.channels != after.channels:
         causes.append(f"channels {before.channels} to {after.channels}")
-    takes_labels = {"mapping", "head"} if after.mapping_layers else {"mapping", "head", "block"}
+    if kind == "layer" and sides[-1] == after.num_layers and before.channels != after.channels:
+        causes.append(f"channels {before.channels} to {after.channels}")
+    of_size = kind == "layer" or (kind in ("FromRGB", "ToRGB") and sides == [0])
+    if of_size and before.resolution != after.resolution:
+        causes.append(f"resolution {before.resolution} to {after.resolution}")
+    takes_labels = {"mapping", "head", *(() if after.has_w else ("input",))}
+    if not after.mapping_layers and after.grows:
+        takes_labels.add("block")
     if kind in takes_labels and before.label_dim != after.label_dim:
         causes.append(f"classes {before.label_dim} to {after.label_dim}")
-    features = () if kind == "mapping" else ("fmap_base", "fmap_max")
+    features = () if kind == "mapping" else (
+        "fmap_base", "fmap_max", "D_fmap_base", "D_fmap_max", "num_layers", "widths", "groups",
+        "group_fmaps", "G_architecture", "D_architecture",
+    )  # fmt: skip
     latents = {
         "mapping": ("z_dim", "w_dim", "mapping_layers", "mapping_fmaps"),
         "block": ("w_dim",) if network != "D" else (),
@@ -532,6 +581,6 @@ def _why_changed(
     causes += [
         f"{name} {getattr(before, name)} to {getattr(after, name)}"
         for name in (*latents, *features)
-        if getattr(before, name, None) != getattr(after, name, None)
+        if name in before.to_dict() and getattr(before, name) != getattr(after, name)
     ]
     return ", ".join(causes)

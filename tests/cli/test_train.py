@@ -9,8 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 import stylecli
+from stylecli.checkpoint import load_network
 from stylecli.cli.app import app
 from stylecli.metrics.tasks import MetricResult
+from tests.conftest import FIXTURES
 from tests.data.checking.pictures import draw
 
 SMALL = ["--kimg", "0.048", "--batch", "8", "--ranks", "1", "--fmap-base", "64", "--fmap-max", "8",
@@ -191,6 +193,24 @@ def test_a_folder_stands_for_the_dataset_packed_from_it(here: Path) -> None:
     assert other.stderr.endswith(f"{command}\n")
     assert CliRunner().invoke(app, command.split()[1:]).exit_code == 0
     assert train("photos", "--dry-run", "--resolution", "16").exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["stylegan3_r_snapshot", "r3gan_labels_snapshot"])
+def test_pictures_are_packed_for_the_network_that_training_starts_from(
+    name: str, here: Path
+) -> None:
+    """In one command, whatever program's file it is; a table says what fits."""
+    draw_photos(here / "photos", 8)
+    source = FIXTURES / "official" / f"{name}.pkl"
+    side = load_network(source).config.resolution
+    result = train("photos", "--resume", str(source), "--kimg", "0.016", "--batch", "8",
+                   "--ranks", "1", "--freeze-d", "2", "--precision", "float32")  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    run = json.loads(next(here.glob("runs/*/run.json")).read_text())
+    assert run["network"]["resolution"] == side
+    assert run["training"]["phases"] == ("paired" if name[:5] == "r3gan" else "lazy")
+    assert "taken over" in result.stderr and "frozen in D: FromRGB" in result.stderr
+    assert ("classes 3 to 0" in result.stderr) == (name[:5] == "r3gan")
 
 
 def test_pictures_that_changed_are_no_longer_the_dataset(here: Path) -> None:

@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 
 from stylecli.checkpoint import load_network
+from stylecli.errors import UsageError
 from stylecli.networks.model import Bundle, new_network
+from stylecli.networks.registry import make_config
+from stylecli.training.config import TrainingConfig
+from stylecli.training.optimizer import describe_frozen, frozen_layers
+from stylecli.training.schedule import stage_at
+from stylecli.training.step import TrainingStep
 from stylecli.training.transfer import describe_transfer, grown_resolution, transfer_networks
 
 PICKLES = Path(__file__).parent.parent / "fixtures" / "official"
@@ -220,3 +226,70 @@ def test_official_files_are_sources(name: str) -> None:
     larger = moved(source, resolution=side)
     upscaled = draw(source).repeat_interleave(2, 2).repeat_interleave(2, 3)
     assert torch.equal(draw(larger), upscaled)
+
+
+# Same shapes are copied in every family; the rest is initialised, and the table says why.
+OTHERS: dict[str, dict[str, Any]] = {
+    "stylegan2": {"w_dim": 8, "mapping_layers": 2},
+    "stylegan3-t": {"w_dim": 8, "mapping_layers": 2, "num_layers": 4},
+    "r3gan": {"group_fmaps": 4, "embed_dim": 4},
+}
+
+
+def other(config: str, **changes: Any) -> Bundle:
+    fields = {"resolution": 16, "z_dim": 8, "fmap_base": 128, "fmap_max": 8, **OTHERS[config]}
+    return new_network(config, seed=1, **{**fields, **changes})
+
+
+@pytest.mark.parametrize("config", OTHERS)
+def test_equal_shapes_of_any_family_are_copied(config: str) -> None:
+    source, wanted = other(config), other(config, resolution=32, label_dim=3).config
+    transfer = transfer_networks(source, wanted, seed=0)
+    rows = {row.cells()[:2]: row.cells()[2:] for row in
+            describe_transfer(transfer.outcomes, source.config, wanted)}  # fmt: skip
+    for network in ("G", "D", "G_ema"):
+        state = getattr(transfer.bundle, network).state_dict()
+        given = getattr(source, network).state_dict()
+        for name, tensor in state.items():
+            same = name in given and given[name].shape == tensor.shape
+            if same:
+                assert torch.equal(tensor, given[name]), name
+    assert rows["D", "block 32 px"] == ("initialised", "new: the source ends at 16 px")
+    assert rows["D", "head"] == ("in part", "classes 0 to 3")
+    assert all(why or outcome == "taken over" for outcome, why in rows.values())
+    parts = {part for network, part in rows if network != "D"}
+    assert ("layers 0-1" if config == "stylegan3-t" else "blocks 4-16 px") in parts
+
+
+def test_numbered_layers_keep_their_number_at_another_size() -> None:
+    """StyleGAN3's names hold sizes that follow from the resolution."""
+    source, wanted = other("stylegan3-t"), other("stylegan3-t", resolution=32).config
+    moved = transfer_networks(source, wanted, seed=0).bundle
+    names = [next(name for name in net.G.synthesis.names if name.startswith("L0_"))
+             for net in (source, moved)]  # fmt: skip
+    weights = [net.G.get_submodule(f"synthesis.{name}").weight
+               for net, name in zip((source, moved), names, strict=True)]  # fmt: skip
+    assert torch.equal(*weights)
+
+
+@pytest.mark.parametrize("config", OTHERS)
+def test_frozen_layers_of_any_family_stay(config: str) -> None:
+    net = other(config)
+    layers = frozen_layers(net.config, 3, 16)
+    step = TrainingStep(net, TrainingConfig(batch={}, batch_base=4, lr={}, initial_resolution=16))
+    step.freeze_D(layers)
+    before = step.flat_D.named(step.flat_D.data.clone())
+    reals = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
+    for number in range(2):  # R3GAN's blocks begin as the identity
+        step(reals, None, stage_at(step.config, 16, 0), number)
+    after = step.flat_D.named(step.flat_D.data)
+    kept = {name for name in after if torch.equal(before[name], after[name])}
+    frozen = {name for name in after if name.startswith(tuple(f"{layer}." for layer in layers))}
+    assert frozen and frozen <= kept and len(kept) < len(after) / 2
+    assert describe_frozen(layers).startswith("FromRGB") and "16 px" in describe_frozen(layers)
+
+
+@pytest.mark.parametrize("config", OTHERS)
+def test_a_family_is_no_source_for_another(config: str) -> None:
+    with pytest.raises(UsageError, match="same family"):
+        transfer_networks(other(config), make_config("f", resolution=16), seed=0)
