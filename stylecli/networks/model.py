@@ -131,7 +131,7 @@ class SynthesisNetwork(nn.Module):
             return
         shapes = self.config.noise_shapes()
         if len(noise) != len(shapes) or any(
-            plane is not None and tuple(plane.shape) not in (shape, (ws.shape[0], *shape[1:]))
+            plane is not None and tuple(plane.shape) not in ((ws.shape[0], *shape[1:]), shape)
             for plane, shape in zip(noise, shapes, strict=True)
         ):
             raise UsageError(

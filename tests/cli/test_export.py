@@ -1,4 +1,4 @@
-"""``stylecli export state-dict``: where the file goes, what it says, what is refused."""
+"""``stylecli export``: where the file goes, what it says, what is refused."""
 
 import json
 import shutil
@@ -10,8 +10,10 @@ import typer
 from safetensors import safe_open
 from typer.testing import CliRunner, Result
 
+from stylecli.checkpoint import save_network
 from stylecli.cli import export
 from stylecli.errors import NetworkError, StyleCLIError, UsageError
+from stylecli.networks.model import new_network
 from tests.conftest import FIXTURES
 
 Run = Callable[..., Result]
@@ -73,3 +75,46 @@ def test_a_network_that_the_file_lacks_is_named(run: Run) -> None:
     assert isinstance(refused.exception, UsageError) and "convert" in str(refused.exception)
     missing = run("none.pkl")
     assert isinstance(missing.exception, NetworkError) and "none.pkl" in str(missing.exception)
+
+
+# ---- graphs
+
+
+@pytest.fixture
+def graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.chdir(tmp_path)
+    save_network(
+        Path("net.safetensors"),
+        new_network("r3gan", resolution=8, fmap_base=16, fmap_max=4, z_dim=4, group_fmaps=2),
+    )
+    app = typer.Typer()
+    app.add_typer(export.app, name="export")
+    return lambda *words: CliRunner().invoke(app, ["export", *words])
+
+
+@pytest.mark.slow
+def test_a_graph_is_written_beside_its_network_and_described(graph: Run) -> None:
+    result = graph("torch-export", "net.safetensors", "--json")
+    told = json.loads(result.stdout)
+    assert told["file"] == "net-G_ema.pt2" and Path(told["file"]).stat().st_size == told["bytes"]
+    assert told["inputs"] == {"z": ["batch", 4], "psi": [1]} and told["apart"] <= 1e-4
+    shown = graph("torch-export", "net.safetensors", "--latents", "ws", "--force")
+    assert shown.stdout.splitlines()[-1] == "net-G_ema.pt2" and "ws [batch, 1, 4]" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("onnx", "--which", "D"), "'D'"), (("torchscript", "--latents", "y"), "'y'"),
+        (("torch-export", "--noise-mode", "random"), "'random'"),
+        (("torchscript", "--out", "x.onnx"), "x.onnx"), (("onnx", "--opset", "9"), "opset 9"),
+        (("onnx", "--precision", "int8"), "'int8'"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_graphs_that_there_are_not_are_refused(
+    graph: Run, words: tuple[str, ...], named: str
+) -> None:
+    refused = graph(words[0], "net.safetensors", *words[1:])
+    assert isinstance(refused.exception, UsageError) and named in str(refused.exception)
+    assert [path.name for path in Path().iterdir()] == ["net.safetensors"]

@@ -1,0 +1,464 @@
+"""A generator as a file that other programs run: ONNX, TorchScript, torch.export.
+
+A generator becomes a graph of plain operators, traced with a batch that stays free: any number of
+pictures at a time. What depends on weights alone (scaled weights, kernels of upsampling, energies
+of demodulation, filters) is worked out once and stands in the graph as numbers. A style multiplies
+features, never kernels, so that one convolution serves the whole batch. Every file is run before it
+gets its name, with one picture and with five, and compared with the network.
+"""
+
+import contextlib
+import copy
+import importlib.util
+import io
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from stylecli import __version__, files
+from stylecli.checkpoint import load_network
+from stylecli.errors import NetworkError, UsageError, plural, unknown_name
+from stylecli.networks.config import NetworkConfig
+from stylecli.networks.headers import network_digest
+from stylecli.networks.model import Bundle, Generator
+from stylecli.seeds import format_seeds
+from stylecli.styles import style_bands
+
+FORMATS = {"onnx": ".onnx", "torchscript": ".pt", "torch-export": ".pt2"}
+LATENTS = ("z", "ws")
+NOISE = ("const", "given", "none")
+PRECISIONS = ("float32", "fp16")
+OPSET = 18
+OPSETS = (18, 23)
+"""Least and most that torch writes and onnxruntime reads."""
+
+METADATA = "stylecli.json"
+"""The name under which a TorchScript or torch.export file keeps what it says of itself."""
+
+INSTALL = "pip install 'stylecli[export]'"
+TOLERANCES = {"float32": 1e-4, "fp16": 3e-2}
+"""Farthest from the network that a file may draw, as a part of the range of its pictures."""
+
+_CHECKED = (1, 5)  # pictures at a time
+_TRACED = 2
+_MOST_GROWTH = 4  # times what a constant is made of: a larger one is made in every run
+_FREE_VALUES = 1 << 16  # that may be folded all the same
+_HALF_MOST = 65504.0
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What a file takes. ``noise``: the stored maps (const), one input per layer (given), none."""
+
+    latents: str = "z"
+    noise: str = "const"
+    cutoff: int | None = None  # the layers that psi acts on are those before it; None: all
+
+    def check(self, config: NetworkConfig) -> None:
+        """Raise UsageError for what there is not, or for what this network has not."""
+        for given, known, what in (
+            (self.latents, LATENTS, "kind of latent"), (self.noise, NOISE, "kind of noise"),
+        ):  # fmt: skip
+            if given not in known:
+                raise UsageError(unknown_name(what, given, known))
+        if self.noise == "given" and not config.has_noise:
+            raise UsageError(
+                f"configuration {config.preset!r} takes no noise: leave out --noise given"
+            )
+
+    def inputs(self, config: NetworkConfig) -> dict[str, tuple[int | str, ...]]:
+        """Return the inputs in order, by name, with their shapes; "batch" is any number."""
+        if self.latents == "ws":
+            found: dict[str, tuple[int | str, ...]] = {
+                "ws": ("batch", config.num_ws, config.w_out_dim)
+            }
+        else:
+            found = {"z": ("batch", config.z_dim)}
+            if config.label_dim:
+                found["label"] = ("batch", config.label_dim)
+            if config.truncates:
+                found["psi"] = (1,)
+        if self.noise == "given":
+            for layer, (_, *shape) in enumerate(config.noise_shapes()):
+                found[f"noise_{layer}"] = ("batch", *shape)
+        return found
+
+
+class Drawing(nn.Module):
+    """A generator behind the inputs of a file: tensors in the order of ``names``, images out."""
+
+    def __init__(self, G: Generator, interface: Interface) -> None:
+        super().__init__()
+        self.G = copy.deepcopy(G).cpu().float().eval().requires_grad_(False)
+        self.interface = interface
+        self.names = tuple(interface.inputs(G.config))
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Draw images [N, C, R, R] from the tensors that ``Interface.inputs`` names."""
+        given = dict(zip(self.names, inputs, strict=True))
+        ws = given["ws"] if self.interface.latents == "ws" else self._map(given)
+        noise = None
+        if self.interface.noise == "given":
+            noise = [given[name] for name in self.names if name.startswith("noise_")]
+        mode = "none" if self.interface.noise == "none" else "const"
+        images: Tensor = self.G.synthesis(ws, noise_mode=mode, noise=noise)
+        return images
+
+    def _map(self, given: dict[str, Tensor]) -> Tensor:
+        """Return ws of z, pulled towards the centre by the tensor psi [1]."""
+        mapping = self.G.mapping
+        ws = mapping.broadcast(mapping.embed(given["z"], given.get("label")))
+        if "psi" not in given:
+            return ws
+        layers = torch.arange(self.G.config.num_ws)
+        cutoff = self.interface.cutoff
+        inside = layers < (self.G.config.num_ws if cutoff is None else cutoff)
+        strength = torch.where(inside, given["psi"], torch.ones(1))[None, :, None]
+        centre = mapping.centre(ws)
+        return centre + (ws - centre) * strength
+
+    def example(self, count: int, seed: int = 0) -> tuple[Tensor, ...]:
+        """Return inputs for ``count`` pictures: those of a seed, psi 0.7."""
+        random = torch.Generator().manual_seed(seed)
+        found = []
+        for name, shape in self.interface.inputs(self.G.config).items():
+            sizes = [count if size == "batch" else int(size) for size in shape]
+            if name == "psi":
+                found.append(torch.full((1,), 0.7))
+            elif name == "label":
+                found.append(torch.eye(sizes[1])[torch.arange(count) % sizes[1]])
+            else:
+                found.append(torch.randn(sizes, generator=random))
+        return tuple(found)
+
+
+# ---- the graph
+
+
+def traced(drawing: Drawing) -> torch.export.ExportedProgram:
+    """Return a drawing as a graph whose batch is free and whose constants are worked out."""
+    with torch.no_grad():
+        batch = torch.export.Dim("batch", min=1)
+        shapes = drawing.interface.inputs(drawing.G.config).values()
+        free = tuple({0: batch} if shape[0] == "batch" else {} for shape in shapes)
+        given = drawing.example(_TRACED)
+        program = torch.export.export(drawing, given, dynamic_shapes=(free,), strict=False)
+        module = program.run_decompositions({}).module(check_guards=False)
+        assert isinstance(module, fx.GraphModule)
+        return torch.export.export(fold_constants(module), given, dynamic_shapes=free, strict=False)
+
+
+def fold_constants(module: fx.GraphModule) -> fx.GraphModule:
+    """Replace what follows from weights alone by its values, in place; return the module."""
+    known: dict[fx.Node, Any] = {}
+    for node in module.graph.nodes:
+        if node.op == "get_attr":
+            known[node] = _attribute(module, str(node.target))
+        elif node.op == "call_function" and all(one in known for one in node.all_input_nodes):
+            value = _value(node, known)
+            if value is not None:
+                known[node] = value
+    count = 0
+    for node, value in known.items():
+        if node.op == "get_attr" or all(user in known for user in node.users):
+            continue
+        name = f"folded_{count}"
+        count += 1
+        module.register_buffer(name, value)
+        with module.graph.inserting_before(node):
+            replacement = module.graph.get_attr(name)
+        replacement.meta = dict(node.meta)
+        node.replace_all_uses_with(replacement)
+    module.graph.eliminate_dead_code()
+    _drop_unused(module)
+    module.recompile()
+    return module
+
+
+def _attribute(module: nn.Module, path: str) -> Any:
+    found: Any = module
+    for name in path.split("."):
+        found = getattr(found, name)
+    return found
+
+
+def _value(node: fx.Node, known: dict[fx.Node, Any]) -> Tensor | None:
+    """Work a node out; None where it is random, no tensor, or much larger than what it is of."""
+    if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+        return None
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), known.__getitem__)
+    assert callable(node.target)
+    value = node.target(*args, **kwargs)
+    if not isinstance(value, Tensor):
+        return None
+    before = sum(one.numel() for one in map(known.get, node.all_input_nodes) if one is not None)
+    if value.numel() > max(_FREE_VALUES, _MOST_GROWTH * before):
+        return None
+    return value.contiguous()
+
+
+def _drop_unused(module: fx.GraphModule) -> None:
+    used = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
+    for name in [name for name, _ in (*module.named_parameters(), *module.named_buffers())]:
+        if name not in used:
+            owner, _, last = name.rpartition(".")
+            delattr(module.get_submodule(owner), last)
+    module.graph.owning_module = module
+    module.delete_all_unused_submodules()
+
+
+# ---- files
+
+
+def export_network(
+    source: Path | str,
+    target: Path | str,
+    *,
+    format: str,
+    which: str = "G_ema",
+    interface: Interface | None = None,
+    precision: str = "float32",
+    opset: int = OPSET,
+) -> dict[str, Any]:
+    """Write one generator of a network file as ``format``: onnx, torchscript or torch-export.
+
+    ``precision`` fp16 (ONNX alone) stores the weights in half the bytes; all is computed in
+    float32. Returns what the file says of itself, and ``apart``: the largest difference from the
+    network, as a part of the range, with one picture and with five. Raises UsageError for what
+    there is not, NetworkError for a network that the file lacks, or where what was written does not
+    draw the same; then there is no file.
+    """
+    if format not in FORMATS:
+        raise UsageError(unknown_name("format", format, FORMATS))
+    if format != "onnx" and precision != "float32":
+        raise UsageError(f"{format} is written in float32 alone: {precision} is for onnx")
+    if not OPSETS[0] <= opset <= OPSETS[1]:
+        raise UsageError(f"opset {opset} is not within {OPSETS[0]} to {OPSETS[1]}")
+    if precision not in PRECISIONS:
+        raise UsageError(unknown_name("precision", precision, PRECISIONS))
+    if format == "onnx":
+        check_packages()
+    bundle = load_network(source)
+    G = getattr(bundle, which, None)
+    if not isinstance(G, Generator):
+        raise NetworkError(f"{source} has no generator {which}: give another --which")
+    how = interface or Interface()
+    how.check(bundle.config)
+    drawing = Drawing(G, how)
+    told = description(bundle, how) | {
+        "network": which, "format": format, "precision": precision,
+        "source": Path(source).name, "source_sha256": network_digest(source),
+    }  # fmt: skip
+    if format == "onnx":
+        told["opset"] = opset
+    with _quietly(), torch.no_grad():
+        program = traced(drawing)
+        write, run = _WRITERS[format]
+        content = write(program, drawing, told)
+        apart = max(_apart(run(content, drawing), drawing, count) for count in _CHECKED)
+    if not apart <= TOLERANCES[precision]:  # so that "not a number" fails
+        raise NetworkError(
+            f"{format} draws {source} {apart:.1e} of the range apart from the network: expected at "
+            f"most {TOLERANCES[precision]:g}"
+        )
+    with files.room_for(Path(target), len(content)):
+        files.write_bytes(target, content)
+    return told | {"apart": apart, "bytes": len(content)}
+
+
+def description(bundle: Bundle, interface: Interface) -> dict[str, Any]:
+    """Return what a file says of itself: plain values, in the order in which people ask."""
+    config = bundle.config
+    bands = {name: format_seeds(layers) for name, layers in style_bands(config.style_sides).items()}
+    inputs = {name: list(shape) for name, shape in interface.inputs(config).items()}
+    meaning = {
+        "z": "numpy.random.RandomState(seed).randn(1, z_dim) is the seed's face",
+        "ws": "one latent for every layer; bands names the layers",
+        "label": "one-hot",
+        "psi": f"{config.truncation_psi:g} as stylecli draws; 1 leaves latents as they are",
+    }
+    told: dict[str, Any] = {
+        "family": config.family, "configuration": config.preset, "resolution": config.resolution,
+        "channels": config.channels, "z_dim": config.z_dim, "label_dim": config.label_dim,
+        "w_dim": config.w_out_dim if config.has_w else None,
+        "num_ws": config.num_ws, "bands": bands if config.has_w else None,
+        "licence": bundle.info.get("licence") or bundle.info.get("source_licence"),
+        "inputs": inputs, "noise": interface.noise if config.has_noise else None,
+        "how_to_call": {name: text for name, text in meaning.items() if name in inputs} | {
+            "images": f"float32 [batch, {config.channels}, {config.resolution}, "
+            f"{config.resolution}], about -1 to 1: grey level = floor(127.5 * x + 128), 0 to 255",
+        },
+        "stylecli": __version__,
+    }  # fmt: skip
+    if interface.latents == "z" and config.truncates:
+        told["psi_layers"] = config.num_ws if interface.cutoff is None else interface.cutoff
+    return {name: value for name, value in told.items() if value is not None}
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Leave out what torch says of its own parts while it traces and writes."""
+    import logging
+
+    noisy = logging.getLogger("torch.onnx")
+    before = noisy.level
+    noisy.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        noisy.setLevel(before)
+
+
+Run = Callable[[Sequence[Tensor]], Tensor]
+
+
+def _apart(run: Run, drawing: Drawing, count: int) -> float:
+    """Return how far a file's pictures are from the network's, as a part of their range."""
+    inputs = drawing.example(count, seed=count)
+    wanted = drawing(*inputs)
+    found = run(inputs)
+    if found.shape != wanted.shape:
+        raise NetworkError(
+            f"the file draws {list(found.shape)} where {plural(count, 'picture')} were asked for: "
+            f"expected {list(wanted.shape)}"
+        )
+    spread = (wanted.max() - wanted.min()).clamp(min=1e-6)
+    return float(((found - wanted).abs().max() / spread).nan_to_num(nan=torch.inf))
+
+
+# ---- ONNX
+
+
+def check_packages() -> None:
+    """Raise UsageError where a package that writes or runs ONNX is missing."""
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        if importlib.util.find_spec(name) is None:
+            raise UsageError(f"the package {name} is not installed, run: {INSTALL}")
+
+
+def _write_onnx(
+    program: torch.export.ExportedProgram, drawing: Drawing, told: dict[str, Any]
+) -> bytes:
+    made = torch.onnx.export(
+        program, (), dynamo=True, opset_version=told["opset"], input_names=list(drawing.names),
+        output_names=["images"], external_data=False, verbose=False,
+    )  # fmt: skip
+    assert made is not None
+    model = made.model_proto
+    _name_batch(model)
+    if told["precision"] == "fp16":
+        _halve(model)
+    model.producer_name, model.producer_version = "stylecli", __version__
+    for name, value in told.items():
+        entry = model.metadata_props.add()
+        entry.key = name
+        entry.value = value if isinstance(value, str) else files.to_json(value).decode()
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def _name_batch(model: Any) -> None:
+    """Call the free size of inputs and output "batch", as torch's numbers mean nothing."""
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        for size in value.type.tensor_type.shape.dim:
+            if size.dim_param and size.dim_param.isidentifier():
+                size.dim_param = "batch"
+
+
+def _halve(model: Any) -> None:
+    """Store weights as float16, each followed by its way back to float32."""
+    import onnx
+    from onnx import numpy_helper
+
+    graph, casts = model.graph, []
+    for tensor in graph.initializer:
+        values = (
+            numpy_helper.to_array(tensor) if tensor.data_type == onnx.TensorProto.FLOAT else None
+        )
+        if values is None or values.size < 2 or abs(values).max() > _HALF_MOST:
+            continue
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(values.astype("float16"), f"{name}_half"))
+        casts.append(
+            onnx.helper.make_node("Cast", [f"{name}_half"], [name], to=onnx.TensorProto.FLOAT)
+        )
+    rest = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([*casts, *rest])
+
+
+def _run_onnx(content: bytes, drawing: Drawing) -> Run:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+
+    def run(inputs: Sequence[Tensor]) -> Tensor:
+        named = zip(drawing.names, inputs, strict=True)
+        (images,) = session.run(None, {name: value.numpy() for name, value in named})
+        return torch.from_numpy(images)
+
+    return run
+
+
+# ---- TorchScript, torch.export
+
+
+def _write_torchscript(
+    program: torch.export.ExportedProgram, drawing: Drawing, told: dict[str, Any]
+) -> bytes:
+    script = torch.jit.script(_plain(program))
+    buffer = io.BytesIO()
+    torch.jit.save(script, buffer, _extra_files={METADATA: files.to_json(told)})
+    return buffer.getvalue()
+
+
+def _plain(program: torch.export.ExportedProgram) -> nn.Module:
+    """Return a program as a module that TorchScript can read: operators by name, sizes by asking.
+
+    It is read, not traced: a trace would keep the batch that it saw.
+    """
+    module = program.module(check_guards=False)
+    assert isinstance(module, fx.GraphModule)
+    graph = module.graph
+    graph.set_codegen(fx.graph.CodeGen())
+    for node in graph.nodes:
+        if node.op == "call_function" and node.target is torch.ops.aten.sym_size.int:
+            node.op, node.target = "call_method", "size"
+        elif node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
+            node.target = node.target.overloadpacket
+        elif node.op == "output":
+            ((images,),) = node.args
+            node.args = (images,)
+    return fx.GraphModule(module, graph)
+
+
+def _run_torchscript(content: bytes, drawing: Drawing) -> Run:
+    script = torch.jit.load(io.BytesIO(content))  # type: ignore[no-untyped-call]
+    return lambda inputs: script(*inputs)
+
+
+def _write_program(
+    program: torch.export.ExportedProgram, drawing: Drawing, told: dict[str, Any]
+) -> bytes:
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer, extra_files={METADATA: files.to_json(told).decode()})
+    return buffer.getvalue()
+
+
+def _run_program(content: bytes, drawing: Drawing) -> Run:
+    module = torch.export.load(io.BytesIO(content)).module()
+    return lambda inputs: module(*inputs)
+
+
+_WRITERS: dict[str, tuple[Callable[..., bytes], Callable[[bytes, Drawing], Run]]] = {
+    "onnx": (_write_onnx, _run_onnx),
+    "torchscript": (_write_torchscript, _run_torchscript),
+    "torch-export": (_write_program, _run_program),
+}

@@ -1,0 +1,289 @@
+"""Generators as ONNX, TorchScript and torch.export: the graph, what a file says, any batch.
+
+The slow tests write every family in every format, and run ONNX with onnxruntime.
+"""
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, fx, nn
+
+from stylecli.checkpoint import save_network
+from stylecli.errors import NetworkError, UsageError
+from stylecli.export import (
+    FORMATS,
+    METADATA,
+    TOLERANCES,
+    Drawing,
+    Interface,
+    description,
+    export_network,
+    fold_constants,
+    traced,
+)
+from stylecli.networks.model import Bundle, new_network
+
+WIDTHS = {"resolution": 16, "fmap_base": 128, "fmap_max": 8, "z_dim": 8}
+THREE = {"num_layers": 3, "w_dim": 8, "D_fmap_base": 64, "D_fmap_max": 8}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "a": WIDTHS,
+    "f": WIDTHS | {"w_dim": 8, "mapping_layers": 2, "mapping_fmaps": 8},
+    "stylegan2": WIDTHS | {"w_dim": 8, "mapping_layers": 2, "label_dim": 3},
+    "stylegan3-t": WIDTHS | THREE,
+    "stylegan3-r": WIDTHS | THREE,
+    "r3gan": WIDTHS | {"group_fmaps": 4, "embed_dim": 6, "label_dim": 3},
+}
+MISSING = [
+    name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None
+]
+needs_onnx = pytest.mark.skipif(
+    bool(MISSING), reason=f"not installed: {', '.join(MISSING)} (pip install 'stylecli[export]')"
+)
+EVERY_FORMAT = [pytest.param("onnx", marks=needs_onnx), "torchscript", "torch-export"]
+torch_speaks = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+
+
+def network(name: str) -> Bundle:
+    """Return small networks in which no weight is zero."""
+    bundle = new_network(name, seed=0, **FAMILIES[name])
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in bundle.generator.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
+    return bundle
+
+
+def written(name: str, format: str, folder: Path, **more: Any) -> tuple[Path, dict[str, Any]]:
+    save_network(folder / "net.safetensors", network(name))
+    target = folder / f"net{FORMATS[format]}"
+    return target, export_network(folder / "net.safetensors", target, format=format, **more)
+
+
+def test_inputs_are_what_a_network_has() -> None:
+    config = network("stylegan2").config
+    assert Interface().inputs(config) == {"z": ("batch", 8), "label": ("batch", 3), "psi": (1,)}
+    given = Interface("ws", "given").inputs(config)
+    assert given["ws"] == ("batch", config.num_ws, 8)
+    assert given["noise_4"] == ("batch", 1, 16, 16) and len(given) == 1 + config.num_layers
+    assert list(Interface().inputs(network("a").config)) == ["z"]  # no w: nothing to truncate
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_drawing_is_the_network(name: str) -> None:
+    """psi as a tensor, with a cutoff, is psi as a number."""
+    G = network(name).generator
+    cutoff = 2 if G.config.has_w else None
+    drawing = Drawing(G, Interface(cutoff=cutoff))
+    inputs = drawing.example(3)
+    given = dict(zip(drawing.names, inputs, strict=True))
+    psi = float(given["psi"]) if "psi" in given else 1.0
+    with torch.no_grad():
+        wanted = G(given["z"], given.get("label"), truncation_psi=psi, truncation_cutoff=cutoff)
+        found = drawing(*inputs)
+    assert torch.allclose(found, wanted, atol=1e-5)
+
+
+def test_a_file_says_what_it_is() -> None:
+    bundle = network("stylegan2")
+    bundle.info["source_licence"] = "mine"
+    told = description(bundle, Interface(cutoff=4))
+    assert told["family"] == "stylegan2" and told["licence"] == "mine"
+    assert told["bands"]["coarse"] == "0-2" and told["psi_layers"] == 4
+    assert set(told["how_to_call"]) == {"z", "label", "psi", "images"}
+    assert "bands" not in description(network("r3gan"), Interface())
+
+
+def test_what_follows_from_weights_becomes_a_number() -> None:
+    root = nn.Module()
+    root.register_parameter("weight", nn.Parameter(torch.arange(6.0).view(2, 3), False))
+    aten, graph = torch.ops.aten, fx.Graph()
+    x, weight = graph.placeholder("x"), graph.get_attr("weight")
+    energy = graph.call_function(aten.sum.dim_IntList, (weight, [1]))
+    drawn = graph.call_function(aten.rand.default, ([2],))
+    scaled = graph.call_function(aten.mul.Tensor, (x, energy))
+    graph.output(graph.call_function(aten.add.Tensor, (scaled, drawn)))
+
+    folded = fold_constants(fx.GraphModule(root, graph))
+
+    kept = [node.target for node in folded.graph.nodes if node.op == "call_function"]
+    assert kept == [aten.rand.default, aten.mul.Tensor, aten.add.Tensor]  # what is random stays
+    (constant,) = folded.buffers()
+    assert constant.tolist() == [3.0, 12.0] and not list(folded.parameters())
+    assert folded(torch.ones(4, 2)).min() >= 3
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ({"format": "keras"}, "'keras'"),
+        ({"format": "torchscript", "precision": "fp16"}, "fp16"),
+        ({"format": "torch-export", "precision": "bf16"}, "bf16"),
+        ({"format": "onnx", "opset": 7}, "opset 7"),
+        ({"format": "torch-export", "interface": Interface(latents="y")}, "'y'"),
+        ({"format": "torch-export", "interface": Interface(noise="random")}, "'random'"),
+        ({"format": "torch-export", "interface": Interface(noise="given")}, "noise"),
+    ],
+    ids=str,
+)
+def test_what_there_is_not_is_refused(words: dict[str, Any], named: str, tmp_path: Path) -> None:
+    save_network(tmp_path / "net.safetensors", network("r3gan"))
+    with pytest.raises(UsageError, match=named):
+        export_network(tmp_path / "net.safetensors", tmp_path / "x", **words)
+    assert [path.name for path in tmp_path.iterdir()] == ["net.safetensors"]
+
+
+def test_a_generator_that_the_file_lacks_is_named(tmp_path: Path) -> None:
+    bundle = network("r3gan")
+    bundle.G = None
+    save_network(tmp_path / "net.safetensors", bundle)
+    with pytest.raises(NetworkError, match="no generator G:"):
+        export_network(
+            tmp_path / "net.safetensors", tmp_path / "x.pt2", format="torch-export", which="G"
+        )
+
+
+def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"onnx is not installed, run: pip install"):
+        export_network(tmp_path / "net.safetensors", tmp_path / "x.onnx", format="onnx")
+
+
+# ---- every family, every format
+
+
+def ran(path: Path, format: str, inputs: tuple[Tensor, ...], names: tuple[str, ...]) -> Tensor:
+    """Run a file as a program without stylecli does."""
+    if format == "torchscript":
+        return torch.jit.load(path)(*inputs)  # type: ignore[no-any-return, no-untyped-call]
+    if format == "torch-export":
+        return torch.export.load(path).module()(*inputs)  # type: ignore[no-any-return]
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path)
+    (images,) = session.run(
+        None, {name: one.numpy() for name, one in zip(names, inputs, strict=True)}
+    )
+    return torch.from_numpy(images)
+
+
+@torch_speaks
+@pytest.mark.slow
+@pytest.mark.parametrize("format", EVERY_FORMAT)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_files_draw_what_networks_draw_with_any_batch(
+    name: str, format: str, tmp_path: Path
+) -> None:
+    path, told = written(name, format, tmp_path)
+    assert told["apart"] <= TOLERANCES["float32"]
+    drawing = Drawing(network(name).generator, Interface())
+    for count in (1, 5, 2):
+        inputs = drawing.example(count, seed=10 + count)
+        with torch.no_grad():
+            wanted, found = drawing(*inputs), ran(path, format, inputs, drawing.names)
+        assert found.shape == (count, 3, 16, 16)
+        assert (found - wanted).abs().max() <= 1e-4 * (wanted.max() - wanted.min())
+
+
+@torch_speaks
+@pytest.mark.slow
+@pytest.mark.parametrize("format", EVERY_FORMAT)
+def test_styles_and_noise_can_be_given(format: str, tmp_path: Path) -> None:
+    how = Interface("ws", "given")
+    path, told = written("f", format, tmp_path, interface=how)
+    assert list(told["inputs"])[:2] == ["ws", "noise_0"] and "psi_layers" not in told
+    drawing = Drawing(network("f").generator, how)
+    inputs = drawing.example(5)
+    with torch.no_grad():
+        wanted, found = drawing(*inputs), ran(path, format, inputs, drawing.names)
+        other = drawing(inputs[0], *(one * 0 for one in inputs[1:]))
+    assert (found - wanted).abs().max() <= 1e-4 * (wanted.max() - wanted.min())
+    assert not torch.allclose(found, other, atol=1e-2)
+
+
+@pytest.mark.slow
+def test_the_batch_is_free_in_the_graph_and_nothing_is_worked_out_twice() -> None:
+    program = traced(Drawing(network("stylegan2").generator, Interface()))
+    (images,) = [node for node in program.graph.nodes if node.op == "output"]
+    shape = images.args[0][0].meta["val"].shape
+    assert isinstance(shape[0], torch.SymInt) and shape[1:] == (3, 16, 16)
+    signature = program.graph_signature
+    constants = {
+        *signature.inputs_to_buffers,
+        *signature.inputs_to_parameters,
+        *signature.inputs_to_lifted_tensor_constants,
+    }
+    for node in program.graph.nodes:
+        if node.op == "call_function":
+            inputs = {one.name for one in node.all_input_nodes}
+            assert inputs and not inputs <= constants, node
+
+
+@torch_speaks
+@needs_onnx
+@pytest.mark.slow
+def test_an_onnx_file_describes_itself(tmp_path: Path) -> None:
+    import onnx
+
+    path, told = written("stylegan2", "onnx", tmp_path, opset=20)
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    kept = {entry.key: entry.value for entry in model.metadata_props}
+    assert kept["family"] == "stylegan2" and json.loads(kept["bands"])["coarse"] == "0-2"
+    assert json.loads(kept["inputs"])["z"] == ["batch", 8] and len(kept["source_sha256"]) == 64
+    assert [one.version for one in model.opset_import if one.domain == ""] == [20]
+    assert [one.name for one in model.graph.input] == ["z", "label", "psi"] == list(told["inputs"])
+    for value in (model.graph.input[0], model.graph.output[0]):
+        assert value.type.tensor_type.shape.dim[0].dim_param == "batch"
+
+
+@torch_speaks
+@needs_onnx
+@pytest.mark.slow
+def test_half_precision_is_half_the_bytes(tmp_path: Path) -> None:
+    """Of weights: a network with enough of them."""
+    bundle = new_network(
+        "stylegan2", resolution=32, fmap_base=1024, fmap_max=32, z_dim=32, w_dim=32
+    )
+    save_network(tmp_path / "net.safetensors", bundle)
+    sizes = {}
+    for precision in ("float32", "fp16"):
+        target = tmp_path / f"{precision}.onnx"
+        told = export_network(
+            tmp_path / "net.safetensors", target, format="onnx", precision=precision
+        )
+        sizes[precision] = target.stat().st_size
+        assert told["precision"] == precision and told["apart"] <= TOLERANCES[precision]
+    assert sizes["fp16"] < 0.7 * sizes["float32"]
+
+
+@torch_speaks
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["torchscript", "torch-export"])
+def test_torch_files_describe_themselves(format: str, tmp_path: Path) -> None:
+    path, _ = written("stylegan3-r", format, tmp_path)
+    kept: dict[str, Any] = {METADATA: ""}
+    if format == "torchscript":
+        torch.jit.load(path, _extra_files=kept)  # type: ignore[no-untyped-call]
+    else:
+        torch.export.load(path, extra_files=kept)
+    told = json.loads(kept[METADATA])
+    assert told["family"] == "stylegan3" and told["inputs"]["psi"] == [1]
+    assert told["network"] == "G_ema" and told["format"] == format
+
+
+@pytest.mark.slow
+def test_a_file_that_draws_something_else_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stylecli import export
+
+    write, run = export._WRITERS["torch-export"]
+    other = lambda content, drawing: lambda inputs: run(content, drawing)(inputs) + 0.01  # noqa: E731
+    monkeypatch.setitem(export._WRITERS, "torch-export", (write, other))
+    with pytest.raises(NetworkError, match="apart from the network"):
+        written("r3gan", "torch-export", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["net.safetensors"]
