@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from stylecli.commands import grid as grid
     from stylecli.commands import interpolate as interpolate
     from stylecli.commands import mix as mix
+    from stylecli.commands import project as project
     from stylecli.data.alignment.geometry import align_face as align_face
     from stylecli.data.reader import open_dataset as open_dataset
     from stylecli.descriptions import info as info
@@ -37,12 +38,13 @@ _PUBLIC = {
     "new_network": "stylecli.networks.model",
     "open_dataset": "stylecli.data.reader",
     "ops": "",
+    "project": "stylecli.commands",
     "save_network": "stylecli.checkpoint",
     "tune_memory": "stylecli.hardware",
 }
 __all__ = ["StyleCLIError", "__version__", "align_face", "figures", "generate", "grid", "info",
            "interpolate", "load_network", "metrics", "mix", "new_network", "open_dataset", "ops",
-           "save_network", "tune_memory"]  # fmt: skip
+           "project", "save_network", "tune_memory"]  # fmt: skip
 
 __getattr__ = lazy_attributes(__name__, _PUBLIC)
 

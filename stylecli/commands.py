@@ -10,13 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from stylecli.checkpoint import Network, open_network
+from stylecli.data.alignment.portrait import check_picture, read_portrait
 from stylecli.errors import UsageError
 from stylecli.images import Pictures
 from stylecli.latents import Method, Motion, Space
+from stylecli.latents.projector import Projecting, Projection, Projector
 from stylecli.latents.walks import Route, draw_walk
 from stylecli.networks.model import Bundle
 from stylecli.progress import Progress, silent
@@ -247,6 +250,65 @@ def figures(
                              drawing, progress)
         for one in chosen
     }  # fmt: skip
+
+
+Photo = Path | str | Pictures  # a photograph's file, or a picture as it is
+
+
+def project(
+    net: Network,
+    photos: Photo | Sequence[Photo],
+    *,
+    space: str | None = None,
+    tune: bool = False,
+    preset: str = "fast",
+    steps: int | None = None,
+    tune_steps: int | None = None,
+    noise: bool = True,
+    distance: str | None = None,
+    align: bool = True,
+    detector: str = "auto",
+    mask: Path | str | None = None,
+    label: int | None = None,
+    seed: int = 0,
+    batch: int | None = None,
+    device: str | torch.device | None = None,
+    progress: Progress = silent,
+) -> Projection | list[Projection]:
+    """Find the styles and noise maps from which a network draws photographs.
+
+    ``net`` is what load_network returns, or a path to a network or a run. ``photos`` is one, which
+    gives one result, or several: files, aligned as ``stylecli project`` does unless ``align`` is
+    off, or pictures uint8 [R, R, C] of the network's size, taken as they are. ``space`` is w (the
+    default), w+ or z; ``tune`` tunes a copy of the network afterwards. Other settings are those of
+    the command. A result has ws [num_ws, w_dim], noise (maps [1, 1, h, w]), picture, distance,
+    psnr (dB), from_mean and, tuned, network. Raises UsageError for what does not fit, DataError for
+    a photograph that cannot be used, WeightsError where LPIPS is asked for and has no weights.
+    """
+    bundle = open_network(net)
+    if device is not None:
+        bundle.generator.to(device)
+    alone = isinstance(photos, Path | str | np.ndarray)
+    chosen: list[Photo] = [photos] if isinstance(photos, Path | str | np.ndarray) else [*photos]
+    how = Projecting(space, tune, preset, steps, tune_steps, seed, label, noise, distance)
+    projector = Projector(bundle, how, batch=batch)
+    config = bundle.config
+    portraits = [
+        check_picture(photo, config.resolution, config.channels)
+        if isinstance(photo, np.ndarray)
+        else read_portrait(
+            Path(photo), config.resolution, config.channels, align=align, detector=detector,
+            mask=None if mask is None else Path(mask),
+        )
+        for photo in chosen
+    ]  # fmt: skip
+    found: list[Projection] = []
+    for start in range(0, len(portraits), projector.batch):
+        part = portraits[start : start + projector.batch]
+        found += projector.project(
+            np.stack([one.picture for one in part]), [one.mask for one in part], progress=progress
+        )
+    return found[0] if alone else found
 
 
 def _drawing(bundle: Bundle, how: Mapping[str, Any]) -> Drawing:

@@ -55,11 +55,11 @@ _DRAWN = frozenset(
 _REPEATED = {
     "generate": _DRAWN | {"ws", "ws_rows", "columns", "quality", "size", "like", "vary"},
     "mix": (_DRAWN - {"seeds"})
-    | {"rows", "cols", "row_seeds", "col_seeds", "row_ws", "col_ws", "styles", "bands", "video",
-       "key_seconds", "fps", "video_format", "quality"},
+    | {"rows", "cols", "row", "col", "row_seeds", "col_seeds", "row_ws", "col_ws", "styles",
+       "bands", "video", "key_seconds", "fps", "video_format", "quality"},
     "interpolate": _DRAWN
-    | {"ws", "ws_rows", "classes", "space", "method", "grid", "seconds", "key_seconds", "psi_to",
-       "pulses", "noise_motion", "noise_seconds", "fps", "codec", "crf", "size", "music"},
+    | {"ws", "ws_rows", "through", "classes", "space", "method", "grid", "seconds", "key_seconds",
+       "psi_to", "pulses", "noise_motion", "noise_seconds", "fps", "codec", "crf", "size", "music"},
     "project": frozenset(
         ("space", "preset", "steps", "tune_steps", "distance", "detector", "mask", "seed", "label",
          "batch", "device")
@@ -101,8 +101,9 @@ def remake_command(provenance: Mapping[str, Any]) -> str | None:
         flag = name.replace("_", "-")
         if isinstance(value, bool):
             words += [f"--{flag}" if value else f"--no-{flag}"] if plain in _FLAGS[command] else []
-        elif plain in _REPEATED[command] and isinstance(value, str | int | float):
-            words += _option(flag, str(value))
+        elif plain in _REPEATED[command]:
+            for one in value if isinstance(value, list) else [value]:
+                words += _option(flag, str(one)) if isinstance(one, str | int | float) else []
     return shlex.join(words)
 
 

@@ -78,6 +78,7 @@ SHARED_BY_COMMANDS = {
     "__init__",
     "app",
     "drawing",
+    "faces",
     "options",
     "output",
     "parameters",

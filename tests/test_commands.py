@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 import stylecli
 from stylecli.cli.app import app
 from stylecli.errors import UsageError
+from stylecli.latents.projector import Projection
 
 
 @pytest.fixture
@@ -124,3 +125,15 @@ def test_networks_datasets_and_results_show_themselves(
     results = stylecli.metrics.evaluate("ls", tiny_network)
     assert results[0].value is None and "ls_z" in repr(results)
     assert "<table>" in results._repr_html_() and "skipped" in results._repr_html_()
+
+
+def test_project_finds_a_picture_of_the_network(tiny_network: Any) -> None:
+    ((_, picture),) = stylecli.generate(tiny_network, 3)
+    how: dict[str, Any] = {"distance": "pyramid", "steps": 5}
+    found = stylecli.project(tiny_network, picture, **how)
+    assert isinstance(found, Projection) and found.picture.shape == picture.shape
+    several = stylecli.project(tiny_network, [picture, picture], **how, batch=2)
+    assert isinstance(several, list) and len(several) == 2
+    assert found.distance == pytest.approx(several[1].distance, rel=1e-2)
+    with pytest.raises(UsageError, match="16, 16, 3"):
+        stylecli.project(tiny_network, np.zeros((8, 8, 3), np.uint8), **how)

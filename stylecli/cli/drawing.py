@@ -6,13 +6,14 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stylecli.cli.faces import is_photograph, project_once
 from stylecli.cli.options import (
     BatchOption,
     DeviceOption,
@@ -57,7 +58,7 @@ CenterOption = Annotated[
     typer.Option(
         "--center",
         help="Truncate towards a seed (42), a class (class:3), each picture's own class (class) or "
-        "a file of styles. Default: the average face.",
+        "a file of styles or a photograph. Default: the average face.",
         metavar="SEED|class|FILE",
     ),
 ]
@@ -140,7 +141,11 @@ class OpenedNetwork:
     path: Path
     digest: str  # SHA-256 of the file
     device: str
-    note: Callable[[str], None] = lambda text: None  # says which reading of a file was taken
+    output: Output = field(default_factory=lambda: Output(quiet=True))
+
+    def note(self, text: str) -> None:
+        """Say something useful, such as which reading of a file was taken."""
+        self.output.note(text)
 
     @property
     def config(self) -> NetworkConfig:
@@ -204,7 +209,7 @@ def open_source(network: Path | None, device: str, output: Output) -> OpenedNetw
         chosen = resolve_device(device)
         bundle = load_network(found.path, drawing=True)
         bundle.generator.to(chosen)
-    return OpenedNetwork(bundle, found.path, digest.result(), str(chosen), output.note)
+    return OpenedNetwork(bundle, found.path, digest.result(), str(chosen), output)
 
 
 @dataclass(frozen=True)
@@ -384,10 +389,15 @@ def _truncation(
     if how.center is not None:
         from stylecli.sampling import find_centre
 
-        given["centre"] = find_centre(source.bundle, how.center, tell=source.note)
-        if not how.center.isdecimal() and how.center.partition(":")[0] != "class":  # then a file
-            inputs["center"] = Path(how.center)
-        settings["center"] = shown_path(inputs["center"]) if inputs else how.center
+        center = how.center
+        named = center.isdecimal() or center.partition(":")[0] == "class"
+        if not named:  # then it is a file
+            inputs["center"] = Path(center)
+        known = center
+        if not named and is_photograph(center) and Path(center).is_file():
+            known = str(project_once(source, Path(center)).path)
+        given["centre"] = find_centre(source.bundle, known, tell=source.note)
+        settings["center"] = shown_path(inputs["center"]) if inputs else center
     return given, settings, inputs
 
 

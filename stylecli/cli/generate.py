@@ -142,6 +142,9 @@ def command(
         rows = load_styles(source.bundle, ws, tell=source.note)
         if how.noise_mode is None and how.noise_seed is None:
             noise = load_noise(ws, source.config.noise_shapes())
+    settings = dict(opened.settings)
+    if noise is not None:
+        settings["noise_mode"] = None  # said, it would mean the network's noise
     near: dict[str, Any] = {}
     if like is not None:
         near = {"like": like, "vary": VARY if vary is None else vary}
@@ -150,7 +153,7 @@ def command(
     order = Order(
         source, "seeds" if ws is None else "ws_rows", _chosen(wanted, rows, ws_rows),
         opened.drawing,
-        {**{name: shown_path(path) for name, path in saved_in.items()}, **opened.settings, **near},
+        {**{name: shown_path(path) for name, path in saved_in.items()}, **settings, **near},
         opened.inputs | saved_in, rows, near, noise,
     )  # fmt: skip
     target = resolve_target(out, source.folder, format, quality, grid, len(order.numbers))

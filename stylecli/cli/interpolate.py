@@ -1,6 +1,7 @@
 """`stylecli interpolate`: a video that walks from face to face and back to the first."""
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stylecli.cli.drawing import USUAL_DRAWING, DrawingOptions, OpenedNetwork, takes_drawing
+from stylecli.cli.faces import check_faces, files_of, find_faces, shown_words
 from stylecli.cli.options import OutOption
 from stylecli.cli.refusals import check_files
 from stylecli.cli.targets import resolve_video
@@ -42,6 +44,15 @@ WsRowsOption = Annotated[
     str | None,
     typer.Option(
         "--ws-rows", help="Which of its faces, from 0. Default: all.", rich_help_panel=PATH
+    ),
+]
+ThroughOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--through",
+        help="A face to visit: a seed, a file of styles or a photograph; repeat it for each.",
+        metavar="FACE",
+        rich_help_panel=PATH,
     ),
 ]
 ClassesOption = Annotated[
@@ -165,6 +176,7 @@ def command(
     seeds: SeedsOption = None,
     ws: WsOption = None,
     ws_rows: WsRowsOption = None,
+    through: ThroughOption = None,
     classes: ClassesOption = None,
     space: SpaceOption = None,
     method: MethodOption = None,
@@ -204,6 +216,7 @@ def command(
     check_files(DataError, music=music)
     how, moving = resolve_motion(how, noise_motion, noise_seconds)
     check_files(ws=ws)
+    check_through(through, {"--seeds": seeds, "--ws": ws, "--psi-to": psi_to, "--pulses": pulses})
     how.check()
     check_walk(space, method)
     file: dict[str, Any] = {"format": format, "codec": codec, "crf": crf, "fps": fps}
@@ -215,7 +228,13 @@ def command(
         target.check_music(music)
     one_face = labels is not None and len(labels) > 1
     usual = 2 if method == "circle" else 1 if one_face else KEYS
-    keys, faces = choose_faces(source, seeds, ws, ws_rows, usual * cells[0] * cells[1])
+    if through:
+        # Seeds are truncated where they are mapped; saved faces stay as they are.
+        keys: list[int] | Tensor = find_faces(source, through, drawing).ws
+        faces: dict[str, Any] = {"through": shown_words(through)}
+        drawing = replace(drawing, psi=1.0, psi_cutoff=None, centre=None)
+    else:
+        keys, faces = choose_faces(source, seeds, ws, ws_rows, usual * cells[0] * cells[1])
     share = len(keys) // (cells[0] * cells[1])
     stops = len(labels) if labels and share == 1 else share
     frames, length = target.count_frames(max(1, stops), seconds, key_seconds, loop=loop)
@@ -242,6 +261,7 @@ def command(
     frame_size = walk_size(source.config, cells, drawing)
     files = (("ws", ws), ("music", music))
     inputs = opened.inputs | {name: file for name, file in files if file is not None}
+    inputs |= files_of("through", through or ())
     provenance = source.provenance("interpolate", settings, inputs=inputs)
     path = target.write(
         draw, frames, loop=loop, provenance=provenance, force=how.force, output=output,
@@ -249,6 +269,16 @@ def command(
     )  # fmt: skip
     document = {"network": str(source.path), **settings, "frames": frames, "path": str(path)}
     output.result(document, [str(path)])
+
+
+def check_through(through: Sequence[str] | None, others: Mapping[str, object]) -> None:
+    """Raise, before torch loads, for faces that are not there and what they exclude."""
+    if not through:
+        return
+    check_faces("--through", through)
+    for option, value in others.items():
+        if value is not None:
+            raise UsageError(f"--through {through[0]} and {option} {value} exclude each other")
 
 
 def parse_grid(text: str) -> tuple[int, int]:

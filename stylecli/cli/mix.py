@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stylecli.cli.drawing import USUAL_DRAWING, DrawingOptions, OpenedNetwork, takes_drawing
+from stylecli.cli.faces import check_faces, files_of, find_faces, shown_words
 from stylecli.cli.options import OutOption
 from stylecli.cli.output import Output
 from stylecli.cli.refusals import check_files
@@ -55,6 +56,20 @@ RowSeedsOption = Annotated[
 ColSeedsOption = Annotated[
     str | None,
     typer.Option("--col-seeds", help="Seeds of the columns.", rich_help_panel=FACES),
+]
+RowOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--row",
+        help="A face for a row: a seed, a file of styles or a photograph; may be repeated. "
+        "With a number of --rows, seeds fill the others.",
+        metavar="FACE",
+        rich_help_panel=FACES,
+    ),
+]
+ColOption = Annotated[
+    list[str] | None,
+    typer.Option("--col", help="Such a face for a column.", metavar="FACE", rich_help_panel=FACES),
 ]
 RowWsOption = Annotated[
     Path | None,
@@ -143,6 +158,8 @@ def command(
     cols: ColsOption = None,
     row_seeds: RowSeedsOption = None,
     col_seeds: ColSeedsOption = None,
+    row: RowOption = None,
+    col: ColOption = None,
     row_ws: RowWsOption = None,
     col_ws: ColWsOption = None,
     styles: StylesOption = None,
@@ -170,6 +187,8 @@ def command(
     output, mover = how.output(), _mover(video, bands, video_format)
     _check_clip(mover, {"fps": fps, "key-seconds": key_seconds, "video-format": video_format})
     check_files(row_ws=row_ws, col_ws=col_ws)
+    check_faces("--row", row or ())
+    check_faces("--col", col or ())
     resolve_target(out, Path(), format, quality, True, 1)
     if mover is not None:
         resolve_video(None, Path(), "mix", format=video_format, fps=fps)
@@ -185,12 +204,18 @@ def command(
         row_ws,
         col_ws,
         banded_rows(bands, style_sides),
+        row or (),
+        col or (),
     )
-    row_faces, column_faces = (side.sources(source, drawing) for side in sides)
+    own_noise = how.noise_mode is None and how.noise_seed is None
+    row_faces, column_faces = (side.sources(source, drawing, own_noise=own_noise) for side in sides)
     sheets = choose_sheets(styles, bands, len(row_faces), style_sides, output.warn)
     target = resolve_target(out, source.folder, format, quality, True, 1)
+    settings = dict(opened.settings)
+    if any([*row_faces.noise, *column_faces.noise]):
+        settings["noise_mode"] = None  # said, it would mean the network's noise
     mix = Mix(
-        source, row_faces, column_faces, drawing, opened.settings,
+        source, row_faces, column_faces, drawing, settings,
         (sides[0].settings, sides[1].settings),
         opened.inputs | sides[0].inputs | sides[1].inputs, target, how.force, output,
     )  # fmt: skip
@@ -216,7 +241,7 @@ def _write_pictures(
     """Write a sheet, and every pair where wanted; draw nothing when all of them are there."""
     from stylecli.images import enlarge
     from stylecli.sampling import render
-    from stylecli.sheets.mixing import lay_out, mixed_styles
+    from stylecli.sheets.mixing import lay_out, mixed_noise, mixed_styles
 
     provenance = mix.provenance(option, labels=labels, **mix.target.settings)
     pairs = _pairs(mix, layers, path) if each else []
@@ -230,14 +255,14 @@ def _write_pictures(
     ws = list(mixed_styles(mix.rows, mix.columns, layers))
     cells: list[Pictures] = []
     with mix.output.progress(path.stem, "pictures") as progress:
-        for picture in render(mix.source.bundle.generator, ws, mix.drawing):
+        G = mix.source.bundle.generator
+        for picture in render(G, ws, mix.drawing, noise=mixed_noise(G, mix.rows, mix.columns)):
             cells.append(picture)
             progress(len(cells), len(ws))
     scale = mix.drawing.scale
     for index, pair, how in missing:
         mix.target.save(pair, enlarge(cells[index], scale or 1), how)
     if not sheet_done:
-        G = mix.source.bundle.generator
         sheet = lay_out(G, cells, mix.rows, mix.columns, layers, scale=scale, names=labels)
         mix.target.save(path, sheet, provenance)
     return made
@@ -253,7 +278,7 @@ def _pairs(mix: Mix, layers: list[list[int]], path: Path) -> list[tuple[int, Pat
         styles = name_layers(layers[row], mix.source.config.style_sides)
         for column, source in enumerate(mix.columns.names):
             index = across + row * (across + 1) + 1 + column
-            sides = {**_one(mix.sides[0], face), **_one(mix.sides[1], source)}
+            sides = {**_one(mix.sides[0], mix.rows, row), **_one(mix.sides[1], mix.columns, column)}
             settings = {**sides, "styles": styles, "each": True, **mix.settings,
                         **mix.target.settings}  # fmt: skip
             how = mix.source.provenance("mix", settings, inputs=mix.inputs)
@@ -261,9 +286,16 @@ def _pairs(mix: Mix, layers: list[list[int]], path: Path) -> list[tuple[int, Pat
     return pairs
 
 
-def _one(side: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _one(side: Mapping[str, Any], faces: "Sources", place: int) -> dict[str, Any]:
     """Return the option that names a single face: its seed, or the file it is in."""
-    return {option: name if option.endswith("seeds") else file for option, file in side.items()}
+    named = {
+        option: faces.names[place] if option.endswith("seeds") else file
+        for option, file in side.items()
+    }
+    return {
+        option: [faces.words[place]] if isinstance(word, list) else word
+        for option, word in named.items()
+    }
 
 
 def _write_video(
@@ -330,25 +362,37 @@ class Side:
     option: str  # "row" or "col"
     seeds: list[int]
     file: Path | None = None
+    words: tuple[str, ...] = ()  # anything that names faces
 
     @property
     def settings(self) -> dict[str, Any]:
         """The option that names these faces."""
+        if self.words:
+            return {self.option: shown_words(self.words)}
         if self.file is not None:
             return {f"{self.option}_ws": shown_path(self.file)}
         return {f"{self.option}_seeds": format_seeds(self.seeds)}
 
     @property
     def inputs(self) -> dict[str, Path]:
-        """The file among the options."""
+        """The files among the options."""
+        if self.words:
+            return files_of(self.option, self.words)
         return {} if self.file is None else {f"{self.option}_ws": self.file}
 
-    def sources(self, source: OpenedNetwork, drawing: "Drawing") -> "Sources":
-        """Return styles and names; saved styles stay as they are, seeds are truncated."""
+    def sources(self, source: OpenedNetwork, drawing: "Drawing", *, own_noise: bool) -> "Sources":
+        """Return styles and names; saved styles stay as they are, seeds are truncated.
+
+        ``own_noise`` keeps the noise maps that belong to a projected photograph.
+        """
         from stylecli.sampling import load_styles, map_seeds
         from stylecli.sheets.mixing import Sources, check_styles
 
         check_styles(source.config)
+        if self.words:
+            found = find_faces(source, self.words, drawing)
+            noise = found.noise if own_noise else ()
+            return Sources(found.ws, found.names, noise, tuple(shown_words(found.words)))
         if self.file is not None:
             ws = load_styles(source.bundle, self.file, tell=source.note)
             return Sources(ws, tuple(f"w{row}" for row in range(len(ws))))
@@ -360,14 +404,15 @@ class Side:
 def choose_sides(
     rows: str | None, cols: str | None, row_seeds: str | None, col_seeds: str | None,
     row_ws: Path | None, col_ws: Path | None, usual_rows: int,
+    row: Sequence[str] = (), col: Sequence[str] = (),
 ) -> tuple[Side, Side]:  # fmt: skip
     """Return rows and columns; counts are filled with seeds 0, 1, 2, ... without repeats."""
-    first = _side("row", "--rows", rows, row_seeds, row_ws, usual_rows, 0)
+    first = _side("row", "--rows", rows, row_seeds, row_ws, usual_rows, 0, row)
     counted = (
         first.file is None and row_seeds is None and (rows is None or rows.strip().isdecimal())
     )
     after = len(first.seeds) if counted else 0
-    return first, _side("col", "--cols", cols, col_seeds, col_ws, USUAL, after)
+    return first, _side("col", "--cols", cols, col_seeds, col_ws, USUAL, after, col)
 
 
 def choose_sheets(
@@ -404,7 +449,7 @@ def banded_rows(bands: str | None, sides: Sequence[int]) -> int:
 
 def _side(
     option: str, count_option: str, count: str | None, seeds: str | None, file: Path | None,
-    usual: int, first: int,
+    usual: int, first: int, named: Sequence[str] = (),
 ) -> Side:  # fmt: skip
     given = [value for value in (count, seeds, file) if value is not None]
     if len(given) > 1:
@@ -412,6 +457,8 @@ def _side(
             f"{count_option}, --{option}-seeds and --{option}-ws exclude each other: give one of "
             f"them"
         )
+    if named:
+        return _named_side(option, count_option, count, given, first, tuple(named))
     if file is not None:
         return Side(option, [], file)
     if seeds is not None:
@@ -425,3 +472,24 @@ def _side(
             f"--{option}-seeds {text}"
         )
     return Side(option, list(range(first, first + int(text))))
+
+
+def _named_side(
+    option: str, count_option: str, count: str | None, given: Sequence[object], first: int,
+    named: tuple[str, ...],
+) -> Side:  # fmt: skip
+    """Return the faces that were named, and seeds up to the number that was asked for."""
+    if given != ([] if count is None else [count]):
+        raise UsageError(
+            f"--{option} {named[0]} excludes --{option}-seeds and --{option}-ws: name every face "
+            f"by --{option}"
+        )
+    if count is None:
+        return Side(option, [], words=named)
+    if not count.strip().isdecimal() or int(count) < len(named):
+        raise UsageError(
+            f"{count_option} {count} is less than --{option} names, which is {len(named)}: "
+            f"give how many there are to be"
+        )
+    seeds = list(range(first, first + int(count) - len(named)))
+    return Side(option, seeds, words=(*named, *map(str, seeds)))

@@ -185,7 +185,9 @@ class _Run:
         self.owner, self.save, self.progress = projector, save, progress
         self.G, self.how = projector.net.generator, projector.how
         self.pictures = targets
-        self.targets = from_uint8(targets).to(device_of(projector.net.generator))  # [N, C, R, R]
+        self.targets = from_uint8(np.array(targets)).to(
+            device_of(projector.net.generator)
+        )  # [N, C, R, R]
         masked = _stacked_masks(masks, self.targets)
         self.masks = None if masked is None else masked.to(self.targets)
         self.found: Found | None = None  # where the last stage ended

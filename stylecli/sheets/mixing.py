@@ -119,6 +119,8 @@ class Sources:
 
     ws: Tensor
     names: tuple[str, ...]
+    noise: tuple[Sequence[Tensor] | None, ...] = ()  # the maps that belong to each, if any do
+    words: tuple[str, ...] = ()  # what each was named by, where that is not its name
 
     def __len__(self) -> int:
         return len(self.ws)
@@ -167,6 +169,24 @@ def mixed_styles(rows: Sources, columns: Sources, layers: Sequence[list[int]]) -
     for row, chosen in zip(rows.ws, layers, strict=True):
         yield row
         yield from mix_ws(row.expand_as(columns.ws), columns.ws, chosen)
+
+
+def mixed_noise(G: Generator, rows: Sources, columns: Sources) -> Iterator[Sequence[Tensor]] | None:
+    """Yield the noise maps of ``mixed_styles``' pictures; None where no face has its own.
+
+    A mix has those of its row's face, whose picture it changes. Faces without have the network's.
+    """
+    if not any([*rows.noise, *columns.noise]):
+        return None
+    stored = [G.synthesis.stored_noise(layer).cpu() for layer in range(G.config.num_layers)]
+
+    def own(faces: Sources) -> list[Sequence[Tensor]]:
+        found = faces.noise or (None,) * len(faces)
+        return [stored if maps is None else maps for maps in found]
+
+    across = own(columns)
+    every = [maps for row in own(rows) for maps in [row] * (len(columns) + 1)]
+    return iter([*across, *every])
 
 
 def lay_out(

@@ -67,6 +67,12 @@ def test_generate_draws_the_same_picture_from_the_file(run: Run) -> None:
     )
     with Image.open("out/tiny/projected/a.png") as one, Image.open("again.png") as other:
         assert np.array_equal(np.asarray(one), np.asarray(other))
+    record = read_provenance(Path("again.png"))
+    assert record is not None
+    remade = shlex.split(remake_command(record) or "")[1:]
+    assert CliRunner().invoke(app, [*remade, "--out", "c.png"]).exit_code == 0
+    with Image.open("c.png") as third:
+        assert np.array_equal(np.asarray(one), np.asarray(third))
     with Image.open("b.png") as bare:
         assert not np.array_equal(np.asarray(one), np.asarray(bare))
 

@@ -25,7 +25,7 @@ from stylecli.data.pictures import (
     read_header,
 )
 from stylecli.data.preparation import DecodeSettings, decode_pixels
-from stylecli.errors import DataError, plural
+from stylecli.errors import DataError, UsageError, plural
 
 _LEAST_CROP = 64  # px: the side of the smallest square around a face that is looked for
 _UNALIGNED = 0.12  # mean shift of the square's corners by its side, beyond which a face is off:
@@ -79,6 +79,16 @@ def read_portrait(
             raise DataError(f"the mask of {path} leaves nothing to look at: white is what counts")
     pixels = np.asarray(photo.convert(TARGETS[channels]))
     return Portrait(pixels.reshape(size, size, channels), kept, tuple(notes))
+
+
+def check_picture(picture: npt.NDArray[np.uint8], size: int, channels: int) -> Portrait:
+    """Return a picture as it is; raise UsageError unless it is uint8 [size, size, channels]."""
+    if picture.dtype != np.uint8 or picture.shape != (size, size, channels):
+        raise UsageError(
+            f"a picture is {picture.dtype} {list(picture.shape)}: this network draws uint8 "
+            f"[{size}, {size}, {channels}]"
+        )
+    return Portrait(picture, None)
 
 
 def _decode(path: Path) -> tuple[Image.Image, Image.Image | None]:

@@ -1,0 +1,147 @@
+"""Anything that names a face: a seed, a file of styles, a photograph, which is projected once.
+
+Seeds are truncated as options say; saved styles and photographs stay as they are. A photograph is
+remembered by its content: by its SHA-256, the network's and the settings, among the files that
+``stylecli project`` writes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stylecli.errors import DataError, Interrupted
+from stylecli.provenance import shown_path
+from stylecli.workspace import missing
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from stylecli.cli.drawing import OpenedNetwork
+    from stylecli.latents.projected_files import Remembered
+    from stylecli.sampling import Drawing
+
+STYLES = (".npz", ".npy", ".pt", ".pth", ".pkl")  # else a file is a photograph
+_DIGEST_LETTERS = 8
+
+
+@dataclass(frozen=True)
+class NamedFaces:
+    """The faces that words name, in order."""
+
+    ws: "Tensor"  # [N, num_ws, w_dim]
+    names: tuple[str, ...]  # short ones, for a sheet
+    words: tuple[str, ...]  # the word that each comes from
+    noise: "tuple[list[Tensor] | None, ...]"  # the noise maps that belong to each
+
+
+def is_seed(word: str) -> bool:
+    """Tell whether a word names a face by its seed."""
+    return word.strip().isdecimal()
+
+
+def is_photograph(word: str) -> bool:
+    """Tell whether a word names a file that is no file of styles."""
+    return not is_seed(word) and Path(word).suffix.lower() not in STYLES
+
+
+def check_faces(option: str, words: Sequence[str]) -> None:
+    """Raise DataError, before torch loads, for a word that is no seed and no file."""
+    for word in words:
+        if not is_seed(word) and not Path(word).is_file():
+            raise DataError(missing(Path(word), "give a seed, styles or a photograph", option))
+
+
+def files_of(option: str, words: Sequence[str]) -> dict[str, Path]:
+    """Return the files among the words, by names for a record."""
+    named = [Path(word) for word in words if not is_seed(word)]
+    return {f"{option}_{place}": path for place, path in enumerate(named, 1)}
+
+
+def shown_words(words: Sequence[str]) -> list[str]:
+    """Return the words as a record has them: files by their path in this folder."""
+    return [word if is_seed(word) else shown_path(Path(word)) for word in words]
+
+
+def find_faces(source: "OpenedNetwork", words: Sequence[str], drawing: "Drawing") -> NamedFaces:
+    """Return the faces; photographs that were not projected before are now."""
+    import torch
+
+    from stylecli.sampling import load_styles, map_seeds
+
+    ws: list[Tensor] = []
+    names: list[str] = []
+    origins: list[str] = []
+    noise: list[list[Tensor] | None] = []
+    for word in words:
+        maps: list[Tensor] | None = None
+        if is_seed(word):
+            rows = map_seeds(
+                source.bundle.generator, [int(word)], label=drawing.label, **drawing.truncation
+            )
+        elif is_photograph(word):
+            found = project_once(source, Path(word))
+            rows, maps = found.ws[None], found.noise or None
+        else:
+            rows = load_styles(source.bundle, Path(word), tell=source.note)
+            maps = _noise_of(source, Path(word))
+        short = word if is_seed(word) else Path(word).stem
+        for place in range(len(rows)):
+            names.append(short if len(rows) == 1 else f"{short}#{place}")
+            origins.append(word)
+            own = [layer[place : place + 1] for layer in maps] if maps else None
+            noise.append(own)
+        ws.append(rows)
+    return NamedFaces(torch.cat(ws), tuple(names), tuple(origins), tuple(noise))
+
+
+def _noise_of(source: "OpenedNetwork", path: Path) -> "list[Tensor] | None":
+    from stylecli.saved_ws import load_noise
+
+    return load_noise(path, source.config.noise_shapes())
+
+
+def project_once(source: "OpenedNetwork", path: Path) -> "Remembered":
+    """Return the styles of a photograph: those that are remembered, else project it now.
+
+    Raises Interrupted where Ctrl-C comes; the same command then continues.
+    """
+    from stylecli.latents.projected_files import (
+        Job,
+        find_projection,
+        project_jobs,
+        project_settings,
+    )
+    from stylecli.latents.projector import Projecting, Projector
+
+    projector = Projector(source.bundle, Projecting())
+    options: dict[str, Any] = {"align": True, "detector": None}
+    settings = project_settings(projector, source.device, **options)
+    record = source.provenance("project", settings, inputs={"photo": path})
+    folder, G = source.folder / "projected", source.bundle.generator
+    known = find_projection(folder, record, G)
+    if known is None:
+        try:
+            portrait = source.read_portrait(path, **options)
+        except DataError as error:
+            raise DataError(
+                f"{str(error).partition(': for other subjects')[0]}: project it first as it "
+                f"should be, then give its .npz (stylecli project {path} --no-align)"
+            ) from None
+        for note in portrait.notes:
+            source.output.warn(note)
+        name = path.stem
+        if (folder / f"{name}.npz").exists():  # of another photograph, or made otherwise
+            name += f"-{record['inputs']['photo']['sha256'][:_DIGEST_LETTERS]}"
+        job = Job(portrait, folder, name, record)
+        try:
+            with source.output.progress(f"project {path.name}", "steps") as progress:
+                list(project_jobs(projector, [job], progress=progress))
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"interrupted while {path} was projected; run the same command to continue"
+            ) from None
+        known = find_projection(folder, record, G)
+        assert known is not None
+    source.output.note(f"{path}: {known.path}")
+    return known

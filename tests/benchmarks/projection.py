@@ -1,0 +1,201 @@
+"""How near photographs come in latent space, how soon, and the pictures of docs/project.md.
+
+    python tests/benchmarks/projection.py [NETWORK] [--parts speed,order,own] [--faces 20]
+        [--page docs/project.md] [--pictures docs/images] [--results projection.json]
+
+``speed``: held-out demo faces (seeds from 20000 on) by ``--preset official`` and by the default;
+both distances at the end, both CPU seconds, and those after which the default was as near as the
+official schedule at its end. ``order``: the distance in W, in W+ and after tuning. ``own``:
+pictures of the network itself (psi 1) in W, with the network's noise; PSNR. Each face is kept in
+--results at once, so the same command continues; delete the file for another network. ``--page``
+puts the tables between the page's projection marks, ``--pictures`` draws its pictures. Takes some
+110 CPU-seconds a face on one core, 40 of them for the official schedule.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+
+from stylecli import weights
+from stylecli.checkpoint import load_network
+from stylecli.data.alignment.portrait import Portrait
+from stylecli.data.demo_faces import FaceArtist
+from stylecli.files import read_json, write_json, write_text
+from stylecli.images import make_grid, save_png
+from stylecli.latents.projected_files import lay_out_sheet
+from stylecli.latents.projector import Projecting, Projector
+from stylecli.sampling import map_seeds, mix_ws, render
+from stylecli.styles import style_bands
+from stylecli.workspace import find_network
+
+BEGIN, END = "<!-- projection -->", "<!-- /projection -->"
+FIRST_FACE, FIRST_SEED = 20_000, 5_000  # no face that trained, no latent that starts a search
+PARTS = ("speed", "order", "own")
+WAYS = {
+    "official": {"preset": "official"}, "w": {}, "w+": {"space": "w+"},
+    "tuned": {"tune": True, "tune_steps": 350},
+}  # fmt: skip
+
+
+def project(net, picture, **how):
+    """Return (projection, CPU seconds, [(CPU seconds, distance)] of every step)."""
+    began, seen = time.process_time(), []
+
+    def note(done, total, text=""):
+        seen.append((time.process_time() - began, float(text.split()[-1])))
+
+    (found,) = Projector(net, Projecting(**how)).project(picture[None], progress=note)
+    return found, time.process_time() - began, seen
+
+
+def face(artist, number):
+    """Return held-out face ``number`` as a picture [R, R, 3]."""
+    return np.ascontiguousarray(artist(FIRST_FACE + number)[0].transpose(1, 2, 0))
+
+
+def measure_face(net, picture, ways):
+    """Return what each way came to: distance, psnr, seconds; when w was as near as official."""
+    row, steps = {}, {}
+    for way in ways:
+        found, seconds, steps[way] = project(net, picture, **WAYS[way])
+        row[way] = {"distance": found.distance, "psnr": found.psnr, "seconds": seconds,
+                    "from_mean": found.from_mean}  # fmt: skip
+    if {"official", "w"} <= set(row):
+        goal = row["official"]["distance"]
+        reached = [second for second, distance in steps["w"] if distance <= goal]
+        if not reached and row["w"]["distance"] <= goal:
+            reached = [row["w"]["seconds"]]
+        row["reached"] = reached[0] if reached else None
+    return row
+
+
+def measure_own(net, number):
+    """Return the PSNR of the network's own picture ``number`` found in W again."""
+    ws = map_seeds(net.generator, [FIRST_SEED + number])
+    (picture,) = render(net.generator, ws)
+    found, seconds, _ = project(net, picture, noise=False)
+    return {"psnr": found.psnr, "seconds": seconds}
+
+
+def measure(net, parts, faces, results, path):
+    """Measure what ``results`` lacks, and keep every face in ``path`` at once."""
+    ways = {"speed": ("official", "w"), "order": ("w", "w+", "tuned")}
+    wanted = list(dict.fromkeys(way for part in parts for way in ways.get(part, ())))
+    artist = FaceArtist(net.config.resolution)
+    for number in range(faces):
+        here = results.setdefault("faces", {}).setdefault(str(number), {})
+        if wanted and not set(wanted) <= set(here):
+            here |= measure_face(net, face(artist, number), wanted)
+            write_json(path, results)
+            print("face", number, here, flush=True)
+        own = results.setdefault("own", {})
+        if "own" in parts and str(number) not in own:
+            own[str(number)] = measure_own(net, number)
+            write_json(path, results)
+            print("own", number, own[str(number)], flush=True)
+    return results
+
+
+def tables(results, name):
+    """Return the results as Markdown."""
+    rows = list(results.get("faces", {}).values())
+    lines = []
+    both = [row for row in rows if "reached" in row]
+    if both:
+        official, ours = ([row[way] for row in both] for way in ("official", "w"))
+        shares = [(row["reached"] or float("inf")) / row["official"]["seconds"] for row in both]
+        lines += [
+            f"Medians of {len(both)} demo faces that did not train {name}, one thread:",
+            "", "| | LPIPS | PSNR | CPU-seconds |", "|---|---|---|---|",
+            *(f"| `--preset {preset}` | {median(some, 'distance'):.3f} | "
+              f"{median(some, 'psnr'):.1f} dB | {median(some, 'seconds'):.1f} |"
+              for preset, some in (("official", official), ("fast", ours))),
+            "",
+            f"The default is as near as the official schedule at its end after "
+            f"{100 * np.median(shares):.0f} % of that schedule's CPU-seconds (median), in "
+            f"{sum(share < float('inf') for share in shares)} of {len(both)} faces.", "",
+        ]  # fmt: skip
+    order = [row for row in rows if {"w", "w+", "tuned"} <= set(row)]
+    if order:
+        right = sum(
+            row["w"]["distance"] > row["w+"]["distance"] > row["tuned"]["distance"] for row in order
+        )
+        lines += [
+            f"Medians of {len(order)} of these faces; W > W+ > tuned in {right}:", "",
+            "| | LPIPS | PSNR | from the mean | CPU-seconds |", "|---|---|---|---|---|",
+            *(f"| {way} | {median([r[way] for r in order], 'distance'):.3f} | "
+              f"{median([r[way] for r in order], 'psnr'):.1f} dB | "
+              f"{median([r[way] for r in order], 'from_mean'):.2f} | "
+              f"{median([r[way] for r in order], 'seconds'):.0f} |"
+              for way in ("w", "w+", "tuned")),
+            "",
+        ]  # fmt: skip
+    own = [row["psnr"] for row in results.get("own", {}).values()]
+    if own:
+        lines += [
+            f"Of {len(own)} pictures of the network itself (psi 1, its own noise), "
+            f"{sum(psnr >= 30 for psnr in own)} are found again in W with 30 dB or more, "
+            f"the median with {np.median(own):.1f} dB.", "",
+        ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def median(rows, name):
+    """Return the median of a number over faces."""
+    return float(np.median([row[name] for row in rows]))
+
+
+def draw(net, folder):
+    """Draw the pictures of the page: a sheet of the ways, and two photographs crossed."""
+    artist = FaceArtist(net.config.resolution)
+    rows = []
+    for number in (0, 1, 2):
+        target = face(artist, number)
+        ways = [project(net, target, **WAYS[way])[0].picture for way in ("w", "w+", "tuned")]
+        rows += [target, *ways]
+    save_png(folder / "project-ways.png", make_grid(rows, 4, scale=5))
+    target = face(artist, 3)
+    found = project(net, target)[0]
+    save_png(folder / "project-sheet.png", lay_out_sheet(Portrait(target, None), found.picture))
+    one, other = (project(net, face(artist, number))[0] for number in (4, 0))
+    mixed = [mix_ws(one.ws[None], other.ws[None], layers)[0]
+             for layers in style_bands(net.config.style_sides).values()]  # fmt: skip
+    cells = render(net.generator, mixed, noise=iter([one.noise] * len(mixed)))
+    sheet = [face(artist, 4), one.picture, *cells, other.picture, face(artist, 0)]
+    save_png(folder / "project-crossed.png", make_grid(sheet, len(sheet), scale=4))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("network", type=Path, nargs="?", default=Path("shipped"))
+    parser.add_argument("--parts", default=",".join(PARTS))
+    parser.add_argument("--faces", type=int, default=20)
+    parser.add_argument("--page", type=Path)
+    parser.add_argument("--pictures", type=Path)
+    parser.add_argument("--results", type=Path, default=Path("projection.json"))
+    options = parser.parse_args()
+    import torch
+
+    torch.set_num_threads(1)
+    found = find_network(options.network).path
+    net = load_network(found, drawing=True)
+    digest = weights.file_sha256(found)
+    results = read_json(options.results) if options.results.exists() else {"network": digest}
+    if results["network"] != digest:
+        raise SystemExit(f"{options.results} is of another network: delete it")
+    parts = [part for part in options.parts.split(",") if part]
+    results = measure(net, parts, options.faces, results, options.results)
+    text = tables(results, f"network {digest[:12]}")
+    print(text)
+    if options.page:
+        page = options.page.read_text(encoding="utf-8")
+        head, _, rest = page.partition(BEGIN)
+        write_text(options.page, f"{head}{BEGIN}\n{text}{END}{rest.partition(END)[2]}")
+    if options.pictures:
+        draw(net, options.pictures)
+
+
+if __name__ == "__main__":
+    main()

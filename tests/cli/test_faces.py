@@ -1,0 +1,164 @@
+"""Seeds, files of styles and photographs as faces: projected once, remembered by content."""
+
+import json
+import shlex
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from stylecli.cli import faces
+from stylecli.cli.app import app
+from stylecli.data.alignment.portrait import Portrait, read_portrait
+from stylecli.errors import ExitCode
+from stylecli.images import read_provenance
+from stylecli.latents import projected_files, projection
+from stylecli.provenance import remake_command
+from stylecli.saved_ws import load_ws
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(tiny_network_file: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a command where two photographs are; they need no face, and few steps are done."""
+    monkeypatch.chdir(tiny_network_file.parent)
+    monkeypatch.setattr("stylecli.weights._package_file", lambda network: None)  # no LPIPS
+
+    def central(path: Path, size: int, channels: int, *, align: bool, **more: Any) -> Portrait:
+        return read_portrait(path, size, channels, align=False, **more)
+
+    monkeypatch.setattr("stylecli.data.alignment.portrait.read_portrait", central)
+    quick = tuple(replace(plan, steps=3) for plan in projection.FAST["w"])
+    monkeypatch.setitem(projection.FAST, "w", quick)
+    for seed, name in enumerate(("a.png", "b.png")):
+        pixels = np.random.default_rng(seed).integers(0, 256, (16, 16, 3), np.uint8)
+        Image.fromarray(pixels).save(name)
+    return lambda command, *words: CliRunner().invoke(
+        app, [command, "--network", "tiny.safetensors", *words]
+    )
+
+
+def pixels(path: str | Path) -> Any:
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+MIX = (
+    "mix",
+    "--row",
+    "a.png",
+    "--col",
+    "b.png",
+    "--col",
+    "7",
+    "--styles",
+    "coarse",
+    "--scale",
+    "1",
+)
+
+
+def test_photographs_stand_in_rows_and_columns(run: Run) -> None:
+    result = run(*MIX, "--no-labels", "--json")
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert (document["row"], document["col"]) == (["a.png"], ["b.png", "7"])
+    sheet = pixels(document["paths"][0])
+    # The row's face stands at the left as project draws it, noise maps and all.
+    gap = sheet.shape[0] - 32
+    assert (sheet[16 + gap :, :16] == pixels("out/tiny/projected/a.png")).all()
+    assert (sheet[:16, 16 + gap : 32 + gap] == pixels("out/tiny/projected/b.png")).all()
+    record = read_provenance(Path(document["paths"][0]))
+    assert record is not None and set(record["inputs"]) == {"row_1", "col_1"}
+    words = shlex.split(remake_command(record) or "")[1:]
+    again = CliRunner().invoke(app, [*words, "--out", "again.png"])
+    assert again.exit_code == 0, again.stderr
+    assert (pixels("again.png") == sheet).all()
+
+
+def test_a_photograph_is_projected_once_and_known_by_its_content(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(*MIX).exit_code == 0
+    Path("a.png").rename("other.png")
+    monkeypatch.setattr(projected_files, "_search", None)  # nothing is searched for again
+    known = run("mix", "--row", "other.png", "--col", "b.png", "--styles", "fine")
+    assert known.exit_code == 0, known.stderr
+    assert "projected/a.npz" in known.stderr.replace("\\", "/")
+
+
+def test_another_photograph_of_the_same_name_gets_its_own_file(run: Run) -> None:
+    assert run(*MIX).exit_code == 0
+    Path("b.png").replace("a.png")
+    assert run("generate", "--center", "a.png", "--seeds", "0").exit_code == 0
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save("a.png")
+    assert run("generate", "--center", "a.png", "--seeds", "1", "--psi", "0").exit_code == 0
+    assert len(list(Path("out/tiny/projected").glob("a-????????.npz"))) == 1
+
+
+def test_a_count_fills_the_named_faces_up_with_seeds(run: Run) -> None:
+    result = run(*MIX, "--rows", "3", "--json")
+    assert json.loads(result.stdout)["row"] == ["a.png", "0", "1"]
+    refused = run(*MIX, "--cols", "1")
+    assert refused.exit_code == ExitCode.USAGE and "--cols 1" in refused.stderr
+    refused = run(*MIX, "--row-seeds", "1")
+    assert refused.exit_code == ExitCode.USAGE and "--row-seeds" in refused.stderr
+
+
+def test_a_photograph_is_a_centre_and_a_stop_of_a_walk(run: Run) -> None:
+    drawn = run("generate", "--center", "a.png", "--psi", "0", "--seeds", "3", "--out", "c.png")
+    assert drawn.exit_code == 0, drawn.stderr
+    plain = run("generate", "--ws", "out/tiny/projected/a.npz", "--noise-mode", "const",
+                "--out", "d.png")  # fmt: skip
+    assert plain.exit_code == 0
+    assert (pixels("c.png") == pixels("d.png")).all()
+    walk = ("--through", "a.png", "--through", "3", "--seconds", "1", "--fps", "4", "--format",
+            "png", "--scale", "1")  # fmt: skip
+    walked = run("interpolate", *walk, "--out", "walk")
+    assert walked.exit_code == 0, walked.stderr
+    assert (pixels(sorted(Path("walk").glob("*.png"))[0]) == pixels("d.png")).all()
+    refused = run("interpolate", *walk, "--seeds", "1")
+    assert refused.exit_code == ExitCode.USAGE and "--seeds" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("mix", "--row", "none.png"), "none.png"),
+        (("interpolate", "--through", "none.png"), "none.png"),
+        (("generate", "--center", "none.png"), "none.png"),
+    ],
+)
+def test_a_face_that_is_not_there_is_one_sentence(
+    run: Run, words: tuple[str, ...], told: str
+) -> None:
+    result = run(*words)
+    assert result.exit_code == ExitCode.UNUSABLE and told in result.stderr
+
+
+def test_a_photograph_without_a_face_says_what_to_run(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = "stylecli.data.alignment.portrait"
+    monkeypatch.setattr(f"{home}.read_portrait", read_portrait)
+    monkeypatch.setattr(f"{home}.choose_detector", lambda name: "dlib")
+    monkeypatch.setattr(f"{home}.load_detector", lambda name: None)
+    monkeypatch.setattr(f"{home}.search_faces", lambda *_, min_crop: [])
+    result = run("mix", "--row", "a.png", "--col", "1")
+    assert result.exit_code == ExitCode.UNUSABLE
+    assert "stylecli project a.png --no-align" in result.stderr
+
+
+def test_saved_styles_and_seeds_are_faces(run: Run) -> None:
+    run("generate", "--seeds", "4,5", "--save-ws", "two.npz")
+    result = run("mix", "--row", "two.npz", "--col", "1", "--styles", "fine", "--each", "--json")
+    document = json.loads(result.stdout)
+    assert [Path(path).name for path in document["paths"][1:]] == ["two#0-1.png", "two#1-1.png"]
+    assert torch.isfinite(load_ws("two.npz")).all() and faces.is_seed("4")
