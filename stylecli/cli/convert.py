@@ -32,9 +32,9 @@ def command(
     Example: stylecli convert karras2019stylegan-ffhq-1024x1024.pkl
 
     Reads NVIDIA's StyleGAN, StyleGAN2, StyleGAN3 and Progressive GAN pickles, R3GAN's snapshots,
-    rosinality's checkpoints (StyleGAN, StyleGAN2) and huangzh13's state dicts. Runs no code
-    in them. Prints the licence of the weights and keeps it in the file. Converting is optional:
-    every command reads these files directly.
+    rosinality's checkpoints (StyleGAN, StyleGAN2), lucidrains' (StyleGAN2) and huangzh13's state
+    dicts. Runs no code in them. Prints the licence of the weights and keeps it in the file.
+    Converting is optional: every command reads these files directly.
     """
     output = Output(json=json, quiet=quiet)
     target = out if out is not None else source.with_suffix(".safetensors")

@@ -258,5 +258,6 @@ class NetworkConfig:
                 continue  # one of a few values, which __post_init__ knows
             kinds = (*kinds, int) if float in kinds else kinds
             too_large = isinstance(value, int | float) and not -_MAX_VALUE < value < _MAX_VALUE
-            if not isinstance(value, kinds) or too_large:
+            truth = isinstance(value, bool) and bool not in kinds  # which Python counts as a number
+            if not isinstance(value, kinds) or too_large or truth:
                 raise UsageError(f"network configuration has {name} {str(value)[:40]!r}")

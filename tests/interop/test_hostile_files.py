@@ -137,6 +137,15 @@ def test_a_spoilt_structure_is_a_network_or_a_sentence(kind: str) -> None:
     assert results == {"read", "NetworkError"}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", fuzz_structures.CONTAINERS)
+@pytest.mark.usefixtures("kinds")
+def test_a_spoilt_container_is_a_network_or_a_sentence(kind: str) -> None:
+    """Steps of pickles, entries of zips, values of headers at random: 200 files."""
+    one = fuzz_structures.spoil_files(kind, random.Random(3))
+    assert {one(number) for number in range(200)} == {"read", "NetworkError"}
+
+
 @pytest.mark.usefixtures("kinds")
 def test_what_the_fuzzer_found_stays_harmless() -> None:
     """One small file for each outcome that fuzzing met."""

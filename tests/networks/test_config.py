@@ -58,3 +58,6 @@ def test_switches_of_other_programs_need_adaptive_normalisation() -> None:
 def test_a_field_of_another_type_is_refused() -> None:
     with pytest.raises(UsageError, match="mapping_lrmul 'x'"):
         config_from_dict({"family": "stylegan1", "mapping_lrmul": "x"})
+    for name in ("fmap_max", "mapping_lrmul", "resolution"):  # Python counts with truth values
+        with pytest.raises(UsageError, match=f"{name} 'True'"):
+            config_from_dict({"family": "stylegan1", name: True})
