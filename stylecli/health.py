@@ -12,7 +12,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,7 @@ class Health:
     extras: dict[str, dict[str, Any]] = field(default_factory=dict)
     cache: dict[str, Any] = field(default_factory=dict)
     kernels: dict[str, Any] = field(default_factory=dict)
+    training: list[dict[str, Any]] = field(default_factory=list)  # trials on GPUs
     problems: list[str] = field(default_factory=list)
 
 
@@ -82,12 +83,14 @@ def examine(*, progress: Progress = silent) -> Health:
     """Look at everything; never raises for what it finds.
 
     On a CUDA device this compiles the kernels (or fetches them from the cache), checks and times
-    them, which takes up to a minute. Nothing is compiled under STYLECLI_KERNELS=off.
+    them, and takes some training steps, which lasts up to two minutes. No kernel is compiled under
+    STYLECLI_KERNELS=off.
     """
     health = Health()
     for section in (_versions, _devices, _extras, _cache):
         _ask(health, section.__name__.strip("_"), partial(section, health))
     _ask(health, "kernels", partial(_kernels, health, progress))
+    _ask(health, "training", partial(_training, health))
     return health
 
 
@@ -316,3 +319,16 @@ def _kernels(health: Health, progress: Progress) -> None:
             problem = f"{what} {device}: {row['reason']}"
             health.problems += [problem] if problem not in health.problems else []
     progress(len(cases), len(cases)) if cases else None
+
+
+def _training(health: Health) -> None:
+    import torch
+
+    from stylecli.training.trials import try_training
+
+    for device in health.kernels.get("devices", ()):
+        for trial in try_training(torch.device(device)):
+            row = {"device": device, **asdict(trial)}
+            health.training.append(row)
+            if not trial.works:
+                health.problems.append(f"{trial.name} on {device}: {trial.sentence}")

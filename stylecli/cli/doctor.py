@@ -24,8 +24,9 @@ def command(json: JsonOption = False, quiet: QuietOption = False) -> None:
     Example: stylecli doctor
 
     Prints one block to paste into a bug report, then each problem with the command that fixes it.
-    On a GPU it also compiles the kernels, checks them against plain PyTorch and times both. Exits
-    with 0, or with 4 if STYLECLI_KERNELS=require is set and the kernels do not work.
+    On a GPU it also compiles the kernels, checks them against plain PyTorch and times both, and
+    tries TF32 and what train --accelerate turns on. Exits with 0, or with 4 if
+    STYLECLI_KERNELS=require is set and the kernels do not work.
     """
     from dataclasses import asdict
 
@@ -56,6 +57,10 @@ def _lines(health: "Health", output: Output) -> list[str]:
         f"kernels (STYLECLI_KERNELS={health.kernels.get('mode', 'auto')})": _kernels(
             health.kernels, output
         ),
+        "training on GPUs": [
+            f"{one['device']}  {one['name']}: {one['sentence']}" for one in health.training
+        ]
+        or ["no CUDA device"],
         "problems": health.problems or ["none"],
     }
     lines: list[str] = []

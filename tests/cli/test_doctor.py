@@ -16,8 +16,10 @@ from stylecli.cli import doctor
 from stylecli.ops.cuda import selfcheck
 from stylecli.ops.cuda.calls import variants
 from stylecli.ops.cuda.runtime import DTYPE_NAMES
+from stylecli.training import trials
+from stylecli.training.trials import Trial
 
-SECTIONS = ["versions", "devices", "extras", "cache", "kernels", "problems"]
+SECTIONS = ["versions", "devices", "extras", "cache", "kernels", "training", "problems"]
 
 
 @pytest.fixture
@@ -54,6 +56,9 @@ def gpu(monkeypatch):
     monkeypatch.setattr(health, "_devices", devices)
     monkeypatch.setattr(selfcheck, "check_operator", check)
     monkeypatch.setattr(selfcheck, "measure_operator", measure)
+    tried = [Trial("TF32", True, "products are right"), Trial("channels-last", False, "all wrong")]
+    monkeypatch.setattr(trials, "try_training", lambda device: [
+        one for one in tried if one.works or answers.get("wrong training")])  # fmt: skip
     return answers
 
 
@@ -220,3 +225,12 @@ def test_knows_every_operator_dtype_and_extra():
     assert set(health.EXTRAS) == extras
     assert tuple(variants()) == health.OPERATORS
     assert {getattr(torch, name) for name in health.DTYPES} == set(DTYPE_NAMES)
+
+
+def test_training_that_goes_wrong_is_a_line_and_a_problem(run, gpu):
+    gpu["wrong training"] = True
+    found = sections(run().stdout)
+    assert found["training"] == [
+        "cuda:0  TF32: products are right", "cuda:0  channels-last: all wrong",
+    ]  # fmt: skip
+    assert found["problems"] == ["channels-last on cuda:0: all wrong"]

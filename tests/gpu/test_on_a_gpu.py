@@ -29,6 +29,7 @@ from stylecli.training.config import CHANNELS_LAST, TrainingConfig
 from stylecli.training.draws import DrawSource, Streams
 from stylecli.training.schedule import Stage
 from stylecli.training.step import TrainingStep
+from stylecli.training.trials import try_training
 from tests.ops.test_convolution import FARTHEST, r1_error
 
 pytestmark = [
@@ -247,6 +248,12 @@ def test_metrics_are_those_of_the_cpu(tiny_network_file: Path, tiny_lmdb: Path) 
 def test_the_first_look_finds_no_problem(tmp_path: Path) -> None:
     """doctor ends with 4 where something is wrong, also within cuda-core, which may hang."""
     stylecli_here(tmp_path, "doctor", timeout=120)
+
+
+def test_what_training_can_turn_on_works() -> None:
+    found = try_training(GPU)
+    print(*(f"{one.name}: {one.sentence}" for one in found), sep="\n")
+    assert all(one.works for one in found)
 
 
 def test_bench_measures_drawing_and_training(tmp_path: Path) -> None:

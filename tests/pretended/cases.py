@@ -131,8 +131,8 @@ def try_step(name: str) -> dict[str, Any]:
         fields = TINY
     bundle = new_network(config, seed=0, **{**fields, **own})
     with torch.no_grad():
-        for name, parameter in bundle.G.named_parameters():
-            if name.endswith("noise_strength"):
+        for own_name, parameter in bundle.G.named_parameters():
+            if own_name.endswith("noise_strength"):
                 parameter.fill_(0.1)
     table = torch.eye(3) if "label_dim" in own else None
     lod = 0.5 if bundle.config.grows else 0.0

@@ -81,6 +81,13 @@ def test_commands_run(name: str, tried: Any) -> None:
         assert found["apart"] <= (1 if "bf16" not in name else 5)  # grey levels
 
 
+def test_doctor_tries_training_on_every_gpu(tried: Any) -> None:
+    lines = tried["command", "doctor"]["output"].splitlines()
+    for name in ("TF32", "channels-last"):
+        assert sum(line.split()[1:2] == [f"{name}:"] for line in lines) == 2
+    assert lines[lines.index("problems") + 1].strip() == "none"
+
+
 def test_a_gpu_is_timed_by_its_own_events(tried: Any) -> None:
     cases = json.loads(tried["command", "bench"]["output"])["cases"]
 
