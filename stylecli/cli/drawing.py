@@ -199,17 +199,26 @@ def open_source(network: Path | None, device: str, output: Output) -> OpenedNetw
     """Load the network that was given or found, onto its device; say which was found."""
     check_words(device=device)
     found = find_and_check(network, output)
+    bundle, digest = load_and_hash(found.path)
+    from stylecli.hardware import resolve_device
+
+    chosen = resolve_device(device)
+    bundle.generator.to(chosen)
+    return OpenedNetwork(bundle, found.path, digest, str(chosen), output)
+
+
+def load_and_hash(path: Path) -> "tuple[Bundle, str]":
+    """Return a network to draw with, and its file's SHA-256, which is computed while torch loads.
+
+    Raises NetworkError where the file is none.
+    """
     from stylecli.weights import remember_digest
 
-    with ThreadPoolExecutor(1) as beside:  # hashing lets go of Python while torch loads
-        digest = beside.submit(remember_digest, found.path)
+    with ThreadPoolExecutor(1) as beside:  # hashing lets go of Python
+        digest = beside.submit(remember_digest, path)
         from stylecli.checkpoint import load_network
-        from stylecli.hardware import resolve_device
 
-        chosen = resolve_device(device)
-        bundle = load_network(found.path, drawing=True)
-        bundle.generator.to(chosen)
-    return OpenedNetwork(bundle, found.path, digest.result(), str(chosen), output)
+        return load_network(path, drawing=True), digest.result()
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stylecli.cli.drawing import agree_on_precision, folder_of
+from stylecli.cli.drawing import agree_on_precision, folder_of, load_and_hash
 from stylecli.cli.options import (
     BatchOption,
     ClassifierSource,
@@ -406,11 +406,10 @@ class _Network:
         if found.why:
             output.note(f"network: {found.shown}")
 
-        from stylecli.checkpoint import load_network, network_digest
+        bundle, digest = load_and_hash(found.path)
         from stylecli.hardware import resolve_device
         from stylecli.metrics.evaluation import evaluate, evaluate_over_psi
 
-        bundle = load_network(found.path, drawing=True)
         needed = bundle.config.label_dim > 0 or self.source.train
         data = find_data(names, self.data, run, needed=needed)
         if data is not None and data.why:
@@ -435,7 +434,7 @@ class _Network:
                 **truncated,
                 batch=self.batch,
                 device=target,
-                network_digest=network_digest(found.path),
+                network_digest=digest,
                 classifiers=judges,
                 progress=progress,
                 **chosen,
