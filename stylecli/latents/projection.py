@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from stylecli.errors import UsageError, unknown_name
-from stylecli.features.perceptual import Distance, open_distance, shrink
+from stylecli.features.perceptual import Distance, shrink
 from stylecli.images import over_white
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.model import Generator
@@ -30,7 +30,7 @@ LATENTS_SEED = 123  # of the latents whose w's mean and spread are taken, as in 
 _MAPPED_AT_ONCE = 1000
 _LEAST_SIDE = 8  # px: noise maps are halved down to it
 _EPSILON = 1e-8  # of Adam
-_WORTH_WAITING = 0.002  # share of the distance by which a step must be nearer to count as progress
+_WORTH_WAITING = 0.002  # share of the distance that counts as progress
 
 
 @dataclass(frozen=True)
@@ -143,26 +143,22 @@ class Candidates:
     def nearest(
         self, target: Tensor, distance: Distance, mask: Tensor | None = None, count: int = 1
     ) -> Tensor:
-        """Return the latents [count, 1, d] whose pictures are nearest to a target [1, C, R, R].
-
-        A few are chosen by mean squared differences at all scales, then one by ``distance``.
-        """
-        rough = open_distance("pyramid", target.device)
-        images, side = self.images, self.images.shape[2]
+        """Return the latents [count, 1, d] whose pictures are nearest to a target [1, C, R, R]."""
+        side, far = self.images.shape[2], []
         small = shrink(over_white(target), side)
         seen = None if mask is None else shrink(mask, side)
         with torch.no_grad():
-            weights = None if seen is None else seen.expand(len(images), -1, -1, -1)
-            far = rough.features(images, weights) - rough.features(small, seen)
-            few = far.square().sum(dim=1).topk(min(_FINALISTS, len(images)), largest=False).indices
-            weights = None if seen is None else seen.expand(len(few), -1, -1, -1)
-            far = distance.features(images[few], weights) - distance.features(small, seen)
-            order = far.square().sum(dim=1).topk(min(count, len(few)), largest=False).indices
-            chosen = self.latents[few[order]]
+            wanted = distance.features(small, seen)
+            for images in torch.split(self.images, _COMPARED_AT_ONCE):
+                weights = None if seen is None else seen.expand(len(images), -1, -1, -1)
+                found = distance.features(images, weights)
+                far.append((found - wanted).square().sum(dim=1))
+            order = torch.cat(far).topk(min(count, len(self.images)), largest=False).indices
+            chosen = self.latents[order]
             return chosen.repeat(-(-count // len(chosen)), 1, 1)[:count]
 
 
-_FINALISTS = 20
+_COMPARED_AT_ONCE = 8
 _CANDIDATE_SIDE = 64  # px: candidates are compared at this size
 
 
@@ -264,6 +260,7 @@ class Search:
         self._moments = [[torch.zeros_like(one) for one in self._variables] for _ in range(2)]
         self._best = [one.clone() for one in self._variables] if plan.keep_best else []
         self._record = torch.full((len(targets),), math.inf, device=device)
+        self._mark = self._record.clone()  # how near each was when it last came nearer
         self._progress_at = 0  # the step at which any picture last came nearer
         self._length = latent.norm(dim=-1, keepdim=True).to(device)
         self.step_number = 0
@@ -317,10 +314,12 @@ class Search:
 
     def _note_best(self, far: Tensor) -> None:
         """Keep what is nearer than ever before, of every picture."""
-        if bool((far < self._record * (1.0 - _WORTH_WAITING)).any()):
-            self._progress_at = self.step_number
         nearer = far < self._record
         self._record = torch.where(nearer, far, self._record)
+        came = self._record < self._mark * (1.0 - _WORTH_WAITING)  # since it last came nearer
+        if bool(came.any()):
+            self._mark = torch.where(came, self._record, self._mark)
+            self._progress_at = self.step_number
         for best, one in zip(self._best, self._variables, strict=False):
             best.copy_(torch.where(nearer.view(-1, *[1] * (one.ndim - 1)), one, best))
 
@@ -359,7 +358,8 @@ class Search:
             for place, one in enumerate(group)
         }
         numbers = torch.tensor([self.step_number, self._progress_at])
-        return {**tensors, "numbers": numbers, "record": self._record.cpu()}
+        reached = torch.stack([self._record, self._mark]).cpu()
+        return {**tensors, "numbers": numbers, "reached": reached}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what ``state`` returned."""
@@ -368,7 +368,7 @@ class Search:
                 for place, one in enumerate(group):
                     one.copy_(state[f"{name}.{place}"])
         self.step_number, self._progress_at = state["numbers"].tolist()
-        self._record = state["record"].to(self._record)
+        self._record, self._mark = state["reached"].to(self._record).clone()
 
     def _groups(self) -> dict[str, list[Tensor]]:
         first, second = self._moments

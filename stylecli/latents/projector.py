@@ -41,6 +41,7 @@ from stylecli.sampling import Drawing, device_of, render
 
 PRESETS = ("fast", "official")
 SAVED_EVERY_SECONDS = 30.0
+_FAST_ENOUGH = 0.01  # LPIPS at which tuning stops
 FRAMES = 120  # moments of a search that are kept for its video
 State = dict[str, Tensor]
 
@@ -81,8 +82,9 @@ class Projecting:
 
     @property
     def tuning(self) -> Tuning:
-        """How the network is tuned."""
-        return Tuning() if self.tune_steps is None else Tuning(steps=self.tune_steps)
+        """How the network is tuned; as published it stops where W+ is often nearer."""
+        enough = Tuning.enough if self.preset == "official" else _FAST_ENOUGH
+        return Tuning(steps=self.tune_steps or Tuning.steps, enough=enough)
 
 
 PIVOT_STEPS = 450  # of the search for the pivot, as published

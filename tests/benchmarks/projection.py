@@ -35,7 +35,7 @@ FIRST_FACE, FIRST_SEED = 20_000, 5_000  # no face that trained, no latent that s
 PARTS = ("speed", "order", "own")
 WAYS = {
     "official": {"preset": "official"}, "w": {}, "w+": {"space": "w+"},
-    "tuned": {"tune": True, "tune_steps": 350},
+    "tuned": {"tune": True},
 }  # fmt: skip
 
 

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from stylecli.checkpoint import load_network
+from stylecli.data.demo_faces import FaceArtist
 from stylecli.errors import UsageError
 from stylecli.latents import projector as module
 from stylecli.latents.projection import FAST, OFFICIAL
@@ -123,3 +125,28 @@ def test_psnr_is_that_of_what_counts() -> None:
     assert psnr(a, a) == float("inf")
     assert psnr(a, b) == pytest.approx(10 * np.log10(4))
     assert psnr(a, b, torch.tensor([[0.0, 1.0], [1.0, 1.0]])) == float("inf")
+
+
+def demo_face(seed: int) -> np.ndarray:
+    return np.ascontiguousarray(FaceArtist(32)(seed)[0].transpose(1, 2, 0))[None]
+
+
+@pytest.mark.slow
+def test_a_face_that_did_not_train_comes_nearer_from_w_to_w_plus_to_tuning() -> None:
+    net = load_network("shipped", drawing=True)
+    far = [
+        Projector(net, Projecting(**how)).project(demo_face(20_000))[0].distance
+        for how in ({}, {"space": "w+"}, {"tune": True})
+    ]
+    assert far[0] > far[1] > far[2]
+
+
+@pytest.mark.slow
+def test_the_shipped_network_finds_its_own_pictures_again() -> None:
+    net = load_network("shipped", drawing=True)
+    ws = map_seeds(net.generator, range(5_000, 5_003))
+    found = [
+        Projector(net, Projecting(noise=False)).project(picture[None])[0].psnr
+        for picture in render(net.generator, ws)
+    ]
+    assert sum(psnr >= 30 for psnr in found) >= 2  # 18 of 20: tests/benchmarks/projection.py
