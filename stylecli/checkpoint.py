@@ -22,6 +22,7 @@ from stylecli import __version__, files
 from stylecli.errors import NetworkError
 from stylecli.interop.conversion import difference_table
 from stylecli.interop.families import read_foreign_networks, write_state_dict
+from stylecli.networks.config import NETWORK_NAMES as NETWORK_NAMES
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.headers import FORMAT, STATE_DICT, config_of
 from stylecli.networks.headers import is_foreign as is_foreign
@@ -32,7 +33,6 @@ from stylecli.networks.registry import build_discriminator, build_generator
 from stylecli.workspace import find_network
 
 Network = Bundle | Path | str  # networks, or where they are: what public functions take
-NETWORK_NAMES = ("G_ema", "G", "D")
 
 
 def load_network(path: Path | str, *, drawing: bool = False) -> Bundle:
@@ -164,7 +164,7 @@ def describe_network(path: Path) -> dict[str, Any]:
         "w_dim": config.w_dim if config.has_w else None,
         "mapping_layers": config.mapping_layers, "layers": config.num_layers,
     }  # fmt: skip
-    for name in ("G_ema", "G", "D"):
+    for name in NETWORK_NAMES:
         module = getattr(bundle, name)
         if module is not None:
             facts[f"{name} parameters"] = sum(p.numel() for p in module.parameters())

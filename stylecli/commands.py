@@ -21,12 +21,12 @@ from stylecli.images import Pictures
 from stylecli.latents import Method, Motion, Space
 from stylecli.latents.projector import Projecting, Projection, Projector
 from stylecli.latents.walks import Route, draw_walk
+from stylecli.networks.config import NoiseMode
 from stylecli.networks.model import Bundle
 from stylecli.progress import Progress, silent
 from stylecli.sampling import (
     VARY,
     Drawing,
-    NoiseMode,
     Precision,
     Psi,
     check_drawing,

@@ -25,11 +25,12 @@ from stylecli.errors import DataError, UsageError, plural
 from stylecli.images import save_png
 from stylecli.latents.walks import draw_walk
 from stylecli.metrics.evaluation import evaluate
+from stylecli.networks.config import NoiseMode
 from stylecli.networks.model import Bundle
 from stylecli.progress import Progress
 from stylecli.provenance import make_provenance
 from stylecli.report.demo_page import FACES_KIMG, describe_faces, write_demo_page
-from stylecli.sampling import Drawing, NoiseMode
+from stylecli.sampling import Drawing
 from stylecli.sheets.fakes import draw_fakes
 from stylecli.sheets.mixing import draw_mixing_sheet
 from stylecli.sheets.paper import draw_truncation_sweep

@@ -12,27 +12,24 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, repeat
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from stylecli.errors import UsageError, unknown_name
+from stylecli.errors import UsageError
 from stylecli.hardware import PRECISIONS as PRECISIONS
 from stylecli.hardware import Precision as Precision
 from stylecli.hardware import check_precision as check_precision
 from stylecli.hardware import cuda_arithmetic, give_back
 from stylecli.images import Canvas, Pictures, to_uint8
-from stylecli.networks.config import NetworkConfig
+from stylecli.networks.config import NetworkConfig, NoiseMode, check_noise_mode
 from stylecli.networks.model import Bundle, Generator, asked_lod
 from stylecli.networks.registry import freeze_synthesis
 from stylecli.saved_ws import load_ws as load_ws
 from stylecli.saved_ws import save_ws as save_ws
 from stylecli.seeds import check_seed
-
-NoiseMode = Literal["const", "random", "none"]
-NOISE_MODES: tuple[NoiseMode, ...] = get_args(NoiseMode)
 
 LATENTS_PER_CHUNK = 4  # a mapping network reads all its weights for one latent or for four
 _CHUNK_VALUES = 1 << 20  # of the largest feature maps: what stays in a core's cache
@@ -40,12 +37,6 @@ _MAX_CPU_CHUNK = 8
 
 
 Psi = float | Sequence[float]  # one strength, or one for every layer
-
-
-def check_noise_mode(noise_mode: str) -> None:
-    """Raise UsageError unless it is one of const, random, none."""
-    if noise_mode not in NOISE_MODES:
-        raise UsageError(unknown_name("noise mode", noise_mode, NOISE_MODES))
 
 
 @dataclass(frozen=True)

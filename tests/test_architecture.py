@@ -345,6 +345,31 @@ def test_durations_and_bytes_for_people_have_one_home() -> None:
     assert written == set()  # stylecli/progress.py has them, and needs no such braces
 
 
+# Lists that are the same by chance, or whose second home may not load what the first one loads.
+ALIKE = {
+    ("G", "D", "G_ema"),  # the order of official files, and that of checkpoints
+    ("weight", "bias", "running_mean", "running_var"),  # torch's
+    ("onnx", "onnxscript", "onnxruntime"),  # what export asks for, and what the extra brings
+    ("png", "jpeg", "webp"),  # images.py loads numpy, cli/targets.py must not
+    ("auto", "dlib", "mtcnn"),  # detectors.py loads Pillow, cli/project.py must not
+    ("w", "w+", "z"),  # latents/projection.py loads torch, cli/project.py must not
+}
+
+
+def test_a_list_of_words_has_one_home() -> None:
+    homes: dict[tuple[str, ...], set[str]] = {}
+    for path in FILES:
+        for node in nodes_of(path):
+            parts = node.elts if isinstance(node, ast.Tuple | ast.List | ast.Set) else []
+            words = tuple(getattr(part, "value", None) for part in parts)
+            if len(words) >= 3 and all(isinstance(word, str) for word in words):
+                homes.setdefault(words, set()).add(shown(path))
+
+    assert {
+        words: found for words, found in homes.items() if len(found) > 1 and words not in ALIKE
+    } == {}
+
+
 def test_files_stay_short() -> None:
     lengths = {shown(path): len(path.read_text("utf-8").splitlines()) for path in FILES}
 

@@ -27,8 +27,8 @@ from stylecli.cli.options import (
 )
 from stylecli.cli.output import Output
 from stylecli.cli.refusals import check_words, find_and_check
-from stylecli.errors import UsageError, unknown_name
-from stylecli.networks.config import NetworkConfig
+from stylecli.errors import UsageError
+from stylecli.networks.config import NetworkConfig, check_noise_mode
 from stylecli.provenance import make_provenance, shown_path
 from stylecli.styles import layer_strengths
 
@@ -413,8 +413,7 @@ def _truncation(
 def resolve_noise(noise_mode: str | None, noise_seed: int | None) -> str:
     """Return the noise mode; --noise-seed means random, and contradicts the other modes."""
     mode = noise_mode or ("const" if noise_seed is None else "random")
-    if mode not in ("const", "random", "none"):
-        raise UsageError(unknown_name("noise mode", mode, ("const", "random", "none")))
+    check_noise_mode(mode)
     if noise_seed is not None and mode != "random":
         raise UsageError(f"--noise-seed {noise_seed} needs --noise-mode random, not {mode}")
     return mode

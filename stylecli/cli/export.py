@@ -9,9 +9,9 @@ from stylecli.cli.options import ForceOption, JsonOption, PsiCutoffOption, Quiet
 from stylecli.cli.output import Output
 from stylecli.cli.parameters import PlainCommand, PlainGroup
 from stylecli.errors import UsageError, unknown_name
+from stylecli.networks.config import NETWORK_NAMES
 
 _LAYOUTS = ("nvidia", "rosinality")
-_NETWORKS = ("G_ema", "G", "D")
 _GENERATORS = ("G_ema", "G")
 
 app = typer.Typer(
@@ -67,7 +67,7 @@ def export_state_dict(
     The file is safetensors, never a pickle; its header holds the class and the arguments that build
     the module there. The page of this command gives the three lines that load it.
     """
-    for given, known, what in ((layout, _LAYOUTS, "layout"), (which, _NETWORKS, "network")):
+    for given, known, what in ((layout, _LAYOUTS, "layout"), (which, NETWORK_NAMES, "network")):
         if given not in known:
             raise UsageError(unknown_name(what, given, known))
     source, target = _paths(network, out, f"{which}-{layout}", ".safetensors", force)

@@ -14,7 +14,7 @@ from stylecli.cli.options import OutOption
 from stylecli.cli.refusals import check_files
 from stylecli.cli.targets import resolve_video
 from stylecli.errors import DataError, UsageError, unknown_name
-from stylecli.latents import check_walk
+from stylecli.latents import MOTIONS, check_walk
 from stylecli.provenance import shown_path
 from stylecli.seeds import format_seeds, parse_seeds
 
@@ -293,8 +293,8 @@ def resolve_motion(
     how: DrawingOptions, motion: str | None, seconds: float | None
 ) -> tuple[DrawingOptions, dict[str, Any]]:
     """Return how to draw and the settings of moving noise; noise that moves is random noise."""
-    if motion not in (None, "still", "flicker", "drift"):
-        raise UsageError(unknown_name("noise motion", motion, ("still", "flicker", "drift")))
+    if motion is not None and motion not in MOTIONS:
+        raise UsageError(unknown_name("noise motion", motion, MOTIONS))
     if seconds is not None and (motion != "drift" or not 0 < seconds <= 86_400):
         raise UsageError(
             f"--noise-seconds {seconds:g} sets how fast noise drifts: give more than 0, with "

@@ -36,6 +36,7 @@ from stylecli.interop.torch_files import (
     script_names,
     torch_names,
 )
+from stylecli.networks.config import NETWORK_NAMES
 
 # ---- Any foreign network file -> plain values, arrays and named objects without behaviour.
 #
@@ -298,7 +299,6 @@ class _Resolver:
 Facts = dict[str, Any]
 SETTINGS = ("args", "config", "cfg", "opt", "hparams", "hyper_parameters")  # keys people use
 _UNTRAINED = ("lod", "dlatent_avg", "noise")  # TensorFlow variables that are not trained
-_NETWORKS = ("G_ema", "G", "D")
 _TO_RGB = re.compile(r"to_rgbs\.\d+\.conv\.weight")
 _MAX_COLOURS = 12
 _MAX_PARTS = 20
@@ -318,7 +318,7 @@ def tf_facts(tree: Any) -> Facts:
         "resolution": given.get("resolution"), "channels": given.get("num_channels"),
         "classes": given.get("label_size"),
     }  # fmt: skip
-    for name in _NETWORKS:
+    for name in NETWORK_NAMES:
         facts[f"{name} parameters"] = _count_tf(named[name], set())
     facts["state version"] = _shown(tree[0].state.get("version"))
     facts["build functions"] = [_shown(network.state.get("build_func_name")) for network in tree]
@@ -360,7 +360,7 @@ def persistent_facts(tree: Any) -> Facts:
         "layers": state.get("num_ws"),
     }  # fmt: skip
     facts = {name: _shown(value) for name, value in facts.items() if value is not None}
-    for name in _NETWORKS:
+    for name in NETWORK_NAMES:
         if isinstance(tree.get(name), PersistentModule | PlainObject):
             facts[f"{name} parameters"] = _count_module(tree[name], set())
     if isinstance(tree.get("cur_nimg"), int):

@@ -5,13 +5,22 @@ Standard library only, so that the command line reads defaults without loading t
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, ClassVar, NamedTuple, Self, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 from stylecli.errors import UsageError, unknown_name
 from stylecli.settings import NETWORK, setting
 
 MAX_RESOLUTION = 1024
+NETWORK_NAMES = ("G_ema", "G", "D")  # of a bundle, in the order in which they are told
+NoiseMode = Literal["const", "random", "none"]
+NOISE_MODES: tuple[NoiseMode, ...] = get_args(NoiseMode)
 _MAX_VALUE = 1e9  # no size, weight or rate comes near
+
+
+def check_noise_mode(noise_mode: str) -> None:
+    """Raise UsageError unless it is one of const, random, none."""
+    if noise_mode not in NOISE_MODES:
+        raise UsageError(unknown_name("noise mode", noise_mode, NOISE_MODES))
 
 
 class Preset(NamedTuple):

@@ -14,14 +14,13 @@ from torch import Tensor, nn
 
 from stylecli.errors import NetworkError, UsageError, plural
 from stylecli.images import Pictures, make_grid, notebook_html, resize, to_uint8, visible_scale
-from stylecli.networks.config import NetworkConfig
+from stylecli.networks.config import NETWORK_NAMES, NetworkConfig, check_noise_mode
 from stylecli.networks.layers import check_labels, lerp
 from stylecli.networks.registry import build_discriminator, build_generator, make_config
 from stylecli.ops.convolution import in_quick_layout
 
 _SHOWN = 8  # pictures that a notebook is shown; of large networks half as many
 _LARGE = 256  # px
-NOISE_MODES = ("const", "random", "none")
 
 
 class MappingNetwork(nn.Module):
@@ -125,8 +124,7 @@ class SynthesisNetwork(nn.Module):
             raise UsageError(
                 f"ws have shape {list(ws.shape)}: this network needs [N, {wanted[0]}, {wanted[1]}]"
             )
-        if noise_mode not in NOISE_MODES:
-            raise UsageError(f"noise mode {noise_mode!r} is not one of {', '.join(NOISE_MODES)}")
+        check_noise_mode(noise_mode)
         if noise is None or not self.config.has_noise:
             return
         shapes = self.config.noise_shapes()
@@ -308,7 +306,7 @@ class Bundle:
         )
         sizes = ", ".join(
             f"{name} {sum(parameter.numel() for parameter in network.parameters()):,}"
-            for name in ("G_ema", "G", "D")
+            for name in NETWORK_NAMES
             if (network := getattr(self, name)) is not None
         )
         found = {

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from stylecli.errors import UsageError
-from stylecli.networks.config import NetworkConfig
+from stylecli.networks.config import NETWORK_NAMES, NetworkConfig
 from stylecli.networks.layers import SQRT2
 from stylecli.networks.model import Bundle, new_network
 from stylecli.networks.stylegan1_config import StyleGAN1Config
@@ -457,7 +457,7 @@ def describe_transfer(
 ) -> list[TransferRow]:
     """Return the table of a transfer from ``before`` to ``after``."""
     rows: list[TransferRow] = []
-    for name in ("G_ema", "G", "D"):
+    for name in NETWORK_NAMES:
         for row in _network_rows(name, outcomes[name], before, after):
             twin = replace(row, networks="G_ema")
             if name == "G" and twin in rows:

@@ -57,8 +57,8 @@ _LOOKED_INTO = 1000  # of the files left out: what they start with is read
 _NUMBERED = re.compile(r"\d{5}")
 LABELS_NAME = "dataset.json"  # of NVIDIA's tools
 METADATA_NAME = "metadata.jsonl"
-_TRAIN = frozenset({"train", "training"})
-_SPLITS = _TRAIN | {"val", "valid", "validation", "test", "testing"}
+TRAIN = frozenset({"train", "training"})
+SPLITS = TRAIN | {"val", "valid", "validation", "test", "testing"}
 
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, ..., bytes of name, bytes of extra field
@@ -117,9 +117,9 @@ def arrange(names: Iterable[str]) -> Arrangement:
     depth = 0
     while True:
         folders = {_folder(name, depth) for name in names}
-        if folders <= _SPLITS and folders & _TRAIN and len(folders) > 1:
-            kept = [name for name in names if _folder(name, depth) in _TRAIN]
-            others = ", ".join(sorted(folder for folder in folders - _TRAIN if folder))
+        if folders <= SPLITS and folders & TRAIN and len(folders) > 1:
+            kept = [name for name in names if _folder(name, depth) in TRAIN]
+            others = ", ".join(sorted(folder for folder in folders - TRAIN if folder))
             left = len(names) - len(kept)
             counted = plural(left, "picture")
             notes.append(
@@ -132,7 +132,7 @@ def arrange(names: Iterable[str]) -> Arrangement:
         else:
             break
     classes = sorted((folder for folder in folders if folder is not None), key=os.fsencode)
-    if len(classes) < 2 or set(classes) <= _SPLITS or all(map(_NUMBERED.fullmatch, classes)):
+    if len(classes) < 2 or set(classes) <= SPLITS or all(map(_NUMBERED.fullmatch, classes)):
         return Arrangement(names, notes=notes)
     if None in folders:
         outside = [name for name in names if _folder(name, depth) is None]

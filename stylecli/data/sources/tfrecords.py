@@ -47,6 +47,7 @@ from stylecli.data.sources.base import (
     printable,
     read_stored,
 )
+from stylecli.data.sources.folders import SPLITS, TRAIN
 from stylecli.data.sources.labels import (
     LabelTable,
     Values,
@@ -463,9 +464,9 @@ def _choose_files(path: Path, notes: list[str]) -> list[Path]:
 def _split(stem: str) -> str:
     """Return which part of a set its file's name says it is: train, test, or nothing."""
     last = re.split(r"[-_.]", stem.lower())[-1]
-    if last in ("train", "training"):
+    if last in TRAIN:
         return "train"
-    return "test" if last in ("val", "valid", "validation", "test", "testing") else ""
+    return "test" if last in SPLITS else ""
 
 
 def _set_name(path: Path, files: list[Path]) -> str:
