@@ -101,6 +101,10 @@ def plan_training(
             Derived("initial_resolution", str(resolution), f"configuration {config} does not grow")
         )
         settings = replace(settings, initial_resolution=resolution)
+        derived += [
+            Derived(key, show_value(getattr(settings, key)), "has no effect: nothing grows")
+            for key in ("hold_kimg", "fade_kimg")
+        ]
     if settings.initial_resolution > resolution:
         reason = f"growth cannot begin above the {resolution} px of the pictures"
         derived.append(Derived("initial_resolution", str(resolution), reason))

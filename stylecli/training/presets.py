@@ -500,7 +500,9 @@ def _small_modulated(
         **{f"D_{key}": network[key] for key in ("fmap_base", "fmap_max")},
     }
     if make_config(config).family == "stylegan3":
-        network["num_layers"] = (8, "a little over half the published: each costs as much")
+        network["num_layers"] = (6, "of 14: each costs a processor a step of StyleGAN")
+        for key in ("fmap_base", "fmap_max"):
+            network[key] = (network[key][0] // 2, "half of what other families have: filters cost")
     training |= {
         "phases": ("lazy", "the order of the published programs"),
         "lr_base": (0.003, text["lr_base"]),
@@ -558,9 +560,7 @@ def _r3gan(
     if name == "small":
         network, common = _small_common(resolution, given)
         total = common["total_kimg"][0]
-        network |= {"group_fmaps": (8, f"{there}"), "fmap_base": (
-            max(1024, 32 * resolution), "32 feature maps at the full resolution: there is no style"
-        )}  # fmt: skip
+        network["group_fmaps"] = (8, f"{there}")
         lr, gamma, p, half_life = 0.0006, 1.0, 0.3, common["ema_kimg"][0]
         training |= common
         why = "three times R3GAN's: fewer steps, smaller network"

@@ -111,6 +111,7 @@ class Rates:
 class Moment:
     """What holds in one step, beside the stage: the settings that move with the images shown."""
 
+    lr: float  # of both networks, before the correction of lazy phases; D may have its own
     G: Rates
     D: Rates
     r1_gamma: float
@@ -148,7 +149,7 @@ def moment_at(config: TrainingConfig, stage: Stage) -> Moment:
         for gamma in (config.r1_gamma, config.r2_gamma)
     )
     return Moment(
-        G=rates(lr, config.pl_interval),
+        lr=lr, G=rates(lr, config.pl_interval),
         D=rates(lr_D, config.r1_interval if config.r1_interval > 1 else 0),
         r1_gamma=r1, r2_gamma=r2, ema_images=half_life, augment_p=p,
         blur_sigma=config.blur_sigma * max(left, 0.0),

@@ -23,7 +23,7 @@ from stylecli.training.draws import DrawSource, Streams
 from stylecli.training.gradients import Batch, Gradients, Place
 from stylecli.training.losses import LossScaler
 from stylecli.training.optimizer import Adam, FlatParameters
-from stylecli.training.schedule import Rates, Stage, count_passes, moment_at, smaller_pass
+from stylecli.training.schedule import Moment, Rates, Stage, count_passes, moment_at, smaller_pass
 
 Result = TypeVar("Result")
 
@@ -112,6 +112,7 @@ class TrainingStep:
         self.adam_D = Adam(self.flat_D.data, **adam)
         self.scaler_G, self.scaler_D = self.gradients.scaler_G, self.gradients.scaler_D
         self.totals = self.gradients.totals
+        self.moment: Moment | None = None  # of the last step
 
     def set_stage(self, stage: Stage, *, reset: bool) -> None:
         """Grow all networks to a stage; ``reset`` makes both optimizers start afresh."""
@@ -162,6 +163,7 @@ class TrainingStep:
         config, networks = self.config, self.G.config
         moment = moment_at(config, stage)
         self.augmentation.set_fixed(moment.augment_p)
+        self.moment = moment
         self.gradients.signs.zero_()
         reals = process_reals(real_images.to(self.device, non_blocking=True), stage.fade)
         labels = None if real_labels is None else real_labels.to(self.device, non_blocking=True)
@@ -277,6 +279,8 @@ class TrainingStep:
             del means["path_penalty"]
         else:
             means["path_mean"] = float(self.gradients.path_mean)
+        if self.config.anneal_kimg and self.moment is not None:
+            means |= {"lr": self.moment.lr, "gamma": self.moment.r1_gamma}
         if self.augmentation.on:
             means["augment_p"] = float(self.augmentation.p)
         return means
