@@ -45,7 +45,8 @@ _VIDEOS = (".mp4", ".webm", ".mov", ".gif")
 def info(path: Path | str | None = None) -> Facts:
     """Describe a picture, video, styles, network, weights, run, demo or dataset as plain values.
 
-    None is the newest run here, else the network that comes with the package. ``record`` is what
+    None is the newest run here, else the network that comes with the package; a folder of runs
+    gives ``runs``, the state of each (see describe_runs). ``record`` is what
     the file says of itself, ``again`` the command that makes it again. Nothing in the file is run.
     Raises DataError or NetworkError for what is not there or is none of these.
     """
@@ -65,6 +66,8 @@ def _newest() -> Path:
 
 def describe_runs(root: Path = Path()) -> list[Facts]:
     """Return the state of every run here, the newest first: what people ask of a folder of runs.
+
+    ``root`` is a working directory or a folder of runs.
 
     Keys: run, state (finished, in progress or stopped), kimg, total_kimg, resolution, metric, value
     and best_kimg of the best snapshot (None where none was measured). Damaged runs say so.
@@ -102,9 +105,11 @@ def _describe(path: Path) -> Facts:
             return _describe_dataset(path)
         if (path / DEMO_FILE).is_file():
             return _describe_demo(path)
+        if runs := describe_runs(path):
+            return {"what": "runs", "folder": str(path), "runs": runs}
         raise DataError(
-            f"{path} is neither a run (it has no {RUN_FILE}) nor a dataset (no data.mdb): "
-            "give a file or one of these"
+            f"{path} is neither a run (it has no {RUN_FILE}) nor a dataset (no data.mdb), and "
+            "holds no runs: give a file or one of these"
         )
     if path.name == RUN_FILE:
         return _describe_run(path.parent)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from stylecli import shipped
-from stylecli.errors import DataError, NetworkError, UsageError
+from stylecli.errors import DataError, NetworkError, UsageError, plural
 from stylecli.files import LOCK_FILE, read_json, row_number, sweep
 
 RUN_FILE = "run.json"
@@ -86,10 +86,12 @@ def find_network(network: Path | None = None, root: Path = Path()) -> Found:
 def runs_newest_first(root: Path = Path()) -> list[Path]:
     """Return all runs here, the one that was written to last first; ``demo/run`` comes after them.
 
+    ``root`` is a working directory or a folder of runs, such as ``runs`` itself.
+
     This is what every command means by the newest run: those that need a network take the first
     that has one.
     """
-    written = {run: _written(run) for run in list_runs(root)}
+    written = {run: _written(run) for run in list_runs(root) or _runs_within(root)}
     runs = sorted((run for run in written if written[run]), key=lambda run: -written[run])
     demo = root / "demo" / "run"
     return [*runs, demo] if _written(demo) else runs
@@ -267,6 +269,11 @@ def run_number(run: Path) -> int:
     return int(run.name.partition("-")[0])
 
 
+def _runs_within(folder: Path) -> list[Path]:
+    """Return the runs that lie in a folder of any name, whatever they are called."""
+    return sorted(run for run in _folders(folder) if (run / RUN_FILE).is_file())
+
+
 def next_run(description: str, root: Path = Path()) -> Path:
     """Return the path of a new run: the next free number and a description, not yet made."""
     runs = root / "runs"
@@ -353,6 +360,7 @@ def read_run(run: Path) -> dict[str, Any]:
     try:
         settings: dict[str, Any] = read_json(run / RUN_FILE, error=NetworkError)
     except (FileNotFoundError, NotADirectoryError):
+        _refuse_many(run)
         raise NetworkError(f"{run} is not a run: it has no {RUN_FILE}") from None
     for name, kind in _RUN_VALUES.items():
         if name in settings and not isinstance(settings[name], kind):
@@ -393,8 +401,17 @@ def _shipped_network(why: str) -> Found:
 def _run_network(run: Path) -> Path:
     snapshot = newest_snapshot(run)
     if snapshot is None:
+        _refuse_many(run)
         raise NetworkError(f"{run} holds no network yet: continue its training, or give a file")
     return snapshot
+
+
+def _refuse_many(folder: Path) -> None:
+    """Raise NetworkError for a folder of runs where one run is meant."""
+    if not (folder / RUN_FILE).exists() and (runs := runs_newest_first(folder)):
+        raise NetworkError(
+            f"{folder} holds {plural(len(runs), 'run')}: give one, such as {runs[0]}, the newest"
+        )
 
 
 def _shown(root: Path) -> str:

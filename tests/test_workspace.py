@@ -242,3 +242,12 @@ def test_all_commands_mean_the_same_newest_run(tmp_path: Path) -> None:
     assert runs_newest_first(tmp_path) == [begun, last, old, demo]
     assert newest_run(tmp_path) == begun
     assert find_run(tmp_path) == last
+
+
+def test_a_folder_of_runs_where_one_is_meant_names_the_newest(tmp_path: Path) -> None:
+    make_run(tmp_path / "runs" / "00000-faces", age=50)
+    make_run(tmp_path / "runs" / "00001-cats", age=5)
+
+    for refuse in (find_network, read_run):
+        with pytest.raises(NetworkError, match=r"2 runs.*00001-cats"):
+            refuse(tmp_path / "runs")

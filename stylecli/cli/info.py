@@ -1,5 +1,6 @@
 """``stylecli info``: what any file the toolkit makes or reads is, and how it was made."""
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,8 +18,8 @@ def command(
     path: Annotated[
         Path | None,
         typer.Argument(
-            help="Picture, video, styles, network of any program, weights, run, demo or dataset. "
-            "Default: list the runs here."
+            help="Picture, video, styles, network of any program, weights, run, folder of runs, "
+            "demo or dataset. Default: list the runs here."
         ),
     ] = None,
     json: JsonOption = False,
@@ -33,10 +34,16 @@ def command(
     """
     output = Output(json=json)
     if path is None and (runs := describe_runs()):
-        output.result({"runs": runs}, _table_of_runs(runs, output))
-        output.note(f"more about a run: stylecli info {runs[0]['run']}, or stylecli report")
+        facts: Facts = {"what": "runs", "folder": ".", "runs": runs}
+    else:
+        facts = info(path)
+    if facts["what"] == "runs":
+        output.result(facts, _table_of_runs(facts["runs"], output))
+        whole = [run["run"] for run in facts["runs"] if run["state"] != "damaged"]
+        if whole:
+            newest = shlex.quote(whole[0])
+            output.note(f"more about a run: stylecli info {newest}, or stylecli report {newest}")
         return
-    facts = info(path)
     flat = _flat(facts)
     width = max(len(name) for name in flat)
     lines = [f"{_printable(name.ljust(width))}  {_printable(_shown(value))}"

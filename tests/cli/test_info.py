@@ -408,6 +408,15 @@ def test_bare_it_lists_the_runs_here(run: Run) -> None:
     assert finished.endswith("finished  12.5/20  32 px  fid50k 12.35 at 9 kimg")
     assert [item["run"] for item in listed][:2] == ["runs/00002-damaged", "runs/00001-faces"]
     assert max(map(len, told.stdout.splitlines())) <= 80
+    # A folder of runs, or of a project, is asked for in the same way.
+    assert run("info", "runs").stdout == run("info", ".").stdout == told.stdout
+    Path("runs").rename("trials")
+    for number, old in enumerate(sorted(Path("trials").iterdir())):
+        old.rename(f"trials/any-{number}")
+    assert run("info", "trials").stdout.replace("trials/any-", "runs/0000").split() == [
+        word.replace("-faces", "").replace("-damaged", "") for word in told.stdout.split()
+    ]
+    assert "stylecli report trials/any-1" in run("info", "trials").stderr  # no damaged one
 
 
 def test_numbers_are_shown_without_the_dust_of_their_sums() -> None:
