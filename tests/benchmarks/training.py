@@ -19,8 +19,8 @@ import torch
 
 import stylecli
 from stylecli.bench import ceiling_case
-from stylecli.hardware import has_bf16_units, tune_memory
-from stylecli.health import cpu_name
+from stylecli.hardware import tune_memory
+from stylecli.health import describe_processor
 from stylecli.networks.registry import make_config
 from stylecli.training.config import ALL_SIDES, NO_SIDES, TrainingConfig
 from stylecli.training.costs import count_step
@@ -87,10 +87,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
     tune_memory()  # as the command does
-    bf16 = " with bf16" if has_bf16_units() else ""
-    kind = torch.backends.cpu.get_cpu_capability()
-    threads = torch.get_num_threads()
-    print(f"{cpu_name()} ({kind}{bf16}), {threads} threads, torch {torch.__version__}")
+    print(describe_processor())
     print("| step | planar weight gradients | CPU-s | times as fast | of the ceiling |")
     print("|---|---|---|---|---|")
     for case in asked.cases.split(","):
