@@ -40,6 +40,7 @@ class NetworkConfig:
 
     family: ClassVar[str]  # its row in the registry, and what files say
     presets: ClassVar[Mapping[str, Preset]]  # the words of --config and new_network
+    trainable: ClassVar[bool] = True  # False: drawn and measured only
 
     preset: str = ""  # the name this configuration was made from
     # Pixels on a side, a power of two from 4 to 1024.

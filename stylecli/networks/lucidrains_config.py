@@ -24,6 +24,7 @@ class LucidrainsConfig(NetworkConfig):
 
     family: ClassVar[str] = "lucidrains"
     presets: ClassVar[Mapping[str, Preset]] = PRESETS
+    trainable: ClassVar[bool] = False
 
     preset: str = "lucidrains"
     resolution: int = 128

@@ -54,7 +54,7 @@ SETS: Mapping[str, PublishedSet] = MappingProxyType(
 
 # Our own.
 ALIASES = {"ffhq": "paper", "bedroom": "lsun-bedroom", "car": "lsun-car", "cat": "lsun-cat"}
-NO_PRESET = "none"  # of a run that took its settings from another
+NO_PRESET = "none"  # of a family without presets, or a run with the settings of another
 FEW_PICTURES = 10_000  # on a GPU, fewer than this take the preset for photographs
 
 # Shares of a short schedule: 8 px and each fade or hold below full size take 9 %.
@@ -217,27 +217,31 @@ def choose_preset(
 def preset_for(
     preset: str | None, config: str, device: str, pictures: int | None, resolution: int
 ) -> tuple[str, str]:
-    """Return the preset's name, and what it is and why it is taken.
+    """Return the preset's name, and what it is and why it is taken; NO_PRESET where none is made.
 
     Raises UsageError for an unknown name, for a preset of another family than ``config``, and for a
     family that is not trained here.
     """
-    own = _FAMILIES.get(make_config(config).family)
-    if own is None:
+    network = make_config(config)
+    own = _FAMILIES.get(network.family, ())
+    if not network.trainable:
         raise UsageError(
             f"networks of configuration {config!r} are drawn and measured, but not trained here: "
             "give another --config, such as stylegan2"
         )
     if preset is None:
+        if not own:
+            return NO_PRESET, f"the defaults: configuration {config} has no preset yet"
         name, why = choose_preset(config, device, pictures, resolution)
     else:
         name, why = name_preset(preset), "asked for"
     other = name.startswith("stylegan3") and name != config
     if name not in own or other:
         fitting = [each for each in own if not each.startswith("stylegan3") or each == config]
+        give = f"give --preset {' or '.join(fitting)}" if own else "leave out --preset"
         raise UsageError(
-            f"preset {name!r} is for other networks than configuration {config!r}: give --preset "
-            f"{', '.join(fitting[:-1])} or {fitting[-1]}, or another --config"
+            f"preset {name!r} is for other networks than configuration {config!r}: {give}, or "
+            "give another --config"
         )
     return name, f"{PRESET_TEXTS[name]} ({why})"
 
@@ -256,6 +260,10 @@ def preset_fields(
 ) -> PresetFields:
     """Return what a preset sets for a configuration, where ``given`` does not say otherwise."""
     family = make_config(config).family
+    if name == NO_PRESET:
+        table, base, _ = batches_for(gpus)
+        usual = {"batch": table, "batch_base": base, "lr": dict(LR), "lr_base": LR_BASE}
+        return PresetFields({}, usual, dict.fromkeys(usual, "the default"))
     if family != "stylegan1":
         make = {"stylegan2": _modulated, "stylegan3": _modulated, "r3gan": _r3gan}[family]
         network, training = make(name, config, resolution, gpus, given)
@@ -446,10 +454,8 @@ def _modulated(
                 "blur_sigma": (10.0, f"that {program}: R starts with blurred pictures"),
                 "blur_kimg": (batch * 200 / 32, f"that {program}"),
             }
-    if name in ("auto", "photos"):
-        training["r1_gamma"] = (
-            row.gamma, "the rule of StyleGAN2-ADA's program: 0.0002 · side² / batch"
-        ) if second else training["r1_gamma"]  # fmt: skip
+    if name in ("auto", "photos") and second:
+        training["r1_gamma"] = (row.gamma, "StyleGAN2-ADA's rule: 0.0002 · side² / batch")
     return network, training | (_few(given, tick=4.0) if name == "photos" else {})
 
 
