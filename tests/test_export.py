@@ -36,6 +36,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "stylegan3-t": WIDTHS | THREE,
     "stylegan3-r": WIDTHS | THREE,
     "r3gan": WIDTHS | {"group_fmaps": 4, "embed_dim": 6, "label_dim": 3},
+    "lucidrains": {"resolution": 16, "capacity": 1, "z_dim": 8, "w_dim": 8, "attention": (1,)},
 }
 MISSING = [
     name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None

@@ -197,7 +197,7 @@ class SynthesisNetwork(model.SynthesisNetwork):
         self.check_inputs(ws, noise_mode, noise)
         scales = self.layer_scales(noise_scale)
         ws = whole_precision(ws)
-        x: Tensor = self.conv(self.const.to(ws.dtype)).expand(len(ws), -1, -1, -1)
+        x: Tensor = self.conv(self.const.to(ws.dtype)).expand(ws.shape[0], -1, -1, -1)
         image: Tensor | None = None
         for block in range(self.config.blocks):
             maps = [
