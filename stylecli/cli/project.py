@@ -1,6 +1,6 @@
 """`stylecli project`: photographs → the latents, and noise, that a network draws them from."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -162,6 +162,7 @@ def command(
     with sharing_ranks(ranks, device, own_command()) as place:
         if not place.is_main:
             output = Output(quiet=True)
+        warn = output.warn if place.is_main else (lambda text: None)  # once for all ranks
         source = open_source(network, device, output)
         from stylecli.latents.projector import Projecting, Projector
 
@@ -170,17 +171,18 @@ def command(
         )
         projector = Projector(source.bundle, how, batch=batch)
         if distance is None and projector.distance.name != "lpips":
-            output.warn(
+            warn(
                 "LPIPS has no weights here, so the stand-in 'pyramid' measures, which knows "
                 "nothing of what people see: run stylecli weights for how to add them"
             )
         options = {"align": align, "detector": None if detector == "auto" else detector}
         jobs = _jobs(
-            source, projector, named, options, mask, out or source.folder / "projected", output
+            source, projector, named, options, mask, out or source.folder / "projected", warn
         )
-        if force:
+        if force and place.is_main:
             for job in jobs:
                 job.styles.unlink(missing_ok=True)
+        place.any(False)  # until they are gone
         rows = _project(projector, jobs, place, force, output)
     if not place.is_main:
         return
@@ -224,7 +226,7 @@ def _list_photos(given: Sequence[Path]) -> dict[str, Path]:
 
 def _jobs(
     source: OpenedNetwork, projector: "Projector", named: dict[str, Path],
-    options: dict[str, Any], mask: Path | None, folder: Path, output: Output,
+    options: dict[str, Any], mask: Path | None, folder: Path, warn: Callable[[str], None],
 ) -> "list[Job]":  # fmt: skip
     """Read and align the photographs; leave out, with a warning, what cannot be used of several."""
     from stylecli.latents.projected_files import Job, project_settings
@@ -236,10 +238,10 @@ def _jobs(
         except DataError as error:
             refused.append(error)
             if len(named) > 1:
-                output.warn(str(error))
+                warn(str(error))
             continue
         for note in portrait.notes:
-            output.warn(note)
+            warn(note)
         settings = project_settings(projector, source.device, **options)
         inputs = {"photo": path} | ({} if mask is None else {"mask": mask})
         record = source.provenance("project", settings, inputs=inputs)

@@ -102,7 +102,7 @@ class Job:
         if not all(path.is_file() for path in self.files):
             return None
         record = read_ws_provenance(self.styles) or {}
-        if without_results(record) != self.record:
+        if without_results(record) != self.record or RESULTS not in record:
             return None
         if self.video and without_results(read_video_provenance(self.clip) or {}) != self.record:
             return None

@@ -148,23 +148,24 @@ def median(rows, name):
 
 
 def draw(net, folder):
-    """Draw the pictures of the page: a sheet of the ways, and two photographs crossed."""
+    """Draw the pictures of the page: a face in every way, its sheet, and two faces crossed."""
     artist = FaceArtist(net.config.resolution)
-    rows = []
-    for number in (0, 1, 2):
-        target = face(artist, number)
-        ways = [project(net, target, **WAYS[way])[0].picture for way in ("w", "w+", "tuned")]
-        rows += [target, *ways]
-    save_png(folder / "project-ways.png", make_grid(rows, 4, scale=5))
-    target = face(artist, 3)
-    found = project(net, target)[0]
-    save_png(folder / "project-sheet.png", lay_out_sheet(Portrait(target, None), found.picture))
-    one, other = (project(net, face(artist, number))[0] for number in (4, 0))
-    mixed = [mix_ws(one.ws[None], other.ws[None], layers)[0]
-             for layers in style_bands(net.config.style_sides).values()]  # fmt: skip
+    target, other = face(artist, 0), face(artist, 4)
+    ways = {way: project(net, target, **WAYS[way])[0] for way in ("w", "w+", "tuned")}
+    lay_out_pictures(net, folder, target, ways, other, project(net, other)[0])
+
+
+def lay_out_pictures(net, folder, target, ways, other, found):
+    """Write the pictures of the page from what was found."""
+    one = ways["w"]
+    row = [target, *(way.picture for way in ways.values())]
+    save_png(folder / "project-ways.png", make_grid(row, len(row), scale=5))
+    save_png(folder / "project-sheet.png", lay_out_sheet(Portrait(target, None), one.picture))
+    bands = style_bands(net.config.style_sides).values()
+    mixed = [mix_ws(one.ws[None], found.ws[None], layers)[0] for layers in bands]
     cells = render(net.generator, mixed, noise=iter([one.noise] * len(mixed)))
-    sheet = [face(artist, 4), one.picture, *cells, other.picture, face(artist, 0)]
-    save_png(folder / "project-crossed.png", make_grid(sheet, len(sheet), scale=4))
+    row = [target, one.picture, *cells, found.picture, other]
+    save_png(folder / "project-crossed.png", make_grid(row, len(row), scale=4))
 
 
 def main():

@@ -2,12 +2,15 @@
 
 import json
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
@@ -166,3 +169,21 @@ def test_of_several_photographs_the_others_are_projected(run: Run) -> None:
     assert Path("out/tiny/projected/a.npz").is_file()
     Path("few/a.png").unlink()
     assert run("few").exit_code == ExitCode.UNUSABLE
+
+
+@pytest.mark.slow
+def test_ranks_share_the_photographs_and_find_the_same(tmp_path: Path) -> None:
+    for seed in range(3):
+        save(str(tmp_path / f"p{seed}.png"), seed)
+    words = ["p0.png", "p1.png", "p2.png", "--network", "shipped", "--no-align", "--steps", "3",
+             "--distance", "pyramid"]  # fmt: skip
+    for out, ranks in (("one", "1"), ("two", "2")):
+        command = [sys.executable, "-m", "stylecli", "project", *words, "--out", out]
+        done = subprocess.run(
+            [*command, "--ranks", ranks], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    for seed in range(3):
+        name = f"p{seed}.npz"
+        one, two = (load_ws(tmp_path / out / name) for out in ("one", "two"))
+        assert torch.allclose(one, two, atol=1e-3)  # ranks have fewer threads each
