@@ -121,6 +121,44 @@ def check_device_name(name: str) -> None:
         raise UsageError(unknown_name("device", name, DEVICES))
 
 
+def check_device_here(name: str) -> None:
+    """Raise DeviceError for a device that this machine is known to lack before torch loads."""
+    kind = name.partition(":")[0]
+    if (kind == "cuda" and lacks_cuda()) or (kind == "mps" and sys.platform != "darwin"):
+        raise _not_here(name)
+
+
+def lacks_cuda() -> bool:
+    """Whether it is known that torch would find no CUDA GPU; False once torch is loaded.
+
+    Without the driver's library none can be used; torch's builds for CPUs never look for one.
+    AMD's GPUs, which torch calls CUDA too, have another driver.
+    """
+    return "torch" not in sys.modules and _cannot_have_cuda()
+
+
+@functools.cache
+def _cannot_have_cuda() -> bool:
+    if sys.platform == "darwin":
+        return True
+    from importlib.metadata import PackageNotFoundError, version
+
+    with contextlib.suppress(PackageNotFoundError):
+        if version("torch").endswith("+cpu"):
+            return True
+    if sys.platform != "linux" or os.path.exists("/dev/kfd"):
+        return False
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return True
+    return False
+
+
+def _not_here(name: str) -> DeviceError:
+    return DeviceError(f"device {name!r} is not available here: run again with --device cpu")
+
+
 def resolve_device(name: str = "auto") -> "torch.device":
     """Return the torch device called ``name``; ``auto`` takes CUDA, then MPS, then the CPU.
 
@@ -139,7 +177,7 @@ def resolve_device(name: str = "auto") -> "torch.device":
     if kind == "auto":
         kind = next(choice for choice in ("cuda", "mps", "cpu") if available[choice])
     if not available[kind] or (index and int(index) >= torch.cuda.device_count()):
-        raise DeviceError(f"device {name!r} is not available here: run again with --device cpu")
+        raise _not_here(name)
     if kind == "cpu":
         tune_memory()
     return torch.device(f"{kind}:{index}" if index else kind)

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import stylecli
+from stylecli import hardware
 from stylecli.errors import DeviceError, UsageError
 from stylecli.hardware import (
     available_bytes,
@@ -55,6 +56,35 @@ def machine(monkeypatch: Any) -> Any:
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
 
     return pretend
+
+
+@pytest.mark.parametrize(
+    ("system", "version", "driver", "amd", "none"),
+    [
+        ("darwin", "2.13.0", False, False, True),
+        ("linux", "2.13.0+cpu", True, False, True),
+        ("linux", "2.13.0+cu130", True, False, False),
+        ("linux", "2.13.0+cu130", False, False, True),
+        ("linux", "2.13.0", False, True, False),
+        ("win32", "2.13.0+cu130", False, False, False),
+    ],
+)
+def test_that_there_is_no_gpu_is_known_without_torch(
+    system: str, version: str, driver: bool, amd: bool, none: bool, monkeypatch: Any
+) -> None:
+    def load(name: str) -> None:
+        if not driver:
+            raise OSError(name)
+
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr("importlib.metadata.version", lambda name: version)
+    monkeypatch.setattr("ctypes.CDLL", load)
+    monkeypatch.setattr("os.path.exists", lambda path: amd)
+    found = hardware._cannot_have_cuda.__wrapped__()
+    monkeypatch.undo()
+
+    assert found is none
+    assert not hardware.lacks_cuda()  # torch is loaded here, and knows itself
 
 
 @pytest.mark.parametrize(

@@ -138,10 +138,10 @@ def count_ranks(ranks: int | None, gpus: int | None, device: str) -> int | None:
         return ranks
     if ranks not in (None, gpus):
         raise UsageError(f"--gpus {gpus} and --ranks {ranks} differ: give one of them")
-    from stylecli.hardware import resolve_device
+    from stylecli.hardware import lacks_cuda, resolve_device
 
     found = 0
-    if resolve_device(device).type == "cuda":
+    if not lacks_cuda() and resolve_device(device).type == "cuda":
         import torch
 
         found = torch.cuda.device_count()

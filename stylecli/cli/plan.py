@@ -123,7 +123,8 @@ def command(
     asked = with_file(
         AskedSettings(config, preset, labels, network, training, session), settings_file
     )
-    check_words(device=device, config=asked.config, preset=asked.preset)
+    words = {"device": device} if on is None else {}  # that GPU need not be here
+    check_words(**words, config=asked.config, preset=asked.preset)
     check_numbers(asked.training, settings_for(TrainingConfig))
     check_numbers(asked.network, network_settings())
     if data is not None or resolution is None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from stylecli.cli.output import Output
 from stylecli.errors import DataError, NetworkError, UsageError
-from stylecli.hardware import AUTO, check_device_name, check_precision
+from stylecli.hardware import AUTO, check_device_here, check_device_name, check_precision
 from stylecli.settings import ByResolution, Setting
 from stylecli.workspace import Found, check_there, find_dataset, find_network, missing
 
@@ -27,8 +27,9 @@ def check_words(
     preset: str | None = None,
     metrics: Sequence[str] | None = None,
 ) -> None:
-    """Raise UsageError for a word that names nothing."""
+    """Raise UsageError for a word that names nothing, DeviceError for a device not here."""
     check_device_name(device)
+    check_device_here(device)
     if precision is not None and precision != AUTO:
         check_precision(precision)
     if config is not None:

@@ -287,7 +287,7 @@ class _Request:
             output.warn(sentence)  # under --quiet too
         if choice.state == "begin":
             tell_start(source, settings, output)
-        if settings.device.startswith("cuda") and not self.driving.exact:
+        if self.device and settings.device.startswith("cuda") and not self.driving.exact:
             output.note("float32 products use TF32 on this GPU; --exact computes them in full")
         if self.dry_run:
             print_dry_run(plan, settings, dataset, choice, self.driving, output)

@@ -10,6 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import stylecli
+from stylecli import hardware
 from stylecli.cli.app import app
 
 REFUSED = [
@@ -81,6 +82,13 @@ REFUSED = [
     (["weights", "fetch"], 2, "stylecli weights fetch inception-2015-12-05"),
     (["weights", "add", "nope.pth"], 3, "nope.pth"),
 ]
+if hardware._cannot_have_cuda():
+    REFUSED += [
+        (["train", ".", "--gpus", "8"], 4, "no CUDA GPU, not --gpus 8"),
+        (["plan", "--resolution", "16", "--gpus", "2"], 4, "no CUDA GPU, not --gpus 2"),
+        (["generate", "--device", "cuda"], 4, "device 'cuda' is not available here"),
+        (["metrics", "fid", "--device", "cuda:1"], 4, "device 'cuda:1' is not available here"),
+    ]
 # All of them in one process, in turn: a new one each would take a quarter of a second.
 RUN = """
 import contextlib, io, json, sys

@@ -228,6 +228,7 @@ def test_a_dry_run_needs_none_of_the_gpus(here: Path, tiny_lmdb: Path) -> None:
     assert result.exit_code == 0, result.stderr
     plan = json.loads(result.stdout)
     assert (plan["ranks"], plan["device"]) == (16, "cuda")
+    assert "this GPU" not in result.stderr  # there is none
     refused = train(*arguments)
     assert refused.exit_code == 2 and "torchrun" in refused.stderr
 
