@@ -500,14 +500,11 @@ def _small_modulated(
 ) -> tuple[Reasoned, Reasoned]:
     network, training = _small_common(resolution, given)
     text = _OWN["small"]
-    network |= {
-        "w_dim": (64, text["*"]),
-        "mapping_layers": (2, "as many as auto has"),
-        **{f"D_{key}": network[key] for key in ("fmap_base", "fmap_max")},
-    }
+    network |= {"w_dim": (64, text["*"]), "mapping_layers": (2, "as many as auto has")}
     if make_config(config).family == "stylegan3":
         network["num_layers"] = (6, "of 14: each costs a processor a step of StyleGAN")
         for key in ("fmap_base", "fmap_max"):
+            network[f"D_{key}"] = network[key]  # elsewhere D follows G's widths
             network[key] = (network[key][0] // 2, "half of what other families have: filters cost")
     training |= {
         "phases": ("lazy", "the order of the published programs"),
