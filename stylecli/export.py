@@ -4,7 +4,7 @@ A generator becomes a graph of plain operators, traced with a batch that stays f
 pictures at a time. What depends on weights alone (scaled weights, kernels of upsampling, energies
 of demodulation, filters) is worked out once and stands in the graph as numbers. A style multiplies
 features, never kernels, so that one convolution serves the whole batch. Every file is run before it
-gets its name, with one picture and with five, and compared with the network.
+gets its name, with one picture and with several, and compared with the network.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import importlib.util
 import io
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +44,8 @@ INSTALL = "pip install 'stylecli[export]'"
 TOLERANCES = {"float32": 1e-4, "fp16": 3e-2}
 """Farthest from the network that a file may draw, as a part of the range of its pictures."""
 
-_CHECKED = (1, 5)  # pictures at a time
-_TRACED = 2
+_TRACED = 2  # pictures; so that a batch which did not stay free shows, others are checked
+_MANY, _FEWER, _LARGE = 5, 3, 256  # pictures checked at a time, fewer above 256 px
 _MOST_GROWTH = 4  # times what a constant is made of: a larger one is made in every run
 _FREE_VALUES = 1 << 16  # that may be folded all the same
 _HALF_MOST = 65504.0
@@ -57,7 +57,7 @@ class Interface:
 
     latents: str = "z"
     noise: str = "const"
-    cutoff: int | None = None  # the layers that psi acts on are those before it; None: all
+    cutoff: int | None = None  # psi acts on the layers before it; None: as the network draws
 
     def check(self, config: NetworkConfig) -> None:
         """Raise UsageError for what there is not, or for what this network has not."""
@@ -150,14 +150,21 @@ def traced(drawing: Drawing) -> torch.export.ExportedProgram:
         program = torch.export.export(drawing, given, dynamic_shapes=(free,), strict=False)
         module = program.run_decompositions({}).module(check_guards=False)
         assert isinstance(module, fx.GraphModule)
-        return torch.export.export(fold_constants(module), given, dynamic_shapes=free, strict=False)
+        folded = fold_constants(module)
+        program = torch.export.export(folded, given, dynamic_shapes=free, strict=False)
+    for node in program.graph.nodes:  # a file does not say where this program lay
+        for name in ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn"):
+            node.meta.pop(name, None)
+    return program
 
 
 def fold_constants(module: fx.GraphModule) -> fx.GraphModule:
     """Replace what follows from weights alone by its values, in place; return the module."""
     known: dict[fx.Node, Any] = {}
     for node in module.graph.nodes:
-        if node.op == "get_attr":
+        if node.target is torch.ops.aten._assert_tensor_metadata.default:
+            module.graph.erase_node(node)  # it would keep alive the weight that it looks at
+        elif node.op == "get_attr":
             known[node] = _attribute(module, str(node.target))
         elif node.op == "call_function" and all(one in known for one in node.all_input_nodes):
             value = _value(node, known)
@@ -229,7 +236,7 @@ def export_network(
 
     ``precision`` fp16 (ONNX alone) stores the weights in half the bytes; all is computed in
     float32. Returns what the file says of itself, and ``apart``: the largest difference from the
-    network, as a part of the range, with one picture and with five. Raises UsageError for what
+    network, as a part of the range, with one picture and with several. Raises UsageError for what
     there is not, NetworkError for a network that the file lacks, or where what was written does not
     draw the same; then there is no file.
     """
@@ -249,6 +256,8 @@ def export_network(
         raise NetworkError(f"{source} has no generator {which}: give another --which")
     how = interface or Interface()
     how.check(bundle.config)
+    if how.cutoff is None:
+        how = replace(how, cutoff=bundle.config.truncation_cutoff)
     drawing = Drawing(G, how)
     told = description(bundle, how) | {
         "network": which, "format": format, "precision": precision,
@@ -260,7 +269,9 @@ def export_network(
         program = traced(drawing)
         write, run = _WRITERS[format]
         content = write(program, drawing, told)
-        apart = max(_apart(run(content, drawing), drawing, count) for count in _CHECKED)
+        session = run(content, drawing)
+        checked = (1, _MANY if bundle.config.resolution <= _LARGE else _FEWER)
+        apart = max(_apart(session, drawing, count) for count in checked)
     if not apart <= TOLERANCES[precision]:  # so that "not a number" fails
         raise NetworkError(
             f"{format} draws {source} {apart:.1e} of the range apart from the network: expected at "
@@ -268,7 +279,7 @@ def export_network(
         )
     with files.room_for(Path(target), len(content)):
         files.write_bytes(target, content)
-    return told | {"apart": apart, "bytes": len(content)}
+    return told | {"apart": apart, "checked": list(checked), "bytes": len(content)}
 
 
 def description(bundle: Bundle, interface: Interface) -> dict[str, Any]:
@@ -348,9 +359,10 @@ def _write_onnx(
 ) -> bytes:
     made = torch.onnx.export(
         program, (), dynamo=True, opset_version=told["opset"], input_names=list(drawing.names),
-        output_names=["images"], external_data=False, verbose=False,
+        output_names=["images"], external_data=False, verbose=False, optimize=False,
     )  # fmt: skip
     assert made is not None
+    _tidy(made.model)
     model = made.model_proto
     _name_batch(model)
     if told["precision"] == "fp16":
@@ -362,6 +374,21 @@ def _write_onnx(
         entry.value = value if isinstance(value, str) else files.to_json(value).decode()
     content: bytes = model.SerializeToString()
     return content
+
+
+def _tidy(model: Any) -> None:
+    """Put operators in the place of torch's functions, and work out what needs no input.
+
+    torch would also apply the rules of onnxscript, of which one takes x + 1e-8 for x: then a map in
+    which all pixels are equal becomes "not a number" when it is normalised.
+    """
+    from onnxscript import optimizer
+
+    optimizer.inline(model)
+    optimizer.fold_constants(model, input_size_limit=1 << 10, output_size_limit=1 << 10)
+    optimizer.remove_unused_nodes(model)
+    for value in (*model.graph, *model.graph.initializers.values()):
+        value.metadata_props.clear()  # the lines of source that made it
 
 
 def _name_batch(model: Any) -> None:

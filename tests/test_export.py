@@ -88,6 +88,16 @@ def test_a_drawing_is_the_network(name: str) -> None:
     assert torch.allclose(found, wanted, atol=1e-5)
 
 
+@pytest.mark.slow
+def test_psi_acts_on_the_layers_that_pictures_have_it_on(tmp_path: Path) -> None:
+    widths = {"fmap_base": 32, "fmap_max": 4, "z_dim": 4, "w_dim": 4, "mapping_layers": 1,
+              "mapping_fmaps": 4}  # fmt: skip
+    bundle = new_network("f", resolution=128, **widths)
+    save_network(tmp_path / "net.safetensors", bundle)
+    told = export_network(tmp_path / "net.safetensors", tmp_path / "x.pt2", format="torch-export")
+    assert told["psi_layers"] == bundle.config.truncation_cutoff == 8
+
+
 def test_a_file_says_what_it_is() -> None:
     bundle = network("stylegan2")
     bundle.info["source_licence"] = "mine"
@@ -206,6 +216,7 @@ def test_styles_and_noise_can_be_given(format: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's own
 def test_the_batch_is_free_in_the_graph_and_nothing_is_worked_out_twice() -> None:
     program = traced(Drawing(network("stylegan2").generator, Interface()))
     (images,) = [node for node in program.graph.nodes if node.op == "output"]
@@ -239,6 +250,17 @@ def test_an_onnx_file_describes_itself(tmp_path: Path) -> None:
     assert [one.name for one in model.graph.input] == ["z", "label", "psi"] == list(told["inputs"])
     for value in (model.graph.input[0], model.graph.output[0]):
         assert value.type.tensor_type.shape.dim[0].dim_param == "batch"
+
+
+@torch_speaks
+@needs_onnx
+@pytest.mark.slow
+def test_a_plane_without_contrast_stays_a_number(tmp_path: Path) -> None:
+    """A fresh config f has no noise: it divides by the root of 0 + 1e-8, which must stay there."""
+    save_network(tmp_path / "net.safetensors", new_network("f", seed=0, **FAMILIES["f"]))
+    told = export_network(tmp_path / "net.safetensors", tmp_path / "x.onnx", format="onnx")
+    assert told["apart"] <= 1e-4
+    assert str(Path(__file__).parents[1]).encode() not in (tmp_path / "x.onnx").read_bytes()
 
 
 @torch_speaks

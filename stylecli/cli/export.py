@@ -232,7 +232,8 @@ def _write_graph(
     inputs = ", ".join(
         f"{name} [{', '.join(map(str, shape))}]" for name, shape in facts["inputs"].items()
     )
+    checked = " and ".join(map(str, facts["checked"]))
     shown = {"network": f"{which} of {source}", "inputs": inputs, "opset": facts.get("opset"),
-             "apart": f"{facts['apart']:.1e} of the range, with 1 and 5 pictures",
+             "apart": f"{facts['apart']:.1e} of the range, with {checked} pictures",
              "licence": facts.get("licence")}  # fmt: skip
     _show(output, target, facts, shown)
