@@ -234,6 +234,6 @@ def _write_graph(
     )
     checked = " and ".join(map(str, facts["checked"]))
     shown = {"network": f"{which} of {source}", "inputs": inputs, "opset": facts.get("opset"),
-             "apart": f"{facts['apart']:.1e} of the range, with {checked} pictures",
+             "apart": f"{facts['apart']:.1e} of the range (at a time: {checked})",
              "licence": facts.get("licence")}  # fmt: skip
     _show(output, target, facts, shown)
