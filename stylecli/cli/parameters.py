@@ -109,11 +109,10 @@ def process(parameter: Any, annotation: Any, theirs: Any, *given: Any, **more: A
     if len(given) != 2 or more:
         return theirs(*given, **more)
     ctx, words = given
-    several = parameter.multiple or parameter.nargs == -1
-    if parameter.required and (words is None or (several and words == ())):
+    if parameter.required and (words is None or (_takes_several(parameter) and words == ())):
         raise MissingWord("is missing", ctx=ctx, param=parameter)
     try:
-        value = _read(parameter, annotation, words, several)
+        value = _read(parameter, annotation, words)
     except ValueError as error:
         raise typer.BadParameter(str(error), ctx=ctx, param=parameter) from None
     if value is _LEFT:
@@ -123,8 +122,14 @@ def process(parameter: Any, annotation: Any, theirs: Any, *given: Any, **more: A
     return value
 
 
-def _read(parameter: Any, annotation: Any, words: Any, several: bool) -> Any:
+def _takes_several(parameter: Any) -> bool:
+    """Return whether an argument takes many words, or an option may be repeated."""
+    return bool(parameter.multiple or parameter.nargs == -1)
+
+
+def _read(parameter: Any, annotation: Any, words: Any) -> Any:
     """Return what words mean, or _LEFT. Raises ValueError for a number that is wrong."""
+    several = _takes_several(parameter)
     if words is None:
         return () if several else None
     kind, info = _kind_of(annotation)

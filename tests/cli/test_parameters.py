@@ -54,7 +54,7 @@ def test_every_word_is_read_as_typer_reads_it() -> None:
     compared = 0
     for context, parameter in kinds.values():
         theirs = parameter.process_value.args[2]
-        several = parameter.multiple or parameter.nargs == -1
+        several = parameters._takes_several(parameter)
         for word in WORDS:
             words = (word, "x") if several else word
             ours = outcome(parameter.process_value, context, words)
@@ -75,9 +75,9 @@ def test_no_parameter_of_a_command_needs_typer_to_read_it() -> None:
         if parameter.callback or (parameter.required and parameter.default is None):
             continue
         kind, _ = parameters._kind_of(annotation)
-        word = plain.get(kind) or (("a", "b") if parameter.nargs == -1 else True)
+        word = plain.get(kind) or (("a", "b") if parameters._takes_several(parameter) else True)
         for words in (parameter.default, word):
-            read = parameters._read(parameter, annotation, words, parameter.nargs == -1)
+            read = parameters._read(parameter, annotation, words)
             assert read is not parameters._LEFT, (context.command.callback, parameter.name)
 
 
