@@ -13,6 +13,7 @@ import shutil
 import struct
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,7 @@ _PALETTE = (
 )
 PIXEL_FORMATS = {1: "gray", 3: "rgb24", 4: "rgba"}
 _READING_SECONDS = 20.0  # for ffmpeg to read a video's comment; a tenth is usual
+_POLL_SECONDS = 0.3  # ffmpeg reports its progress twice a second
 _MAX_COMMENT = 8 << 20  # bytes
 _XMP_FLAG = 0x04  # in the first byte of a WebP's VP8X chunk
 
@@ -269,7 +271,7 @@ def write_video(
     if first.ndim != 3 or first.shape[2] not in PIXEL_FORMATS:
         raise UsageError(f"a frame of shape {first.shape} is not a picture: expected [H, W, C]")
     check_frame(encoding, *first.shape[:2])
-    stream = _Stream(first, iterator, encoding.even, total, progress)
+    stream = _Stream(first, iterator, encoding.even, total, progress, keep_shorter)
     if music is not None:
         check_music(encoding, music)
     options = [*output_options(encoding, loop), *comment_options(encoding, provenance)]
@@ -279,10 +281,11 @@ def write_video(
         try:
             _encode(stream, temporary, fps, options, path)
         except KeyboardInterrupt:
-            if not keep_shorter or stream.count < 2:
+            if not keep_shorter or stream.count < 2 or stream.cut:
                 raise
             stopped = path.with_name(f"{path.stem}-first-{stream.count}-frames{path.suffix}")
         if music is not None:
+            stream.tell("adding the music")
             _add_music(temporary, encoding, music, stream.count / fps)
         mark_video(temporary, encoding, provenance)
         if stopped is not None:
@@ -292,21 +295,41 @@ def write_video(
                 f"interrupted: {stopped} holds the first {stream.count} of {total or 'all'} "
                 "frames; run the same command to make the complete video"
             )
+    stream.progress(stream.count, stream.total or stream.count)
     return stream.count
 
 
 class _Stream:
-    """Frames on their way into ffmpeg, counted."""
+    """Frames on their way into ffmpeg, counted: while they are drawn, then as they are written.
+
+    ffmpeg looks ahead, so that the last frame may be drawn long before the file is whole. Nobody
+    is told that all is done before it is.
+    """
 
     def __init__(
         self, first: Pictures, rest: Iterable[Pictures], even: bool, total: int | None,
-        progress: Progress,
+        progress: Progress, keep: bool,
     ) -> None:  # fmt: skip
+        self.keep = keep  # what is there when it is interrupted
         self.first, self.rest, self.total, self.progress = first, rest, total, progress
         height, width = first.shape[:2]
         self.missing = (height % 2, width % 2) if even else (0, 0)
         self.size = f"{width + self.missing[1]}x{height + self.missing[0]}"
-        self.count = 0
+        self.count = 0  # fed
+        self.written = 0  # of these, by what ffmpeg says
+        self.cut = False  # ffmpeg was killed: the file has no end
+
+    def tell(self, note: str = "") -> None:
+        """Report how far it is; with a note, of the work that follows drawing."""
+        total = self.total or self.count + 1
+        self.progress(min(self.written if note else self.count, total - 1), total, note)
+
+    def follow(self, lines: IO[bytes]) -> None:
+        """Take down what ffmpeg says of its progress, to its end."""
+        for line in lines:
+            name, _, value = line.partition(b"=")
+            if name == b"frame" and value.strip().isdigit():
+                self.written = int(value)
 
     def feed(self, pipe: IO[bytes]) -> None:
         """Write every frame; raise UsageError when one has another size than the first."""
@@ -316,9 +339,8 @@ class _Stream:
                 raise UsageError(
                     f"frame {self.count} is {frame.shape}, the first was {self.first.shape}"
                 )
-            self.progress(self.count, self.total or self.count + 1)
+            self.tell()
             self._write(pipe, frame)
-        self.progress(self.count, self.total or self.count)
 
     def _write(self, pipe: IO[bytes], frame: Pictures) -> None:
         if any(self.missing):
@@ -331,28 +353,34 @@ def _encode(stream: _Stream, temporary: Path, fps: float, options: list[str], pa
     """Run ffmpeg over the stream. After Ctrl-C the file is whole and holds what was fed."""
     # "file:", for a name with a colon would be taken for a protocol.
     arguments = [
-        "-y", "-loglevel", "error",
+        "-y", "-loglevel", "error", "-nostats", "-progress", "pipe:1",
         "-f", "rawvideo", "-pix_fmt", PIXEL_FORMATS[stream.first.shape[2]], "-s", stream.size,
         "-r", f"{fps:g}", "-i", "-", "-an", *options, f"file:{temporary}",
     ]  # fmt: skip
     with tempfile.TemporaryFile() as log:
         # Its own session: Ctrl-C is for us alone, who then let it finish the file.
         process = start_ffmpeg(
-            arguments, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log,
+            arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
             env={**os.environ, "SVT_LOG": "1"}, start_new_session=True,
         )  # fmt: skip
-        assert process.stdin is not None
+        assert process.stdin is not None and process.stdout is not None
+        following = threading.Thread(target=stream.follow, args=(process.stdout,), daemon=True)
+        following.start()
         try:
             with contextlib.suppress(BrokenPipeError):  # its exit code and its words tell why
                 stream.feed(process.stdin)
+            _finish(process, stream, spared=1 if stream.keep else 0)  # all is drawn
         except KeyboardInterrupt:
-            _finish(process)
+            _finish(process, stream)
             raise
         except BaseException:
             process.kill()
-            _finish(process)
+            _finish(process, stream)
             raise
-        if _finish(process) != 0:
+        finally:
+            following.join()
+            process.stdout.close()
+        if process.returncode != 0:
             log.seek(0)
             reason = log.read().decode(errors="replace").strip().splitlines()[-1:] or ["no reason"]
             raise StyleCLIError(
@@ -360,17 +388,30 @@ def _encode(stream: _Stream, temporary: Path, fps: float, options: list[str], pa
             )
 
 
-def _finish(process: "subprocess.Popen[bytes]") -> int:
-    """Close the pipe, so that ffmpeg writes the end of the file; return its exit code."""
+def _finish(process: "subprocess.Popen[bytes]", stream: _Stream, spared: int = 0) -> None:
+    """Close the pipe, and wait until ffmpeg has written the rest of the file.
+
+    Ctrl-C ends ffmpeg, after it was pressed ``spared`` times.
+    """
     assert process.stdin is not None
-    try:
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()
-        return process.wait()
-    except BaseException:  # a second Ctrl-C
-        process.kill()
-        process.wait()
-        raise
+    while True:
+        try:
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+            while process.poll() is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_POLL_SECONDS)
+                    break
+                stream.tell("writing the video")
+            return
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and spared:
+                spared -= 1
+                continue
+            stream.cut = True
+            process.kill()
+            process.wait()
+            raise
 
 
 def write_frames(

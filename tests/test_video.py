@@ -251,6 +251,58 @@ def test_ctrl_c_keeps_a_whole_shorter_video_where_wanted(tmp_path: Path, format:
         assert len(play(shorter)[1]) == 4
 
 
+def _slow_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have ffmpeg start a second late: all frames are drawn long before the file is written."""
+    program = tmp_path / "bin" / "ffmpeg"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nsleep 1\nexec {imageio_ffmpeg.get_ffmpeg_exe()} "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: str(program))
+
+
+def test_no_bar_is_full_before_the_file_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.mp4"
+    _slow_ffmpeg(tmp_path, monkeypatch)
+    told: list[tuple[float, float, str, bool]] = []
+
+    write_video(
+        path, _frames(6), total=6,
+        progress=lambda done, total, note="": told.append((done, total, note, path.exists())),
+    )  # fmt: skip
+
+    assert [row[:3] for row in told[:5]] == [(n, 6, "") for n in range(1, 6)]
+    writing = told[5:-1]
+    assert writing and {(note, done < 6) for done, _, note, _ in writing} == {
+        ("writing the video", True)
+    }
+    assert told[-1] == (6, 6, "", True)  # the file has its name
+
+
+@pytest.mark.parametrize("presses", [1, 2])
+def test_ctrl_c_while_the_video_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, presses: int
+) -> None:
+    """Nothing is left to save then, so once is too little; twice leaves no half of a file."""
+    _slow_ffmpeg(tmp_path, monkeypatch)
+    left = presses
+
+    def press(done: float, total: float, note: str = "") -> None:
+        nonlocal left
+        if note and left:
+            left -= 1
+            raise KeyboardInterrupt
+
+    if presses == 1:
+        write_video(tmp_path / "a.mp4", _frames(6), total=6, keep_shorter=True, progress=press)
+        assert len(play(tmp_path / "a.mp4")[1]) == 6
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            write_video(tmp_path / "a.mp4", _frames(6), total=6, keep_shorter=True, progress=press)
+        assert [file.name for file in tmp_path.iterdir()] == ["bin"]
+
+
 def test_ctrl_c_leaves_an_older_video_alone(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_text("older")
 
