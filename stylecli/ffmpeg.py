@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import tempfile
 from functools import cache
 from typing import Any
 
@@ -54,6 +55,25 @@ def start_ffmpeg(arguments: list[str], **options: Any) -> "subprocess.Popen[byte
         return subprocess.Popen([program, *arguments], **options)
     except (OSError, ValueError) as error:  # of another machine, or arguments that do not fit
         raise _unusable(program, f"which does not start ({error})") from None
+
+
+def run_ffmpeg(arguments: list[str], seconds: float | None = None) -> str:
+    """Run ffmpeg in silence, for so long; return the last line it says when it fails, else ""."""
+    with tempfile.TemporaryFile() as log:
+        process = start_ffmpeg(
+            ["-y", "-v", "error", *arguments], stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=log, start_new_session=True,
+        )  # fmt: skip
+        try:
+            failed = process.wait(seconds) != 0
+        except subprocess.TimeoutExpired:
+            return f"it took over {seconds:g} s"
+        finally:
+            process.kill()
+            process.wait()
+        log.seek(0)
+        lines = log.read().decode(errors="replace").strip().splitlines()
+        return (lines or ["no reason"])[-1] if failed else ""
 
 
 def find_encoder(codec: str, candidates: tuple[str, ...]) -> str:

@@ -24,7 +24,7 @@ from PIL import Image
 
 from stylecli.data.pictures import open_picture, quiet
 from stylecli.errors import DataError, Interrupted, StyleCLIError, UsageError
-from stylecli.ffmpeg import ENCODERS, find_encoder, start_ffmpeg
+from stylecli.ffmpeg import ENCODERS, find_encoder, run_ffmpeg, start_ffmpeg
 from stylecli.files import parse_json, replacing, to_json
 from stylecli.images import (
     Beside,
@@ -194,7 +194,7 @@ def check_music(encoding: Encoding | None, music: Path) -> None:
         name = "png" if encoding is None else encoding.format
         raise UsageError(f"--music {music} does not go into {name}, which is silent: give .mp4")
     arguments = [*_sound_of(music), "-map", "0:a:0", "-t", "0.1", "-f", "null", "-"]
-    if _run_ffmpeg(arguments, _READING_SECONDS):
+    if run_ffmpeg(arguments, _READING_SECONDS):
         raise DataError(f"--music {music} holds no sound that ffmpeg can read: give another file")
 
 
@@ -203,29 +203,10 @@ def _sound_of(music: Path) -> list[str]:
     return ["-protocol_whitelist", "file,pipe", "-vn", "-sn", "-dn", "-i", f"file:{music}"]
 
 
-def _run_ffmpeg(arguments: list[str], seconds: float | None = None) -> str:
-    """Run ffmpeg in silence, for so long; return the last line it says when it fails, else ""."""
-    with tempfile.TemporaryFile() as log:
-        process = start_ffmpeg(
-            ["-y", "-v", "error", *arguments], stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=log, start_new_session=True,
-        )  # fmt: skip
-        try:
-            failed = process.wait(seconds) != 0
-        except subprocess.TimeoutExpired:
-            return f"it took over {seconds:g} s"
-        finally:
-            process.kill()
-            process.wait()
-        log.seek(0)
-        lines = log.read().decode(errors="replace").strip().splitlines()
-        return (lines or ["no reason"])[-1] if failed else ""
-
-
 def _add_music(video: Path, encoding: Encoding, music: Path, seconds: float) -> None:
     """Give a silent video of so many seconds the sound of a file, and silence after its end."""
     with replacing(video) as temporary:
-        failed = _run_ffmpeg(
+        failed = run_ffmpeg(
             ["-i", f"file:{video}", *_sound_of(music), "-map", "0:v:0", "-map", "1:a:0",
              "-map_metadata", "0", "-map_metadata:s:a", "-1", "-map_chapters", "-1",
              "-c:v", "copy", *_AUDIO[encoding.format], "-af", f"apad,atrim=end={seconds:.6f}",
