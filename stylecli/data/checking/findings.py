@@ -152,7 +152,8 @@ def list_traits(pixels: Pixels, whole: Pixels | None = None) -> list[tuple[str, 
     found: dict[str, npt.NDArray[np.bool_]] = {"blank": spread.max(axis=1) <= _BLANK_RANGE}
     found["dark"] = (thumbnails.max(axis=(1, 2, 3)) < _DARK_MAXIMUM) & ~found["blank"]
     if pixels.shape[1] >= 3:
-        between = np.ptp(thumbnails[:, :3].astype(np.int16), axis=1)
+        seen = shrink(whole)  # colour may lie beside the square
+        between = np.ptp(seen[:, :3].astype(np.int16), axis=1)
         found["grey"] = between.max(axis=(1, 2)) <= _GREY_SPREAD
     if pixels.shape[1] == 4:
         found["opaque"] = pixels[:, 3].min(axis=(1, 2)) == 255

@@ -240,3 +240,14 @@ def test_an_unfinished_dataset_is_named_as_such(tmp_path):
 
     with pytest.raises(DataError, match=r"unfinished dataset.*stylecli pack"):
         Inspection(part)
+
+
+def test_a_wide_picture_is_not_grey_for_what_lies_in_its_middle(tmp_path, inspect):
+    """--transform subject may cut elsewhere, and --channels 1 takes all colour away."""
+    (tmp_path / "wide").mkdir()
+    for number in range(3):
+        picture = Image.new("RGB", (300, 100), (90 + number, 90 + number, 90 + number))
+        picture.paste((200, 40, 40), (10, 10, 90, 90))
+        picture.save(tmp_path / "wide" / f"{number}.png")
+
+    assert "grey-as-colour" not in found(inspect(tmp_path / "wide"))
