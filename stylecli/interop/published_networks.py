@@ -1,8 +1,9 @@
 """Networks that others published and training can start from: names, addresses, licences.
 
-The addresses are those that public projects state. None could be tried when this table was written,
-and no hashes of the files are published: so nothing is fetched from them unless a user gives the
-address, and what was fetched is read, without running anything in it, before it is kept.
+All addresses are unverified: none could be tried when this table was written. Some were written
+from memory, or formed by the pattern of other addresses, and may be wrong. We know no hashes of the
+files either. So nothing is fetched unless a user gives the address, and what was fetched is read,
+without running anything in it, before it is kept.
 """
 
 from collections.abc import Iterator, Mapping
@@ -85,9 +86,8 @@ def fetch_network(name: str, *, url: str | None = None, progress: Progress = sil
     network = find_published(name)
     if url is None and not network.verified:
         raise WeightsError(
-            f"the address of {name} was not checked when this version was made, and no hash of "
-            f"the file is published: if you trust it, run stylecli weights fetch {name} --url "
-            f"{network.address}"
+            f"the address of {name} is unverified and may be wrong, and we know no hash of the "
+            f"file: if you trust it, run stylecli weights fetch {name} --url {network.address}"
         )
     folder = private_folder(_FOLDER)
     path = download(url or network.address, folder / f"{name}.pkl", sha256="", progress=progress)
