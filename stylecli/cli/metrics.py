@@ -27,11 +27,11 @@ from stylecli.cli.options import (
     own_command,
 )
 from stylecli.cli.output import Output
-from stylecli.cli.refusals import GIVEN_AS, check_files, check_pictures, check_words, find_data
+from stylecli.cli.refusals import GIVEN_AS, check_files, check_loose, check_words, find_data
 from stylecli.distributed.ranks import find_place, sharing_ranks
-from stylecli.errors import DataError, ExitCode, Interrupted, StyleCLIError, UsageError
+from stylecli.errors import ExitCode, Interrupted, StyleCLIError, UsageError
 from stylecli.progress import format_seconds
-from stylecli.workspace import RUN_FILE, Found, find_dataset, find_network, missing
+from stylecli.workspace import RUN_FILE, Found, find_dataset, find_network
 
 if TYPE_CHECKING:
     from stylecli.data.reader import Dataset
@@ -167,7 +167,7 @@ def command(
     wanted, counts = _asked(names, samples, paper, against, psis, stand_in)
     source = ClassifierSource(classifiers, train_classifiers, attributes)
     launched = find_place(os.environ) is not None
-    asked = (wanted, source, device, precision, network, data, against)
+    asked = (wanted, source, device, precision, network, data, against, output)
     if not launched:
         _refuse(*asked)
     chosen: dict[str, Any] = {"samples": counts, "seed": seed, "cache": cache}
@@ -222,15 +222,15 @@ def _refuse(
     network: Path | None,
     data: Path | None,
     against: Path | None,
+    output: Output,
 ) -> None:
     """Refuse what is wrong before torch loads; among ranks of a launcher the main one does."""
     source.check(wanted)
     check_words(device=device, precision=precision, metrics=wanted)
     check_files(classifiers=source.given, attributes=source.attributes)
-    for path in (data, against):
-        check_pictures(path)
     if against is not None:
-        find_dataset(data, given_as=GIVEN_AS)
+        for path in (against, find_dataset(data, given_as=GIVEN_AS).path):
+            check_loose(path, output)
         return
     from stylecli.networks.headers import check_header
 
@@ -372,9 +372,6 @@ def _compare(
     found = find_dataset(data, given_as=GIVEN_AS)
     if found.why:
         output.note(f"measured: {found.path} ({found.why})")
-    for path in (found.path, against):
-        if not path.exists():
-            raise DataError(missing(path, "give a dataset or a folder of pictures"))
     measured, reference = agree_on_colours(open_set(found.path), open_set(against))
     if chosen["ranks"].is_main:
         for path, pictures in {found.path: measured, against: reference}.items():

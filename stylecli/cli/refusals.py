@@ -6,16 +6,19 @@ The library checks words, paths and numbers again where it uses them. Here it co
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
 from stylecli.cli.output import Output
-from stylecli.errors import DataError, NetworkError, UsageError
+from stylecli.errors import DataError, NetworkError, UsageError, plural
 from stylecli.hardware import AUTO, check_device_here, check_device_name, check_precision
+from stylecli.progress import silent
 from stylecli.settings import ByResolution, Setting
 from stylecli.workspace import Found, check_there, find_dataset, find_network, missing
 
+_MANY = 2000  # pictures whose headers take a while to read
 GIVEN_AS = "--data PATH"  # how metrics takes a dataset
 
 
@@ -66,6 +69,41 @@ def check_pictures(path: Path | None) -> None:
     """Raise DataError for pictures or a dataset that are not there."""
     if path is not None:
         check_there(path, "a folder or zip of pictures, or a dataset")
+
+
+def check_loose(path: Path, output: Output) -> None:
+    """Raise DataError for loose pictures of which the header tells that one cannot be measured.
+
+    Names the first of them. A dataset is whole, and is not looked at.
+    """
+    from stylecli.data.sources.lmdb_pictures import is_lmdb
+
+    check_pictures(path)
+    if path.is_dir() and is_lmdb(path):
+        return
+    from stylecli.data.pictures import check_kind, name_cause, quiet, read_header
+    from stylecli.data.sources.recognition import find_source
+
+    source = find_source(path, own_labels=False, include_generated=True)
+    first: tuple[str, str] | None = None
+    count, total = 0, len(source)
+    with output.progress("looking", "pictures") if total > _MANY else nullcontext(silent) as report:
+        for number in range(total):
+            item = source[number]
+            try:
+                with quiet(), item.open() as opened:
+                    check_kind(read_header(opened))
+            except Exception as error:  # Pillow's plugins raise anything on damaged files
+                first = first or (item.name, name_cause(error))
+                count += 1
+            report(number + 1, total)
+    if first is not None:
+        name, cause = first
+        named = f"the first, {name}," if count > 1 else name
+        raise DataError(
+            f"{count} of {plural(total, 'picture')} in {path} cannot be measured: {named} {cause}; "
+            f"remove such files, or measure a dataset: stylecli pack {quote(str(path))} skips them"
+        )
 
 
 def check_dataset(path: Path) -> None:

@@ -41,6 +41,12 @@ REFUSED = [
     (["metrics", "fid", "--network", "nope.pkl"], 3, "nope.pkl"),
     (["metrics", "fid", "--data", "nope.lmdb"], 3, "nope.lmdb"),
     (["metrics", "fid", "--data", ".", "--against", "nope"], 3, "nope"),
+    (["metrics", "fid", "--data", "loose", "--against", "photos"], 3, "1 of 2 pictures in loose"),
+    (
+        ["metrics", "fid", "--data", "photos", "--against", "loose"],
+        3,
+        "measured: b.png is not a picture",
+    ),
     (["metrics", "fid50k", "--network", "shipped"], 3, "give --data PATH"),
     (["metrics", "fid", "--against", "picture.png"], 3, "give --data PATH"),
     (["train"], 3, "give PATH"),
@@ -128,7 +134,10 @@ def fill(folder: Path) -> None:
     (folder / "picture.png").write_bytes(b"not a picture")
     (folder / "datasets").mkdir()
     (folder / "photos").mkdir()
-    Image.new("RGB", (8, 8)).save(folder / "photos/a.png")
+    (folder / "loose").mkdir()
+    for name in ("photos/a.png", "loose/a.png"):
+        Image.new("RGB", (8, 8)).save(folder / name)
+    (folder / "loose/b.png").write_bytes(b"not a picture")
 
 
 @pytest.mark.parametrize(("words", "code", "named"), REFUSED, ids=lambda value: str(value)[:60])
