@@ -43,8 +43,17 @@ class Order:
     def name(self, number: int) -> str:
         """Return the name of a picture's file, without its suffix."""
         if self.near:
-            return f"like{self.near['like']:04d}-{number:04d}"
+            return f"{self._near_name}-{number:04d}"
         return f"{'seed' if self.rows is None else 'row'}{number:04d}"
+
+    @property
+    def name_of_sheet(self) -> str:
+        """The name of the sheet's file, without its suffix."""
+        return f"{self._near_name}-grid" if self.near else "grid"
+
+    @property
+    def _near_name(self) -> str:
+        return f"like{self.near['like']:04d}"
 
     def ws(self, numbers: "Sequence[int]") -> "Iterator[Tensor]":
         """Yield the styles [num_ws, w_dim] of pictures."""
@@ -262,7 +271,7 @@ def _write_sheet(
     from stylecli.sheets.fakes import lay_out_fakes, sheet_size
 
     config, how = order.source.config, order.drawing
-    path = target.path("grid")
+    path = target.path(order.name_of_sheet)
     more = {"grid": True, "columns": columns, "labels": named, **target.settings}
     provenance = order.provenance(order.numbers, **more)
     count = len(order.numbers)

@@ -128,6 +128,10 @@ def test_pictures_like_a_face_are_nearer_to_it_the_less_they_vary(run: Run) -> N
     assert (near == _pixels("own/seed0007.png")).all()
     assert np.abs(far.astype(int) - _pixels("own/seed0001.png")).max() <= 1
     assert np.abs(middle.astype(int) - near).mean() < np.abs(far.astype(int) - near).mean()
+    # A sheet of them has a name of its own: beside that of any faces, as in the lesson.
+    run("--seeds", "1,7", "--grid", "--out", "sheets")
+    run("--like", "7", "--seeds", "1,7", "--grid", "--out", "sheets")
+    assert {path.name for path in Path("sheets").iterdir()} == {"grid.png", "like0007-grid.png"}
 
 
 def test_json_is_one_document(run: Run) -> None:
