@@ -154,7 +154,11 @@ def _pretend_tensors(torch: Any) -> None:
             if not isinstance(one, torch.Tensor) or isinstance(one, tensor_of_cuda):
                 return one
             held = known.get(id(one))
-            return tensor_of_cuda(one, target) if held is None else held
+            if held is not None:
+                return held
+            if one._is_zerotensor():  # of autograd: without memory, which nothing below here knows
+                one = torch.zeros(one.shape, dtype=one.dtype)
+            return tensor_of_cuda(one, target)
 
         return tree_map(wrap, result)
 
