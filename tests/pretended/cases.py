@@ -101,6 +101,8 @@ COMMANDS: dict[str, list[str]] = {
     "mix": ["mix", "--network", "tiny.safetensors", "--rows", "2", "--cols", "2", "--out", "m.png"],
     "interpolate": ["interpolate", "--network", "tiny.safetensors", "--seeds", "0,1", "--seconds",
                     "0.2", "--fps", "10", "--out", "frames", "--format", "png"],
+    "project": ["project", "photo.jpg", "--network", "tiny.safetensors", "--no-align", "--distance",
+                "pyramid", "--steps", "4", "--tune", "--tune-steps", "2", "--out", "p"],
     "figures": ["figures", "3", "--network", "tiny.safetensors", "--out", "f"],
     "plan": ["plan", "--resolution", "8", "--batch", "4", "--fmap-max", "8"],
     "metrics": ["metrics", "diversity", "--network", "tiny.safetensors", "--data", "tiny.lmdb",

@@ -38,6 +38,8 @@ def tried(tmp_path_factory: Any, tiny_lmdb: Path) -> dict[tuple[str, str], dict[
     assert COMPILER is not None
     folder = tmp_path_factory.mktemp("pretended")
     (folder / "tiny.lmdb").symlink_to(tiny_lmdb)
+    portrait = ROOT / "tests" / "fixtures" / "portraits" / "astronaut.jpg"
+    (folder / "photo.jpg").symlink_to(portrait)
     save_network(folder / "tiny.safetensors", new_network("f", seed=0, **TINY))
     command = [sys.executable, "-m", "tests.pretended.cases", build_guard(COMPILER), folder]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
