@@ -389,16 +389,22 @@ def find_centre(
 
 
 def load_styles(
-    net: Bundle, path: Path, *, tell: Callable[[str], None] = lambda reading: None
+    net: Bundle,
+    path: Path,
+    *,
+    latents: bool = False,
+    tell: Callable[[str], None] = lambda reading: None,
 ) -> Tensor:
     """Read saved styles ws [N, num_ws, w_dim] that fit a network (``tell``: see load_ws).
 
-    Raises UsageError for a network without w, NetworkError for a file that does not fit.
+    With ``latents``, for a network without w: what its synthesis takes instead, mapped z
+    [N, 1, w_out_dim], as ``project`` writes them. Raises UsageError for a network without w
+    otherwise, NetworkError for a file that does not fit.
     """
     config = net.config
-    if not config.has_w:
+    if not config.has_w and not latents:
         raise UsageError(
-            f"configuration {config.preset!r} has no styles to draw from {path}: give --seeds"
+            f"configuration {config.preset!r} has no styles, so it cannot take {path}: give --seeds"
         )
     return load_ws(path, (config.num_ws, config.w_out_dim), tell=tell)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stylecli.errors import DataError, Interrupted
+from stylecli.errors import DataError, Interrupted, UsageError
 from stylecli.provenance import shown_path
 from stylecli.workspace import missing
 
@@ -64,7 +64,16 @@ def shown_words(words: Sequence[str]) -> list[str]:
 
 
 def find_faces(source: "OpenedNetwork", words: Sequence[str], drawing: "Drawing") -> NamedFaces:
-    """Return the faces; photographs that were not projected before are now."""
+    """Return the faces; photographs that were not projected before are now.
+
+    Raises UsageError, before any is, for a network without styles.
+    """
+    config = source.config
+    if not config.has_w:
+        raise UsageError(
+            f"faces such as {words[0]} need an intermediate latent space, and configuration "
+            f"{config.preset!r} has none: give --seeds"
+        )
     import torch
 
     from stylecli.sampling import load_styles, map_seeds

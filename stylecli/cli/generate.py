@@ -148,7 +148,7 @@ def command(
         from stylecli.sampling import load_styles
         from stylecli.saved_ws import load_noise
 
-        rows = load_styles(source.bundle, ws, tell=source.note)
+        rows = load_styles(source.bundle, ws, latents=True, tell=source.note)
         if how.noise_mode is None and how.noise_seed is None:
             noise = load_noise(ws, source.config.noise_shapes())
     settings = dict(opened.settings)

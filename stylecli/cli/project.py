@@ -170,6 +170,11 @@ def command(
             space, tune, preset, steps, tune_steps, seed, label, noise, distance, video
         )
         projector = Projector(source.bundle, how, batch=batch)
+        config = source.config
+        if label is None and config.label_dim and not config.has_w:
+            output.note(
+                f"z is searched in class 0 of {config.label_dim}: for another one add --class"
+            )
         if distance is None and projector.distance.name != "lpips":
             warn(
                 "LPIPS has no weights here, so the stand-in 'pyramid' measures, which knows "

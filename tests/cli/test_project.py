@@ -14,10 +14,12 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from stylecli.checkpoint import save_network
 from stylecli.cli.app import app
 from stylecli.errors import ExitCode
 from stylecli.images import read_provenance
 from stylecli.latents import projected_files, projector
+from stylecli.networks.model import new_network
 from stylecli.provenance import remake_command
 from stylecli.saved_ws import load_noise, load_ws, read_ws_provenance
 from stylecli.video import read_video_provenance
@@ -32,7 +34,7 @@ def run(tiny_network_file: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setattr("stylecli.weights._package_file", lambda network: None)  # no LPIPS
     save("a.png", 0)
     quick = ["--network", tiny_network_file.name, "--no-align", "--steps", "4"]
-    return lambda *words: CliRunner().invoke(app, ["project", *words, *quick])
+    return lambda *words: CliRunner().invoke(app, ["project", *quick, *words])
 
 
 def save(name: str, seed: int) -> None:
@@ -78,6 +80,31 @@ def test_generate_draws_the_same_picture_from_the_file(run: Run) -> None:
         assert np.array_equal(np.asarray(one), np.asarray(third))
     with Image.open("b.png") as bare:
         assert not np.array_equal(np.asarray(one), np.asarray(bare))
+
+
+@pytest.mark.parametrize(("config", "labels"), [("a", 0), ("b", 3), ("r3gan", 0), ("r3gan", 3)])
+def test_generate_draws_what_was_found_in_a_network_without_w(
+    run: Run, config: str, labels: int
+) -> None:
+    more = {"group_fmaps": 4, "fmap_base": 128} if config == "r3gan" else {"fmap_base": 64}
+    net = new_network(config, resolution=16, fmap_max=8, z_dim=8, label_dim=labels, seed=0, **more)
+    save_network("z.safetensors", net)
+    words = ["--class", "1"] if labels else []
+    done = run("a.png", *words, "--network", "z.safetensors", "--out", "z")
+    assert done.exit_code == 0, done.stderr
+    first = run("a.png", "--network", "z.safetensors", "--out", "first", "--steps", "1")
+    assert ("class 0 of 3" in first.stderr) == bool(labels)
+    words = ["--network", "z.safetensors", "--ws", "z/a.npz", "--out", "again.png"]
+    drawn = CliRunner().invoke(app, ["generate", *words])
+    assert drawn.exit_code == 0, drawn.stderr
+    with Image.open("z/a.png") as one, Image.open("again.png") as other:
+        assert np.array_equal(np.asarray(one), np.asarray(other))
+    for words in (["--ws", "z/a.npz"], ["--through", "a.png"], ["--through", "1"]):
+        refused = CliRunner().invoke(
+            app, ["interpolate", "--network", "z.safetensors", *words, "--seconds", "1"]
+        )
+        assert refused.exit_code == ExitCode.USAGE and "--seeds" in refused.stderr
+    assert not Path("out").exists()  # no photograph was searched for in vain
 
 
 def test_the_same_command_keeps_what_is_done_and_others_are_refused(
