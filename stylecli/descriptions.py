@@ -128,13 +128,15 @@ def _describe_file(path: Path) -> Facts:
         raise DataError(f"{path} is not readable: {error.strerror}") from None
     # A .npz is a zip like torch's files, so the suffix decides between the two.
     zipped = start == b"PK\3\4" and path.suffix.lower() != ".npz"
+    if (zipped or path.suffix.lower() == ".onnx") and (facts := _describe_graph(path)) is not None:
+        return facts
     if zipped or start[:1] == b"\x80" or path.suffix.lower() in _WEIGHTS:
         try:
             return _describe_weights(path)
         except NetworkError:
-            if (facts := _describe_styles(path)) is None:
+            if (styles := _describe_styles(path)) is None:
                 raise
-            return facts
+            return styles
     return _describe_made(path)
 
 
@@ -234,6 +236,24 @@ def _describe_classifiers(path: Path) -> Facts:
     facts["attributes"] = {name: list(values) for name, values in loaded.values.items()}
     facts["accuracy"] = loaded.accuracy
     return facts | {name: value for name, value in loaded.info.items() if name not in facts}
+
+
+def _describe_graph(path: Path) -> Facts | None:
+    """Describe a graph by what it says of itself; None for a zip that holds none of ours."""
+    from stylecli.checkpoint import describe_file
+    from stylecli.interop.graph_files import read_graph_file
+
+    if (graph := read_graph_file(path)) is None:
+        return None
+    facts: Facts = {"what": f"network as {graph.kind}", **describe_file(path)}
+    if graph.opset is not None:
+        facts["opset"] = graph.opset
+    if graph.record is None:
+        made = graph.producer or "unknown: the file names no program"
+        return facts | {"made by": made, "record": graph.metadata}
+    record = graph.record
+    source = {"file": record.get("source"), "sha256": record.get("source_sha256")}
+    return facts | {"network is": _whereabouts(source), "record": record}
 
 
 def _describe_made(path: Path) -> Facts:

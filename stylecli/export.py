@@ -23,6 +23,7 @@ from torch import Tensor, fx, nn
 from stylecli import __version__, files
 from stylecli.checkpoint import load_network
 from stylecli.errors import NetworkError, UsageError, plural, unknown_name
+from stylecli.interop.graph_files import RECORD
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.headers import network_digest
 from stylecli.networks.model import Bundle, Generator
@@ -36,9 +37,6 @@ PRECISIONS = ("float32", "fp16")
 OPSET = 18
 OPSETS = (18, 23)
 """Least and most that torch writes and onnxruntime reads."""
-
-METADATA = "stylecli.json"
-"""The name under which a TorchScript or torch.export file keeps what it says of itself."""
 
 INSTALL = "pip install 'stylecli[export]'"
 TOLERANCES = {"float32": 1e-4, "fp16": 3e-2}
@@ -442,7 +440,7 @@ def _write_torchscript(
 ) -> bytes:
     script = torch.jit.script(_plain(program))
     buffer = io.BytesIO()
-    torch.jit.save(script, buffer, _extra_files={METADATA: files.to_json(told)})
+    torch.jit.save(script, buffer, _extra_files={RECORD: files.to_json(told)})
     return buffer.getvalue()
 
 
@@ -475,7 +473,7 @@ def _write_program(
     program: torch.export.ExportedProgram, drawing: Drawing, told: dict[str, Any]
 ) -> bytes:
     buffer = io.BytesIO()
-    torch.export.save(program, buffer, extra_files={METADATA: files.to_json(told).decode()})
+    torch.export.save(program, buffer, extra_files={RECORD: files.to_json(told).decode()})
     return buffer.getvalue()
 
 

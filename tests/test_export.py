@@ -16,7 +16,6 @@ from stylecli.checkpoint import save_network
 from stylecli.errors import NetworkError, UsageError
 from stylecli.export import (
     FORMATS,
-    METADATA,
     TOLERANCES,
     Drawing,
     Interface,
@@ -25,6 +24,7 @@ from stylecli.export import (
     fold_constants,
     traced,
 )
+from stylecli.interop.graph_files import RECORD, read_graph_file
 from stylecli.networks.model import Bundle, new_network
 
 WIDTHS = {"resolution": 16, "fmap_base": 128, "fmap_max": 8, "z_dim": 8}
@@ -234,6 +234,13 @@ def test_the_batch_is_free_in_the_graph_and_nothing_is_worked_out_twice() -> Non
             assert inputs and not inputs <= constants, node
 
 
+def assert_read(path: Path, told: dict[str, Any]) -> None:
+    """Check that a file says what ``export`` said of it, read without running it."""
+    found = read_graph_file(path)
+    assert found is not None
+    assert found.record == {k: v for k, v in told.items() if k not in ("apart", "checked", "bytes")}
+
+
 @torch_speaks
 @needs_onnx
 @pytest.mark.slow
@@ -248,6 +255,7 @@ def test_an_onnx_file_describes_itself(tmp_path: Path) -> None:
     assert json.loads(kept["inputs"])["z"] == ["batch", 8] and len(kept["source_sha256"]) == 64
     assert [one.version for one in model.opset_import if one.domain == ""] == [20]
     assert [one.name for one in model.graph.input] == ["z", "label", "psi"] == list(told["inputs"])
+    assert_read(path, told)
     for value in (model.graph.input[0], model.graph.output[0]):
         assert value.type.tensor_type.shape.dim[0].dim_param == "batch"
 
@@ -287,13 +295,14 @@ def test_half_precision_is_half_the_bytes(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("format", ["torchscript", "torch-export"])
 def test_torch_files_describe_themselves(format: str, tmp_path: Path) -> None:
-    path, _ = written("stylegan3-r", format, tmp_path)
-    kept: dict[str, Any] = {METADATA: ""}
+    path, facts = written("stylegan3-r", format, tmp_path)
+    assert_read(path, facts)
+    kept: dict[str, Any] = {RECORD: ""}
     if format == "torchscript":
         torch.jit.load(path, _extra_files=kept)  # type: ignore[no-untyped-call]
     else:
         torch.export.load(path, extra_files=kept)
-    told = json.loads(kept[METADATA])
+    told = json.loads(kept[RECORD])
     assert told["family"] == "stylegan3" and told["inputs"]["psi"] == [1]
     assert told["network"] == "G_ema" and told["format"] == format
 

@@ -18,8 +18,8 @@ def command(
     path: Annotated[
         Path | None,
         typer.Argument(
-            help="Picture, video, styles, network of any program, weights, run, folder of runs, "
-            "demo or dataset. Default: list the runs here."
+            help="Picture, video, styles, network of any program, exported graph, weights, run, "
+            "folder of runs, demo or dataset. Default: list the runs here."
         ),
     ] = None,
     json: JsonOption = False,
