@@ -195,6 +195,7 @@ def test_an_end_is_one_sentence_and_nothing_is_left(
     assert left <= {LOCK_FILE}
 
 
+@pytest.mark.slow  # it waits for 40 s
 def test_ranks_whose_launcher_is_gone_before_they_met_end_soon(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
@@ -206,7 +207,8 @@ def test_ranks_whose_launcher_is_gone_before_they_met_end_soon(tmp_path: Path) -
     done = ended([sys.executable, "-m", "stylecli", "metrics", "kid"], tmp_path, **place)
     assert done.returncode == 1
     assert f"cannot reach 127.0.0.1:{port}" in done.stderr
-    assert time.monotonic() - started < 60  # of which loading torch takes a part
+    # Not after ARRIVAL_SECONDS; torch tries for twice REACH_SECONDS.
+    assert time.monotonic() - started < 150
 
 
 @pytest.mark.parametrize(
