@@ -35,11 +35,19 @@ from stylecli.sampling import (
 )
 from stylecli.seeds import format_seeds, list_seeds
 from stylecli.sheets.fakes import lay_out_fakes
-from stylecli.sheets.mixing import draw_mixing_sheet
+from stylecli.sheets.mixing import (
+    Faces,
+    Sources,
+    draw_mixing_sheet,
+    join_sources,
+    name_faces,
+    open_sources,
+)
 from stylecli.sheets.paper import describe_lack, draw_figure, figure_settings, find_figures
-from stylecli.styles import band_rows, style_layers
+from stylecli.styles import band_rows, holds_styles, style_layers
 
 Seeds = int | str | Iterable[int]  # one, several, or text such as "0,4-7"
+Face = int | str | Path | Projection  # a seed, a file of styles, or what project found
 Center = Tensor | int | str | Path | None  # what to truncate towards
 USUAL = 5  # rows and columns of a mix
 
@@ -136,8 +144,8 @@ def grid(
 
 def mix(
     net: Network,
-    rows: Seeds = USUAL,
-    cols: Seeds = USUAL,
+    rows: Seeds | Face | Sequence[Face] = USUAL,
+    cols: Seeds | Face | Sequence[Face] = USUAL,
     *,
     styles: str | Sequence[int] = "coarse",
     bands: str | None = None,
@@ -148,7 +156,9 @@ def mix(
 ) -> Pictures:
     """Draw a style-mixing sheet, uint8 [H, W, C]: every row's face with styles of every column.
 
-    ``rows`` and ``cols`` are counts where they are one number, else seeds ([7] or "7," is one).
+    ``rows`` and ``cols`` are counts where they are one number, else seeds ([7] or "7," is one), or
+    faces: seeds, files of styles such as "photo.npz" and what ``stylecli.project`` found, one or
+    several. A projected photograph is drawn with its noise unless ``how`` has a noise mode.
     ``styles`` are those taken from the columns: "coarse", "middle", "fine", "0-3" or numbers of
     layers; ``bands`` such as "coarse:3,middle:2,fine:1" makes Figure 3 of the paper instead, a
     band for each row. (The command draws a sheet for each of the three where it is told nothing.)
@@ -157,17 +167,19 @@ def mix(
     """
     bundle = open_network(net)
     sides = bundle.config.style_sides
-    row_seeds = _sources(rows, 0, band_rows(bands, sides) if bands and ":" in bands else None)
-    col_seeds = _sources(cols, len(row_seeds) if _is_count(rows) else 0)
+    drawing = _drawing(bundle, how)
+    banded = band_rows(bands, sides) if bands and ":" in bands else None
+    own_noise = not {"noise_mode", "noise_seed"} & how.keys()
+    own = _sources(bundle, rows, 0, drawing, own_noise, banded)
+    others = _sources(bundle, cols, len(own) if _is_count(rows) else 0, drawing, own_noise)
     layers: Sequence[int] | list[list[int]]
     if bands is not None:
-        layers = band_rows(bands, sides, len(row_seeds))
+        layers = band_rows(bands, sides, len(own))
     else:
         text = styles if isinstance(styles, str) else format_seeds(styles)
         layers = style_layers(text, sides)
-    return draw_mixing_sheet(bundle.generator, row_seeds, col_seeds, layers,
-                             _drawing(bundle, how), padding=padding, names=labels,
-                             progress=progress)  # fmt: skip
+    return draw_mixing_sheet(bundle.generator, own, others, layers, drawing, padding=padding,
+                             names=labels, progress=progress)  # fmt: skip
 
 
 def interpolate(
@@ -329,18 +341,52 @@ def _centre(net: Bundle, center: Center) -> Tensor | None:
     return find_centre(net, str(center))
 
 
-def _sources(asked: Seeds, first: int, rows: Sequence[object] | None = None) -> list[int]:
-    """Return the seeds of one side of a mix; a number alone counts them from ``first`` on."""
-    if not _is_count(asked):
+def _sources(
+    net: Bundle,
+    asked: Seeds | Face | Sequence[Face],
+    first: int,
+    drawing: Drawing,
+    own_noise: bool,
+    rows: Sequence[object] | None = None,
+) -> Faces:
+    """Return the faces of one side of a mix; a number alone counts seeds from ``first`` on."""
+    if _is_count(asked):
+        count = int(asked)  # type: ignore[arg-type]
+        count = len(rows) if rows is not None and count == USUAL else count
+        if not 1 <= count <= 100:
+            raise UsageError(f"{count} is a count from 1 to 100: for one seed give [{count}]")
+        return list(range(first, first + count))
+    if isinstance(asked, str) and not holds_styles(asked) and not Path(asked).is_file():
         return list_seeds(asked)
-    count = int(asked)  # type: ignore[arg-type]
-    count = len(rows) if rows is not None and count == USUAL else count
-    if not 1 <= count <= 100:
-        raise UsageError(f"{count} is a count from 1 to 100: for one seed give [{count}]")
-    return list(range(first, first + count))
+    alone = isinstance(asked, str | Path | Projection)
+    faces = [asked] if alone else list(asked)  # type: ignore[arg-type]
+    if all(isinstance(face, int | np.integer) for face in faces):
+        return list_seeds(faces)  # type: ignore[arg-type]
+    found = join_sources([_open_face(net, face, drawing) for face in faces])  # type: ignore[arg-type]
+    return found if own_noise else replace(found, noise=())
 
 
-def _is_count(asked: Seeds) -> bool:
+def _open_face(net: Bundle, face: Face, drawing: Drawing) -> Sources:
+    if isinstance(face, Projection):
+        if face.ws.shape != (net.config.num_ws, net.config.w_out_dim):
+            raise UsageError(
+                f"a projection of {list(face.ws.shape)} is given: this network takes "
+                f"[{net.config.num_ws}, {net.config.w_out_dim}]"
+            )
+        return Sources(face.ws[None], ("photo",), (face.noise or None,))
+    if not isinstance(face, str | Path):
+        return name_faces(net.generator, list_seeds(face), drawing)
+    if str(face).strip().isdecimal():
+        return name_faces(net.generator, list_seeds(str(face)), drawing)
+    if not holds_styles(face):
+        raise UsageError(
+            f"{face} is no file of styles: give a .npz, or what stylecli.project found in a "
+            f"photograph"
+        )
+    return open_sources(net, Path(face))
+
+
+def _is_count(asked: object) -> bool:
     return isinstance(asked, int) or (isinstance(asked, str) and asked.strip().isdecimal())
 
 

@@ -124,11 +124,13 @@ def save_ws(
     write_bytes(path, stream.getvalue())
 
 
-def load_noise(path: Path | str, shapes: Sequence[tuple[int, ...]]) -> list[Tensor] | None:
+def load_noise(
+    path: Path | str, shapes: Sequence[tuple[int, ...]], faces: int | None = None
+) -> list[Tensor] | None:
     """Return the noise maps [N, 1, h, w] that belong to a file's styles; None where it has none.
 
-    ``shapes`` [1, 1, h, w] are those that a network takes, one for each layer. Raises NetworkError
-    for maps that are damaged or do not fit.
+    ``shapes`` [1, 1, h, w] are those that a network takes, one for each layer; ``faces`` is N where
+    it is known. Raises NetworkError for maps that are damaged or do not fit.
     """
     path = Path(path)
     with _opened(path) as (file, start):
@@ -146,11 +148,12 @@ def load_noise(path: Path | str, shapes: Sequence[tuple[int, ...]]) -> list[Tens
                     f"{path} holds {plural(count, 'noise map')}: this network takes {len(shapes)}"
                 )
             maps = [_read_member(path, archive, f"{NOISE_KEY}{layer}") for layer in range(count)]
+    count = len(maps[0]) if faces is None else faces
     for found, wanted in zip(maps, shapes, strict=True):
-        if found.shape != (len(maps[0]), *wanted[1:]) or found.dtype.kind != "f":
+        if found.shape != (count, *wanted[1:]) or found.dtype.kind != "f":
             raise NetworkError(
                 f"{path} holds a noise map of shape {list(found.shape)}: this network takes "
-                f"[N, {', '.join(map(str, wanted[1:]))}]"
+                f"[{count}, {', '.join(map(str, wanted[1:]))}]"
             )
     return [torch.from_numpy(found.astype(np.float32)) for found in maps]
 

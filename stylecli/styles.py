@@ -6,11 +6,18 @@ them: [4, 4, 8, 8] at 8 px.
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from stylecli.errors import UsageError
 from stylecli.seeds import format_seeds, parse_seeds
 
 BANDS = ("coarse", "middle", "fine")
+_SUFFIXES = (".npz", ".npy", ".pt", ".pth", ".pkl")  # of files of styles
+
+
+def holds_styles(path: Path | str) -> bool:
+    """Tell by its name whether a file holds styles; else it is a photograph."""
+    return Path(path).suffix.lower() in _SUFFIXES
 
 
 def style_bands(sides: Sequence[int]) -> dict[str, list[int]]:

@@ -1,5 +1,6 @@
 """The drawing commands from Python: what they return is what the commands draw."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import stylecli
 from stylecli.cli.app import app
 from stylecli.errors import UsageError
 from stylecli.latents.projector import Projection
+from stylecli.saved_ws import save_ws
 
 
 @pytest.fixture
@@ -66,6 +68,35 @@ def test_a_grid_and_a_mix_are_the_commands(tiny_network_file: Path, drawn: Any) 
     bands = "coarse:1,fine:2"
     sheet = stylecli.mix(tiny_network_file, cols=[4], bands=bands)
     assert np.array_equal(sheet, drawn("mix", "--bands", bands, "--col-seeds", "4"))
+
+
+def test_a_mix_takes_files_of_styles_and_projections(
+    tiny_network_file: Path, drawn: Any, tmp_path: Path
+) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    found = stylecli.project(tiny_network_file, picture, steps=3, distance="pyramid")
+    assert isinstance(found, Projection)
+    file = tmp_path / "photo.npz"
+    save_ws(file, found.ws[None], noise=found.noise)
+    wanted = drawn("mix", "--row", str(file), "--row", "3", "--cols", "7,9", "--styles", "fine",
+                   "--no-labels", "--scale", "1")  # fmt: skip
+    plain = {"styles": "fine", "labels": False, "scale": 1}
+    for face in (file, str(file), found):
+        sheet = stylecli.mix(tiny_network_file, [face, 3], "7,9", **plain)
+        assert np.array_equal(sheet, wanted)
+        alone = stylecli.mix(tiny_network_file, face, "7,9", **plain)
+        assert np.array_equal(alone, wanted[: len(alone)])
+    assert np.array_equal(wanted[17:33, :16], found.picture)
+    without = stylecli.mix(tiny_network_file, found, "7,9", noise_mode="const", **plain)
+    assert not np.array_equal(without[17:33, :16], found.picture)
+    (tmp_path / "photo.jpg").touch()
+    for face in (
+        tmp_path / "photo.jpg",
+        str(tmp_path / "photo.jpg"),
+        replace(found, ws=found.ws[:1]),
+    ):
+        with pytest.raises(UsageError, match=r"photo.jpg|\[1, 8\]"):
+            stylecli.mix(tiny_network_file, face)
 
 
 def test_a_walk_has_the_commands_frames(tiny_network_file: Path, tmp_path: Path) -> None:

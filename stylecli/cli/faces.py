@@ -6,33 +6,22 @@ remembered by its content: by its SHA-256, the network's and the settings, among
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stylecli.errors import DataError, Interrupted, UsageError
 from stylecli.provenance import shown_path
+from stylecli.styles import holds_styles
 from stylecli.workspace import missing
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from stylecli.cli.drawing import OpenedNetwork
     from stylecli.latents.projected_files import Remembered
     from stylecli.sampling import Drawing
+    from stylecli.sheets.mixing import Sources
 
-STYLES = (".npz", ".npy", ".pt", ".pth", ".pkl")  # else a file is a photograph
 _DIGEST_LETTERS = 8
-
-
-@dataclass(frozen=True)
-class NamedFaces:
-    """The faces that words name, in order."""
-
-    ws: "Tensor"  # [N, num_ws, w_dim]
-    names: tuple[str, ...]  # short ones, for a sheet
-    words: tuple[str, ...]  # the word that each comes from
-    noise: "tuple[list[Tensor] | None, ...]"  # the noise maps that belong to each
 
 
 def is_seed(word: str) -> bool:
@@ -42,7 +31,7 @@ def is_seed(word: str) -> bool:
 
 def is_photograph(word: str) -> bool:
     """Tell whether a word names a file that is no file of styles."""
-    return not is_seed(word) and Path(word).suffix.lower() not in STYLES
+    return not is_seed(word) and not holds_styles(word)
 
 
 def check_faces(option: str, words: Sequence[str]) -> None:
@@ -63,7 +52,7 @@ def shown_words(words: Sequence[str]) -> list[str]:
     return [word if is_seed(word) else shown_path(Path(word)) for word in words]
 
 
-def find_faces(source: "OpenedNetwork", words: Sequence[str], drawing: "Drawing") -> NamedFaces:
+def find_faces(source: "OpenedNetwork", words: Sequence[str], drawing: "Drawing") -> "Sources":
     """Return the faces; photographs that were not projected before are now.
 
     Raises UsageError, before any is, for a network without styles.
@@ -74,40 +63,19 @@ def find_faces(source: "OpenedNetwork", words: Sequence[str], drawing: "Drawing"
             f"faces such as {words[0]} need an intermediate latent space, and configuration "
             f"{config.preset!r} has none: give --seeds"
         )
-    import torch
+    from stylecli.sheets.mixing import join_sources, name_faces, open_sources
 
-    from stylecli.sampling import load_styles, map_seeds
-
-    ws: list[Tensor] = []
-    names: list[str] = []
-    origins: list[str] = []
-    noise: list[list[Tensor] | None] = []
+    parts: list[Sources] = []
     for word in words:
-        maps: list[Tensor] | None = None
         if is_seed(word):
-            rows = map_seeds(
-                source.bundle.generator, [int(word)], label=drawing.label, **drawing.truncation
-            )
-        elif is_photograph(word):
-            found = project_once(source, Path(word))
-            rows, maps = found.ws[None], found.noise or None
-        else:
-            rows = load_styles(source.bundle, Path(word), tell=source.note)
-            maps = _noise_of(source, Path(word))
-        short = word if is_seed(word) else Path(word).stem
-        for place in range(len(rows)):
-            names.append(short if len(rows) == 1 else f"{short}#{place}")
-            origins.append(word)
-            own = [layer[place : place + 1] for layer in maps] if maps else None
-            noise.append(own)
-        ws.append(rows)
-    return NamedFaces(torch.cat(ws), tuple(names), tuple(origins), tuple(noise))
-
-
-def _noise_of(source: "OpenedNetwork", path: Path) -> "list[Tensor] | None":
-    from stylecli.saved_ws import load_noise
-
-    return load_noise(path, source.config.noise_shapes())
+            faces = name_faces(source.bundle.generator, [int(word)], drawing)
+            parts.append(replace(faces, names=(word,)))
+            continue
+        path = Path(word)
+        known = project_once(source, path).path if is_photograph(word) else path
+        faces = open_sources(source.bundle, known, path.stem, tell=source.note)
+        parts.append(replace(faces, words=(word,) * len(faces)))
+    return join_sources(parts)
 
 
 def project_once(source: "OpenedNetwork", path: Path) -> "Remembered":

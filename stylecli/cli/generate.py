@@ -150,7 +150,7 @@ def command(
 
         rows = load_styles(source.bundle, ws, latents=True, tell=source.note)
         if how.noise_mode is None and how.noise_seed is None:
-            noise = load_noise(ws, source.config.noise_shapes())
+            noise = load_noise(ws, source.config.noise_shapes(), len(rows))
     settings = dict(opened.settings)
     if noise is not None:
         settings["noise_mode"] = None  # said, it would mean the network's noise

@@ -1,7 +1,7 @@
 """`stylecli mix`: sheets of mixed styles, Figure 3 of the StyleGAN paper."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -385,17 +385,18 @@ class Side:
 
         ``own_noise`` keeps the noise maps that belong to a projected photograph.
         """
-        from stylecli.sampling import load_styles, map_seeds
-        from stylecli.sheets.mixing import Sources, check_styles
+        from stylecli.sampling import map_seeds
+        from stylecli.sheets.mixing import Sources, check_styles, open_sources
 
         check_styles(source.config)
         if self.words:
             found = find_faces(source, self.words, drawing)
             noise = found.noise if own_noise else ()
-            return Sources(found.ws, found.names, noise, tuple(shown_words(found.words)))
+            return replace(found, noise=noise, words=tuple(shown_words(found.words)))
         if self.file is not None:
-            ws = load_styles(source.bundle, self.file, tell=source.note)
-            return Sources(ws, tuple(f"w{row}" for row in range(len(ws))))
+            found = open_sources(source.bundle, self.file, tell=source.note)
+            names = tuple(f"w{row}" for row in range(len(found)))
+            return replace(found, names=names, noise=found.noise if own_noise else ())
         G = source.bundle.generator
         ws = map_seeds(G, self.seeds, label=drawing.label, **drawing.truncation)
         return Sources(ws, tuple(str(seed) for seed in self.seeds))

@@ -1,8 +1,9 @@
 """Style mixing, Figure 3 of the StyleGAN paper: the sheet, its margins, and mixes in motion."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import Literal, cast, get_args
 
 import numpy as np
@@ -15,9 +16,10 @@ from stylecli.images import WHITE, Pictures, make_grid, visible_scale
 from stylecli.latents import Method
 from stylecli.latents.walks import follow_path, path_positions
 from stylecli.networks.config import NetworkConfig
-from stylecli.networks.model import Generator
+from stylecli.networks.model import Bundle, Generator
 from stylecli.progress import Progress, silent
-from stylecli.sampling import PLAIN, Drawing, map_seeds, mix_ws, render
+from stylecli.sampling import PLAIN, Drawing, load_styles, map_seeds, mix_ws, render
+from stylecli.saved_ws import load_noise
 from stylecli.styles import name_layers
 
 INK = 40  # dark grey
@@ -126,6 +128,33 @@ class Sources:
         return len(self.ws)
 
 
+def open_sources(
+    net: Bundle, path: Path, name: str = "", *, tell: Callable[[str], None] = lambda reading: None
+) -> Sources:
+    """Return the faces of a file of styles, and their noise maps where it has such.
+
+    They are called by ``name``, else the file's, and numbered where there are several. Raises
+    NetworkError for a file that does not fit, UsageError for a network without styles.
+    """
+    ws = load_styles(net, path, tell=tell)
+    maps = load_noise(path, net.config.noise_shapes(), len(ws)) or []
+    name = name or path.stem
+    names = [name] if len(ws) == 1 else [f"{name}#{place}" for place in range(len(ws))]
+    own = [[layer[place : place + 1] for layer in maps] or None for place in range(len(ws))]
+    return Sources(ws, tuple(names), tuple(own), (str(path),) * len(ws))
+
+
+def join_sources(parts: Sequence[Sources]) -> Sources:
+    """Return the faces of all parts, one after the other."""
+    return Sources(
+        torch.cat([part.ws for part in parts]),
+        tuple(name for part in parts for name in part.names),
+        tuple(maps for part in parts for maps in part.noise or (None,) * len(part)),
+        tuple(word for part in parts for word in part.words or part.names),
+    )
+
+
+Maps = Sequence[Tensor]  # the noise maps [1, 1, h, w] of a face, one for each layer
 Faces = Sequence[int] | Sources  # seeds, or styles from elsewhere
 Layers = Sequence[int] | Sequence[Sequence[int]]  # the same for all rows, or for each row its own
 
@@ -147,7 +176,8 @@ def draw_mixing_sheet(
     one list such as [0, 1, 2, 3] for the whole sheet, or one list per row as in Figure 3, where
     three rows copy coarse styles, two middle, one fine. The sheet has the columns' own pictures on
     top, the rows' at the left and a white corner; everything else about a cell (pose, identity, ...
-    or colours) is its row's. Every cell has the same noise. Without a scale cells are enlarged so
+    or colours) is its row's. Every cell has the same noise, or where Sources have noise maps, its
+    row's. Without a scale cells are enlarged so
     that they can be looked at; ``names`` writes seeds and bands into margins. Returns [H, W, C].
     Raises UsageError where the network has no styles to mix.
     """
@@ -155,7 +185,7 @@ def draw_mixing_sheet(
     per_row = layers_per_row(layers, len(own))
     cells: list[Pictures] = []
     ws = list(mixed_styles(own, others, per_row))
-    for picture in render(G, ws, drawing):
+    for picture in render(G, ws, drawing, noise=mixed_noise(G, own, others)):
         cells.append(picture)
         progress(len(cells), len(ws))
     return lay_out(
@@ -178,15 +208,38 @@ def mixed_noise(G: Generator, rows: Sources, columns: Sources) -> Iterator[Seque
     """
     if not any([*rows.noise, *columns.noise]):
         return None
-    stored = [G.synthesis.stored_noise(layer).cpu() for layer in range(G.config.num_layers)]
+    stored = _stored_noise(G)
+    every = [
+        maps for row in _own_noise(rows, stored) for maps in [row] * (len(columns) + 1)
+    ]  # fmt: skip
+    return iter([*_own_noise(columns, stored), *every])
 
-    def own(faces: Sources) -> list[Sequence[Tensor]]:
-        found = faces.noise or (None,) * len(faces)
-        return [stored if maps is None else maps for maps in found]
 
-    across = own(columns)
-    every = [maps for row in own(rows) for maps in [row] * (len(columns) + 1)]
-    return iter([*across, *every])
+def _stored_noise(G: Generator) -> Maps:
+    return [G.synthesis.stored_noise(layer).cpu() for layer in range(G.config.num_layers)]
+
+
+def _own_noise(faces: Sources, stored: Maps) -> list[Maps]:
+    """Return the noise maps of every face; the network's where it has none of its own."""
+    found = faces.noise or (None,) * len(faces)
+    return [stored if maps is None else maps for maps in found]
+
+
+def _noise_between(keys: Sequence[Maps], position: float) -> Maps:
+    """Return the noise maps of a face on a closed or open path, ``position`` in units of keys.
+
+    Each turns from one face's into the next's, so that between them it is as strong as they are.
+    """
+    place = min(int(position), len(keys) - 1)
+    along, here, there = position - place, keys[place], keys[(place + 1) % len(keys)]
+    if not along or here is there:
+        return here
+    between = []
+    for one, other in zip(here, there, strict=True):
+        ends = torch.stack([one.flatten(), other.flatten()]).numpy()
+        turned = follow_path(ends, np.array([along]), method="slerp", loop=False)
+        between.append(torch.from_numpy(turned[0]).float().view_as(one))
+    return between
 
 
 def lay_out(
@@ -286,7 +339,13 @@ def draw_mixing_walk(
     if len(moving) < 2:
         raise UsageError(f"one face cannot move: give two or more {mover}")
     positions = path_positions(len(moving), frames, loop=loop)
-    tops = list(render(G, still.ws, drawing))
+    still_noise: list[Maps] | None = None
+    if any([*rows.noise, *columns.noise]):
+        stored = _stored_noise(G)
+        still_noise, moving_noise = _own_noise(still, stored), _own_noise(moving, stored)
+    tops = list(
+        render(G, still.ws, drawing, noise=None if still_noise is None else iter(still_noise))
+    )
 
     def styles() -> Iterator[Tensor]:
         for position in positions:
@@ -299,7 +358,15 @@ def draw_mixing_walk(
                 else:
                     yield mix_ws(here, face[None], layers[0])[0]
 
-    pictures = render(G, styles(), drawing)
+    def noises() -> Iterator[Maps]:
+        """Yield those of ``styles``: a mix has its row's, which moves or stands still."""
+        assert still_noise is not None
+        for position in positions:
+            here = _noise_between(moving_noise, float(position))
+            yield here
+            yield from still_noise if mover == "columns" else [here] * len(still)
+
+    pictures = render(G, styles(), drawing, noise=None if still_noise is None else noises())
     across = len(still) + 1
     return _frames(tops, pictures, across, _factor(G.config, across, drawing.scale))
 

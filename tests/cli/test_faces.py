@@ -20,7 +20,7 @@ from stylecli.errors import ExitCode
 from stylecli.images import read_provenance
 from stylecli.latents import projected_files, projection
 from stylecli.provenance import remake_command
-from stylecli.saved_ws import load_ws
+from stylecli.saved_ws import load_ws, save_ws
 
 Run = Callable[..., Result]
 
@@ -81,6 +81,50 @@ def test_photographs_stand_in_rows_and_columns(run: Run) -> None:
     again = CliRunner().invoke(app, [*words, "--out", "again.png"])
     assert again.exit_code == 0, again.stderr
     assert (pixels("again.png") == sheet).all()
+
+
+@pytest.mark.parametrize("mover", ["cols", "rows"])
+def test_a_video_shows_the_sheet_s_pictures_noise_and_all(
+    run: Run, mover: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first frame has the first of the faces that move, the one at half time the second."""
+    shown: list[Any] = []
+
+    def write(path: Path, frames: Any, *_: Any, **__: Any) -> None:
+        shown.extend(frames)
+        path.touch()
+
+    monkeypatch.setattr("stylecli.video.write_video", write)
+    words = ("--row", "a.png", "--row", "3", "--col", "b.png", "--col", "7", "--styles", "coarse",
+             "--scale", "1", "--no-labels", "--json")  # fmt: skip
+    more = ("--video", mover, "--fps", "4", "--key-seconds", "1")
+    result = run("mix", *words, *more, "--out", "m.png")
+    assert result.exit_code == 0, result.stderr
+    sheet = cells(pixels("m.png"))
+    assert len(shown) == 8
+    for key in (0, 1):
+        frame = cells(shown[4 * key])
+        if mover == "rows":
+            assert (frame[0, 1:] == sheet[0, 1:]).all() and (frame[1] == sheet[1 + key]).all()
+        else:
+            assert (frame[0, 1:] == sheet[1:, 0]).all() and (frame[1, 0] == sheet[0, 1 + key]).all()
+            assert (frame[1, 1:] == sheet[1:, 1 + key]).all()
+
+
+def cells(sheet: Any) -> Any:
+    """Cut a sheet into its cells of 16 px, with gaps of 1 between them."""
+    rows, columns = (range(0, side, 17) for side in sheet.shape[:2])
+    return np.array([[sheet[y : y + 16, x : x + 16] for x in columns] for y in rows])
+
+
+def test_a_file_of_styles_brings_its_noise_by_either_option(run: Run) -> None:
+    assert run("generate", "--center", "a.png", "--seeds", "0").exit_code == 0
+    file = "out/tiny/projected/a.npz"
+    for words in (("--row", file), ("--row-ws", file)):
+        done = run("mix", *words, "--col", "7", "--styles", "fine", "--scale", "1", "--no-labels",
+                   "--out", "m.png", "--force")  # fmt: skip
+        assert done.exit_code == 0, done.stderr
+        assert (cells(pixels("m.png"))[1, 0] == pixels("out/tiny/projected/a.png")).all()
 
 
 def test_a_photograph_is_projected_once_and_known_by_its_content(
@@ -162,3 +206,11 @@ def test_saved_styles_and_seeds_are_faces(run: Run) -> None:
     document = json.loads(result.stdout)
     assert [Path(path).name for path in document["paths"][1:]] == ["two#0-1.png", "two#1-1.png"]
     assert torch.isfinite(load_ws("two.npz")).all() and faces.is_seed("4")
+
+
+def test_noise_maps_of_another_number_of_faces_are_refused(run: Run) -> None:
+    shapes = [(1, 1, side, side) for side in (4, 4, 8, 8, 16, 16)]
+    save_ws("two.npz", torch.zeros(2, 6, 8), noise=[torch.zeros(shape) for shape in shapes])
+    for words in (("generate", "--ws"), ("mix", "--row"), ("mix", "--row-ws")):
+        refused = run(*words, "two.npz")
+        assert refused.exit_code == ExitCode.UNUSABLE and "[2, 1, 4, 4]" in refused.stderr
