@@ -1,10 +1,11 @@
-"""A generator as a file that other programs run: ONNX, TorchScript, torch.export.
+"""A network as a file that other programs run: ONNX, TorchScript, torch.export.
 
-A generator becomes a graph of plain operators, traced with a batch that stays free: any number of
+A network becomes a graph of plain operators, traced with a batch that stays free: any number of
 pictures at a time. What depends on weights alone (scaled weights, kernels of upsampling, energies
 of demodulation, filters) is worked out once and stands in the graph as numbers. A style multiplies
-features, never kernels, so that one convolution serves the whole batch. Every file is run before it
-gets its name, with one picture and with several, and compared with the network.
+features, never kernels, so that one convolution serves the whole batch. A discriminator scores
+every picture alone. Every file is run before it gets its name, with one picture and with several,
+and compared with the network.
 """
 
 import contextlib
@@ -12,7 +13,7 @@ import copy
 import importlib.util
 import io
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from stylecli.errors import NetworkError, UsageError, plural, unknown_name
 from stylecli.interop.graph_files import RECORD
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.headers import network_digest
-from stylecli.networks.model import Bundle, Generator
+from stylecli.networks.model import Bundle, Discriminator, Generator
 from stylecli.seeds import format_seeds
 from stylecli.styles import style_bands
 
@@ -87,14 +88,46 @@ class Interface:
         return found
 
 
-class Drawing(nn.Module):
-    """A generator behind the inputs of a file: tensors in the order of ``names``, images out."""
+Shapes = Mapping[str, tuple[int | str, ...]]
+
+
+class Graph(nn.Module):
+    """A network behind the inputs of a file: tensors in the order of ``names``, ``output`` out."""
+
+    output: str
+
+    def __init__(self, shapes: Shapes) -> None:
+        super().__init__()
+        self.shapes, self.names = shapes, tuple(shapes)
+
+    def wanted(self, inputs: Sequence[Tensor]) -> tuple[Tensor, float]:
+        """Return what the network makes of inputs, and the range that errors are parts of."""
+        raise NotImplementedError
+
+    def example(self, count: int, seed: int = 0) -> tuple[Tensor, ...]:
+        """Return inputs for ``count`` pictures: those of a seed, psi 0.7."""
+        random = torch.Generator().manual_seed(seed)
+        found = []
+        for name, shape in self.shapes.items():
+            sizes = [count if size == "batch" else int(size) for size in shape]
+            if name == "psi":
+                found.append(torch.full((1,), 0.7))
+            elif name == "label":
+                found.append(torch.eye(sizes[1])[torch.arange(count) % sizes[1]])
+            else:
+                found.append(torch.randn(sizes, generator=random))
+        return tuple(found)
+
+
+class Drawing(Graph):
+    """A generator: images out."""
+
+    output = "images"
 
     def __init__(self, G: Generator, interface: Interface) -> None:
-        super().__init__()
+        super().__init__(interface.inputs(G.config))
         self.G = copy.deepcopy(G).cpu().float().eval().requires_grad_(False)
         self.interface = interface
-        self.names = tuple(interface.inputs(G.config))
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Draw images [N, C, R, R] from the tensors that ``Interface.inputs`` names."""
@@ -120,29 +153,54 @@ class Drawing(nn.Module):
         centre = mapping.centre(ws)
         return centre + (ws - centre) * strength
 
-    def example(self, count: int, seed: int = 0) -> tuple[Tensor, ...]:
-        """Return inputs for ``count`` pictures: those of a seed, psi 0.7."""
-        random = torch.Generator().manual_seed(seed)
-        found = []
-        for name, shape in self.interface.inputs(self.G.config).items():
-            sizes = [count if size == "batch" else int(size) for size in shape]
-            if name == "psi":
-                found.append(torch.full((1,), 0.7))
-            elif name == "label":
-                found.append(torch.eye(sizes[1])[torch.arange(count) % sizes[1]])
-            else:
-                found.append(torch.randn(sizes, generator=random))
-        return tuple(found)
+    def wanted(self, inputs: Sequence[Tensor]) -> tuple[Tensor, float]:
+        """Return the network's images, and their range."""
+        images = self(*inputs)
+        return images, float(images.max() - images.min())
+
+
+class Scoring(Graph):
+    """A discriminator: logits [N, 1] out, of every picture alone.
+
+    Minibatch statistics are those of groups of one picture, which have no deviation: a score does
+    not depend on the other pictures of its batch, and the batch need not divide into groups.
+    """
+
+    output = "logits"
+
+    def __init__(self, D: Discriminator) -> None:
+        config = D.config
+        shapes: dict[str, tuple[int | str, ...]] = {
+            "images": ("batch", config.channels, config.resolution, config.resolution)
+        }
+        if config.label_dim and getattr(config, "D_label_mode", "project") in ("project", "select"):
+            shapes["label"] = ("batch", config.label_dim)
+        super().__init__(shapes)
+        self.D = copy.deepcopy(D).cpu().float().eval().requires_grad_(False)
+        self.network = (D,)  # as it is; a tuple, so that it is no part of the graph
+        for part in self.D.modules():
+            if getattr(part, "group_size", 0) > 1:
+                part.group_size = 1  # type: ignore[assignment]
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Score images [N, C, R, R], with labels [N, label_dim] where ``names`` has them."""
+        return self.D(*inputs)  # type: ignore[no-any-return]
+
+    def wanted(self, inputs: Sequence[Tensor]) -> tuple[Tensor, float]:
+        """Return the network's own logits, one picture at a time; the largest of them, or 1."""
+        ones = zip(*(torch.split(tensor, 1) for tensor in inputs), strict=True)
+        logits = torch.cat([self.network[0](*one) for one in ones])
+        return logits, max(1.0, float(logits.abs().max()))
 
 
 # ---- the graph
 
 
-def traced(drawing: Drawing) -> torch.export.ExportedProgram:
-    """Return a drawing as a graph whose batch is free and whose constants are worked out."""
+def traced(drawing: Graph) -> torch.export.ExportedProgram:
+    """Return a network as a graph whose batch is free and whose constants are worked out."""
     with torch.no_grad():
         batch = torch.export.Dim("batch", min=1)
-        shapes = drawing.interface.inputs(drawing.G.config).values()
+        shapes = drawing.shapes.values()
         free = tuple({0: batch} if shape[0] == "batch" else {} for shape in shapes)
         given = drawing.example(_TRACED)
         program = torch.export.export(drawing, given, dynamic_shapes=(free,), strict=False)
@@ -230,7 +288,7 @@ def export_network(
     precision: str = "float32",
     opset: int = OPSET,
 ) -> dict[str, Any]:
-    """Write one generator of a network file as ``format``: onnx, torchscript or torch-export.
+    """Write one network of a network file as ``format``: onnx, torchscript or torch-export.
 
     ``precision`` fp16 (ONNX alone) stores the weights in half the bytes; all is computed in
     float32. Returns what the file says of itself, and ``apart``: the largest difference from the
@@ -249,15 +307,8 @@ def export_network(
     if format == "onnx":
         check_packages()
     bundle = load_network(source)
-    G = getattr(bundle, which, None)
-    if not isinstance(G, Generator):
-        raise NetworkError(f"{source} has no generator {which}: give another --which")
-    how = interface or Interface()
-    how.check(bundle.config)
-    if how.cutoff is None:
-        how = replace(how, cutoff=bundle.config.truncation_cutoff)
-    drawing = Drawing(G, how)
-    told = description(bundle, how) | {
+    drawing, told = _graph(bundle, which, interface, source)
+    told |= {
         "network": which, "format": format, "precision": precision,
         "source": Path(source).name, "source_sha256": network_digest(source),
     }  # fmt: skip
@@ -280,6 +331,52 @@ def export_network(
     return told | {"apart": apart, "checked": list(checked), "bytes": len(content)}
 
 
+def _graph(
+    bundle: Bundle, which: str, interface: Interface | None, source: Path | str
+) -> tuple[Graph, dict[str, Any]]:
+    """Return the network to write, and what its file says of it."""
+    network = getattr(bundle, which, None)
+    if isinstance(network, Discriminator):
+        if interface not in (None, Interface()):
+            raise UsageError(
+                "a discriminator takes pictures: leave out --latents, --noise-mode and --psi-cutoff"
+            )
+        scoring = Scoring(network)
+        return scoring, description_of_scores(bundle, scoring)
+    if not isinstance(network, Generator):
+        raise NetworkError(
+            f"{source} has no {'discriminator' if which == 'D' else 'generator'} {which}: "
+            "give another --which"
+        )
+    how = interface or Interface()
+    how.check(bundle.config)
+    if how.cutoff is None:
+        how = replace(how, cutoff=bundle.config.truncation_cutoff)
+    return Drawing(network, how), description(bundle, how)
+
+
+def description_of_scores(bundle: Bundle, scoring: Scoring) -> dict[str, Any]:
+    """Return what the file of a discriminator says of itself, as ``description`` does."""
+    config = bundle.config
+    inputs = {name: list(shape) for name, shape in scoring.shapes.items()}
+    meaning = {
+        "images": "float32, -1 to 1: x = grey level / 127.5 - 1", "label": "one-hot",
+        "logits": "float32 [batch, 1]: positive means real; every picture is scored alone",
+    }  # fmt: skip
+    told: dict[str, Any] = {
+        "family": config.family, "configuration": config.preset, "resolution": config.resolution,
+        "channels": config.channels, "label_dim": config.label_dim, "licence": _licence(bundle),
+        "inputs": inputs, "how_to_call": {
+            name: text for name, text in meaning.items() if name in (*inputs, "logits")
+        }, "stylecli": __version__,
+    }  # fmt: skip
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def _licence(bundle: Bundle) -> str | None:
+    return bundle.info.get("licence") or bundle.info.get("source_licence")
+
+
 def description(bundle: Bundle, interface: Interface) -> dict[str, Any]:
     """Return what a file says of itself: plain values, in the order in which people ask."""
     config = bundle.config
@@ -296,7 +393,7 @@ def description(bundle: Bundle, interface: Interface) -> dict[str, Any]:
         "channels": config.channels, "z_dim": config.z_dim, "label_dim": config.label_dim,
         "w_dim": config.w_out_dim if config.has_w else None,
         "num_ws": config.num_ws, "bands": bands if config.has_w else None,
-        "licence": bundle.info.get("licence") or bundle.info.get("source_licence"),
+        "licence": _licence(bundle),
         "inputs": inputs, "noise": interface.noise if config.has_noise else None,
         "how_to_call": {name: text for name, text in meaning.items() if name in inputs} | {
             "images": f"float32 [batch, {config.channels}, {config.resolution}, "
@@ -328,18 +425,17 @@ def _quietly() -> Iterator[None]:
 Run = Callable[[Sequence[Tensor]], Tensor]
 
 
-def _apart(run: Run, drawing: Drawing, count: int) -> float:
-    """Return how far a file's pictures are from the network's, as a part of their range."""
+def _apart(run: Run, drawing: Graph, count: int) -> float:
+    """Return how far what a file makes is from what the network does, as a part of the range."""
     inputs = drawing.example(count, seed=count)
-    wanted = drawing(*inputs)
+    wanted, spread = drawing.wanted(inputs)
     found = run(inputs)
     if found.shape != wanted.shape:
         raise NetworkError(
-            f"the file draws {list(found.shape)} where {plural(count, 'picture')} were asked for: "
+            f"the file makes {list(found.shape)} where {plural(count, 'picture')} were asked for: "
             f"expected {list(wanted.shape)}"
         )
-    spread = (wanted.max() - wanted.min()).clamp(min=1e-6)
-    return float(((found - wanted).abs().max() / spread).nan_to_num(nan=torch.inf))
+    return float(((found - wanted).abs().max() / max(spread, 1e-6)).nan_to_num(nan=torch.inf))
 
 
 # ---- ONNX
@@ -353,11 +449,11 @@ def check_packages() -> None:
 
 
 def _write_onnx(
-    program: torch.export.ExportedProgram, drawing: Drawing, told: dict[str, Any]
+    program: torch.export.ExportedProgram, drawing: Graph, told: dict[str, Any]
 ) -> bytes:
     made = torch.onnx.export(
         program, (), dynamo=True, opset_version=told["opset"], input_names=list(drawing.names),
-        output_names=["images"], external_data=False, verbose=False, optimize=False,
+        output_names=[drawing.output], external_data=False, verbose=False, optimize=False,
     )  # fmt: skip
     assert made is not None
     _tidy(made.model)
@@ -419,7 +515,7 @@ def _halve(model: Any) -> None:
     graph.node.extend([*casts, *rest])
 
 
-def _run_onnx(content: bytes, drawing: Drawing) -> Run:
+def _run_onnx(content: bytes, drawing: Graph) -> Run:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
@@ -436,7 +532,7 @@ def _run_onnx(content: bytes, drawing: Drawing) -> Run:
 
 
 def _write_torchscript(
-    program: torch.export.ExportedProgram, drawing: Drawing, told: dict[str, Any]
+    program: torch.export.ExportedProgram, drawing: Graph, told: dict[str, Any]
 ) -> bytes:
     script = torch.jit.script(_plain(program))
     buffer = io.BytesIO()
@@ -464,25 +560,25 @@ def _plain(program: torch.export.ExportedProgram) -> nn.Module:
     return fx.GraphModule(module, graph)
 
 
-def _run_torchscript(content: bytes, drawing: Drawing) -> Run:
+def _run_torchscript(content: bytes, drawing: Graph) -> Run:
     script = torch.jit.load(io.BytesIO(content))  # type: ignore[no-untyped-call]
     return lambda inputs: script(*inputs)
 
 
 def _write_program(
-    program: torch.export.ExportedProgram, drawing: Drawing, told: dict[str, Any]
+    program: torch.export.ExportedProgram, drawing: Graph, told: dict[str, Any]
 ) -> bytes:
     buffer = io.BytesIO()
     torch.export.save(program, buffer, extra_files={RECORD: files.to_json(told).decode()})
     return buffer.getvalue()
 
 
-def _run_program(content: bytes, drawing: Drawing) -> Run:
+def _run_program(content: bytes, drawing: Graph) -> Run:
     module = torch.export.load(io.BytesIO(content)).module()
     return lambda inputs: module(*inputs)
 
 
-_WRITERS: dict[str, tuple[Callable[..., bytes], Callable[[bytes, Drawing], Run]]] = {
+_WRITERS: dict[str, tuple[Callable[..., bytes], Callable[[bytes, Graph], Run]]] = {
     "onnx": (_write_onnx, _run_onnx),
     "torchscript": (_write_torchscript, _run_torchscript),
     "torch-export": (_write_program, _run_program),

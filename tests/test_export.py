@@ -1,4 +1,4 @@
-"""Generators as ONNX, TorchScript and torch.export: the graph, what a file says, any batch.
+"""Networks as ONNX, TorchScript and torch.export: the graph, what a file says, any batch.
 
 The slow tests write every family in every format, and run ONNX with onnxruntime.
 """
@@ -19,6 +19,7 @@ from stylecli.export import (
     TOLERANCES,
     Drawing,
     Interface,
+    Scoring,
     description,
     export_network,
     fold_constants,
@@ -53,7 +54,8 @@ def network(name: str) -> Bundle:
     bundle = new_network(name, seed=0, **FAMILIES[name])
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for parameter in bundle.generator.parameters():
+        assert bundle.D is not None
+        for parameter in (*bundle.generator.parameters(), *bundle.D.parameters()):
             parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
     return bundle
 
@@ -86,6 +88,23 @@ def test_a_drawing_is_the_network(name: str) -> None:
         wanted = G(given["z"], given.get("label"), truncation_psi=psi, truncation_cutoff=cutoff)
         found = drawing(*inputs)
     assert torch.allclose(found, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_score_is_that_of_a_picture_alone(name: str) -> None:
+    """Also five at a time, which do not divide into groups of four for minibatch statistics."""
+    D = network(name).D
+    assert D is not None
+    scoring = Scoring(D)
+    inputs = scoring.example(5)
+    with torch.no_grad():
+        found, (wanted, _) = scoring(*inputs), scoring.wanted(inputs)
+        alone = torch.cat([D(*(one[i : i + 1] for one in inputs)) for i in range(5)])
+        together = D(*(one[:4] for one in inputs))
+    assert torch.equal(wanted, alone) and found.std() > 1e-4
+    assert torch.allclose(found, alone, rtol=1e-5, atol=1e-6)
+    if D.config.mbstd_group_size > 1:
+        assert not torch.allclose(found[:4], together, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -137,6 +156,7 @@ def test_what_follows_from_weights_becomes_a_number() -> None:
         ({"format": "torch-export", "interface": Interface(latents="y")}, "'y'"),
         ({"format": "torch-export", "interface": Interface(noise="random")}, "'random'"),
         ({"format": "torch-export", "interface": Interface(noise="given")}, "noise"),
+        ({"format": "torch-export", "which": "D", "interface": Interface("ws")}, "--latents"),
     ],
     ids=str,
 )
@@ -149,12 +169,13 @@ def test_what_there_is_not_is_refused(words: dict[str, Any], named: str, tmp_pat
 
 def test_a_generator_that_the_file_lacks_is_named(tmp_path: Path) -> None:
     bundle = network("r3gan")
-    bundle.G = None
+    bundle.G = bundle.D = None
     save_network(tmp_path / "net.safetensors", bundle)
-    with pytest.raises(NetworkError, match="no generator G:"):
-        export_network(
-            tmp_path / "net.safetensors", tmp_path / "x.pt2", format="torch-export", which="G"
-        )
+    for which, named in (("G", "no generator G:"), ("D", "no discriminator D:")):
+        with pytest.raises(NetworkError, match=named):
+            export_network(
+                tmp_path / "net.safetensors", tmp_path / "x.pt2", format="torch-export", which=which
+            )
 
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,6 +218,30 @@ def test_files_draw_what_networks_draw_with_any_batch(
             wanted, found = drawing(*inputs), ran(path, format, inputs, drawing.names)
         assert found.shape == (count, 3, 16, 16)
         assert (found - wanted).abs().max() <= 1e-4 * (wanted.max() - wanted.min())
+
+
+@torch_speaks
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "format"),
+    [pytest.param(name, "onnx", marks=needs_onnx) for name in FAMILIES]
+    + [("f", "torchscript"), ("stylegan2", "torch-export")],
+)
+def test_files_score_what_networks_score_with_any_batch(
+    name: str, format: str, tmp_path: Path
+) -> None:
+    path, told = written(name, format, tmp_path, which="D")
+    assert told["network"] == "D" and told["apart"] <= 1e-4
+    assert_read(path, told)
+    D = network(name).D
+    assert D is not None
+    scoring = Scoring(D)
+    for count in (1, 5):
+        inputs = scoring.example(count, seed=10 + count)
+        with torch.no_grad():
+            wanted, spread = scoring.wanted(inputs)
+            found = ran(path, format, inputs, scoring.names)
+        assert found.shape == (count, 1) and (found - wanted).abs().max() <= 1e-4 * spread
 
 
 @torch_speaks

@@ -12,7 +12,6 @@ from stylecli.errors import UsageError, unknown_name
 from stylecli.networks.config import NETWORK_NAMES
 
 _LAYOUTS = ("nvidia", "rosinality")
-_GENERATORS = ("G_ema", "G")
 
 app = typer.Typer(
     cls=PlainGroup,
@@ -109,7 +108,10 @@ def _show(output: Output, target: Path, facts: dict[str, Any], shown: dict[str, 
 NetworkArgument = Annotated[
     Path, typer.Argument(help="A network of any family: any file, or a run's folder.")
 ]
-WhichOption = Annotated[str, typer.Option("--which", help="The generator to write: G_ema or G.")]
+WhichOption = Annotated[
+    str,
+    typer.Option("--which", help="The network to write: G_ema, G, or D, which scores pictures."),
+]
 LatentsOption = Annotated[
     str,
     typer.Option(
@@ -150,7 +152,7 @@ def export_onnx(
     quiet: QuietOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Write a generator as ONNX, for onnxruntime, browsers and phones.
+    """Write a network as ONNX, for onnxruntime, browsers and phones.
 
     Example: stylecli export onnx cats.safetensors
 
@@ -175,7 +177,7 @@ def export_torchscript(
     quiet: QuietOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Write a generator as TorchScript, for C++ and older PyTorch.
+    """Write a network as TorchScript, for C++ and older PyTorch.
 
     Example: stylecli export torchscript cats.safetensors
 
@@ -199,7 +201,7 @@ def export_program(
     quiet: QuietOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Write a generator as a program of torch.export, for PyTorch's compilers.
+    """Write a network as a program of torch.export, for PyTorch's compilers.
 
     Example: stylecli export torch-export cats.safetensors
 
@@ -221,8 +223,8 @@ def _write_graph(
     output: Output,
     **more: Any,
 ) -> None:
-    if which not in _GENERATORS:
-        raise UsageError(unknown_name("generator", which, _GENERATORS))
+    if which not in NETWORK_NAMES:
+        raise UsageError(unknown_name("network", which, NETWORK_NAMES))
     suffix = {"onnx": ".onnx", "torchscript": ".pt", "torch-export": ".pt2"}[format]
     source, target = _paths(network, out, which, suffix, force)
     from stylecli.export import Interface, export_network

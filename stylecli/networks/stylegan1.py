@@ -250,14 +250,14 @@ class DiscriminatorHead(nn.Module):
     def __init__(self, config: StyleGAN1Config, outputs: int) -> None:
         super().__init__()
         self.group_size = config.mbstd_group_size
-        extra = 1 if self.group_size > 1 else 0
-        self.conv = EqualConv2d(config.fmaps(1) + extra, config.fmaps(1), 3, gain=SQRT2)
+        self.deviates = self.group_size > 1
+        self.conv = EqualConv2d(config.fmaps(1) + self.deviates, config.fmaps(1), 3, gain=SQRT2)
         self.dense0 = EqualLinear(16 * config.fmaps(1), config.fmaps(0), gain=SQRT2)
         self.dense1 = EqualLinear(config.fmaps(0), outputs, gain=1.0)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [N, C, 4, 4] -> [N, outputs]."""
-        if self.group_size > 1:
+        if self.deviates:
             x = minibatch_stddev(x, self.group_size)
         x = self.conv.activated(x)
         x = leaky_relu(self.dense0(x.flatten(1)))

@@ -105,7 +105,9 @@ def test_a_graph_is_written_beside_its_network_and_described(graph: Run) -> None
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (("onnx", "--which", "D"), "'D'"), (("torchscript", "--latents", "y"), "'y'"),
+        (("onnx", "--which", "E"), "'E'"),
+        (("onnx", "--which", "D", "--latents", "ws"), "--latents"),
+        (("torchscript", "--latents", "y"), "'y'"),
         (("torch-export", "--noise-mode", "random"), "'random'"),
         (("torchscript", "--out", "x.onnx"), "x.onnx"), (("onnx", "--opset", "9"), "opset 9"),
         (("onnx", "--precision", "int8"), "'int8'"),
