@@ -5,7 +5,7 @@ remembered by its content: by its SHA-256, the network's and the settings, among
 ``stylecli project`` writes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from stylecli.workspace import missing
 if TYPE_CHECKING:
     from stylecli.cli.drawing import OpenedNetwork
     from stylecli.latents.projected_files import Remembered
+    from stylecli.latents.projector import Projector
     from stylecli.sampling import Drawing
     from stylecli.sheets.mixing import Sources
 
@@ -83,6 +84,7 @@ def project_once(source: "OpenedNetwork", path: Path) -> "Remembered":
 
     Raises Interrupted where Ctrl-C comes; the same command then continues.
     """
+    from stylecli.data.alignment.portrait import NoFaceError
     from stylecli.latents.projected_files import (
         Job,
         find_projection,
@@ -100,11 +102,12 @@ def project_once(source: "OpenedNetwork", path: Path) -> "Remembered":
     if known is None:
         try:
             portrait = source.read_portrait(path, **options)
-        except DataError as error:
+        except NoFaceError as error:
             raise DataError(
-                f"{str(error).partition(': for other subjects')[0]}: project it first as it "
-                f"should be, then give its .npz (stylecli project {path} --no-align)"
+                f"{error.cause}: run stylecli project {path} --no-align, which takes its central "
+                f"square, then give the .npz that it writes"
             ) from None
+        warn_of_stand_in(projector, source.output.warn)
         for note in portrait.notes:
             source.output.warn(note)
         name = path.stem
@@ -122,3 +125,12 @@ def project_once(source: "OpenedNetwork", path: Path) -> "Remembered":
         assert known is not None
     source.output.note(f"{path}: {known.path}")
     return known
+
+
+def warn_of_stand_in(projector: "Projector", warn: Callable[[str], None]) -> None:
+    """Say where nothing but the stand-in measures how near pictures are, though nobody asked."""
+    if projector.how.distance is None and projector.distance.name != "lpips":
+        warn(
+            "LPIPS has no weights here, so the stand-in 'pyramid' measures, which knows nothing of "
+            "what people see: run stylecli weights for how to add them"
+        )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stylecli.cli.drawing import LabelOption, OpenedNetwork, open_source
+from stylecli.cli.faces import warn_of_stand_in
 from stylecli.cli.options import (
     BatchOption,
     DeviceOption,
@@ -175,11 +176,7 @@ def command(
             output.note(
                 f"z is searched in class 0 of {config.label_dim}: for another one add --class"
             )
-        if distance is None and projector.distance.name != "lpips":
-            warn(
-                "LPIPS has no weights here, so the stand-in 'pyramid' measures, which knows "
-                "nothing of what people see: run stylecli weights for how to add them"
-            )
+        warn_of_stand_in(projector, warn)
         options = {"align": align, "detector": None if detector == "auto" else detector}
         jobs = _jobs(
             source, projector, named, options, mask, out or source.folder / "projected", warn

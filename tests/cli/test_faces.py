@@ -187,17 +187,59 @@ def test_a_face_that_is_not_there_is_one_sentence(
     assert result.exit_code == ExitCode.UNUSABLE and told in result.stderr
 
 
-def test_a_photograph_without_a_face_says_what_to_run(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "project": ("project",), "mix": ("mix", "--row"), "interpolate": ("interpolate", "--through"),
+    "generate": ("generate", "--seeds", "0", "--center"),
+}  # fmt: skip
+# What of a photograph cannot be used, and what is said of it beside its name.
+SPOILT = {"faceless.png": "--no-align", "film.gif": "2 frames", "huge.png": "too large",
+          "text.jpg": "text.jpg", "other.npz": "[N, 6, 9]", "none.png": "none.png"}  # fmt: skip
+
+
+@pytest.mark.parametrize("file", SPOILT)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_photograph_that_cannot_be_used_is_one_sentence(
+    run: Run, monkeypatch: pytest.MonkeyPatch, command: str, file: str
 ) -> None:
+    look_for_faces(monkeypatch)
+    monkeypatch.setattr("stylecli.data.pictures.max_pixels", lambda: 1000)
+    frames = [Image.new("L", (20, 20), grey) for grey in (0, 200)]
+    frames[0].save("film.gif", save_all=True, append_images=frames[1:])
+    frames[0].save("faceless.png")
+    Image.new("L", (40, 40)).save("huge.png")
+    Path("text.jpg").write_text("no picture")
+    save_ws("other.npz", torch.zeros(1, 6, 9))
+    result = run(*COMMANDS[command], file)
+    assert result.exit_code == ExitCode.UNUSABLE, result.output
+    *notes, sentence = result.stderr.strip().splitlines()
+    assert file in sentence
+    assert SPOILT[file] in sentence or (command, file) == ("project", "other.npz")
+    assert all("pyramid" in note for note in notes)
+    assert "--no-align" not in sentence or file == "faceless.png"
+    assert not Path("out").exists()
+
+
+def look_for_faces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Undo what the fixture puts in the place of reading; a detector finds nothing."""
     home = "stylecli.data.alignment.portrait"
     monkeypatch.setattr(f"{home}.read_portrait", read_portrait)
-    monkeypatch.setattr(f"{home}.choose_detector", lambda name: "dlib")
+    monkeypatch.setattr(f"{home}.choose_detector", lambda *_: "dlib")
     monkeypatch.setattr(f"{home}.load_detector", lambda name: None)
     monkeypatch.setattr(f"{home}.search_faces", lambda *_, min_crop: [])
-    result = run("mix", "--row", "a.png", "--col", "1")
-    assert result.exit_code == ExitCode.UNUSABLE
-    assert "stylecli project a.png --no-align" in result.stderr
+
+
+def test_a_picture_of_the_network_s_size_needs_no_face(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And projections by ``project`` are those that ``mix`` remembers; the stand-in is named."""
+    look_for_faces(monkeypatch)
+    assert run("generate", "--seeds", "5", "--psi", "1", "--out", "own.png").exit_code == 0
+    mixed = run("mix", "--row", "own.png", "--col", "1", "--styles", "fine")
+    assert mixed.exit_code == 0, mixed.stderr
+    assert "taken as it is" in mixed.stderr and "pyramid" in mixed.stderr
+    monkeypatch.setattr(projected_files, "_search", None)  # nothing is searched for again
+    again = run("project", "own.png")
+    assert again.exit_code == 0, again.output
 
 
 def test_saved_styles_and_seeds_are_faces(run: Run) -> None:

@@ -40,10 +40,11 @@ def is_installed(name: str) -> bool:
     return all(find_spec(package) is not None for package in needed)
 
 
-def choose_detector(name: str) -> str:
+def choose_detector(name: str, instead: str = "give --landmarks FILE") -> str:
     """Return the detector to use; ``auto`` is dlib where installed, else mtcnn.
 
-    Raises UsageError for an unknown name, DataError with the command that installs one.
+    Raises UsageError for an unknown name, DataError with the command that installs one, and what to
+    do ``instead``.
     """
     if name not in get_args(DetectorName):
         raise UsageError(
@@ -58,7 +59,7 @@ def choose_detector(name: str) -> str:
             return choice
     raise DataError(
         f"no face detector is installed: run {INSTALL['dlib']} (68 points, as FFHQ's authors "
-        f"used), or {INSTALL['mtcnn']} (5 points, MIT licence), or give --landmarks FILE"
+        f"used), or {INSTALL['mtcnn']} (5 points, MIT licence), or {instead}"
     )
 
 

@@ -33,6 +33,17 @@ _UNALIGNED = 0.12  # mean shift of the square's corners by its side, beyond whic
 _LEAST_SEARCHED = 128  # px: in smaller pictures no detector finds a face
 
 
+class NoFaceError(DataError):
+    """A photograph in which no face is found; ``cause`` says so without what to do."""
+
+    def __init__(self, path: Path) -> None:
+        self.cause = f"no face found in {path}"
+        super().__init__(
+            f"{self.cause}: for other subjects, and for faces that are aligned already, add "
+            f"--no-align"
+        )
+
+
 @dataclass(frozen=True)
 class Portrait:
     """A picture at a network's size, what of it counts, and what is to be said of it."""
@@ -53,22 +64,31 @@ def read_portrait(
 ) -> Portrait:
     """Return a photograph as a square picture of ``size`` px.
 
-    ``align`` cuts its largest face out as in FFHQ; else its central square is taken, and a note
+    ``align`` cuts its largest face out as in FFHQ; one that has ``size`` already and shows no face
+    is taken as it is, which a note says. Without ``align`` the central square is taken, and a note
     says where a face in it looks unaligned. In ``mask``, a picture as large as the photograph,
     white counts and black does not; without one, what is transparent does not count. Raises
-    DataError, with the name of the file, for what cannot be used or shows no face.
+    DataError, with the name of the file, for what cannot be used, NoFaceError where no face is
+    found.
     """
     photo, opaque = _decode(path)
     weights = opaque if mask is None else _read_mask(mask, photo.size)
     notes: list[str] = []
+    face = None
     if align:
         face, others = _find_face(photo, path, detector, size)
         if others:
             notes.append(f"{path} shows {plural(others + 1, 'face')}: the largest is taken")
+        if face is None:
+            notes.append(
+                f"no face found in {path}: it has this network's size and is taken as it is"
+            )
+    if face is not None:
         photo, weights = _aligned(photo, weights, face, path, size)
     else:
         photo, weights = _central(photo), None if weights is None else _central(weights)
-        notes += _look_for_unaligned(photo, path, detector)
+        if not align:
+            notes += _look_for_unaligned(photo, path, detector)
         photo = photo.resize((size, size), Image.Resampling.LANCZOS)
         if weights is not None:
             weights = weights.resize((size, size), Image.Resampling.BOX)
@@ -117,15 +137,22 @@ def _read_mask(path: Path, size: tuple[int, int]) -> Image.Image:
     return picture.convert("L")
 
 
-def _find_face(photo: Image.Image, path: Path, detector: str, size: int) -> tuple[Detection, int]:
-    """Return the largest face and how many others there are."""
-    finder = load_detector(choose_detector(detector))
-    faces = search_faces(finder, photo, min_crop=max(_LEAST_CROP, size / 2))
+def _find_face(
+    photo: Image.Image, path: Path, detector: str, size: int
+) -> tuple[Detection | None, int]:
+    """Return the largest face and how many others there are.
+
+    None where there is none and the picture has ``size`` already: then it was made for a network.
+    """
+    fits = photo.size == (size, size)
+    if fits and size < _LEAST_SEARCHED:
+        return None, 0
+    chosen = choose_detector(detector, f"take it as it is: stylecli project {path} --no-align")
+    faces = search_faces(load_detector(chosen), photo, min_crop=max(_LEAST_CROP, size / 2))
+    if not faces and not fits:
+        raise NoFaceError(path)
     if not faces:
-        raise DataError(
-            f"no face found in {path}: for other subjects, and for faces that are aligned already, "
-            f"add --no-align"
-        )
+        return None, 0
     return max(faces, key=lambda face: face_square(face.landmarks).side), len(faces) - 1
 
 

@@ -29,7 +29,7 @@ def save(path: Path, size: tuple[int, int] = (100, 100), mode: str = "RGB") -> P
 def faces(monkeypatch: pytest.MonkeyPatch) -> list[Detection]:
     """What the detector finds; empty unless filled."""
     found: list[Detection] = []
-    monkeypatch.setattr(portrait, "choose_detector", lambda name: "dlib")
+    monkeypatch.setattr(portrait, "choose_detector", lambda *_: "dlib")
     monkeypatch.setattr(portrait, "installed_detector", lambda: "dlib")
     monkeypatch.setattr(portrait, "load_detector", lambda name: None)
     monkeypatch.setattr(portrait, "search_faces", lambda *_, min_crop: found)
@@ -84,6 +84,32 @@ def test_transparency_and_masks_say_what_counts(tmp_path: Path, faces: list[Dete
         read_portrait(plain, 16, align=False, mask=white)
     with pytest.raises(DataError, match="10 x 10"):
         read_portrait(plain, 16, align=False, mask=save(tmp_path / "c.png", (10, 10)))
+
+
+@pytest.mark.parametrize("size", [16, 140])
+def test_a_picture_of_the_network_s_size_without_a_face_is_taken_as_it_is(
+    tmp_path: Path, faces: list[Detection], size: int
+) -> None:
+    path = save(tmp_path / "a.png", (size, size))
+    found = read_portrait(path, size)
+    with Image.open(path) as picture:
+        assert (found.picture == np.asarray(picture)).all()
+    assert "taken as it is" in found.notes[0]
+    with pytest.raises(DataError, match="no face"):
+        read_portrait(path, size + 1)
+    if size > 100:  # in smaller ones none is looked for, and no detector is needed
+        faces.append(face())
+        assert (read_portrait(path, size).picture != found.picture).any()
+
+
+def test_without_a_detector_small_pictures_of_the_right_size_still_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stylecli.data.alignment.detectors.is_installed", lambda name: False)
+    path = save(tmp_path / "a.png", (16, 16))
+    assert read_portrait(path, 16).notes
+    with pytest.raises(DataError, match=r"installed.*stylecli project .*a\.png --no-align"):
+        read_portrait(path, 17)
 
 
 def test_what_cannot_be_used_is_one_sentence(
