@@ -80,9 +80,8 @@ def read_portrait(
         if others:
             notes.append(f"{path} shows {plural(others + 1, 'face')}: the largest is taken")
         if face is None:
-            notes.append(
-                f"no face found in {path}: it has this network's size and is taken as it is"
-            )
+            seen = "" if size < _LEAST_SEARCHED else ": no face is found in it"
+            notes.append(f"{path} has this network's size and is taken as it is{seen}")
     if face is not None:
         photo, weights = _aligned(photo, weights, face, path, size)
     else:
@@ -143,6 +142,7 @@ def _find_face(
     """Return the largest face and how many others there are.
 
     None where there is none and the picture has ``size`` already: then it was made for a network.
+    In small ones no detector finds any, so none is needed.
     """
     fits = photo.size == (size, size)
     if fits and size < _LEAST_SEARCHED:

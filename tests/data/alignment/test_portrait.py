@@ -95,6 +95,7 @@ def test_a_picture_of_the_network_s_size_without_a_face_is_taken_as_it_is(
     with Image.open(path) as picture:
         assert (found.picture == np.asarray(picture)).all()
     assert "taken as it is" in found.notes[0]
+    assert ("no face" in found.notes[0]) == (size > 100)  # said only where one was looked for
     with pytest.raises(DataError, match="no face"):
         read_portrait(path, size + 1)
     if size > 100:  # in smaller ones none is looked for, and no detector is needed
