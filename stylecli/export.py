@@ -28,6 +28,7 @@ from stylecli.interop.graph_files import RECORD
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.headers import network_digest
 from stylecli.networks.model import Bundle, Discriminator, Generator
+from stylecli.sampling import check_truncation
 from stylecli.seeds import format_seeds
 from stylecli.styles import style_bands
 
@@ -56,7 +57,9 @@ class Interface:
 
     latents: str = "z"
     noise: str = "const"
-    cutoff: int | None = None  # psi acts on the layers before it; None: as the network draws
+    cutoff: int | None = (
+        None  # psi acts on the layers before it, 0: all; None: as the network draws
+    )
 
     def check(self, config: NetworkConfig) -> None:
         """Raise UsageError for what there is not, or for what this network has not."""
@@ -65,6 +68,7 @@ class Interface:
         ):  # fmt: skip
             if given not in known:
                 raise UsageError(unknown_name(what, given, known))
+        check_truncation(config, 1.0, self.cutoff)
         if self.noise == "given" and not config.has_noise:
             raise UsageError(
                 f"configuration {config.preset!r} takes no noise: leave out --noise given"
@@ -314,6 +318,7 @@ def export_network(
     }  # fmt: skip
     if format == "onnx":
         told["opset"] = opset
+    files.check_room(Path(target), _least_bytes(drawing, precision))  # before minutes of work
     with _quietly(), torch.no_grad():
         program = traced(drawing)
         write, run = _WRITERS[format]
@@ -329,6 +334,12 @@ def export_network(
     with files.room_for(Path(target), len(content)):
         files.write_bytes(target, content)
     return told | {"apart": apart, "checked": list(checked), "bytes": len(content)}
+
+
+def _least_bytes(drawing: Graph, precision: str) -> int:
+    """Return the bytes of the weights that every file of a network has."""
+    part = drawing.G.synthesis if isinstance(drawing, Drawing) else drawing
+    return sum(one.numel() for one in part.parameters()) * (2 if precision == "fp16" else 4)
 
 
 def _graph(
@@ -350,8 +361,8 @@ def _graph(
         )
     how = interface or Interface()
     how.check(bundle.config)
-    if how.cutoff is None:
-        how = replace(how, cutoff=bundle.config.truncation_cutoff)
+    cutoff = bundle.config.truncation_cutoff if how.cutoff is None else how.cutoff
+    how = replace(how, cutoff=min(cutoff, bundle.config.num_ws) if cutoff else None)
     return Drawing(network, how), description(bundle, how)
 
 
@@ -429,6 +440,8 @@ def _apart(run: Run, drawing: Graph, count: int) -> float:
     """Return how far what a file makes is from what the network does, as a part of the range."""
     inputs = drawing.example(count, seed=count)
     wanted, spread = drawing.wanted(inputs)
+    if not torch.isfinite(wanted).all():
+        raise NetworkError("the network itself draws what is not a number: give another snapshot")
     found = run(inputs)
     if found.shape != wanted.shape:
         raise NetworkError(

@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
+from stylecli import export, files
 from stylecli.checkpoint import save_network
-from stylecli.errors import NetworkError, UsageError
+from stylecli.errors import NetworkError, StyleCLIError, UsageError
 from stylecli.export import (
     FORMATS,
     TOLERANCES,
@@ -153,6 +154,7 @@ def test_what_follows_from_weights_becomes_a_number() -> None:
         ({"format": "torchscript", "precision": "fp16"}, "fp16"),
         ({"format": "torch-export", "precision": "bf16"}, "bf16"),
         ({"format": "onnx", "opset": 7}, "opset 7"),
+        ({"format": "torch-export", "interface": Interface(cutoff=-1)}, "cutoff -1"),
         ({"format": "torch-export", "interface": Interface(latents="y")}, "'y'"),
         ({"format": "torch-export", "interface": Interface(noise="random")}, "'random'"),
         ({"format": "torch-export", "interface": Interface(noise="given")}, "noise"),
@@ -176,6 +178,38 @@ def test_a_generator_that_the_file_lacks_is_named(tmp_path: Path) -> None:
             export_network(
                 tmp_path / "net.safetensors", tmp_path / "x.pt2", format="torch-export", which=which
             )
+
+
+@pytest.mark.parametrize("cutoff", [0, 99])
+def test_a_cutoff_of_zero_or_many_is_all_layers(cutoff: int) -> None:
+    bundle = network("stylegan2")
+    drawing, told = export._graph(bundle, "G_ema", Interface(cutoff=cutoff), "net.safetensors")
+    z, label, psi = drawing.example(2)
+    assert told["psi_layers"] == bundle.config.num_ws
+    with torch.no_grad():
+        wanted = bundle.generator(z, label, truncation_psi=float(psi))
+        assert torch.allclose(drawing(z, label, psi), wanted, atol=1e-5)
+
+
+def test_a_full_disk_is_found_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_network(tmp_path / "net.safetensors", network("r3gan"))
+    monkeypatch.setattr(files, "_free_bytes", lambda path: 10)
+    monkeypatch.setattr(export, "traced", lambda drawing: pytest.fail("it is traced all the same"))
+    with pytest.raises(StyleCLIError, match=r"disk is full: .*x\.pt2") as caught:
+        export_network(tmp_path / "net.safetensors", tmp_path / "x.pt2", format="torch-export")
+    assert caught.value.exit_code == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["net.safetensors"]
+
+
+def test_a_network_that_draws_no_numbers_is_refused() -> None:
+    bundle = network("r3gan")
+    with torch.no_grad():
+        next(bundle.generator.synthesis.parameters()).fill_(torch.nan)
+    drawing = Drawing(bundle.generator, Interface())
+    with pytest.raises(NetworkError, match="not a number"):
+        export._apart(lambda inputs: drawing(*inputs), drawing, 1)
 
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,8 +390,6 @@ def test_torch_files_describe_themselves(format: str, tmp_path: Path) -> None:
 def test_a_file_that_draws_something_else_is_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stylecli import export
-
     write, run = export._WRITERS["torch-export"]
     other = lambda content, drawing: lambda inputs: run(content, drawing)(inputs) + 0.01  # noqa: E731
     monkeypatch.setitem(export._WRITERS, "torch-export", (write, other))

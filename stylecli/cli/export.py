@@ -91,6 +91,8 @@ def _paths(
     target = out or source.with_name(f"{source.stem}-{what}{suffix}")
     if target.suffix.lower() != suffix:
         raise UsageError(f"--out {target} does not end in {suffix}, the only format written")
+    if target.is_dir():
+        raise UsageError(f"--out {target} is a folder: give the name of a file")
     if target.exists() and target.samefile(source):
         raise UsageError(f"--out {target} is the network itself: give another name")
     if target.exists() and not force:

@@ -106,7 +106,7 @@ def test_a_graph_is_written_beside_its_network_and_described(graph: Run) -> None
     ("words", "named"),
     [
         (("onnx", "--which", "E"), "'E'"),
-        (("onnx", "--which", "D", "--latents", "ws"), "--latents"),
+        (("torchscript", "--which", "D", "--latents", "ws"), "--latents"),
         (("torchscript", "--latents", "y"), "'y'"),
         (("torch-export", "--noise-mode", "random"), "'random'"),
         (("torchscript", "--out", "x.onnx"), "x.onnx"), (("onnx", "--opset", "9"), "opset 9"),
@@ -120,3 +120,23 @@ def test_graphs_that_there_are_not_are_refused(
     refused = graph(words[0], "net.safetensors", *words[1:])
     assert isinstance(refused.exception, UsageError) and named in str(refused.exception)
     assert [path.name for path in Path().iterdir()] == ["net.safetensors"]
+
+
+@pytest.mark.parametrize("format", ["torchscript", "torch-export"])
+def test_bad_input_is_one_sentence_with_its_exit_code(graph: Run, format: str) -> None:
+    suffix = {"torchscript": ".pt", "torch-export": ".pt2"}[format]
+    taken, folder = Path(f"net-G_ema{suffix}"), Path(f"folder{suffix}")
+    taken.write_text("mine")
+    folder.mkdir()
+    Path("words.safetensors").write_text("no network")
+    for words, code, named in (
+        (("net.safetensors",), 2, "--force"),
+        (("net.safetensors", "--out", str(folder), "--force"), 2, "folder"),
+        (("net.safetensors", "--psi-cutoff", "-1", "--force"), 2, "cutoff -1"),
+        (("none.safetensors",), 3, "none.safetensors"),
+        (("words.safetensors",), 3, "words.safetensors"),
+    ):
+        refused = graph(format, *words).exception
+        assert isinstance(refused, StyleCLIError) and refused.exit_code == code, (words, refused)
+        assert named in str(refused) and "\n" not in str(refused)
+    assert taken.read_text() == "mine" and not any(folder.iterdir())
