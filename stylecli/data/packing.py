@@ -468,6 +468,7 @@ def _done_before(
     Raises DataError when a dataset of other work stands there.
     """
     if job.base is not None:
+        sweep_locks(out)
         info = job.base.info
         for entry in info.get("additions", []):
             if entry["settings"] == job.identity:

@@ -20,6 +20,7 @@ from stylecli.data.sources.folders import ImageFolder
 from stylecli.data.sources.lmdb_pictures import PackedSource
 from stylecli.data.sources.recognition import find_source
 from stylecli.errors import DataError, Interrupted, UsageError
+from stylecli.files import LOCK_FILE
 
 
 @pytest.fixture
@@ -199,7 +200,9 @@ def test_the_digest_is_that_of_all_pictures_packed_at_once(tmp_path, animals, mo
 
 def test_the_same_addition_again_adds_nothing(animals, more):
     first = pack(more, animals, append=True)
+    (animals / LOCK_FILE).write_text("12345")  # as a kill just before its end leaves it
     again = pack(more, animals, append=True)
+    assert not (animals / LOCK_FILE).exists()
     assert again.was_there and not first.was_there
     assert (again.added, again.skipped, again.digest) == (2, first.skipped, first.digest)
 
