@@ -121,6 +121,16 @@ def lerp(a: Tensor, b: Tensor, t: float) -> Tensor:
     return torch.lerp(a, b, t)
 
 
+@torch.no_grad()
+def move_average(average: Tensor, moved: Tensor) -> None:
+    """Set a running average, in place, to ``moved`` where that is finite.
+
+    Adam leaves out an update that is not finite, as fp16 has them while it looks for its scale. An
+    average that took such a value in would never be finite again.
+    """
+    average.copy_(torch.where(moved.isfinite(), moved, average))
+
+
 def minibatch_stddev(x: Tensor, group_size: int, features: int = 1) -> Tensor:
     """Append channels: the mean standard deviation over groups of samples, and of ``features``.
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from stylecli.errors import NetworkError, UsageError, plural
 from stylecli.images import Pictures, make_grid, notebook_html, resize, to_uint8, visible_scale
 from stylecli.networks.config import NETWORK_NAMES, NetworkConfig, check_noise_mode
-from stylecli.networks.layers import check_labels, lerp
+from stylecli.networks.layers import check_labels, lerp, move_average
 from stylecli.networks.registry import build_discriminator, build_generator, make_config
 from stylecli.ops.convolution import in_quick_layout
 
@@ -53,7 +53,7 @@ class MappingNetwork(nn.Module):
         """Move w_avg, if any, towards the mean of w [N, w_dim]: lerp(mean, w_avg, w_avg_beta)."""
         if "w_avg" in self._buffers:
             mean = w.detach().mean(dim=0).to(self.w_avg.dtype)
-            self.w_avg.copy_(lerp(mean, self.w_avg, self.config.w_avg_beta))
+            move_average(self.w_avg, lerp(mean, self.w_avg, self.config.w_avg_beta))
 
     def broadcast(self, w: Tensor) -> Tensor:
         """Repeat w [N, w_dim] for every layer: [N, num_ws, w_dim]."""

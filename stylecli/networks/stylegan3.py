@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stylecli.networks import model
-from stylecli.networks.layers import EqualLinear, whole_precision
+from stylecli.networks.layers import EqualLinear, move_average, whole_precision
 from stylecli.networks.stylegan2 import MappingNetwork
 from stylecli.networks.stylegan3_config import LayerPlan, StyleGAN3Config
 from stylecli.networks.stylegan3_filters import layer_filters
@@ -108,7 +108,7 @@ class SynthesisLayer(nn.Module):
         if update_emas:
             with torch.no_grad():
                 magnitude = x.detach().float().square().mean()
-                self.magnitude_ema.copy_(magnitude.lerp(self.magnitude_ema, self.beta))
+                move_average(self.magnitude_ema, magnitude.lerp(self.magnitude_ema, self.beta))
         styles = self.affine(w)  # [N, I]
         weight: Tensor = self.weight
         scale: Tensor | None = None

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from stylecli.hardware import widest_float
+from stylecli.networks.layers import move_average
 from stylecli.networks.model import Discriminator, Generator, asked_lod, native_lod
 from stylecli.ops.resampling import upfirdn2d
 from stylecli.training.augment import Augmentation, StreamDraws
@@ -263,7 +264,7 @@ class Gradients:
             lengths = path_lengths(images, ws, noise, self.scaler_G.scale)
             average = self.path_mean.lerp(lengths.mean(), PATH_DECAY)
             penalty = (lengths - average).square().mean()
-            self.path_mean.copy_(average.detach())
+            move_average(self.path_mean, average)
             # Every parameter has a gradient, if only zero, as in the official program.
             total = penalty * (config.pl_weight * config.pl_interval) + images.mean() * 0
             self._backward(total, passes, self.scaler_G)

@@ -13,6 +13,7 @@ from stylecli.networks.layers import minibatch_stddev
 from stylecli.networks.model import new_network
 from stylecli.networks.stylegan1_config import PRESETS
 from stylecli.settings import ByResolution
+from stylecli.training import gradients as gradients_of_training
 from stylecli.training.augment import Augmentation
 from stylecli.training.config import TrainingConfig
 from stylecli.training.plan import TrainingPlan, plan_training
@@ -114,6 +115,57 @@ def test_gradients_that_are_not_finite_are_not_applied(tiny_config_fields: Any) 
     step(reals(), None, STAGE, 0)
     assert torch.equal(before, step.flat_G.data)
     assert step.take_statistics()["skipped_steps"] == 2
+
+
+def lazy_step(preset: str, side: int, network: dict[str, Any], **settings: Any) -> TrainingStep:
+    net = new_network(preset, seed=0, resolution=side, **network)
+    config = TrainingConfig(**{"phases": "lazy", "batch": {}, "lr": {}, "initial_resolution": side,
+                               "r1_interval": 16, **settings})  # fmt: skip
+    return TrainingStep(net, config)
+
+
+SMALLEST = {"z_dim": 8, "w_dim": 8, "mapping_layers": 2, "fmap_base": 64, "fmap_max": 8}
+
+
+def test_path_lengths_that_are_not_finite_stay_out_of_their_mean(monkeypatch: Any) -> None:
+    step = lazy_step("stylegan2", 16, SMALLEST, batch_base=4, pl_weight=2.0, pl_interval=1)
+    stage = Stage(lod=0.0, resolution=16, batch=4, lr=0.002, tick_kimg=1)
+    true, means = gradients_of_training.path_lengths, []
+
+    def at_first_infinite(*given: Any) -> torch.Tensor:
+        return true(*given) * (1 if means else torch.inf)
+
+    monkeypatch.setattr(gradients_of_training, "path_lengths", at_first_infinite)
+    for number in range(2):
+        step(reals()[:4], None, stage, number)
+        means.append(float(step.gradients.path_mean))
+    assert means[0] == 0 < means[1] < torch.inf
+    assert step.take_statistics()["skipped_steps"] == 1
+
+
+def test_features_that_are_not_finite_stay_out_of_the_averages() -> None:
+    """Those of the magnitudes and of w; the step after them goes on."""
+    network = {**SMALLEST, "num_layers": 3}
+    step = lazy_step("stylegan3-t", 16, network, batch_base=4, pl_weight=0.0)
+    stage = Stage(lod=0.0, resolution=16, batch=4, lr=0.002, tick_kimg=1)
+
+    def overflow(_: Any, arguments: Any, how: Any) -> Any:
+        if how.get("update_emas"):  # of D's pass, not of G's
+            return (arguments[0] * torch.inf, *arguments[1:]), how
+        return None
+
+    averages = [*step.gradients.magnitudes, step.G.mapping.w_avg]
+    first = getattr(step.G.synthesis, step.G.synthesis.names[0])
+    hook = first.register_forward_pre_hook(overflow, with_kwargs=True)
+    step(reals()[:4], None, stage, 0)
+    hook.remove()
+    assert all(bool(average.isfinite().all()) for average in averages)
+    assert all(float(magnitude) == 1 for magnitude in step.gradients.magnitudes)
+    step.G.mapping.update_w_avg(torch.full((4, 8), torch.nan))
+    step(reals()[:4], None, stage, 1)
+    assert all(bool(average.isfinite().all()) for average in averages)
+    assert all(float(magnitude) != 1 for magnitude in step.gradients.magnitudes)
+    assert step.take_statistics()["skipped_steps"] == 1
 
 
 def test_labels_reach_both_networks(tiny_config_fields: Any) -> None:
