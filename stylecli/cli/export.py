@@ -1,5 +1,6 @@
 """``stylecli export``: a network as a file that other programs take."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -167,52 +168,44 @@ def export_onnx(
     )  # fmt: skip
 
 
-@app.command("torchscript", cls=PlainCommand)
-def export_torchscript(
-    network: NetworkArgument,
-    which: WhichOption = "G_ema",
-    latents: LatentsOption = "z",
-    noise_mode: GraphNoiseOption = "const",
-    psi_cutoff: PsiCutoffOption = None,
-    out: GraphOutOption = None,
-    force: ForceOption = False,
-    quiet: QuietOption = False,
-    json: JsonOption = False,
-) -> None:
-    """Write a network as TorchScript, for C++ and older PyTorch.
+def _program_command(format: str) -> Callable[..., None]:
+    """Return the command that writes one of PyTorch's own formats, which differ in name alone."""
+
+    def export(
+        network: NetworkArgument,
+        which: WhichOption = "G_ema",
+        latents: LatentsOption = "z",
+        noise_mode: GraphNoiseOption = "const",
+        psi_cutoff: PsiCutoffOption = None,
+        out: GraphOutOption = None,
+        force: ForceOption = False,
+        quiet: QuietOption = False,
+        json: JsonOption = False,
+    ) -> None:
+        _write_graph(
+            network, format, which, (latents, noise_mode, psi_cutoff), out, force,
+            Output(json=json, quiet=quiet),
+        )  # fmt: skip
+
+    return export
+
+
+_PROGRAMS = {
+    "torchscript": """Write a network as TorchScript, for C++ and older PyTorch.
 
     Example: stylecli export torchscript cats.safetensors
 
     torch.jit.load reads it without stylecli. Any number of pictures may be asked for at a time.
-    """
-    _write_graph(
-        network, "torchscript", which, (latents, noise_mode, psi_cutoff), out, force,
-        Output(json=json, quiet=quiet),
-    )  # fmt: skip
-
-
-@app.command("torch-export", cls=PlainCommand)
-def export_program(
-    network: NetworkArgument,
-    which: WhichOption = "G_ema",
-    latents: LatentsOption = "z",
-    noise_mode: GraphNoiseOption = "const",
-    psi_cutoff: PsiCutoffOption = None,
-    out: GraphOutOption = None,
-    force: ForceOption = False,
-    quiet: QuietOption = False,
-    json: JsonOption = False,
-) -> None:
-    """Write a network as a program of torch.export, for PyTorch's compilers.
+    """,
+    "torch-export": """Write a network as a program of torch.export, for PyTorch's compilers.
 
     Example: stylecli export torch-export cats.safetensors
 
     torch.export.load reads it without stylecli. Any number of pictures may be asked for at a time.
-    """
-    _write_graph(
-        network, "torch-export", which, (latents, noise_mode, psi_cutoff), out, force,
-        Output(json=json, quiet=quiet),
-    )  # fmt: skip
+    """,
+}
+for _format, _help in _PROGRAMS.items():
+    app.command(_format, cls=PlainCommand, help=_help)(_program_command(_format))
 
 
 def _write_graph(
