@@ -1,4 +1,5 @@
-"""``stylecli weights``: the networks that metrics look with: what is here, how to get the rest."""
+"""``stylecli weights``: networks that others published, to measure with or to train from: what is
+here, how to get the rest."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,12 +15,13 @@ app = typer.Typer(
     add_completion=False,
     invoke_without_command=True,
     rich_markup_mode=None,
-    help="""List, add, fetch and verify the weights of feature networks.
+    help="""List, fetch, add and verify feature networks; fetch networks to train from.
 
     Example: stylecli weights
 
-    stylecli downloads nothing unless asked: a network comes from an installed package, from a file
-    that you add, or from fetch.
+    Metrics look at pictures with feature networks. Training can start from published networks
+    (stylecli weights networks). stylecli downloads nothing unless asked: a network comes from an
+    installed package, from a file that you add, or from fetch.
     """,
 )
 
@@ -103,6 +105,7 @@ def fetch_weights(
     Run the same command to continue a download that broke off. A file whose SHA-256 is not the
     published one is not used.
     """
+    import shlex
     from dataclasses import asdict
 
     from stylecli.errors import Interrupted
@@ -117,8 +120,9 @@ def fetch_weights(
             else:
                 record = fetch(name, url=url, progress=report)
     except KeyboardInterrupt:
+        again = f"{name} --url {shlex.quote(url)}" if url else name
         raise Interrupted(
-            f"stopped; the part downloaded is kept: run stylecli weights fetch {name} to continue"
+            f"stopped; the part downloaded is kept: run stylecli weights fetch {again} to continue"
         ) from None
     if name in PUBLISHED:
         from stylecli.weights import file_sha256

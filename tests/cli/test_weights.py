@@ -1,6 +1,7 @@
 """``stylecli weights``: list, add, fetch, verify, explain."""
 
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from typer.testing import CliRunner
 from stylecli import weights
 from stylecli.cache_folder import CACHE_VARIABLE, cache_folder
 from stylecli.cli.weights import app
-from stylecli.errors import UsageError, WeightsError
+from stylecli.errors import Interrupted, UsageError, WeightsError
 
 
 @pytest.fixture
@@ -66,6 +67,20 @@ def test_fetch_without_a_network_is_one_sentence(run):
     assert isinstance(told, WeightsError) and "run: stylecli weights add vgg16-397923af.pth" in str(
         told
     )
+
+
+@pytest.mark.parametrize("name", ["vgg16", "ffhq256"])
+@pytest.mark.parametrize("url", [None, "https://example.org/a file.pkl"])
+def test_a_stopped_fetch_continues_with_the_address_that_was_given(run, monkeypatch, name, url):
+    def stop(name, *, url, progress):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("stylecli.interop.feature_weights.fetch", stop)
+    monkeypatch.setattr("stylecli.interop.published_networks.fetch_network", stop)
+    told = run("fetch", name, *(["--url", url] if url else [])).exception
+    assert isinstance(told, Interrupted)
+    again = shlex.split(str(told).partition(": run ")[2].removesuffix(" to continue"))
+    assert again == ["stylecli", "weights", "fetch", name, *(["--url", url] if url else [])]
 
 
 def test_verify_names_what_is_damaged(run, tmp_path):
