@@ -192,7 +192,7 @@ def _devices(health: Health) -> None:
             "device": "cpu",
             "name": cpu_name(),
             "instructions": torch.backends.cpu.get_cpu_capability(),
-            "cores": os.cpu_count(),
+            "cores": os.cpu_count() or 1,
             "threads": torch.get_num_threads(),
             "bf16_gain": round(bf16_gain(), 2),
         }
@@ -270,9 +270,9 @@ def _cache(health: Health) -> None:
     health.cache = {
         "folder": _short(folder),
         "writable": os.access(there, os.W_OK),
-        "free_gib": round(shutil.disk_usage(there).free / 2**30, 1),
+        "free_bytes": shutil.disk_usage(there).free,
         "compiled_kernels": len(kernels),
-        "compiled_mib": round(sum(path.stat().st_size for path in kernels) / 2**20, 1),
+        "compiled_bytes": sum(path.stat().st_size for path in kernels),
         "weights": sorted(path.stem for path in Path(folder, "weights").glob("*.safetensors")),
     }
     for part in ("weights", "kernels"):

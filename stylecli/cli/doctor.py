@@ -7,6 +7,7 @@ import typer
 from stylecli.cli.options import JsonOption, QuietOption
 from stylecli.cli.output import Output
 from stylecli.errors import ExitCode, plural
+from stylecli.progress import format_bytes
 
 if TYPE_CHECKING:
     from stylecli.health import Health
@@ -80,8 +81,8 @@ def _device(one: dict[str, Any]) -> str:
         from stylecli.hardware import describe_precision
 
         return (
-            f"cpu     {one['name']}, {one['instructions']}, {one['cores']} cores, "
-            f"{one['threads']} threads; {describe_precision(one['bf16_gain'])}"
+            f"cpu     {one['name']}, {one['instructions']}, {plural(one['cores'], 'core')}, "
+            f"{plural(one['threads'], 'thread')}; {describe_precision(one['bf16_gain'])}"
         )
     if "compute_capability" not in one:
         return f"{one['device']}     {one['name']}"
@@ -98,9 +99,9 @@ def _extra(one: dict[str, Any]) -> str:
 
 def _cache(cache: dict[str, Any]) -> str:
     return (
-        f"{cache['folder']}: {cache['free_gib']} GiB free, "
+        f"{cache['folder']}: {format_bytes(cache['free_bytes'])} free, "
         f"{plural(cache['compiled_kernels'], 'file')} of compiled kernels "
-        f"({cache['compiled_mib']} MiB), {len(cache['weights'])} of weights"
+        f"({format_bytes(cache['compiled_bytes'])}), {len(cache['weights'])} of weights"
         + ("" if cache["writable"] else ", NOT WRITABLE")
     )
 

@@ -3,6 +3,7 @@
 import importlib
 import importlib.metadata
 import json
+import re
 import tomllib
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from stylecli import health
 from stylecli.cli import doctor
 from stylecli.ops.cuda import selfcheck
 from stylecli.ops.cuda.calls import variants
+from stylecli.ops.cuda.compiler import kernel_folder
 from stylecli.ops.cuda.runtime import DTYPE_NAMES
 from stylecli.training import trials
 from stylecli.training.trials import Trial
@@ -79,6 +81,7 @@ def test_prints_one_block_of_every_section(run):
     found = sections(result.stdout)
     assert list(found) == SECTIONS
     assert any(line.startswith("torch ") for line in found["versions"])
+    assert not re.search(r"\b1 (cores|threads)", found["devices"][0])
     assert found["problems"] == ["none"]
 
 
@@ -101,6 +104,15 @@ def test_no_path_tells_the_name_of_the_user(run, monkeypatch, tmp_path):
     monkeypatch.setenv("STYLECLI_CACHE", str(tmp_path / "cache"))
     shown = run().stdout
     assert "~/cache: " in shown and str(tmp_path) not in shown
+
+
+def test_sizes_read_as_everywhere(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("STYLECLI_CACHE", str(tmp_path / "cache"))
+    kernels = kernel_folder()
+    kernels.mkdir(parents=True)
+    (kernels / "one.kernels").write_bytes(b"x" * 12_300)
+    (line,) = sections(run().stdout)["cache"]
+    assert re.search(r": [\d.,]+ [kMGT]?B free, 1 file of compiled kernels \(12\.3 kB\), ", line)
 
 
 def test_a_broken_package_is_named_with_the_command_that_mends_it(run, monkeypatch):
