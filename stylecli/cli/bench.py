@@ -18,7 +18,7 @@ from stylecli.hardware import (
     resolve_device,
 )
 from stylecli.networks.config import MAX_RESOLUTION, NetworkConfig
-from stylecli.networks.registry import USUAL_CONFIG, list_presets
+from stylecli.networks.registry import USUAL_CONFIG, list_presets, require_trainable
 
 if TYPE_CHECKING:
     from stylecli.bench import Case, Timing
@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 
 def command(
     config: Annotated[
-        str, typer.Option("--config", help=f"Which network: {', '.join(list_presets())}.")
+        str,
+        typer.Option(
+            "--config",
+            help=f"Which network: {', '.join(list_presets())}. Not with --train: "
+            f"{', '.join(list_presets(trainable=False))}.",
+        ),
     ] = USUAL_CONFIG,
     resolutions: Annotated[
         str, typer.Option("--resolutions", help="Sides in pixels, such as 64,256.")
@@ -76,6 +81,8 @@ def command(
                 f"--against {path} is not a folder: give a checkout of another program"
             )
     networks = [_config(config, side, small) for side in _numbers(resolutions, "--resolutions")]
+    for network in networks if train else ():
+        require_trainable(network)
     kinds = [word.strip() for word in precisions.split(",")] if precisions else []
     counts = _numbers(batches, "--batches")
     for kind in kinds:

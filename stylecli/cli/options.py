@@ -64,8 +64,8 @@ ConfigOption = Annotated[
     str | None,
     typer.Option(
         "--config",
-        help=f"Which network: {', '.join(list_presets())}. Default: f, or the source's with "
-            f"--resume.",
+        help=f"Which network: {', '.join(list_presets(trainable=True))}. Default: f, or the "
+            f"source's with --resume.",
         rich_help_panel=NETWORK,
     ),
 ]  # fmt: skip

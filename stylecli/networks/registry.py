@@ -68,9 +68,23 @@ FAMILIES: dict[str, Family] = {
 USUAL_CONFIG = "f"  # what is trained when nothing is asked for
 
 
-def list_presets() -> list[str]:
-    """Return the words that name a configuration, of all families."""
-    return [name for family in FAMILIES.values() for name in family.config.presets]
+def list_presets(*, trainable: bool | None = None) -> list[str]:
+    """Return the words that name a configuration: all, or those that are trained here, or not."""
+    return [
+        name
+        for family in FAMILIES.values()
+        if trainable in (None, family.config.trainable)
+        for name in family.config.presets
+    ]
+
+
+def require_trainable(config: NetworkConfig) -> None:
+    """Raise UsageError for a network that is drawn and measured only."""
+    if not config.trainable:
+        raise UsageError(
+            f"networks of configuration {config.preset!r} are drawn and measured, but not trained "
+            "here: give another --config, such as stylegan2"
+        )
 
 
 def make_config(name: str, **overrides: Any) -> NetworkConfig:

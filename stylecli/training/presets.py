@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from stylecli.errors import UsageError, unknown_name
-from stylecli.networks.registry import make_config
+from stylecli.networks.registry import make_config, require_trainable
 from stylecli.training.config import BATCH, BATCH_BASE, LR, LR_BASE
 
 # Images per step over all GPUs, by number of GPUs and resolution; the second table holds the rest.
@@ -224,11 +224,7 @@ def preset_for(
     """
     network = make_config(config)
     own = _FAMILIES.get(network.family, ())
-    if not network.trainable:
-        raise UsageError(
-            f"networks of configuration {config!r} are drawn and measured, but not trained here: "
-            "give another --config, such as stylegan2"
-        )
+    require_trainable(network)
     if preset is None:
         if not own:
             return NO_PRESET, f"the defaults: configuration {config} has no preset yet"

@@ -53,6 +53,16 @@ def test_numbers_that_are_none_are_refused() -> None:
         assert wrong[1] in done.stderr
 
 
+@pytest.mark.parametrize("words", [["--train"], ["--small"]])
+def test_networks_that_are_not_trained_here_have_no_training_step(words: list[str]) -> None:
+    done = CliRunner().invoke(
+        app, ["bench", "--config", "lucidrains", "--resolutions", "8", *words]
+    )
+
+    assert done.exit_code == 2
+    assert "'lucidrains'" in done.stderr and "--config" in done.stderr
+
+
 # As little as bench needs of the two programs: one convolution each.
 ROSINALITY = """
 from torch import nn

@@ -147,6 +147,8 @@ def toy_file(toy: Bundle, tmp_path: Path) -> str:
 
 def test_what_is_known_follows_from_the_table() -> None:
     assert {"f", "toy", "toy-styles"} <= set(list_presets())
+    assert set(list_presets(trainable=True)) | {"lucidrains"} == set(list_presets())
+    assert list_presets(trainable=False) == ["lucidrains"]
     with pytest.raises(UsageError, match="Did you mean 'toy-styles'"):
         make_config("toy-style")
     with pytest.raises(UsageError, match="toyfamily"):
