@@ -7,6 +7,7 @@ remembered by its content: by its SHA-256, the network's and the settings, among
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,10 +111,11 @@ def project_once(source: "OpenedNetwork", path: Path) -> "Remembered":
         warn_of_stand_in(projector, source.output.warn)
         for note in portrait.notes:
             source.output.warn(note)
-        name = path.stem
-        if (folder / f"{name}.npz").exists():  # of another photograph, or made otherwise
-            name += f"-{record['inputs']['photo']['sha256'][:_DIGEST_LETTERS]}"
-        job = Job(portrait, folder, name, record)
+        digest = record["inputs"]["photo"]["sha256"][:_DIGEST_LETTERS]
+        own = f"{path.stem}-{digest}"
+        names = chain([path.stem, own], (f"{own}-{number}" for number in count(2)))
+        jobs = (Job(portrait, folder, name, record) for name in names)
+        job = next(job for job in jobs if job.taken is None)  # nothing else is written over
         try:
             with source.output.progress(f"project {path.name}", "steps") as progress:
                 list(project_jobs(projector, [job], progress=progress))

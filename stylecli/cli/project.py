@@ -181,10 +181,6 @@ def command(
         jobs = _jobs(
             source, projector, named, options, mask, out or source.folder / "projected", warn
         )
-        if force and place.is_main:
-            for job in jobs:
-                job.styles.unlink(missing_ok=True)
-        place.any(False)  # until they are gone
         rows = _project(projector, jobs, place, force, output)
     if not place.is_main:
         return
@@ -231,7 +227,7 @@ def _jobs(
     options: dict[str, Any], mask: Path | None, folder: Path, warn: Callable[[str], None],
 ) -> "list[Job]":  # fmt: skip
     """Read and align the photographs; leave out, with a warning, what cannot be used of several."""
-    from stylecli.latents.projected_files import Job, project_settings
+    from stylecli.latents.projected_files import Job, check_apart, project_settings
 
     jobs, refused = [], []
     for name, path in named.items():
@@ -255,6 +251,8 @@ def _jobs(
             if len(refused) == 1
             else DataError(f"none of {plural(len(named), 'photograph')} can be used: {refused[0]}")
         )
+    masks = [] if mask is None else [mask]
+    check_apart(jobs, [*named.values(), *masks, source.path])  # --force is for what was made
     return jobs
 
 

@@ -12,6 +12,7 @@ A photograph NAME.jpg gives, in one folder,
 The .npz is written last: where it stands with the same record, all is done.
 """
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
@@ -21,12 +22,19 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from stylecli import __version__
 from stylecli.checkpoint import read_tensors, save_network, write_tensors
 from stylecli.data.alignment.portrait import Portrait
-from stylecli.errors import NetworkError, UsageError
-from stylecli.images import Pictures, enlarge, make_grid, save_png, visible_scale
+from stylecli.errors import DataError, NetworkError, UsageError
+from stylecli.images import (
+    Pictures,
+    enlarge,
+    make_grid,
+    read_provenance,
+    save_png,
+    visible_scale,
+)
 from stylecli.latents.projector import Projection, Projector, State
+from stylecli.networks.headers import read_header
 from stylecli.networks.model import Generator
 from stylecli.progress import Progress, silent
 from stylecli.sampling import render
@@ -86,32 +94,76 @@ class Job:
         more = [self.network] * self.tune + [self.clip] * self.video
         return [self.styles, self.picture, self.sheet, *more]
 
+    @property
+    def taken(self) -> Path | None:
+        """The first of these files that stands there and is not this job's; None: all are free.
+
+        A file of this job's own, which a search that was killed left, may be replaced.
+        """
+        wanted = _essence(self.record)
+        for path in self.files:
+            if os.path.lexists(path) and _essence(_recorded(path)) != wanted:
+                return path
+        return None
+
     def check_free(self) -> None:
-        """Raise UsageError where another result stands at this name."""
-        if self.styles.exists() and without_results(read_ws_provenance(self.styles) or {}) != (
-            self.record
-        ):
+        """Raise UsageError where a file that is not this job's stands in the place of one."""
+        if (path := self.taken) is not None:
             raise UsageError(
-                f"{self.styles} exists and was made with other settings: give another --out, or "
-                f"--force"
+                f"{path} exists and was not made from this photograph with these settings: give "
+                f"another --out, or --force"
             )
 
     @property
     def results(self) -> dict[str, Any] | None:
         """What was measured, where all is done; None where something is missing."""
-        if not all(path.is_file() for path in self.files):
+        if not all(path.is_file() for path in self.files) or self.taken is not None:
             return None
-        record = read_ws_provenance(self.styles) or {}
-        if without_results(record) != self.record or RESULTS not in record:
-            return None
-        if self.video and without_results(read_video_provenance(self.clip) or {}) != self.record:
-            return None
-        return dict(record[RESULTS])
+        return _results(_recorded(self.styles))
 
 
-def without_results(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record as it was before anything was measured."""
-    return {name: value for name, value in record.items() if name != RESULTS}
+def check_apart(jobs: Sequence[Job], given: Iterable[Path]) -> None:
+    """Raise UsageError where a job would write over what it was given, or over another's files."""
+    inputs = list(given)
+    owners: dict[Path, Job] = {}
+    for job in jobs:
+        for path in job.files:
+            for other in inputs:
+                if _same_file(path, other):
+                    raise UsageError(
+                        f"{path} would be written over {other}, which was given: give another --out"
+                    )
+            owner = owners.setdefault(path, job)
+            if owner is not job:
+                raise UsageError(
+                    f"{owner.name} and {job.name} would both write {path}: project them one after "
+                    f"the other, each with its own --out"
+                )
+
+
+def _same_file(path: Path, other: Path) -> bool:
+    return path.exists() and other.exists() and path.samefile(other)
+
+
+def _recorded(path: Path) -> Any:
+    """Return what a file of a result says of how it was made; None where it says nothing."""
+    try:
+        if path.suffix == ".npz":
+            return read_ws_provenance(path)
+        if path.suffix == ".mp4":
+            return read_video_provenance(path)
+        if path.suffix == ".safetensors":
+            info = read_header(path).get("info")
+            return info.get("projection") if isinstance(info, Mapping) else None
+        return read_provenance(path)
+    except (DataError, NetworkError):
+        return None
+
+
+def _results(record: Any) -> dict[str, Any] | None:
+    """Return what a record says was measured; None where it says nothing."""
+    found = record.get(RESULTS) if isinstance(record, Mapping) else None
+    return dict(found) if isinstance(found, Mapping) else None
 
 
 def project_jobs(
@@ -119,7 +171,7 @@ def project_jobs(
 ) -> Iterator[tuple[Job, dict[str, Any]]]:
     """Project photographs, some at a time; write their files and yield what was measured.
 
-    What is done already is yielded at once. A search that was interrupted continues.
+    A group of which all is done is yielded at once. A search that was interrupted continues.
     """
     groups = [jobs[i : i + projector.batch] for i in range(0, len(jobs), projector.batch)]
     for number, group in enumerate(groups):
@@ -147,7 +199,7 @@ def _share(progress: Progress, number: int, groups: int) -> Progress:
 def _search(projector: Projector, group: Sequence[Job], progress: Progress) -> list[Projection]:
     group[0].folder.mkdir(parents=True, exist_ok=True)
     path = group[0].unfinished
-    header = {"records": [job.record for job in group], "tool": f"stylecli {__version__}"}
+    header = {"searches": [_essence(job.record) for job in group]}
 
     def save(state: State) -> None:
         write_tensors(path, state, header)
@@ -243,30 +295,42 @@ class Remembered:
 def find_projection(folder: Path, record: Mapping[str, Any], G: Generator) -> Remembered | None:
     """Return what a folder holds of the same photograph, network and settings, by their content.
 
-    Names do not count: neither of the photograph nor of the network.
+    Names do not count: neither of the photograph nor of the network. Other files are passed over.
     """
     wanted = _essence(record)
     for path in sorted(folder.glob("*.npz")):
-        found = read_ws_provenance(path)
-        if found is None or RESULTS not in found or _essence(found) != wanted:
+        found = _recorded(path)
+        if _results(found) is None or _essence(found) != wanted:
             continue
         config = G.config
-        (ws,) = load_ws(path, (config.num_ws, config.w_out_dim))
-        noise = load_noise(path, config.noise_shapes())
+        try:
+            (ws,) = load_ws(path, (config.num_ws, config.w_out_dim))
+            noise = load_noise(path, config.noise_shapes(), 1)
+        except (NetworkError, ValueError):  # whatever it says of itself, it is no projection
+            continue
         return Remembered(ws, noise or [], path)
     return None
 
 
-def _essence(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of a record decides the result."""
+def _essence(record: Any) -> dict[str, Any] | None:
+    """Return what of a record decides the result; None where it is no record of a projection.
+
+    Names do not: equal photographs have equal results, wherever they lie. Records come from files,
+    which may be anybody's.
+    """
+    if not isinstance(record, Mapping) or record.get("command") != "project":
+        return None
     network, inputs = record.get("network"), record.get("inputs")
     if not isinstance(network, Mapping) or not isinstance(inputs, Mapping):
-        return {}
+        return None
     return {
         "tool": record.get("tool"),
         "settings": record.get("settings"),
         "network": network.get("sha256"),
-        "inputs": {name: file.get("sha256") for name, file in inputs.items()},
+        "inputs": {
+            name: file.get("sha256") if isinstance(file, Mapping) else None
+            for name, file in inputs.items()
+        },
     }
 
 

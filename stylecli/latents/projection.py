@@ -218,10 +218,11 @@ class Found:
 
 
 class Search:
-    """A search for N pictures at once, each independent of the others.
+    """A search for N pictures at once.
 
-    ``step`` does one step. ``state`` and ``restore`` carry a search over an interruption, to the
-    bit.
+    Pictures do not influence each other, but all stop together: where none has come nearer for
+    ``patience`` steps. ``step`` does one step. ``state`` and ``restore`` carry a search over an
+    interruption, to the bit.
     """
 
     def __init__(
@@ -359,7 +360,8 @@ class Search:
         }
         numbers = torch.tensor([self.step_number, self._progress_at])
         reached = torch.stack([self._record, self._mark]).cpu()
-        return {**tensors, "numbers": numbers, "reached": reached}
+        length = self._length.cpu().clone()
+        return {**tensors, "numbers": numbers, "reached": reached, "length": length}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what ``state`` returned."""
@@ -369,6 +371,7 @@ class Search:
                     one.copy_(state[f"{name}.{place}"])
         self.step_number, self._progress_at = state["numbers"].tolist()
         self._record, self._mark = state["reached"].to(self._record).clone()
+        self._length = state["length"].to(self._length)  # of the start, which is not found again
 
     def _groups(self) -> dict[str, list[Tensor]]:
         first, second = self._moments

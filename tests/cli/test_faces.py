@@ -20,7 +20,7 @@ from stylecli.errors import ExitCode
 from stylecli.images import read_provenance
 from stylecli.latents import projected_files, projection
 from stylecli.provenance import remake_command
-from stylecli.saved_ws import load_ws, save_ws
+from stylecli.saved_ws import load_ws, read_ws_provenance, save_ws
 
 Run = Callable[..., Result]
 
@@ -145,6 +145,42 @@ def test_another_photograph_of_the_same_name_gets_its_own_file(run: Run) -> None
     Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save("a.png")
     assert run("generate", "--center", "a.png", "--seeds", "1", "--psi", "0").exit_code == 0
     assert len(list(Path("out/tiny/projected").glob("a-????????.npz"))) == 1
+
+
+def test_a_photograph_among_results_is_not_written_over(run: Run) -> None:
+    assert run("generate", "--center", "a.png", "--seeds", "0").exit_code == 0
+    folder = Path("out/tiny/projected")
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    for number, name in enumerate(("a.png", "a-sheet.png")):
+        done = run("generate", "--center", str(folder / name), "--seeds", str(number + 1))
+        assert done.exit_code == 0, done.stderr
+    assert {path: path.read_bytes() for path in before} == before
+    assert len(list(folder.glob("*.npz"))) == 3
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        [], {"results": {}, "network": {}, "inputs": {"photo": "x"}},
+        {"command": "project", "results": {}, "network": {}, "inputs": {"photo": 3}},
+        {"command": "project", "results": 3, "network": [], "inputs": []},
+    ],
+)  # fmt: skip
+def test_files_of_strangers_are_passed_over(run: Run, record: Any) -> None:
+    folder = Path("out/tiny/projected")
+    folder.mkdir(parents=True)
+    save_ws(folder / "0.npz", torch.zeros(1, 6, 8), provenance=record)
+    done = run("generate", "--center", "a.png", "--seeds", "0")
+    assert done.exit_code == 0, done.output
+    # Some that claim to be the projection, and hold something else.
+    found = read_ws_provenance(folder / "a.npz")
+    assert found is not None
+    save_ws(folder / "2.npz", torch.zeros(1, 6, 8), provenance={**found, "results": 3})
+    save_ws(folder / "0.npz", torch.zeros(2, 6, 8), provenance=found)
+    save_ws(folder / "1.npz", torch.zeros(1, 6, 9), provenance=found)
+    again = run("generate", "--center", "a.png", "--seeds", "1")
+    assert again.exit_code == 0, again.output
+    assert "projected/a.npz" in again.stderr.replace("\\", "/")
 
 
 def test_a_count_fills_the_named_faces_up_with_seeds(run: Run) -> None:

@@ -1,7 +1,9 @@
 """``stylecli project``: files, numbers, continuing, refusals."""
 
 import json
+import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -152,6 +154,73 @@ def test_an_interrupted_search_continues_to_the_bit(
     for name in ("a.npz", "b.npz", "b.png", "b-sheet.png"):
         assert Path("parts", name).read_bytes() == Path("whole", name).read_bytes()
     assert not Path("parts/b.unfinished").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("a.png", "--out", "."),
+        ("b/c.jpg", "--mask", "c-sheet.png", "--out", "."),
+        ("link.png", "--out", "."),
+        ("b/t.png", "--tune", "--network", "t.safetensors", "--out", "."),
+        ("a.png", "b/a-sheet.png", "--out", "new"),  # of which each has a file of that name
+    ],
+)
+def test_what_was_given_is_never_written_over(run: Run, words: tuple[str, ...]) -> None:
+    Path("b").mkdir()
+    for number, name in enumerate(("b/c.jpg", "b/t.png", "c-sheet.png", "b/a-sheet.png")):
+        save(name, number)
+    shutil.copy("tiny.safetensors", "t.safetensors")
+    os.link("a.png", "link.png")
+    before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    refused = run(*words, "--force")
+    assert refused.exit_code == ExitCode.USAGE and "--out" in refused.stderr
+    assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.png", "a-sheet.png", "a.mp4", "a.safetensors"])
+def test_files_of_others_are_kept_without_force(run: Run, name: str) -> None:
+    Path("new").mkdir()
+    Path("new", name).write_bytes(b"mine")
+    words = ("a.png", "--out", "new", "--video", "--tune", "--tune-steps", "2")
+    refused = run(*words)
+    assert refused.exit_code == ExitCode.USAGE, refused.stderr
+    assert name in refused.stderr and "--force" in refused.stderr
+    assert Path("new", name).read_bytes() == b"mine"
+    assert run(*words, "--force").exit_code == 0
+    assert Path("new", name).read_bytes() != b"mine"
+    assert run(*words).exit_code == 0  # its own files stand there now
+
+
+def test_a_command_that_was_killed_before_its_end_goes_on(run: Run) -> None:
+    words = ("a.png", "--out", "new", "--video", "--tune", "--tune-steps", "2")
+    first = json.loads(run(*words, "--json").stdout)
+    Path("new/a.npz").unlink()  # it is written last
+    assert json.loads(run(*words, "--json").stdout) == first
+
+
+def test_a_result_stays_until_force_has_the_next(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("a.png")
+    before = Path("out/tiny/projected/a.npz").read_bytes()
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(projected_files, "_search", stop)
+    assert run("a.png", "--seed", "1", "--force").exit_code == ExitCode.INTERRUPTED
+    assert Path("out/tiny/projected/a.npz").read_bytes() == before
+    assert run("a.png", "--force").exit_code == 0  # what is done is not searched for again
+
+
+def test_an_equal_photograph_elsewhere_is_the_same(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("a.png")
+    Path("b").mkdir()
+    Path("a.png").rename("b/a.png")
+    monkeypatch.setattr(projected_files, "_search", None)  # nothing is searched for again
+    again = run("b/a.png")
+    assert again.exit_code == 0, again.output
 
 
 def test_a_tuned_network_is_a_file_that_draws_the_picture(run: Run) -> None:

@@ -26,10 +26,12 @@ def project(net: Any, pictures: np.ndarray, **how: Any) -> list[Projection]:
     return Projector(net, Projecting(**{**QUICK, **how}), batch=len(pictures)).project(pictures)
 
 
-@pytest.mark.parametrize("how", [{"space": "w+"}, {"tune": True, "tune_steps": 4}])
+@pytest.mark.parametrize("how", [{"space": "w+"}, {"tune": True, "tune_steps": 4}, {"space": "z"}])
 def test_interrupted_anywhere_is_not_interrupted(
     tiny_network: Any, monkeypatch: pytest.MonkeyPatch, how: dict[str, Any]
 ) -> None:
+    if how.get("space") == "z":
+        tiny_network = new_network("a", resolution=16, fmap_base=64, fmap_max=8, z_dim=8, seed=0)
     monkeypatch.setattr(module, "SAVED_EVERY_SECONDS", -1.0)
     plan = Projecting(**QUICK, keep_path=True, **how)
     (whole,) = Projector(tiny_network, plan).project(targets())
