@@ -402,6 +402,15 @@ def test_modules_and_files_that_are_named_exist() -> None:
     assert wrong == []
 
 
+def test_the_page_has_a_row_for_every_unit_in_the_order_of_the_layers() -> None:
+    table = (ROOT / "docs/architecture.md").read_text("utf-8").partition("| row |")[2]
+    rows = re.findall(r"^\| `(\w+)(?:\.py|/)` \|", table, re.MULTILINE)
+
+    assert sorted(rows) == sorted(HEIGHT.keys() - {"__main__"})
+    heights = [HEIGHT[row] for row in rows]
+    assert heights == sorted(heights)
+
+
 def test_a_small_file_has_more_than_one_importer_in_its_package() -> None:
     """What one other file of the package alone needs is part of that file."""
     importers: dict[str, set[str]] = {name: set() for name in MODULES}
