@@ -1,4 +1,4 @@
-"""``stylecli train``: grow a StyleGAN on a dataset, or continue one."""
+"""``stylecli train``: train a network on a dataset, or continue a run."""
 
 import contextlib
 import os
