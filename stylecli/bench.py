@@ -105,6 +105,11 @@ def training_work(side: int, batch: int) -> str:
     return f"train {side} px, batch {batch}"
 
 
+def training_batch(batches: Sequence[int]) -> int:
+    """Return the batch that training is timed with where drawing is with these: 4 at least."""
+    return max(*batches, 4)
+
+
 def times_as_fast(timing: Timing, timings: Sequence[Timing]) -> dict[str, list[float]]:
     """Return how many times as fast as each other program a case is, in every round."""
     return {

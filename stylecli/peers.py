@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stylecli.bench import Case, drawing_work, training_work
+from stylecli.bench import Case, drawing_work, training_batch, training_work
 from stylecli.errors import UsageError
 from stylecli.training.config import GAMMA, LR_BASE
 
@@ -56,7 +56,7 @@ def peer_cases(folder: Path, side: int, batches: list[int], *, train: bool) -> l
             for batch in batches
         ]  # fmt: skip
         if train:
-            batch = max(*batches, 4)
+            batch = training_batch(batches)
             run = peer.training(folder, side, batch)
             cases.append(Case(training_work(side, batch), peer.name, "step", 1, run,
                               program=peer.name))  # fmt: skip

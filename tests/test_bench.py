@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from stylecli.bench import Case, ceiling_case, drawing_cases, measure, training_case
+from stylecli.bench import Case, ceiling_case, drawing_cases, measure, training_batch, training_case
 from stylecli.networks.registry import make_config
 
 CPU = torch.device("cpu")
@@ -32,6 +32,10 @@ def test_drawing_and_training_of_a_network_are_measured(tiny_network: Any) -> No
         "draw 16 px, batch 2, float32",
     ]
     assert all(timing.cpu[0] > 0 and timing.wall[0] > 0 for timing in timings)
+
+
+def test_training_is_timed_with_the_largest_batch_and_at_least_a_group() -> None:
+    assert [training_batch(batches) for batches in ([1], [2, 1], [1, 8, 4])] == [4, 4, 8]
 
 
 def test_the_work_of_a_picture_is_that_of_its_convolutions() -> None:

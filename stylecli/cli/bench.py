@@ -131,7 +131,7 @@ def _cases(
 ) -> "list[Case]":  # fmt: skip
     from dataclasses import asdict
 
-    from stylecli.bench import ceiling_case, drawing_cases, training_case
+    from stylecli.bench import ceiling_case, drawing_cases, training_batch, training_case
     from stylecli.networks.model import new_network
 
     cases = [ceiling_case(device, precision) for precision in precisions]  # type: ignore[arg-type]
@@ -140,9 +140,10 @@ def _cases(
         net = new_network(fields.pop("preset"), **fields)
         cases += drawing_cases(net, batches, precisions, device)  # type: ignore[arg-type]
         if train:
+            batch = training_batch(batches)
             for precision in precisions:
                 fresh = new_network(network.preset, **fields)
-                cases.append(training_case(fresh, max(*batches, 4), device, precision))  # type: ignore[arg-type]
+                cases.append(training_case(fresh, batch, device, precision))  # type: ignore[arg-type]
     return cases
 
 

@@ -251,9 +251,10 @@ class Watch:
         elif now - self._moved > STUCK_SECONDS and (
             standing[last][1] or standing[last] < max(standing.values())
         ):
-            text = f"is stuck: the others have waited {describe_seconds(STUCK_SECONDS)} for it"
+            waited = describe_seconds(STUCK_SECONDS)
+            text = f"is stuck: the others have waited {waited} for it"
             if standing[last][1]:
-                text = "and all others have waited for each other for 10 minutes: check the network"
+                text = f"and all others have waited for each other for {waited}: check the network"
             return Loss(last, f"{text}; {AGAIN}")
         return None
 

@@ -11,6 +11,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from stylecli.distributed import ranks, watching
 from stylecli.distributed.watching import LAUNCHER, Watch
 from stylecli.errors import DeviceError, StyleCLIError
+from stylecli.progress import describe_seconds
 
 
 @contextlib.contextmanager
@@ -116,6 +117,7 @@ def test_ranks_that_live_but_do_not_get_on_are_stuck(
             wait_for(lambda: main.loss is not None)
     assert main.loss is not None
     assert ("waited for each other" if inside else "is stuck") in main.loss.text
+    assert describe_seconds(watching.STUCK_SECONDS) in main.loss.text
     assert inside or main.loss.rank == 1
 
 
