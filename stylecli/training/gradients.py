@@ -1,12 +1,16 @@
 """The gradients of a step, pass by pass: of D's loss and its penalties, of G's, of path lengths.
 
 A rank's share of the batch can be worked off in several passes, whose gradients add up to those of
-the whole (``schedule``). What is computed here is not applied: ``step`` has the order of updates.
+the whole (``schedule``), but for two running averages that move with every pass, as in the official
+programs: a path length is compared with the mean up to its own pass, and StyleGAN3's features are
+divided by magnitudes up to theirs. What is computed here is not applied: ``step`` has the order of
+updates.
 """
 
 import contextlib
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,7 +20,7 @@ from stylecli.networks.layers import move_average
 from stylecli.networks.model import Discriminator, Generator, asked_lod, native_lod
 from stylecli.ops.resampling import upfirdn2d
 from stylecli.training.augment import Augmentation, StreamDraws
-from stylecli.training.config import TrainingConfig
+from stylecli.training.config import JOINT, TrainingConfig
 from stylecli.training.draws import Draws, DrawSource, Purpose
 from stylecli.training.losses import (
     D_loss,
@@ -79,6 +83,25 @@ class Batch:
         return Batch(self.draws.part(index, count), reals, labels)
 
 
+class Shown(NamedTuple):
+    """Numbers of the streams that change what D sees: each batch of a run has one of its own."""
+
+    reals: int
+    fakes: int
+    fakes_of_G: int
+    reals_of_penalty: int  # where it has an update of its own
+    fakes_of_penalty: int  # likewise, with R2
+    reals_of_G: int  # beside its fakes, in the relativistic loss
+
+    @classmethod
+    def at(cls, config: TrainingConfig, step: int) -> "Shown":
+        """Return those of a step, whose numbers end where those of the next begin."""
+        # Runs of the first version had three a step: they must go on with the same draws.
+        first_version = 3 if config.phases == JOINT else 5
+        count = len(cls._fields) if config.is_relativistic else first_version
+        return cls(*(count * step + number for number in range(len(cls._fields))))
+
+
 @dataclass(frozen=True)
 class Place:
     """Where in the run a gradient is computed: it decides what is drawn."""
@@ -86,8 +109,7 @@ class Place:
     stage: Stage
     moment: Moment
     step: int
-    # Numbers of the streams that change what D sees: reals, fakes, G's fakes, and further reals.
-    shown: tuple[int, int, int, int]
+    shown: Shown
 
 
 class Gradients:
@@ -149,8 +171,8 @@ class Gradients:
             reals = reals.detach().requires_grad_(True)
         if r2:
             fakes = fakes.requires_grad_(True)
-        seen_reals = self._shown(reals, place, place.shown[0], which)
-        seen_fakes = self._shown(fakes, place, place.shown[1], which)
+        seen_reals = self._shown(reals, place, place.shown.reals, which)
+        seen_fakes = self._shown(fakes, place, place.shown.fakes, which)
         real_logits = self._score(seen_reals, part.labels, stage)
         fake_logits = self._score(seen_fakes, part.draws.labels, stage)
         loss = D_loss(config.loss, real_logits, fake_logits).mean()
@@ -192,11 +214,13 @@ class Gradients:
         for index in range(passes):
             part = batch.part(index, passes)
             total: Tensor | float = 0.0
-            sides = [(moment.r1_gamma, part.reals, part.labels, place.shown[3])]
+            shown = place.shown
+            sides = [(moment.r1_gamma, part.reals, part.labels, shown.reals_of_penalty)]
             if moment.r2_gamma:
                 with torch.no_grad():
                     fakes, _ = self._fakes(part.draws, stage)
-                sides.append((moment.r2_gamma, fakes, part.draws.labels, place.shown[1]))
+                labels = part.draws.labels
+                sides.append((moment.r2_gamma, fakes, labels, shown.fakes_of_penalty))
             for number, (gamma, images, labels, position) in enumerate(sides):
                 assert images is not None
                 images = images.detach().requires_grad_(bool(gamma))
@@ -232,11 +256,11 @@ class Gradients:
                 else:
                     fakes, mean = self._fakes(part.draws, place.stage)
                     means.append(mean)
-                seen = self._shown(fakes, place, place.shown[2], (index, passes))
+                seen = self._shown(fakes, place, place.shown.fakes_of_G, (index, passes))
                 logits, beside = self._score(seen, part.draws.labels, place.stage), None
                 if self.config.is_relativistic:
                     assert part.reals is not None
-                    reals = self._shown(part.reals, place, place.shown[3], (index, passes))
+                    reals = self._shown(part.reals, place, place.shown.reals_of_G, (index, passes))
                     beside = self._score(reals, part.labels, place.stage)
                 loss = G_loss(self.config.loss, logits, beside).mean()
                 self._backward(loss, passes, self.scaler_G)

@@ -20,7 +20,7 @@ from stylecli.ops.convolution import channels_last_on_cuda, planar_weight_gradie
 from stylecli.training.augment import Augmentation
 from stylecli.training.config import CHANNELS_LAST, JOINT, LAZY, TrainingConfig
 from stylecli.training.draws import DrawSource, Streams
-from stylecli.training.gradients import Batch, Gradients, Place
+from stylecli.training.gradients import Batch, Gradients, Place, Shown
 from stylecli.training.losses import LossScaler
 from stylecli.training.optimizer import Adam, FlatParameters
 from stylecli.training.schedule import Moment, Rates, Stage, count_passes, moment_at, smaller_pass
@@ -169,14 +169,13 @@ class TrainingStep:
         labels = None if real_labels is None else real_labels.to(self.device, non_blocking=True)
         count = len(reals) // config.batches_of_reals
         # Streams are numbered as runs of the first version have them: even for D, odd for G.
-        draws_of_step, shown_of_step = (2, 3) if config.phases == JOINT else (4, 5)
-        first = shown_of_step * step
-        place = Place(stage, moment, step, (first, first + 1, first + 2, first + 3))
+        draws_of_step = 2 if config.phases == JOINT else 4
+        place = Place(stage, moment, step, Shown.at(config, step))
         kept: list[Tensor] = []  # fakes that D hands on to G
         drawn = None
         for phase in phases_at(config, step):
             if phase.of == "average":
-                self._update_ema(stage)
+                self._update_ema(moment, stage.batch)
                 continue
             which = slice(count, None) if phase.second else slice(0, count)
             own_labels = None if labels is None else labels[which]
@@ -234,9 +233,12 @@ class TrainingStep:
 
         Nothing is exchanged with other ranks in it, so that each finds what fits by itself.
         """
+        found = self.gradients
+        moving = [self.totals.sums, found.signs, found.path_mean, *found.magnitudes]
+        if self.adapt is None:
+            moving = []  # nothing is tried again
         while True:
             passes = count_passes(share, self.batch_gpu, self.G.config.mbstd_group_size)
-            moving = [self.totals.sums, self.gradients.path_mean, *self.gradients.magnitudes]
             before = [tensor.clone() for tensor in moving], list(self.totals.counts)
             try:
                 return differentiate(passes)
@@ -323,10 +325,9 @@ class TrainingStep:
         scaler.update(finite)
 
     @torch.no_grad()
-    def _update_ema(self, stage: Stage) -> None:
+    def _update_ema(self, moment: Moment, batch: int) -> None:
         """Move G_ema towards G by the half-life of the moment; copy what is not trained."""
-        half_life = moment_at(self.config, stage).ema_images
-        beta = 0.5 ** (stage.batch / max(half_life, 1e-8))
+        beta = 0.5 ** (batch / max(moment.ema_images, 1e-8))
         self.flat_ema.data.lerp_(self.flat_G.data, 1 - beta)
         for averaged, current in zip(self.G_ema.buffers(), self.G.buffers(), strict=True):
             averaged.copy_(current)

@@ -274,3 +274,28 @@ def test_what_only_the_generator_has_no_room_for_is_halved_there(
     apart = (whole.flat_G.grad - halved.flat_G.grad).norm() / whole.flat_G.grad.norm()
     assert float(apart) < 1e-5
     assert all(parameter.requires_grad for parameter in halved.D.parameters())
+
+
+def test_reals_of_a_pass_tried_again_count_once(
+    tiny_config_fields: dict[str, Any], monkeypatch: Any
+) -> None:
+    """The second backward pass of D, that of the lazy penalty, does not fit."""
+    bundle = new_network(seed=0, **tiny_config_fields)
+    config = TrainingConfig(phases="lazy", r1_gamma=1.0, r1_interval=16, augment="adaptive")
+    told: list[str] = []
+    step = TrainingStep(bundle, config, adapt=told.append)
+    backward, calls = step.gradients._backward, []
+
+    def fail_once(loss: torch.Tensor, passes: int, scaler: Any) -> None:
+        if scaler is step.scaler_D:
+            calls.append(passes)
+            if len(calls) == 2:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        backward(loss, passes, scaler)
+
+    monkeypatch.setattr(step.gradients, "_backward", fail_once)
+    stage = Stage(lod=0.5, resolution=16, batch=8, lr=0.003, tick_kimg=1)
+    step.set_stage(stage, reset=True)
+    step(torch.zeros(8, 3, 16, 16, dtype=torch.uint8), None, stage, 0)
+    assert calls == [1, 1, 2, 2] and len(told) == 1
+    assert step.augmentation.seen.tolist()[1] == 16

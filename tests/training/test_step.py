@@ -12,10 +12,17 @@ from stylecli.networks.model import new_network
 from stylecli.networks.stylegan1_config import PRESETS
 from stylecli.settings import ByResolution
 from stylecli.training import gradients as gradients_of_training
+from stylecli.training import step as step_of_training
 from stylecli.training.augment import Augmentation
 from stylecli.training.config import TrainingConfig
+from stylecli.training.draws import Purpose
 from stylecli.training.plan import TrainingPlan, plan_training
-from stylecli.training.schedule import Stage, list_stages, stage_at
+from stylecli.training.schedule import (
+    Stage,
+    list_stages,
+    moment_at,
+    stage_at,
+)
 from stylecli.training.step import TrainingStep, process_reals
 from tests.conftest import FIXTURES
 
@@ -56,7 +63,8 @@ def test_official_w_avg_update(io: dict[str, torch.Tensor]) -> None:
 def test_official_moving_average(io: dict[str, torch.Tensor]) -> None:
     step = TrainingStep(load_network(OFFICIAL / "stylegan1_labels_G_D_Gs.pkl"), TrainingConfig())
     assert float(io["ema_beta"]) == pytest.approx(0.5 ** (32 / 10_000))
-    step._update_ema(Stage(lod=0, resolution=16, batch=32, lr=0.001, tick_kimg=1))
+    stage = Stage(lod=0, resolution=16, batch=32, lr=0.001, tick_kimg=1)
+    step._update_ema(moment_at(step.config, stage), stage.batch)
     state = step.G_ema.state_dict()
     names = {"dlatent_avg": "mapping.w_avg", "G_synthesis/noise0": "synthesis.layers.0.noise_const",
              "G_mapping/Dense0/bias": "mapping.layers.0.bias"}  # fmt: skip
@@ -164,6 +172,66 @@ def test_features_that_are_not_finite_stay_out_of_the_averages() -> None:
     assert all(bool(average.isfinite().all()) for average in averages)
     assert all(float(magnitude) != 1 for magnitude in step.gradients.magnitudes)
     assert step.take_statistics()["skipped_steps"] == 1
+
+
+@pytest.mark.slow
+def test_fp16_settles() -> None:
+    """Updates by path lengths are applied once a scale is found, and move their mean."""
+    step = lazy_step("stylegan2", 16, {**SMALLEST, "z_dim": 32, "w_dim": 32, "fmap_base": 256,
+                     "fmap_max": 16}, batch_base=4, precision="fp16", pl_weight=2.0,
+                     pl_interval=1)  # fmt: skip
+    stage = Stage(lod=0.0, resolution=16, batch=4, lr=0.002, tick_kimg=1)
+    skipped, means = [], []
+    for number in range(12):
+        step(reals()[:4], None, stage, number)
+        skipped.append(step.take_statistics()["skipped_steps"])
+        means.append(float(step.gradients.path_mean))
+    assert skipped[0] > 0  # or nothing was searched for
+    assert sum(skipped[-4:]) < 4
+    assert 0 < means[-5] < means[-1] < torch.inf
+
+
+PHASES: dict[str, dict[str, Any]] = {
+    "joint": {"loss": "logistic"},
+    "joint, relativistic": {"loss": "relativistic"},
+    "joint, own fakes": {"loss": "relativistic", "r2_gamma": 1.0, "share_fakes": True},
+    "paired": {"phases": "paired", "loss": "relativistic", "r2_gamma": 1.0},
+    "lazy": {"phases": "lazy", "r1_interval": 2},
+    "lazy, R2": {"phases": "lazy", "r1_interval": 2, "r2_gamma": 1.0},
+    "lazy, relativistic": {
+        "phases": "lazy", "r1_interval": 2, "r2_gamma": 1.0, "loss": "relativistic",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", PHASES.values(), ids=PHASES)
+def test_no_two_batches_that_d_sees_are_changed_by_the_same_draws(
+    settings: dict[str, Any], tiny_config_fields: dict[str, Any], monkeypatch: Any
+) -> None:
+    step = make_step(tiny_config_fields, augment="fixed", augment_p=0.5, **settings)
+    at, taken, moments = step.streams.at, [], []
+
+    def note(purpose: Purpose, position: int) -> torch.Generator:
+        if purpose is Purpose.AUGMENTATION:
+            taken.append(position)
+        return at(purpose, position)
+
+    def note_moment(*given: Any) -> Any:
+        moments.append(given)
+        return moment_at(*given)
+
+    monkeypatch.setattr(step.streams, "at", note)
+    monkeypatch.setattr(step_of_training, "moment_at", note_moment)
+    step.set_stage(STAGE, reset=True)
+    both = torch.cat([reals()] * step.config.batches_of_reals)
+    for number in range(3):
+        step(both, None, STAGE, number)
+    assert len(set(taken)) == len(taken) >= 9
+    assert len(moments) == 3  # once a step
+    if settings == PHASES["joint"]:  # as runs of the first version have them
+        assert taken == list(range(9))
+    if settings == PHASES["lazy"]:
+        assert taken == [2, 0, 1, 3, 7, 5, 6, 12, 10, 11, 13]
 
 
 def test_labels_reach_both_networks(tiny_config_fields: Any) -> None:
