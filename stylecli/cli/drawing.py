@@ -404,7 +404,8 @@ def _truncation(
             inputs["center"] = Path(center)
         known = center
         if not named and is_photograph(center) and Path(center).is_file():
-            known = str(project_once(source, Path(center)).path)
+            inputs["center_ws"] = project_once(source, Path(center)).path
+            known = str(inputs["center_ws"])
         given["centre"] = find_centre(source.bundle, known, tell=source.note)
         settings["center"] = shown_path(inputs["center"]) if inputs else center
     return given, settings, inputs

@@ -43,21 +43,19 @@ def check_faces(option: str, words: Sequence[str]) -> None:
             raise DataError(missing(Path(word), "give a seed, styles or a photograph", option))
 
 
-def files_of(option: str, words: Sequence[str]) -> dict[str, Path]:
-    """Return the files among the words, by names for a record."""
-    named = [Path(word) for word in words if not is_seed(word)]
-    return {f"{option}_{place}": path for place, path in enumerate(named, 1)}
-
-
 def shown_words(words: Sequence[str]) -> list[str]:
     """Return the words as a record has them: files by their path in this folder."""
     return [word if is_seed(word) else shown_path(Path(word)) for word in words]
 
 
-def find_faces(source: "OpenedNetwork", words: Sequence[str], drawing: "Drawing") -> "Sources":
-    """Return the faces; photographs that were not projected before are now.
+def find_faces(
+    source: "OpenedNetwork", option: str, words: Sequence[str], drawing: "Drawing"
+) -> "tuple[Sources, dict[str, Path]]":
+    """Return the faces, and the files that they come from, by names for a record.
 
-    Raises UsageError, before any is, for a network without styles.
+    Photographs that were not projected before are now. The styles that stand for one are among the
+    files: what is drawn is a picture of them, and others may stand for it another day. Raises
+    UsageError, before any is, for a network without styles.
     """
     config = source.config
     if not config.has_w:
@@ -68,16 +66,21 @@ def find_faces(source: "OpenedNetwork", words: Sequence[str], drawing: "Drawing"
     from stylecli.sheets.mixing import join_sources, name_faces, open_sources
 
     parts: list[Sources] = []
+    files: dict[str, Path] = {}
+    places = count(1)
     for word in words:
         if is_seed(word):
             faces = name_faces(source.bundle.generator, [int(word)], drawing)
             parts.append(replace(faces, names=(word,)))
             continue
-        path = Path(word)
-        known = project_once(source, path).path if is_photograph(word) else path
+        path = known = Path(word)
+        name = f"{option}_{next(places)}"
+        files[name] = path
+        if is_photograph(word):
+            files[f"{name}_ws"] = known = project_once(source, path).path
         faces = open_sources(source.bundle, known, path.stem, tell=source.note)
         parts.append(replace(faces, words=(word,) * len(faces)))
-    return join_sources(parts)
+    return join_sources(parts), files
 
 
 def project_once(source: "OpenedNetwork", path: Path) -> "Remembered":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stylecli.cli.drawing import USUAL_DRAWING, DrawingOptions, OpenedNetwork, takes_drawing
-from stylecli.cli.faces import check_faces, files_of, find_faces, shown_words
+from stylecli.cli.faces import check_faces, find_faces, shown_words
 from stylecli.cli.options import OutOption
 from stylecli.cli.refusals import check_files
 from stylecli.cli.targets import resolve_video
@@ -230,10 +230,12 @@ def command(
     usual = 2 if method == "circle" else 1 if one_face else KEYS
     if through:
         # Seeds are truncated where they are mapped; saved faces stay as they are.
-        keys: list[int] | Tensor = find_faces(source, through, drawing).ws
+        found, named = find_faces(source, "through", through, drawing)
+        keys: list[int] | Tensor = found.ws
         faces: dict[str, Any] = {"through": shown_words(through)}
         drawing = replace(drawing, psi=1.0, psi_cutoff=None, centre=None)
     else:
+        named = {}
         keys, faces = choose_faces(source, seeds, ws, ws_rows, usual * cells[0] * cells[1])
     share = len(keys) // (cells[0] * cells[1])
     stops = len(labels) if labels and share == 1 else share
@@ -260,8 +262,7 @@ def command(
 
     frame_size = walk_size(source.config, cells, drawing)
     files = (("ws", ws), ("music", music))
-    inputs = opened.inputs | {name: file for name, file in files if file is not None}
-    inputs |= files_of("through", through or ())
+    inputs = opened.inputs | named | {name: file for name, file in files if file is not None}
     provenance = source.provenance("interpolate", settings, inputs=inputs)
     path = target.write(
         draw, frames, loop=loop, provenance=provenance, force=how.force, output=output,

@@ -1,14 +1,15 @@
 """`stylecli mix`: sheets of mixed styles, Figure 3 of the StyleGAN paper."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stylecli.cli.drawing import USUAL_DRAWING, DrawingOptions, OpenedNetwork, takes_drawing
-from stylecli.cli.faces import check_faces, files_of, find_faces, shown_words
+from stylecli.cli.faces import check_faces, find_faces, is_seed, shown_words
 from stylecli.cli.options import OutOption
 from stylecli.cli.output import Output
 from stylecli.cli.refusals import check_files
@@ -208,7 +209,9 @@ def command(
         col or (),
     )
     own_noise = how.noise_mode is None and how.noise_seed is None
-    row_faces, column_faces = (side.sources(source, drawing, own_noise=own_noise) for side in sides)
+    (row_faces, row_files), (column_faces, column_files) = (
+        side.sources(source, drawing, own_noise=own_noise) for side in sides
+    )
     sheets = choose_sheets(styles, bands, len(row_faces), style_sides, output.warn)
     target = resolve_target(out, source.folder, format, quality, True, 1)
     settings = dict(opened.settings)
@@ -217,7 +220,7 @@ def command(
     mix = Mix(
         source, row_faces, column_faces, drawing, settings,
         (sides[0].settings, sides[1].settings),
-        opened.inputs | sides[0].inputs | sides[1].inputs, target, how.force, output,
+        opened.inputs | row_files | column_files, target, how.force, output,
     )  # fmt: skip
     paths: list[Path] = []
     for name, (option, layers) in sheets.items():
@@ -270,19 +273,21 @@ def _write_pictures(
 
 def _pairs(mix: Mix, layers: list[list[int]], path: Path) -> list[tuple[int, Path, dict[str, Any]]]:
     """Return (place among the cells, path, provenance) of every mixed picture of a sheet."""
+    from stylecli.sheets.mixing import name_apart
     from stylecli.styles import name_layers
 
     pairs = []
     across = len(mix.columns)
-    for row, face in enumerate(mix.rows.names):
+    stems = iter(name_apart([f"{a}-{b}" for a in mix.rows.names for b in mix.columns.names]))
+    for row in range(len(mix.rows)):
         styles = name_layers(layers[row], mix.source.config.style_sides)
-        for column, source in enumerate(mix.columns.names):
+        for column in range(across):
             index = across + row * (across + 1) + 1 + column
             sides = {**_one(mix.sides[0], mix.rows, row), **_one(mix.sides[1], mix.columns, column)}
             settings = {**sides, "styles": styles, "each": True, **mix.settings,
                         **mix.target.settings}  # fmt: skip
             how = mix.source.provenance("mix", settings, inputs=mix.inputs)
-            pairs.append((index, path.with_suffix("") / f"{face}-{source}{path.suffix}", how))
+            pairs.append((index, path.with_suffix("") / f"{next(stems)}{path.suffix}", how))
     return pairs
 
 
@@ -363,6 +368,7 @@ class Side:
     seeds: list[int]
     file: Path | None = None
     words: tuple[str, ...] = ()  # anything that names faces
+    count: int | None = None  # how many faces the words are to be; None: as many as they are
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -373,33 +379,36 @@ class Side:
             return {f"{self.option}_ws": shown_path(self.file)}
         return {f"{self.option}_seeds": format_seeds(self.seeds)}
 
-    @property
-    def inputs(self) -> dict[str, Path]:
-        """The files among the options."""
-        if self.words:
-            return files_of(self.option, self.words)
-        return {} if self.file is None else {f"{self.option}_ws": self.file}
+    def sources(
+        self, source: OpenedNetwork, drawing: "Drawing", *, own_noise: bool
+    ) -> "tuple[Sources, dict[str, Path]]":
+        """Return styles and names, and the files they come from, by names for a record.
 
-    def sources(self, source: OpenedNetwork, drawing: "Drawing", *, own_noise: bool) -> "Sources":
-        """Return styles and names; saved styles stay as they are, seeds are truncated.
-
-        ``own_noise`` keeps the noise maps that belong to a projected photograph.
+        Saved styles stay as they are, seeds are truncated. ``own_noise`` keeps the noise maps that
+        belong to a projected photograph. Raises UsageError for another number of faces than asked.
         """
         from stylecli.sampling import map_seeds
         from stylecli.sheets.mixing import Sources, check_styles, open_sources
 
         check_styles(source.config)
         if self.words:
-            found = find_faces(source, self.words, drawing)
+            found, files = find_faces(source, self.option, self.words, drawing)
+            if self.count is not None and len(found) != self.count:
+                raise UsageError(
+                    f"--{self.option} {' '.join(self.words)} is {len(found)} faces and "
+                    f"--{self.option}s {self.count}: a file can hold several, so leave "
+                    f"--{self.option}s out and name every seed by --{self.option}"
+                )
             noise = found.noise if own_noise else ()
-            return replace(found, noise=noise, words=tuple(shown_words(found.words)))
+            return replace(found, noise=noise, words=tuple(shown_words(found.words))), files
         if self.file is not None:
             found = open_sources(source.bundle, self.file, tell=source.note)
             names = tuple(f"w{row}" for row in range(len(found)))
-            return replace(found, names=names, noise=found.noise if own_noise else ())
+            found = replace(found, names=names, noise=found.noise if own_noise else ())
+            return found, {f"{self.option}_ws": self.file}
         G = source.bundle.generator
         ws = map_seeds(G, self.seeds, label=drawing.label, **drawing.truncation)
-        return Sources(ws, tuple(str(seed) for seed in self.seeds))
+        return Sources(ws, tuple(str(seed) for seed in self.seeds)), {}
 
 
 def choose_sides(
@@ -408,12 +417,21 @@ def choose_sides(
     row: Sequence[str] = (), col: Sequence[str] = (),
 ) -> tuple[Side, Side]:  # fmt: skip
     """Return rows and columns; counts are filled with seeds 0, 1, 2, ... without repeats."""
-    first = _side("row", "--rows", rows, row_seeds, row_ws, usual_rows, 0, row)
+    first = _side("row", "--rows", rows, row_seeds, row_ws, usual_rows, set(), row)
     counted = (
         first.file is None and row_seeds is None and (rows is None or rows.strip().isdecimal())
     )
-    after = len(first.seeds) if counted else 0
-    return first, _side("col", "--cols", cols, col_seeds, col_ws, USUAL, after, col)
+    taken = {*first.seeds, *_seeds_among(first.words)} if counted else set()
+    return first, _side("col", "--cols", cols, col_seeds, col_ws, USUAL, taken, col)
+
+
+def _seeds_among(words: Sequence[str]) -> set[int]:
+    return {int(word) for word in words if is_seed(word)}
+
+
+def _free_seeds(number: int, taken: Container[int]) -> list[int]:
+    """Return the first seeds, 0, 1, 2, ..., that are not taken."""
+    return list(islice((seed for seed in count(0) if seed not in taken), number))
 
 
 def choose_sheets(
@@ -449,22 +467,22 @@ def banded_rows(bands: str | None, sides: Sequence[int]) -> int:
 
 
 def _side(
-    option: str, count_option: str, count: str | None, seeds: str | None, file: Path | None,
-    usual: int, first: int, named: Sequence[str] = (),
+    option: str, count_option: str, number: str | None, seeds: str | None, file: Path | None,
+    usual: int, taken: set[int], named: Sequence[str] = (),
 ) -> Side:  # fmt: skip
-    given = [value for value in (count, seeds, file) if value is not None]
+    given = [value for value in (number, seeds, file) if value is not None]
     if len(given) > 1:
         raise UsageError(
             f"{count_option}, --{option}-seeds and --{option}-ws exclude each other: give one of "
             f"them"
         )
     if named:
-        return _named_side(option, count_option, count, given, first, tuple(named))
+        return _named_side(option, count_option, number, given, taken, tuple(named))
     if file is not None:
         return Side(option, [], file)
     if seeds is not None:
         return Side(option, parse_seeds(seeds))
-    text = (count or str(usual)).strip()
+    text = (number or str(usual)).strip()
     if not text.isdecimal():
         return Side(option, parse_seeds(text))
     if not 1 <= int(text) <= 100:
@@ -472,25 +490,25 @@ def _side(
             f"{count_option} {text} is a count from 1 to 100: for one seed give "
             f"--{option}-seeds {text}"
         )
-    return Side(option, list(range(first, first + int(text))))
+    return Side(option, _free_seeds(int(text), taken))
 
 
 def _named_side(
-    option: str, count_option: str, count: str | None, given: Sequence[object], first: int,
+    option: str, count_option: str, number: str | None, given: Sequence[object], taken: set[int],
     named: tuple[str, ...],
 ) -> Side:  # fmt: skip
     """Return the faces that were named, and seeds up to the number that was asked for."""
-    if given != ([] if count is None else [count]):
+    if given != ([] if number is None else [number]):
         raise UsageError(
             f"--{option} {named[0]} excludes --{option}-seeds and --{option}-ws: name every face "
             f"by --{option}"
         )
-    if count is None:
+    if number is None:
         return Side(option, [], words=named)
-    if not count.strip().isdecimal() or int(count) < len(named):
+    if not number.strip().isdecimal() or int(number) < len(named):
         raise UsageError(
-            f"{count_option} {count} is less than --{option} names, which is {len(named)}: "
+            f"{count_option} {number} is less than --{option} names, which is {len(named)}: "
             f"give how many there are to be"
         )
-    seeds = list(range(first, first + int(count) - len(named)))
-    return Side(option, seeds, words=(*named, *map(str, seeds)))
+    seeds = _free_seeds(int(number) - len(named), taken | _seeds_among(named))
+    return Side(option, seeds, words=(*named, *map(str, seeds)), count=int(number))

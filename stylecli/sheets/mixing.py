@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, count, groupby
 from pathlib import Path
 from typing import Literal, cast, get_args
 
@@ -145,13 +145,24 @@ def open_sources(
 
 
 def join_sources(parts: Sequence[Sources]) -> Sources:
-    """Return the faces of all parts, one after the other."""
+    """Return the faces of all parts, one after the other; names are told apart by numbers."""
     return Sources(
         torch.cat([part.ws for part in parts]),
-        tuple(name for part in parts for name in part.names),
+        name_apart([name for part in parts for name in part.names]),
         tuple(maps for part in parts for maps in part.noise or (None,) * len(part)),
         tuple(word for part in parts for word in part.words or part.names),
     )
+
+
+def name_apart(names: Sequence[str]) -> tuple[str, ...]:
+    """Return names of which each may be that of a file: s, s, S as s, s(2), S(3)."""
+    taken: set[str] = set()
+    apart = []
+    for name in names:
+        tries = chain([name], (f"{name}({number})" for number in count(2)))
+        apart.append(next(each for each in tries if each.casefold() not in taken))
+        taken.add(apart[-1].casefold())  # some file systems know no capitals
+    return tuple(apart)
 
 
 Maps = Sequence[Tensor]  # the noise maps [1, 1, h, w] of a face, one for each layer

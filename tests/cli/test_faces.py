@@ -20,7 +20,7 @@ from stylecli.errors import ExitCode
 from stylecli.images import read_provenance
 from stylecli.latents import projected_files, projection
 from stylecli.provenance import remake_command
-from stylecli.saved_ws import load_ws, read_ws_provenance, save_ws
+from stylecli.saved_ws import load_noise, load_ws, read_ws_provenance, save_ws
 
 Run = Callable[..., Result]
 
@@ -76,7 +76,9 @@ def test_photographs_stand_in_rows_and_columns(run: Run) -> None:
     assert (sheet[16 + gap :, :16] == pixels("out/tiny/projected/a.png")).all()
     assert (sheet[:16, 16 + gap : 32 + gap] == pixels("out/tiny/projected/b.png")).all()
     record = read_provenance(Path(document["paths"][0]))
-    assert record is not None and set(record["inputs"]) == {"row_1", "col_1"}
+    assert record is not None and set(record["inputs"]) == {
+        "row_1", "row_1_ws", "col_1", "col_1_ws"
+    }  # fmt: skip
     words = shlex.split(remake_command(record) or "")[1:]
     again = CliRunner().invoke(app, [*words, "--out", "again.png"])
     assert again.exit_code == 0, again.stderr
@@ -206,6 +208,72 @@ def test_a_photograph_is_a_centre_and_a_stop_of_a_walk(run: Run) -> None:
     assert (pixels(sorted(Path("walk").glob("*.png"))[0]) == pixels("d.png")).all()
     refused = run("interpolate", *walk, "--seeds", "1")
     assert refused.exit_code == ExitCode.USAGE and "--seeds" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("mix", "--row", "a.png", "--col", "7", "--styles", "fine"),
+        ("generate", "--center", "a.png", "--seeds", "1"),
+        ("interpolate", "--through", "a.png", "--through", "3", "--seconds", "1", "--fps", "2"),
+    ],
+)
+def test_pictures_of_another_projection_are_not_taken_for_these(
+    run: Run, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    """As where LPIPS has got its weights since: the record names the styles, not the photograph."""
+    out = ("--out", "x.mp4" if command[0] == "interpolate" else "x.png")
+    assert run(*command, *out).exit_code == 0
+    assert run(*command, *out).exit_code == 0  # they are there
+    styles = Path("out/tiny/projected/a.npz")
+    record = read_ws_provenance(styles)
+    noise = load_noise(styles, [(1, 1, side, side) for side in (4, 4, 8, 8, 16, 16)])
+    assert noise is not None
+    save_ws(styles, load_ws(styles) + 1, noise=noise, provenance=record)
+    refused = run(*command, *out)
+    assert refused.exit_code == ExitCode.USAGE and out[1] in refused.stderr
+
+
+def test_faces_of_the_same_name_have_pictures_of_their_own(run: Run) -> None:
+    Path("x").mkdir()
+    for number, name in enumerate(("s.npz", "x/s.npz", "7-s.npz", "s-7.npz")):
+        run("generate", "--seeds", str(number), "--save-ws", name, "--out", f"{number}.png")
+    words = ("--styles", "fine", "--each", "--json", "--out", "m.png")
+    done = run("mix", "--row", "s.npz", "--row", "x/s.npz", "--col", "7", *words)
+    paths = json.loads(done.stdout)["paths"]
+    assert [Path(path).name for path in paths] == ["m.png", "s-7.png", "s(2)-7.png"]
+    assert (pixels(paths[1]) != pixels(paths[2])).any()
+    # s and 7-s, s-7 and s: both are s-7-s.
+    words = ("--row", "s.npz", "--row", "s-7.npz", "--col", "7-s.npz", "--col", "s.npz", *words)
+    done = run("mix", *words, "--force")
+    paths = json.loads(done.stdout)["paths"]
+    assert len({*paths}) == len(paths) == 5 and all(Path(path).is_file() for path in paths)
+
+
+@pytest.mark.parametrize(
+    ("words", "rows", "columns"),
+    [
+        (("--row", "s.npz", "--row", "3", "--rows", "5"), ["s.npz", "3", "0", "1", "2"], "4-5"),
+        (("--row", "1", "--rows", "3"), ["1", "0", "2"], "3-4"),
+        (("--row", "1"), ["1"], "0,2"),
+        (("--row", "s.npz"), ["s.npz"], "0-1"),
+    ],
+)
+def test_counts_are_filled_up_without_repeats(
+    run: Run, words: tuple[str, ...], rows: list[str], columns: str
+) -> None:
+    run("generate", "--seeds", "9", "--save-ws", "s.npz")
+    done = run("mix", *words, "--cols", "2", "--styles", "fine", "--json")
+    document = json.loads(done.stdout)
+    assert (document["row"], document["col_seeds"]) == (rows, columns)
+
+
+def test_a_file_of_several_faces_does_not_break_the_count(run: Run) -> None:
+    run("generate", "--seeds", "8,9", "--save-ws", "two.npz")
+    refused = run("mix", "--row", "two.npz", "--rows", "3")
+    assert refused.exit_code == ExitCode.USAGE
+    assert "two.npz" in refused.stderr and "--rows 3" in refused.stderr
+    assert run("mix", "--row", "two.npz", "--row", "0", "--styles", "fine").exit_code == 0
 
 
 @pytest.mark.parametrize(
