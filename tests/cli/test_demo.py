@@ -18,9 +18,10 @@ METRICS = [
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What the command asked for; a made demo is what it gets."""
+def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
+    """What the command asked for; a made demo is what it gets, far from any real one."""
     calls: list[Any] = []
+    monkeypatch.chdir(tmp_path)
 
     def made(out: Path, **settings: Any) -> demo.DemoResult:
         calls.append((out, settings))
