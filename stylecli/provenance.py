@@ -71,7 +71,8 @@ _REPEATED = {
 }  # fmt: skip
 _FLAGS = {
     "generate": {"grid", "labels", "crop", "pixels"}, "mix": {"each", "labels"},
-    "interpolate": {"loop", "crop", "pixels"}, "figures": (), "project": {"tune", "noise", "align"},
+    "interpolate": {"loop", "crop", "pixels"}, "figures": (),
+    "project": {"tune", "noise", "align", "video"},
 }  # fmt: skip
 _WORD = re.compile(r"\w[\w.-]{0,40}")  # the name of a figure
 

@@ -173,7 +173,7 @@ class OpenedNetwork:
         return chosen
 
     def read_portrait(
-        self, path: Path, *, align: bool = True, detector: str | None = None,
+        self, path: Path, *, align: bool = True, detector: str = "auto",
         mask: Path | None = None,
     ) -> "Portrait":  # fmt: skip
         """Return a photograph as this network would draw it; see ``data.alignment.portrait``."""
@@ -181,8 +181,7 @@ class OpenedNetwork:
 
         config = self.config
         return read_portrait(
-            path, config.resolution, config.channels, align=align, detector=detector or "auto",
-            mask=mask,
+            path, config.resolution, config.channels, align=align, detector=detector, mask=mask,
         )  # fmt: skip
 
     def provenance(

@@ -5,7 +5,7 @@ remembered by its content: by its SHA-256, the network's and the settings, among
 ``stylecli project`` writes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path
@@ -93,14 +93,12 @@ def project_once(source: "OpenedNetwork", path: Path) -> "Remembered":
         Job,
         find_projection,
         project_jobs,
-        project_settings,
     )
     from stylecli.latents.projector import Projecting, Projector
 
     projector = Projector(source.bundle, Projecting())
-    options: dict[str, Any] = {"align": True, "detector": None}
-    settings = project_settings(projector, source.device, **options)
-    record = source.provenance("project", settings, inputs={"photo": path})
+    options: dict[str, Any] = {"align": True, "detector": "auto"}
+    record = project_record(source, projector, {"photo": path}, **options)
     folder, G = source.folder / "projected", source.bundle.generator
     known = find_projection(folder, record, G)
     if known is None:
@@ -130,6 +128,19 @@ def project_once(source: "OpenedNetwork", path: Path) -> "Remembered":
         assert known is not None
     source.output.note(f"{path}: {known.path}")
     return known
+
+
+def project_record(
+    source: "OpenedNetwork", projector: "Projector", inputs: Mapping[str, Path], *,
+    align: bool, detector: str,
+) -> dict[str, Any]:  # fmt: skip
+    """Return the record of a projection, without results: all that decides them."""
+    from stylecli.latents.projected_files import WEIGHTS, project_settings
+
+    settings = project_settings(projector, source.device, align=align, detector=detector)
+    record = source.provenance("project", settings, inputs=inputs)
+    distance = projector.distance
+    return record | ({} if distance.sha256 is None else {WEIGHTS: {distance.name: distance.sha256}})
 
 
 def warn_of_stand_in(projector: "Projector", warn: Callable[[str], None]) -> None:

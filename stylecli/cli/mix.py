@@ -395,9 +395,10 @@ class Side:
             found, files = find_faces(source, self.option, self.words, drawing)
             if self.count is not None and len(found) != self.count:
                 raise UsageError(
-                    f"--{self.option} {' '.join(self.words)} is {len(found)} faces and "
-                    f"--{self.option}s {self.count}: a file can hold several, so leave "
-                    f"--{self.option}s out and name every seed by --{self.option}"
+                    f"--{self.option}s {self.count} is not the number of faces that "
+                    f"--{self.option} {' '.join(self.words)} makes, which is {len(found)}: a file "
+                    f"can hold several, so leave --{self.option}s out and name every seed by "
+                    f"--{self.option}"
                 )
             noise = found.noise if own_noise else ()
             return replace(found, noise=noise, words=tuple(shown_words(found.words))), files

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stylecli.cli.drawing import LabelOption, OpenedNetwork, open_source
-from stylecli.cli.faces import warn_of_stand_in
+from stylecli.cli.faces import project_record, warn_of_stand_in
 from stylecli.cli.options import (
     BatchOption,
     DeviceOption,
@@ -177,7 +177,7 @@ def command(
                 f"z is searched in class 0 of {config.label_dim}: for another one add --class"
             )
         warn_of_stand_in(projector, warn)
-        options = {"align": align, "detector": None if detector == "auto" else detector}
+        options = {"align": align, "detector": detector}
         jobs = _jobs(
             source, projector, named, options, mask, out or source.folder / "projected", warn
         )
@@ -227,7 +227,7 @@ def _jobs(
     options: dict[str, Any], mask: Path | None, folder: Path, warn: Callable[[str], None],
 ) -> "list[Job]":  # fmt: skip
     """Read and align the photographs; leave out, with a warning, what cannot be used of several."""
-    from stylecli.latents.projected_files import Job, check_apart, project_settings
+    from stylecli.latents.projected_files import Job, check_apart
 
     jobs, refused = [], []
     for name, path in named.items():
@@ -240,9 +240,8 @@ def _jobs(
             continue
         for note in portrait.notes:
             warn(note)
-        settings = project_settings(projector, source.device, **options)
         inputs = {"photo": path} | ({} if mask is None else {"mask": mask})
-        record = source.provenance("project", settings, inputs=inputs)
+        record = project_record(source, projector, inputs, **options)
         how = projector.how
         jobs.append(Job(portrait, folder, name, record, video=how.keep_path, tune=how.tune))
     if not jobs:

@@ -23,6 +23,7 @@ import numpy as np
 from torch import Tensor
 
 from stylecli.checkpoint import read_tensors, save_network, write_tensors
+from stylecli.data.alignment.detectors import installed_detector
 from stylecli.data.alignment.portrait import Portrait
 from stylecli.errors import DataError, NetworkError, UsageError
 from stylecli.images import (
@@ -42,6 +43,7 @@ from stylecli.saved_ws import load_noise, load_ws, read_ws_provenance, save_ws
 from stylecli.video import read_video_provenance, write_video
 
 RESULTS = "results"  # of a record: what was measured, which no command asks for
+WEIGHTS = "weights"  # of a record: the SHA-256 of those that measured, by the distance's name
 FPS = 30.0
 _HELD_SECONDS = 1.0  # of the video, at its end
 _SCREEN = 512  # px
@@ -95,14 +97,19 @@ class Job:
         return [self.styles, self.picture, self.sheet, *more]
 
     @property
+    def clip_record(self) -> dict[str, Any]:
+        """The record of the video, without results: only it needs --video to be made again."""
+        return {**self.record, "settings": {**self.record["settings"], "video": True}}
+
+    @property
     def taken(self) -> Path | None:
         """The first of these files that stands there and is not this job's; None: all are free.
 
         A file of this job's own, which a search that was killed left, may be replaced.
         """
-        wanted = _essence(self.record)
         for path in self.files:
-            if os.path.lexists(path) and _essence(_recorded(path)) != wanted:
+            wanted = self.clip_record if path == self.clip else self.record
+            if os.path.lexists(path) and _essence(_recorded(path)) != _essence(wanted):
                 return path
         return None
 
@@ -199,7 +206,10 @@ def _share(progress: Progress, number: int, groups: int) -> Progress:
 def _search(projector: Projector, group: Sequence[Job], progress: Progress) -> list[Projection]:
     group[0].folder.mkdir(parents=True, exist_ok=True)
     path = group[0].unfinished
-    header = {"searches": [_essence(job.record) for job in group]}
+    header = {
+        "searches": [_essence(job.record) for job in group],
+        "videos": [job.video for job in group],  # without, no moments of the beginning are kept
+    }
 
     def save(state: State) -> None:
         write_tensors(path, state, header)
@@ -233,7 +243,8 @@ def write_projection(projector: Projector, job: Job, projection: Projection) -> 
     save_png(job.sheet, lay_out_sheet(job.portrait, projection.picture), record)
     G = (projection.network or projector.net).generator
     if job.video:
-        write_search_video(job.clip, G, job.portrait, projection, record)
+        clip_record = {**job.clip_record, RESULTS: results}
+        write_search_video(job.clip, G, job.portrait, projection, clip_record)
     save_ws(
         job.styles, projection.ws[None], noise=projection.noise, provenance=record,
     )  # fmt: skip
@@ -326,6 +337,7 @@ def _essence(record: Any) -> dict[str, Any] | None:
     return {
         "tool": record.get("tool"),
         "settings": record.get("settings"),
+        WEIGHTS: record.get(WEIGHTS),
         "network": network.get("sha256"),
         "inputs": {
             name: file.get("sha256") if isinstance(file, Mapping) else None
@@ -334,13 +346,21 @@ def _essence(record: Any) -> dict[str, Any] | None:
     }
 
 
-def project_settings(projector: Projector, device: str, **photograph: Any) -> dict[str, Any]:
-    """Return the options that give exactly these results; ``photograph`` are those of reading."""
+def project_settings(
+    projector: Projector, device: str, *, align: bool, detector: str
+) -> dict[str, Any]:
+    """Return the options that give exactly these results.
+
+    ``auto`` is the detector that it takes here: another one finds another square.
+    """
+    if detector == "auto":
+        detector = installed_detector()
     how = projector.how
     many = projector.batch if projector.batch > 1 else None
     return {
         "space": projector.space, "tune": how.tune or None, "preset": how.preset,
         "steps": how.steps, "tune_steps": how.tune_steps, "noise": how.noise,
         "distance": projector.distance.name, "label": how.label, "seed": how.seed,
-        "batch": many, "device": device, **photograph,
+        "batch": many, "device": device, "align": align,
+        "detector": (detector or None) if align else None,
     }  # fmt: skip

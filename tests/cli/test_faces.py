@@ -17,6 +17,7 @@ from stylecli.cli import faces
 from stylecli.cli.app import app
 from stylecli.data.alignment.portrait import Portrait, read_portrait
 from stylecli.errors import ExitCode
+from stylecli.features.perceptual import open_distance
 from stylecli.images import read_provenance
 from stylecli.latents import projected_files, projection
 from stylecli.provenance import remake_command
@@ -138,6 +139,26 @@ def test_a_photograph_is_projected_once_and_known_by_its_content(
     known = run("mix", "--row", "other.png", "--col", "b.png", "--styles", "fine")
     assert known.exit_code == 0, known.stderr
     assert "projected/a.npz" in known.stderr.replace("\\", "/")
+
+
+def test_another_detector_or_other_weights_make_another_projection(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def project(detector: str, digest: str) -> int:
+        only = "stylecli.data.alignment.detectors.is_installed"
+        monkeypatch.setattr(only, lambda name: name == detector)
+        lpips = replace(open_distance("pyramid", "cpu"), name="lpips", sha256=digest)
+        monkeypatch.setattr("stylecli.latents.projector.open_distance", lambda *_: lpips)
+        done = run("generate", "--center", "a.png", "--seeds", "0", "--force")
+        assert done.exit_code == 0, done.output
+        return len(list(Path("out/tiny/projected").glob("*.npz")))
+
+    known = (("dlib", "12"), ("mtcnn", "12"), ("mtcnn", "34"), ("", "34"))
+    assert [project(*each) for each in known] == [1, 2, 3, 4]
+    assert [project(*each) for each in known] == [4, 4, 4, 4]
+    record = read_ws_provenance("out/tiny/projected/a.npz")
+    assert record is not None and record["settings"]["detector"] == "dlib"
+    assert record["weights"] == {"lpips": "12"}
 
 
 def test_another_photograph_of_the_same_name_gets_its_own_file(run: Run) -> None:

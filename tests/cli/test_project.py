@@ -55,7 +55,10 @@ def test_a_photograph_becomes_styles_a_picture_and_a_sheet(run: Run) -> None:
     record = read_ws_provenance(folder / "a.npz")
     assert record is not None
     assert read_provenance(folder / "a.png") == record == read_provenance(folder / "a-sheet.png")
-    assert read_video_provenance(folder / "a.mp4") == record
+    clip = read_video_provenance(folder / "a.mp4")
+    assert clip == {**record, "settings": {**record["settings"], "video": True}}
+    assert "--video" in (remake_command(clip) or "")
+    assert "--video" not in (remake_command(record) or "")
     assert set(record["results"]) == {"pyramid", "psnr_db", "from_mean", "steps"}
     assert load_ws(folder / "a.npz", (6, 8)).shape == (1, 6, 8)
     assert (
@@ -154,6 +157,26 @@ def test_an_interrupted_search_continues_to_the_bit(
     for name in ("a.npz", "b.npz", "b.png", "b-sheet.png"):
         assert Path("parts", name).read_bytes() == Path("whole", name).read_bytes()
     assert not Path("parts/b.unfinished").exists()
+
+
+def test_a_search_without_video_does_not_lack_a_beginning(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("a.png", "--video", "--out", "whole")
+    monkeypatch.setattr(projector, "SAVED_EVERY_SECONDS", -1.0)
+    write, count = projected_files.write_tensors, 0
+
+    def stop(*arguments: Any) -> None:
+        nonlocal count
+        count += 1
+        write(*arguments)
+        if count == 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(projected_files, "write_tensors", stop)
+    assert run("a.png", "--out", "parts").exit_code == ExitCode.INTERRUPTED
+    assert run("a.png", "--video", "--out", "parts").exit_code == 0
+    assert Path("parts/a.mp4").read_bytes() == Path("whole/a.mp4").read_bytes()
 
 
 @pytest.mark.parametrize(
