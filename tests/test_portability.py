@@ -11,7 +11,7 @@ from tests.source import FILES, PACKAGE, around, calls_of, nodes_of
 RENAMES = {
     "files.py": "a temporary file beside the one it replaces",
     "weights.py": "a partial download beside the file",
-    "interop/published_networks.py": "a download that is another network, beside it",
+    "interop/published_networks.py": "a download once checked, or as another network, beside it",
     "data/unfinished.py": "a dataset's unfinished folder beside it",
 }
 # Where a path is measured from a folder that os.walk found below it: never on another drive.

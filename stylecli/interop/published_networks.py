@@ -6,15 +6,17 @@ files either. So nothing is fetched unless a user gives the address, and what wa
 without running anything in it, before it is kept.
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from stylecli.cache_folder import keep_private, private_folder
-from stylecli.errors import NetworkError, UsageError, WeightsError, unknown_name
+from stylecli.errors import DataError, NetworkError, UsageError, WeightsError, unknown_name
+from stylecli.files import read_json, write_json
 from stylecli.interop.families import describe_foreign
 from stylecli.progress import Progress, silent
-from stylecli.weights import download
+from stylecli.weights import download, file_sha256
 
 _FOLDER = "networks"
 NVIDIA_LICENCE = "NVIDIA's, non-commercial"
@@ -80,8 +82,10 @@ def find_published(name: str) -> PublishedNetwork:
 def fetch_network(name: str, *, url: str | None = None, progress: Progress = silent) -> Path:
     """Download a published network into the cache and return its file; continue where it broke off.
 
-    Raises WeightsError without a ``url`` for an address that was not checked, where the server
-    fails, and for a file that holds another network, which is kept as ``.rejected``.
+    What came from another address is never continued; a file gets its name once it was checked, and
+    is not fetched again from the same address. Raises WeightsError without a ``url`` for an address
+    that was not checked, where the server fails, and for a file that holds another network, which
+    is kept as ``.rejected``.
     """
     network = find_published(name)
     if url is None and not network.verified:
@@ -89,22 +93,44 @@ def fetch_network(name: str, *, url: str | None = None, progress: Progress = sil
             f"the address of {name} is unverified and may be wrong, and we know no hash of the "
             f"file: if you trust it, run stylecli weights fetch {name} --url {network.address}"
         )
+    address = url or network.address
     folder = private_folder(_FOLDER)
-    path = download(url or network.address, folder / f"{name}.pkl", sha256="", progress=progress)
-    keep_private(path)
-    wanted = (network.family.lower(), network.resolution)
-    try:
-        facts = describe_foreign(path)
-        found = (str(facts["family"]).split(" ")[0].lower(), facts.get("resolution"))
-    except NetworkError as error:
-        raise _rejected(path, str(error)) from None
-    if found != wanted:
-        raise _rejected(path, f"it holds {found[0]} at {found[1]} px: expected {network.family} at "
-                              f"{network.resolution}")  # fmt: skip
+    path, record = folder / f"{name}.pkl", folder / f"{name}.json"
+    if _is_from(address, path, record):
+        return path
+    fetched = folder / f"{name}-{hashlib.sha256(address.encode()).hexdigest()[:8]}.pkl"
+    download(address, fetched, sha256="", progress=progress)
+    keep_private(fetched)
+    _check(fetched, network)
+    record.unlink(missing_ok=True)  # it must not speak of the file that comes
+    digest = file_sha256(fetched)
+    fetched.replace(path)
+    write_json(record, {"address": address, "sha256": digest})
+    keep_private(record)
     return path
 
 
-def _rejected(path: Path, why: str) -> WeightsError:
-    aside = path.with_name(f"{path.name}.rejected")
+def _is_from(address: str, path: Path, record: Path) -> bool:
+    """Tell whether a file is here that came from this address, as it was when it was checked."""
+    try:
+        return bool(read_json(record) == {"address": address, "sha256": file_sha256(path)})
+    except (OSError, DataError):  # it is fetched, then
+        return False
+
+
+def _check(path: Path, network: PublishedNetwork) -> None:
+    """Put a file aside, and raise WeightsError, unless it holds what the table says."""
+    try:
+        facts = describe_foreign(path)
+    except NetworkError as error:
+        raise _rejected(path, network, str(error)) from None
+    found = (str(facts["family"]).split(" ")[0].lower(), facts.get("resolution"))
+    if found != (network.family.lower(), network.resolution):
+        why = f"it holds {found[0]} at {found[1]} px: expected {network.family} at "
+        raise _rejected(path, network, f"{why}{network.resolution}")
+
+
+def _rejected(path: Path, network: PublishedNetwork, why: str) -> WeightsError:
+    aside = path.with_name(f"{network.name}.pkl.rejected")
     path.replace(aside)
     return WeightsError(f"{aside.name} is not used, {why}: give another --url")
