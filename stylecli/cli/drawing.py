@@ -275,7 +275,10 @@ class DrawingOptions:
         ``usual_psi`` is taken where no option speaks of psi; None: the network's own. Raises
         UsageError for what this network cannot follow.
         """
-        source = open_source(self.network, self.device, output)
+        return self.draw_with(open_source(self.network, self.device, output), usual_psi)
+
+    def draw_with(self, source: OpenedNetwork, usual_psi: float | None = None) -> OpenedDrawing:
+        """Resolve for an opened network how to draw; see ``open``."""
         truncation, settings, inputs = _truncation(source, self, usual_psi)
         canvas, sized = resolve_canvas(self.size, self.crop, self.pixels, self.scale)
         from stylecli.sampling import Drawing

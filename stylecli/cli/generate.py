@@ -132,12 +132,34 @@ def command(
     noise.
     """
     output = how.output()
-    wanted = list(dict.fromkeys(parse_seeds(_names(seeds, ws, ws_rows, how.label, like))))
     named = _check_sheet(grid, columns, labels, how.crop)
-    if vary is not None and like is None:
-        raise UsageError(f"--vary {vary:g} needs a face to vary: add one, such as --like 7")
+    wanted = _wanted(seeds, ws, ws_rows, how.label, like, vary)
     check_files(ws=ws)
     resolve_target(out, Path(), format, quality, grid, 1 if ws else len(wanted))
+    order = resolve_order(how, output, seeds=seeds, ws=ws, ws_rows=ws_rows, like=like, vary=vary)
+    source = order.source
+    target = resolve_target(out, source.folder, format, quality, grid, len(order.numbers))
+    saved = [] if save_ws is None else [_save_ws(order, save_ws, how.force, output)]
+    if grid:
+        paths = [_write_sheet(order, target, columns, named, how.force, output)]
+    else:
+        paths = _write_files(order, target, how.force, output)
+    made = [str(path) for path in [*paths, *saved]]
+    document = {"network": str(source.path), order.option: order.numbers, **order.settings,
+                **target.settings, "paths": made}  # fmt: skip
+    output.result(document, made)
+
+
+def resolve_order(
+    how: DrawingOptions, output: Output, *, seeds: str | None = None, ws: Path | None = None,
+    ws_rows: str | None = None, like: int | None = None, vary: float | None = None,
+) -> Order:  # fmt: skip
+    """Return everything that decides the pictures, with the network opened.
+
+    Raises UsageError for options that contradict each other, or that the network cannot follow.
+    """
+    wanted = _wanted(seeds, ws, ws_rows, how.label, like, vary)
+    check_files(ws=ws)
     how.check()
     opened = how.open(output, usual_psi=None if ws is None else 1.0)  # saved: as they were meant
     source = opened.source
@@ -158,24 +180,25 @@ def command(
     if like is not None:
         near = {"like": like, "vary": VARY if vary is None else vary}
         check_like(source.config, **near)
+    check_drawing(source.config, opened.drawing)
     saved_in = {} if ws is None else {"ws": ws}
-    order = Order(
+    return Order(
         source, "seeds" if ws is None else "ws_rows", _chosen(wanted, rows, ws_rows),
         opened.drawing,
         {**{name: shown_path(path) for name, path in saved_in.items()}, **settings, **near},
         opened.inputs | saved_in, rows, near, noise,
     )  # fmt: skip
-    target = resolve_target(out, source.folder, format, quality, grid, len(order.numbers))
-    check_drawing(source.config, order.drawing)
-    saved = [] if save_ws is None else [_save_ws(order, save_ws, how.force, output)]
-    if grid:
-        paths = [_write_sheet(order, target, columns, named, how.force, output)]
-    else:
-        paths = _write_files(order, target, how.force, output)
-    made = [str(path) for path in [*paths, *saved]]
-    document = {"network": str(source.path), order.option: order.numbers, **order.settings,
-                **target.settings, "paths": made}  # fmt: skip
-    output.result(document, made)
+
+
+def _wanted(
+    seeds: str | None, ws: Path | None, ws_rows: str | None, label: int | None,
+    like: int | None, vary: float | None,
+) -> list[int]:  # fmt: skip
+    """Return the numbers of seeds, or of a file's rows, once each."""
+    wanted = list(dict.fromkeys(parse_seeds(_names(seeds, ws, ws_rows, label, like))))
+    if vary is not None and like is None:
+        raise UsageError(f"--vary {vary:g} needs a face to vary: add one, such as --like 7")
+    return wanted
 
 
 def _check_sheet(grid: bool, columns: int | None, labels: bool | None, crop: bool) -> bool:
