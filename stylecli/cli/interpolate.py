@@ -1,8 +1,8 @@
 """`stylecli interpolate`: a video that walks from face to face and back to the first."""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,8 +11,9 @@ import typer
 from stylecli.cli.drawing import USUAL_DRAWING, DrawingOptions, OpenedNetwork, takes_drawing
 from stylecli.cli.faces import check_faces, find_faces, shown_words
 from stylecli.cli.options import OutOption
+from stylecli.cli.output import Output
 from stylecli.cli.refusals import check_files
-from stylecli.cli.targets import resolve_video
+from stylecli.cli.targets import VideoTarget, resolve_video
 from stylecli.errors import DataError, UsageError, unknown_name
 from stylecli.latents import MOTIONS, check_walk
 from stylecli.provenance import shown_path
@@ -212,8 +213,57 @@ def command(
     video; for a folder of frames, run the same command to continue.
     """
     output = how.output()
-    cells, labels = parse_grid(grid), choose_classes(classes, how.label)
     check_files(DataError, music=music)
+    walk = resolve_walk(
+        how, output, seeds=seeds, ws=ws, ws_rows=ws_rows, through=through, classes=classes,
+        space=space, method=method, loop=loop, grid=grid, seconds=seconds, key_seconds=key_seconds,
+        psi_to=psi_to, pulses=pulses, noise_motion=noise_motion, noise_seconds=noise_seconds,
+        fps=fps, format=format, codec=codec, crf=crf, music=music, out=out,
+    )  # fmt: skip
+    source = walk.source
+    path = walk.target.write(
+        walk.draw, walk.frames, loop=loop, provenance=walk.provenance, force=how.force,
+        output=output, title="interpolate", size=walk.size, music=music,
+    )  # fmt: skip
+    document = {"network": str(source.path), **walk.settings, "frames": walk.frames,
+                "path": str(path)}  # fmt: skip
+    output.result(document, [str(path)])
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Everything that decides a video, resolved for one network."""
+
+    source: OpenedNetwork
+    target: VideoTarget
+    frames: int
+    keys: int  # faces that every cell visits
+    size: tuple[int, int]  # (height, width) of a frame
+    settings: dict[str, Any]  # the options that give exactly this video
+    inputs: dict[str, Path]
+    draw: "Callable[[int], Iterator[Pictures]]"  # the frames from one on
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What the video carries."""
+        return self.source.provenance("interpolate", self.settings, inputs=self.inputs)
+
+
+def resolve_walk(
+    how: DrawingOptions, output: Output, *, seeds: str | None = None, ws: Path | None = None,
+    ws_rows: str | None = None, through: Sequence[str] | None = None, classes: str | None = None,
+    space: str | None = None, method: str | None = None, loop: bool = True, grid: str = "1x1",
+    seconds: float | None = None, key_seconds: float | None = None, psi_to: float | None = None,
+    pulses: int | None = None, noise_motion: str | None = None,
+    noise_seconds: float | None = None, fps: float | None = None, format: str | None = None,
+    codec: str | None = None, crf: int | None = None, music: Path | None = None,
+    out: Path | None = None,
+) -> Walk:  # fmt: skip
+    """Return everything that decides the video, with the network opened; the options' meaning.
+
+    Raises UsageError for options that contradict each other, or that the network cannot follow.
+    """
+    cells, labels = parse_grid(grid), choose_classes(classes, how.label)
     how, moving = resolve_motion(how, noise_motion, noise_seconds)
     check_files(ws=ws)
     check_through(through, {"--seeds": seeds, "--ws": ws, "--psi-to": psi_to, "--pulses": pulses})
@@ -263,13 +313,7 @@ def command(
     frame_size = walk_size(source.config, cells, drawing)
     files = (("ws", ws), ("music", music))
     inputs = opened.inputs | named | {name: file for name, file in files if file is not None}
-    provenance = source.provenance("interpolate", settings, inputs=inputs)
-    path = target.write(
-        draw, frames, loop=loop, provenance=provenance, force=how.force, output=output,
-        title="interpolate", size=frame_size, music=music,
-    )  # fmt: skip
-    document = {"network": str(source.path), **settings, "frames": frames, "path": str(path)}
-    output.result(document, [str(path)])
+    return Walk(source, target, frames, max(1, stops), frame_size, settings, inputs, draw)
 
 
 def check_through(through: Sequence[str] | None, others: Mapping[str, object]) -> None:
