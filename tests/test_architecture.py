@@ -20,7 +20,7 @@ FAMILIES = set(FAMILY_ROWS)
 # A row imports only rows above it, nothing beside it; docs/architecture.md says what each is for.
 ROWS = (
     ("errors", "lazy", "progress"),
-    ("files", "settings", "cache_folder", "ffmpeg"),
+    ("files", "settings", "shapes", "cache_folder", "ffmpeg"),
     ("shipped",),
     (
         "seeds",

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 from stylecli.errors import UsageError, unknown_name
 from stylecli.settings import NETWORK, setting
+from stylecli.shapes import SQUARE, Grid, Size, checked_grid
 
 MAX_RESOLUTION = 1024
 NETWORK_NAMES = ("G_ema", "G", "D")  # of a bundle, in the order in which they are told
@@ -43,7 +44,8 @@ class NetworkConfig:
     trainable: ClassVar[bool] = True  # False: drawn and measured only
 
     preset: str = ""  # the name this configuration was made from
-    # Pixels on a side, a power of two from 4 to 1024.
+    # Of square pictures the pixels on a side, a power of two from 4 to 1024; of others the level
+    # (``shapes``) that tells how often the base is doubled.
     resolution: int = setting(1024, from_dataset=True, reason="the dataset's")
     channels: int = setting(3, from_dataset=True, reason="the dataset's")  # 1 grey, 3 RGB, 4 RGBA
     label_dim: int = setting(  # 0 = unconditional
@@ -56,9 +58,12 @@ class NetworkConfig:
     w_dim: int = setting(
         512, flag="--w-dim", heading=NETWORK, costs=True, help="Size of the latent w."
     )
+    # Height and width of the first layer, which every level doubles.
+    base: tuple[int, ...] = setting(SQUARE, from_dataset=True, reason="the dataset's")
 
     def __post_init__(self) -> None:
         """Check every field; raise UsageError naming the one at fault."""
+        object.__setattr__(self, "base", checked_grid(self.base))  # files hold it as a list
         r = self.resolution
         if type(r) is not int or not 4 <= r <= MAX_RESOLUTION or r & (r - 1):
             raise UsageError(f"resolution {r!r} is not a power of two from 4 to {MAX_RESOLUTION}")
@@ -117,6 +122,37 @@ class NetworkConfig:
         """Dense layers between z and w."""
         return 0
 
+    # -- sizes ------------------------------------------------------------------------------
+
+    @property
+    def grid(self) -> Grid:
+        """Pixels of the first layer."""
+        return Grid(*self.base)
+
+    def size_at(self, side: int) -> Size:
+        """Return height and width of the level that square networks have at ``side`` px."""
+        return self.grid.at(side)
+
+    @property
+    def size(self) -> Size:
+        """Height and width of pictures."""
+        return self.size_at(self.resolution)
+
+    @property
+    def height(self) -> int:
+        """Height of pictures."""
+        return self.size.height
+
+    @property
+    def width(self) -> int:
+        """Width of pictures."""
+        return self.size.width
+
+    @property
+    def level_sizes(self) -> list[Size]:
+        """Height and width of every level, from the first layer's on."""
+        return [self.size_at(1 << r) for r in range(2, self.resolution_log2 + 1)]
+
     # -- layers -----------------------------------------------------------------------------
 
     @property
@@ -135,8 +171,12 @@ class NetworkConfig:
         return False
 
     def layer_side(self, layer: int) -> int:
-        """Side in pixels of a layer's features."""
+        """Level of a layer's features: of square ones, their side in pixels."""
         raise NotImplementedError
+
+    def layer_size(self, layer: int) -> Size:
+        """Height and width of a layer's features."""
+        return self.size_at(self.layer_side(layer))
 
     @property
     def layer_sides(self) -> list[int]:
@@ -150,7 +190,8 @@ class NetworkConfig:
 
     def noise_shapes(self) -> list[tuple[int, int, int, int]]:
         """Return the shape [1, 1, h, w] of every layer's noise map; none without noise."""
-        return [(1, 1, side, side) for side in self.layer_sides] if self.has_noise else []
+        sizes = map(self.layer_size, range(self.num_layers if self.has_noise else 0))
+        return [(1, 1, *size) for size in sizes]
 
     # -- training ---------------------------------------------------------------------------
 
@@ -161,7 +202,7 @@ class NetworkConfig:
 
     @property
     def deepest_lod(self) -> int:
-        """The largest level of detail: halvings down to 4 px; 0 for what does not grow."""
+        """The largest level of detail: halvings down to the base; 0 for what does not grow."""
         return self.resolution_log2 - 2 if self.grows else 0
 
     def check_lod(self, lod: float) -> None:
@@ -254,7 +295,10 @@ class NetworkConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values, readable by from_dict."""
-        return {"family": self.family, **asdict(self)}
+        values = {"family": self.family, **asdict(self)}
+        if self.grid.is_usual:  # so that files of square networks stay as they were
+            del values["base"]
+        return values
 
     @classmethod
     def check_types(cls, values: Mapping[str, Any]) -> None:

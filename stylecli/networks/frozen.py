@@ -66,6 +66,7 @@ class FrozenLayer(nn.Module):
         super().__init__()
         config = layer.config
         self.dtype = dtype
+        self.grid = config.grid
         self.pixel_norm, self.instance_norm = config.pixel_norm, config.instance_norm
         self.adaptive = config.use_styles and config.instance_norm and not config.pixel_norm
         self.const = None if layer.const is None else layer.scaled(layer.const).detach().clone()
@@ -127,11 +128,11 @@ class FrozenLayer(nn.Module):
         return x
 
     def _input(self, w: Tensor) -> Tensor:
-        """Return the 4×4 input [N, C, 4, 4]: the constant, or a dense layer of w."""
+        """Return the input [N, C, *grid], usually 4×4: the constant, or a dense layer of w."""
         if self.const is not None:
             return self.const.expand(len(w), -1, -1, -1)
         assert self.dense is not None
-        return F.linear(w, self.dense).view(len(w), -1, 4, 4)
+        return F.linear(w, self.dense).view(len(w), -1, *self.grid)
 
 
 class _FrozenPointwise(nn.Module):
@@ -448,7 +449,7 @@ class _FrozenFilteredLayer(nn.Module):
             self.energy = weight.square().sum(dim=(2, 3)).T.contiguous()  # [I, O]
         pad = plan.kernel - 1
         self.matrix = weight.flatten(1).clone() if plan.kernel == 1 else None
-        self.convolution = fixed_conv2d(weight.clone(), side=plan.in_side, padding=(pad, pad))
+        self.convolution = fixed_conv2d(weight.clone(), side=plan.in_size.width, padding=(pad, pad))
         self.activation = self._phases()
 
     def _phases(self) -> PhasedActivation | None:

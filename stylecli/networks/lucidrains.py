@@ -189,7 +189,7 @@ class SynthesisNetwork(model.SynthesisNetwork):
         noise_scale: float | Sequence[float] = 1.0,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Draw images [N, C, R, R], about -1 to 1, from ws [N, num_ws, w_dim].
+        """Draw images [N, C, H, W], about -1 to 1, from ws [N, num_ws, w_dim].
 
         Noise is as in every family, normal and one map per convolution; this one's own is even,
         from 0 to 1, which it is turned into. Raises UsageError for bad arguments.
@@ -272,5 +272,5 @@ class Discriminator(model.Discriminator):
         return self.out(self.conv(x).flatten(1))  # type: ignore[no-any-return]
 
     def forward(self, images: Tensor, c: Tensor | None = None) -> Tensor:
-        """Score images [N, C, R, R]: logits [N, 1], positive means real."""
+        """Score images [N, C, H, W]: logits [N, 1], positive means real."""
         return self.outputs(images)

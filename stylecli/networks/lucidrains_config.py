@@ -42,6 +42,8 @@ class LucidrainsConfig(NetworkConfig):
         self.check_whole_numbers(
             {"mapping_layers": (1, 64), "capacity": (1, 1024), "fmap_max": (1, 16_384)}
         )
+        if not self.grid.is_usual:
+            raise UsageError("networks of lucidrains' program draw square pictures: leave out base")
         if self.label_dim:
             raise UsageError("networks of lucidrains' program take no labels: leave them out")
         if self.z_dim != self.w_dim:

@@ -14,10 +14,16 @@ from torch import Tensor, nn
 
 from stylecli.errors import NetworkError, UsageError, plural
 from stylecli.images import Pictures, make_grid, notebook_html, resize, to_uint8, visible_scale
-from stylecli.networks.config import NETWORK_NAMES, NetworkConfig, check_noise_mode
+from stylecli.networks.config import (
+    MAX_RESOLUTION,
+    NETWORK_NAMES,
+    NetworkConfig,
+    check_noise_mode,
+)
 from stylecli.networks.layers import check_labels, lerp, move_average
 from stylecli.networks.registry import build_discriminator, build_generator, make_config
 from stylecli.ops.convolution import in_quick_layout
+from stylecli.shapes import parse_shape
 
 _SHOWN = 8  # pictures that a notebook is shown; of large networks half as many
 _LARGE = 256  # px
@@ -102,10 +108,10 @@ class SynthesisNetwork(nn.Module):
     """One latent per layer to a picture: a family fills in ``forward``.
 
     forward(ws, *, noise_mode="const", noise=None, noise_scale=1.0) takes ws [N, num_ws, w_out_dim]
-    and returns pictures [N, C, R, R], about -1 to 1. ``noise_mode``: const (stored maps), random,
+    and returns pictures [N, C, H, W], about -1 to 1. ``noise_mode``: const (stored maps), random,
     none; ``noise`` overrides it with one [N or 1, 1, h, w] map (None: no noise) per layer;
     ``noise_scale`` multiplies it, a number or one per layer. In growing families it also takes
-    ``lod`` (None: the stored one) and ``native``, which leaves pictures at R / 2^floor(lod).
+    ``lod`` (None: the stored one) and ``native``: pictures at 1/2^floor(lod) of their sides.
     """
 
     config: NetworkConfig
@@ -170,10 +176,9 @@ class SynthesisNetwork(nn.Module):
         elif mode == "const":
             plane = self.stored_noise(layer)
         else:
-            side = self.config.layer_side(layer)
             plane = torch.randn(
-                (like.shape[0], 1, side, side), generator=generator, dtype=like.dtype,
-                device=like.device,
+                (like.shape[0], 1, *self.config.layer_size(layer)), generator=generator,
+                dtype=like.dtype, device=like.device,
             )  # fmt: skip
         return plane if scale == 1 else plane * scale
 
@@ -203,8 +208,8 @@ class Generator(nn.Module):
     ) -> None:
         """Turn and then shift all pictures from now on, whatever was asked for before.
 
-        ``rotate`` in degrees counter-clockwise; ``translate`` (right, down) in widths of the
-        picture. Raises UsageError in a family whose pictures have a fixed place.
+        ``rotate`` in degrees counter-clockwise; ``translate`` (right, down) in widths and heights
+        of the picture. Raises UsageError in a family whose pictures have a fixed place.
         """
         raise UsageError(
             f"configuration {self.config.preset!r} of {self.config.family} cannot move its "
@@ -223,7 +228,7 @@ class Generator(nn.Module):
         noise_scale: float | Sequence[float] = 1.0,
         lod: float | None = None,
     ) -> Tensor:
-        """Draw images [N, C, R, R] from z [N, z_dim]: synthesis of mapping, arguments of both."""
+        """Draw images [N, C, H, W] from z [N, z_dim]: synthesis of mapping, arguments of both."""
         ws = self.mapping(z, c, truncation_psi=truncation_psi, truncation_cutoff=truncation_cutoff)
         return self.synthesis(  # type: ignore[no-any-return]
             ws, noise_mode=noise_mode, noise=noise, noise_scale=noise_scale,
@@ -234,9 +239,9 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """D: picture -> logit; positive means real. A family fills in ``forward`` and ``outputs``.
 
-    forward(images, c=None) scores images [N, C, R, R]: logits [N, 1]; ``c`` is one-hot
+    forward(images, c=None) scores images [N, C, H, W]: logits [N, 1]; ``c`` is one-hot
     [N, label_dim]. In growing families it also takes ``lod`` (None: the stored one) and images
-    at R / 2^floor(lod).
+    at 1/2^floor(lod) of their sides.
     """
 
     config: NetworkConfig
@@ -250,15 +255,19 @@ class Discriminator(nn.Module):
         """Return all outputs [N, outputs] of the last layer, before labels are looked at."""
         raise NotImplementedError
 
-    def checked(self, images: Tensor) -> Tensor:
-        """Return images [N, C, R, R] in the quick layout; UsageError for another shape."""
-        expected = (self.config.channels, self.config.resolution, self.config.resolution)
+    def check_shape(self, images: Tensor) -> Tensor:
+        """Return images [N, C, H, W] as they are; UsageError for another shape."""
+        expected = (self.config.channels, *self.config.size)
         if images.ndim != 4 or tuple(images.shape[1:]) != expected:
             raise UsageError(
                 f"images have shape {list(images.shape)}: this network needs [N, "
                 f"{', '.join(map(str, expected))}]"
             )
-        return in_quick_layout(images)
+        return images
+
+    def checked(self, images: Tensor) -> Tensor:
+        """Return images [N, C, H, W] in the quick layout; UsageError for another shape."""
+        return in_quick_layout(self.check_shape(images))
 
 
 def native_lod(config: NetworkConfig, lod: float) -> dict[str, Any]:
@@ -310,7 +319,7 @@ class Bundle:
             if (network := getattr(self, name)) is not None
         )
         found = {
-            "pictures": f"{config.resolution} px {colours}{classes}",
+            "pictures": f"{config.size} px {colours}{classes}",
             "latents": latents,
             "parameters": sizes or "none",
         }
@@ -350,19 +359,27 @@ class Bundle:
                 truncation_psi=psi, truncation_cutoff=cutoff,
             )  # fmt: skip
             pictures = [to_uint8(G.synthesis(row[None]))[0] for row in ws]  # one at a time: memory
-        side = min(self.config.resolution, 128)
-        scale = visible_scale(side)
-        return make_grid([resize(picture, side, side) for picture in pictures], count, scale=scale)
+        size = self.config.size_at(min(self.config.resolution, 128))
+        scale = visible_scale(max(size))
+        return make_grid([resize(picture, *size) for picture in pictures], count, scale=scale)
 
 
-def new_network(preset: str = "f", *, seed: int = 0, **fields: Any) -> Bundle:
+def new_network(
+    preset: str = "f", *, seed: int = 0, shape: str | None = None, **fields: Any
+) -> Bundle:
     """Make freshly initialised networks of a configuration: ``a`` to ``f``, ``traditional-8``, ...
 
     ``fields`` replace fields of its family: resolution, channels, z_dim, w_dim, label_dim,
     mapping_layers, mapping_fmaps, fmap_base, fmap_max, fused_scale, mbstd_group_size, ... The same
     seed gives the same weights; the global random state is left alone. G_ema is an equal copy of
-    G; all are in eval mode, on the CPU, in float32. Raises UsageError for bad names or values.
+    G; all are in eval mode, on the CPU, in float32. ``shape`` is that of the pictures, width to
+    height, such as ``4:3``, whose shorter side ``resolution`` then is. Raises UsageError for bad
+    names or values.
     """
+    if shape is not None:
+        fields["base"] = grid = parse_shape(shape)
+        if "resolution" in fields:
+            fields["resolution"] = grid.level_with(fields["resolution"], MAX_RESOLUTION)
     config = make_config(preset, **fields)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

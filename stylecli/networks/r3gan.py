@@ -144,11 +144,11 @@ class MappingNetwork(model.MappingNetwork):
 
 
 class Start(nn.Module):
-    """Latents [N, w_out_dim] -> features [N, C, 4, 4]: a learned picture per map, scaled."""
+    """Latents [N, w_out_dim] -> features [N, C, *base]: a learned picture per map, scaled."""
 
     def __init__(self, config: R3GANConfig) -> None:
         super().__init__()
-        self.basis = nn.Parameter(torch.randn(config.fmaps(4), 4, 4))
+        self.basis = nn.Parameter(torch.randn(config.fmaps(4), *config.grid))
         self.dense = Matrix(config.w_out_dim, config.fmaps(4))
 
     def forward(self, w: Tensor) -> Tensor:
@@ -176,7 +176,7 @@ class SynthesisNetwork(model.SynthesisNetwork):
         noise_scale: float | Sequence[float] = 1.0,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Draw images [N, C, R, R], about -1 to 1, from ws [N, 1, w_out_dim].
+        """Draw images [N, C, H, W], about -1 to 1, from ws [N, 1, w_out_dim].
 
         There is no noise: its arguments are checked and change nothing. Raises UsageError for bad
         arguments.
@@ -203,12 +203,13 @@ class Generator(model.Generator):
 
 
 class Head(nn.Module):
-    """Features [N, C, 4, 4] -> outputs [N, D_outputs]: a weighted sum of each map."""
+    """Features [N, C, *base] -> outputs [N, D_outputs]: a weighted sum of each map."""
 
     def __init__(self, config: R3GANConfig) -> None:
         super().__init__()
         maps = config.fmaps(4)
-        self.basis = nn.Parameter(torch.randn(maps, 4, 4) / 4)
+        pixels = config.size_at(4).pixels
+        self.basis = nn.Parameter(torch.randn(maps, *config.grid) / math.sqrt(pixels))
         self.dense = Matrix(maps, config.D_outputs)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -234,7 +235,7 @@ class Discriminator(model.Discriminator):
     def forward(
         self, images: Tensor, c: Tensor | None = None, *, lod: float | None = None
     ) -> Tensor:
-        """Score images [N, C, R, R]: logits [N, 1].
+        """Score images [N, C, H, W]: logits [N, 1].
 
         ``c`` is one-hot [N, label_dim]; ``lod`` is None or 0, since nothing grows. Raises
         UsageError for wrong shapes or labels.

@@ -102,7 +102,7 @@ class R3GANConfig(NetworkConfig):
         return self.blocks * len(self.sides)
 
     def layer_side(self, layer: int) -> int:
-        """Side in pixels of a block's features."""
+        """Level of a block's features: of square ones, their side in pixels."""
         return 4 << layer // self.blocks
 
     @property
@@ -159,7 +159,7 @@ class R3GANConfig(NetworkConfig):
     def count_weights(self, network: str) -> int:
         """Return the size of the matrices and kernels of D, or of the generator: a lower bound."""
         f, last = self.fmaps, self.resolution
-        total = f(last) * self.channels + 16 * f(4)
+        total = f(last) * self.channels + self.size_at(4).pixels * f(4)
         if network == "D":
             total += self.D_outputs * (f(4) + self.label_dim)
         else:
@@ -173,15 +173,18 @@ class R3GANConfig(NetworkConfig):
 
     def largest_features(self) -> int:
         """Numbers in the largest feature maps of one picture."""
-        return max(self.expansion * self.fmaps(side) * side**2 for side in self.sides)
+        return max(
+            self.expansion * self.fmaps(side) * self.size_at(side).pixels for side in self.sides
+        )
 
     def drawing_flops(self) -> float:
         """Multiplications and additions of one picture's convolutions, as done here."""
-        total = 2.0 * self.resolution**2 * self.fmaps(self.resolution) * self.channels
+        total = 2.0 * self.size.pixels * self.fmaps(self.resolution) * self.channels
         for side in self.sides:
-            total += 2.0 * side**2 * self.blocks * self.block_weights(side)
+            total += 2.0 * self.size_at(side).pixels * self.blocks * self.block_weights(side)
             if side > 4 and self.fmaps(side) != self.fmaps(side // 2):  # before doubling
-                total += 2.0 * (side // 2) ** 2 * self.fmaps(side) * self.fmaps(side // 2)
+                below = self.size_at(side // 2).pixels
+                total += 2.0 * below * self.fmaps(side) * self.fmaps(side // 2)
         return total
 
     def training_work(self, side: int) -> float:
@@ -189,5 +192,7 @@ class R3GANConfig(NetworkConfig):
         work = 0.0
         for each in self.sides:
             values = (2 * self.expansion + 1) * self.fmaps(each)
-            work += each**2 * self.blocks * (values + self.block_weights(each) / 512)
+            work += (
+                self.size_at(each).pixels * self.blocks * (values + self.block_weights(each) / 512)
+            )
         return work

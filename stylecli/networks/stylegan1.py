@@ -4,6 +4,7 @@ Generator and discriminator grow by ``lod``: 0 is full resolution, whole numbers
 fractions fade from one resolution to the next.
 """
 
+import math
 from collections.abc import Sequence
 from typing import cast
 
@@ -11,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stylecli.errors import UsageError
 from stylecli.networks import model
 from stylecli.networks.layers import (
     SQRT2,
@@ -96,16 +96,17 @@ class SynthesisLayer(nn.Module):
                 fan_in, fan_out, 3, gain=SQRT2 * config.feature_scale, bias=False
             )
         elif config.const_input:
-            self.const = nn.Parameter(torch.ones(1, fan_out, 4, 4))
+            self.const = nn.Parameter(torch.ones(1, fan_out, *config.grid))
         else:
             # Gain √2/4 balances the sixteen-fold reshape (Progressive GAN).
-            gain = SQRT2 / 4 * config.feature_scale
-            self.dense = EqualLinear(config.w_out_dim, fan_out * 16, gain=gain, bias=False)
+            pixels = config.size_at(4).pixels
+            gain = SQRT2 / math.sqrt(pixels) * config.feature_scale
+            self.dense = EqualLinear(config.w_out_dim, fan_out * pixels, gain=gain, bias=False)
         self.bias = nn.Parameter(torch.zeros(fan_out))
         self.noise_strength: nn.Parameter | None = None
         if config.use_noise:
             self.noise_strength = nn.Parameter(torch.zeros(fan_out))
-            self.register_buffer("noise_const", torch.randn(1, 1, self.resolution, self.resolution))
+            self.register_buffer("noise_const", torch.randn(1, 1, *config.layer_size(index)))
         self.style: EqualLinear | None = None
         if config.use_styles:
             self.style = EqualLinear(config.w_out_dim, 2 * fan_out, gain=1.0)
@@ -132,11 +133,11 @@ class SynthesisLayer(nn.Module):
         return parameter if scale == 1 else parameter * scale
 
     def _input(self, w: Tensor) -> Tensor:
-        """Return the 4×4 input [N, C, 4, 4]: learned constant, or a dense layer of w."""
+        """Return the input [N, C, *grid], usually 4×4: learned constant, or a dense layer of w."""
         if self.const is not None:
             return self.scaled(self.const).expand(w.shape[0], -1, -1, -1)
         assert self.dense is not None
-        return self.dense(w).view(w.shape[0], -1, 4, 4)  # type: ignore[no-any-return]
+        return self.dense(w).view(w.shape[0], -1, *self.config.grid)  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor | None, w: Tensor, noise: Tensor | None) -> Tensor:
         """x [N, I, h, w] or None at the input, w [N, w_dim] -> [N, O, res, res]."""
@@ -186,13 +187,13 @@ class SynthesisNetwork(model.SynthesisNetwork):
         generator: torch.Generator | None = None,
         native: bool = False,
     ) -> Tensor:
-        """Draw images [N, C, R, R], about -1 to 1, from ws [N, num_ws, w_dim].
+        """Draw images [N, C, H, W], about -1 to 1, from ws [N, num_ws, w_dim].
 
         ``noise_mode``: const (stored maps), random (from ``generator``), none. ``noise`` overrides
         it with a list of one [N or 1, 1, h, w] map (None: no noise) per layer; ``noise_scale``
         multiplies it, a number or one per layer. ``lod=None`` is the stored one. ``native`` leaves
-        out the final upscaling: the image has side R / 2^floor(lod). Raises UsageError for bad
-        arguments.
+        out the final upscaling: the image has 1/2^floor(lod) of its sides. Raises UsageError for
+        bad arguments.
         """
         self.check_inputs(ws, noise_mode, noise)
         scales = self.layer_scales(noise_scale)
@@ -252,11 +253,12 @@ class DiscriminatorHead(nn.Module):
         self.group_size = config.mbstd_group_size
         self.deviates = self.group_size > 1
         self.conv = EqualConv2d(config.fmaps(1) + self.deviates, config.fmaps(1), 3, gain=SQRT2)
-        self.dense0 = EqualLinear(16 * config.fmaps(1), config.fmaps(0), gain=SQRT2)
+        inputs = config.size_at(4).pixels * config.fmaps(1)
+        self.dense0 = EqualLinear(inputs, config.fmaps(0), gain=SQRT2)
         self.dense1 = EqualLinear(config.fmaps(0), outputs, gain=1.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [N, C, 4, 4] -> [N, outputs]."""
+        """x [N, C, *base] -> [N, outputs]."""
         if self.deviates:
             x = minibatch_stddev(x, self.group_size)
         x = self.conv.activated(x)
@@ -295,7 +297,7 @@ class Discriminator(model.Discriminator):
     def forward(
         self, images: Tensor, c: Tensor | None = None, *, lod: float | None = None
     ) -> Tensor:
-        """Score images [N, C, R, R] (or already at R / 2^floor(lod)): logits [N, 1].
+        """Score images [N, C, H, W] (or already at 1/2^floor(lod) of their size): logits [N, 1].
 
         ``c`` is one-hot [N, label_dim]; ``lod=None`` is the stored one. Raises UsageError for
         wrong shapes, labels or batch sizes that do not divide into stddev groups.
@@ -331,13 +333,7 @@ class Discriminator(model.Discriminator):
 
     def _at_level(self, images: Tensor, level: int) -> Tensor:
         """Box-average full-size images to the level's size; take those of that size as they are."""
-        full = self.config.resolution
-        expected = (self.config.channels, full, full)
-        if tuple(images.shape[1:]) == (self.config.channels, full >> level, full >> level):
+        size = self.config.size_at(self.config.resolution >> level)
+        if tuple(images.shape[1:]) == (self.config.channels, *size):
             return images
-        if images.ndim != 4 or tuple(images.shape[1:]) != expected:
-            raise UsageError(
-                f"images have shape {list(images.shape)}: this network needs [N, "
-                f"{expected[0]}, {full}, {full}]"
-            )
-        return box_average(images, 2**level)
+        return box_average(self.check_shape(images), 2**level)

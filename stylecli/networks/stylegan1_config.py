@@ -157,7 +157,7 @@ class StyleGAN1Config(NetworkConfig):
         return self.num_layers - 2 * level
 
     def layer_side(self, layer: int) -> int:
-        """Side in pixels of a layer's features."""
+        """Level of a layer's features: of square ones, their side in pixels."""
         return 4 << layer // 2
 
     def fmaps(self, stage: int) -> int:
@@ -177,13 +177,13 @@ class StyleGAN1Config(NetworkConfig):
         kernels = 9 * f(1) ** 2 + sum(9 * f(r - 1) * (f(r - 1) + f(r - 2)) for r in blocks)
         if network == "D":
             outputs = self.label_dim if self.D_label_mode != "ignore" else 0
-            return kernels + f(0) * (16 * f(1) + outputs)
+            return kernels + f(0) * (self.size_at(4).pixels * f(1) + outputs)
         widths = [self.z_dim, *[self.mapping_fmaps] * (self.mapping_layers - 1), self.w_dim]
         mapping = sum(a * b for a, b in pairwise(widths)) if self.mapping_layers else 0
         if self.label_dim and self.label_mode == "embed":
             mapping += self.label_dim * self.z_dim
         styles = sum(f(index // 2 + 1) for index in range(self.num_layers)) * self.use_styles
-        dense = 0 if self.const_input else 16 * f(1)
+        dense = 0 if self.const_input else self.size_at(4).pixels * f(1)
         return kernels + mapping + self.w_out_dim * (2 * styles + dense)
 
     def discriminator_layers(self, side: int) -> list[str]:
@@ -200,19 +200,22 @@ class StyleGAN1Config(NetworkConfig):
 
     def largest_features(self) -> int:
         """Numbers in the largest feature maps of one picture."""
-        return max(self.fmaps(r - 1) << 2 * r for r in range(2, self.resolution_log2 + 1))
+        return max(
+            self.fmaps(r - 1) * self.size_at(1 << r).pixels
+            for r in range(2, self.resolution_log2 + 1)
+        )
 
     def drawing_flops(self) -> float:
         """Multiplications and additions of one picture's convolutions, as done here.
 
         Upsampling convolutions count four taps of an input pixel's sixteen per output pixel.
         """
-        total = 2.0 * 9 * self.fmaps(1) ** 2 * 16  # the one convolution at 4×4
+        total = 2.0 * 9 * self.fmaps(1) ** 2 * self.size_at(4).pixels  # the one at 4×4
         for r in range(3, self.resolution_log2 + 1):
-            before, maps, pixels = self.fmaps(r - 2), self.fmaps(r - 1), 4**r
+            before, maps, pixels = self.fmaps(r - 2), self.fmaps(r - 1), self.size_at(1 << r).pixels
             total += 2.0 * pixels * (4 * before * maps + 9 * maps**2)
         last = self.resolution_log2
-        return total + 2.0 * (1 << 2 * last) * self.fmaps(last - 1) * self.channels
+        return total + 2.0 * self.size.pixels * self.fmaps(last - 1) * self.channels
 
     def training_work(self, side: int) -> float:
         """Work of one picture in a step at ``side`` px, in units that only ratios matter of.
@@ -223,5 +226,5 @@ class StyleGAN1Config(NetworkConfig):
         work = 0.0
         for r in range(2, side.bit_length()):
             maps = self.fmaps(r - 1)
-            work += 4**r * maps * (1 + 9 * maps / 512)
+            work += self.size_at(1 << r).pixels * maps * (1 + 9 * maps / 512)
         return work

@@ -186,7 +186,7 @@ class SynthesisLayer(Modulated):
         self.noise_strength: nn.Parameter | None = None
         if config.use_noise:
             self.noise_strength = nn.Parameter(torch.zeros([]))
-            self.register_buffer("noise_const", torch.randn(side, side))
+            self.register_buffer("noise_const", torch.randn(*config.size_at(side)))
         f = low_pass(config.resample_filter) if up > 1 else None
         self.register_buffer("f", f, persistent=False)
 
@@ -230,7 +230,7 @@ class SynthesisBlock(nn.Module):
         self.config, self.side = config, side
         maps = config.fmaps(side)
         if side == 4:
-            self.const = nn.Parameter(torch.randn(maps, 4, 4))
+            self.const = nn.Parameter(torch.randn(maps, *config.grid))
         else:
             before = config.fmaps(side // 2)
             self.conv0 = SynthesisLayer(config, before, maps, side, up=2)
@@ -300,7 +300,7 @@ class SynthesisNetwork(model.SynthesisNetwork):
         noise_scale: float | Sequence[float] = 1.0,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Draw images [N, C, R, R], about -1 to 1, from ws [N, num_ws, w_dim].
+        """Draw images [N, C, H, W], about -1 to 1, from ws [N, num_ws, w_dim].
 
         ``noise_mode``: const (stored maps), random (from ``generator``), none. ``noise`` overrides
         it with a list of one [N or 1, 1, h, w] map (None: no noise) per convolution;
@@ -391,11 +391,11 @@ class DiscriminatorHead(nn.Module):
             self.fromrgb = ConvLayer(config, config.channels, maps, 1)
         extra = self.features if self.group_size else 0
         self.conv = ConvLayer(config, maps + extra, maps, 3)
-        self.fc = EqualLinear(16 * maps, maps, gain=1.0)
+        self.fc = EqualLinear(config.size_at(4).pixels * maps, maps, gain=1.0)
         self.out = EqualLinear(maps, config.D_outputs, gain=1.0)
 
     def forward(self, x: Tensor | None, image: Tensor) -> Tensor:
-        """x [N, C, 4, 4], image [N, channels, 4, 4] -> [N, outputs]."""
+        """x [N, C, *base], image [N, channels, *base] -> [N, outputs]."""
         if self.fromrgb is not None:
             colours = self.fromrgb(image)
             x = colours if x is None else x + colours
@@ -427,7 +427,7 @@ class Discriminator(model.Discriminator):
     def forward(
         self, images: Tensor, c: Tensor | None = None, *, lod: float | None = None
     ) -> Tensor:
-        """Score images [N, C, R, R]: logits [N, 1].
+        """Score images [N, C, H, W]: logits [N, 1].
 
         ``c`` is one-hot [N, label_dim]; ``lod`` is None or 0, since nothing grows. Raises
         UsageError for wrong shapes, labels or batches that do not divide into stddev groups.

@@ -139,7 +139,7 @@ class ModulatedConfig(NetworkConfig):
     def discriminator_weights(self) -> int:
         """Numbers in the kernels of the discriminator, colours and labels left out."""
         f = self.D_fmaps
-        total = f(4) * (9 * f(4) + 16 * f(4) + self.D_outputs)
+        total = f(4) * ((9 + self.size_at(4).pixels) * f(4) + self.D_outputs)
         for side in self.sides[1:]:
             total += 9 * f(side) * (f(side) + f(side // 2))
         return total
@@ -198,7 +198,7 @@ class StyleGAN2Config(ModulatedConfig):
         return self.use_noise
 
     def layer_side(self, layer: int) -> int:
-        """Side in pixels of a layer's features."""
+        """Level of a layer's features: of square ones, their side in pixels."""
         return 4 << (layer + 1) // 2
 
     @property
@@ -215,22 +215,22 @@ class StyleGAN2Config(ModulatedConfig):
         if network == "D":
             return self.discriminator_weights()
         f = self.fmaps
-        total = self.mapping_weights() + f(4) * (9 * f(4) + 16 + self.w_dim)
+        total = self.mapping_weights() + f(4) * (9 * f(4) + self.size_at(4).pixels + self.w_dim)
         for side in self.sides[1:]:
             total += (9 * f(side) + self.w_dim) * (f(side) + f(side // 2))
         return total
 
     def largest_features(self) -> int:
         """Numbers in the largest feature maps of one picture."""
-        return max(self.fmaps(side) * side**2 for side in self.sides)
+        return max(self.fmaps(side) * self.size_at(side).pixels for side in self.sides)
 
     def drawing_flops(self) -> float:
         """Multiplications and additions of one picture's convolutions, as done here."""
         f = self.fmaps
-        total = 2.0 * 9 * f(4) ** 2 * 16
+        total = 2.0 * 9 * f(4) ** 2 * self.size_at(4).pixels
         for side in self.sides[1:]:
             # Doubling by a transposed convolution: 9 taps for each of a quarter of the pixels.
-            total += 2.0 * side**2 * f(side) * 9 * (f(side // 2) / 4 + f(side))
+            total += 2.0 * self.size_at(side).pixels * f(side) * 9 * (f(side // 2) / 4 + f(side))
         return total
 
     def training_work(self, side: int) -> float:
@@ -238,7 +238,7 @@ class StyleGAN2Config(ModulatedConfig):
         work = 0.0
         for each in self.sides:
             maps = self.fmaps(each)
-            work += each**2 * maps * (1 + 9 * maps / 512)
+            work += self.size_at(each).pixels * maps * (1 + 9 * maps / 512)
         return work
 
 

@@ -34,7 +34,7 @@ class SynthesisInput(nn.Module):
 
     def __init__(self, config: StyleGAN3Config) -> None:
         super().__init__()
-        self.channels, self.side, self.rate, self.bandwidth = config.input_size()
+        self.channels, self.size, self.rate, self.bandwidth = config.input_size()
         self.weight = nn.Parameter(torch.randn(self.channels, self.channels))
         self.affine = EqualLinear(config.w_dim, 4, gain=1.0)
         nn.init.zeros_(self.affine.weight)
@@ -49,22 +49,24 @@ class SynthesisInput(nn.Module):
         self.register_buffer("transform", torch.eye(3))
 
     def forward(self, w: Tensor) -> Tensor:
-        """w [N, w_dim] -> features [N, C, side, side]."""
+        """w [N, w_dim] -> features [N, C, H, W]."""
         moved = self._moves(w) @ self.transform  # [N, 3, 3]
         freqs = self.freqs @ moved[:, :2, :2]  # [N, C, 2]
         phases = self.phases + (self.freqs @ moved[:, :2, 2:]).squeeze(2)  # [N, C]
         # What a zoom takes out of the band fades, to nothing at the highest frequency there is.
         beyond = freqs.square().sum(dim=2).sqrt() - self.bandwidth
         amplitudes = (1 - beyond / (self.rate / 2 - self.bandwidth)).clamp(0, 1)  # [N, C]
-        side = self.side
-        place = torch.arange(side, dtype=w.dtype, device=w.device)
-        place = (place + 0.5 - side / 2) / self.rate  # of pixel centres, in widths of the picture
-        across = freqs[:, :, 0, None, None] * place  # [N, C, 1, side]
-        along = freqs[:, :, 1, None, None] * place[:, None]  # [N, C, side, 1]
+        across = freqs[:, :, 0, None, None] * self._places(self.size.width, w)  # [N, C, 1, W]
+        along = freqs[:, :, 1, None, None] * self._places(self.size.height, w)[:, None]
         waves = (2 * math.pi * (across + along + phases[:, :, None, None])).sin()
         waves = waves * amplitudes[:, :, None, None]
         mixing = self.weight / math.sqrt(self.channels)
         return (mixing @ waves.flatten(2)).view(*waves.shape)
+
+    def _places(self, pixels: int, like: Tensor) -> Tensor:
+        """Return where pixel centres are from the middle, in widths of a square picture."""
+        place = torch.arange(pixels, dtype=like.dtype, device=like.device)
+        return (place + 0.5 - pixels / 2) / self.rate
 
     def _moves(self, w: Tensor) -> Tensor:
         """Return the rotation and translation that w asks for, [N, 3, 3]."""
@@ -154,7 +156,7 @@ class SynthesisNetwork(model.SynthesisNetwork):
         noise_scale: float | Sequence[float] = 1.0,
         update_emas: bool = False,
     ) -> Tensor:
-        """Draw images [N, C, R, R], about -1 to 1, from ws [N, num_ws, w_dim].
+        """Draw images [N, C, H, W], about -1 to 1, from ws [N, num_ws, w_dim].
 
         This network takes no noise: what is said of it is checked and changes nothing.
         ``update_emas`` moves the averages of the features' magnitudes, as D's training step does.
@@ -184,7 +186,8 @@ class Generator(model.Generator):
     ) -> None:
         """Turn and then shift all pictures, by the inverse of that in the input (§3.2, F.1)."""
         cosine, sine = math.cos(math.radians(rotate)), math.sin(math.radians(rotate))
-        x, y = translate
+        x, y = translate[0] * self.config.width, translate[1] * self.config.height  # px
+        x, y = x / self.config.resolution, y / self.config.resolution  # sides of a square picture
         matrix = torch.tensor(
             [[cosine, sine, x], [-sine, cosine, y], [0.0, 0.0, 1.0]], dtype=torch.float64
         )

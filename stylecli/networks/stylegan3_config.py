@@ -11,6 +11,7 @@ from typing import ClassVar
 from stylecli.errors import UsageError
 from stylecli.networks.config import Preset
 from stylecli.networks.stylegan2_config import ModulatedConfig
+from stylecli.shapes import Size
 
 _MAX_TAPS = 64  # the published networks have 12 and 24
 _LEAST_RESOLUTION = 16  # the first layers have 16 samples across the picture
@@ -29,16 +30,16 @@ PRESETS: dict[str, Preset] = {
 class LayerPlan:
     """What one synthesis layer does (Appendix F); rates and frequencies per width of the picture.
 
-    ``padding`` is that of the upsampled features (left, right, top, bottom); sides count pixels,
-    with the margin around the picture.
+    ``padding`` is that of the upsampled features (left, right, top, bottom); sizes count pixels,
+    with the margin around the picture. The width is that of a square picture.
     """
 
     name: str
     kernel: int
     in_channels: int
     out_channels: int
-    in_side: int
-    out_side: int
+    in_size: Size
+    out_size: Size
     in_rate: int
     out_rate: int
     in_cutoff: float
@@ -87,6 +88,11 @@ class StyleGAN3Config(ModulatedConfig):
                 f"resolution {self.resolution} is too small: StyleGAN3 begins at "
                 f"{_LEAST_RESOLUTION}"
             )
+        if self.radial_filters and not self.grid.is_usual:
+            raise UsageError(
+                f"stylegan3-r turns its pictures and draws only square ones, not "
+                f"{self.grid.ratio}: use stylegan3-t"
+            )
         self.check_whole_numbers({"num_layers": (1, 64)})
         self.check_whole_numbers({
             "num_critical": (0, self.num_layers - 1), "margin": (0, 256),
@@ -106,6 +112,11 @@ class StyleGAN3Config(ModulatedConfig):
             raise UsageError(
                 f"first_cutoff {self.first_cutoff:g} leaves no transition band below the "
                 f"stopband {self.first_stopband:g}"
+            )
+        if not self.grid.is_usual and min(rate for _, rate, _ in self._rows()) % 4:
+            raise UsageError(
+                f"first_stopband {self.first_stopband:g} is too low for pictures of "
+                f"{self.grid.ratio}: their first layer needs 4 samples across the square"
             )
         # A file of a few bytes could ask for filters of any size, and a radial one is a square.
         if (taps := max(max(plan.up_taps, plan.down_taps) for plan in self.layers())) > _MAX_TAPS:
@@ -137,8 +148,13 @@ class StyleGAN3Config(ModulatedConfig):
             rows.append((cutoff, rate, max(stopband, rate / 2) - cutoff))
         return rows
 
+    def _padded(self, rate: int) -> Size:
+        """Return height and width at a sampling rate, with the margin around the picture."""
+        height, width = self.size_at(rate)
+        return Size(height + 2 * self.margin, width + 2 * self.margin)
+
     def _sizes(self) -> list[tuple[int, int]]:
-        """Return side in pixels and feature maps of each entry."""
+        """Return side in pixels, of square pictures, and feature maps of each entry."""
         sizes = []
         rows = self._rows()
         for index, (cutoff, rate, _) in enumerate(rows):
@@ -148,11 +164,10 @@ class StyleGAN3Config(ModulatedConfig):
             sizes.append((side, self.channels if index == self.num_layers else maps))
         return sizes
 
-    def input_size(self) -> tuple[int, int, int, float]:
-        """Return of the Fourier features: their number, side, sampling rate and bandwidth."""
+    def input_size(self) -> tuple[int, Size, int, float]:
+        """Return of the Fourier features: their number, size, sampling rate and bandwidth."""
         cutoff, rate, _ = self._rows()[0]
-        side, maps = self._sizes()[0]
-        return maps, side, rate, cutoff
+        return self._sizes()[0][1], self.layer_size(0), rate, cutoff
 
     def layers(self) -> list[LayerPlan]:
         """Return the synthesis layers in order, the one that makes the colours last."""
@@ -178,7 +193,8 @@ class StyleGAN3Config(ModulatedConfig):
             total = (side - 1) * down + 1 - (in_side + kernel - 1) * up + up_taps + down_taps - 2
             low = (total + up) // 2
             plans.append(LayerPlan(
-                f"L{index}_{side}_{maps}", kernel, in_maps, maps, in_side, side, in_rate, rate,
+                f"L{index}_{side}_{maps}", kernel, in_maps, maps, self.layer_size(before),
+                self.layer_size(index), in_rate, rate,
                 in_cutoff, cutoff, in_width, width, colours, critical, inner, up, down, up_taps,
                 down_taps, self.radial_filters and not critical,
                 (low, total - low, low, total - low),
@@ -186,8 +202,13 @@ class StyleGAN3Config(ModulatedConfig):
         return plans
 
     def layer_side(self, layer: int) -> int:
-        """Side in pixels of a layer's features, with the margin around the picture."""
+        """Side in pixels of a layer's features of a square picture, with the margin around it."""
         return self._sizes()[layer][0]
+
+    def layer_size(self, layer: int) -> Size:
+        """Height and width of a layer's features, with the margin around the picture."""
+        bare = layer >= self.num_layers - 1
+        return self.size if bare else self._padded(self._rows()[layer][1])
 
     @property
     def style_sides(self) -> list[int]:
@@ -210,14 +231,16 @@ class StyleGAN3Config(ModulatedConfig):
     def largest_features(self) -> int:
         """Numbers in the largest feature maps of one picture."""
         return max(
-            max(plan.in_channels, plan.out_channels) * max(plan.in_side, plan.out_side) ** 2
+            max(plan.in_channels, plan.out_channels)
+            * max(plan.in_size.pixels, plan.out_size.pixels)
             for plan in self.layers()
         )
 
     def drawing_flops(self) -> float:
         """Multiplications and additions of one picture's convolutions; the filters left out."""
         return sum(
-            2.0 * (plan.in_side + plan.kernel - 1) ** 2 * plan.kernel**2
+            2.0 * (plan.in_size.height + plan.kernel - 1) * (plan.in_size.width + plan.kernel - 1)
+            * plan.kernel**2
             * plan.in_channels * plan.out_channels
             for plan in self.layers()
         )  # fmt: skip
@@ -225,7 +248,7 @@ class StyleGAN3Config(ModulatedConfig):
     def training_work(self, side: int) -> float:
         """Work of one picture in a step: values computed, each as much as 512 multiplications."""
         return sum(
-            plan.out_side**2 * plan.out_channels
+            plan.out_size.pixels * plan.out_channels
             * (1 + plan.kernel**2 * plan.in_channels / 512)
             for plan in self.layers()
         )  # fmt: skip

@@ -19,7 +19,13 @@ from stylecli.training.schedule import Stage
 from stylecli.training.step import TrainingStep
 
 _SIDE, _BATCH, _PRODUCT = 64, 16, 512
-_SMALL = {"fmap_base": 2048, "fmap_max": 64, "mapping_layers": 2, "z_dim": 64, "w_dim": 64}
+_SMALL: dict[str, Any] = {
+    "fmap_base": 2048,
+    "fmap_max": 64,
+    "mapping_layers": 2,
+    "z_dim": 64,
+    "w_dim": 64,
+}
 _HALVINGS = 16
 _FULL = 1e-5  # the most that a full float32 product of this size is off; TF32 is by 3e-4
 _APART = 0.15  # of gradients in half precision, whose sums are in another order

@@ -53,7 +53,7 @@ def convolutions(config: Any) -> list[Callable[[], Tensor]]:
             add(maps, maps, side, 3, 1, up=False)
     elif isinstance(config, StyleGAN3Config):
         for plan in config.layers():
-            add(plan.in_channels, plan.out_channels, plan.in_side, plan.kernel,
+            add(plan.in_channels, plan.out_channels, plan.in_size.width, plan.kernel,
                 plan.kernel - 1, up=False)  # fmt: skip
     return calls
 
