@@ -24,7 +24,7 @@ from torch import Tensor, fx, nn
 from stylecli import __version__, files
 from stylecli.checkpoint import load_network
 from stylecli.errors import NetworkError, UsageError, plural, unknown_name
-from stylecli.interop.graph_files import RECORD
+from stylecli.interop.graph_files import FORMATS, RECORD
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.headers import network_digest
 from stylecli.networks.model import Bundle, Discriminator, Generator
@@ -32,7 +32,6 @@ from stylecli.sampling import check_truncation
 from stylecli.seeds import format_seeds
 from stylecli.styles import style_bands
 
-FORMATS = {"onnx": ".onnx", "torchscript": ".pt", "torch-export": ".pt2"}
 LATENTS = ("z", "ws")
 NOISE = ("const", "given", "none")
 PRECISIONS = ("float32", "fp16")
@@ -71,8 +70,11 @@ class Interface:
         check_truncation(config, 1.0, self.cutoff)
         if self.noise == "given" and not config.has_noise:
             raise UsageError(
-                f"configuration {config.preset!r} takes no noise: leave out --noise given"
+                f"configuration {config.preset!r} takes no noise: leave out --noise-mode given"
             )
+        if self.cutoff is not None and "psi" not in self.inputs(config):
+            nothing = f"psi cutoff {self.cutoff} acts on nothing, as the file takes no psi"
+            raise UsageError(f"{nothing}: leave out --psi-cutoff {self.cutoff}")
 
     def inputs(self, config: NetworkConfig) -> dict[str, tuple[int | str, ...]]:
         """Return the inputs in order, by name, with their shapes; "batch" is any number."""
@@ -475,7 +477,7 @@ def _write_onnx(
     if told["precision"] == "fp16":
         _halve(model)
     model.producer_name, model.producer_version = "stylecli", __version__
-    for name, value in told.items():
+    for name, value in (told | {RECORD: told}).items():
         entry = model.metadata_props.add()
         entry.key = name
         entry.value = value if isinstance(value, str) else files.to_json(value).decode()

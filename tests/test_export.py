@@ -16,7 +16,6 @@ from stylecli import export, files
 from stylecli.checkpoint import save_network
 from stylecli.errors import NetworkError, StyleCLIError, UsageError
 from stylecli.export import (
-    FORMATS,
     TOLERANCES,
     Drawing,
     Interface,
@@ -26,7 +25,7 @@ from stylecli.export import (
     fold_constants,
     traced,
 )
-from stylecli.interop.graph_files import RECORD, read_graph_file
+from stylecli.interop.graph_files import FORMATS, RECORD, read_graph_file
 from stylecli.networks.model import Bundle, new_network
 
 WIDTHS = {"resolution": 16, "fmap_base": 128, "fmap_max": 8, "z_dim": 8}
@@ -157,7 +156,8 @@ def test_what_follows_from_weights_becomes_a_number() -> None:
         ({"format": "torch-export", "interface": Interface(cutoff=-1)}, "cutoff -1"),
         ({"format": "torch-export", "interface": Interface(latents="y")}, "'y'"),
         ({"format": "torch-export", "interface": Interface(noise="random")}, "'random'"),
-        ({"format": "torch-export", "interface": Interface(noise="given")}, "noise"),
+        ({"format": "torch-export", "interface": Interface(noise="given")}, "--noise-mode given"),
+        ({"format": "onnx", "interface": Interface("ws", cutoff=3)}, "--psi-cutoff 3"),
         ({"format": "torch-export", "which": "D", "interface": Interface("ws")}, "--latents"),
     ],
     ids=str,
@@ -167,6 +167,14 @@ def test_what_there_is_not_is_refused(words: dict[str, Any], named: str, tmp_pat
     with pytest.raises(UsageError, match=named):
         export_network(tmp_path / "net.safetensors", tmp_path / "x", **words)
     assert [path.name for path in tmp_path.iterdir()] == ["net.safetensors"]
+
+
+def test_a_cutoff_without_psi_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"cutoff 3 acts on nothing.*--psi-cutoff 3"):
+        Interface("ws", cutoff=3).check(network("stylegan2").config)
+    with pytest.raises(UsageError, match="--psi-cutoff 1"):
+        Interface(cutoff=1).check(network("a").config)  # no w: nothing to truncate
+    Interface(cutoff=3).check(network("stylegan2").config)
 
 
 def test_a_generator_that_the_file_lacks_is_named(tmp_path: Path) -> None:
@@ -334,6 +342,9 @@ def test_an_onnx_file_describes_itself(tmp_path: Path) -> None:
     assert json.loads(kept["inputs"])["z"] == ["batch", 8] and len(kept["source_sha256"]) == 64
     assert [one.version for one in model.opset_import if one.domain == ""] == [20]
     assert [one.name for one in model.graph.input] == ["z", "label", "psi"] == list(told["inputs"])
+    assert_read(path, told)
+    model.metadata_props.add(key="author", value="me, not JSON")
+    onnx.save(model, path)
     assert_read(path, told)
     for value in (model.graph.input[0], model.graph.output[0]):
         assert value.type.tensor_type.shape.dim[0].dim_param == "batch"

@@ -12,8 +12,6 @@ from stylecli.cli.parameters import PlainCommand, PlainGroup
 from stylecli.errors import UsageError, unknown_name
 from stylecli.networks.config import NETWORK_NAMES
 
-_LAYOUTS = ("nvidia", "rosinality")
-
 app = typer.Typer(
     cls=PlainGroup,
     add_completion=False,
@@ -67,7 +65,9 @@ def export_state_dict(
     The file is safetensors, never a pickle; its header holds the class and the arguments that build
     the module there. The page of this command gives the three lines that load it.
     """
-    for given, known, what in ((layout, _LAYOUTS, "layout"), (which, NETWORK_NAMES, "network")):
+    from stylecli.interop.families import LAYOUTS
+
+    for given, known, what in ((layout, LAYOUTS, "layout"), (which, NETWORK_NAMES, "network")):
         if given not in known:
             raise UsageError(unknown_name(what, given, known))
     source, target = _paths(network, out, f"{which}-{layout}", ".safetensors", force)
@@ -220,8 +220,9 @@ def _write_graph(
 ) -> None:
     if which not in NETWORK_NAMES:
         raise UsageError(unknown_name("network", which, NETWORK_NAMES))
-    suffix = {"onnx": ".onnx", "torchscript": ".pt", "torch-export": ".pt2"}[format]
-    source, target = _paths(network, out, which, suffix, force)
+    from stylecli.interop.graph_files import FORMATS
+
+    source, target = _paths(network, out, which, FORMATS[format], force)
     from stylecli.export import Interface, export_network
 
     how = Interface(*interface)

@@ -16,12 +16,12 @@ from stylecli.interop.pickles import DamagedError, RefusedError
 from stylecli.interop.torch_files import read_directory
 
 RECORD = "stylecli.json"
-"""The name under which a TorchScript or torch.export file keeps what it says of itself."""
+"""The name under which every such file keeps what it says of itself, as JSON."""
+
+FORMATS = {"onnx": ".onnx", "torchscript": ".pt", "torch-export": ".pt2"}
+"""What ``stylecli export`` writes, and how the names of files end."""
 
 _KINDS = {"onnx": "ONNX", "torchscript": "TorchScript", "torch-export": "torch.export"}
-_TEXTS = ("family", "configuration", "licence", "noise", "stylecli", "network", "format",
-          "precision", "source", "source_sha256")  # fmt: skip
-"""What an ONNX file of ours holds as text: everything else in it is JSON."""
 
 _PRODUCER, _VERSION, _GRAPH, _OPSETS, _METADATA = 2, 3, 7, 8, 14  # fields of ONNX's ModelProto
 _NUMBER, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5  # protobuf's kinds of field
@@ -102,12 +102,9 @@ def _read_onnx(content: memoryview, path: Path) -> GraphFile:
     except DamagedError as error:
         raise NetworkError(f"{path} is not a readable ONNX file: {error}") from None
     found.producer = f"{producer} {version}".strip()
-    if producer == "stylecli":
-        found.record = {
-            name: text if name in _TEXTS
-            else parse_json(text, f"{name} in {path}", of=object, error=NetworkError)
-            for name, text in found.metadata.items()
-        }  # fmt: skip
+    if producer == "stylecli" and RECORD in found.metadata:
+        record = found.metadata[RECORD]
+        found.record = parse_json(record, f"{RECORD} in {path}", error=NetworkError)
     return found
 
 

@@ -42,7 +42,8 @@ def archive(path: Path, entries: dict[str, bytes]) -> Path:
 
 
 def test_an_onnx_file_is_told_by_its_metadata(tmp_path: Path) -> None:
-    told = {n: v if isinstance(v, str) else json.dumps(v) for n, v in RECORD.items()}
+    """Also where somebody else has added to it."""
+    told = {"stylecli.json": json.dumps(RECORD), "family": "stylegan2", "author": "me, not JSON"}
     (tmp_path / "x.onnx").write_bytes(model(told))
     facts = info(tmp_path / "x.onnx")
     assert facts["what"] == "network as ONNX" and facts["record"] == RECORD
@@ -76,11 +77,13 @@ def test_a_zip_without_our_record_is_left_to_others(tmp_path: Path) -> None:
     [
         (b"", "empty"), (b"\x0b\x00", "no known kind"), (model({})[:200], "incomplete"),
         (b"\xff" * 40, "incomplete"), (text(2, b"stylecli"), "no graph"),
-        (model({"opset": "eighteen"}), "opset in"), (model({"inputs": "[" * 3000}), "inputs in"),
+        (model({"stylecli.json": "eighteen"}), "stylecli.json in"),
+        (model({"stylecli.json": "[" * 3000}), "stylecli.json in"),
+        (model({"stylecli.json": "[]"}), "stylecli.json in"),
         (text(7, b"") + b"\x08\x01" * 10_001, "fields"),
         (model({"how_to_call": "a" * (1 << 20)}), "1 MiB"),
     ],
-    ids=["empty", "kind", "cut", "endless", "bare", "text", "deep", "fields", "long"],
+    ids=["empty", "kind", "cut", "endless", "bare", "text", "deep", "list", "fields", "long"],
 )  # fmt: skip
 def test_a_damaged_onnx_file_is_one_sentence(tmp_path: Path, content: bytes, named: str) -> None:
     (tmp_path / "x.onnx").write_bytes(content)
