@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylecli.networks import model
-from stylecli.networks.layers import whole_precision
+from stylecli.networks.layers import check_labels, whole_precision
 from stylecli.networks.lucidrains_config import HEAD_WIDTH, HEADS, LucidrainsConfig
 from stylecli.ops.modulation import modulated_conv2d
 
@@ -271,6 +271,14 @@ class Discriminator(model.Discriminator):
             x = block(x)
         return self.out(self.conv(x).flatten(1))  # type: ignore[no-any-return]
 
-    def forward(self, images: Tensor, c: Tensor | None = None) -> Tensor:
-        """Score images [N, C, H, W]: logits [N, 1], positive means real."""
+    def forward(
+        self, images: Tensor, c: Tensor | None = None, *, lod: float | None = None
+    ) -> Tensor:
+        """Score images [N, C, H, W]: logits [N, 1].
+
+        There are no labels, and ``lod`` is None or 0, since nothing grows. Raises UsageError for
+        wrong shapes or labels.
+        """
+        self.config.check_lod(lod or 0.0)
+        check_labels(c, self.config.label_dim, images.shape[0])
         return self.outputs(images)

@@ -302,9 +302,11 @@ class Discriminator(model.Discriminator):
         ``c`` is one-hot [N, label_dim]; ``lod=None`` is the stored one. Raises UsageError for
         wrong shapes, labels or batch sizes that do not divide into stddev groups.
         """
-        logits = self.outputs(images, lod=lod)  # [N, outputs]
-        if self.config.label_dim and self.config.D_label_mode == "select":
+        selects = self.config.D_label_mode == "select"
+        if selects or c is not None:
             check_labels(c, self.config.label_dim, images.shape[0])
+        logits = self.outputs(images, lod=lod)  # [N, outputs]
+        if self.config.label_dim and selects:
             assert c is not None
             return (logits * c.to(logits.dtype)).sum(dim=1, keepdim=True)
         return logits[:, :1]
