@@ -23,7 +23,7 @@ from stylecli.networks.lucidrains_config import HEAD_WIDTH, HEADS, LucidrainsCon
 # Ours -> the prefixes of its parts in the file's one state dict.
 _GENERATORS = {"G_ema": ("SE.", "GE."), "G": ("S.", "G.")}
 _MAX_BLOCKS, _MAX_LAYERS, _USUAL_WIDTH = 9, 64, 512
-_ATTENTION = re.compile(r"(?:attns|attn_blocks)\.(\d{1,2})\.0\.fn\.fn\.to_q\.weight")
+_ATTENTION = re.compile(r"attns\.(\d{1,2})\.0\.fn\.fn\.to_q\.weight")
 _FILTER = np.array([1.0, 2.0, 1.0])
 # Each Linear or Conv2d, theirs -> ours, of a block of synthesis and of D, and the attention's.
 _BLOCK = {"conv1": "conv0", "conv2": "conv1", "to_rgb.conv": "torgb", "to_style1": "conv0.affine",
@@ -59,8 +59,10 @@ def convert_lucidrains(tree: Any, _: str) -> ForeignNetworks:
         found = _take(part, _generator_table(config), name)
         found["mapping.w_avg"] = _w_avg(found, config)
         side = config.resolution
-        found["synthesis.noise_const"] = np.random.RandomState(0).randn(side, side)
-        networks[name] = {key: array.astype(np.float32) for key, array in found.items()}
+        found["synthesis.noise_const"] = (
+            np.random.RandomState(0).randn(side, side).astype(np.float32)
+        )
+        networks[name] = found
     if any(name.startswith("quantize_blocks.") for name in D):
         info["left_out"] = "the discriminator: it quantises its features, which none here does"
     elif D:

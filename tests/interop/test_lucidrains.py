@@ -104,6 +104,9 @@ def spoil(arrays: dict[str, Any], how: str) -> None:
         del arrays["GE.blocks.1.to_noise2.bias"]
     elif how == "too many":
         arrays["GE.to_initial_block.weight"] = np.zeros((6, 4, 4, 4), np.float32)
+    elif how == "attention of D":
+        query = np.zeros((512, 4, 1, 1), np.float32)
+        arrays["GE.attn_blocks.0.0.fn.fn.to_q.weight"] = query
     elif how == "another shape":
         arrays["D.final_conv.bias"] = np.zeros(3, np.float32)
     elif how == "widths":
@@ -117,6 +120,7 @@ def spoil(arrays: dict[str, Any], how: str) -> None:
     [
         ("another filter", "GE?.*blocks.0.to_rgb.upsample.1.f"),
         ("too few", "missing     blocks.1.to_noise2.bias"),
+        ("attention of D", r"  unexpected  attn_blocks.0.0.fn.fn.to_q.weight"),
         ("too many", "unexpected  to_initial_block.weight"),
         ("another shape", "final_conv.bias: the file has"), ("widths", "do not double"),
         ("nothing", "no generator"),
