@@ -1,5 +1,6 @@
 """Convolutions equal PyTorch's own to second order, and their step-by-step definitions."""
 
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -140,10 +141,19 @@ def test_planar_weight_gradients_are_those_of_float64_to_second_order() -> None:
         assert (other - exact).abs().max() < 2e-6 * scale
 
 
-def test_a_trial_says_what_planar_copies_gain_and_remembers_it() -> None:
-    gain = planar_gain(16, 8)
-    assert 0 < gain < 100
-    assert planar_gain(16, 8) == gain
+def test_a_trial_says_what_planar_copies_gain_and_remembers_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whole 4 s; in parts 1 s and the copy of one of two equal tensors 0.25 s."""
+    times = itertools.accumulate(itertools.cycle([0.0, 4.0, 0.0, 0.25, 0.0, 1.0]))
+    monkeypatch.setattr("stylecli.ops.convolution._seconds", lambda: next(times))
+    planar_gain.cache_clear()
+    try:
+        assert planar_gain(16, 8) == 4 / (1 + 2 * 0.25)
+        monkeypatch.setattr("stylecli.ops.convolution._seconds", lambda: pytest.fail("tried again"))
+        assert planar_gain(16, 8) == 4 / (1 + 2 * 0.25)
+    finally:
+        planar_gain.cache_clear()  # of made-up times
 
 
 def test_reduced_precision_is_what_autocast_asks_for() -> None:
