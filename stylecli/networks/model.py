@@ -6,7 +6,7 @@ Whoever draws, measures or trains takes these; a family derives its own and fill
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -184,14 +184,15 @@ class SynthesisNetwork(nn.Module):
 
 
 class Generator(nn.Module):
-    """z -> picture in two halves, which a family sets: ``mapping`` and ``synthesis``."""
+    """z -> picture in two halves, ``mapping`` and ``synthesis``; a family says which they are."""
 
-    mapping: MappingNetwork
-    synthesis: SynthesisNetwork
+    halves: ClassVar[tuple[type[MappingNetwork], type[SynthesisNetwork]]]
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
+        mapping, synthesis = self.halves
+        self.mapping, self.synthesis = mapping(config), synthesis(config)
 
     @property
     def lod(self) -> float:

@@ -193,10 +193,7 @@ class SynthesisNetwork(model.SynthesisNetwork):
 class Generator(model.Generator):
     """z -> image in two halves, ``mapping`` and ``synthesis``, that can be called apart."""
 
-    def __init__(self, config: R3GANConfig) -> None:
-        super().__init__(config)
-        self.mapping = MappingNetwork(config)
-        self.synthesis = SynthesisNetwork(config)
+    halves = MappingNetwork, SynthesisNetwork
 
 
 # ---- discriminator

@@ -333,10 +333,7 @@ class SynthesisNetwork(model.SynthesisNetwork):
 class Generator(model.Generator):
     """z -> image in two halves, ``mapping`` and ``synthesis``, that can be called apart."""
 
-    def __init__(self, config: StyleGAN2Config) -> None:
-        super().__init__(config)
-        self.mapping = MappingNetwork(config)
-        self.synthesis = SynthesisNetwork(config)
+    halves = MappingNetwork, SynthesisNetwork
 
 
 # ---- discriminator

@@ -176,10 +176,7 @@ class SynthesisNetwork(model.SynthesisNetwork):
 class Generator(model.Generator):
     """z -> image in two halves, ``mapping`` and ``synthesis``, that can be called apart."""
 
-    def __init__(self, config: StyleGAN3Config) -> None:
-        super().__init__(config)
-        self.mapping = MappingNetwork(config)
-        self.synthesis = SynthesisNetwork(config)
+    halves = MappingNetwork, SynthesisNetwork
 
     def move_pictures(
         self, translate: tuple[float, float] = (0.0, 0.0), rotate: float = 0.0

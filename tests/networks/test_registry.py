@@ -113,9 +113,7 @@ class ToySynthesis(model.SynthesisNetwork):
 
 
 class ToyGenerator(model.Generator):
-    def __init__(self, config: ToyConfig) -> None:
-        super().__init__(config)
-        self.mapping, self.synthesis = ToyMapping(config), ToySynthesis(config)
+    halves = ToyMapping, ToySynthesis
 
 
 class ToyDiscriminator(model.Discriminator):
