@@ -369,7 +369,7 @@ def find_centre(
     G, config = net.generator, net.config
     if not config.has_w:
         raise UsageError(f"a centre {_NEEDS_W.format(config.preset)}: leave out --center")
-    if text.isdecimal():
+    if text.strip().isdecimal():
         return map_seeds(G, [int(text)])[:, 0]
     if text == "class" or text.startswith("class:"):
         number = text.removeprefix("class").removeprefix(":")

@@ -351,8 +351,6 @@ ALIKE = {
     ("weight", "bias", "running_mean", "running_var"),  # torch's
     ("onnx", "onnxscript", "onnxruntime"),  # what export asks for, and what the extra brings
     ("png", "jpeg", "webp"),  # images.py loads numpy, cli/targets.py must not
-    ("auto", "dlib", "mtcnn"),  # detectors.py loads Pillow, cli/project.py must not
-    ("w", "w+", "z"),  # latents/projection.py loads torch, cli/project.py must not
 }
 
 

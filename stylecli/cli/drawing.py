@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stylecli.cli.faces import is_photograph, project_once
+from stylecli.cli.faces import check_faces, is_photograph, is_seed, project_once
 from stylecli.cli.options import (
     BatchOption,
     DeviceOption,
@@ -57,7 +57,7 @@ CenterOption = Annotated[
     str | None,
     typer.Option(
         "--center",
-        help="Truncate towards a seed (42), a class (class:3), each picture's own class (class) or "
+        help="Truncate towards a seed (42), a class (class:3), each picture's own class (class), "
         "a file of styles or a photograph. Default: the average face.",
         metavar="SEED|class|FILE",
     ),
@@ -268,6 +268,7 @@ class DrawingOptions:
         resolve_noise(self.noise_mode, self.noise_seed)
         resolve_canvas(self.size, self.crop, self.pixels, self.scale)
         check_words(device=self.device, precision=self.precision)
+        _check_center(self.center)
 
     def open(self, output: Output, *, usual_psi: float | None = None) -> OpenedDrawing:
         """Open the network and resolve for it how to draw.
@@ -401,16 +402,28 @@ def _truncation(
         from stylecli.sampling import find_centre
 
         center = how.center
-        named = center.isdecimal() or center.partition(":")[0] == "class"
-        if not named:  # then it is a file
-            inputs["center"] = Path(center)
         known = center
-        if not named and is_photograph(center) and Path(center).is_file():
-            inputs["center_ws"] = project_once(source, Path(center)).path
-            known = str(inputs["center_ws"])
+        if not is_seed(center) and not _names_class(center):  # then it is a file
+            inputs["center"] = Path(center)
+            if is_photograph(center):
+                inputs["center_ws"] = project_once(source, Path(center)).path
+                known = str(inputs["center_ws"])
         given["centre"] = find_centre(source.bundle, known, tell=source.note)
         settings["center"] = shown_path(inputs["center"]) if inputs else center
     return given, settings, inputs
+
+
+def _check_center(center: str | None) -> None:
+    """Raise UsageError or DataError, before torch loads, for a word that names no centre."""
+    if center is None or _names_class(center):
+        return
+    if center.strip().startswith("-") and is_seed(center.strip()[1:]):
+        raise UsageError(f"--center {center} is not a seed: expected 0 or more, class, or a file")
+    check_faces("--center", [center], "a seed, a class, styles or a photograph")
+
+
+def _names_class(center: str) -> bool:
+    return center.partition(":")[0] == "class"
 
 
 def resolve_noise(noise_mode: str | None, noise_seed: int | None) -> str:

@@ -36,11 +36,13 @@ def is_photograph(word: str) -> bool:
     return not is_seed(word) and not holds_styles(word)
 
 
-def check_faces(option: str, words: Sequence[str]) -> None:
+def check_faces(
+    option: str, words: Sequence[str], known: str = "a seed, styles or a photograph"
+) -> None:
     """Raise DataError, before torch loads, for a word that is no seed and no file."""
     for word in words:
         if not is_seed(word) and not Path(word).is_file():
-            raise DataError(missing(Path(word), "give a seed, styles or a photograph", option))
+            raise DataError(missing(Path(word), f"give {known}", option))
 
 
 def shown_words(words: Sequence[str]) -> list[str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stylecli.cli.drawing import LabelOption, OpenedNetwork, open_source
+from stylecli.cli.drawing import OpenedNetwork, open_source
 from stylecli.cli.faces import project_record, warn_of_stand_in
 from stylecli.cli.options import (
     BatchOption,
@@ -14,23 +14,23 @@ from stylecli.cli.options import (
     ForceOption,
     JsonOption,
     NetworkOption,
-    OutOption,
     QuietOption,
     SeedOption,
     own_command,
 )
 from stylecli.cli.output import Output
 from stylecli.cli.refusals import check_files, check_words
+from stylecli.cli.targets import check_only_folder
+from stylecli.data.alignment import DETECTORS
 from stylecli.distributed.ranks import Ranks, sharing_ranks
 from stylecli.errors import DataError, Interrupted, UsageError, plural, unknown_name
+from stylecli.features import DISTANCES
+from stylecli.latents import SEARCH_PRESETS, SEARCH_SPACES
 
 if TYPE_CHECKING:
     from stylecli.latents.projected_files import Job
     from stylecli.latents.projector import Projector
 
-SPACES = ("w", "w+", "z")
-PRESETS = ("fast", "official")
-DISTANCES = ("lpips", "pyramid")
 SEARCH, PHOTOGRAPH = "Search", "Photograph"  # headings of the help
 
 PhotosArgument = Annotated[
@@ -115,6 +115,14 @@ MaskOption = Annotated[
         rich_help_panel=PHOTOGRAPH,
     ),
 ]
+ClassOption = Annotated[
+    int | None,
+    typer.Option(
+        "--class", "--label", min=0,
+        help="Class to search in. Default: the mean of all classes in w; class 0 in z.",
+    ),
+]  # fmt: skip
+FolderOption = Annotated[Path | None, typer.Option("--out", help="Folder to write.")]
 
 
 def command(
@@ -130,12 +138,12 @@ def command(
     align: AlignOption = True,
     detector: DetectorOption = "auto",
     mask: MaskOption = None,
-    label: LabelOption = None,
+    label: ClassOption = None,
     video: Annotated[
         bool, typer.Option("--video", help="Also write the search: NAME.mp4.")
     ] = False,
     seed: SeedOption = 0,
-    out: OutOption = None,
+    out: FolderOption = None,
     batch: BatchOption = None,
     device: DeviceOption = "auto",
     ranks: Annotated[
@@ -156,6 +164,7 @@ def command(
     """
     output = Output(json=json, quiet=quiet)
     _check(space, preset, distance, mask, photos, detector)
+    check_only_folder(out)
     check_words(device=device)
     if tune_steps is not None and not tune:
         raise UsageError(f"--tune-steps {tune_steps} is for tuning: add --tune")
@@ -194,8 +203,8 @@ def _check(
 ) -> None:  # fmt: skip
     """Refuse what is wrong before torch loads."""
     for kind, word, known in (
-        ("--space", space, SPACES), ("--preset", preset, PRESETS),
-        ("--distance", distance, DISTANCES), ("--detector", detector, ("auto", "dlib", "mtcnn")),
+        ("--space", space, SEARCH_SPACES), ("--preset", preset, SEARCH_PRESETS),
+        ("--distance", distance, DISTANCES), ("--detector", detector, DETECTORS),
     ):  # fmt: skip
         if word is not None and word not in known:
             raise UsageError(unknown_name(kind, word, known))

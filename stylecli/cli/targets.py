@@ -18,6 +18,7 @@ FORMATS = ("png", "jpeg", "webp")  # images.PICTURE_FORMATS, which --help must n
 _PICTURE_SUFFIXES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 _OTHER_SUFFIXES = (".tif", ".tiff", ".bmp", ".gif", ".avif", ".heic", ".svg", ".pdf")
 _VIDEO_SUFFIXES = {".mp4": "mp4", ".webm": "webm", ".gif": "gif", ".webp": "webp"}
+_FILES = (*_PICTURE_SUFFIXES, *_OTHER_SUFFIXES, *_VIDEO_SUFFIXES, ".npz", ".npy", ".safetensors")
 _USUAL_FPS = {"gif": 25.0}  # 30 does not divide into hundredths of a second
 _KEY_SECONDS = 2.0  # from one key face to the next
 
@@ -101,6 +102,12 @@ def _check_folder(out: Path) -> None:
         raise UsageError(f"cannot write {out}: give --out a name that ends in {names}")
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file: give a folder, or a name that ends in {names}")
+
+
+def check_only_folder(out: Path | None) -> None:
+    """Raise UsageError where --out is, or is named like, a file and a folder is wanted."""
+    if out is not None and not out.is_dir() and (out.exists() or out.suffix.lower() in _FILES):
+        raise UsageError(f"--out {out} is a file or named like one: give a folder")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ differences, and knows nothing of what people see.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,11 +16,11 @@ from torch import Tensor
 
 from stylecli import weights
 from stylecli.errors import UsageError, unknown_name
+from stylecli.features import DISTANCES, DistanceName
 from stylecli.features.vgg16 import LPIPS, MIN_SIDE
 from stylecli.images import over_white
 from stylecli.interop.feature_weights import obtain
 
-DistanceName = Literal["lpips", "pyramid"]
 LPIPS_NETWORK = "vgg16-lpips"
 MAX_SIDE = 256  # px: larger pictures are shrunk to it first, by the mean of areas
 _LEAST_LEVEL = 4  # px: the stand-in's smallest halving
@@ -82,8 +81,8 @@ def choose_distance(name: str | None) -> DistanceName:
 
     Raises UsageError for an unknown name, WeightsError for LPIPS without weights.
     """
-    if name not in (None, "lpips", "pyramid"):
-        raise UsageError(unknown_name("distance", name or "", ("lpips", "pyramid")))
+    if name not in (None, *DISTANCES):
+        raise UsageError(unknown_name("distance", name or "", DISTANCES))
     if name == "pyramid":
         return "pyramid"
     if weights.locate(LPIPS_NETWORK) is None:

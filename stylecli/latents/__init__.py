@@ -1,7 +1,7 @@
-"""Walks through latent space, truncation and noise: everything is a function of the frame.
+"""Walks through latent space, and searches in it for what draws a photograph.
 
-The words that choose a walk are here, because a command line is checked against them before torch
-loads.
+The words that choose a walk or a search are here, because a command line is checked against them
+before torch loads.
 """
 
 from typing import Literal, get_args
@@ -14,6 +14,9 @@ Motion = Literal["still", "flicker", "drift"]
 MOTIONS: tuple[Motion, ...] = get_args(Motion)
 Space = Literal["w", "z"]
 SPACES: tuple[Space, ...] = get_args(Space)
+SearchSpace = Literal["w", "w+", "z"]  # of a projection
+SEARCH_SPACES: tuple[SearchSpace, ...] = get_args(SearchSpace)
+SEARCH_PRESETS = ("fast", "official")
 
 
 def check_walk(space: str | None = None, method: str | None = None) -> None:

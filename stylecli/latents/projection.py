@@ -11,7 +11,7 @@ the number of the step, so that one which was interrupted continues as if it had
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -20,12 +20,11 @@ from torch import Tensor
 from stylecli.errors import UsageError, unknown_name
 from stylecli.features.perceptual import Distance, shrink
 from stylecli.images import over_white
+from stylecli.latents import SEARCH_SPACES, SearchSpace
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.model import Generator
 from stylecli.sampling import chunk_size, device_of, one_hot, seed_labels
 
-Space = Literal["w", "w+", "z"]
-SPACES: tuple[Space, ...] = get_args(Space)
 LATENTS_SEED = 123  # of the latents whose w's mean and spread are taken, as in the official program
 _MAPPED_AT_ONCE = 1000
 _LEAST_SIDE = 8  # px: noise maps are halved down to it
@@ -37,7 +36,7 @@ _WORTH_WAITING = 0.002  # share of the distance that counts as progress
 class Plan:
     """How a search goes. The defaults are the official schedule in W."""
 
-    space: Space = "w"
+    space: SearchSpace = "w"
     steps: int = 1000
     lr: float = 0.1
     betas: tuple[float, float] = (0.9, 0.999)  # of Adam
@@ -56,8 +55,8 @@ class Plan:
 
     def __post_init__(self) -> None:
         """Raise UsageError for a space or numbers that make no search."""
-        if self.space not in SPACES:
-            raise UsageError(unknown_name("space", self.space, SPACES))
+        if self.space not in SEARCH_SPACES:
+            raise UsageError(unknown_name("space", self.space, SEARCH_SPACES))
         if not 1 <= self.steps <= 1_000_000:
             raise UsageError(f"{self.steps} steps make no search: expected 1 to 1,000,000")
 
@@ -75,7 +74,7 @@ class Plan:
         return self.shake * max(0.0, 1.0 - step / self.steps / self.shake_until) ** 2
 
 
-OFFICIAL: dict[Space, Plan] = {
+OFFICIAL: dict[SearchSpace, Plan] = {
     "w": Plan(),
     # Of pivotal tuning (Roich et al. 2021): fewer steps, smaller ones.
     "w+": Plan(space="w+", steps=450, lr=0.01, latents=600),
@@ -89,7 +88,7 @@ _TRIAL = Plan(
     keep_best=True,
 )  # fmt: skip
 _REST = Plan(steps=220, lr=0.1, cool_down=0.8, shake=0.0, keep_best=True, patience=15)
-FAST: dict[Space, tuple[Plan, ...]] = {
+FAST: dict[SearchSpace, tuple[Plan, ...]] = {
     "w": (_TRIAL, _REST),
     "w+": (_TRIAL, _REST, replace(_REST, space="w+")),
     "z": (replace(_TRIAL, space="z"), replace(_REST, space="z")),
@@ -378,15 +377,15 @@ class Search:
         return {"variable": self._variables, "mean": first, "square": second, "best": self._best}
 
 
-def check_space(config: NetworkConfig, space: str | None = None) -> Space:
+def check_space(config: NetworkConfig, space: str | None = None) -> SearchSpace:
     """Return the space to search, by default w, or z where there is no w.
 
     Raises UsageError for one that the network does not have.
     """
     if space is None:
         return "w" if config.has_w else "z"
-    if space not in SPACES:
-        raise UsageError(unknown_name("space", space, SPACES))
+    if space not in SEARCH_SPACES:
+        raise UsageError(unknown_name("space", space, SEARCH_SPACES))
     if space == "z" and config.has_w:
         raise UsageError("space z is for networks without a w: use --space w or w+")
     if space != "z" and not config.has_w:

@@ -17,6 +17,7 @@ from torch import Tensor
 from stylecli.errors import UsageError, unknown_name
 from stylecli.features.perceptual import Distance, choose_distance, open_distance
 from stylecli.images import Pictures, from_uint8
+from stylecli.latents import SEARCH_PRESETS, SearchSpace
 from stylecli.latents.projection import (
     FAST,
     OFFICIAL,
@@ -27,7 +28,6 @@ from stylecli.latents.projection import (
     Plan,
     Search,
     SeededDraws,
-    Space,
     check_space,
     draw_candidates,
     latent_ws,
@@ -39,7 +39,6 @@ from stylecli.networks.model import Bundle, Generator
 from stylecli.progress import Progress, silent
 from stylecli.sampling import Drawing, device_of, render
 
-PRESETS = ("fast", "official")
 SAVED_EVERY_SECONDS = 30.0
 _FAST_ENOUGH = 0.01  # LPIPS at which tuning stops
 FRAMES = 120  # moments of a search that are kept for its video
@@ -63,10 +62,10 @@ class Projecting:
 
     def __post_init__(self) -> None:
         """Raise UsageError for an unknown preset, or numbers of steps that are none."""
-        if self.preset not in PRESETS:
-            raise UsageError(unknown_name("preset", self.preset, PRESETS))
+        if self.preset not in SEARCH_PRESETS:
+            raise UsageError(unknown_name("preset", self.preset, SEARCH_PRESETS))
 
-    def plans(self, space: Space) -> list[Plan]:
+    def plans(self, space: SearchSpace) -> list[Plan]:
         """Return the searches, in order."""
         if self.preset == "official":
             plans = [OFFICIAL[space]]

@@ -312,6 +312,25 @@ def test_a_face_that_is_not_there_is_one_sentence(
     assert result.exit_code == ExitCode.UNUSABLE and told in result.stderr
 
 
+@pytest.mark.parametrize("center", ["none.jpg", "none.npz", "-4", "x"])
+def test_a_centre_that_is_not_there_is_told_before_the_network_is_read(
+    run: Run, monkeypatch: pytest.MonkeyPatch, center: str
+) -> None:
+    monkeypatch.setattr("stylecli.cli.drawing.open_source", None)
+    for command in (("generate",), ("mix",), ("interpolate",)):
+        refused = run(*command, "--center", center)
+        assert refused.exit_code == (ExitCode.USAGE if center == "-4" else ExitCode.UNUSABLE)
+        assert "--center" in refused.stderr and center in refused.stderr
+        assert "seed" in refused.stderr and "class" in refused.stderr
+
+
+def test_a_seed_is_a_centre_however_it_is_written(run: Run) -> None:
+    for center, out in (("42", "plain.png"), (" 42 ", "spaced.png")):
+        done = run("generate", "--seeds", "1", "--center", center, "--out", out)
+        assert done.exit_code == 0, done.stderr
+    assert (pixels("plain.png") == pixels("spaced.png")).all()
+
+
 COMMANDS: dict[str, tuple[str, ...]] = {
     "project": ("project",), "mix": ("mix", "--row"), "interpolate": ("interpolate", "--through"),
     "generate": ("generate", "--seeds", "0", "--center"),

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 import stylecli
 from stylecli.cli import generate
-from stylecli.errors import Interrupted, NetworkError, UsageError
+from stylecli.errors import DataError, Interrupted, NetworkError, UsageError
 from stylecli.images import read_provenance
 from stylecli.sheets.mixing import name_height
 
@@ -179,8 +179,8 @@ def test_noise_seed_means_random_noise(run: Run) -> None:
         (["--psi-layers", "0-3:1,3:0.5"], UsageError, "names layer 3 twice"),
         (["--psi-layers", "0-3"], UsageError, "has no number"),
         (["--center", "class"], UsageError, "without labels"),
-        (["--center", "nowhere.npz"], NetworkError, "do not exist"),
-        (["--center", "-4"], UsageError, "'-4'"),
+        (["--center", "nowhere.npz"], DataError, "nowhere.npz does not exist"),
+        (["--center", "-4"], UsageError, "-4"),
         (["--ws", "nowhere.npz"], NetworkError, "nowhere.npz does not exist"),
         (["--ws", "a.npz", "--seeds", "1"], UsageError, "two sources of faces"),
         (["--ws-rows", "1"], UsageError, "give --ws FILE too"),

@@ -267,16 +267,31 @@ def test_a_tuned_network_is_a_file_that_draws_the_picture(run: Run) -> None:
         (["a.png", "--class", "1"], ExitCode.USAGE, "no classes"),
         (["a.png", "--mask", "none.png"], ExitCode.UNUSABLE, "none.png"),
         (["a.png", "b/a.png"], ExitCode.USAGE, "--out"),
+        (["a.png", "--out", "new.npz"], ExitCode.USAGE, "new.npz"),
+        (["a.png", "--out", "new.PNG"], ExitCode.USAGE, "new.PNG"),
+        (["a.png", "--out", "tiny.safetensors"], ExitCode.USAGE, "folder"),
+        (["a.png", "--out", "words"], ExitCode.USAGE, "folder"),
     ],
 )
 def test_what_makes_no_sense_is_one_sentence(
     run: Run, words: list[str], code: int, told: str
 ) -> None:
     Path("b").mkdir()
+    Path("words").write_text("a file")
     save("b/a.png", 1)
     result = run(*words)
     assert result.exit_code == code and told in result.stderr
+    assert not Path("new.npz").exists() and Path("words").read_text() == "a file"
     assert len(result.stderr.strip().splitlines()) <= 2  # which network was taken, and the sentence
+
+
+def test_a_folder_may_have_a_dot_in_its_name(run: Run) -> None:
+    assert run("a.png", "--out", "run-1.5").exit_code == 0 and Path("run-1.5/a.npz").is_file()
+
+
+def test_the_help_says_what_class_and_out_are_here() -> None:
+    told = " ".join(CliRunner().invoke(app, ["project", "--help"]).stdout.split())
+    assert "in turn" not in told and "File or folder" not in told
 
 
 def test_of_several_photographs_the_others_are_projected(run: Run) -> None:

@@ -9,15 +9,15 @@ import hashlib
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from stylecli.data.alignment import DETECTORS
 from stylecli.data.alignment.detection import INSTALL, Detection, Detector
 from stylecli.errors import DataError, UsageError, WeightsError
 
-DetectorName = Literal["auto", "dlib", "mtcnn"]
 DLIB_NOTICE = (
     "dlib's 68-point model was trained on iBUG 300-W, whose licence excludes commercial use; "
     "--detector mtcnn has no such limit"
@@ -46,10 +46,8 @@ def choose_detector(name: str, instead: str = "give --landmarks FILE") -> str:
     Raises UsageError for an unknown name, DataError with the command that installs one, and what to
     do ``instead``.
     """
-    if name not in get_args(DetectorName):
-        raise UsageError(
-            f"unknown detector {name!r}: expected one of {', '.join(get_args(DetectorName))}"
-        )
+    if name not in DETECTORS:
+        raise UsageError(f"unknown detector {name!r}: expected one of {', '.join(DETECTORS)}")
     if name != "auto":
         if not is_installed(name):
             raise DataError(f"the detector {name} is not installed: run {INSTALL[name]}")
