@@ -69,10 +69,12 @@ _REPEATED = {
          "precision")
     ),
 }  # fmt: skip
-_FLAGS = {
-    "generate": {"grid", "labels", "crop", "pixels"}, "mix": {"each", "labels"},
-    "interpolate": {"loop", "crop", "pixels"}, "figures": (),
-    "project": {"tune", "noise", "align", "video"},
+FLAGS = {  # options without a value: given, or denied by --no-
+    "generate": frozenset(("grid", "labels", "crop", "pixels")),
+    "mix": frozenset(("each", "labels")),
+    "interpolate": frozenset(("loop", "crop", "pixels")),
+    "figures": frozenset[str](),
+    "project": frozenset(("tune", "noise", "align", "video")),
 }  # fmt: skip
 _WORD = re.compile(r"\w[\w.-]{0,40}")  # the name of a figure
 
@@ -101,7 +103,7 @@ def remake_command(provenance: Mapping[str, Any]) -> str | None:
         plain = name.replace("-", "_")
         flag = name.replace("_", "-")
         if isinstance(value, bool):
-            words += [f"--{flag}" if value else f"--no-{flag}"] if plain in _FLAGS[command] else []
+            words += [f"--{flag}" if value else f"--no-{flag}"] if plain in FLAGS[command] else []
         elif plain in _REPEATED[command]:
             for one in value if isinstance(value, list) else [value]:
                 words += _option(flag, str(one)) if isinstance(one, str | int | float) else []

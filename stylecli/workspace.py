@@ -307,6 +307,16 @@ def sheet_path(run: Path, nimg: int) -> Path:
     return run / f"fakes{nimg:09d}.png"
 
 
+def folder_of(network: Path) -> Path:
+    """Return where what is made of a network goes unless told otherwise: out/<run>-<kimg>."""
+    name = network.stem
+    if name.startswith("network-snapshot-"):
+        run = network.resolve().parent
+        owner = run.parent.name if run.name == "run" else run.name
+        name = f"{owner}-{name.removeprefix('network-snapshot-')}"
+    return Path("out") / name
+
+
 def saved_at(name: str) -> int | None:
     """Return after how many images training wrote the network or sample sheet of this name.
 

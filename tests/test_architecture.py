@@ -42,12 +42,14 @@ ROWS = (
     ("training", "metrics"),
     ("report",),
     ("demo", "export", "health", "bench", "descriptions", "commands"),
-    ("peers",),
+    ("peers", "explorer"),
     ("cli",),
     ("__main__",),
 )
 HEIGHT = {unit: height for height, row in enumerate(ROWS) for unit in row}
-ONLY_IN = {"typer": "cli", "rich": "cli", "lmdb": "data"}
+ONLY_IN = {
+    "typer": "cli", "rich": "cli", "lmdb": "data", "starlette": "explorer", "uvicorn": "explorer",
+}  # fmt: skip
 TORCH_FREE_MODULES = (
     "stylecli.networks.config",
     "stylecli.networks.registry",

@@ -123,5 +123,5 @@ def test_what_is_repeated_is_what_the_command_knows(command: str) -> None:
     rest = options.keys() - where_to_write - how_to_run - other_names
 
     flags = {name for name in rest if options[name]}
-    assert flags == set(provenance._FLAGS[command])
+    assert flags == set(provenance.FLAGS[command])
     assert rest - flags == provenance._REPEATED[command]

@@ -4,7 +4,7 @@ import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -14,7 +14,7 @@ from typer.main import get_command
 from stylecli import __version__
 from stylecli.cli.output import print_error
 from stylecli.cli.parameters import PlainCommand, ReadsWords, TrainCommand
-from stylecli.errors import ExitCode, explain, printable
+from stylecli.errors import ExitCode, UsageError, explain, printable
 from stylecli.workspace import sweep_leftovers
 
 # What typer raises for a wrong command line, of whichever click it carries.
@@ -23,9 +23,9 @@ _WrongWords: type[Any] = typer.BadParameter.__bases__[0]
 
 # In the order of the help. Each is the file of its name.
 COMMANDS = (
-    "demo", "prepare-ffhq", "pack", "check", "train", "report", "plan", "generate", "mix",
-    "interpolate", "project", "figures", "metrics", "weights", "convert", "export", "info", "bench",
-    "doctor",
+    "demo", "prepare-ffhq", "pack", "check", "train", "report", "plan", "explore", "generate",
+    "mix", "interpolate", "project", "figures", "metrics", "weights", "convert", "export", "info",
+    "bench", "doctor",
 )  # fmt: skip
 
 
@@ -54,6 +54,22 @@ class _Commands(Mapping[str, Any]):
         return self._built[name]
 
 
+_COMMANDS = _Commands()
+
+
+def read_words(name: str, words: Sequence[str]) -> dict[str, Any]:
+    """Return the values of a command's options, by parameter, without running the command.
+
+    Raises UsageError, with the sentence that the command line would end with, for wrong words.
+    """
+    try:
+        return dict(_COMMANDS[name].make_context(name, list(words)).params)
+    except _WrongWords as error:
+        from stylecli.cli.refusals import explain_usage
+
+        raise UsageError(explain_usage(error, words)) from None
+
+
 class _Group(ReadsWords, TyperGroup):
     """Ends with the error's exit code and one line on stderr instead of a traceback."""
 
@@ -61,7 +77,7 @@ class _Group(ReadsWords, TyperGroup):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.commands = _Commands()  # type: ignore[assignment]
+        self.commands = _COMMANDS  # type: ignore[assignment]
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return their names without importing them."""

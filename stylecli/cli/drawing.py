@@ -31,6 +31,7 @@ from stylecli.errors import UsageError
 from stylecli.networks.config import NetworkConfig, check_noise_mode
 from stylecli.provenance import make_provenance, shown_path
 from stylecli.styles import layer_strengths
+from stylecli.workspace import folder_of
 
 if TYPE_CHECKING:
     from stylecli.data.alignment.portrait import Portrait
@@ -121,16 +122,6 @@ _FIRST = ("network",)
 _LAST = ("batch", "device", "precision", "json", "force", "quiet")
 # What a file's record has in another way, or does not have, as it changes no picture.
 _NOT_SETTINGS = {"psi", "psi_cutoff", "batch", "device"}
-
-
-def folder_of(network: Path) -> Path:
-    """Return where what is made of a network goes unless told otherwise: out/<run>-<kimg>."""
-    name = network.stem
-    if name.startswith("network-snapshot-"):
-        run = network.resolve().parent
-        owner = run.parent.name if run.name == "run" else run.name
-        name = f"{owner}-{name.removeprefix('network-snapshot-')}"
-    return Path("out") / name
 
 
 @dataclass(frozen=True)

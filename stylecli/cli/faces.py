@@ -85,7 +85,7 @@ def find_faces(
     return join_sources(parts), files
 
 
-def project_once(source: "OpenedNetwork", path: Path) -> "Remembered":
+def project_once(source: "OpenedNetwork", path: Path, *, align: bool = True) -> "Remembered":
     """Return the styles of a photograph: those that are remembered, else project it now.
 
     Raises Interrupted where Ctrl-C comes; the same command then continues.
@@ -99,7 +99,7 @@ def project_once(source: "OpenedNetwork", path: Path) -> "Remembered":
     from stylecli.latents.projector import Projecting, Projector
 
     projector = Projector(source.bundle, Projecting())
-    options: dict[str, Any] = {"align": True, "detector": "auto"}
+    options: dict[str, Any] = {"align": align, "detector": "auto"}
     record = project_record(source, projector, {"photo": path}, **options)
     folder, G = source.folder / "projected", source.bundle.generator
     known = find_projection(folder, record, G)

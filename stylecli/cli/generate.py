@@ -75,6 +75,15 @@ class Order:
             maps = ([layer[number : number + 1] for layer in own] for number in numbers)
         return render(G, self.ws(numbers), self.drawing, noise_seeds=numbers, noise=maps)
 
+    def sized(self, picture: "Pictures") -> "Pictures":
+        """Return a picture [H, W, C] at the size that was asked for."""
+        from stylecli.images import enlarge
+
+        canvas = self.drawing.canvas
+        if canvas is None:
+            return enlarge(picture, self.drawing.scale or 1)
+        return canvas.lay_out([picture])
+
     def provenance(self, numbers: "Sequence[int]", **more: Any) -> dict[str, Any]:
         """Return what a file of these pictures carries."""
         settings = {self.option: format_seeds(numbers), **self.settings, **more}
@@ -139,7 +148,7 @@ def command(
     order = resolve_order(how, output, seeds=seeds, ws=ws, ws_rows=ws_rows, like=like, vary=vary)
     source = order.source
     target = resolve_target(out, source.folder, format, quality, grid, len(order.numbers))
-    saved = [] if save_ws is None else [_save_ws(order, save_ws, how.force, output)]
+    saved = [] if save_ws is None else [save_styles(order, save_ws, how.force, output)]
     if grid:
         paths = [_write_sheet(order, target, columns, named, how.force, output)]
     else:
@@ -240,7 +249,7 @@ def _chosen(wanted: list[int], rows: "Tensor | None", ws_rows: str | None) -> li
 
 
 def _write_files(order: Order, target: Target, force: bool, output: Output) -> list[Path]:
-    from stylecli.images import Beside, check_size, enlarge
+    from stylecli.images import Beside, check_size
 
     canvas = order.drawing.canvas
     if canvas is not None:
@@ -259,13 +268,8 @@ def _write_files(order: Order, target: Target, force: bool, output: Output) -> l
     done = 0
 
     def save(number: int, picture: "Pictures") -> None:
-        picture = (
-            canvas.lay_out([picture])
-            if canvas is not None
-            else enlarge(picture, order.drawing.scale or 1)
-        )
         path, provenance = made[number]
-        target.save(path, picture, provenance)
+        target.save(path, order.sized(picture), provenance)
 
     try:
         with output.progress("generate", "pictures") as progress:
@@ -313,7 +317,7 @@ def _write_sheet(
     return path
 
 
-def _save_ws(order: Order, path: Path, force: bool, output: Output) -> Path:
+def save_styles(order: Order, path: Path, force: bool, output: Output) -> Path:
     """Write the styles of all pictures to one file, as they are after truncation."""
     import torch
 

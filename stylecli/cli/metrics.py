@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stylecli.cli.drawing import agree_on_precision, folder_of, load_and_hash
+from stylecli.cli.drawing import agree_on_precision, load_and_hash
 from stylecli.cli.options import (
     BatchOption,
     ClassifierSource,
@@ -31,7 +31,7 @@ from stylecli.cli.refusals import GIVEN_AS, check_files, check_loose, check_word
 from stylecli.distributed.ranks import find_place, sharing_ranks
 from stylecli.errors import ExitCode, Interrupted, StyleCLIError, UsageError
 from stylecli.progress import format_seconds
-from stylecli.workspace import RUN_FILE, Found, find_dataset, find_network
+from stylecli.workspace import RUN_FILE, Found, find_dataset, find_network, folder_of
 
 if TYPE_CHECKING:
     from stylecli.data.reader import Dataset

@@ -187,12 +187,46 @@ def command(
     """
     output, mover = how.output(), _mover(video, bands, video_format)
     _check_clip(mover, {"fps": fps, "key-seconds": key_seconds, "video-format": video_format})
+    if mover is not None:
+        resolve_video(None, Path(), "mix", format=video_format, fps=fps)
+    mix, sheets = resolve_mix(
+        how, output, rows=rows, cols=cols, row_seeds=row_seeds, col_seeds=col_seeds, row=row,
+        col=col, row_ws=row_ws, col_ws=col_ws, styles=styles, bands=bands, format=format,
+        quality=quality, out=out,
+    )  # fmt: skip
+    paths: list[Path] = []
+    for name, (option, layers) in sheets.items():
+        path = sheet_path(mix, name, sheets)
+        paths += _write_pictures(mix, option, layers, path, each, labels)
+        if mover is not None:
+            clip = (mover, key_seconds, fps, video_format)
+            paths.append(_write_video(mix, option, layers, path, clip))
+    document = {
+        "network": str(mix.source.path), **mix.sides[0], **mix.sides[1], **mix.settings,
+        "layers": {name: layers if bands else layers[0] for name, (_, layers) in sheets.items()},
+        "paths": [str(path) for path in paths],
+    }  # fmt: skip
+    output.result(document, [str(path) for path in paths])
+
+
+Sheets = dict[str, tuple[dict[str, str], list[list[int]]]]  # by name: see choose_sheets
+
+
+def resolve_mix(
+    how: DrawingOptions, output: Output, *, rows: str | None = None, cols: str | None = None,
+    row_seeds: str | None = None, col_seeds: str | None = None, row: Sequence[str] | None = None,
+    col: Sequence[str] | None = None, row_ws: Path | None = None, col_ws: Path | None = None,
+    styles: str | None = None, bands: str | None = None, format: str | None = None,
+    quality: int | None = None, out: Path | None = None,
+) -> tuple[Mix, Sheets]:  # fmt: skip
+    """Return everything that decides the sheets, with the network opened, and what they show.
+
+    Raises UsageError for options that contradict each other, or that the network cannot follow.
+    """
     check_files(row_ws=row_ws, col_ws=col_ws)
     check_faces("--row", row or ())
     check_faces("--col", col or ())
     resolve_target(out, Path(), format, quality, True, 1)
-    if mover is not None:
-        resolve_video(None, Path(), "mix", format=video_format, fps=fps)
     how.check()
     opened = how.open(output)
     source, drawing = opened.source, opened.drawing
@@ -222,19 +256,7 @@ def command(
         (sides[0].settings, sides[1].settings),
         opened.inputs | row_files | column_files, target, how.force, output,
     )  # fmt: skip
-    paths: list[Path] = []
-    for name, (option, layers) in sheets.items():
-        stem = f"mix-{name}" if target.file is None or len(sheets) > 1 else ""
-        paths += _write_pictures(mix, option, layers, _path(target, stem), each, labels)
-        if mover is not None:
-            clip = (mover, key_seconds, fps, video_format)
-            paths.append(_write_video(mix, option, layers, _path(target, stem), clip))
-    document = {
-        "network": str(source.path), **mix.sides[0], **mix.sides[1], **mix.settings,
-        "layers": {name: layers if bands else layers[0] for name, (_, layers) in sheets.items()},
-        "paths": [str(path) for path in paths],
-    }  # fmt: skip
-    output.result(document, [str(path) for path in paths])
+    return mix, sheets
 
 
 def _write_pictures(
@@ -351,13 +373,14 @@ def _check_clip(mover: str | None, clip: Mapping[str, object]) -> None:
             raise UsageError(f"--{name} {value} is for a video: add --video cols or --video rows")
 
 
-def _path(target: Target, stem: str) -> Path:
+def sheet_path(mix: Mix, name: str, sheets: Sheets) -> Path:
     """Return where a sheet goes; several sheets share a name that --out gave."""
+    target = mix.target
     if target.file is None:
-        return target.path(stem)
-    return target.file.with_name(
-        f"{target.file.stem}{stem.removeprefix('mix')}{target.file.suffix}"
-    )
+        return target.path(f"mix-{name}")
+    if len(sheets) == 1:
+        return target.file
+    return target.file.with_name(f"{target.file.stem}-{name}{target.file.suffix}")
 
 
 @dataclass(frozen=True)

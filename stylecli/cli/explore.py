@@ -1,0 +1,332 @@
+"""``stylecli explore``: the network in a browser. Also the program of the processes that draw."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stylecli.cli.app import read_words
+from stylecli.cli.drawing import DrawingOptions, OpenedDrawing, OpenedNetwork, open_source
+from stylecli.cli.faces import project_once
+from stylecli.cli.options import DeviceOption, JsonOption, NetworkOption, QuietOption
+from stylecli.cli.output import Output
+from stylecli.cli.refusals import check_words
+from stylecli.errors import StyleCLIError, UsageError
+from stylecli.explorer.worker import Message, Tell, answer_requests
+from stylecli.progress import Progress
+from stylecli.provenance import remake_command
+from stylecli.workspace import find_network
+
+if TYPE_CHECKING:
+    from stylecli.cli.generate import Order
+
+INSTALL = "pip install 'stylecli[explore]'"
+FRAMED = "STYLECLI_EXPLORE_FRAMED"  # set by stylecli.explore, whose notebook frames the page
+_KEPT_NETWORKS = 2  # in the memory of a process that draws
+
+
+def command(
+    network: NetworkOption = None,
+    port: Annotated[
+        int | None,
+        typer.Option("--port", min=1, max=65535, help="Default: 8765, or the next free one."),
+    ] = None,
+    host: Annotated[
+        str,
+        typer.Option("--host", help="Address to listen on. Others than this machine may ask then."),
+    ] = "127.0.0.1",
+    show: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open the page in the browser.")
+    ] = True,
+    device: DeviceOption = "auto",
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Open the network in a browser: sliders, mixes, walks, and the training of this folder.
+
+    Example: stylecli explore
+
+    Prints the address, and answers this machine alone until Ctrl-C. Over ssh it also prints the
+    command for your own machine. Every picture has the command beside it that makes the same file.
+    """
+    output = Output(json=json, quiet=quiet)
+    check_words(device=device)
+    found = find_network(network)
+    if found.why:
+        output.note(f"network: {found.shown}")
+    try:
+        from stylecli.explorer.server import Explorer, is_loopback, listen, serve
+    except ModuleNotFoundError as error:
+        raise StyleCLIError(f"explore needs {error.name}: {INSTALL}") from None
+    from stylecli.explorer.workplace import Workplace
+
+    explorer = Explorer(
+        start_drawing, Workplace(network), device, host, framed=os.environ.get(FRAMED) == "1"
+    )
+    with listen(host, port) as listening:
+        number = listening.getsockname()[1]
+        name = f"[{host}]" if ":" in host else host
+        address = f"http://{name}:{number}/#token={explorer.token}"
+        output.result({"address": address, "port": number, "token": explorer.token}, [address])
+        sys.stdout.flush()
+        if not is_loopback(host):
+            output.warn(
+                f"everyone who reaches {host} and learns the address can draw, and read what "
+                f"training shows, without encryption: leave out --host, and forward a port by ssh"
+            )
+        elif os.environ.get("SSH_CONNECTION"):
+            output.note(f"on your own machine: {forwarding(number)}, then open the address there")
+        output.note("press Ctrl-C to end")
+        if show and not os.environ.get("SSH_CONNECTION"):
+            import webbrowser
+
+            webbrowser.open(address)
+        serve(explorer, listening)
+
+
+def forwarding(port: int) -> str:
+    """Return the command by which another machine reaches a port of this one, over ssh."""
+    server = os.environ.get("SSH_CONNECTION", "").split()
+    host = server[2] if len(server) == 4 else "THIS-MACHINE"
+    user = os.environ.get("USER") or os.environ.get("LOGNAME")
+    return f"ssh -L {port}:127.0.0.1:{port} {f'{user}@' if user else ''}{host}"
+
+
+def start_drawing() -> "subprocess.Popen[bytes]":
+    """Start a process that draws; it answers requests until its stdin ends."""
+    from stylecli.distributed.processes import start_python
+
+    return start_python(__name__, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+# ---- the process that draws
+
+
+class _Reporting(Output):
+    """Tells the server what a command tells a terminal."""
+
+    def __init__(self, tell: Tell) -> None:
+        super().__init__(quiet=True)
+        self.tell = tell
+        self.document: dict[str, Any] = {}
+
+    def result(self, document: Mapping[str, Any], lines: Sequence[str]) -> None:
+        self.document = dict(document)
+
+    def note(self, text: str) -> None:
+        self.tell("note", note=text)
+
+    def warn(self, text: str) -> None:
+        self.tell("warning", warning=text)
+
+    @contextmanager
+    def progress(self, title: str, unit: str = "", seconds_left: Any = None) -> Iterator[Progress]:
+        def report(done: float, total: float, note: str = "") -> None:
+            self.tell("progress", done=done, total=total, note=note or title)
+
+        yield report
+
+
+@dataclass(frozen=True)
+class _Asked(DrawingOptions):
+    """How to draw, with a network that is open already."""
+
+    source: OpenedNetwork | None = None
+    reporting: Output = field(default_factory=lambda: Output(quiet=True))
+
+    def output(self) -> Output:
+        """Return where results and notes go: to the server."""
+        return self.reporting
+
+    def open(self, output: Output, *, usual_psi: float | None = None) -> OpenedDrawing:
+        """Resolve for the opened network how to draw."""
+        assert self.source is not None
+        return self.draw_with(self.source, usual_psi)
+
+
+class Studio:
+    """Opened networks, and what is asked of them."""
+
+    def __init__(self) -> None:
+        self._opened: OrderedDict[tuple[Any, ...], OpenedNetwork] = OrderedDict()
+
+    def handlers(self) -> dict[str, Any]:
+        """Return what answers each request."""
+        return {
+            "network": self.describe, "directions": self.directions, "picture": self.picture,
+            "sheet": self.sheet, "mix": self.sheet, "walk": self.frame, "preview": self.preview,
+            "command": self.command, "measure": self.measure, "keep": self.keep,
+            "export": self.export, "project": self.project,
+        }  # fmt: skip
+
+    def open(self, request: Mapping[str, Any]) -> OpenedNetwork:
+        """Return a network, from memory where its file has not changed."""
+        path = Path(request["network"])
+        state = path.stat()
+        key = (str(path), state.st_size, state.st_mtime_ns, request["device"])
+        if key not in self._opened:
+            self._opened[key] = open_source(path, request["device"], Output(quiet=True))
+            while len(self._opened) > _KEPT_NETWORKS:
+                self._opened.popitem(last=False)
+        self._opened.move_to_end(key)
+        return self._opened[key]
+
+    def _read(
+        self, request: Mapping[str, Any], tell: Tell
+    ) -> tuple[_Asked, _Reporting, dict[str, Any]]:
+        """Return how to draw, where to report, and the command's own options."""
+        given = read_words(request["command"], request["words"])
+        reporting = _Reporting(tell)
+        own = {item.name for item in fields(DrawingOptions)}
+        how = {name: given.pop(name) for name in list(given) if name in own}
+        source = self.open(request)
+        if source.config.moves_pictures:
+            source.bundle.generator.move_pictures((0.0, 0.0), 0.0)
+        asked = _Asked(**{**how, "force": True}, source=source, reporting=reporting)
+        return asked, reporting, given
+
+    def describe(self, request: Mapping[str, Any], tell: Tell) -> Message:
+        """Answer what a network is and can do."""
+        from stylecli.provenance import shown_path
+        from stylecli.styles import style_bands
+
+        source = self.open(request)
+        config = source.config
+        return {
+            "network": shown_path(source.path), "sha256": source.digest, "preset": config.preset,
+            "width": config.resolution, "height": config.resolution, "channels": config.channels,
+            "num_ws": config.num_ws, "layers": config.style_sides,
+            "bands": style_bands(config.style_sides) if config.has_w else {},
+            "has_w": config.has_w, "has_noise": config.has_noise, "truncates": config.truncates,
+            "moves_pictures": config.moves_pictures, "grows": config.grows,
+            "deepest_lod": config.deepest_lod, "classes": config.label_dim,
+            "psi": config.truncation_psi, "psi_cutoff": config.truncation_cutoff,
+            "has_preview": False, "device": source.device,
+        }, b""  # fmt: skip
+
+    def directions(self, request: Mapping[str, Any], tell: Tell) -> Message:
+        """Answer the directions that are kept for a network."""
+        return {"directions": []}, b""
+
+    def _order(self, request: Mapping[str, Any], tell: Tell) -> "Order":
+        from stylecli.cli.generate import resolve_order
+
+        how, output, given = self._read(request, tell)
+        names = ("seeds", "ws", "ws_rows", "like", "vary")
+        return resolve_order(how, output, **{name: given[name] for name in names})
+
+    def picture(self, request: Mapping[str, Any], tell: Tell) -> Message:
+        """Answer a picture: the bytes of the file that the command writes."""
+        from stylecli.images import encode_png
+
+        order = self._order(request, tell)
+        (picture,) = order.pictures(order.numbers)
+        return {}, encode_png(order.sized(picture), order.provenance(order.numbers))
+
+    def preview(self, request: Mapping[str, Any], tell: Tell) -> Message:
+        """Answer a small true picture; nothing where the network has none."""
+        return {}, b""
+
+    def sheet(self, request: Mapping[str, Any], tell: Tell) -> Message:
+        """Answer a sheet, as its command writes it."""
+        how, output, given = self._read(request, tell)
+        run = _function_of(request["command"])
+        with tempfile.TemporaryDirectory(prefix="stylecli-explore-") as folder:
+            run(how=how, **{**given, "out": Path(folder) / "sheet.png"})
+            return {}, Path(output.document["paths"][0]).read_bytes()
+
+    def frame(self, request: Mapping[str, Any], tell: Tell) -> Message:
+        """Answer one frame of a walk."""
+        from stylecli.images import encode_png
+
+        walk = self._walk(request, tell)
+        number = str(request["frame"] or "0")
+        if not number.isascii() or not number.isdecimal() or int(number) >= walk.frames:
+            raise UsageError(f"frame {number[:40]!r} is not one of 0 to {walk.frames - 1}")
+        return {}, encode_png(next(iter(walk.draw(int(number)))))
+
+    def measure(self, request: Mapping[str, Any], tell: Tell) -> Message:
+        """Answer how long a walk is."""
+        walk = self._walk(request, tell)
+        return {"frames": walk.frames, "fps": walk.target.fps, "keys": walk.keys,
+                "height": walk.size[0], "width": walk.size[1]}, b""  # fmt: skip
+
+    def _walk(self, request: Mapping[str, Any], tell: Tell) -> Any:
+        from stylecli.cli.interpolate import resolve_walk
+
+        how, output, given = self._read(request, tell)
+        return resolve_walk(how, output, **given)
+
+    def command(self, request: Mapping[str, Any], tell: Tell) -> Message:
+        """Answer the command line that makes the same file, and where it writes it."""
+        if request["command"] == "interpolate":
+            walk = self._walk(request, tell)
+            return {"command": remake_command(walk.provenance), "file": str(walk.target.path)}, b""
+        how, output, given = self._read(request, tell)
+        if request["command"] == "mix":
+            return self._describe_mix(how, output, given)
+        from stylecli.cli.targets import resolve_target
+
+        order = self._order(request, tell)
+        sheet = bool(given["grid"])
+        more = {"grid": True, "columns": given["columns"],
+                "labels": given["labels"] is not False} if sheet else {}  # fmt: skip
+        target = resolve_target(None, order.source.folder, None, None, sheet, len(order.numbers))
+        name = order.name_of_sheet if sheet else order.name(order.numbers[0])
+        record = order.provenance(order.numbers, **more)
+        return {"command": remake_command(record), "file": str(target.path(name))}, b""
+
+    def _describe_mix(self, how: _Asked, output: Output, given: dict[str, Any]) -> Message:
+        from stylecli.cli.mix import resolve_mix, sheet_path
+
+        other = ("video", "key_seconds", "fps", "video_format", "each", "labels")
+        labels = given["labels"]
+        for name in other:
+            given.pop(name)
+        mix, sheets = resolve_mix(how, output, **given)
+        ((name, (option, _)),) = sheets.items()
+        record = mix.provenance(option, labels=labels)
+        return {"command": remake_command(record), "file": str(sheet_path(mix, name, sheets))}, b""
+
+    def keep(self, request: Mapping[str, Any], tell: Tell) -> Message:
+        """Write the styles of a picture, as ``generate --save-ws`` does."""
+        from stylecli.cli.generate import save_styles
+
+        save_styles(self._order(request, tell), Path(request["path"]), True, _Reporting(tell))
+        return {}, b""
+
+    def export(self, request: Mapping[str, Any], tell: Tell) -> Message:
+        """Write the video of a walk where its command does."""
+        how, output, given = self._read(request, tell)
+        _function_of("interpolate")(how=how, **given)
+        return {"path": output.document["path"], "files": [output.document["path"]]}, b""
+
+    def project(self, request: Mapping[str, Any], tell: Tell) -> Message:
+        """Find the styles of a photograph, as ``stylecli project`` does."""
+        from dataclasses import replace
+
+        from stylecli.saved_ws import read_ws_provenance
+
+        source = replace(self.open(request), output=_Reporting(tell))
+        found = project_once(source, Path(request["photo"]), align=bool(request["align"]))
+        results = (read_ws_provenance(found.path) or {}).get("results", {})
+        return {"face": found.path.as_posix(), "results": results}, b""
+
+
+def _function_of(name: str) -> Any:
+    """Return a drawing command's own function, which takes ``how``."""
+    import importlib
+
+    return importlib.import_module(f"stylecli.cli.{name}").command.__wrapped__
+
+
+if __name__ == "__main__":
+    answer_requests(Studio().handlers())
