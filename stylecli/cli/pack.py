@@ -12,6 +12,7 @@ from stylecli.cli.options import ForceOption, JsonOption, QuietOption
 from stylecli.cli.output import Output
 from stylecli.cli.refusals import check_files, check_pictures
 from stylecli.errors import DataError, UsageError, plural
+from stylecli.shapes import parse_shape
 from stylecli.workspace import find_dataset
 
 if TYPE_CHECKING:
@@ -43,10 +44,16 @@ def command(
     resolution: Annotated[
         int | None,
         typer.Option(
-            help="Side in pixels, a power of two. "
+            help="Side in pixels, a power of two; with --shape the shorter one. "
             "Default: the largest that 95 % of the pictures reach, at most 1024.",
         ),
     ] = None,
+    shape: Annotated[
+        str,
+        typer.Option(
+            help="Width to height of the pictures, such as 4:3. stylecli check proposes one."
+        ),
+    ] = "1:1",
     channels: Annotated[
         int | None,
         typer.Option(help="1 grey, 3 RGB, 4 RGBA. Default: 1 if all are grey, else 3."),
@@ -136,12 +143,16 @@ def command(
     output = Output(json=json, quiet=quiet)
     check_pictures(source)
     check_files(DataError, labels=labels)
-    from stylecli.data.packing import PackSettings
+    from stylecli.data.packing import MAX_PACKED_RESOLUTION, PackSettings
 
     if as_stored and upright:
         raise UsageError("--as-stored and --upright contradict each other: give one of them")
+    grid = parse_shape(shape)
+    if resolution is not None and not grid.is_usual:
+        resolution = grid.level_with(resolution, MAX_PACKED_RESOLUTION)
     settings = PackSettings(
         resolution=resolution,
+        base=grid,
         channels=channels,
         filter=resample,  # type: ignore[arg-type]  # checked by PackSettings
         transform=transform,  # type: ignore[arg-type]
@@ -228,10 +239,10 @@ def prepare_dataset(
             raise UsageError(f"{only_packed} does not pack: run {join(words)}")
         path = pack_to(out, path, side, output, transform=transform)
     dataset = open_dataset(path)
-    if resolution is not None and resolution != dataset.resolution:
+    if resolution is not None and resolution != min(dataset.size):
         raise UsageError(
             f"--resolution {resolution} differs from {path}, which holds "
-            f"{dataset.resolution} px: leave it out, or pack the pictures again with it"
+            f"{dataset.size} px: leave it out, or pack the pictures again with it"
         )
     return dataset
 
@@ -251,11 +262,11 @@ def packed_from(
     source = find_source(path)
     out, found = default_out(source), find_packed(source)
     for dataset in found:
-        if resolution in (None, dataset.resolution):
+        if resolution in (None, min(dataset.size)):
             options = options_of(dataset.info.get("settings"))
             output.note(
                 f"using {dataset.path}, packed from {path}: {plural(len(dataset), 'picture')}, "
-                f"{dataset.resolution} px{''.join(f', {option}' for option in options)}"
+                f"{dataset.size} px{''.join(f', {option}' for option in options)}"
             )
             return dataset, None
     if found:  # at other sizes
@@ -315,7 +326,7 @@ def _pack(
     if report.enlarged:
         output.note(
             f"{plural(report.enlarged, 'picture was', 'pictures were')} smaller than "
-            f"{report.resolution} px and enlarged"
+            f"{report.size} px and enlarged"
         )
     return report
 
@@ -339,6 +350,11 @@ def _pack_zip(
 
     if choices["append"]:
         raise UsageError(f"--append adds to a dataset, and {out} is a zip: give --out X.lmdb")
+    if not settings.base.is_usual:
+        raise UsageError(
+            f"the tools that read NVIDIA's format take square pictures only: leave out --shape "
+            f"{settings.base.ratio}, or give --out X.lmdb"
+        )
     if settings.channels == 4:
         raise UsageError(
             f"NVIDIA's format has no transparency, and {out} would lose it: give --channels 1 or 3"
@@ -418,7 +434,7 @@ def _announce(plan: "Plan", output: Output) -> None:
     if plan.position:
         output.note(f"continuing after picture {plan.position:,} of {plan.count:,}")
     output.note(
-        f"{plan.path}: {plural(plan.count, 'picture')} of {plan.resolution} px, about "
+        f"{plan.path}: {plural(plan.count, 'picture')} of {plan.size} px, about "
         f"{format_bytes(plan.needed_bytes)} of {format_bytes(plan.free_bytes)} free"
     )
 
@@ -442,7 +458,7 @@ def _lines(report: "PackReport") -> list[str]:
     added = f" ({report.added:,} of them added)" if report.added < report.count else ""
     lines = [
         str(report.path),
-        f"{plural(report.count, 'picture')}{added}, {report.resolution} px, {colours}",
+        f"{plural(report.count, 'picture')}{added}, {report.size} px, {colours}",
     ]
     if report.classes:
         shown = list(report.classes.items())[:SHOWN_CLASSES]

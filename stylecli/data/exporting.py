@@ -59,13 +59,18 @@ def export_nvidia(
             f"{dataset.path} has {dataset.channels} channels, and NVIDIA's format holds 1 or 3: "
             "pack the pictures with --channels 3 first"
         )
+    if not dataset.grid.is_usual:
+        raise DataError(
+            f"{dataset.path} has pictures of {dataset.size} px, and the tools that read NVIDIA's "
+            "format take square ones: pack the pictures without --shape first"
+        )
     facts: dict[str, Any] = {
         "count": len(dataset),
         "resolution": dataset.resolution,
         "channels": dataset.channels,
         "label_dim": dataset.label_dim,
     }
-    needed = len(dataset) * (dataset.channels * dataset.resolution**2 + _ENTRY_BYTES)
+    needed = len(dataset) * (dataset.channels * dataset.size.pixels + _ENTRY_BYTES)
     with replacing(out, needed) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for index in range(len(dataset)):
             buffer = io.BytesIO()

@@ -36,13 +36,15 @@ from PIL import Image
 from stylecli import __version__
 from stylecli.errors import DataError, UsageError, plural
 from stylecli.files import parse_json
+from stylecli.shapes import SQUARE, Grid, checked_grid
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
 FORMAT = "stylecli-dataset"
-VERSION = 1
+VERSION = 1  # of square pictures
+WIDE_VERSION = 2  # of others, whose header also has the base; older readers refuse it
 META_KEY = b"_meta"
 LABELS_KEY = b"_labels"
 STATE_KEY = b"_state"
@@ -117,14 +119,15 @@ def parse_header(path: Path, text: bytes | None) -> dict[str, Any]:
     header: dict[str, Any] = parse_json(text, f"the header of {path}")
     if header.get("format") != FORMAT:
         raise DataError(f"{path} was not made by stylecli: pack its pictures with stylecli pack")
-    if header.get("version") != VERSION:
+    if header.get("version") not in (VERSION, WIDE_VERSION):
         raise DataError(
             f"{path} has dataset version {header.get('version')!r}; this stylecli reads "
-            f"{VERSION}: update stylecli, or pack the pictures again"
+            f"{VERSION} and {WIDE_VERSION}: update stylecli, or pack the pictures again"
         )
     if header.get("complete") is not True:
         raise DataError(f"{path} is incomplete: make it again with stylecli pack --force")
     _check_numbers(path, header)
+    _check_size(path, header)
     return header
 
 
@@ -173,6 +176,25 @@ def _check_numbers(path: Path, header: dict[str, Any]) -> None:
     _check_records(path, header)
 
 
+def grid_of(header: dict[str, Any]) -> Grid:
+    """Return the grid that the pictures of a dataset double; square ones do not tell it."""
+    return checked_grid(header["base"]) if header["version"] == WIDE_VERSION else SQUARE
+
+
+def _check_size(path: Path, header: dict[str, Any]) -> None:
+    """Check that height and width are those of the level and the base."""
+    try:
+        size = grid_of(header).at(header["resolution"])
+    except (KeyError, UsageError):
+        size = None
+    told = (header.get("height", size and size.height), header.get("width", size and size.width))
+    if size is None or told != size:
+        raise DataError(
+            f"the header of {path} has a height, width and base that do not fit together; "
+            "the file is damaged, pack the pictures again"
+        )
+
+
 def _check_records(path: Path, header: dict[str, Any]) -> None:
     """Check what a header says beyond the pixels: how, when and in which steps it was packed."""
     additions = header.get("additions", [])
@@ -211,18 +233,21 @@ def check_settings(resolution: int, channels: int, codec: str) -> None:
         )
 
 
-def header_fields(shape: tuple[int, int, int], codec: Codec, levels: int) -> dict[str, Any]:
+def header_fields(
+    resolution: int, channels: int, codec: Codec, levels: int, grid: Grid = SQUARE
+) -> dict[str, Any]:
     """Return the fields that do not depend on the pictures."""
-    channels, height, width = shape
+    height, width = grid.at(resolution)
     return {
         "format": FORMAT,
-        "version": VERSION,
+        "version": VERSION if grid.is_usual else WIDE_VERSION,
         "tool": f"stylecli {__version__}",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "channels": channels,
         "height": height,
         "width": width,
-        "resolution": height,
+        "resolution": resolution,
+        **({} if grid.is_usual else {"base": list(grid)}),
         "codec": codec,
         "levels": levels,
         "colour_space": "sRGB",
@@ -281,7 +306,7 @@ def to_picture(pixels: "npt.NDArray[np.uint8]") -> Image.Image:
 
 
 def count_levels(resolution: int) -> int:
-    """Return how many levels a picture has, from full resolution down to 4 px."""
+    """Return how many levels a picture has, from full resolution down to its base, 4×4 px."""
     return resolution.bit_length() - 2
 
 

@@ -481,12 +481,12 @@ def value_bytes(size: int) -> int:
     return 2 * (size + 32)
 
 
-def picture_bytes(channels: int, resolution: int, codec: Codec = "raw", levels: int = 1) -> int:
-    """Return the room that one picture takes: exact for raw pixels.
+def picture_bytes(channels: int, pixels: int, codec: Codec = "raw", levels: int = 1) -> int:
+    """Return the room that one picture of so many pixels takes: exact for raw ones.
 
     PNG and lossless WebP depend on the picture: half of the raw size is assumed.
     """
-    sizes = [channels * (resolution >> level) ** 2 for level in range(levels)]
+    sizes = [channels * (pixels >> 2 * level) for level in range(levels)]
     stored = [size if codec == "raw" else size // 2 for size in sizes]
     return sum(map(value_bytes, stored)) + ROW_BYTES
 

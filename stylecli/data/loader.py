@@ -54,7 +54,7 @@ class BatchLoader:
     def next(self, batch: int, level: int = 0) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return this rank's part of the next global batch and move on by the whole of it.
 
-        Pictures are uint8 [batch / world_size, C, R >> level, R >> level]; labels float32, one-hot
+        Pictures are uint8 [batch / world_size, C, H >> level, W >> level]; labels float32, one-hot
         or the stored vectors, [batch / world_size, label_dim], or None when unlabelled. Raises
         UsageError when the batch does not divide by the ranks.
         """
@@ -119,7 +119,7 @@ class BatchLoader:
     def _read(self, indices: npt.NDArray[np.int64], level: int) -> Pixels:
         """Return the pictures as an array of our own."""
         dataset = self.dataset
-        if len(dataset) * dataset.channels * dataset.resolution**2 > HELD_BYTES:
+        if len(dataset) * dataset.channels * dataset.size.pixels > HELD_BYTES:
             return dataset.read(indices, level)
         if level not in self._levels:
             chunks = np.array_split(np.arange(len(dataset)), -(-len(dataset) // _CHUNK))

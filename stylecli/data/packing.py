@@ -5,6 +5,7 @@ import functools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +37,7 @@ from stylecli.data.writer import DatasetWriter
 from stylecli.errors import DataError, Interrupted, UsageError, plural
 from stylecli.files import parse_json
 from stylecli.progress import Progress, silent
+from stylecli.shapes import SQUARE, Grid, checked_grid
 
 MAX_PACKED_RESOLUTION = 1024  # what networks go up to
 
@@ -55,7 +57,7 @@ PRESENT = "is already in the dataset"
 class PackSettings:
     """How pictures become a dataset; the middle part is explained at ``Recipe``."""
 
-    resolution: int | None = None  # px; None: what 95 % of the pictures reach
+    resolution: int | None = None  # px, or level; None: what 95 % of the pictures reach
     channels: int | None = None  # 1, 3, 4; None: 1 when all pictures are grey, else 3
 
     filter: Filter = "lanczos"
@@ -73,9 +75,11 @@ class PackSettings:
     labels: bool = True
     max_images: int | None = None  # take so many, spread evenly over the source
     keep_duplicates: bool = False  # else pictures of equal pixels are stored once
+    base: Grid = SQUARE  # of another shape: height and width that are doubled
 
     def __post_init__(self) -> None:
         """Check every field; raise UsageError naming the one at fault."""
+        object.__setattr__(self, "base", checked_grid(self.base))
         r = self.resolution
         if r is not None and (not MIN_RESOLUTION <= r <= MAX_PACKED_RESOLUTION or r & (r - 1)):
             raise UsageError(
@@ -125,7 +129,8 @@ class PackReport:
     path: Path
     count: int  # pictures in the dataset
     added: int  # of these, from this source
-    resolution: int
+    resolution: int  # px, or level
+    size: str  # as people write it: 256, 256x192
     channels: int
     classes: dict[str, int]  # name -> pictures
     digest: str
@@ -153,6 +158,7 @@ def make_report(
         count=len(dataset),
         added=len(dataset) - base_count,
         resolution=dataset.resolution,
+        size=str(dataset.size),
         channels=dataset.channels,
         classes={name: counts[label] for label, name in enumerate(names or [])},
         digest=dataset.digest,
@@ -180,6 +186,7 @@ def settings_of(dataset: Dataset, settings: PackSettings) -> PackSettings:
         **packed,
         "resolution": dataset.resolution,
         "channels": dataset.channels,
+        "base": dataset.grid,
         "codec": dataset.info["codec"],
         "pyramid": dataset.info["levels"] > 1,
     }
@@ -242,7 +249,8 @@ def merge_classes(
 
 
 def _shown(value: Any) -> str:
-    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
+    shown = value.ratio if isinstance(value, Grid) else str(value)
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else shown
 
 
 @dataclass(frozen=True)
@@ -252,7 +260,7 @@ class Plan:
     path: Path
     count: int  # pictures of the source that are looked at
     position: int  # of these, dealt with by an earlier run
-    resolution: int
+    size: str
     channels: int
     needed_bytes: int  # for all of them; exact for raw pixels if none is skipped
     free_bytes: int
@@ -327,7 +335,7 @@ def pack(
         with _open_writer(job, out, force=force) as writer:
             position = writer.position
             recipe = job.recipe
-            announce(Plan(out, count, position, recipe.resolution, recipe.channels, needed, free))
+            announce(Plan(out, count, position, str(recipe.size), recipe.channels, needed, free))
             _store_all(job, writer, strict=strict, workers=workers, progress=progress)
     except KeyboardInterrupt:
         raise Interrupted(
@@ -388,6 +396,8 @@ def options_of(settings: Any) -> list[str]:
     """Return the options that a dataset was packed with, where they differ from the defaults."""
     settings = settings if isinstance(settings, dict) else {}
     default, found = PackSettings(), []
+    if base := settings.get("base"):
+        found.append(f"--shape {checked_grid(base).ratio}")
     for name in ("channels", "filter", "transform", "exif", "icc", "background", "enlarge",
                  "labels", "max_images", "keep_duplicates"):  # fmt: skip
         value, usual = settings.get(name), getattr(default, name)
@@ -420,7 +430,7 @@ def choose_recipe(source: Source, indices: Sequence[int], settings: PackSettings
         if settings.resolution and not grey:
             return settings.recipe(settings.resolution, 3)  # nothing is left to find out
     transform = settings.recipe(256, 3).transform
-    resolution = choose_resolution(sizes, transform, MAX_PACKED_RESOLUTION)
+    resolution = choose_resolution(sizes, transform, MAX_PACKED_RESOLUTION, settings.base)
     return settings.recipe(resolution, 1 if grey else 3)
 
 
@@ -506,7 +516,7 @@ def _check_room(job: _Job, out: Path) -> tuple[int, int]:
     """Return (bytes the pictures need, bytes free). Raises DataError when they cannot fit."""
     recipe, codec = job.recipe, job.settings.codec
     levels = count_levels(recipe.resolution) if job.settings.pyramid else 1
-    needed = len(job.indices) * picture_bytes(recipe.channels, recipe.resolution, codec, levels)
+    needed = len(job.indices) * picture_bytes(recipe.channels, prod(recipe.canvas), codec, levels)
     target = real_path(out)
     unfinished = target.with_name(target.name + ".part") / DATA_FILE
     have = unfinished.stat().st_size if unfinished.exists() else 0
@@ -526,6 +536,7 @@ def _open_writer(job: _Job, out: Path, *, force: bool) -> DatasetWriter:
         identity=job.identity,
         append=job.base is not None,
         expected=len(job.indices),
+        grid=job.recipe.base,
     )
 
 

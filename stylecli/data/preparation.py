@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from PIL import Image
 
+from stylecli import shapes
 from stylecli.data.format import CODECS, MIN_RESOLUTION, Codec, encode, pixel_digest
 from stylecli.data.pictures import (
     TARGETS,
@@ -39,6 +40,7 @@ from stylecli.data.pictures import (
 from stylecli.data.sources.base import Item, Source
 from stylecli.data.workers import count_workers, ordered_map
 from stylecli.errors import DataError, UsageError
+from stylecli.shapes import SQUARE, Grid, checked_grid
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,6 +56,7 @@ Transform = Literal[
 ]
 TRANSFORMS: tuple[Transform, ...] = get_args(Transform)
 WITH_BARS: tuple[Transform, ...] = ("letterbox", "pad", "wide", "tall")
+ONLY_SQUARE: tuple[Transform, ...] = ("wide", "tall", "celeba")
 ALIASES: dict[str, Transform] = {
     "centre-crop": "center-crop",
     "center-crop-wide": "wide",
@@ -103,13 +106,18 @@ def name_transform(name: str) -> Transform:
 
 
 def target_size(
-    transform: Transform, resolution: int, width: int | None = None, height: int | None = None
+    transform: Transform, canvas: Size, width: int | None = None, height: int | None = None
 ) -> Size:
-    """Return the (width, height) that pictures have on the square of ``resolution`` px.
+    """Return the (width, height) that pictures have on the canvas (width, height).
 
-    ``wide`` takes width = resolution and, unless told, height = 3/4 of it; ``tall`` the reverse;
-    all others fill the square. Raises UsageError for sizes that do not fit.
+    On a square, ``wide`` takes its width and, unless told, 3/4 of its height; ``tall`` the reverse;
+    all others fill the canvas. Raises UsageError for sizes that do not fit.
     """
+    resolution = max(canvas)
+    if transform in ONLY_SQUARE and canvas[0] != canvas[1]:
+        raise UsageError(
+            f"transform {transform!r} is for square pictures: leave it out, or leave out --shape"
+        )
     if transform == "wide":
         size = width or resolution, height or resolution * 3 // 4
         fits = size[0] == resolution and 0 < size[1] <= resolution
@@ -117,8 +125,8 @@ def target_size(
         size = width or resolution * 3 // 4, height or resolution
         fits = size[1] == resolution and 0 < size[0] <= resolution
     else:
-        size = width or resolution, height or resolution
-        fits = size == (resolution, resolution)
+        size = width or canvas[0], height or canvas[1]
+        fits = size == canvas
     if not fits:
         raise UsageError(
             f"{size[0]} x {size[1]} px do not fit transform {transform!r} at resolution "
@@ -127,8 +135,8 @@ def target_size(
     return size
 
 
-def place(transform: Transform, picture: Size, resolution: int, target: Size) -> Placement:
-    """Return where a picture of (width, height) goes on the square of ``resolution`` px.
+def place(transform: Transform, picture: Size, canvas: Size, target: Size) -> Placement:
+    """Return where a picture of (width, height) lies on the canvas (width, height).
 
     ``target`` is what ``target_size`` returned. Raises DataError when the transform has no place
     for a picture of this size.
@@ -136,16 +144,16 @@ def place(transform: Transform, picture: Size, resolution: int, target: Size) ->
     width, height = picture
     whole = (0, 0, width, height)
     if transform == "letterbox":
-        longest = max(width, height)
-        target = (
-            max(1, round(width * resolution / longest)),
-            max(1, round(height * resolution / longest)),
-        )
+        if width * canvas[1] >= height * canvas[0]:
+            target = canvas[0], max(1, round(height * canvas[0] / width))
+        else:
+            target = max(1, round(width * canvas[1] / height)), canvas[1]
         box = whole
     elif transform == "pad":
-        if max(width, height) > resolution:
+        if width > canvas[0] or height > canvas[1]:
+            larger = canvas[0] if canvas[0] == canvas[1] else " x ".join(map(str, canvas))
             raise DataError(
-                f"is {width} x {height} px, larger than {resolution}: pack it with a larger "
+                f"is {width} x {height} px, larger than {larger}: pack it with a larger "
                 "--resolution, or with --transform letterbox"
             )
         target, box = picture, whole
@@ -160,7 +168,7 @@ def place(transform: Transform, picture: Size, resolution: int, target: Size) ->
         box = CELEBA_BOX
     else:
         box = _central_box(picture, target)
-    offset = (resolution - target[0]) // 2, (resolution - target[1]) // 2
+    offset = (canvas[0] - target[0]) // 2, (canvas[1] - target[1]) // 2
     return Placement(box, target, offset)
 
 
@@ -169,27 +177,38 @@ def most_of(count: int) -> float:
     return min(_SHARE * count, max(count - 1, 1))
 
 
-def choose_resolution(sizes: Sequence[Size], transform: Transform, limit: int) -> int:
+def choose_resolution(
+    sizes: Sequence[Size], transform: Transform, limit: int, grid: Grid = SQUARE
+) -> int:
     """Return the resolution for pictures of these sizes when none was asked for.
 
     The largest power of two, at most ``limit``, that enough pictures (``most_of``) reach without
-    being enlarged; with ``pad``, the smallest that as many fit into. The rest is skipped or
-    enlarged, as the recipe says. Without any size, the smallest there is.
+    being enlarged, or for another ``grid`` the largest level; with ``pad``, the smallest that as
+    many fit into. The rest is skipped or enlarged, as the recipe says. Without any size, the
+    smallest there is.
     """
     counts = Counter(sizes)  # most sets have few
     powers = [1 << k for k in range(MIN_RESOLUTION.bit_length() - 1, limit.bit_length())]
     needed = most_of(len(sizes))
     if transform == "pad":
         fitting = [
-            r for r in powers if sum(n for size, n in counts.items() if max(size) <= r) >= needed
+            r
+            for r in powers
+            if sum(
+                n
+                for (width, height), n in counts.items()
+                if width <= grid.at(r).width and height <= grid.at(r).height
+            )
+            >= needed
         ]
         return fitting[0] if fitting else limit
     if transform == "celeba":
         return CELEBA_BOX[2] - CELEBA_BOX[0]
     reached = [MIN_RESOLUTION]
     for r in powers:
-        target = target_size(transform, r)
-        scales = {size: place(transform, size, r, target).scale for size in counts}
+        canvas = grid.at(r).width, grid.at(r).height
+        target = target_size(transform, canvas)
+        scales = {size: place(transform, size, canvas, target).scale for size in counts}
         if sum(n for size, n in counts.items() if scales[size] >= 1) >= needed:
             reached.append(r)
     return max(reached) if sizes else MIN_RESOLUTION
@@ -242,9 +261,9 @@ class DecodeSettings:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How every picture becomes [channels, resolution, resolution]. All of it goes on record."""
+    """How every picture becomes [channels, height, width]. All of it goes on record."""
 
-    resolution: int  # px
+    resolution: int  # px on a side of square pictures, else their level
     channels: int = 3  # 1 grey, 3 RGB, 4 RGBA
     filter: Filter = "lanczos"
     transform: Transform = "center-crop"  # or one of ALIASES
@@ -256,6 +275,7 @@ class Recipe:
     enlarge: bool = False  # use pictures smaller than the resolution, too
     subject: str = ""  # for "subject", what finds it: a face detector's name, or "contrast"
     codec: Codec = "raw"  # how the worker encodes the pixels, without loss
+    base: Grid = SQUARE  # height and width that are doubled
 
     def __post_init__(self) -> None:
         """Check every field; raise UsageError naming the one at fault."""
@@ -274,7 +294,18 @@ class Recipe:
                 raise UsageError(f"{name} {value!r} is not one of {', '.join(allowed)}")
         if len(self.background) != 3 or not all(0 <= level <= 255 for level in self.background):
             raise UsageError(f"background {self.background} is not three levels from 0 to 255")
-        target_size(self.transform, self.resolution, self.width, self.height)
+        object.__setattr__(self, "base", checked_grid(self.base))
+        target_size(self.transform, self.canvas, self.width, self.height)
+
+    @property
+    def size(self) -> shapes.Size:
+        """Height and width of the pictures that are made."""
+        return self.base.at(self.resolution)
+
+    @property
+    def canvas(self) -> Size:
+        """Width and height of the pictures that are made."""
+        return self.size.width, self.size.height
 
     @property
     def decoding(self) -> DecodeSettings:
@@ -283,8 +314,10 @@ class Recipe:
 
     def recorded(self) -> dict[str, Any]:
         """Return what decides about the pixels, as JSON has it, for a dataset's header."""
-        target = target_size(self.transform, self.resolution, self.width, self.height)
+        target = target_size(self.transform, self.canvas, self.width, self.height)
         record = asdict(self)
+        if self.base == SQUARE:
+            del record["base"]
         del record["codec"]  # lossless: it changes no pixel
         if self.transform != "subject":
             del record["subject"]
@@ -299,7 +332,7 @@ class Recipe:
 class Prepared:
     """A picture ready to be stored."""
 
-    shape: tuple[int, int, int]  # C, R, R
+    shape: tuple[int, int, int]  # C, H, W
     stored: bytes  # the pixels in the recipe's codec
     raw: bytes | None  # the pixels as they are, unless that is what `stored` holds
     digest: bytes  # SHA-256 of the raw pixels
@@ -309,7 +342,7 @@ class Prepared:
 
     @property
     def pixels(self) -> "npt.NDArray[np.uint8]":
-        """The picture as uint8 [C, R, R], read-only."""
+        """The picture as uint8 [C, H, W], read-only."""
         return _as_array(self.stored if self.raw is None else self.raw, self.shape)
 
 
@@ -347,7 +380,7 @@ def _find_subject(
     picture.load()
     upright = simplify(turn_upright(picture, header), header)
     upright.thumbnail((SEARCHED_SIDE, SEARCHED_SIDE), Image.Resampling.BOX)
-    return square_towards_subject(finish(upright, 3)[0], faces)
+    return crop_towards_subject(finish(upright, 3)[0], faces, recipe.base)
 
 
 def prepare_all(
@@ -367,7 +400,7 @@ def prepare_all(
         functools.partial(prepare, recipe=recipe, faces=faces),
         (source[index] for index in indices),
         workers=count_workers(len(indices)) if workers is None else workers,
-        chunk=max(1, min(32, _CHUNK_PIXELS // recipe.resolution**2)),
+        chunk=max(1, min(32, _CHUNK_PIXELS // math.prod(recipe.canvas))),
         on_death=_skip_killer,
     )
 
@@ -420,8 +453,8 @@ def _prepare(picture: Image.Image, recipe: Recipe, centre: tuple[float, float]) 
     placement = place(
         recipe.transform,
         header.upright_size,
-        recipe.resolution,
-        target_size(recipe.transform, recipe.resolution, recipe.width, recipe.height),
+        recipe.canvas,
+        target_size(recipe.transform, recipe.canvas, recipe.width, recipe.height),
     )
     placement = replace(placement, box=_moved(placement.box, header.upright_size, centre))
     if placement.scale < 1 and not recipe.enlarge:
@@ -431,8 +464,8 @@ def _prepare(picture: Image.Image, recipe: Recipe, centre: tuple[float, float]) 
             "or with --enlarge"
         )
     content, note = decode_pixels(picture, header, recipe.decoding, placement, recipe.filter)
-    raw = _planes(_on_canvas(content, placement, recipe.resolution))
-    shape = (recipe.channels, recipe.resolution, recipe.resolution)
+    raw = _planes(_on_canvas(content, placement, recipe.canvas))
+    shape = (recipe.channels, recipe.canvas[1], recipe.canvas[0])
     is_raw = recipe.codec == "raw"
     return Prepared(
         shape=shape,
@@ -455,11 +488,11 @@ def _moved(box: Box, size: Size, centre: tuple[float, float]) -> Box:
     return left, top, left + width, top + height
 
 
-def _on_canvas(content: Image.Image, placement: Placement, resolution: int) -> Image.Image:
-    """Lay the content on a black (with alpha: clear) square, unless it fills it."""
-    if placement.size == (resolution, resolution):
+def _on_canvas(content: Image.Image, placement: Placement, size: Size) -> Image.Image:
+    """Lay the content on a black (with alpha: clear) canvas, unless it fills it."""
+    if placement.size == size:
         return content
-    canvas = Image.new(content.mode, (resolution, resolution))
+    canvas = Image.new(content.mode, size)
     canvas.paste(content, placement.offset)
     return canvas
 
@@ -475,35 +508,37 @@ def _as_array(raw: bytes, shape: tuple[int, int, int]) -> "npt.NDArray[np.uint8]
     return np.frombuffer(raw, np.uint8).reshape(shape)
 
 
-# ---- "subject": where the square goes that is cut out, towards faces, else towards what stands out
+# ---- "subject": where the box goes that is cut out, towards faces, else towards what stands out
 #
-# The square is as large as the shorter side, so it only moves along the longer one. With faces it
-# holds all of them, or the largest where they are too far apart. Without, it goes where edges and
-# colours unlike the picture's rim are, and stays in the middle where nothing is.
+# The box, a square or of another shape, is as large as one side, so it only moves along the other.
+# With faces it holds all of them, or the largest where they are too far apart. Without, it goes
+# where edges and colours unlike the picture's rim are, and stays in the middle where nothing is.
 
 SEARCHED_SIDE = 640  # px of the longer side: a detector finds a face of an eighth of that
 _LOOKED_AT = 96  # px of the longer side, for what stands out
 _EDGES = 2.0  # weight of edges beside colours
 _CENTRE = 0.25  # how much of what stands out in the middle a place at the end must have more
-_SQUARE = 1.05  # pictures of sides more alike than this have no room to move
+_ALIKE = 1.05  # pictures whose shape is closer to the box's than this have no room to move
 
 
-def square_towards_subject(
-    picture: Image.Image, faces: FaceFinder | None = None
+def crop_towards_subject(
+    picture: Image.Image, faces: FaceFinder | None = None, base: Grid = SQUARE
 ) -> tuple[float, float]:
-    """Return the centre (x, y) of the square, each a share from 0 to 1 of the picture's side.
+    """Return the centre (x, y) of the box, each a share from 0 to 1 of the picture's side.
 
-    ``picture`` is upright RGB of any size; ``faces`` finds faces in such a picture.
+    ``picture`` is upright RGB of any size; ``faces`` finds faces in such a picture; ``base`` is the
+    height and width whose shape the box has.
     """
-    width, height = picture.size
-    if max(width, height) <= _SQUARE * min(width, height):
+    common = math.gcd(*base)
+    sides = picture.width * (base[0] // common), picture.height * (base[1] // common)
+    if max(sides) <= _ALIKE * min(sides):
         return 0.5, 0.5
     found = list(faces(picture)) if faces is not None else []
-    ends = 0 if width > height else 1  # the axis to move along
-    spans = [(face[ends] / max(width, height), face[ends + 2] / max(width, height), _area(face))
-             for face in found]  # fmt: skip
-    window = min(width, height) / max(width, height)
-    place = _of_faces(spans, window) if spans else _of_contrast(picture, window)
+    ends = 0 if sides[0] > sides[1] else 1  # the axis to move along
+    length = picture.size[ends]
+    spans = [(face[ends] / length, face[ends + 2] / length, _area(face)) for face in found]
+    window = min(sides) / max(sides)
+    place = _of_faces(spans, window) if spans else _of_contrast(picture, window, ends)
     place = min(max(place, window / 2), 1 - window / 2)
     return (place, 0.5) if ends == 0 else (0.5, place)
 
@@ -520,16 +555,16 @@ def _of_faces(spans: Sequence[tuple[float, float, float]], window: float) -> flo
     return (start + end) / 2
 
 
-def _of_contrast(picture: Image.Image, window: float) -> float:
-    """Return the middle of the window that holds most of what stands out."""
+def _of_contrast(picture: Image.Image, window: float, ends: int) -> float:
+    """Return the middle of the window that holds most of what stands out, along an axis."""
     import numpy as np
 
     scale = _LOOKED_AT / max(picture.size)
     size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
     levels = np.asarray(picture.resize(size, Image.Resampling.BOX), np.float64)
-    if picture.height > picture.width:
+    if ends == 1:
         levels = levels.transpose(1, 0, 2)
-    profile = _standing_out(levels)  # [L] along the longer side
+    profile = _standing_out(levels)  # [L] along the axis
     length = max(1, min(len(profile), round(window * len(profile))))
     sums = np.convolve(profile, np.ones(length), "valid")
     if sums.max() <= 0:

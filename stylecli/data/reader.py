@@ -21,6 +21,7 @@ from stylecli.data.format import (
     count_levels,
     decode,
     digest_key,
+    grid_of,
     image_key,
     label_key,
     levels_key,
@@ -33,6 +34,7 @@ from stylecli.data.lmdb_files import SharedEnvironment, open_environment
 from stylecli.errors import DataError, UsageError, plural
 from stylecli.files import parse_json
 from stylecli.progress import Progress, silent
+from stylecli.shapes import Grid, Size
 from stylecli.workspace import describe_unfinished
 
 _COPY_AGAIN = "copy it again, or pack the pictures again"
@@ -94,7 +96,7 @@ class Dataset:
         """Return what people ask first, in words: how many pictures, of what size, classes."""
         colours = {1: "grey", 3: "RGB", 4: "RGBA"}.get(self.channels, f"{self.channels} channels")
         found = {
-            "pictures": f"{len(self):,} of {self.resolution} px, {colours}",
+            "pictures": f"{len(self):,} of {self.size} px, {colours}",
             "classes": ", ".join(self.class_names or []) or str(self.label_dim or "none"),
             "digest": self.digest[:12],
         }
@@ -110,15 +112,35 @@ class Dataset:
         from stylecli.images import make_grid, notebook_html, resize, visible_scale  # loads torch
 
         first = self.read(range(min(len(self), _SHOWN))).transpose(0, 2, 3, 1)
-        side = min(self.resolution, 128)
-        cells = [resize(picture, side, side) for picture in first]
-        sheet = make_grid(cells, len(cells), scale=visible_scale(side))
+        size = self.grid.at(min(self.resolution, 128))
+        cells = [resize(picture, *size) for picture in first]
+        sheet = make_grid(cells, len(cells), scale=visible_scale(max(size)))
         return notebook_html(f"dataset {self.path}", self.facts(), sheet)
 
     @property
     def resolution(self) -> int:
-        """Side of the pictures, in pixels."""
+        """Side of square pictures, in pixels; of others, the level that they have (``shapes``)."""
         return int(self.info["resolution"])
+
+    @property
+    def grid(self) -> Grid:
+        """What the pictures' height and width double: 4×4 for square ones."""
+        return grid_of(self.info)
+
+    @property
+    def size(self) -> Size:
+        """Height and width of the pictures."""
+        return self.grid.at(self.resolution)
+
+    @property
+    def height(self) -> int:
+        """Height of the pictures."""
+        return self.size.height
+
+    @property
+    def width(self) -> int:
+        """Width of the pictures."""
+        return self.size.width
 
     @property
     def channels(self) -> int:
@@ -166,17 +188,16 @@ class Dataset:
     def read(
         self, indices: Sequence[int] | npt.NDArray[Any], level: int = 0, *, verify: bool = True
     ) -> Pixels:
-        """Read a batch: uint8 [B, C, R >> level, R >> level].
+        """Read a batch: uint8 [B, C, H >> level, W >> level].
 
         A level is the float box mean of the full picture, rounded once. Raises UsageError for a
         level or an index that does not exist and DataError for pixels that are not those that were
         packed, unless ``verify`` is off.
         """
         if not 0 <= level < count_levels(self.resolution):
-            raise UsageError(f"level {level} does not exist in {self.resolution} px pictures")
+            raise UsageError(f"level {level} does not exist in {self.size} px pictures")
         stored_level = level if self.info["levels"] > level else 0
-        side = self.resolution >> stored_level
-        shape = (self.channels, side, side)
+        shape = (self.channels, *self.grid.at(self.resolution >> stored_level))
         batch = np.empty((len(indices), *shape), np.uint8)
         if verify:
             self.verify_rows()
@@ -191,7 +212,7 @@ class Dataset:
 
     def verify(self, progress: Progress = silent) -> None:
         """Compare every picture with its digest; raise DataError at the first that differs."""
-        size = max(1, _VERIFIED_BYTES // (self.channels * self.resolution**2))
+        size = max(1, _VERIFIED_BYTES // (self.channels * self.size.pixels))
         for start in range(0, len(self), size):
             end = min(start + size, len(self))
             self.read(range(start, end))
@@ -307,11 +328,11 @@ class Dataset:
             stored = transaction.get(image_key(index, level), b"")
             same = digests[place] == pixel_digest(stored)
         else:  # packed before levels had digests
-            full = self._pixels(transaction, index, 0, (self.channels, *2 * (self.resolution,)))
+            full = self._pixels(transaction, index, 0, (self.channels, *self.size))
             self._verify(transaction, index, 0, full)
             same = np.array_equal(box_mean(full, level), pixels)
         if not same:
-            side = f" at {self.resolution >> level} px" if level else ""
+            side = f" at {self.grid.at(self.resolution >> level)} px" if level else ""
             raise DataError(
                 f"picture {index} of {self.path} has changed since it was packed: its pixels{side} "
                 f"differ from their digest; {_COPY_AGAIN}"

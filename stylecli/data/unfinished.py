@@ -91,8 +91,9 @@ def read_state(where: object, text: bytes) -> State:
 def differences(before: Any, identity: dict[str, Any]) -> str:
     """Name what differs between two works, as a sentence does: "other --resolution, --codec"."""
     before = before if isinstance(before, dict) else {}
-    names = [name for name in identity if before.get(name) != identity[name]]
-    if "resolution" in names or "transform" in names:
+    known = dict.fromkeys([*identity, "base"])  # which only pictures of another shape record
+    names = [name for name in known if before.get(name) != identity.get(name)]
+    if {"resolution", "transform", "base"} & set(names):
         names = [name for name in names if name not in ("width", "height")]  # they follow from it
     return ", ".join(option_name(name) for name in names) or "settings"
 
@@ -101,6 +102,7 @@ def option_name(name: str) -> str:
     """Return what people know a recorded setting by: its option, where it has one."""
     words = {"fingerprint": "pictures", "source": "name of the pictures", "kind": "kind of work"}
     words |= {
+        "base": "--shape",
         "exif": "--as-stored",
         "labels": "--no-labels",
         "subject": "finder of --transform subject",

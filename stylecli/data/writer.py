@@ -52,6 +52,7 @@ from stylecli.data.unfinished import (
 from stylecli.errors import DataError, plural
 from stylecli.files import OwnerLock, parse_json, to_json
 from stylecli.progress import format_bytes
+from stylecli.shapes import SQUARE, Grid
 
 _SMALLEST = 1 << 10
 
@@ -264,7 +265,8 @@ class DatasetWriter:
     from ``position``, and one of another raises DataError (unless ``force``). With ``append`` the
     pictures are added to the complete dataset at ``path``, which can be read all the while and has
     them once the block ends, less new classes without a picture.
-    ``expected`` pictures in all are only spoken of when the disk is full.
+    ``expected`` pictures in all are only spoken of when the disk is full. ``grid`` is what
+    pictures of another shape double (``shapes``), to the level ``resolution``.
     Raises DataError when ``path`` exists and ``force`` is off, or when another process writes it.
     """
 
@@ -282,12 +284,14 @@ class DatasetWriter:
         identity: dict[str, Any] | None = None,
         append: bool = False,
         expected: int = 0,
+        grid: Grid = SQUARE,
     ) -> None:
         self.path = Path(path)
         check_settings(resolution, channels, codec)
         if not append:
             check_target(self.path, force=force)
-        self.shape = (channels, resolution, resolution)
+        self.resolution, self.grid = resolution, grid
+        self.shape = (channels, *grid.at(resolution))
         self.codec: Codec = codec
         self.levels = count_levels(resolution) if pyramid else 1
         self.class_names = class_names
@@ -476,7 +480,7 @@ class DatasetWriter:
         header = {
             **(self._before or {}),
             **self.info,
-            **header_fields(self.shape, self.codec, self.levels),
+            **header_fields(self.resolution, self.shape[0], self.codec, self.levels, self.grid),
             "count": state.count,
             "skipped": state.skipped,
             "label_kind": kind,
@@ -521,9 +525,9 @@ class DatasetWriter:
         free = free_bytes(self._folder)
         if not self.expected:
             return f"; {format_bytes(free)} are free there"
-        channels, side, _ = self.shape
+        channels, height, width = self.shape
         rest = (self.expected - self._state.position) * picture_bytes(
-            channels, side, self.codec, self.levels
+            channels, height * width, self.codec, self.levels
         )
         return (
             f"; about {format_bytes(rest)} more are needed and {format_bytes(free)} are free "

@@ -95,7 +95,7 @@ def test_agrees_with_what_raw_pictures_take(tmp_path, channels, resolution, pyra
             writer.add(np.full(shape, value, np.uint8), 0, {"source": f"{value:05}.png"})
         levels = writer.levels
     taken = (tmp_path / "a.lmdb" / "data.mdb").stat().st_size
-    assert 0.95 < taken / (200 * picture_bytes(channels, resolution, levels=levels)) < 1.1
+    assert 0.95 < taken / (200 * picture_bytes(channels, resolution**2, levels=levels)) < 1.1
 
 
 def test_refuses_only_what_is_known_not_to_fit(tmp_path):

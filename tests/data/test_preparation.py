@@ -347,8 +347,8 @@ def test_hostile_files_are_used_or_skipped(content, channels, transform, upright
 
 def placed(transform, picture, resolution, **sides):
     """Place a picture of (width, height)."""
-    target = target_size(transform, resolution, **sides)
-    return place(transform, picture, resolution, target)
+    canvas = (resolution, resolution)
+    return place(transform, picture, canvas, target_size(transform, canvas, **sides))
 
 
 @pytest.mark.parametrize(
@@ -388,7 +388,7 @@ def test_wide_and_tall_take_other_sides():
 )  # fmt: skip
 def test_sides_that_do_not_fit_are_refused(transform, sides):
     with pytest.raises(UsageError, match="do not fit transform"):
-        target_size(transform, 64, **sides)
+        target_size(transform, (64, 64), **sides)
 
 
 def test_scale_is_that_of_the_direction_with_fewer_pixels():

@@ -70,7 +70,11 @@ def test_reads_in_spawned_and_forked_processes(path):
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"version": 2}, "has dataset version 2"),
+        ({"version": 3}, "has dataset version 3"),
+        ({"version": 2}, "do not fit together"),  # of another shape, without its base
+        ({"version": 2, "base": [3, 4]}, "do not fit together"),
+        ({"version": 2, "base": [0, 4]}, "do not fit together"),
+        ({"width": 3}, "do not fit together"),
         ({"complete": False}, "is incomplete"),
         ({"format": "other"}, "was not made by stylecli"),
         ({"count": 10**12}, "has count = 1000000000000"),

@@ -553,7 +553,7 @@ def _small(path: Path) -> Image.Image:
             header = read_header(picture, upright=True)
             check_kind(header)
             side = min(PICTURE, max(header.size))
-            placement = preparation.place("letterbox", header.upright_size, side, (side, side))
+            placement = preparation.place("letterbox", header.upright_size, *2 * ((side, side),))
             return decode_pixels(picture, header, DecodeSettings(exif=True), placement)[0]
     except Exception:  # decoders raise anything on damaged files; the cause stands below
         return Image.new("RGB", (PICTURE, PICTURE), FRAME)

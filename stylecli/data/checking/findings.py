@@ -137,12 +137,12 @@ class Findings:
     measured: list[Measured] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     looked_at: int = 0
-    total: npt.NDArray[np.float64] | Pixels | None = None  # sum of the pictures, [C, S, S]
+    total: npt.NDArray[np.float64] | Pixels | None = None  # sum of the pictures, [C, H, W]
     stored_digests: bytes = b""  # of a dataset, 32 bytes each, zeros where one is missing
 
 
 def list_traits(pixels: Pixels, whole: Pixels | None = None) -> list[tuple[str, ...]]:
-    """Return what stands out in each of the pictures uint8 [B, C, S, S].
+    """Return what stands out in each of the pictures uint8 [B, C, H, W].
 
     ``whole`` are the pictures before they were cut to a square, where that is another thing.
     """
@@ -167,16 +167,16 @@ def list_traits(pixels: Pixels, whole: Pixels | None = None) -> list[tuple[str, 
 def measure_pixels(
     indices: list[int], pixels: Pixels, mode: str, codec: str, labels: list[Label | None]
 ) -> Iterator[Measured]:
-    """Yield the measures of a dataset's pictures uint8 [B, C, R, R]."""
-    side = pixels.shape[-1]
+    """Yield the measures of a dataset's pictures uint8 [B, C, H, W]."""
+    height, width = pixels.shape[-2:]
     thumbnails = np.rint(to_grey(shrink(pixels))).astype(np.uint8)
-    small = box_mean(pixels, max(0, (side // SMALL_SIDE).bit_length() - 1))
+    small = box_mean(pixels, max(0, (width // SMALL_SIDE).bit_length() - 1))
     for row, traits in enumerate(list_traits(small)):
         yield Measured(
             index=indices[row],
             digest=pixel_digest(pixels[row].tobytes()),
             thumbnail=thumbnails[row].tobytes(),
-            size=(side, side),
+            size=(width, height),
             mode=mode,
             format=codec,
             traits=traits,
@@ -262,7 +262,7 @@ def _is_foreign(profile: bytes, picture: Image.Image) -> bool:
 
 
 def _has_bars(grey: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    """Tell which pictures [B, S, S] have plain bars of one level above and below."""
+    """Tell which pictures [B, H, W] have plain bars of one level above and below."""
     side = grey.shape[1]
     plain = np.ptp(grey, axis=2) <= _BAR_RANGE  # [B, rows]
     above = np.argmin(plain, axis=1)  # rows before the first that is not plain
@@ -302,6 +302,7 @@ class Tally:
     looked_at: int = 0
     sides: Counter[int] = field(default_factory=Counter)  # shorter side, px
     aspects: Counter[str] = field(default_factory=Counter)
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)  # height, width, px
     modes: Counter[str] = field(default_factory=Counter)
     formats: Counter[str] = field(default_factory=Counter)
     traits: Counter[str] = field(default_factory=Counter)
@@ -336,7 +337,7 @@ class Tally:
         return self.modes.total()
 
     def mean(self) -> npt.NDArray[np.uint8] | None:
-        """Return the mean picture, uint8 [C, S, S], if there is any."""
+        """Return the mean picture, uint8 [C, H, W], if there is any."""
         if self.total is None or not self.usable:
             return None
         return np.rint(self.total / self.usable).astype(np.uint8)
@@ -395,6 +396,7 @@ class Tally:
         width, height = picture.size
         self.sides[min(picture.size)] += 1
         self.aspects[_name_aspect(width / height)] += 1
+        self.sizes[height, width] += 1
         self.modes[picture.mode] += 1
         self.formats[picture.format] += 1
         for trait in picture.traits:

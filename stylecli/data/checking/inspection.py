@@ -66,12 +66,12 @@ def choose_sample(usable: Sequence[int], seed: int = 0) -> list[int]:
 
 
 def save_mean(path: Path, mean: Pixels) -> None:
-    """Write the mean picture [C, S, S]; small ones are enlarged by whole pixels."""
+    """Write the mean picture [C, H, W]; small ones are enlarged by whole pixels."""
     save_png(path, _lay_over_white(mean[None], 256)[0], _MADE)
 
 
 def save_sample(path: Path, pictures: Pixels) -> None:
-    """Write pictures [B, C, S, S] side by side, ten in a row."""
+    """Write pictures [B, C, H, W] side by side, ten in a row."""
     save_png(path, make_grid(_lay_over_white(pictures), SAMPLE_COLUMNS, padding=_GAP), _MADE)
 
 
@@ -94,7 +94,7 @@ def save_groups(
 
 
 def _lay_over_white(pictures: Pixels, side: int = SHOWN_SIDE) -> Pixels:
-    """Turn [B, C, S, S] into [B, S', S', 1 or 3] of about ``side`` px, without transparency."""
+    """Turn [B, C, H, W] into [B, H', W', 1 or 3] of about ``side`` px, without transparency."""
     cells = pictures.transpose(0, 2, 3, 1)
     if cells.shape[-1] == 4:
         alpha = cells[..., 3:].astype(np.float32) / 255

@@ -61,16 +61,28 @@ _CHUNK = 4096
 
 
 def shrink(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Bring square pictures uint8 [B, C, R, R], R a power of two, to [B, 1 or 3, 32, 32].
+    """Bring pictures uint8 [B, C, H, W] to [B, 1 or 3, 32, 32]; transparency is dropped.
 
-    Larger pictures are averaged, smaller ones repeated; transparency is dropped.
+    Squares of a power of two are averaged, or smaller ones repeated; others are stretched to one.
     """
     pixels = pixels[:, :3] if pixels.shape[1] == 4 else pixels
     side = pixels.shape[-1]
+    if pixels.shape[-2] != side or side & (side - 1):
+        rows, columns = (_areas(length) for length in pixels.shape[-2:])
+        means: Grey = rows @ pixels.astype(np.float32) @ columns.T
+        return np.rint(means).astype(np.uint8)
     if side >= THUMBNAIL_SIDE:
         return box_mean(pixels, (side // THUMBNAIL_SIDE).bit_length() - 1)
     times = THUMBNAIL_SIDE // side
     return pixels.repeat(times, axis=-1).repeat(times, axis=-2)
+
+
+def _areas(length: int) -> npt.NDArray[np.float32]:
+    """Return how much of each of ``length`` pixels lies in each of 32 that cover the same."""
+    edges = np.linspace(0, length, THUMBNAIL_SIDE + 1)[:, None]
+    first = np.arange(length)
+    inside = np.minimum(edges[1:], first + 1) - np.maximum(edges[:-1], first)
+    return (inside.clip(0) * (THUMBNAIL_SIDE / length)).astype(np.float32)
 
 
 def to_grey(pictures: npt.NDArray[Any]) -> Grey:

@@ -147,7 +147,7 @@ class DatasetSubject:
 
     def scan(self, indices: Sequence[int], workers: int | None) -> Generator[Findings]:
         """Yield what is found in the pictures at ``indices``, chunk by chunk, in order."""
-        pixels = self.dataset.channels * self.dataset.resolution**2
+        pixels = self.dataset.channels * self.dataset.size.pixels
         size = max(1, min(256, _CHUNK_BYTES // pixels))
         chunks = [indices[start : start + size] for start in range(0, len(indices), size)]
         function = functools.partial(
@@ -159,9 +159,9 @@ class DatasetSubject:
             yield findings
 
     def fetch(self, indices: Sequence[int], side: int) -> Pixels:
-        """Return pictures uint8 [B, C, S, S] at about ``side`` px; damaged ones are black."""
+        """Return pictures uint8 [B, C, H, W] at about ``side`` px; damaged ones are black."""
         level = max(0, (self.dataset.resolution // side).bit_length() - 1)
-        shape = (self.dataset.channels, *2 * (self.dataset.resolution >> level,))
+        shape = (self.dataset.channels, *self.dataset.grid.at(self.dataset.resolution >> level))
         pictures = np.zeros((len(indices), *shape), np.uint8)
         for row, index in enumerate(indices):
             try:
@@ -171,7 +171,7 @@ class DatasetSubject:
         return pictures
 
     def sample(self, indices: Sequence[int], side: int, transform: Transform) -> Pixels:
-        """Return pictures uint8 [B, C, S, S] of about ``side`` px as they were packed."""
+        """Return pictures uint8 [B, C, H, W] of about ``side`` px as they were packed."""
         return self.fetch(indices, side)
 
     def name_of(self, index: int) -> str:
@@ -189,7 +189,7 @@ class DatasetSubject:
         levels = f", {info['levels']} levels" if info["levels"] > 1 else ""
         rows = [
             ("dataset", f"{self.path}, by {info['tool']}, {info['created'][:10]}"),
-            ("pixels", f"{info['resolution']} px, {_MODES[info['channels']]}, "
+            ("pixels", f"{self.dataset.size} px, {_MODES[info['channels']]}, "
                        f"{info['codec']}{levels}, {format_bytes(size)}"),
         ]  # fmt: skip
         if info["label_kind"] == "vector":
@@ -289,7 +289,8 @@ def _verify_levels(dataset: Dataset, index: int, pixels: Pixels, faults: list[Fa
         except DataError:
             same = False
         if not same:
-            faults.append(Fault(index, "level", f"its level of {dataset.resolution >> level} px"))
+            size = dataset.grid.at(dataset.resolution >> level)
+            faults.append(Fault(index, "level", f"its level of {size} px"))
             return
 
 
@@ -333,11 +334,11 @@ class Subject(Protocol):
         ...
 
     def fetch(self, indices: Sequence[int], side: int) -> Pixels:
-        """Return pictures uint8 [B, C, S, S] of about ``side`` px; unreadable ones are black."""
+        """Return pictures uint8 [B, C, H, W] of about ``side`` px; unreadable ones are black."""
         ...
 
     def sample(self, indices: Sequence[int], side: int, transform: Transform) -> Pixels:
-        """Return pictures uint8 [B, C, S, S] of about ``side`` px; a source cuts them so."""
+        """Return pictures uint8 [B, C, H, W] of about ``side`` px; a source cuts them so."""
         ...
 
     def name_of(self, index: int) -> str:
