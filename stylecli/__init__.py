@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from stylecli import ops as ops
     from stylecli.checkpoint import load_network as load_network
     from stylecli.checkpoint import save_network as save_network
+    from stylecli.commands import edit as edit
     from stylecli.commands import figures as figures
     from stylecli.commands import generate as generate
     from stylecli.commands import grid as grid
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "StyleCLIError": "stylecli.errors",
     "align_face": "stylecli.data.alignment.geometry",
+    "edit": "stylecli.commands",
     "figures": "stylecli.commands",
     "generate": "stylecli.commands",
     "grid": "stylecli.commands",
@@ -42,9 +44,9 @@ _PUBLIC = {
     "save_network": "stylecli.checkpoint",
     "tune_memory": "stylecli.hardware",
 }
-__all__ = ["StyleCLIError", "__version__", "align_face", "figures", "generate", "grid", "info",
-           "interpolate", "load_network", "metrics", "mix", "new_network", "open_dataset", "ops",
-           "project", "save_network", "tune_memory"]  # fmt: skip
+__all__ = ["StyleCLIError", "__version__", "align_face", "edit", "figures", "generate", "grid",
+           "info", "interpolate", "load_network", "metrics", "mix", "new_network", "open_dataset",
+           "ops", "project", "save_network", "tune_memory"]  # fmt: skip
 
 __getattr__ = lazy_attributes(__name__, _PUBLIC)
 

@@ -14,19 +14,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stylecli.checkpoint import Network, open_network
+from stylecli import shipped
+from stylecli.checkpoint import Network, network_digest, open_network
 from stylecli.data.alignment.portrait import check_picture, read_portrait
 from stylecli.errors import UsageError
 from stylecli.images import Pictures
-from stylecli.latents import Method, Motion, Space
+from stylecli.latents import Method, Motion, Space, format_edits, parse_edits
+from stylecli.latents.directions import Directions, read_directions, resolve
 from stylecli.latents.projector import Projecting, Projection, Projector
 from stylecli.latents.walks import Route, draw_walk
-from stylecli.networks.config import NoiseMode
+from stylecli.networks.config import NetworkConfig, NoiseMode
 from stylecli.networks.model import Bundle
 from stylecli.progress import Progress, silent
 from stylecli.sampling import (
     VARY,
     Drawing,
+    Edits,
     Precision,
     Psi,
     check_drawing,
@@ -45,10 +48,12 @@ from stylecli.sheets.mixing import (
 )
 from stylecli.sheets.paper import describe_lack, draw_figure, figure_settings, find_figures
 from stylecli.styles import band_rows, holds_styles, style_layers
+from stylecli.workspace import find_network
 
 Seeds = int | str | Iterable[int]  # one, several, or text such as "0,4-7"
 Face = int | str | Path | Projection  # a seed, a file of styles, or what project found
 Center = Tensor | int | str | Path | None  # what to truncate towards
+Edit = str | Mapping[str, float] | None  # "smile:+2", or strengths by name
 USUAL = 5  # rows and columns of a mix
 
 
@@ -58,6 +63,8 @@ class How(TypedDict, total=False):
     psi: Psi  # truncation; 1.0 is none, a command's default is 0.7
     psi_cutoff: int | None  # of the first so many layers
     center: Center  # towards this w, seed, "class", "class:3" or file of styles
+    edit: Edit  # move all faces along directions: "smile:+2,pose:-1"
+    directions: Path | str | Directions | None  # their file; None: those that come with stylecli
     label: int | None  # class to show
     noise_mode: NoiseMode
     noise_seed: int | None
@@ -76,6 +83,8 @@ def generate(
     *,
     psi_cutoff: int | None = None,
     center: Center = None,
+    edit: Edit = None,
+    directions: Path | str | Directions | None = None,
     label: int | None = None,
     noise_mode: NoiseMode = "const",
     noise_seed: int | None = None,
@@ -93,7 +102,8 @@ def generate(
     or text such as "0,4-7". ``psi`` pulls styles towards the average face, or ``center``, in the
     first ``psi_cutoff`` layers (None: all); several numbers are one per layer. 1.0 is no
     truncation; the command draws with the network's own, 0.7. ``center`` is a w [1, w_dim], a seed,
-    "class", "class:3" or a file of styles.
+    "class", "class:3" or a file of styles. ``edit`` moves all faces along directions, such as
+    "smile:+2,pose:-1", of a file that ``stylecli directions find`` wrote.
     ``label`` is a class number; without it a labelled network shows its classes in turn.
     ``noise_mode`` "random" draws noise from the picture's own seed, or from ``noise_seed``.
     ``like`` is a seed whose face the pictures keep, but for a share ``vary`` of their own.
@@ -101,13 +111,14 @@ def generate(
     first; ``precision`` "bf16" is quicker and a little less exact. Raises UsageError for settings
     the network cannot follow.
     """
-    net = open_network(net)
+    bundle = open_network(net)
     return draw_seeds(
-        net,
+        bundle,
         list_seeds(seeds),
         Drawing(
-            psi=psi, psi_cutoff=psi_cutoff, centre=_centre(net, center), label=label,
-            noise_mode=noise_mode, noise_seed=noise_seed, noise_scale=noise_scale, lod=lod,
+            psi=psi, psi_cutoff=psi_cutoff, centre=_centre(bundle, center), label=label,
+            edits=_edits(net, bundle.config, edit, directions), noise_mode=noise_mode,
+            noise_seed=noise_seed, noise_scale=noise_scale, lod=lod,
             batch=batch, device=device, precision=precision,
         ),
         like, vary,
@@ -133,7 +144,7 @@ def grid(
     lod, scale, batch, device, precision. Raises UsageError for what the network cannot follow.
     """
     bundle = open_network(net)
-    chosen, drawing = list_seeds(seeds), _drawing(bundle, how)
+    chosen, drawing = list_seeds(seeds), _drawing(net, bundle, how)
     pictures: list[Pictures] = []
     for _, picture in draw_seeds(bundle, chosen, drawing):
         pictures.append(picture)
@@ -167,7 +178,7 @@ def mix(
     """
     bundle = open_network(net)
     sides = bundle.config.style_sides
-    drawing = _drawing(bundle, how)
+    drawing = _drawing(net, bundle, how)
     banded = band_rows(bands, sides) if bands and ":" in bands else None
     own_noise = not {"noise_mode", "noise_seed"} & how.keys()
     own = _sources(bundle, rows, 0, drawing, own_noise, banded)
@@ -221,7 +232,7 @@ def interpolate(
     draws = max(4, round(frames / fps / noise_seconds))
     return draw_walk(
         bundle.generator, keys, frames, Route(space, method, loop, psi_to, pulses),
-        _drawing(bundle, how), grid=grid, labels=classes, noise_motion=noise_motion,
+        _drawing(net, bundle, how), grid=grid, labels=classes, noise_motion=noise_motion,
         noise_draws=draws,
     )  # fmt: skip
 
@@ -323,11 +334,64 @@ def project(
     return found[0] if alone else found
 
 
-def _drawing(bundle: Bundle, how: Mapping[str, Any]) -> Drawing:
+def edit(
+    ws: Tensor, edit: str | Mapping[str, float],
+    directions: Path | str | Directions | None = None,
+) -> Tensor:  # fmt: skip
+    """Return styles ws [N, num_ws, w_dim] moved along directions: "smile:+2,pose@coarse:-1".
+
+    ``edit`` may also be strengths by name; strength 1 is one standard deviation of the network's
+    faces. ``directions`` is a file that ``stylecli directions find`` wrote, None the directions of
+    the network that comes with stylecli. Raises UsageError for an unknown name, for ws of another
+    shape, and for single style channels, which are not part of w (generate and others take them).
+    """
+    found = _read_directions(directions)
+    space = found.space
+    if ws.ndim not in (2, 3) or ws.shape[-2:] != (space.num_ws, space.w_dim):
+        raise UsageError(
+            f"ws have shape {list(ws.shape)}: these directions need [N, {space.num_ws}, "
+            f"{space.w_dim}]"
+        )
+    edits = resolve(parse_edits(format_edits(edit)), found)
+    if edits.shifts:
+        raise UsageError(
+            f"{format_edits(edit)} moves single styles, which are not part of w: give it to "
+            f"stylecli.generate as edit="
+        )
+    return edits.move(ws)
+
+
+def _edits(
+    net: Network, config: NetworkConfig, edit: Edit, directions: Path | str | Directions | None
+) -> Edits | None:
+    """Return what is added to styles; raise NetworkError for directions of another network."""
+    if edit is None:
+        if directions is not None:
+            raise UsageError("directions are given, but no edit: add such as edit='smile:+2'")
+        return None
+    found = _read_directions(directions)
+    digest = found.space.sha256  # of networks in memory no file is known
+    if not isinstance(net, Bundle):
+        digest = network_digest(find_network(Path(net)).path)
+    found.check_network(config, digest)
+    return resolve(parse_edits(format_edits(edit)), found)
+
+
+def _read_directions(directions: Path | str | Directions | None) -> Directions:
+    if isinstance(directions, Directions):
+        return directions
+    path = shipped.shipped_directions() if directions is None else Path(directions)
+    if path is None:
+        raise UsageError("no directions are given: give a file of stylecli directions find")
+    return read_directions(path)
+
+
+def _drawing(net: Network, bundle: Bundle, how: Mapping[str, Any]) -> Drawing:
     """Return how to draw, checked; the generator goes to the device that it names."""
     given = dict(how)
     center = _centre(bundle, given.pop("center", None))
-    drawing = Drawing(**given, centre=center)
+    edits = _edits(net, bundle.config, given.pop("edit", None), given.pop("directions", None))
+    drawing = Drawing(**given, centre=center, edits=edits)
     check_drawing(bundle.config, drawing)
     if drawing.device is not None:
         bundle.generator.to(drawing.device)

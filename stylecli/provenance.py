@@ -50,7 +50,7 @@ def make_provenance(
 # whoever types the command.
 _DRAWN = frozenset(
     ("seeds", "psi", "psi_cutoff", "psi_layers", "center", "label", "noise_mode", "noise_seed",
-     "lod", "scale", "format", "device", "precision", "translate", "rotate")
+     "lod", "scale", "format", "device", "precision", "translate", "rotate", "edit", "directions")
 )  # fmt: skip
 _REPEATED = {
     "generate": _DRAWN | {"ws", "ws_rows", "columns", "quality", "size", "like", "vary"},
@@ -126,10 +126,10 @@ def _option(name: str, value: str) -> list[str]:
 def shown_path(path: Path) -> str:
     """Return a path relative to the working directory; outside it only the name.
 
-    The network that comes with the package is called as ``--network`` calls it.
+    The network that comes with the package, and its directions, are called as options call them.
     Pictures travel: they must not carry the folders of the machine they were made on.
     """
-    if path == shipped.shipped_network():
+    if path in (shipped.shipped_network(), shipped.shipped_directions()):
         return shipped.NAME
     try:
         relative = Path(os.path.relpath(path))

@@ -8,8 +8,9 @@ Equal counts agree to the bit, and so does any place in a chunk.
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stylecli.errors import UsageError
+from stylecli.errors import NetworkError, UsageError, plural
 from stylecli.hardware import PRECISIONS as PRECISIONS
 from stylecli.hardware import Precision as Precision
 from stylecli.hardware import check_precision as check_precision
@@ -40,6 +41,45 @@ Psi = float | Sequence[float]  # one strength, or one for every layer
 
 
 @dataclass(frozen=True)
+class Edits:
+    """How far all pictures are moved along directions (``latents.directions`` makes them of names).
+
+    The same for every picture, whatever its styles are.
+    """
+
+    offset: Tensor | None = None  # [num_ws, w_out_dim], added to ws
+    # Added to the styles [channels] of a layer, by its place in ``synthesis.style_maps()``.
+    shifts: Mapping[int, Tensor] = field(default_factory=dict)
+    keeps_length: bool = False  # of latents, where z itself is drawn and lies on a sphere
+
+    def move(self, ws: Tensor) -> Tensor:
+        """Return ws [..., num_ws, w_out_dim] as they are drawn; ``shifts`` are not in ws."""
+        if self.offset is None:
+            return ws
+        moved = ws + self.offset.to(ws)
+        if self.keeps_length:
+            moved = moved * (ws.norm(dim=-1, keepdim=True) / moved.norm(dim=-1, keepdim=True))
+        return moved
+
+    def shift(self, G: Generator) -> Generator:
+        """Return the generator whose layers have shifted styles: ``G`` itself where none has."""
+        if not self.shifts:
+            return G
+        shifted = copy.deepcopy(G)
+        maps = shifted.synthesis.style_maps()
+        with torch.no_grad():
+            for place, shift in self.shifts.items():
+                bias = maps[place].layer.bias if place < len(maps) else None
+                if not isinstance(bias, Tensor) or bias.shape != shift.shape:
+                    raise NetworkError(
+                        f"a direction moves {plural(len(shift), 'style')} of layer {place}, which "
+                        f"this network does not have: find its directions again"
+                    )
+                bias.add_(shift.to(bias))
+        return shifted
+
+
+@dataclass(frozen=True)
 class Drawing:
     """How pictures are drawn: everything about them but which faces they show."""
 
@@ -47,6 +87,7 @@ class Drawing:
     psi_cutoff: int | None = None  # how many of the first layers one psi acts on, None = all
     centre: Tensor | None = None  # what styles are pulled towards; None: the average face
     label: int | None = None  # class to show; None: the classes in turn
+    edits: Edits | None = None  # what styles are moved by when they are drawn
     noise_mode: NoiseMode = "const"
     noise_seed: int | None = None  # one random noise for all; None: each picture's own
     noise_scale: float | Sequence[float] = 1.0  # of all layers, or one per layer
@@ -84,8 +125,9 @@ def render(
     ``ws`` may be a tensor [N, num_ws, w_dim] or any iterable of rows; it is read as pictures are
     taken. With noise_mode "random" each picture's noise comes from its own of ``noise_seeds`` (one
     number: the same noise for all) unless ``drawing`` has a noise seed; ``noise`` gives every
-    picture its own maps, such as seed_noise returns, instead. Truncation, class, scale and canvas
-    are others' to apply. Draws with the weights that G has when the first picture is taken.
+    picture its own maps, such as seed_noise returns, instead. Edits are applied here, truncation,
+    class, scale and canvas are others' to apply. Draws with the weights that G has when the first
+    picture is taken.
     """
     if drawing.device is not None:
         G.to(drawing.device)
@@ -101,13 +143,14 @@ def _render(
 ) -> Iterator[Pictures]:
     size = chunk_size(G)
     device = device_of(G)
-    synthesis = prepare_synthesis(G, drawing.precision)
+    edits = drawing.edits or Edits()
+    synthesis = prepare_synthesis(edits.shift(G), drawing.precision)
     group = -(-max(drawing.batch or size, 1) // size) * size
     rows = iter(ws)
     while chosen := list(islice(rows, group)):
         pictures: list[Pictures] = []
         for start in range(0, len(chosen), size):
-            part = torch.stack(chosen[start : start + size])
+            part = edits.move(torch.stack(chosen[start : start + size]))
             noise = _stacked(list(islice(noises, len(part))), size)
             with torch.inference_mode(), exact_kernels(device):
                 images = synthesis(

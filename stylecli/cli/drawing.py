@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stylecli import shipped
 from stylecli.cli.faces import check_faces, is_photograph, is_seed, project_once
 from stylecli.cli.options import (
     BatchOption,
@@ -26,8 +27,9 @@ from stylecli.cli.options import (
     with_parameters,
 )
 from stylecli.cli.output import Output
-from stylecli.cli.refusals import check_words, find_and_check
+from stylecli.cli.refusals import check_files, check_words, find_and_check
 from stylecli.errors import UsageError
+from stylecli.latents import parse_edits
 from stylecli.networks.config import NetworkConfig, check_noise_mode
 from stylecli.provenance import make_provenance, shown_path
 from stylecli.styles import layer_strengths
@@ -37,8 +39,9 @@ if TYPE_CHECKING:
     from stylecli.data.alignment.portrait import Portrait
     from stylecli.distributed.ranks import Ranks
     from stylecli.images import Canvas
+    from stylecli.latents.directions import Directions
     from stylecli.networks.model import Bundle
-    from stylecli.sampling import Drawing
+    from stylecli.sampling import Drawing, Edits
 
 LabelOption = Annotated[
     int | None,
@@ -61,6 +64,22 @@ CenterOption = Annotated[
         help="Truncate towards a seed (42), a class (class:3), each picture's own class (class), "
         "a file of styles or a photograph. Default: the average face.",
         metavar="SEED|class|FILE",
+    ),
+]
+EditOption = Annotated[
+    str | None,
+    typer.Option(
+        "--edit",
+        help="Move all faces along directions, such as smile:+2,hair@4-7:-1; see stylecli "
+        "directions list.",
+        metavar="NAME:STRENGTH,...",
+    ),
+]
+DirectionsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--directions",
+        help="With --edit: their file. Default: what stylecli directions find wrote.",
     ),
 ]
 NoiseModeOption = Annotated[
@@ -163,6 +182,12 @@ class OpenedNetwork:
             self.note(f"precision: {chosen}, the quicker one here")
         return chosen
 
+    def find_directions(self, given: Path | None = None) -> "Directions":
+        """Return this network's directions; see ``latents.directions.find_directions``."""
+        from stylecli.latents.directions import find_directions
+
+        return find_directions(self.folder, self.digest, self.config, given)
+
     def read_portrait(
         self, path: Path, *, align: bool = True, detector: str = "auto",
         mask: Path | None = None,
@@ -233,6 +258,8 @@ class DrawingOptions:
     psi_cutoff: PsiCutoffOption = None
     psi_layers: PsiLayersOption = None
     center: CenterOption = None
+    edit: EditOption = None
+    directions: DirectionsOption = None
     label: LabelOption = None
     noise_mode: NoiseModeOption = None
     noise_seed: NoiseSeedOption = None
@@ -258,6 +285,7 @@ class DrawingOptions:
         """Raise UsageError, before torch loads, for what no network can follow."""
         resolve_noise(self.noise_mode, self.noise_seed)
         resolve_canvas(self.size, self.crop, self.pixels, self.scale)
+        check_edit(self.edit, self.directions)
         check_words(device=self.device, precision=self.precision)
         _check_center(self.center)
 
@@ -272,6 +300,7 @@ class DrawingOptions:
     def draw_with(self, source: OpenedNetwork, usual_psi: float | None = None) -> OpenedDrawing:
         """Resolve for an opened network how to draw; see ``open``."""
         truncation, settings, inputs = _truncation(source, self, usual_psi)
+        edits, edited, edit_inputs = resolve_edit(source, self.edit, self.directions)
         canvas, sized = resolve_canvas(self.size, self.crop, self.pixels, self.scale)
         from stylecli.sampling import Drawing
 
@@ -283,9 +312,11 @@ class DrawingOptions:
         moved = move_pictures(source, self.translate, self.rotate)
         given = {name: value for name, value in how.items() if value is not None}
         return OpenedDrawing(
-            source, Drawing(**truncation, **given, batch=self.batch, canvas=canvas),
-            {**settings, **how, "device": source.device, **sized, **moved}, inputs,
-        )  # fmt: skip
+            source,
+            Drawing(**truncation, **given, edits=edits, batch=self.batch, canvas=canvas),
+            {**settings, **edited, **how, "device": source.device, **sized, **moved},
+            inputs | edit_inputs,
+        )
 
 
 USUAL_DRAWING = DrawingOptions()
@@ -326,6 +357,34 @@ def takes_drawing(
         return with_parameters(run, parameters)
 
     return decorate
+
+
+def check_edit(edit: str | None, directions: Path | None) -> None:
+    """Raise, before torch loads, for an edit that cannot be read and for files that are missing."""
+    if edit is None and directions is not None:
+        raise UsageError(f"--directions {directions} is for edits: add --edit, such as smile:+2")
+    if edit is not None:
+        parse_edits(edit)
+    if directions != Path(shipped.NAME):
+        check_files(directions=directions)
+
+
+def resolve_edit(
+    source: OpenedNetwork, edit: str | None, given: Path | None
+) -> "tuple[Edits | None, dict[str, Any], dict[str, Path]]":
+    """Return what --edit adds to styles, the settings that say so, and the file it is from.
+
+    Raises UsageError for an unknown direction, NetworkError where this network has none.
+    """
+    if edit is None:
+        return None, {}, {}
+    from stylecli.latents.directions import resolve
+
+    parts = parse_edits(edit)
+    directions = source.find_directions(given)
+    assert directions.path is not None
+    settings = {"edit": ",".join(map(str, parts)), "directions": shown_path(directions.path)}
+    return resolve(parts, directions), settings, {"directions": directions.path}
 
 
 def move_pictures(

@@ -331,5 +331,13 @@ def save_styles(order: Order, path: Path, force: bool, output: Output) -> Path:
     if is_done(path, provenance, force, read_ws_provenance):
         output.note(f"{path} already exists")
         return path
-    save_ws(path, torch.stack(list(order.ws(order.numbers))), provenance=provenance)
+    ws = torch.stack(list(order.ws(order.numbers)))
+    if (edits := order.drawing.edits) is not None:
+        if edits.shifts:
+            raise UsageError(
+                f"--edit {order.settings['edit']} moves single styles, which are not part of w: "
+                f"leave out --save-ws"
+            )
+        ws = edits.move(ws)
+    save_ws(path, ws, provenance=provenance)
     return path

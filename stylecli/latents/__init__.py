@@ -1,9 +1,13 @@
-"""Walks through latent space, and searches in it for what draws a photograph.
+"""Walks through latent space, searches in it for what draws a photograph, and directions.
 
-The words that choose a walk or a search are here, because a command line is checked against them
-before torch loads.
+The words that choose a walk, a search or an edit are here, because a command line is checked
+against them before torch loads.
 """
 
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 from stylecli.errors import UsageError, unknown_name
@@ -17,6 +21,9 @@ SPACES: tuple[Space, ...] = get_args(Space)
 SearchSpace = Literal["w", "w+", "z"]  # of a projection
 SEARCH_SPACES: tuple[SearchSpace, ...] = get_args(SearchSpace)
 SEARCH_PRESETS = ("fast", "official")
+METHODS_OF_FINDING = ("sefa", "ganspace", "labels", "channels")
+MAX_STRENGTH = 100.0  # beyond it there are no pictures
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")  # of a direction
 
 
 def check_walk(space: str | None = None, method: str | None = None) -> None:
@@ -25,3 +32,83 @@ def check_walk(space: str | None = None, method: str | None = None) -> None:
         raise UsageError(unknown_name("space", space, SPACES))
     if method is not None and method not in METHODS:
         raise UsageError(unknown_name("method", method, METHODS))
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One part of an edit: how far along which direction, and in which layers."""
+
+    name: str
+    strength: float
+    layers: str | None = None  # as typed; None: the direction's own
+
+    def __str__(self) -> str:
+        where = "" if self.layers is None else f"@{self.layers}"
+        return f"{self.name}{where}:{_signed(self.strength)}"
+
+
+def _signed(strength: float) -> str:
+    """Return a strength with its sign and all its digits: +2, -0.25."""
+    return f"{'' if strength < 0 else '+'}{strength!r}".removesuffix(".0")
+
+
+def parse_edits(text: str) -> list[Edit]:
+    """Return the parts of ``smile:+2,pose@coarse:-1,hair@0-3,6:1``.
+
+    Raises UsageError for anything else, and for strengths beyond 100.
+    """
+    parts: list[Edit] = []
+    waiting: list[str] = []
+    for part in text.split(","):
+        waiting.append(part)
+        if ":" not in part:
+            continue
+        word = ",".join(waiting).strip()
+        waiting = []
+        name, _, number = word.rpartition(":")
+        name, at, layers = name.partition("@")
+        try:
+            strength = float(number)
+        except ValueError:
+            strength = math.nan
+        if not abs(strength) <= MAX_STRENGTH:
+            raise UsageError(
+                f"{word!r} in edit {text!r} has no strength from -{MAX_STRENGTH:g} to "
+                f"{MAX_STRENGTH:g} behind its colon: expected such as smile:+2"
+            )
+        if not NAME.fullmatch(name.strip()) or (at and not layers.strip()):
+            raise UsageError(
+                f"cannot read {word!r} in edit {text!r}: expected NAME:STRENGTH or "
+                f"NAME@LAYERS:STRENGTH, such as smile:+2 or smile@coarse:+2"
+            )
+        parts.append(Edit(name.strip(), strength, layers.strip() or None))
+    if waiting:
+        word = ",".join(waiting).strip()
+        raise UsageError(
+            f"{word!r} in edit {text!r} has no strength: expected such as smile:+2,pose:-1"
+        )
+    return parts
+
+
+def format_edits(edits: Mapping[str, float] | str) -> str:
+    """Return edits as text, from text or from strengths by name (``smile`` or ``smile@4-7``)."""
+    if isinstance(edits, str):
+        return edits
+    return ",".join(f"{name}:{_signed(float(strength))}" for name, strength in edits.items())
+
+
+def check_name(name: str) -> str:
+    """Return a name that a direction may have; raise UsageError for another."""
+    if not NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} is no name of a direction: expected letters, digits, dots, dashes and "
+            f"underscores"
+        )
+    return name
+
+
+def check_method(method: str) -> str:
+    """Return the name of a way to find directions; raise UsageError for another word."""
+    if method not in METHODS_OF_FINDING:
+        raise UsageError(unknown_name("method", method, METHODS_OF_FINDING))
+    return method

@@ -214,6 +214,19 @@ class SynthesisNetwork(model.SynthesisNetwork):
         side = self.config.layer_side(layer)
         return self.noise_const[:side, :side].view(1, 1, side, side)
 
+    def style_maps(self) -> list[model.StyleMap]:
+        """Return the styles of both convolutions of every block, and of the last colours."""
+        blocks = [
+            cast(SynthesisBlock, getattr(self, f"b{4 << block}"))
+            for block in range(self.config.blocks)
+        ]
+        maps = [
+            model.StyleMap(at, layer.affine)
+            for at, block in enumerate(blocks)
+            for layer in (block.conv0, block.conv1)
+        ]
+        return [*maps, model.StyleMap(len(blocks) - 1, blocks[-1].torgb.affine)]
+
 
 class Generator(model.Generator):
     """z -> image in two halves, ``mapping`` and ``synthesis``, that can be called apart."""

@@ -6,7 +6,7 @@ Whoever draws, measures or trains takes these; a family derives its own and fill
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -104,6 +104,13 @@ class MappingNetwork(nn.Module):
         return self.truncate(self.broadcast(w), truncation_psi, truncation_cutoff)
 
 
+class StyleMap(NamedTuple):
+    """A dense layer of synthesis that turns one latent of ws into a layer's styles."""
+
+    latent: int  # its place in ws
+    layer: nn.Module  # with weight [styles, w_out_dim] and bias [styles] or None
+
+
 class SynthesisNetwork(nn.Module):
     """One latent per layer to a picture: a family fills in ``forward``.
 
@@ -155,6 +162,14 @@ class SynthesisNetwork(nn.Module):
     def stored_noise(self, layer: int) -> Tensor:
         """Return a layer's constant noise map [1, 1, h, w], in families that take noise."""
         raise NotImplementedError
+
+    def style_maps(self) -> list[StyleMap]:
+        """Return the maps from latents to styles, in the order in which the picture is made.
+
+        Colours have styles too: those of the last layer alone are among them. Empty where no dense
+        layer takes the latents.
+        """
+        return []
 
     def layer_noise(
         self,

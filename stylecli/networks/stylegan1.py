@@ -217,6 +217,18 @@ class SynthesisNetwork(model.SynthesisNetwork):
         """Return a layer's constant noise map [1, 1, h, w]."""
         return cast(Tensor, self.layers[layer].noise_const)
 
+    def style_maps(self) -> list[model.StyleMap]:
+        """Return the layers' scales and shifts of w; without styles the first layer, of z."""
+        layers = [cast(SynthesisLayer, layer) for layer in self.layers]
+        if self.config.use_styles:
+            return [
+                model.StyleMap(index, layer.style)
+                for index, layer in enumerate(layers)
+                if layer.style is not None
+            ]
+        first = layers[0].dense
+        return [] if first is None else [model.StyleMap(0, first)]
+
 
 class Generator(model.Generator):
     """z -> image in two halves, ``mapping`` and ``synthesis``, that can be called apart."""

@@ -329,6 +329,15 @@ class SynthesisNetwork(model.SynthesisNetwork):
         plane = block.convolutions[(layer + 1) % 2 if layer else 0].noise_const
         return plane.view(1, 1, *plane.shape)
 
+    def style_maps(self) -> list[model.StyleMap]:
+        """Return the styles of the convolutions, and of the colours at full resolution."""
+        layers: list[Modulated] = [
+            layer for block in self.blocks for layer in block.convolutions
+        ]  # fmt: skip
+        colours = self.blocks[-1].torgb
+        assert colours is not None
+        return [model.StyleMap(at, layer.affine) for at, layer in enumerate([*layers, colours])]
+
 
 class Generator(model.Generator):
     """z -> image in two halves, ``mapping`` and ``synthesis``, that can be called apart."""

@@ -172,6 +172,12 @@ class SynthesisNetwork(model.SynthesisNetwork):
             x = layer(x, ws[:, index + 1], update_emas=update_emas)
         return whole_precision(x) * self.config.output_scale
 
+    def style_maps(self) -> list[model.StyleMap]:
+        """Return how w turns and shifts the input, the styles of the layers and of the colours."""
+        layers = [cast(SynthesisLayer, getattr(self, name)) for name in self.names]
+        affines = [self.input.affine, *(layer.affine for layer in layers)]
+        return [model.StyleMap(at, affine) for at, affine in enumerate(affines)]
+
 
 class Generator(model.Generator):
     """z -> image in two halves, ``mapping`` and ``synthesis``, that can be called apart."""

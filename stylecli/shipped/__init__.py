@@ -2,6 +2,7 @@
 
 ``demo.safetensors`` is a StyleGAN of the small preset, with wider layers, after hours on a
 processor, ``demo.json`` the record of its run. `tests/benchmarks/ship_network.py` makes both.
+``directions.safetensors`` has its directions, from `tests/benchmarks/editing.py`.
 """
 
 from pathlib import Path
@@ -16,6 +17,12 @@ _HERE = Path(__file__).parent
 def shipped_network() -> Path | None:
     """Return the network file that comes with the package; None where it was left out."""
     path = _HERE / "demo.safetensors"
+    return path if path.is_file() else None
+
+
+def shipped_directions() -> Path | None:
+    """Return the directions of that network; None where they were left out."""
+    path = _HERE / "directions.safetensors"
     return path if path.is_file() else None
 
 
