@@ -2,7 +2,7 @@
 
 ``demo.safetensors`` is a StyleGAN of the small preset, with wider layers, after hours on a
 processor, ``demo.json`` the record of its run. `tests/benchmarks/ship_network.py` makes both.
-``directions.safetensors`` has its directions, from `tests/benchmarks/editing.py`.
+``directions.safetensors`` has its directions.
 """
 
 from pathlib import Path

@@ -1,5 +1,6 @@
 """``stylecli directions``, and ``--edit`` of the drawing commands: files, records, refusals."""
 
+import json
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -87,6 +88,26 @@ def test_every_drawing_command_takes_edits(run: Run, command: str, file: str) ->
     assert run(f"{command} --out b").exit_code == 0
 
     assert Path("a", file).read_bytes() != Path("b", file).read_bytes()
+
+
+def test_a_list_of_names_methods_and_layers(run: Run) -> None:
+    result = run("directions list")
+
+    assert result.stderr == "directions: out/tiny/directions.safetensors\n"
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert lines[1] == ["smile", "labels", "all", "0.5", "90.0", "%"]
+    assert [line[:3] for line in lines[2:]] == [
+        ["pose", "sefa", "coarse"],
+        ["c1.3", "channels", "1"],
+    ]
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    document = json.loads(run("directions list --json").stdout)
+    assert [row["layers"] for row in document["directions"]] == [
+        [0, 1, 2, 3, 4, 5],
+        [0, 1, 2, 3],
+        [1],
+    ]
+    assert document["sha256"] == network_digest("tiny.safetensors")
 
 
 REFUSALS = [
