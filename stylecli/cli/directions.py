@@ -69,10 +69,10 @@ def _find(network: Path | None, directions: Path | None, output: Output) -> "Dir
     """Return the directions of a network that is not loaded: its header and hash are enough."""
     if directions != Path(shipped.NAME):
         check_files(directions=directions)
-    from stylecli.cli.drawing import folder_of
     from stylecli.latents.directions import find_directions
     from stylecli.networks.headers import check_header
     from stylecli.weights import remember_digest
+    from stylecli.workspace import folder_of
 
     path = find_and_check(network, output).path
     config = check_header(path)
