@@ -4,14 +4,15 @@ What is found out here and what a file says of itself are kept apart: a record c
 made the file, so it stands under ``record`` and decides about nothing on this machine.
 """
 
+import contextlib
 import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stylecli import shipped
-from stylecli.errors import DataError, NetworkError, WeightsError, plural
+from stylecli import hub, shipped
+from stylecli.errors import DataError, NetworkError, StyleCLIError, WeightsError, plural
 from stylecli.files import is_owned, read_json, read_rows, row_number
 from stylecli.provenance import remake_command
 from stylecli.workspace import (
@@ -51,7 +52,7 @@ def info(path: Path | str | None = None) -> Facts:
     Raises DataError or NetworkError for what is not there or is none of these.
     """
     target = Path(path) if path is not None else _newest()
-    if target == Path(shipped.NAME) and not target.exists():
+    if hub.is_address(target) or (target == Path(shipped.NAME) and not target.exists()):
         target = find_network(target).path
     return _describe(target)
 
@@ -378,6 +379,11 @@ def _named(file: Any) -> Path | None:
     path = Path(file)
     if file == shipped.NAME and not path.exists():
         return shipped.shipped_network()
+    if hub.is_address(path):  # a stranger's record fetches nothing
+        with contextlib.suppress(StyleCLIError):
+            known = hub.find_cached(hub.parse_address(path))
+            return Path(known.path) if known is not None else None
+        return None
     if path.is_absolute() or path.drive or ".." in path.parts:
         return None
     return path if _is_plain_file(path) else None

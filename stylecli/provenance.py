@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from stylecli import __version__, shipped
+from stylecli import __version__, hub, shipped
 
 
 def make_provenance(
@@ -126,11 +126,14 @@ def _option(name: str, value: str) -> list[str]:
 def shown_path(path: Path) -> str:
     """Return a path relative to the working directory; outside it only the name.
 
-    The network that comes with the package, and its directions, are called as options call them.
+    The network that comes with the package, its directions, and a network of the hub are called as
+    options call them.
     Pictures travel: they must not carry the folders of the machine they were made on.
     """
     if path in (shipped.shipped_network(), shipped.shipped_directions()):
         return shipped.NAME
+    if (address := hub.name_of(path)) is not None:
+        return address
     try:
         relative = Path(os.path.relpath(path))
     except ValueError:  # on another drive

@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stylecli import shipped
+from stylecli import hub, shipped
 from stylecli.errors import DataError, NetworkError, UsageError, plural
 from stylecli.files import LOCK_FILE, read_json, row_number, sweep
+from stylecli.progress import Progress, silent
 
 RUN_FILE = "run.json"
 CHECKPOINT_FILE = "checkpoint.safetensors"
@@ -59,13 +60,22 @@ class Found:
         return self.why if self.path == shipped.shipped_network() else f"{self.path} ({self.why})"
 
 
-def find_network(network: Path | None = None, root: Path = Path()) -> Found:
+def find_network(
+    network: Path | None = None, root: Path = Path(), progress: Progress = silent
+) -> Found:
     """Return the network file to use: the given file or run, else the newest run's newest network.
 
     A run's newest network is taken, of ``RUN/best`` the one that measured best. Looks into
     ``runs/``, then ``demo/``; where nothing is trained, takes the network that comes with the
-    package, which ``shipped`` names. Raises NetworkError when there is none.
+    package, which ``shipped`` names. ``hub:owner/name`` is fetched into the cache where it is not
+    there yet; ``progress`` counts its megabytes. Raises NetworkError when there is none.
     """
+    if network is not None and hub.is_address(network):
+        address = hub.parse_address(network)
+        if address.kind != "network":
+            raise UsageError(f"{address} is a dataset: expected a network, such as hub:OWNER/NAME")
+        record = hub.open_network(address, progress)
+        return Found(Path(record.path), f"{address} as of commit {record.commit[:12]}")
     if network is not None:
         if network == Path(shipped.NAME) and not network.exists():
             return _shipped_network("the network that comes with stylecli")
@@ -191,6 +201,8 @@ def missing(path: Path, otherwise: str, what: str = "") -> str:
     Path does not keep), else ``otherwise``. ``what`` is the option or kind of file.
     """
     words = f"{what} " if what else ""
+    if hub.is_address(path):
+        return f"{words}{path.as_posix()} is on the hub: run stylecli hub pull {path.as_posix()}"
     if path.parts[:1] in (("http:",), ("https:",)):
         address = path.as_posix().replace(":/", "://", 1)
         return (

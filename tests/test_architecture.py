@@ -21,7 +21,7 @@ FAMILIES = set(FAMILY_ROWS)
 ROWS = (
     ("errors", "lazy", "progress"),
     ("files", "settings", "shapes", "cache_folder", "ffmpeg"),
-    ("shipped",),
+    ("shipped", "hub"),
     (
         "seeds",
         "workspace",
@@ -42,7 +42,7 @@ ROWS = (
     ("training", "metrics"),
     ("report",),
     ("demo", "export", "health", "bench", "descriptions", "commands"),
-    ("peers", "explorer"),
+    ("peers", "explorer", "publishing"),
     ("cli",),
     ("__main__",),
 )

@@ -12,12 +12,15 @@ RENAMES = {
     "files.py": "a temporary file beside the one it replaces",
     "weights.py": "a partial download beside the file",
     "interop/published_networks.py": "a download once checked, or as another network, beside it",
+    "hub.py": "a file once checked, beside it",
+    "publishing.py": "a dataset's folder once checked, beside it",
     "data/unfinished.py": "a dataset's unfinished folder beside it",
 }
 # Where a path is measured from a folder that os.walk found below it: never on another drive.
 WALKS = ("metrics/picture_sets.py", "data/alignment/photographs.py", "data/sources/")
 # Names of entries in archives, lists and foreign files, which have "/" on every system.
 ARCHIVES = (
+    "hub.py",
     "interop/",
     "data/sources/",
     "data/alignment/ffhq.py",

@@ -25,7 +25,7 @@ _WrongWords: type[Any] = typer.BadParameter.__bases__[0]
 COMMANDS = (
     "demo", "prepare-ffhq", "pack", "check", "train", "report", "plan", "explore", "generate",
     "mix", "interpolate", "project", "directions", "figures", "metrics", "weights", "convert",
-    "export", "info", "bench", "doctor",
+    "export", "hub", "info", "bench", "doctor",
 )  # fmt: skip
 
 

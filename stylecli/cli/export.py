@@ -9,6 +9,7 @@ import typer
 from stylecli.cli.options import ForceOption, JsonOption, PsiCutoffOption, QuietOption
 from stylecli.cli.output import Output
 from stylecli.cli.parameters import PlainCommand, PlainGroup
+from stylecli.cli.refusals import find_shown
 from stylecli.errors import UsageError, unknown_name
 from stylecli.networks.config import NETWORK_NAMES
 
@@ -70,11 +71,11 @@ def export_state_dict(
     for given, known, what in ((layout, LAYOUTS, "layout"), (which, NETWORK_NAMES, "network")):
         if given not in known:
             raise UsageError(unknown_name(what, given, known))
-    source, target = _paths(network, out, f"{which}-{layout}", ".safetensors", force)
+    output = Output(json=json, quiet=quiet)
+    source, target = _paths(network, out, f"{which}-{layout}", ".safetensors", force, output)
     from stylecli.checkpoint import write_state_dict_file
 
     facts = write_state_dict_file(source, target, which=which, layout=layout)
-    output = Output(json=json, quiet=quiet)
     if facts["note"]:
         output.warn(facts["note"])
     shown = {"network": f"{which} of {source}", "layout": layout, "tensors": facts["tensors"],
@@ -83,13 +84,16 @@ def export_state_dict(
 
 
 def _paths(
-    network: Path, out: Path | None, what: str, suffix: str, force: bool
+    network: Path, out: Path | None, what: str, suffix: str, force: bool, output: Output
 ) -> tuple[Path, Path]:
     """Return the network's file and the one to write; raise UsageError where that cannot be."""
-    from stylecli.workspace import find_network
+    from stylecli import hub, shipped
 
-    source = find_network(network).path
-    target = out or source.with_name(f"{source.stem}-{what}{suffix}")
+    source = find_shown(network, output).path
+    # What the cache or the package has is exported into the working folder.
+    is_kept = hub.is_address(network) or source == shipped.shipped_network()
+    beside = Path(source.name) if is_kept else source
+    target = out or beside.with_name(f"{source.stem}-{what}{suffix}")
     if target.suffix.lower() != suffix:
         raise UsageError(f"--out {target} does not end in {suffix}, the only format written")
     if target.is_dir():
@@ -222,7 +226,7 @@ def _write_graph(
         raise UsageError(unknown_name("network", which, NETWORK_NAMES))
     from stylecli.interop.graph_files import FORMATS
 
-    source, target = _paths(network, out, which, FORMATS[format], force)
+    source, target = _paths(network, out, which, FORMATS[format], force, output)
     from stylecli.export import Interface, export_network
 
     how = Interface(*interface)

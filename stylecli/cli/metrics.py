@@ -27,7 +27,14 @@ from stylecli.cli.options import (
     own_command,
 )
 from stylecli.cli.output import Output
-from stylecli.cli.refusals import GIVEN_AS, check_files, check_loose, check_words, find_data
+from stylecli.cli.refusals import (
+    GIVEN_AS,
+    check_files,
+    check_loose,
+    check_words,
+    find_data,
+    find_shown,
+)
 from stylecli.distributed.ranks import find_place, sharing_ranks
 from stylecli.errors import ExitCode, Interrupted, StyleCLIError, UsageError
 from stylecli.progress import format_seconds
@@ -234,7 +241,7 @@ def _refuse(
         return
     from stylecli.networks.headers import check_header
 
-    found = find_network(network).path
+    found = find_shown(network, output).path
     config = check_header(found)  # None: another program's, whose classes are not known yet
     labelled = config is not None and config.label_dim > 0
     find_data(wanted, data, _run_of(found), needed=labelled or source.train)

@@ -3,18 +3,19 @@
 The library checks words, paths and numbers again where it uses them. Here it costs no seconds.
 """
 
+import contextlib
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from stylecli import hub
 from stylecli.cli.output import Output
 from stylecli.errors import DataError, NetworkError, UsageError, plural
 from stylecli.hardware import AUTO, check_device_here, check_device_name, check_precision
-from stylecli.progress import silent
+from stylecli.progress import Progress, silent
 from stylecli.settings import ByResolution, Setting
 from stylecli.workspace import Found, check_there, find_dataset, find_network, missing
 
@@ -87,7 +88,11 @@ def check_loose(path: Path, output: Output) -> None:
     source = find_source(path, own_labels=False, include_generated=True)
     first: tuple[str, str] | None = None
     count, total = 0, len(source)
-    with output.progress("looking", "pictures") if total > _MANY else nullcontext(silent) as report:
+    with (
+        output.progress("looking", "pictures")
+        if total > _MANY
+        else contextlib.nullcontext(silent) as report
+    ):
         for number in range(total):
             item = source[number]
             try:
@@ -136,6 +141,22 @@ def find_data(
     return found
 
 
+def find_shown(network: Path | None, output: Output) -> Found:
+    """Return the network that was given or found; show how one of the hub comes here."""
+    if network is None or not hub.is_address(network):
+        return find_network(network)
+    reports: list[Progress] = []
+    with contextlib.ExitStack() as bar:
+
+        def report(done: float, total: float, note: str = "") -> None:
+            if not reports:  # no bar where the cache has it
+                name = str(hub.parse_address(network))
+                reports.append(bar.enter_context(output.progress(name, "MB")))
+            reports[0](done, total, note)
+
+        return find_network(network, progress=report)
+
+
 def find_and_check(network: Path | None, output: Output) -> Found:
     """Return the network that was given or found; say which was found; look at its header.
 
@@ -143,15 +164,18 @@ def find_and_check(network: Path | None, output: Output) -> Found:
     """
     from stylecli.networks.headers import check_header
 
-    found = find_network(network)
+    found = find_shown(network, output)
     if found.why:
         output.note(f"network: {found.shown}")
     check_header(found.path)
     return found
 
 
-def check_resume(given: Path | None) -> None:
-    """Raise NetworkError for a --resume that is not there."""
+def check_resume(given: Path | None, output: Output) -> None:
+    """Raise NetworkError for a --resume that is not there; fetch one of the hub."""
+    if given is not None and hub.is_address(given):
+        find_shown(given, output)
+        return
     if given is None or given.exists() or (given.name == "best" and given.parent.is_dir()):
         return
     raise NetworkError(missing(given, "give a run, a checkpoint or a network", "--resume"))

@@ -223,7 +223,7 @@ class _Request:
             check_files(classifiers=self.classifiers)
         check_numbers(self.training, settings_for(TrainingConfig))
         check_numbers(self.network, network_settings())
-        check_resume(self.resume)
+        check_resume(self.resume, self.output)
         check_pictures(find_dataset(self.data, run=self.resume).path)
         if self.driving.trackers:
             from stylecli.training.trackers import require_trackers

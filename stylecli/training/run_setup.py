@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from stylecli import files
+from stylecli import files, hub
 from stylecli.checkpoint import load_network, network_digest, read_header, save_network
 from stylecli.data.reader import Dataset, open_dataset
 from stylecli.errors import DataError, NetworkError, UsageError, plural
@@ -57,6 +57,7 @@ from stylecli.workspace import (
     INITIAL_FILE,
     RUN_FILE,
     best_snapshot,
+    find_network,
     missing,
     newest_snapshot,
 )
@@ -455,6 +456,8 @@ def describe_begin(
 
 
 def _find_file(given: Path) -> Path:
+    if hub.is_address(given):
+        return find_network(given).path
     if given.is_dir():
         found = given / CHECKPOINT_FILE
         newest = found if found.exists() else newest_snapshot(given)
