@@ -55,9 +55,9 @@ def command(
         typer.Argument(
             help="fid, kid, is, pr; by their published names fid50k, fid50k_full, kid50k, "
             "kid50k_full, is50k, pr50k3, pr50k3_full; {fid,kid}-clean[50k[_full]], as clean-fid "
-            "resizes; diversity; ppl (= ppl_wfull), ppl_{z,w}{full,end}[-crop[-ada]], ppl2_wend; "
-            "ls (= ls_z ls_w), ls_z, ls_w; of StyleGAN3 {eqt,eqt50k}_{int,frac}, eqr, eqr50k. "
-            "fid@efficientnet-lite0 uses a stand-in for Inception. "
+            "resizes; swd; diversity; ppl (= ppl_wfull), ppl_{z,w}{full,end}[-crop[-ada]], "
+            "ppl2_wend; ls (= ls_z ls_w), ls_z, ls_w; of StyleGAN3 {eqt,eqt50k}_{int,frac}, eqr, "
+            "eqr50k. fid@efficientnet-lite0 uses a stand-in for Inception. "
             "Default: fid ppl.",
             metavar="NAME",
         ),

@@ -18,6 +18,7 @@ Precision = Literal["float32", "bf16"]  # of convolutions, as those of rendering
 INCEPTION = "inception-2015-12-05"
 VGG16_FC2 = "vgg16"  # its second fully connected layer, for precision and recall
 STAND_IN = "efficientnet-lite0"
+PYRAMID = "laplacian-pyramid"  # no network, and without weights
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,9 @@ def open_extractors(views: Iterable[View], device: torch.device) -> dict[str, Ex
     wanted = list(dict.fromkeys(views))
     opened: dict[str, Extractor] = {}
     for name in dict.fromkeys(view.network for view in wanted):
-        open_one = {INCEPTION: _inception, VGG16_FC2: _vgg16, STAND_IN: _stand_in}.get(name)
-        if open_one is None:
-            raise UsageError(
-                f"{name!r} gives no features: expected {INCEPTION}, {VGG16_FC2} or {STAND_IN}"
-            )
+        known = {INCEPTION: _inception, VGG16_FC2: _vgg16, STAND_IN: _stand_in, PYRAMID: _pyramid}
+        if (open_one := known.get(name)) is None:
+            raise UsageError(f"{name!r} gives no features: expected one of {', '.join(known)}")
         of_network = open_one(device)
         opened |= {view.key: of_network(view) for view in wanted if view.network == name}
     return opened
@@ -125,6 +124,29 @@ def _stand_in(device: torch.device) -> Callable[[View], Extractor]:
         return Extractor(
             STAND_IN, sha256, RESIZE, lambda pictures: _on_host(network.features(pictures))
         )
+
+    return of_view
+
+
+def _pyramid(device: torch.device) -> Callable[[View], Extractor]:
+    from stylecli.features.resizing import laplacian_pyramid
+
+    sizes: set[tuple[int, ...]] = set()
+
+    def extract(pictures: Pictures) -> Features:
+        """Return rows of height, width and every level's values [3, h, w]."""
+        shape = pictures.shape[2:]
+        sizes.add(shape)
+        if len(sizes) > 1:
+            shown = " and ".join(f"{width} x {height} px" for height, width in sorted(sizes))
+            raise UsageError(f"pictures of {shown} cannot be compared: pack them at one size")
+        levels = laplacian_pyramid(torch.from_numpy(np.ascontiguousarray(pictures)).to(device))
+        header = torch.tensor(shape, dtype=torch.float32, device=device).expand(len(pictures), 2)
+        return _on_host(torch.cat([header, *(level.flatten(1) for level in levels)], dim=1))
+
+    def of_view(view: View) -> Extractor:
+        _refuse_clean(view)
+        return Extractor(PYRAMID, "", "none", extract)
 
     return of_view
 

@@ -1,9 +1,10 @@
-"""The resizes that feature networks are defined with: TensorFlow 1's, and clean FID's."""
+"""The resizes that metrics are defined with: TensorFlow 1's, clean FID's, a pyramid's halvings."""
 
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from stylecli.errors import UsageError
 
 CLEAN_SIZE = 299
+COARSEST = 16  # px of the smallest level of a pyramid
 CLEAN_RESIZE = f"PIL bicubic to {CLEAN_SIZE} px, low-passed when shrinking, in float, 0..255"
 
 
@@ -66,3 +68,48 @@ def resize_clean(pictures: Any, size: int = CLEAN_SIZE) -> NDArray[np.float32]:
             image = Image.fromarray(channel.astype(np.float32))  # mode F
             place[:] = image.resize((size, size), Image.Resampling.BICUBIC)
     return np.clip(resized, 0.0, 255.0, out=resized)
+
+
+def level_sizes(height: int, width: int) -> list[tuple[int, int]]:
+    """Return the sizes of a picture's Laplacian pyramid, from its own down to 16 px.
+
+    It is halved for as long as halves are whole and their shorter side has 16 px or more.
+    """
+    sizes = [(height, width)]
+    while height % 2 == width % 2 == 0 and min(height, width) >= 2 * COARSEST:
+        height, width = height // 2, width // 2
+        sizes.append((height, width))
+    return sizes
+
+
+def laplacian_pyramid(x: Tensor) -> list[Tensor]:
+    """Return the levels of pictures [N, C, H, W] in float32, from the finest to the coarsest.
+
+    Each is what its size has more than the next; the last is the smallest picture itself. Burt and
+    Adelson 1983, with their weights 1 4 6 4 1; borders are mirrored. A picture's levels have the
+    same bits in any batch. Raises UsageError for pictures under 16 px.
+    """
+    if min(x.shape[2:]) < COARSEST:
+        height, width = x.shape[2:]
+        raise UsageError(
+            f"pictures of {width} x {height} px have no pyramid: expected {COARSEST} px or more"
+        )
+    levels = [x.float()]
+    for _ in level_sizes(x.shape[2], x.shape[3])[1:]:
+        finer = levels[-1]
+        smaller = _smooth(finer)[:, :, ::2, ::2]
+        spread = torch.zeros_like(finer)
+        spread[:, :, ::2, ::2] = smaller
+        levels[-1] = finer - 4.0 * _smooth(spread)  # three of four pixels are zeros
+        levels.append(smaller)
+    return levels
+
+
+def _smooth(x: Tensor) -> Tensor:
+    """Weigh neighbours by 1 4 6 4 1, along rows and columns; term by term, as one order of sums."""
+    x = F.pad(x, (2, 2, 2, 2), mode="reflect")
+    for dim in (2, 3):
+        size = x.shape[dim] - 4
+        a, b, c, d, e = (x.narrow(dim, start, size) for start in range(5))
+        x = (a + e + 4.0 * (b + d) + 6.0 * c) / 16.0
+    return x

@@ -9,6 +9,7 @@ _WHERE = {
     "frechet_distance": "stylecli.metrics.frechet",
     "kernel_distance": "stylecli.metrics.kernel",
     "inception_score": "stylecli.metrics.class_scores",
+    "sliced_wasserstein": "stylecli.metrics.swd",
     "precision_recall": "stylecli.statistics.neighbours",
     "conditional_entropy": "stylecli.metrics.separability",
     "measure_separability": "stylecli.metrics.separability",
@@ -39,6 +40,7 @@ NAMES_OF: dict[str, tuple[str, ...]] = {
             f"kid@{STAND_IN}"),
     "is": ("is", "is50k", f"is@{STAND_IN}"),
     "pr": ("pr", "pr50k3", "pr50k3_full", f"pr@{STAND_IN}"),
+    "swd": ("swd",),
     "diversity": ("diversity",),
     "ppl": (
         "ppl",

@@ -190,7 +190,8 @@ def compare(
     device = resolve_device(device) if isinstance(device, str) else device
     measured, reference = agree_on_colours(measured, reference)
     tasks = plan_sets(names, samples, measured=len(measured), reference=len(reference),
-                      precision=precision, stand_in=stand_in)  # fmt: skip
+                      sizes=(measured.sizes, reference.sizes), precision=precision,
+                      stand_in=stand_in)  # fmt: skip
     possible = [task for task in tasks if not task.skipped]
     common: dict[str, Any] = {
         "seed": seed,

@@ -16,13 +16,14 @@ from stylecli.metrics.kernel import KID
 from stylecli.metrics.path_length import PPL
 from stylecli.metrics.precision_and_recall import PR
 from stylecli.metrics.separability import LS
+from stylecli.metrics.swd import SWD
 from stylecli.metrics.tasks import Metric, PictureTask, Subject, Task
 from stylecli.networks.config import NetworkConfig
 from stylecli.sampling import Precision
 
 Samples = int | Mapping[str, int] | None
 
-METRICS: tuple[Metric, ...] = (FID, KID, IS, PR, DIVERSITY, PPL, LS, *EQUIVARIANCES)
+METRICS: tuple[Metric, ...] = (FID, KID, IS, PR, SWD, DIVERSITY, PPL, LS, *EQUIVARIANCES)
 BY_NAME = {name: metric for metric in METRICS for name in metric.names}
 
 
@@ -40,7 +41,7 @@ def plan(
 ) -> list[Task]:
     """Return what to measure of a network for ``names``, in order, without repeats.
 
-    ``samples`` is a count for all, or counts by name (``fid``, ``kid``, ``is``, ``pr``,
+    ``samples`` is a count for all, or counts by name (``fid``, ``kid``, ``is``, ``pr``, ``swd``,
     ``diversity``, ``ppl``, ``ls``, ``eqt_int``, ``eqt_frac`` and ``eqr`` also stand for their
     variants). ``ls`` is ``ls_z`` and ``ls_w``. With truncation ``psi`` every name says so; path
     lengths, separability and equivariance are defined without it and skipped. ``precision`` is that
@@ -59,6 +60,7 @@ def plan_sets(
     *,
     measured: int,
     reference: int,
+    sizes: tuple[str, ...] = (),
     precision: Precision = "float32",
     stand_in: bool = False,
 ) -> list[PictureTask]:
@@ -73,7 +75,8 @@ def plan_sets(
             raise UsageError(
                 f"{name} measures a network, not pictures: leave it out, or give --network"
             )
-    subject = Subject(reference, measured=measured, precision=precision, stand_in=stand_in)
+    subject = Subject(reference, measured=measured, precision=precision, stand_in=stand_in,
+                      sizes=sizes)  # fmt: skip
     return _plan(names, samples, subject)
 
 
@@ -102,7 +105,7 @@ def _add(tasks: dict[str, Task], task: Any, name: str) -> None:
 
 
 def base_name(name: str) -> str:
-    """Return fid, kid, is, pr, diversity, ppl, ls, eqt_int, eqt_frac or eqr."""
+    """Return fid, kid, is, pr, swd, diversity, ppl, ls, eqt_int, eqt_frac or eqr."""
     return BY_NAME[name].kind
 
 

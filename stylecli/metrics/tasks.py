@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from stylecli import weights
-from stylecli.features.extractors import INCEPTION, STAND_IN, Extractor, Precision, View
+from stylecli.features.extractors import INCEPTION, PYRAMID, STAND_IN, Extractor, Precision, View
 from stylecli.images import notebook_html
 from stylecli.metrics.collecting import Accumulator, Rows
 from stylecli.networks.config import NetworkConfig
@@ -35,6 +35,7 @@ class Subject:
     psi: float = 1.0
     precision: Precision = "float32"
     stand_in: bool = False  # whether a stand-in may answer for a published name
+    sizes: tuple[str, ...] = ()  # of the pictures of both sets, in words
 
     @property
     def truncated(self) -> str | None:
@@ -164,8 +165,8 @@ class PictureMetric(Metric):
         if skipped is None and self.looks_at_reals and min(fakes, size) < 2:
             skipped = "one picture has no spread: give at least 2 on either side"
         skipped = skipped or self.why_too_few(min(fakes, reals) if reals else fakes, asked=insisted)
-        # A stand-in's features are too far off in 16 bits.
-        precision = "float32" if network == STAND_IN else subject.precision
+        # A stand-in's features are too far off in 16 bits; a pyramid has no convolutions.
+        precision = "float32" if network in (STAND_IN, PYRAMID) else subject.precision
         return PictureTask(self, network, fakes, reals, full, skipped, note, subject.psi,
                            "-clean" in name, precision)  # fmt: skip
 
@@ -177,6 +178,8 @@ def is_published(name: str) -> bool:
 
 def why_missing(network: str) -> str | None:
     """Say why the weights of a feature network cannot be used; None where they are here."""
+    if network == PYRAMID:
+        return None
     if network not in weights.NETWORKS:
         return f"this version does not know the weights of {network}"
     return None if weights.locate(network) else str(weights.missing(network))

@@ -32,9 +32,9 @@ from stylecli.networks.model import new_network
 from stylecli.networks.registry import make_config
 
 COUNT = 12  # pictures a side
-SAMPLES = dict.fromkeys(("fid", "kid", "is", "pr", "diversity", "ppl"), COUNT) | {"ls": 120}
+SAMPLES = dict.fromkeys(("fid", "kid", "is", "pr", "swd", "diversity", "ppl"), COUNT) | {"ls": 120}
 OF_ANY = tuple(name for name in NAMES if not name.startswith("eq"))  # not of StyleGAN3 alone
-FEW = ("fid", "kid", "is", "pr", "diversity", "ppl", "ls")
+FEW = ("fid", "kid", "is", "pr", "swd", "diversity", "ppl", "ls")
 SMALL: dict[str, Any] = {"resolution": 32, "fmap_base": 64, "fmap_max": 8}
 
 
