@@ -63,7 +63,8 @@ def command(
     if found.why:
         output.note(f"network: {found.shown}")
     try:
-        from stylecli.explorer.server import Explorer, is_loopback, listen, serve
+        from stylecli.explorer.guard import is_loopback
+        from stylecli.explorer.server import Explorer, listen, serve
     except ModuleNotFoundError as error:
         raise StyleCLIError(f"explore needs {error.name}: {INSTALL}") from None
     from stylecli.explorer.workplace import Workplace

@@ -62,16 +62,16 @@ class Process:
         """
         child = self._running()
         sink, source = cast(BinaryIO, child.stdin), cast(BinaryIO, child.stdout)
-        with contextlib.suppress(OSError):  # a crashed one shows when it is read
+        with contextlib.suppress(OSError, ValueError):  # it crashed, or ``end`` closed its streams
             write_message(sink, request)
-        while (message := read_message(source)) is not None:
-            facts, content = message
-            if facts.pop("event") != "answer":
-                listen(facts, content)
-            elif "error" in facts:
-                raise AnswerError(str(facts["error"]), int(facts["code"]))
-            else:
-                return facts, content
+            while (message := read_message(source)) is not None:
+                facts, content = message
+                if facts.pop("event") != "answer":
+                    listen(facts, content)
+                elif "error" in facts:
+                    raise AnswerError(str(facts["error"]), int(facts["code"]))
+                else:
+                    return facts, content
         code = self._wait(child)
         raise AnswerError(
             f"the process that draws ended unexpectedly ({_describe_end(code)}): the next picture "
@@ -88,6 +88,7 @@ class Process:
             return self._child
 
     def _wait(self, child: "subprocess.Popen[bytes]") -> int:
+        """Return the exit code of a process that ends, or is made to; nothing of it stays open."""
         try:
             code = child.wait(_PATIENCE_SECONDS)
         except subprocess.TimeoutExpired:
@@ -104,10 +105,9 @@ class Process:
         with self._lock:
             self._ended = True
             child = self._child
-        if child is not None and child.poll() is None:
-            child.kill()
         if child is not None:
-            child.wait()
+            child.kill()  # nothing happens where it has ended
+            self._wait(child)
 
 
 def _describe_end(code: int) -> str:

@@ -8,8 +8,6 @@ import asyncio
 import contextlib
 import functools
 import hashlib
-import hmac
-import ipaddress
 import mimetypes
 import os
 import re
@@ -25,7 +23,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stylecli import __version__
 from stylecli.errors import ExitCode, StyleCLIError, UsageError, explain, plural
@@ -37,12 +34,13 @@ from stylecli.explorer.drawing import (
     SupersededError,
     TooBusyError,
 )
+from stylecli.explorer.guard import Guard, answer_error, answer_json
 from stylecli.explorer.states import Kind, NotListedError, command_words, find_kind
 from stylecli.explorer.workplace import Workplace, file_state
-from stylecli.files import parse_json, to_json, write_bytes
+from stylecli.files import parse_json, write_bytes
 from stylecli.workspace import folder_of
 
-TOKEN_HEADER, PLACE_HEADER = "x-stylecli-token", "x-stylecli-place"
+PLACE_HEADER = "x-stylecli-place"
 MOST_UPLOADED = 64 << 20  # bytes of a photograph
 _MOST_JSON = 1 << 20
 _PAGE = Path(__file__).parent / "page"
@@ -57,14 +55,6 @@ _ODD = re.compile(r"[^\w.-]+")
 _STATUS = {
     ExitCode.FAILED: 500, ExitCode.USAGE: 400, ExitCode.UNUSABLE: 422, ExitCode.NO_DEVICE: 503,
 }  # fmt: skip
-_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
-    "media-src 'self' blob:; connect-src 'self'; font-src 'self'; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors {framed}"
-)
-# A notebook shows the page in a frame: its own server is on this machine too, or it is an editor.
-_NOTEBOOKS = "http://localhost:* http://127.0.0.1:* https://localhost:* vscode-webview:"
-_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 _END_SECONDS = 1
 
 
@@ -94,121 +84,33 @@ class Explorer:
             exception_handlers={HTTPException: _explain_status, Exception: _explain_error},
         )  # fmt: skip
         app.state.drawer, app.state.jobs = drawer, jobs
-        app.add_middleware(_Guard, token=self.token, host=self.host, framed=self.framed)
+        app.add_middleware(Guard, token=self.token, host=self.host, framed=self.framed)
         return app
-
-
-class _Guard:
-    """Answers only this machine's browsers and programs that know the token; sets safe headers."""
-
-    def __init__(self, app: ASGIApp, token: str, host: str, framed: bool) -> None:
-        self.app, self.token, self.host = app, token.encode(), host
-        framed_by = _NOTEBOOKS if framed else "'none'"
-        self.headers = [
-            (b"content-security-policy", _POLICY.format(framed=framed_by).encode()),
-            (b"x-content-type-options", b"nosniff"),
-            (b"referrer-policy", b"no-referrer"),
-            (b"cross-origin-resource-policy", b"same-origin"),
-            (b"cross-origin-opener-policy", b"same-origin"),
-        ]
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            if scope["type"] == "lifespan":
-                await self.app(scope, receive, send)
-            return
-
-        async def send_safely(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                given = {name for name, _ in message["headers"]}
-                added = [header for header in self.headers if header[0] not in given]
-                if b"cache-control" not in given:
-                    added.append((b"cache-control", b"no-store"))
-                message["headers"] = [*message["headers"], *added]
-            await send(message)
-
-        refused = self._refuse(Request(scope))
-        await (refused or self.app)(scope, receive, send_safely)
-
-    def _refuse(self, request: Request) -> Response | None:
-        """Return the answer to who may not ask; None for all others."""
-        host = request.headers.get("host", "")
-        if len(request.headers.getlist("host")) != 1 or not is_own_host(host, self.host):
-            return _say(f"host {host[:80]!r} is not this server's: use the printed address", 403)
-        origin = request.headers.get("origin")
-        if origin is not None and origin.partition("://")[2] != host:
-            return _say(f"origin {origin[:80]!r} may not ask: use the printed address", 403)
-        if request.headers.get("sec-fetch-site") in ("cross-site", "same-site") and (
-            request.url.path.startswith("/api/")
-        ):
-            return _say("pages of other sites may not ask: use the printed address", 403)
-        if request.url.path.startswith("/api/"):
-            token = request.headers.get(TOKEN_HEADER, "").encode("latin-1", "replace")
-            if not hmac.compare_digest(token, self.token):
-                return _say("the token is missing or wrong: open the printed address again", 401)
-        return None
-
-
-def is_own_host(header: str, host: str) -> bool:
-    """Tell whether a Host header names this server: by address, or by a name of its own.
-
-    A foreign name that leads to this address is how pages of other sites would get in. Any port
-    will do: over ssh another one is forwarded.
-    """
-    match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+)(:\d{1,5})?", header)
-    if match is None:
-        return False
-    name = match[1].strip("[]").lower().rstrip(".")
-    if name in _LOOPBACK_NAMES or name == host.lower():
-        return True
-    if is_loopback(host):
-        return False
-    with contextlib.suppress(ValueError):
-        ipaddress.ip_address(name)
-        return True
-    return name in (socket.gethostname().lower(), socket.getfqdn().lower())
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether nothing but this machine reaches a host."""
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
-
-
-def _json(
-    document: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None
-) -> Response:
-    return Response(to_json(document, default=str), status, headers, "application/json")
-
-
-def _say(text: str, status: int) -> Response:
-    return _json({"error": text}, status)
 
 
 async def _explain_status(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     texts = {404: f"there is nothing at {request.url.path[:200]}",
              405: f"{request.url.path[:200]} does not take {request.method}"}  # fmt: skip
-    return _say(texts.get(error.status_code, error.detail), error.status_code)
+    return answer_error(texts.get(error.status_code, error.detail), error.status_code)
 
 
 async def _explain_error(request: Request, error: Exception) -> Response:
-    return _answer_error(error)
+    return _explain(error)
 
 
-def _answer_error(error: BaseException) -> Response:
+def _explain(error: BaseException) -> Response:
     """Return any error as a sentence with its status."""
     if isinstance(error, SupersededError | ClientDisconnect):
-        return _json({"superseded": True, "error": "a newer picture was asked for"}, 409)
+        return answer_json({"superseded": True, "error": "a newer picture was asked for"}, 409)
     if isinstance(error, TooBusyError):
-        return _say(str(error), 429)
+        return answer_error(str(error), 429)
     if isinstance(error, NotListedError):
-        return _say(str(error), 404)
+        return answer_error(str(error), 404)
     if isinstance(error, _TooLargeError):
-        return _say(str(error), 413)
+        return answer_error(str(error), 413)
     text, code = explain(error)
-    return _say(text, _STATUS.get(code, 500))
+    return answer_error(text, _STATUS.get(code, 500))
 
 
 class _TooLargeError(StyleCLIError):
@@ -228,7 +130,7 @@ def _explained(endpoint: Endpoint) -> Endpoint:
         except HTTPException:
             raise
         except Exception as error:
-            return _answer_error(error)
+            return _explain(error)
 
     return answer
 
@@ -290,28 +192,28 @@ class _Answers:
     async def networks(self, request: Request) -> Response:
         """Answer the networks of this folder, or of one run."""
         run = request.query_params.get("run", "")
-        return _json(await asyncio.to_thread(self.workplace.list_networks, run))
+        return answer_json(await asyncio.to_thread(self.workplace.list_networks, run))
 
     async def network(self, request: Request) -> Response:
         """Answer what a network is and can do."""
         path = self.workplace.find_network(request.query_params.get("network", ""))
         facts, _ = await self.drawer.ask(self._request("network", path))
-        return _json(facts)
+        return answer_json(facts)
 
     async def faces(self, request: Request) -> Response:
         """Answer the faces of a network."""
         path = self.workplace.find_network(request.query_params.get("network", ""))
-        return _json(self.workplace.list_faces(path))
+        return answer_json(self.workplace.list_faces(path))
 
     async def directions(self, request: Request) -> Response:
         """Answer the directions in which faces of a network can be edited."""
         path = self.workplace.find_network(request.query_params.get("network", ""))
         facts, _ = await self.drawer.ask(self._request("directions", path))
-        return _json(facts)
+        return answer_json(facts)
 
     async def runs(self, request: Request) -> Response:
         """Answer the runs of this folder."""
-        return _json(await asyncio.to_thread(self.workplace.list_runs))
+        return answer_json(await asyncio.to_thread(self.workplace.list_runs))
 
     async def run(self, request: Request) -> Response:
         """Answer a run: curves, events, sheets."""
@@ -320,7 +222,7 @@ class _Answers:
         if _knows(request, tag):
             return _unchanged(tag)
         facts = await asyncio.to_thread(self.workplace.describe_run, name)
-        return _json(facts, headers={"etag": tag, "cache-control": "no-cache"})
+        return answer_json(facts, headers={"etag": tag, "cache-control": "no-cache"})
 
     async def run_sheet(self, request: Request) -> Response:
         """Answer a sample sheet of a run."""
@@ -351,13 +253,13 @@ class _Answers:
         state = list(request.query_params.multi_items())
         ask, _ = self._asked(_taken(state, "kind") or "picture", state)
         facts, _ = await self.drawer.ask({**ask, "do": "command"})
-        return _json(facts)
+        return answer_json(facts)
 
     async def walk(self, request: Request) -> Response:
         """Answer how long a walk is."""
         ask, _ = self._asked("walk", list(request.query_params.multi_items()))
         facts, _ = await self.drawer.ask({**ask, "do": "measure"})
-        return _json(facts)
+        return answer_json(facts)
 
     def _asked(self, what: str, state: list[tuple[str, str]], frame: str = "") -> tuple[
         dict[str, Any], str
@@ -393,7 +295,7 @@ class _Answers:
             self._request("keep", network, words=words, command="generate", path=str(path))
         )
         names = {each: name for name, each in self.workplace.faces(network).items()}
-        return _json({"face": names[path]}, 201)
+        return answer_json({"face": names[path]}, 201)
 
     async def export_walk(self, request: Request) -> Response:
         """Begin to write the video of a walk."""
@@ -406,7 +308,7 @@ class _Answers:
         ask = self._request("export", network, words=words, command=kind.command)
         facts, _ = await self.drawer.ask({**ask, "do": "command", "of": "walk"})
         job = self.jobs.begin(Job("walk", "walk", ask))
-        return _json({"job": job.id, **facts}, 202)
+        return answer_json({"job": job.id, **facts}, 202)
 
     async def project(self, request: Request) -> Response:
         """Take a photograph, and begin to look for its styles."""
@@ -428,21 +330,21 @@ class _Answers:
         align = query.get("align", "yes") not in ("no", "false", "0")
         ask = self._request("project", network, photo=str(path), align=align)
         job = self.jobs.begin(Job("photograph", name[:200], ask))
-        return _json({"job": job.id}, 202)
+        return answer_json({"job": job.id}, 202)
 
     async def list_jobs(self, request: Request) -> Response:
         """Answer all jobs, the oldest first."""
-        return _json({"jobs": [_describe_job(job) for job in self.jobs]})
+        return answer_json({"jobs": [_describe_job(job) for job in self.jobs]})
 
     async def job(self, request: Request) -> Response:
         """Answer how far a job is."""
-        return _json(_describe_job(self._find_job(request)))
+        return answer_json(_describe_job(self._find_job(request)))
 
     async def cancel_job(self, request: Request) -> Response:
         """End a job."""
         job = self._find_job(request)
         await asyncio.to_thread(self.jobs.cancel, job)
-        return _json(_describe_job(job))
+        return answer_json(_describe_job(job))
 
     async def job_picture(self, request: Request) -> Response:
         """Answer the newest picture of a job."""

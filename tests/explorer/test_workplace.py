@@ -1,0 +1,70 @@
+"""What the page may see: names that are listed, whatever strangers call their files."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from stylecli.explorer.states import NotListedError
+from stylecli.explorer.workplace import Workplace
+from tests.report.made_runs import make_run
+
+HOSTILE = ("<img src=x onerror=alert(1)>", "a' onmouseover='x", "\x1b[2J", "\u202egnp.exe", "100%")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows refuses these names itself")
+def test_hostile_names_are_data_in_every_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(HOSTILE):
+        make_run(Path(f"runs/{number:05d}-{name}"))
+    listed = Workplace().list_runs()["runs"]
+
+    assert sorted(row["name"] for row in listed) == sorted(
+        f"runs/{number:05d}-{name}" for number, name in enumerate(HOSTILE)
+    )
+    for row in listed:
+        assert Workplace().describe_run(row["name"])["name"] == row["name"]
+
+
+def test_a_run_is_curves_events_and_sheets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_run(Path("runs/00000-a"))
+    facts = Workplace().describe_run("runs/00000-a")
+    before = Workplace().run_state("runs/00000-a")
+    with open("runs/00000-a/stats.jsonl", "a", encoding="utf-8") as file:
+        file.write("\n")
+
+    losses = facts["charts"][0]
+    assert losses["title"] == "Losses" and len(losses["lines"]) == 2
+    assert all(len(line["xs"]) == len(line["ys"]) for line in losses["lines"])
+    assert facts["sheets"] == sorted(facts["sheets"]) and facts["sheets"]
+    sheet = Workplace().find_sheet("runs/00000-a", str(facts["sheets"][-1]))
+    assert sheet.is_file() and sheet.parent == Path("runs/00000-a")
+    assert Workplace().run_state("runs/00000-a") != before
+
+
+@pytest.mark.parametrize(
+    "name", ["", "..", "/", "runs", "runs/00000-a/..", "./runs/00000-a", "runs/00000-a/", "\0"]
+)
+def test_only_listed_runs_are_read(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_run(Path("runs/00000-a"))
+    for look in (Workplace().find_run, Workplace().describe_run):
+        with pytest.raises(NotListedError):
+            look(name)
+    if name:
+        with pytest.raises(NotListedError):
+            Workplace().find_network(name)
+    for nimg in ("x", "-1", "999999999999", "٣"):
+        with pytest.raises(NotListedError):
+            Workplace().find_sheet("runs/00000-a", nimg)
+
+
+@pytest.mark.parametrize("name", ["../x", "", "a/b", "a\\b", "...", "a\nb", "x" * 61])
+def test_a_face_is_kept_in_its_folder_alone(name: str) -> None:
+    with pytest.raises(NotListedError):
+        Workplace().kept_face(Path("net.safetensors"), name)
