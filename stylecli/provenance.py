@@ -50,10 +50,11 @@ def make_provenance(
 # whoever types the command.
 _DRAWN = frozenset(
     ("seeds", "psi", "psi_cutoff", "psi_layers", "center", "label", "noise_mode", "noise_seed",
-     "lod", "scale", "format", "device", "precision", "translate", "rotate", "edit", "directions")
+     "noise_scale", "lod", "scale", "format", "device", "precision", "translate", "rotate", "edit",
+     "directions")
 )  # fmt: skip
 _REPEATED = {
-    "generate": _DRAWN | {"ws", "ws_rows", "columns", "quality", "size", "like", "vary"},
+    "generate": _DRAWN | {"ws", "ws_rows", "columns", "quality", "size", "like", "vary", "mix"},
     "mix": (_DRAWN - {"seeds"})
     | {"rows", "cols", "row", "col", "row_seeds", "col_seeds", "row_ws", "col_ws", "styles",
        "bands", "video", "key_seconds", "fps", "video_format", "quality"},

@@ -259,6 +259,7 @@ def _stacked(noises: Sequence[Sequence[Tensor] | None], size: int) -> Sequence[T
 _NEEDS_W = "needs an intermediate latent space, and configuration {!r} has none"
 VARY = 0.3  # how much of a face becomes another, where likeness is asked for
 MOST_PSI = 100.0  # beyond it there are no pictures, and styles soon overflow
+MOST_NOISE = 1000.0  # times its own strength; far beyond any picture
 CENTRE_LATENTS = 1024  # latents whose mean is the centre of a class: off by 1/32 of their spread
 
 
@@ -482,6 +483,12 @@ def draw_seeds(
 def check_drawing(config: NetworkConfig, drawing: Drawing) -> None:
     """Raise UsageError unless the network can be drawn this way."""
     check_truncation(config, drawing.psi, drawing.psi_cutoff)
+    scales = (
+        drawing.noise_scale if isinstance(drawing.noise_scale, Sequence) else [drawing.noise_scale]
+    )
+    for scale in scales:
+        if not -MOST_NOISE <= scale <= MOST_NOISE:
+            raise UsageError(f"noise scale {scale} is out of range: expected about 0 to 3")
     if drawing.label is not None:
         seed_labels(config, [0], drawing.label)
     if drawing.lod is not None:

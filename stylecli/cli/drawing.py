@@ -115,6 +115,10 @@ NoiseSeedOption = Annotated[
     int | None,
     typer.Option("--noise-seed", min=0, help="One noise for all pictures; implies random noise."),
 ]
+NoiseScaleOption = Annotated[
+    float | None,
+    typer.Option("--noise-scale", help="Strength of the noise: 0 is none, 1 the network's own."),
+]
 ScaleOption = Annotated[
     int | None, typer.Option("--scale", min=1, help="Enlarge every picture by whole pixels.")
 ]
@@ -263,6 +267,7 @@ class DrawingOptions:
     label: LabelOption = None
     noise_mode: NoiseModeOption = None
     noise_seed: NoiseSeedOption = None
+    noise_scale: NoiseScaleOption = None
     lod: LodOption = None
     translate: TranslateOption = None
     rotate: RotateOption = None

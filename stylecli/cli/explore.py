@@ -19,7 +19,7 @@ from stylecli.cli.faces import project_once
 from stylecli.cli.options import DeviceOption, JsonOption, NetworkOption, QuietOption
 from stylecli.cli.output import Output
 from stylecli.cli.refusals import check_words
-from stylecli.errors import StyleCLIError, UsageError
+from stylecli.errors import NetworkError, StyleCLIError, UsageError
 from stylecli.explorer.worker import Message, Tell, answer_requests
 from stylecli.progress import Progress
 from stylecli.provenance import remake_command
@@ -215,13 +215,17 @@ class Studio:
 
     def directions(self, request: Mapping[str, Any], tell: Tell) -> Message:
         """Answer the directions that are kept for a network."""
-        return {"directions": []}, b""
+        try:
+            found = self.open(request).find_directions()
+        except NetworkError as error:
+            return {"directions": [], "why": str(error)}, b""
+        return {"directions": found.describe()}, b""
 
     def _order(self, request: Mapping[str, Any], tell: Tell) -> "Order":
         from stylecli.cli.generate import resolve_order
 
         how, output, given = self._read(request, tell)
-        names = ("seeds", "ws", "ws_rows", "like", "vary")
+        names = ("seeds", "ws", "ws_rows", "like", "vary", "mix")
         return resolve_order(how, output, **{name: given[name] for name in names})
 
     def picture(self, request: Mapping[str, Any], tell: Tell) -> Message:

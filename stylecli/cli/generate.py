@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stylecli.cli.drawing import USUAL_DRAWING, DrawingOptions, OpenedNetwork, takes_drawing
+from stylecli.cli.faces import check_faces, find_faces, shown_words
 from stylecli.cli.options import OutOption
 from stylecli.cli.output import Output
 from stylecli.cli.refusals import check_files
@@ -39,6 +40,7 @@ class Order:
     rows: "Tensor | None" = None  # styles of the file [N, num_ws, w_dim]
     near: dict[str, Any] = field(default_factory=dict)  # the seed that all are like, and how much
     noise: "list[Tensor] | None" = None  # the file's noise maps [N, 1, h, w], one for each layer
+    mixed: "Sequence[tuple[list[int], Tensor]]" = ()  # layers whose styles are another face's
 
     def name(self, number: int) -> str:
         """Return the name of a picture's file, without its suffix."""
@@ -57,12 +59,17 @@ class Order:
 
     def ws(self, numbers: "Sequence[int]") -> "Iterator[Tensor]":
         """Yield the styles [num_ws, w_dim] of pictures."""
-        from stylecli.sampling import seed_ws, truncate_ws
+        from stylecli.sampling import mix_ws, seed_ws, truncate_ws
 
         G, how = self.source.bundle.generator, self.drawing
         if self.rows is None:
-            return seed_ws(G, numbers, how.label, **how.truncation, **self.near)
-        return iter(truncate_ws(G, self.rows[list(numbers)], **how.truncation))
+            rows = seed_ws(G, numbers, how.label, **how.truncation, **self.near)
+        else:
+            rows = iter(truncate_ws(G, self.rows[list(numbers)], **how.truncation))
+        for ws in rows:
+            for layers, other in self.mixed:
+                ws = mix_ws(ws[None], other, layers)[0]
+            yield ws
 
     def pictures(self, numbers: "Sequence[int]") -> "Iterator[Pictures]":
         """Yield the pictures [H, W, C]; random noise is each one's own unless a seed was given."""
@@ -113,6 +120,15 @@ def command(
     ws_rows: Annotated[
         str | None, typer.Option("--ws-rows", help="Which of its faces, from 0. Default: all.")
     ] = None,
+    mix: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--mix",
+            help="Take some styles from another face: coarse:7 those of seed 7. The face may be a "
+            "file of styles or a photograph; may be repeated.",
+            metavar="STYLES:FACE",
+        ),
+    ] = None,
     save_ws: Annotated[
         Path | None, typer.Option("--save-ws", help="Also write the pictures' styles to a .npz.")
     ] = None,
@@ -145,7 +161,9 @@ def command(
     wanted = _wanted(seeds, ws, ws_rows, how.label, like, vary)
     check_files(ws=ws)
     resolve_target(out, Path(), format, quality, grid, 1 if ws else len(wanted))
-    order = resolve_order(how, output, seeds=seeds, ws=ws, ws_rows=ws_rows, like=like, vary=vary)
+    order = resolve_order(
+        how, output, seeds=seeds, ws=ws, ws_rows=ws_rows, like=like, vary=vary, mix=mix
+    )
     source = order.source
     target = resolve_target(out, source.folder, format, quality, grid, len(order.numbers))
     saved = [] if save_ws is None else [save_styles(order, save_ws, how.force, output)]
@@ -162,6 +180,7 @@ def command(
 def resolve_order(
     how: DrawingOptions, output: Output, *, seeds: str | None = None, ws: Path | None = None,
     ws_rows: str | None = None, like: int | None = None, vary: float | None = None,
+    mix: "Sequence[str] | None" = None,
 ) -> Order:  # fmt: skip
     """Return everything that decides the pictures, with the network opened.
 
@@ -169,6 +188,7 @@ def resolve_order(
     """
     wanted = _wanted(seeds, ws, ws_rows, how.label, like, vary)
     check_files(ws=ws)
+    others = [_split_mix(word) for word in mix or ()]
     how.check()
     opened = how.open(output, usual_psi=None if ws is None else 1.0)  # saved: as they were meant
     source = opened.source
@@ -191,12 +211,47 @@ def resolve_order(
         check_like(source.config, **near)
     check_drawing(source.config, opened.drawing)
     saved_in = {} if ws is None else {"ws": ws}
+    mixed, words, mixed_in = _find_mixed(source, others, opened.drawing)
     return Order(
         source, "seeds" if ws is None else "ws_rows", _chosen(wanted, rows, ws_rows),
         opened.drawing,
-        {**{name: shown_path(path) for name, path in saved_in.items()}, **settings, **near},
-        opened.inputs | saved_in, rows, near, noise,
+        {**{name: shown_path(path) for name, path in saved_in.items()}, **settings, **near,
+         "mix": words or None},
+        opened.inputs | saved_in | mixed_in, rows, near, noise, mixed,
     )  # fmt: skip
+
+
+def _split_mix(word: str) -> tuple[str, str]:
+    """Return (styles, face) of ``coarse:7``; refuse, before torch loads, what is no such thing."""
+    styles, colon, face = word.partition(":")
+    if not colon or not styles or not face:
+        raise UsageError(
+            f"cannot read --mix {word}: expected styles and a face, such as coarse:7 or "
+            "0-3:photo.npz"
+        )
+    check_faces("--mix", [face])
+    return styles, face
+
+
+def _find_mixed(
+    source: OpenedNetwork, others: "Sequence[tuple[str, str]]", drawing: "Drawing"
+) -> "tuple[list[tuple[list[int], Tensor]], list[str], dict[str, Path]]":
+    """Return whose styles are taken in which layers, the words that say so again, and the files."""
+    from stylecli.styles import style_layers
+
+    mixed: list[tuple[list[int], Tensor]] = []
+    words: list[str] = []
+    files: dict[str, Path] = {}
+    for number, (styles, face) in enumerate(others):
+        found, named = find_faces(source, "mix", [face], drawing)
+        if len(found) != 1:
+            raise UsageError(
+                f"--mix {styles}:{face} has {plural(len(found), 'face')}: give a file of one"
+            )
+        mixed.append((style_layers(styles, source.config.style_sides), found.ws))
+        words.append(f"{styles}:{shown_words([face])[0]}")
+        files |= {f"{name}_of_{number}": path for name, path in named.items()}
+    return mixed, words, files
 
 
 def _wanted(

@@ -38,6 +38,7 @@ from stylecli.explorer.guard import Guard, answer_error, answer_json
 from stylecli.explorer.states import Kind, NotListedError, command_words, find_kind
 from stylecli.explorer.workplace import Workplace, file_state
 from stylecli.files import parse_json, write_bytes
+from stylecli.latents.directions import FILE as DIRECTIONS
 from stylecli.workspace import folder_of
 
 PLACE_HEADER = "x-stylecli-place"
@@ -267,7 +268,8 @@ class _Answers:
         """Return the request for a picture, and a tag that changes whenever the picture may."""
         kind = find_kind("picture" if what == "preview" else what)
         network, words, faces = self._read(kind, state)
-        files = [file_state(network), *map(file_state, faces.values())]
+        own = folder_of(network) / DIRECTIONS
+        files = [file_state(path) for path in (network, own, *faces.values())]
         ask = self._request(what, network, words=words, command=kind.command, frame=frame)
         text = repr((__version__, what, words, frame, self.device, files))
         return ask, f'"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'

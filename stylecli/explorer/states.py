@@ -43,25 +43,28 @@ class Kind:
 
 
 _DRAWN = frozenset(
-    ("psi", "psi_cutoff", "psi_layers", "center", "class", "noise_mode", "noise_seed", "lod",
-     "translate", "rotate", "scale", "precision")
+    ("psi", "psi_cutoff", "psi_layers", "center", "class", "noise_mode", "noise_seed",
+     "noise_scale", "lod", "translate", "rotate", "edit", "scale", "precision")
 )  # fmt: skip
+_EDIT = frozenset(("edit",))
 KINDS = {
-    "picture": Kind("generate", _DRAWN | {"seed", "face", "like", "vary", "size"}),
+    "picture": Kind(
+        "generate", _DRAWN | {"seed", "face", "like", "vary", "size", "mix"}, _EDIT | {"mix"}
+    ),
     "sheet": Kind(
         "generate", _DRAWN | {"seeds", "columns", "like", "vary", "size"},
-        seeds=frozenset(("seeds",)), fixed=("--grid",),
+        _EDIT, frozenset(("seeds",)), ("--grid",),
     ),
     "mix": Kind(
         "mix", (_DRAWN - {"precision"}) | {"rows", "cols", "row", "col", "styles", "bands"},
-        frozenset(("row", "col")), frozenset(("rows", "cols")),
+        _EDIT | {"row", "col"}, frozenset(("rows", "cols")),
     ),
     "walk": Kind(
         "interpolate",
         _DRAWN
         | {"through", "classes", "space", "method", "seconds", "key_seconds", "psi_to", "pulses",
            "noise_motion", "noise_seconds", "fps", "format", "codec", "crf", "size"},
-        frozenset(("through",)),
+        _EDIT | {"through"},
     ),
 }  # fmt: skip
 _ALL_NAMES = {name for kind in KINDS.values() for name in (*kind.options, *kind.flags)}
@@ -82,6 +85,7 @@ def command_words(kind: Kind, state: Pairs, faces: Mapping[str, Path]) -> list[s
     """
     words = list(kind.fixed)
     walked: list[str] = []
+    edits: list[str] = []
     for name, value in _checked(kind, state):
         option = f"--{name.replace('_', '-')}"
         if name in kind.flags:
@@ -92,6 +96,11 @@ def command_words(kind: Kind, state: Pairs, faces: Mapping[str, Path]) -> list[s
             words += [f"--ws={find_face(value, faces)}", "--ws-rows=0"]
         elif name == "through":
             walked.append(find_face(value, faces))
+        elif name == "edit":
+            edits.append(value)
+        elif name == "mix":
+            styles, _, face = value.partition(":")
+            words.append(f"--mix={styles}:{find_face(face, faces)}")
         elif name in ("row", "col"):
             words.append(f"{option}={find_face(value, faces)}")
         elif name == "center" and not _CENTRE.fullmatch(value):
@@ -102,6 +111,8 @@ def command_words(kind: Kind, state: Pairs, faces: Mapping[str, Path]) -> list[s
             words.append(f"{option}={value}")
     if kind.command == "mix" and not {"styles", "bands"} & {name for name, value in state if value}:
         words.append("--styles=coarse")  # the command would make three sheets
+    if edits:
+        words.append(f"--edit={','.join(edits)}")
     return words + _walked_words(walked)
 
 

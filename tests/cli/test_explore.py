@@ -89,6 +89,8 @@ PICTURES = (
     ("picture", "seed=5&psi=0.5&psi_cutoff=2&noise_mode=none"),
     ("picture", "seed=5&psi_layers=coarse:1,4-5:-0.5&noise_seed=3&scale=2"),
     ("picture", "seed=6&like=1&vary=0.25&center=4&lod=1"),
+    ("picture", "seed=5&mix=coarse:7&mix=4-5:9&noise_scale=0.5"),
+    ("picture", "seed=5&size=40x30&crop=yes"),
     ("sheet", "seeds=0-3,9&columns=2&labels=no"),
     ("mix", "rows=2&cols=3,4&styles=fine&psi=1"),
     ("mix", "row=1&row=5&cols=2&bands=coarse:1,fine:1&labels=no"),

@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 import stylecli
 from stylecli.cli import generate
+from stylecli.cli.app import app
 from stylecli.errors import DataError, Interrupted, NetworkError, UsageError
 from stylecli.images import read_provenance
 from stylecli.sheets.mixing import name_height
@@ -362,3 +363,33 @@ def test_a_shift_is_two_numbers(run: Run, value: str) -> None:
 
     assert isinstance(result.exception, UsageError)
     assert value in str(result.exception)
+
+
+def test_styles_of_other_faces_are_mixed_in_as_mix_does(run: Run) -> None:
+    assert run("--seeds", "2", "--save-ws", "two.npz", "--out", "of-two").exit_code == 0
+    mixed = run("--seeds", "1", "--mix", "coarse:2", "--mix", "4-5:two.npz", "--out", "mixed")
+    pair = CliRunner().invoke(
+        app, ["mix", "--row", "1", "--col", "2", "--styles", "0-5", "--each", "--out", "pair"]
+    )
+    noiseless = (
+        run("--seeds", "1", *how, "--out", f"noise{place}")
+        for place, how in enumerate((("--noise-scale", "0"), ("--noise-mode", "none")))
+    )
+
+    assert mixed.exit_code == 0 and pair.exit_code == 0, mixed.output + pair.output
+    (cell,) = Path("pair").rglob("1-2.png")
+    assert np.array_equal(_pixels("mixed/seed0001.png"), _pixels(str(cell)))
+    assert (read_provenance("mixed/seed0001.png") or {})["settings"]["mix"] == [
+        "coarse:2", "4-5:two.npz",
+    ]  # fmt: skip
+    assert [result.exit_code for result in noiseless] == [0, 0]
+    assert np.array_equal(_pixels("noise0/seed0001.png"), _pixels("noise1/seed0001.png"))
+
+
+@pytest.mark.parametrize(
+    ("word", "named"), [("coarse", "coarse:7"), (":7", ":7"), ("purple:7", "purple")]
+)
+def test_a_mix_that_cannot_be_read_is_refused(word: str, named: str, run: Run) -> None:
+    refused = run("--seeds", "1", "--mix", word)
+
+    assert isinstance(refused.exception, UsageError) and named in str(refused.exception)
