@@ -4,7 +4,10 @@ Equalised learning rate: weights are stored as N(0, 1/lrmul) and multiplied at r
 gain/√fan_in·lrmul (Karras et al. 2017), so that all layers learn at one speed.
 """
 
+import contextlib
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -116,9 +119,28 @@ def box_average(images: Tensor, factor: int) -> Tensor:
     return images if factor == 1 else F.avg_pool2d(images, factor)
 
 
-def lerp(a: Tensor, b: Tensor, t: float) -> Tensor:
-    """Return a + (b - a)·t."""
+def lerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
+    """Return a + (b - a)·t; where ``t`` is a float64 tensor [], the same to the bit."""
+    if isinstance(t, Tensor):
+        return _HeldLerp.apply(a, b, t)  # type: ignore[no-any-return, no-untyped-call]
     return torch.lerp(a, b, t)
+
+
+class _HeldLerp(torch.autograd.Function):
+    """Rounds where lerp by a number does, in all derivatives; there is none by ``t``."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+        ctx.save_for_backward(t)
+        wide = torch.promote_types(a.dtype, torch.float32)
+        return torch.lerp(a.to(wide), b.to(wide), t.to(wide)).to(a.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+        (t,) = ctx.saved_tensors
+        wide = torch.promote_types(grads[0].dtype, torch.float32)
+        by_a, by_b = ((grads[0].to(wide) * by.to(wide)).to(grads[0].dtype) for by in (1 - t, t))
+        return by_a, by_b, None
 
 
 @torch.no_grad()
@@ -157,14 +179,34 @@ def minibatch_stddev(x: Tensor, group_size: int, features: int = 1) -> Tensor:
     return torch.cat([x, planes], dim=1)
 
 
-def split_lod(config: NetworkConfig, lod: float) -> tuple[int, float]:
-    """Split a level of detail into whole levels and the fading fraction; raise when out of range.
+_held_fade: Tensor | None = None
 
-    lod 0 is full resolution; ``config.deepest_lod`` shows the 4×4 block alone.
+
+@contextlib.contextmanager
+def fading_by(fade: Tensor | None) -> Iterator[None]:
+    """Have ``split_lod`` return ``fade`` [], float64, in place of any fraction in here.
+
+    A captured step reads it on its device, where it moves without another capture.
+    """
+    global _held_fade
+    before, _held_fade = _held_fade, fade
+    try:
+        yield
+    finally:
+        _held_fade = before
+
+
+def split_lod(config: NetworkConfig, lod: float) -> tuple[int, float | Tensor | None]:
+    """Split a level of detail into whole levels and the fading fraction, None where nothing fades.
+
+    lod 0 is full resolution; ``config.deepest_lod`` shows the 4×4 block alone. Raises UsageError
+    for a level out of range.
     """
     config.check_lod(lod)
     level = math.floor(lod)
-    return level, lod - level
+    if lod == level:
+        return level, None
+    return level, lod - level if _held_fade is None else _held_fade
 
 
 def check_labels(c: Tensor | None, label_dim: int, count: int) -> None:

@@ -209,7 +209,7 @@ class SynthesisNetwork(model.SynthesisNetwork):
             x = layer(x, ws[:, min(index, ws.shape[1] - 1)], layer_noise)
         with torch.autocast(ws.device.type, enabled=False):  # colours need all their bits
             image: Tensor = self.to_rgb[depth - 1](x)
-            if fade and before is not None:
+            if fade is not None and before is not None:
                 image = lerp(image, upscale_nearest(self.to_rgb[depth - 2](before), 2), fade)
         return image if native else upscale_nearest(image, 2**level)
 
@@ -329,7 +329,7 @@ class Discriminator(model.Discriminator):
         x = self._features(images, depth)
         for index in range(depth - 1, -1, -1):
             x = self.blocks[index](x)
-            if fade and index == depth - 1:
+            if fade is not None and index == depth - 1:
                 coarse = self._features(F.avg_pool2d(images, 2), depth - 1)
                 x = lerp(x, coarse, fade)
         with torch.autocast(x.device.type, enabled=False):  # deviations and logits need all bits

@@ -53,24 +53,38 @@ class StreamDraws:
 
     def __init__(
         self,
-        generator: torch.Generator,
+        generator: torch.Generator | None,
         device: torch.device,
         batch: int,
         *parts: tuple[int, int],
+        kept: list[tuple[str, Tensor]] | None = None,
     ) -> None:
-        """``parts``: (index, count) of the rank and the pass, each keeping every count-th."""
+        """``parts``: (index, count) of the rank and the pass, each keeping every count-th.
+
+        Numbers are those of ``kept``, as far as they go: (how they are drawn, the whole batch's).
+        What is drawn is added to them.
+        """
         self.source: dict[str, Any] = {"generator": generator, "device": device}
-        self.batch, self.parts = batch, parts
+        self.batch, self.parts, self.kept, self._asked = batch, parts, kept, 0
 
     def uniform(self, *shape: int) -> Tensor:
         """Return this part's share of uniform numbers."""
-        return self._mine(torch.rand((self.batch, *shape), **self.source))
+        return self._mine("uniform_", shape)
 
     def normal(self, *shape: int) -> Tensor:
         """Return this part's share of normal numbers."""
-        return self._mine(torch.randn((self.batch, *shape), **self.source))
+        return self._mine("normal_", shape)
 
-    def _mine(self, whole: Tensor) -> Tensor:
+    def _mine(self, how: str, shape: tuple[int, ...]) -> Tensor:
+        kept = self.kept or ()
+        if self._asked < len(kept):
+            whole = kept[self._asked][1]
+        else:
+            draw = torch.rand if how == "uniform_" else torch.randn
+            whole = draw((self.batch, *shape), **self.source)
+            if self.kept is not None:
+                self.kept.append((how, whole))
+        self._asked += 1
         for index, count in self.parts:
             whole = whole[index::count]
         return whole

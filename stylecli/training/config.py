@@ -34,7 +34,8 @@ PRECISIONS = ("float32", "bf16", "fp16")
 WATCH = ("warn", "stop", "rollback", "off")
 JSONL = "jsonl"
 CHANNELS_LAST = "channels-last"  # features in half precision
-ACCELERATIONS = (CHANNELS_LAST,)
+GRAPHS = "graphs"  # a CUDA graph for every update
+ACCELERATIONS = (CHANNELS_LAST, GRAPHS)
 LOGS = (JSONL, "tensorboard", "wandb", "mlflow")
 AUGMENT = ("none", "fixed", "adaptive")
 AUGMENT_PIPES = (
@@ -399,7 +400,8 @@ class Session:
     accelerate: str = setting(
         "", flag="--accelerate", heading=MACHINE, after="exact", costs=True,
         read=_reader(ACCELERATIONS), check=_known(ACCELERATIONS),
-        help="On CUDA, and tried on no GPU yet: channels-last (in bf16 and fp16).",
+        help="On CUDA, and tried on no GPU yet: channels-last (in bf16 and fp16), graphs, or both "
+            "with a comma.",
     )  # fmt: skip
     keep: int | None = setting(
         None, flag="--keep", heading=WATCHING, least=1, fixed=True,

@@ -5,7 +5,8 @@ resuming needs no saved random state. Every rank draws the same numbers for the 
 keeps its own, every so-many-th; so a sample means the same whatever the number of ranks and passes.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 import numpy as np
@@ -64,7 +65,7 @@ class Draws:
 
     z: Tensor  # [n, z_dim]
     second_z: Tensor | None  # [n, z_dim] where styles are mixed
-    crossover: int  # the first layer that takes the second latent
+    crossover: int | Tensor  # the first layer that takes the second latent
     noise: list[Tensor | None] | None  # [n, 1, h, w] per layer, None above the current resolution
     labels: Tensor | None  # [n, label_dim]
     path_noise: Tensor | None = None  # [n, C, R, R], for path lengths alone
@@ -94,6 +95,25 @@ class Draws:
         return Draws(self.z[:count], second, self.crossover, noise, labels, paths)
 
 
+@dataclass
+class HeldDraws:
+    """Where random numbers stay in memory for a captured update, which reads them there.
+
+    They are the same numbers as without it: drawn beforehand, in the order in which an update asks.
+    """
+
+    fakes: dict[tuple[Purpose, int], Tensor] = field(default_factory=dict)
+    # by what they are for, each (how it is drawn, the numbers)
+    streams: dict[tuple[Purpose, str], list[tuple[str, Tensor]]] = field(default_factory=dict)
+
+    def draw_again(self, streams: "Streams", position: Callable[[str], int]) -> None:
+        """Draw what the update asked for, for the step whose positions these are."""
+        for key, asked in self.streams.items():
+            generator = streams.at(key[0], position(key[1]))
+            for how, numbers in asked:
+                getattr(numbers, how)(generator=generator)
+
+
 class DrawSource:
     """Draws from the streams of a run."""
 
@@ -112,50 +132,75 @@ class DrawSource:
         labels: Tensor | None = None,
         *,
         path_noise: bool = False,
+        into: dict[tuple[Purpose, int], Tensor] | None = None,
     ) -> Draws:
         """Draw this rank's share of a batch of fakes; without ``labels`` also draw those.
 
         ``position`` counts the batches of fakes of a run. ``path_noise`` also draws what path
-        lengths are measured along.
+        lengths are measured along. ``into`` is the memory that numbers are drawn into, as far as
+        it has some. Then the crossover is a number there, too, and there are always two latents.
         """
         config = self.config
         if config.label_dim and labels is None:
-            labels = self._labels(stage.batch, position)
+            labels = self._labels(stage.batch, position, into)
         latents = (stage.batch, config.z_dim)
         active = config.layers_at(stage.level)
         styles = config.num_ws - (config.num_layers - active)  # in use
-        crossover = styles
-        if config.has_w and config.style_mixing_prob:
-            crossover = self._crossover(styles, position)
+        crossover: int | Tensor = styles
         second_z = None
-        if crossover < styles:
-            second_z = self._normal(latents, Purpose.LATENTS, position, 1)
+        if config.has_w and config.style_mixing_prob:
+            first = crossover = self._crossover(styles, position)
+            if first < styles:
+                second_z = self._normal(latents, Purpose.LATENTS, position, 1, into)
+            if into is not None:
+                crossover, second_z = self._held_mixing(first, latents, into)
         noise: list[Tensor | None] | None = None
         if config.has_noise:
             noise = [
-                self._normal((stage.batch, *shape[1:]), Purpose.NOISE, position, index)
+                self._normal((stage.batch, *shape[1:]), Purpose.NOISE, position, index, into)
                 if index < active
                 else None
                 for index, shape in enumerate(noise_shapes)
             ]
-        z = self._normal(latents, Purpose.LATENTS, position, 0)
+        z = self._normal(latents, Purpose.LATENTS, position, 0, into)
         along = None
         if path_noise:
             picture = (stage.batch, config.channels, stage.resolution, stage.resolution)
-            along = self._normal(picture, Purpose.PATHS, position, 0)
+            along = self._normal(picture, Purpose.PATHS, position, 0, into)
         return Draws(z, second_z, crossover, noise, labels, along)
 
-    def interpolation(self, stage: Stage, step: int) -> Tensor:
-        """Return this rank's share of uniform numbers [n, 1, 1, 1], for gradient penalties."""
-        generator = self.streams.at(Purpose.INTERPOLATES, step)
-        shape = (stage.batch, 1, 1, 1)
-        return self._mine(torch.rand(shape, generator=generator, device=self.streams.device))
-
     def _normal(
-        self, shape: tuple[int, ...], purpose: Purpose, position: int, index: int
+        self,
+        shape: tuple[int, ...],
+        purpose: Purpose,
+        position: int,
+        index: int,
+        into: dict[tuple[Purpose, int], Tensor] | None,
     ) -> Tensor:
         generator = self.streams.at(purpose, position * _STREAMS_PER_POSITION + index)
-        return self._mine(torch.randn(shape, generator=generator, device=self.streams.device))
+        if into is not None and (purpose, index) in into:
+            whole = into[purpose, index].normal_(generator=generator)
+        else:
+            whole = torch.randn(shape, generator=generator, device=self.streams.device)
+        if into is None:
+            return self._mine(whole)
+        into[purpose, index] = whole
+        return whole[self.ranks.rank :: self.ranks.count]
+
+    def _held_mixing(
+        self, first: int, latents: tuple[int, int], into: dict[tuple[Purpose, int], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Return the crossover and the second latents in memory, whether styles are mixed or not.
+
+        Where they are not, the first latents are those of all layers.
+        """
+        device = self.streams.device
+        if (Purpose.MIXING, 0) not in into:
+            into[Purpose.MIXING, 0] = torch.zeros((), dtype=torch.int64, device=device)
+        if (Purpose.LATENTS, 1) not in into:
+            into[Purpose.LATENTS, 1] = torch.zeros(latents, device=device)
+        second = into[Purpose.LATENTS, 1][self.ranks.rank :: self.ranks.count]
+        return into[Purpose.MIXING, 0].fill_(first), second
 
     def _mine(self, whole: Tensor) -> Tensor:
         """Return this rank's samples, and let go of the others'."""
@@ -172,10 +217,15 @@ class DrawSource:
         crossover = int(torch.randint(1, max(layers, 2), (), generator=generator))
         return crossover if chance < self.config.style_mixing_prob else layers
 
-    def _labels(self, count: int, position: int) -> Tensor:
+    def _labels(
+        self, count: int, position: int, into: dict[tuple[Purpose, int], Tensor] | None
+    ) -> Tensor:
         assert self.label_table is not None
         generator = self.streams.at(Purpose.LABELS, position)
         picks = torch.randint(
             len(self.label_table), (count,), generator=generator, device=self.streams.device
         )
-        return self._mine(self.label_table[picks])
+        labels = self._mine(self.label_table[picks])
+        if into is None:
+            return labels
+        return into.setdefault((Purpose.LABELS, 0), labels).copy_(labels)

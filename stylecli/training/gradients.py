@@ -21,7 +21,7 @@ from stylecli.networks.model import Discriminator, Generator, asked_lod, native_
 from stylecli.ops.resampling import upfirdn2d
 from stylecli.training.augment import Augmentation, StreamDraws
 from stylecli.training.config import JOINT, TrainingConfig
-from stylecli.training.draws import Draws, DrawSource, Purpose
+from stylecli.training.draws import Draws, DrawSource, HeldDraws, Purpose
 from stylecli.training.losses import (
     D_loss,
     G_loss,
@@ -31,7 +31,7 @@ from stylecli.training.losses import (
     squared_gradient,
 )
 from stylecli.training.optimizer import FlatParameters
-from stylecli.training.schedule import Moment, Stage
+from stylecli.training.schedule import Dials, Moment, Stage
 
 STATISTICS = (
     "loss_G", "loss_D", "r1_penalty", "real_logits", "real_signs", "fake_logits", "grad_norm_G",
@@ -110,6 +110,12 @@ class Place:
     moment: Moment
     step: int
     shown: Shown
+    dials: Dials
+    held: HeldDraws | None = None  # of a captured update
+
+    def position(self, name: str) -> int:
+        """Return the number of a stream; of pictures with a ``name``, the field of ``Shown``."""
+        return int(getattr(self.shown, name)) if name else self.step
 
 
 class Gradients:
@@ -171,8 +177,8 @@ class Gradients:
             reals = reals.detach().requires_grad_(True)
         if r2:
             fakes = fakes.requires_grad_(True)
-        seen_reals = self._shown(reals, place, place.shown.reals, which)
-        seen_fakes = self._shown(fakes, place, place.shown.fakes, which)
+        seen_reals = self._shown(reals, place, "reals", which)
+        seen_fakes = self._shown(fakes, place, "fakes", which)
         real_logits = self._score(seen_reals, part.labels, stage)
         fake_logits = self._score(seen_fakes, part.draws.labels, stage)
         loss = D_loss(config.loss, real_logits, fake_logits).mean()
@@ -180,13 +186,16 @@ class Gradients:
         interval = config.r1_interval
         penalty = torch.zeros((), device=self.device)
         pixels, scale = 4**stage.level, self.scaler_D.scale
-        for gamma, logits, images in ((r1, real_logits, reals), (r2, fake_logits, fakes)):
+        dials = place.dials
+        for gamma, weight, logits, images in (
+            (r1, dials.r1, real_logits, reals), (r2, dials.r2, fake_logits, fakes)
+        ):  # fmt: skip
             if gamma:
                 squared = squared_gradient(logits, images, pixels, scale).mean()
-                total = total + squared * (gamma / 2 * interval)
+                total = total + squared * weight
                 penalty = penalty + squared.detach()
         if config.loss.endswith("gp") and penalise:
-            mixing = self.draws.interpolation(stage, place.step)[which[0] :: which[1]]
+            mixing = self._numbers(Purpose.INTERPOLATES, "", place, which).uniform(1, 1, 1)
             squared = gradient_penalty(
                 lambda x: self._score(x, part.labels, stage), seen_reals, seen_fakes, mixing,
                 pixels, scale,
@@ -214,24 +223,24 @@ class Gradients:
         for index in range(passes):
             part = batch.part(index, passes)
             total: Tensor | float = 0.0
-            shown = place.shown
-            sides = [(moment.r1_gamma, part.reals, part.labels, shown.reals_of_penalty)]
+            dials = place.dials
+            sides = [(moment.r1_gamma, dials.r1, part.reals, part.labels, "reals_of_penalty")]
             if moment.r2_gamma:
                 with torch.no_grad():
                     fakes, _ = self._fakes(part.draws, stage)
                 labels = part.draws.labels
-                sides.append((moment.r2_gamma, fakes, labels, shown.fakes_of_penalty))
-            for number, (gamma, images, labels, position) in enumerate(sides):
+                sides.append((moment.r2_gamma, dials.r2, fakes, labels, "fakes_of_penalty"))
+            for number, (gamma, weight, images, labels, name) in enumerate(sides):
                 assert images is not None
                 images = images.detach().requires_grad_(bool(gamma))
                 logits = self._score(
-                    self._shown(images, place, position, (index, passes)), labels, stage
+                    self._shown(images, place, name, (index, passes)), labels, stage
                 )
                 # Every parameter has a gradient, if only zero, as in the official program.
                 total = total + logits.mean() * 0
                 if gamma:
                     squared = squared_gradient(logits, images, 1, self.scaler_D.scale).mean()
-                    total = total + squared * (gamma / 2 * self.config.r1_interval)
+                    total = total + squared * weight
                     self.totals.add(passes, r1_penalty=squared)
                 if number == 0:
                     self.signs[0] += torch.nan_to_num(logits.detach().sign()).sum()
@@ -256,11 +265,11 @@ class Gradients:
                 else:
                     fakes, mean = self._fakes(part.draws, place.stage)
                     means.append(mean)
-                seen = self._shown(fakes, place, place.shown.fakes_of_G, (index, passes))
+                seen = self._shown(fakes, place, "fakes_of_G", (index, passes))
                 logits, beside = self._score(seen, part.draws.labels, place.stage), None
                 if self.config.is_relativistic:
                     assert part.reals is not None
-                    reals = self._shown(part.reals, place, place.shown.reals_of_G, (index, passes))
+                    reals = self._shown(part.reals, place, "reals_of_G", (index, passes))
                     beside = self._score(reals, part.labels, place.stage)
                 loss = G_loss(self.config.loss, logits, beside).mean()
                 self._backward(loss, passes, self.scaler_G)
@@ -304,7 +313,11 @@ class Gradients:
         ws = self.G.mapping.broadcast(w)
         if draws.second_z is not None:
             w2 = self.G.mapping.broadcast(self.G.mapping.embed(draws.second_z, draws.labels))
-            ws = torch.cat([ws[:, : draws.crossover], w2[:, draws.crossover :]], dim=1)
+            if isinstance(draws.crossover, Tensor):
+                layers = torch.arange(ws.shape[1], device=ws.device)
+                ws = torch.where((layers < draws.crossover).view(1, -1, 1), ws, w2)
+            else:
+                ws = torch.cat([ws[:, : draws.crossover], w2[:, draws.crossover :]], dim=1)
         return ws, w.detach().mean(dim=0, keepdim=True)
 
     def _draw(self, ws: Tensor, draws: Draws, stage: Stage, *, averages: bool = False) -> Tensor:
@@ -323,21 +336,26 @@ class Gradients:
         ws, mean = self._styles(draws)
         return self._draw(ws, draws, stage, averages=averages), mean
 
-    def _shown(self, images: Tensor, place: Place, position: int, which: tuple[int, int]) -> Tensor:
+    def _shown(self, images: Tensor, place: Place, name: str, which: tuple[int, int]) -> Tensor:
         """Return what D sees of a pass's pictures: blurred and changed as the run has it.
 
         Fakes and reals come at the size being grown, faded in alike; D's own fade is still ahead.
-        ``position`` counts the batches that D sees.
+        ``name`` is which pictures they are: a field of ``Shown``.
         """
         images = blurred(images, place.moment.blur_sigma)
         if not self.augmentation.on:
             return images
+        return self.augmentation(images, self._numbers(Purpose.AUGMENTATION, name, place, which))
+
+    def _numbers(
+        self, purpose: Purpose, name: str, place: Place, which: tuple[int, int]
+    ) -> StreamDraws:
+        """Return the random numbers of one of the passes, drawn beforehand in a captured update."""
         streams, ranks = self.draws.streams, self.draws.ranks
-        generator = streams.at(Purpose.AUGMENTATION, position)
+        kept = None if place.held is None else place.held.streams.setdefault((purpose, name), [])
+        generator = None if kept else streams.at(purpose, place.position(name))
         parts = (ranks.rank, ranks.count), which
-        return self.augmentation(
-            images, StreamDraws(generator, self.device, place.stage.batch, *parts)
-        )
+        return StreamDraws(generator, streams.device, place.stage.batch, *parts, kept=kept)
 
     def _score(self, images: Tensor, labels: Tensor | None, stage: Stage) -> Tensor:
         with self._reduced():

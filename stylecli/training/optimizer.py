@@ -83,13 +83,17 @@ class Adam:
         """Update ``data`` [P] in place from ``grad`` [P]; not at all where ``taken`` [] is false.
 
         The gradient is zero there. A β2 that moves corrects the bias as if it had held always.
+        Rates may be numbers of float64 on the device.
         """
         lr, beta1, beta2 = rates.lr, rates.beta1, rates.beta2
         # By factors of 0 and 1: a choice between Python's numbers may bring them from the host.
         kept = taken.to(self.steps.dtype)
         self.steps.add_(kept)
         self.square.mul_(1 - kept * (1 - beta2))
-        self.square.addcmul_(grad, grad, value=1 - beta2)
+        if isinstance(beta2, Tensor):  # the same to the bit, with a pass more
+            self.square.addcmul_(grad * (1 - beta2), grad)
+        else:
+            self.square.addcmul_(grad, grad, value=1 - beta2)
         mean = grad
         if self.mean is not None:
             mean = self.mean.lerp_(grad, (kept * (1 - beta1)).to(grad.dtype))

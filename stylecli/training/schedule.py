@@ -9,10 +9,14 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from stylecli.errors import UsageError
 from stylecli.networks.config import NetworkConfig
 from stylecli.training.config import TICK_KIMG, TrainingConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 StageKey = tuple[int, bool]  # resolution, whether it is being faded in
 _PACE_SECONDS = 60.0  # of a stage that count: its rate now, not since it began
@@ -102,9 +106,9 @@ def resets_optimizer(before: Stage | None, now: Stage) -> bool:
 class Rates:
     """What an update of one network takes: Adam's settings, after the correction of lazy phases."""
 
-    lr: float
+    lr: "float | Tensor"
     beta1: float
-    beta2: float
+    beta2: "float | Tensor"
 
 
 @dataclass(frozen=True)
@@ -154,6 +158,28 @@ def moment_at(config: TrainingConfig, stage: Stage) -> Moment:
         r1_gamma=r1, r2_gamma=r2, ema_images=half_life, augment_p=p,
         blur_sigma=config.blur_sigma * max(left, 0.0),
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Dials:
+    """The numbers in a step's arithmetic that move with the images shown.
+
+    Plain numbers, or tensors [] where a captured step reads them on its device (``graphs``).
+    """
+
+    G: Rates
+    D: Rates
+    r1: "float | Tensor"  # that the mean of squared gradients on reals is multiplied by
+    r2: "float | Tensor"  # on fakes
+    average: "float | Tensor"  # how far G_ema moves towards G
+    fade: "float | Tensor"
+
+    @classmethod
+    def at(cls, config: TrainingConfig, stage: Stage, moment: Moment) -> "Dials":
+        """Return those of a step; G_ema moves by the half-life of the moment."""
+        kept = 0.5 ** (stage.batch / max(moment.ema_images, 1e-8))
+        r1, r2 = (gamma / 2 * config.r1_interval for gamma in (moment.r1_gamma, moment.r2_gamma))
+        return cls(moment.G, moment.D, r1, r2, 1 - kept, stage.fade)
 
 
 def _annealed(config: TrainingConfig, first: float, last: float | None, nimg: float) -> float:

@@ -4,7 +4,8 @@ Gradients are computed by ``gradients``, random numbers are those of ``draws``.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 import torch
@@ -14,16 +15,32 @@ from stylecli.distributed.ranks import Ranks
 from stylecli.errors import DeviceError, lacks_memory, plural
 from stylecli.hardware import cuda_arithmetic, free_unused
 from stylecli.images import from_uint8
-from stylecli.networks.layers import box_average, lerp, upscale_nearest
+from stylecli.networks.layers import box_average, fading_by, lerp, upscale_nearest
 from stylecli.networks.model import Bundle
 from stylecli.ops.convolution import channels_last_on_cuda, planar_weight_gradients
 from stylecli.training.augment import Augmentation
-from stylecli.training.config import CHANNELS_LAST, JOINT, LAZY, TrainingConfig
+from stylecli.training.config import CHANNELS_LAST, GRAPHS, JOINT, LAZY, TrainingConfig
 from stylecli.training.draws import DrawSource, Streams
 from stylecli.training.gradients import Batch, Gradients, Place, Shown
+from stylecli.training.graphs import (
+    CaptureError,
+    CudaGraphs,
+    HeldUpdate,
+    Part,
+    Recorder,
+    StepGraphs,
+)
 from stylecli.training.losses import LossScaler
 from stylecli.training.optimizer import Adam, FlatParameters
-from stylecli.training.schedule import Moment, Rates, Stage, count_passes, moment_at, smaller_pass
+from stylecli.training.schedule import (
+    Dials,
+    Moment,
+    Rates,
+    Stage,
+    count_passes,
+    moment_at,
+    smaller_pass,
+)
 
 Result = TypeVar("Result")
 
@@ -80,13 +97,15 @@ class TrainingStep:
         exact: bool = False,
         accelerations: frozenset[str] = frozenset(),
         adapt: Callable[[str], None] | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         """``label_table`` [N, label_dim] holds the dataset's labels, which G draws from.
 
         ``batch_gpu`` is the most samples of a pass, None the rank's whole share of a batch.
         ``exact`` has CUDA compute float32 products in full; otherwise it may take TF32.
         ``accelerations`` are those of ``config.ACCELERATIONS``, for CUDA. With ``adapt``, a pass
-        that does not fit the memory is halved, and ``adapt`` is told so.
+        that does not fit the memory is halved, and ``adapt`` is told so. ``recorder`` captures
+        updates, wherever they are; graphs of CUDA otherwise, where they are asked for.
         """
         assert bundle.G is not None and bundle.D is not None and bundle.G_ema is not None
         self.config = config
@@ -113,6 +132,12 @@ class TrainingStep:
         self.scaler_G, self.scaler_D = self.gradients.scaler_G, self.gradients.scaler_D
         self.totals = self.gradients.totals
         self.moment: Moment | None = None  # of the last step
+        if recorder is None and GRAPHS in accelerations and self.device.type == "cuda":
+            recorder = CudaGraphs(self.device)
+        self.graphs: StepGraphs | None = None
+        if recorder is not None:
+            moves = config.beta2_final is not None
+            self.graphs = StepGraphs(self.device, recorder, beta2_moves=moves)
 
     def set_stage(self, stage: Stage, *, reset: bool) -> None:
         """Grow all networks to a stage; ``reset`` makes both optimizers start afresh."""
@@ -160,73 +185,151 @@ class TrainingStep:
     def _train(
         self, real_images: Tensor, real_labels: Tensor | None, stage: Stage, step: int
     ) -> None:
-        config, networks = self.config, self.G.config
+        config = self.config
         moment = moment_at(config, stage)
-        self.augmentation.set_fixed(moment.augment_p)
         self.moment = moment
-        self.gradients.signs.zero_()
-        reals = process_reals(real_images.to(self.device, non_blocking=True), stage.fade)
-        labels = None if real_labels is None else real_labels.to(self.device, non_blocking=True)
-        count = len(reals) // config.batches_of_reals
+        graphs = None if moment.blur_sigma else self.graphs  # a blur changes its shape as it goes
+        dials = Dials.at(config, stage, moment)
+        share = len(real_images) // config.batches_of_reals
+        fade: float | Tensor = stage.fade
+        if graphs is None:
+            images = process_reals(real_images.to(self.device, non_blocking=True), fade)
+            labels = None if real_labels is None else real_labels.to(self.device, non_blocking=True)
+            aside: AbstractContextManager[None] = nullcontext()
+        else:
+            passes = count_passes(share, self.batch_gpu, self.G.config.mbstd_group_size)
+            penalties = bool(moment.r1_gamma), bool(moment.r2_gamma)
+            shape = (stage.level, bool(stage.fade), stage.batch, share, passes, penalties)
+            graphs.begin(shape, dials, images=real_images, labels=real_labels)
+            images, labels = graphs.inputs["images"], graphs.inputs.get("labels")
+            assert graphs.dials is not None
+            dials, aside = graphs.dials, graphs.recorder.aside()
+            fade = dials.fade if stage.fade else 0.0
+        place = Place(stage, moment, step, Shown.at(config, step), dials)
+        with aside, fading_by(fade if isinstance(fade, Tensor) else None):
+            self.augmentation.set_fixed(moment.augment_p)
+            self.gradients.signs.zero_()
+            self._take_phases(images, labels, place, share, graphs)
+            self.augmentation.follow(self.gradients.signs, self.ranks, stage.batch, step)
+
+    def _take_phases(
+        self,
+        images: Tensor,
+        labels: Tensor | None,
+        place: Place,
+        share: int,
+        graphs: StepGraphs | None,
+    ) -> None:
+        """Take the updates of a step; ``images`` are reals, with ``graphs`` still uint8."""
+        config, networks, stage = self.config, self.G.config, place.stage
         # Streams are numbered as runs of the first version have them: even for D, odd for G.
         draws_of_step = 2 if config.phases == JOINT else 4
-        place = Place(stage, moment, step, Shown.at(config, step))
         kept: list[Tensor] = []  # fakes that D hands on to G
         drawn = None
-        for phase in phases_at(config, step):
+        for phase in phases_at(config, place.step):
+            held = None if graphs is None else graphs.update(phase)
             if phase.of == "average":
-                self._update_ema(moment, stage.batch)
+                self._run([Part(lambda: self._update_ema(place.dials))], graphs, held)
                 continue
-            which = slice(count, None) if phase.second else slice(0, count)
+            which = slice(share, None) if phase.second else slice(0, share)
             own_labels = None if labels is None else labels[which]
             if not (config.share_fakes and drawn):
                 # Fakes have the labels of the reals beside them, or draw theirs from the dataset.
                 beside = phase.of == "D" and not config.share_fakes and not config.lazy
                 taken = own_labels if beside or phase.second else None
                 shapes = networks.noise_shapes()
-                if phase.of == "penalty" and not moment.r2_gamma:
+                if phase.of == "penalty" and not place.moment.r2_gamma:
                     shapes = []  # it draws no fakes
                 drawn = self.draws.fakes(
-                    stage, draws_of_step * step + phase.draws, shapes, taken,
+                    stage, draws_of_step * place.step + phase.draws, shapes, taken,
                     path_noise=phase.of == "paths",
+                    into=None if held is None else held.draws.fakes,
                 )  # fmt: skip
-            batch = Batch(drawn, reals[which], own_labels)
-            self._update(phase, batch, place, kept, count)
-        self.augmentation.follow(self.gradients.signs, self.ranks, stage.batch, step)
+            here = place
+            if held is not None:
+                held.draws.draw_again(self.streams, place.position)
+                here = replace(place, held=held.draws)
+            parts = self._parts(phase, Batch(drawn, images[which], own_labels), here, kept, share)
+            self._run(parts, graphs, held)
 
-    def _update(
-        self, phase: Phase, batch: Batch, place: Place, kept: list[Tensor], count: int
+    def _run(
+        self, parts: Sequence[Part], graphs: StepGraphs | None, held: HeldUpdate | None
     ) -> None:
-        """Update one network by a share of ``count`` samples."""
+        """Run the parts of an update, which one process captures as one."""
+        if graphs is None or held is None or self.graphs is None:
+            for part in parts:
+                part.work()
+            return
+        if self.ranks.count == 1:
+            parts = [_joined(parts)]
+        try:
+            graphs.run(held, parts, self.totals)
+        except CaptureError as error:
+            cause = error.__cause__
+            if self.adapt is None or cause is None or not lacks_memory(cause):
+                raise
+            # The rest of this update and all that follow go without.
+            self.graphs = None
+            graphs.forget()
+            free_unused(self.device)
+            self.adapt(f"graphs do not fit the memory of {self.device}: continuing without them")
+            for part in error.rest:
+                part.work()
+
+    def _parts(
+        self, phase: Phase, batch: Batch, place: Place, kept: list[Tensor], count: int
+    ) -> list[Part]:
+        """Return what updates one network by a share of ``count`` samples, part by part."""
         found, stage, config = self.gradients, place.stage, self.config
         means: list[Tensor] = []
-        moves = not (found.magnitudes and phase.of != "D")  # w_avg, where all averages are D's
-        if phase.of == "D":
+        flat, adam, scaler, rates = (
+            (self.flat_D, self.adam_D, self.scaler_D, place.dials.D)
+            if phase.of in ("D", "penalty")
+            else (self.flat_G, self.adam_G, self.scaler_G, place.dials.G)
+        )
 
-            def differentiate(passes: int) -> tuple[list[Tensor], list[Tensor]]:
+        def differentiate(passes: int) -> list[Tensor]:
+            if phase.of == "D":
                 # One pass hands its fakes on to G with their history; several would have to keep
-                # all of it, so G draws the same fakes again.
+                # all of it, so G draws the same fakes again. So it does where updates are captured.
                 keep = config.share_fakes and passes == 1
-                return found.of_D(batch, place, passes, keep=keep, penalise=phase.penalise)
+                fakes, means = found.of_D(given, place, passes, keep=keep, penalise=phase.penalise)
+                kept[:] = fakes if place.held is None else []
+                return means
+            if phase.of == "G":
+                return found.of_G(given, kept, place, passes)
+            if phase.of == "paths":
+                return found.of_paths(given, place, passes)
+            found.of_penalty(given, place, passes)
+            return []
 
-            fakes, means = self._fitting(differentiate, count, stage)
-            kept[:] = fakes
-        elif phase.of == "G":
-            means = self._fitting(lambda n: found.of_G(batch, kept, place, n), count, stage)
-            moves = moves and not config.share_fakes
-        elif phase.of == "paths":
-            means = self._fitting(lambda n: found.of_paths(batch, place, n), count, stage)
-            self.ranks.mean_(found.path_mean, wait=False)
-        else:
-            self._fitting(lambda n: found.of_penalty(batch, place, n), count, stage)
-        if moves and means:
-            self._move_w_avg(means)
-        if phase.of == "D" and found.magnitudes and self.ranks.count > 1:
-            self._share_magnitudes(found.magnitudes)
-        if phase.of in ("D", "penalty"):
-            self._apply(self.flat_D, self.adam_D, self.scaler_D, place.moment.D)
-        else:
-            self._apply(self.flat_G, self.adam_G, self.scaler_G, place.moment.G)
+        given = batch
+
+        def find() -> None:
+            nonlocal given
+            if place.held is not None:
+                assert batch.reals is not None
+                fade = place.dials.fade if stage.fade else 0.0
+                given = replace(batch, reals=process_reals(batch.reals, fade))
+            means[:] = self._fitting(differentiate, count, stage)
+
+        def exchange() -> None:
+            if phase.of == "paths":
+                self.ranks.mean_(found.path_mean, wait=False)
+            shared = phase.of == "G" and config.share_fakes
+            # w_avg moves with D, where all averages are D's.
+            if means and not shared and not (found.magnitudes and phase.of != "D"):
+                self._move_w_avg(means)
+            if phase.of == "D" and found.magnitudes and self.ranks.count > 1:
+                self._share_magnitudes(found.magnitudes)
+            flat.clear_frozen()
+            self.ranks.mean_(flat.grad)
+
+        return [
+            Part(find),
+            Part(exchange, captured=False),
+            Part(lambda: self._apply(flat, adam, scaler, rates)),
+        ]
 
     def _fitting(self, differentiate: Callable[[int], Result], share: int, stage: Stage) -> Result:
         """Return ``differentiate(passes)`` with as few passes of a rank's ``share`` as fit.
@@ -235,7 +338,8 @@ class TrainingStep:
         """
         found = self.gradients
         moving = [self.totals.sums, found.signs, found.path_mean, *found.magnitudes]
-        if self.adapt is None:
+        adapt = None if self.graphs is not None and self.graphs.capturing else self.adapt
+        if adapt is None:
             moving = []  # nothing is tried again
         while True:
             passes = count_passes(share, self.batch_gpu, self.G.config.mbstd_group_size)
@@ -246,7 +350,7 @@ class TrainingStep:
                 if not lacks_memory(error):
                     raise
                 problem, smaller = self._no_memory(share, stage)
-                if smaller is None or self.adapt is None:
+                if smaller is None or adapt is None:
                     raise problem from error
             # Here, where the error no longer holds what the pass had computed.
             for tensor, value in zip(moving, before[0], strict=True):
@@ -254,7 +358,7 @@ class TrainingStep:
             self.totals.counts = before[1]
             free_unused(self.device)
             self.batch_gpu = smaller
-            self.adapt(
+            adapt(
                 f"{plural(share // passes, 'picture')} of {stage.resolution} px at a time do not "
                 f"fit the "
                 f"memory of {self.device}: continuing with --batch-gpu {smaller}"
@@ -308,13 +412,11 @@ class TrainingStep:
             buffer.copy_(mean)
 
     def _apply(self, flat: FlatParameters, adam: Adam, scaler: LossScaler, rates: Rates) -> None:
-        """Average gradients over ranks and step; count it where the gradient was not finite.
+        """Step by the gradient of all ranks; count it where that was not finite.
 
         Such a gradient is not applied. The host does not learn of it before the end of the tick:
         asking would make it wait for the device, and the device for it afterwards.
         """
-        flat.clear_frozen()
-        self.ranks.mean_(flat.grad)
         finite = torch.isfinite(flat.grad).all()
         flat.grad.masked_fill_(~finite, 0.0)
         if scaler.scale is not None:
@@ -325,15 +427,22 @@ class TrainingStep:
         scaler.update(finite)
 
     @torch.no_grad()
-    def _update_ema(self, moment: Moment, batch: int) -> None:
-        """Move G_ema towards G by the half-life of the moment; copy what is not trained."""
-        beta = 0.5 ** (batch / max(moment.ema_images, 1e-8))
-        self.flat_ema.data.lerp_(self.flat_G.data, 1 - beta)
+    def _update_ema(self, dials: Dials) -> None:
+        """Move G_ema towards G; copy what is not trained."""
+        self.flat_ema.data.lerp_(self.flat_G.data, dials.average)
         for averaged, current in zip(self.G_ema.buffers(), self.G.buffers(), strict=True):
             averaged.copy_(current)
 
 
-def process_reals(images: Tensor, fade: float, upscale: int = 1) -> Tensor:
+def _joined(parts: Sequence[Part]) -> Part:
+    def work() -> None:
+        for part in parts:
+            part.work()
+
+    return Part(work)
+
+
+def process_reals(images: Tensor, fade: float | Tensor, upscale: int = 1) -> Tensor:
     """Turn real images, uint8 [N, C, h, w], into what D sees: -1..1, faded and upscaled.
 
     ``fade`` is the fractional part of lod: the share of the picture's own 2×2 averages, so that
@@ -341,6 +450,6 @@ def process_reals(images: Tensor, fade: float, upscale: int = 1) -> Tensor:
     takes images at the level's own size.
     """
     x = from_uint8(images)
-    if fade:
+    if isinstance(fade, Tensor) or fade:
         x = lerp(x, upscale_nearest(box_average(x, 2), 2), fade)
     return upscale_nearest(x, upscale)

@@ -14,7 +14,8 @@ from torch import Tensor
 from stylecli.hardware import cuda_arithmetic, quicker_precision
 from stylecli.networks.model import new_network
 from stylecli.ops.cuda.selfcheck import Timer, seconds_on_cuda
-from stylecli.training.config import CHANNELS_LAST, TrainingConfig
+from stylecli.training.config import CHANNELS_LAST, GRAPHS, TrainingConfig
+from stylecli.training.graphs import WARM_UPS
 from stylecli.training.schedule import Stage
 from stylecli.training.step import TrainingStep
 
@@ -28,6 +29,7 @@ _SMALL: dict[str, Any] = {
 }
 _HALVINGS = 16
 _FULL = 1e-5  # the most that a full float32 product of this size is off; TF32 is by 3e-4
+_REPLAYED = 1e-3  # of parameters after some steps: sums of atomic additions differ in their order
 _APART = 0.15  # of gradients in half precision, whose sums are in another order
 
 
@@ -50,6 +52,7 @@ def try_training(
     trials: dict[str, Callable[[], tuple[bool, str]]] = {
         "TF32": lambda: _try_tf32(device),
         CHANNELS_LAST: lambda: _try_channels_last(device, timer, side),
+        GRAPHS: lambda: _try_graphs(device, timer, max(side // 4, 8)),  # small steps gain
     }
     found = []
     for name, attempt in trials.items():
@@ -93,10 +96,41 @@ def _try_channels_last(device: torch.device, timer: Timer, side: int) -> tuple[b
     return works, sentence if works else f"{sentence}: do not use --accelerate {CHANNELS_LAST}"
 
 
+def _try_graphs(device: torch.device, timer: Timer, side: int) -> tuple[bool, str]:
+    plain, held = (_some_steps(device, chosen, side) for chosen in ((), (GRAPHS,)))
+    apart = max(_apart(*pair) for pair in zip(held.gradients, plain.gradients, strict=True))
+    seconds = [min(timer(one.again) for _ in range(3)) * 1e3 for one in (held, plain)]
+    works = apart < _REPLAYED
+    sentence = (
+        f"parameters after replayed steps are within {apart:.0e} of those after plain ones; a step "
+        f"of {side} px takes {seconds[0]:.2g} ms instead of {seconds[1]:.2g}"
+    )
+    return works, sentence if works else f"{sentence}: do not use --accelerate {GRAPHS}"
+
+
 @dataclass(frozen=True)
 class _Taken:
-    gradients: list[Tensor]  # of D and G
+    gradients: list[Tensor]  # of D and G; of several steps, what became of both
     again: Callable[[], object]
+
+
+def _some_steps(device: torch.device, chosen: tuple[str, ...], side: int) -> _Taken:
+    """Take steps of a small network until they are replayed, and two more."""
+    net, count = new_network("f", resolution=side, seed=0, **_SMALL), WARM_UPS + 3
+    step = TrainingStep(net, TrainingConfig(), device=device,
+                        accelerations=frozenset(chosen), exact=True)  # fmt: skip
+    reals = _some_reals(side).to(device)
+    for number in range(count):
+        stage = Stage(0.5 - 0.1 * number, side, _BATCH, 1e-3 / (1 + number), 1.0)  # both move
+        step.set_stage(stage, reset=not number)
+        step(reals, None, stage, number)
+    moved = [step.flat_D.data.clone(), step.flat_G.data.clone()]
+    return _Taken(moved, lambda: step(reals, None, stage, count))
+
+
+def _some_reals(side: int) -> Tensor:
+    random = torch.Generator("cpu").manual_seed(1)
+    return torch.randint(0, 256, (_BATCH, 3, side, side), dtype=torch.uint8, generator=random)
 
 
 def _first_step(device: torch.device, precision: str, chosen: tuple[str, ...], side: int) -> _Taken:
@@ -107,9 +141,7 @@ def _first_step(device: torch.device, precision: str, chosen: tuple[str, ...], s
                         accelerations=frozenset(chosen), exact=True)  # fmt: skip
     stage = Stage(lod=0.0, resolution=side, batch=_BATCH, lr=1e-3, tick_kimg=1)
     step.set_stage(stage, reset=True)
-    random = torch.Generator("cpu").manual_seed(1)
-    shape = (_BATCH, 3, side, side)
-    reals = torch.randint(0, 256, shape, dtype=torch.uint8, generator=random).to(device)
+    reals = _some_reals(side).to(device)
     for _ in range(_HALVINGS):
         step(reals, None, stage, 0)
         gradients = [flat.grad.clone() for flat in (step.flat_D, step.flat_G)]

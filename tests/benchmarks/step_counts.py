@@ -20,6 +20,7 @@ Prints rows of the table in docs/bench.md; ``--top`` also the operators that mov
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -49,6 +50,8 @@ class Count:
     flops: float = 0.0
     moved: Counter[str] = field(default_factory=Counter)  # bytes, by operator
     times: Counter[str] = field(default_factory=Counter)
+    graphs: int = 0  # replayed; what they launch is no launch of the host
+    within: bool = False  # a graph
     waits: int = 0
     transposed: float = 0.0  # bytes that bringing features to channels-last and back would move
 
@@ -113,7 +116,7 @@ def counting(count: Count) -> Any:
                 count.transposed += 2 * sum(map(size_of, features))
             counter = flop_registry.get(func.overloadpacket)
             count.flops += counter(*args, **kwargs, out_val=out) if counter else 0
-            count.launches += 1
+            count.launches += not count.within
             count.times[name] += 1
             count.moved[name] += sum(map(size_of, (*given.values(), *made.values())))
             return out
@@ -135,9 +138,31 @@ class Launches:
 
         name = record.kernel.partition("<")[0]
         arguments = [one for one in record.arguments if isinstance(one, torch.Tensor)]
-        self.count.kernels += 1
+        self.count.kernels += not self.count.within
         self.count.times[name] += 1
         self.count.moved[name] += sum(size_of(one) for one in arguments)
+
+
+class Replays:
+    """Stands for CUDA graphs: what is replayed is counted, but launched by nobody."""
+
+    def __init__(self) -> None:
+        self.count = Count()
+
+    def aside(self) -> Any:
+        return contextlib.nullcontext()
+
+    def capture(self, work: Any) -> Any:
+        def replay() -> None:
+            self.count.graphs += 1
+            self.count.within = True
+            work()
+            self.count.within = False
+
+        return replay
+
+    def forget(self) -> None:
+        pass
 
 
 def prepare() -> None:
@@ -168,7 +193,7 @@ def prepare() -> None:
 def count_step(
     resolution: int, batch: int, precision: str, *, kernels: bool, accelerations: frozenset[str]
 ) -> Count:
-    """Count the second step of configuration f at full resolution, with R1 in it."""
+    """Count a step of configuration f at full resolution, with R1 in it, but none of the first."""
     import torch
     from torch._subclasses import FakeTensorMode
 
@@ -194,16 +219,21 @@ def count_step(
             with torch.device("cuda:0"):
                 net = new_network("f", resolution=resolution)
             device = torch.device("cuda", 0)
-            step = TrainingStep(net, training, device=device, accelerations=accelerations)
+            replays = Replays() if "graphs" in accelerations else None
+            step = TrainingStep(net, training, device=device, accelerations=accelerations,
+                                recorder=replays)  # fmt: skip
             stage = Stage(lod=0.0, resolution=resolution, batch=batch, lr=1e-3, tick_kimg=1)
             step.set_stage(stage, reset=True)
             shape = batch, 3, resolution, resolution
             reals = torch.zeros(shape, dtype=torch.uint8, device="cuda:0")
-            with counting(Count()):
-                step(reals, None, stage, 0)
+            for number in range(1 if replays is None else 3):
+                with counting(Count()):
+                    step(reals, None, stage, number)
             launches.count = count
+            if replays is not None:
+                replays.count = count
             with counting(count):
-                step(reals, None, stage, 1)
+                step(reals, None, stage, 3)
     finally:
         dispatch.ready_backend = ready
         set_backend("cuda", before)
@@ -225,8 +255,8 @@ def main() -> None:
     from stylecli.training.costs import find_gpu
 
     gpu = find_gpu(chosen.gpu)
-    columns = ("step", "kernels", "launches", "of them own", "TFLOP", "GB", "GB to transpose",
-               "waits", "floor by bytes", "by arithmetic")  # fmt: skip
+    columns = ("step", "kernels", "launches", "of them own", "graphs", "TFLOP", "GB",
+               "GB to transpose", "waits", "floor by bytes", "by arithmetic")  # fmt: skip
     if not chosen.json:
         print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for resolution in map(int, chosen.resolutions.split(",")):
@@ -240,12 +270,13 @@ def main() -> None:
                 if chosen.json:
                     print(json.dumps({"resolution": resolution, "precision": precision,
                                       "kernels": kernels, "launches": found.launches,
-                                      "own": found.kernels, "bytes": found.bytes,
-                                      "flops": found.flops, "waits": found.waits}))  # fmt: skip
+                                      "own": found.kernels, "graphs": found.graphs,
+                                      "bytes": found.bytes, "flops": found.flops,
+                                      "waits": found.waits}))  # fmt: skip
                     continue
                 cells = (
                     f"{resolution} px, batch {batch}, {precision}", "on" if kernels else "off",
-                    f"{found.launches + found.kernels:,}", f"{found.kernels:,}",
+                    f"{found.launches + found.kernels:,}", f"{found.kernels:,}", f"{found.graphs}",
                     f"{found.flops / 1e12:.1f}", f"{found.bytes / 1e9:.0f}",
                     f"{found.transposed / 1e9:.0f}", f"{found.waits}",
                     f"{found.bytes / peaks[0] * 1e3:.1f} ms",

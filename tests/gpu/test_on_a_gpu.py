@@ -25,7 +25,8 @@ from stylecli.ops import dispatch
 from stylecli.ops.convolution import convolve_in_terms_of_itself, input_gradients_only
 from stylecli.ops.cuda.runtime import DTYPE_NAMES
 from stylecli.ops.cuda.selfcheck import check_operator
-from stylecli.training.config import CHANNELS_LAST, TrainingConfig
+from stylecli.training.augment import StreamDraws
+from stylecli.training.config import CHANNELS_LAST, GRAPHS, TrainingConfig
 from stylecli.training.draws import DrawSource, Streams
 from stylecli.training.schedule import Stage
 from stylecli.training.step import TrainingStep
@@ -77,6 +78,10 @@ def on_cpu_numbers(step: TrainingStep, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a step draw its random numbers on the CPU, so that they are the same on a GPU."""
     step.draws.streams = Streams(step.config.seed, torch.device("cpu"))
     monkeypatch.setattr(DrawSource, "_mine", lambda self, whole: whole.to(step.device))
+    mine = StreamDraws._mine
+    monkeypatch.setattr(
+        StreamDraws, "_mine", lambda self, how, shape: mine(self, how, shape).to(step.device)
+    )
 
 
 @pytest.mark.parametrize(
@@ -219,6 +224,78 @@ def test_an_operator_runs_on_another_stream_and_in_a_graph() -> None:
     for _ in range(2):
         graph.replay()
     assert torch.equal(captured, expected)
+
+
+LAZY = {"phases": "lazy", "r1_interval": 2, "pl_weight": 2.0, "pl_interval": 1}
+GRAPHED: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "float32": ("f", {}, {}),
+    "bf16, channels-last": ("f", {"precision": "bf16"}, {"accelerations": {CHANNELS_LAST}}),
+    "fp16, augmented": ("f", {"precision": "fp16", "augment": "adaptive"}, {}),
+    "WGAN-GP, passes": ("f", {"loss": "wgan-gp", "share_fakes": True}, {"batch_gpu": 4}),
+    "StyleGAN2": ("stylegan2", LAZY, {}),
+    "StyleGAN3": ("stylegan3-t", {"phases": "lazy", "r1_interval": 2}, {}),
+    "R3GAN": ("r3gan", {"phases": "paired", "loss": "relativistic", "r2_gamma": 1.0}, {}),
+}
+
+
+@pytest.mark.parametrize("case", GRAPHED)
+def test_graphs_replay_what_plain_steps_do_and_never_wait(case: str) -> None:
+    """Captured for real; networks, averages and Adam's state after steps whose fade moves.
+
+    Convolutions are those of --exact, the same every time; some sums are atomic all the same.
+    """
+    preset, settings, more = GRAPHED[case]
+    fields = {**TINY, "resolution": 16}
+    if preset != "f":
+        del fields["mapping_fmaps"]
+    if preset == "r3gan":
+        fields = {"resolution": 16, "z_dim": 8, "group_fmaps": 4, "embed_dim": 6}
+    if preset == "stylegan3-t":
+        fields = {"resolution": 16, "z_dim": 8, "w_dim": 8, "num_layers": 3, "D_fmap_base": 64,
+                  "D_fmap_max": 8}  # fmt: skip
+    bundle = new_network(preset, seed=0, **fields)
+    reals = torch.randint(0, 256, (16 if preset == "r3gan" else 8, 3, 16, 16), dtype=torch.uint8)
+    given, ends = reals.to(GPU), []
+    for graphs in (False, True):
+        chosen = {*more.get("accelerations", ()), *([GRAPHS] if graphs else [])}
+        step = TrainingStep(copy.deepcopy(bundle), TrainingConfig(r1_gamma=1.0, **settings),
+                            device=GPU, exact=True,
+                            **{**more, "accelerations": frozenset(chosen)})  # fmt: skip
+        for number in range(8):
+            lod = 0.8 - 0.1 * number if bundle.config.grows else 0.0
+            stage = Stage(lod, 16, 8, 1e-6, 1.0)  # tiny, or rounding would be told apart by Adam
+            step.set_stage(stage, reset=not number)
+            if number == 6:
+                torch.cuda.set_sync_debug_mode("error")
+            try:
+                step(given, None, stage, number)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        if graphs:
+            assert step.graphs is not None
+            assert all(update.replays for update in step.graphs.updates.values() if update.runs > 2)
+            assert any(update.replays for update in step.graphs.updates.values())
+        ends.append([step.flat_D.data, step.flat_G.data, step.flat_ema.data, step.adam_D.square,
+                     step.adam_G.square, step.totals.sums.float(), step.adam_D.steps])  # fmt: skip
+    for plain, held in zip(*ends, strict=True):
+        apart = float((held - plain).norm() / plain.norm().clamp(min=1e-30))
+        assert apart < (1e-3 if "precision" not in settings else 0.05), apart
+
+
+def test_a_run_with_graphs_continues_as_one_that_never_stopped(
+    tiny_lmdb: Path, tmp_path: Path
+) -> None:
+    words = ("train", str(tiny_lmdb), "--device", "cuda", "--exact", "--accelerate", GRAPHS,
+             "--batch", "8", "--fmap-max", "8", "--tick-kimg", "0.16")  # fmt: skip
+    stylecli_here(tmp_path, *words, "--kimg", "0.64", "--out", "whole")
+    stylecli_here(tmp_path, *words, "--kimg", "0.32", "--out", "half")
+    stylecli_here(tmp_path, *words, "--kimg", "0.64", "--resume", "half", "--out", "further")
+    last = [
+        json.loads((tmp_path / run / "stats.jsonl").read_text().splitlines()[-1])
+        for run in ("whole", "further")
+    ]
+    assert last[0]["nimg"] == last[1]["nimg"]
+    assert last[0]["loss_D"] == pytest.approx(last[1]["loss_D"], rel=1e-3)
 
 
 def test_two_gpus_train_as_one(tiny_lmdb: Path, tmp_path: Path) -> None:

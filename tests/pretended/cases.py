@@ -16,6 +16,7 @@ from typing import Any
 from tests.pretended import device
 
 LAZY: dict[str, Any] = {"phases": "lazy", "r1_interval": 2, "ema_rampup": 0.05}
+GRAPHS: dict[str, Any] = {"accelerations": {"graphs"}}
 PAIRED: dict[str, Any] = {"phases": "paired", "loss": "relativistic", "r2_gamma": 1.0}
 # name -> (config, settings of training, of the step). Kernels as CUDA has them, unless "plain".
 STEPS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
@@ -29,6 +30,16 @@ STEPS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "channels-last bf16": ("f", {"precision": "bf16"}, {"accelerations": {"channels-last"}}),
     "channels-last fp16": ("f", {"precision": "fp16"}, {"accelerations": {"channels-last"}}),
     "channels-last bf16 plain": ("f", {"precision": "bf16"}, {"accelerations": {"channels-last"}}),
+    "graphs": ("f", {"r1_interval": 2}, GRAPHS),
+    "graphs plain": ("f", {"share_fakes": True}, GRAPHS),
+    "graphs bf16": ("f", {"precision": "bf16"}, {"accelerations": {"graphs", "channels-last"}}),
+    "graphs fp16 augmented": ("f", {"precision": "fp16", "augment": "adaptive"}, GRAPHS),
+    "graphs labels": ("f", {}, {"label_dim": 3, **GRAPHS}),
+    "graphs stylegan2": (
+        "stylegan2", {**LAZY, "pl_weight": 2.0, "pl_interval": 1}, {"num_fp16_res": 0, **GRAPHS},
+    ),
+    "graphs stylegan3-t": ("stylegan3-t", LAZY, {"num_fp16_res": 0, **GRAPHS}),
+    "graphs r3gan": ("r3gan", PAIRED, {"num_bf16_res": 0, **GRAPHS}),
     "saturating": ("f", {"loss": "logistic-saturating"}, {}),
     "hinge": ("f", {"loss": "hinge"}, {}),
     "hinge-gp": ("f", {"loss": "hinge-gp"}, {}),
@@ -91,6 +102,9 @@ COMMANDS: dict[str, list[str]] = {
               "--mapping-layers", "2", "--mirror"],
     "train continues": ["train", "tiny.lmdb", "--resume", "run", "--out", "further", "--kimg",
                         "0.128", "--precision", "bf16"],
+    "train with graphs": ["train", "tiny.lmdb", "--out", "graphs", "--kimg", "0.096", "--batch",
+                          "8", "--fmap-max", "8", "--accelerate", "graphs,channels-last",
+                          "--precision", "bf16"],
     "train on the second": ["train", "tiny.lmdb", "--out", "second", "--kimg", "0.064", "--batch",
                             "8", "--fmap-max", "8"],
     "generate": ["generate", "--network", "tiny.safetensors", "--seeds", "0-3", "--out", "g"],
@@ -151,6 +165,7 @@ def try_step(name: str) -> dict[str, Any]:
     grads = []
     dispatch.forget()
     os.environ["STYLECLI_KERNELS"] = "off" if "plain" in name else "require"
+    steps = 5 if "graphs" in name else 2  # the first of them are not captured
     for where in ("cpu", "cuda"):
         step = TrainingStep(copy.deepcopy(bundle), settings, device=torch.device(where),
                             label_table=table, **more)  # fmt: skip
@@ -158,7 +173,7 @@ def try_step(name: str) -> dict[str, Any]:
         given = reals.to(where), None if labels is None else labels.to(where)
         device.seen.clear()
         device.where.clear()
-        for number in range(2):
+        for number in range(steps):
             step(*given, stage, number)
             if not number:
                 scales = [scaler.scale for scaler in (step.scaler_D, step.scaler_G)]
@@ -169,7 +184,8 @@ def try_step(name: str) -> dict[str, Any]:
     waited, places = dict(device.seen), {key: sorted(found) for key, found in device.where.items()}
     apart = [float((a - b).norm() / a.norm()) for a, b in zip(*grads, strict=True)]
     assert all(scale is None or float(scale) > 0 for scale in scales)
-    return {"apart": apart, "waited": waited, "where": places,
+    replays = waited.pop("replay", 0)
+    return {"apart": apart, "waited": waited, "where": places, "replays": replays,
             "skipped": step.take_statistics()["skipped_steps"]}  # fmt: skip
 
 
@@ -239,7 +255,9 @@ def try_command(name: str) -> dict[str, Any]:
         before = device.seen.copy()
         device.where.clear()
         real(self, stage)
-        batches.append(dict(device.seen - before))
+        found = device.seen - before
+        del found["replay"]
+        batches.append(dict(found))
         for kind, found in device.where.items():
             places.setdefault(kind, set()).update(found)
 
@@ -281,6 +299,9 @@ def main() -> None:
     device.pretend(Path(guard))
     os.chdir(folder)
     device.use_host_kernels()
+    from stylecli.training.graphs import CudaGraphs
+
+    CudaGraphs.capture = lambda self, work: device.replayed(work)  # type: ignore[method-assign]
     tables: Any = (("network", NETWORKS, try_network), ("step", STEPS, try_step),
                    ("command", COMMANDS, try_command))  # fmt: skip
     for kind, table, attempt in tables:

@@ -19,6 +19,7 @@ import tempfile
 import traceback
 import types
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ GUARD = Path(__file__).with_name("guard.cpp")
 seen: Counter[str] = Counter()  # waits: the host for the device; uploads: copies that block
 where: dict[str, set[str]] = {}  # kind of wait -> places in the product
 _LIBRARIES = ("libc10.so", "libtorch_cpu.so")
+capturing = False  # whether what runs now would be captured: no waits, copies and random numbers
 _COUNT = 2
 
 
@@ -72,8 +74,25 @@ def believe(guard: Path) -> None:
     _pretend_module(torch)
 
 
+def replayed(work: Callable[[], None]) -> Callable[[], None]:
+    """Return what stands for the replay of a CUDA graph: the work, refused what no graph has."""
+
+    def replay() -> None:
+        global capturing
+        capturing = True
+        try:
+            work()
+        finally:
+            capturing = False
+        seen["replay"] += 1
+
+    return replay
+
+
 def note(kind: str) -> None:
     """Count a wait or a copy, and remember which line of the product asked for it."""
+    if capturing:
+        raise RuntimeError(f"operation not permitted when stream is capturing: {kind}")
     seen[kind] += 1
     for frame in reversed(traceback.extract_stack()):
         if f"{os.sep}stylecli{os.sep}" in frame.filename:
@@ -114,6 +133,8 @@ def _pretend_tensors(torch: Any) -> None:
                     if one.dim() > 0:
                         raise RuntimeError(f"{func}: expected all tensors on {device}, found cpu")
         if (generator := kwargs.get("generator")) is not None and target is not None:
+            if capturing:
+                raise RuntimeError(f"{func}: random numbers in what is captured")
             own = generators.get(generator._cdata, (None, torch.device("cpu")))[1]
             if own.type != target.type:
                 raise RuntimeError(f"{func}: expected a {target} generator, found {own}")

@@ -72,6 +72,7 @@ def test_a_step_computes_on_the_gpu_alone_and_never_waits_for_it(name: str, trie
     kind = "half" if "own half" in name else STEPS[name][1].get("precision", "float32")
     assert max(found["apart"]) < FARTHEST[kind]
     assert found["skipped"] == 0
+    assert bool(found["replays"]) == ("graphs" in name)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -85,7 +86,7 @@ def test_commands_run(name: str, tried: Any) -> None:
 
 def test_doctor_tries_training_on_every_gpu(tried: Any) -> None:
     lines = tried["command", "doctor"]["output"].splitlines()
-    for name in ("TF32", "channels-last"):
+    for name in ("TF32", "channels-last", "graphs"):
         assert sum(line.split()[1:2] == [f"{name}:"] for line in lines) == 2
     assert lines[lines.index("problems") + 1].strip() == "none"
 

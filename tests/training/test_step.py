@@ -18,6 +18,7 @@ from stylecli.training.config import TrainingConfig
 from stylecli.training.draws import Purpose
 from stylecli.training.plan import TrainingPlan, plan_training
 from stylecli.training.schedule import (
+    Dials,
     Stage,
     list_stages,
     moment_at,
@@ -64,7 +65,7 @@ def test_official_moving_average(io: dict[str, torch.Tensor]) -> None:
     step = TrainingStep(load_network(OFFICIAL / "stylegan1_labels_G_D_Gs.pkl"), TrainingConfig())
     assert float(io["ema_beta"]) == pytest.approx(0.5 ** (32 / 10_000))
     stage = Stage(lod=0, resolution=16, batch=32, lr=0.001, tick_kimg=1)
-    step._update_ema(moment_at(step.config, stage), stage.batch)
+    step._update_ema(Dials.at(step.config, stage, moment_at(step.config, stage)))
     state = step.G_ema.state_dict()
     names = {"dlatent_avg": "mapping.w_avg", "G_synthesis/noise0": "synthesis.layers.0.noise_const",
              "G_mapping/Dense0/bias": "mapping.layers.0.bias"}  # fmt: skip
