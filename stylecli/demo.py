@@ -16,20 +16,25 @@ from typing import Any
 
 import numpy as np
 
-from stylecli import __version__, files
+from stylecli import __version__, files, shipped
 from stylecli.checkpoint import load_network, network_digest
 from stylecli.data.demo_faces import make_demo_dataset
 from stylecli.data.reader import open_dataset
 from stylecli.distributed.ranks import Ranks
 from stylecli.errors import DataError, UsageError, plural
-from stylecli.images import save_png
+from stylecli.images import Pictures, save_png
 from stylecli.latents.walks import draw_walk
 from stylecli.metrics.evaluation import evaluate
 from stylecli.networks.config import NoiseMode
 from stylecli.networks.model import Bundle
 from stylecli.progress import Progress
 from stylecli.provenance import make_provenance
-from stylecli.report.demo_page import FACES_KIMG, describe_faces, write_demo_page
+from stylecli.report.demo_page import (
+    FACES_KIMG,
+    WaitingPage,
+    describe_faces,
+    write_demo_page,
+)
 from stylecli.sampling import Drawing
 from stylecli.sheets.fakes import draw_fakes
 from stylecli.sheets.mixing import draw_mixing_sheet
@@ -68,6 +73,7 @@ PATIENCE, GRACE_SECONDS = 1.10, 15.0
 
 ProgressFactory = Callable[[str, str], AbstractContextManager[Progress]]
 Say = Callable[[str], None]
+Show = Callable[[Pictures], None]  # one picture [H, W, C]
 
 
 @dataclass(frozen=True)
@@ -90,14 +96,15 @@ def run_demo(
     ranks: Ranks,
     progress: ProgressFactory,
     say: Say,
+    show: Show = lambda picture: None,
     force: bool = False,
 ) -> DemoResult:
     """Make the demo in ``folder`` with ``minutes`` of training; continue what is there.
 
     ``ranks`` train together; those other than the main one call ``follow_demo``. ``force`` starts
-    over. Raises UsageError when the folder holds a demo of another length or seed,
-    or other files, DataError when another process makes a demo there or the ``demo`` extra is
-    missing, Interrupted on Ctrl-C, with everything saved.
+    over. ``show`` is handed faces to look at meanwhile. Raises UsageError when the folder holds a
+    demo of another length or seed, or other files, DataError when another process makes a demo
+    there or the ``demo`` extra is missing, Interrupted on Ctrl-C, with everything saved.
     """
     started = time.monotonic()
     try:
@@ -108,7 +115,8 @@ def run_demo(
         ) from None
     with held(folder):
         _claim(folder, minutes, seed, force=force)
-        return _fill(folder, minutes, seed, ranks, progress, say, started)
+        waiting = _show_shipped(folder, say, show)
+        return _fill(folder, minutes, seed, ranks, progress, say, waiting, started)
 
 
 def follow_demo(ranks: Ranks) -> None:
@@ -130,6 +138,22 @@ def stored_ranks(folder: Path) -> int | None:
     return load_settings(run).ranks if (run / RUN_FILE).exists() else None
 
 
+def is_trained(folder: Path) -> bool:
+    """Whether the demo's network is trained to the end of its schedule."""
+    return (folder / "run" / RUN_FILE).exists() and is_finished(folder / "run")
+
+
+def _show_shipped(folder: Path, say: Say, show: Show) -> WaitingPage | None:
+    """Write a page with the faces of the network that comes with stylecli, and show some."""
+    if shipped.shipped_network() is None or is_trained(folder):
+        return None
+    page = WaitingPage(folder)
+    page.write("This computer draws faces to learn from.")
+    show(page.first_faces())
+    say(f"faces of the network that comes with stylecli, to look at meanwhile: open {page.path}")
+    return page
+
+
 def _fill(
     folder: Path,
     minutes: float,
@@ -137,6 +161,7 @@ def _fill(
     ranks: Ranks,
     progress: ProgressFactory,
     say: Say,
+    waiting: WaitingPage | None,
     started: float,
 ) -> DemoResult:
     with ranks.alone(), progress("drawing faces", "faces") as report:
@@ -158,7 +183,8 @@ def _fill(
         ranks.from_main({"run": str(run.resolve()), "calibrate": False})
         with progress("training", "kimg") as report:
             finished = TrainingLoop(run, ranks).train(
-                progress=report, deadline_seconds=minutes * 60 * PATIENCE + GRACE_SECONDS
+                progress=waiting.follow(report) if waiting else report,
+                deadline_seconds=minutes * 60 * PATIENCE + GRACE_SECONDS,
             )
         if not finished:
             say(

@@ -46,6 +46,7 @@ def test_everything_is_made_and_kept(tmp_path: Path) -> None:
             "report.html", "dataset.lmdb", "run"]  # fmt: skip
     assert all((folder / name).exists() for name in made)
     page = result.report.read_text()
+    assert 'http-equiv="refresh"' not in page  # that of the page to look at meanwhile
     assert "How it grew" in page
     assert "Johan Melin" in page
     assert "Your run, and a longer one" in page

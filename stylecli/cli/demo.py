@@ -54,6 +54,7 @@ def command(
             force=force,
             progress=output.progress,
             say=output.note,
+            show=output.picture,
         )
     rows = [
         (item["name"], "–" if item["value"] is None else f"{item['value']:.4g}", item["meaning"])

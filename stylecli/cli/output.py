@@ -14,12 +14,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from stylecli.errors import printable, printable_json
 from stylecli.files import to_json
 from stylecli.lazy import show_while_loading
 from stylecli.progress import Progress, format_seconds, silent
+
+if TYPE_CHECKING:
+    from stylecli.images import Pictures
 
 SecondsLeft = Callable[[float], float | None]  # from what is done
 
@@ -275,6 +278,31 @@ _COMMAND = re.compile(
 _PATH = re.compile(r"[^\s,;()'\x1b]*[/.][^\s,;:()'\x1b]*")
 
 
+def show_picture(picture: "Pictures") -> None:
+    """Print a uint8 picture [H, W, 3] to stderr as wide as the terminal, up to 78 columns.
+
+    A character is two pixels, the upper half in one colour and the lower in another.
+    """
+    from rich.color import Color
+    from rich.console import Console
+    from rich.style import Style
+    from rich.text import Text
+
+    from stylecli.images import resize
+
+    width = min(78, shutil.get_terminal_size().columns - 2, picture.shape[1])
+    height = round(width * picture.shape[0] / picture.shape[1] / 2) * 2
+    pixels = resize(picture, height, width)
+    text = Text()
+    for upper, lower in zip(pixels[::2], pixels[1::2], strict=True):
+        for over, under in zip(upper.tolist(), lower.tolist(), strict=True):
+            colours = Color.from_rgb(*over), Color.from_rgb(*under)
+            text.append("▀", Style(color=colours[0], bgcolor=colours[1]))
+        text.append("\n")
+    text.rstrip()
+    Console(file=sys.stderr, highlight=False).print(text)
+
+
 def print_error(text: str) -> None:
     """Print the one line that a command ends with."""
     _say("stylecli: ", text, _RED, sys.stderr)
@@ -451,6 +479,11 @@ class Output:
     def warn(self, text: str) -> None:
         """Warn on stderr, always."""
         _say("warning: ", printable(text), _YELLOW, sys.stderr)
+
+    def picture(self, picture: "Pictures") -> None:
+        """Show a uint8 picture [H, W, 3] on a terminal that has colours, in half blocks."""
+        if not self.quiet and _takes_colour(sys.stderr):
+            show_picture(picture)
 
     @contextlib.contextmanager
     def progress(

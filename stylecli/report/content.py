@@ -159,3 +159,4 @@ class Report:
     hero: Picture | None = None
     facts: Sequence[tuple[str, str]] = ()  # short pairs under the lead: ("images", "2,000")
     footer: str = ""
+    refresh_seconds: int = 0  # how soon the browser loads the page again; 0: never

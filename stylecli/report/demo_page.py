@@ -1,6 +1,7 @@
 """The demo's page: what was trained, how it went, what came out, and what to make of it."""
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from stylecli.data.demo_faces import AUTHOR, LICENCE
 from stylecli.errors import plural
 from stylecli.images import WHITE, Pictures
 from stylecli.networks.model import Bundle
-from stylecli.progress import describe_seconds
+from stylecli.progress import Progress, describe_seconds
 from stylecli.report.content import (
+    Block,
     Chart,
     Clip,
     Commands,
@@ -31,6 +33,8 @@ from stylecli.report.page import write_report
 from stylecli.report.run_curves import list_shading
 from stylecli.sampling import Drawing
 from stylecli.sheets.fakes import draw_fakes
+from stylecli.sheets.mixing import draw_mixing_sheet
+from stylecli.styles import style_bands
 from stylecli.training.run_folder import load_settings, read_statistics
 from stylecli.workspace import list_sheets, list_snapshots, saved_at
 
@@ -46,7 +50,90 @@ SIDE = 6  # each sheet has 6 × 6 faces
 CELL = 96  # px of a face on the page
 GAP = 24  # px between the sheets
 PSI = 0.7
+REFRESH_SECONDS = 15
+LOOK_SECONDS = 5.0  # between two looks for new sheets
 _NUMBERS = {"kid@": "KID (proxy)", "diversity": "diversity", "ppl": "path length in w"}
+
+
+class WaitingPage:
+    """``report.html`` until the demo is done: what the network that comes with stylecli draws.
+
+    The browser loads it again by itself, and at the end finds the demo's own page in its place.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Draw with the network that comes with stylecli, which must be there."""
+        self.path, self._run = folder / "report.html", folder / "run"
+        network = shipped.shipped_network()
+        assert network is not None
+        G = load_network(network).generator
+        source = {"file": shipped.NAME, "sha256": network_digest(network)}
+        self._record = {"tool": f"stylecli {__version__}", "network": source}
+        drawing = Drawing(psi=PSI, noise_mode="none")
+        self.faces = draw_fakes(Bundle(G.config, G_ema=G), range(SIDE**2), SIDE, drawing)
+        self._bands = [
+            (name, draw_mixing_sheet(G, range(100, 103), range(200, 206), layers, drawing))
+            for name, layers in style_bands(G.config.style_sides).items()
+            if layers
+        ]
+        self._seen: list[Path] = []
+        self._next_look = 0.0
+
+    def first_faces(self, count: int = 3) -> Pictures:
+        """Return the first faces of the sheet side by side, [H, W, C]."""
+        height, width = self.faces.shape[0] // SIDE, self.faces.shape[1] // SIDE
+        return self.faces[:height, : count * width]
+
+    def write(self, doing: str) -> None:
+        """Write the page; ``doing`` is the sentence about what happens at the moment."""
+        record = shipped.read_record()
+        blocks: list[Block] = []
+        sheets = list_sheets(self._run)
+        if sheets:
+            labels = [f"{(saved_at(path.name) or 0) / 1000:.1f} kimg" for path in sheets]
+            blocks.append(
+                Slides(labels[::-1], sheets[::-1], "Sheet of the network that is being trained",
+                       "Your network so far: the same 64 seeds, the newest sheet first.")
+            )  # fmt: skip
+        mixed = [
+            Picture(sheet, f"Grid of faces: rows mixed with columns in the {name} layers",
+                    f"The {name} styles of the faces on top, everything else from the left.",
+                    provenance={**self._record, "figure": f"style mixing: {name}"})
+            for name, sheet in self._bands
+        ]  # fmt: skip
+        report = Report(
+            title="Faces, while yours are being trained",
+            lead=f"{doing} This page loads itself again every few seconds and shows your own "
+            "network when it is done. If the command was stopped, run it again: it continues.",
+            hero=Picture(
+                self.faces,
+                f"Sheet of {SIDE**2} generated cartoon faces",
+                f"Drawn by the network that comes with stylecli, which saw "
+                f"{record['kimg'] * 1000:,.0f} pictures. Seeds 0 to {SIDE**2 - 1}, uncurated.",
+                provenance={**self._record, "figure": "uncurated faces"},
+            ),
+            sections=[
+                *([Section("Your network so far", [], blocks)] if blocks else []),
+                Section("Mixed by their styles", [], mixed),
+            ],
+            footer=f"Training faces: Toon Head by {AUTHOR}, {LICENCE}, drawn with DiceBear.",
+            refresh_seconds=REFRESH_SECONDS,
+        )
+        write_report(self.path, report)
+        self._seen = sheets
+
+    def follow(self, progress: Progress) -> Progress:
+        """Return a progress callback that writes the page again when the run has a new sheet."""
+
+        def report(done: float, total: float, note: str = "") -> None:
+            progress(done, total, note)
+            now = time.monotonic()
+            if now >= self._next_look:
+                self._next_look = now + LOOK_SECONDS
+                if list_sheets(self._run) != self._seen:
+                    self.write("Your network is training.")
+
+        return report
 
 
 def write_demo_page(folder: Path, minutes: float, results: list[dict[str, Any]]) -> Path:

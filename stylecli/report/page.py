@@ -67,7 +67,7 @@ def report_html(report: Report) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{_POLICY}">
 <meta name="generator" content="stylecli {__version__}">
-<meta name="color-scheme" content="light dark">
+{_refresh(report.refresh_seconds)}<meta name="color-scheme" content="light dark">
 <title>{escape(report.title)}</title>
 <style>
 {_part("page.css")}</style>
@@ -83,6 +83,10 @@ def report_html(report: Report) -> str:
 </body>
 </html>
 """
+
+
+def _refresh(seconds: int) -> str:
+    return f'<meta http-equiv="refresh" content="{seconds}">\n' if seconds else ""
 
 
 def _header_html(report: Report) -> str:

@@ -125,6 +125,33 @@ def test_the_notice_about_the_shipped_network_is_one_short_line(
     assert len(notice) <= 78 and "/" not in notice and "shipped" not in notice
 
 
+SHOWN = """
+import numpy as np
+from stylecli.cli.output import Output
+
+picture = np.zeros((4, 8, 3), np.uint8)
+picture[:2] = 255, 0, 0
+Output(quiet=QUIET).picture(picture)
+print("after")
+"""
+
+
+def test_a_picture_is_shown_where_there_are_colours(tmp_path: Path) -> None:
+    screens = pytest.importorskip("tests.cli.screens", exc_type=ImportError)
+    script = screens.python(SHOWN.replace("QUIET", "False"))
+    settings = {"COLORTERM": "truecolor"}
+    terminal = screens.Terminal(script, folder=tmp_path, settings=settings)
+    terminal.read()
+    assert terminal.lines()[:3] == ["▀" * 8, "▀" * 8, "after"]
+    cells = [terminal.screen.buffer[row][7] for row in (0, 1)]
+    assert [(cell.fg, cell.bg) for cell in cells] == [("ff0000", "ff0000"), ("000000", "000000")]
+    for other in ({"settings": {"NO_COLOR": "1"}}, {"quiet": "True"}):
+        said = screens.python(SHOWN.replace("QUIET", other.get("quiet", "False")))
+        plain = screens.Terminal(said, folder=tmp_path, settings=other.get("settings", {}))
+        plain.read()
+        assert plain.lines()[0] == "after"
+
+
 DAYS = """
 import time
 from stylecli.cli.output import Output

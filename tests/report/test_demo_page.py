@@ -1,12 +1,16 @@
 """The demo's page: your network beside the shipped one, durations in words."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
 from stylecli import shipped
+from stylecli.images import save_png
 from stylecli.networks.model import Bundle, new_network
 from stylecli.report.content import Picture, Table
-from stylecli.report.demo_page import compare_with_shipped, draw_side_by_side
+from stylecli.report.demo_page import WaitingPage, compare_with_shipped, draw_side_by_side
 
 SMALL = {"z_dim": 8, "w_dim": 8, "mapping_layers": 1, "fmap_base": 64, "fmap_max": 8}
 
@@ -43,3 +47,31 @@ def test_a_copy_without_a_shipped_network_has_no_such_section(
 ) -> None:
     monkeypatch.setattr(shipped, "shipped_network", lambda: None)
     assert compare_with_shipped(net, 1.0, 1.0, []) == []
+
+
+def test_faces_can_be_looked_at_before_there_are_own_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = WaitingPage(tmp_path)
+    waiting.write("This computer draws faces.")
+    page = waiting.path.read_text()
+    assert '<meta http-equiv="refresh"' in page
+    assert "This computer draws faces." in page
+    assert "Your network so far" not in page
+    faces = waiting.first_faces(2)
+    assert faces.shape[1] == 2 * faces.shape[0]
+    assert faces[:, : faces.shape[0]].std() > 1
+
+    seen: list[Any] = []
+    report = waiting.follow(lambda *values: seen.append(values))
+    report(1, 4, "8 px")
+    assert seen == [(1, 4, "8 px")]
+    assert waiting.path.read_text() == page  # nothing new: not written again
+    (tmp_path / "run").mkdir()
+    save_png(tmp_path / "run" / "fakes000001000.png", faces)
+    monkeypatch.setattr("stylecli.report.demo_page.LOOK_SECONDS", 0.0)
+    waiting.follow(lambda *values: None)(2, 4)
+    assert waiting.path.read_text() == page  # it looks only now and then
+    waiting._next_look = 0.0
+    report(3, 4)
+    assert "1.0 kimg" in waiting.path.read_text()
