@@ -46,6 +46,10 @@ class Grid(NamedTuple):
     height: int = UNIT
     width: int = UNIT
 
+    def __str__(self) -> str:
+        """Return width and height, as sizes are written: 4x3."""
+        return f"{self.width}x{self.height}"
+
     @property
     def is_usual(self) -> bool:
         """Whether it is the 4×4 of every published network."""
@@ -54,6 +58,11 @@ class Grid(NamedTuple):
     def at(self, level: int) -> Size:
         """Return the pixels of a level, 4, 8, 16, ...; of 4, the grid's own."""
         return Size(level * self.height // UNIT, level * self.width // UNIT)
+
+    def square_level(self, level: int) -> int:
+        """Return the level of the square network whose pictures have most nearly as many pixels."""
+        times = math.log2(self.height * self.width / UNIT**2) / 2
+        return level << round(times) if times > 0 else level >> -round(times)
 
     def level_of(self, height: int, width: int) -> int | None:
         """Return the level of that size; None where it is not the grid doubled."""

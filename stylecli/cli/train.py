@@ -303,7 +303,7 @@ def tell_start(source: "StartingNetwork | None", settings: "RunSettings", output
         return
     from stylecli.training.optimizer import describe_frozen
     from stylecli.training.run_setup import describe_start, frozen_in
-    from stylecli.training.transfer import HEADINGS
+    from stylecli.training.transfer_table import HEADINGS
 
     rows = describe_start(source, settings)
     if rows:

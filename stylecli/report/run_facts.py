@@ -413,8 +413,8 @@ def _plan(
     own = settings.network
     return plan_training(
         preset, config=own.preset, resolution=own.resolution, channels=own.channels,
-        label_dim=own.label_dim, device=settings.device, ranks=settings.ranks, network=network,
-        pictures=pictures, training=training,
+        grid=own.grid, label_dim=own.label_dim, device=settings.device, ranks=settings.ranks,
+        network=network, pictures=pictures, training=training,
     )  # fmt: skip
 
 

@@ -31,6 +31,7 @@ from stylecli.errors import NetworkError
 from stylecli.files import check_room, room_for
 from stylecli.images import Pictures, make_grid, save_png, visible_scale
 from stylecli.networks.model import Bundle
+from stylecli.shapes import Size
 from stylecli.training.optimizer import Adam, FlatParameters
 from stylecli.training.run_folder import (
     RunSettings,
@@ -87,7 +88,7 @@ def save_snapshot(
     state = checkpoint_tensors(bundle, step)
     size = sum(tensor.nbytes for tensor in state.values())
     networks = sum(tensor.nbytes for tensor in network_tensors(bundle).values())
-    sheet_size = sheet_bytes(settings.network.resolution, settings.network.channels)
+    sheet_size = sheet_bytes(settings.network.size, settings.network.channels)
     check_room(run, size + networks + sheet_size)
     network = snapshot_path(run, counters.nimg)
     save_network(network, bundle, extra=_info(settings, step, counters))
@@ -219,10 +220,10 @@ def _fill(tensors: dict[str, Tensor], prefix: str, flat: FlatParameters, adam: A
             view.copy_(tensors[f"{prefix}.{kind}.{name}"])
 
 
-def sheet_bytes(resolution: int, channels: int) -> int:
+def sheet_bytes(size: Size, channels: int) -> int:
     """Return about how many bytes a sample sheet takes on disk: PNG halves pictures, or better."""
-    side = SHEET_SIDE * resolution * visible_scale(resolution, at_least=64)
-    return side * side * channels // 2
+    side = SHEET_SIDE * visible_scale(max(size), at_least=64)
+    return side * side * size.pixels * channels // 2
 
 
 def save_sheet(run: Path, bundle: Bundle, settings: RunSettings, nimg: int) -> Pictures:
@@ -246,7 +247,7 @@ def save_reals(run: Path, dataset: Dataset) -> None:
 
 
 def _sheet(pictures: list[Pictures]) -> Pictures:
-    scale = visible_scale(pictures[0].shape[0], at_least=64)
+    scale = visible_scale(max(pictures[0].shape[:2]), at_least=64)
     return make_grid(np.stack(pictures), SHEET_SIDE, scale=scale)
 
 

@@ -199,7 +199,7 @@ def _trace(
     G: Any, D: Any, training: TrainingConfig, stage: Stage, *, penalise: bool
 ) -> list[tuple[float, float]]:
     config = G.config
-    size = (_COUNTED, config.channels, stage.resolution, stage.resolution)
+    size = (_COUNTED, config.channels, *config.size_at(stage.resolution))
     labels = torch.zeros(_COUNTED, config.label_dim) if config.label_dim else None
     reals = torch.zeros(size)
 
@@ -245,7 +245,7 @@ def price_stages(
     found: dict[int, Work] = {}
     stages = list(stages)
     for number, stage in enumerate(stages):
-        progress(number, len(stages), f"{stage.resolution} px")
+        progress(number, len(stages), f"{network.size_at(stage.resolution)} px")
         if stage.resolution not in found:
             whole = replace(stage, lod=float(math.floor(stage.lod)))
             found[stage.resolution] = count_step(network, training, whole)
@@ -320,15 +320,15 @@ def measure_stages(
     stages: list[StageKey] = [tuple(key) for key in meter.ranks.from_main(chosen)]
     costs: dict[StageKey, StageCost] = {}
     for number, stage in enumerate(stages):
-        progress(number, len(stages), name_stage(stage))
+        progress(number, len(stages), name_stage(stage, meter.settings.network))
         costs[stage] = meter.cost(stage)
     progress(len(stages), len(stages))
     return costs
 
 
-def name_stage(stage: StageKey) -> str:
+def name_stage(stage: StageKey, network: NetworkConfig) -> str:
     """Return ``16 px fading in``."""
-    return f"{stage[0]} px{' fading in' if stage[1] else ''}"
+    return f"{network.size_at(stage[0])} px{' fading in' if stage[1] else ''}"
 
 
 def budget_stages(settings: RunSettings, costs: Mapping[StageKey, StageCost]) -> list[StageBudget]:
@@ -341,7 +341,7 @@ def budget_stages(settings: RunSettings, costs: Mapping[StageKey, StageCost]) ->
         rate = cost.seconds_per_image * 1000
         budgets.append(
             StageBudget(
-                name_stage(stage.key), *stage.key, cost.batch, cost.passes,
+                name_stage(stage.key, settings.network), *stage.key, cost.batch, cost.passes,
                 round(cost.memory_mib, 1), round(rate, 3), round(kimg, 6), round(rate * kimg, 1),
                 cost.computed,
             )
@@ -442,7 +442,8 @@ class _Meter:
 
     def _pictures(self, stage: Stage, share: int) -> tuple[torch.Tensor, torch.Tensor | None]:
         share *= self.config.batches_of_reals
-        size = (share, self.settings.network.channels, stage.resolution, stage.resolution)
+        network = self.settings.network
+        size = (share, network.channels, *network.size_at(stage.resolution))
         images = torch.randint(0, 256, size, dtype=torch.uint8)
         labels = self.labels
         return images, None if labels is None else labels[torch.arange(share) % len(labels)]

@@ -165,7 +165,7 @@ class DrawSource:
         z = self._normal(latents, Purpose.LATENTS, position, 0, into)
         along = None
         if path_noise:
-            picture = (stage.batch, config.channels, stage.resolution, stage.resolution)
+            picture = (stage.batch, config.channels, *config.size_at(stage.resolution))
             along = self._normal(picture, Purpose.PATHS, position, 0, into)
         return Draws(z, second_z, crossover, noise, labels, along)
 

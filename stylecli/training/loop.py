@@ -197,7 +197,9 @@ class TrainingLoop:
             ended = counters.nimg >= total or any(stop)
             tick = counters.nimg >= counters.tick_start_nimg + now.tick_kimg * 1000
             if self.ranks.is_main:
-                note = ", ".join(filter(None, (describe_stage(now), self._note)))
+                note = ", ".join(
+                    filter(None, (describe_stage(now, self.settings.network), self._note))
+                )
                 progress(min(counters.nimg, total) / 1000, total / 1000, note)
             if not (tick or ended):
                 continue

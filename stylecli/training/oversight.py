@@ -20,9 +20,11 @@ from stylecli import files
 from stylecli.data.reader import Dataset
 from stylecli.hardware import memory_figures
 from stylecli.images import Pictures, from_uint8, make_grid, save_png, visible_scale
+from stylecli.networks.config import NetworkConfig
 from stylecli.networks.layers import box_average
 from stylecli.networks.model import Bundle, Generator, native_lod
 from stylecli.sampling import exact_kernels, seed_latents
+from stylecli.shapes import Size
 from stylecli.training import checkpoints, run_folder
 from stylecli.training.checkpoints import MAX_ROLLBACKS, Counters, rollback_source
 from stylecli.training.config import Session
@@ -292,10 +294,10 @@ def describe_row(row: dict[str, Any]) -> str:
     )
 
 
-def describe_stage(stage: Stage) -> str:
+def describe_stage(stage: Stage, network: NetworkConfig) -> str:
     """Say which resolution is trained, and how far it is faded in."""
     fading = f" fading in {1 - stage.fade:.0%}" if stage.fade else ""
-    return f"{stage.resolution} px{fading}"
+    return f"{network.size_at(stage.resolution)} px{fading}"
 
 
 class LoaderClock:
@@ -383,7 +385,8 @@ class DiversityGauge:
                 c = None if labels is None else labels[picked]
                 ws = G_ema.mapping(self._z[picked].to(device), c)
                 images = G_ema.synthesis(ws, noise_mode="none", **lod)
-                chunks.append(_shrink(images.float().clamp(-1, 1), side).cpu())
+                width = G_ema.config.size_at(side).width
+                chunks.append(_shrink(images.float().clamp(-1, 1), width).cpu())
         real = self._real_distance(side)
         return mean_pair_distance(torch.cat(chunks)) / real if real else math.nan
 
@@ -401,9 +404,9 @@ def mean_pair_distance(images: Tensor) -> float:
     return float(torch.pdist(rows).mean()) / math.sqrt(rows.shape[1])
 
 
-def _shrink(images: Tensor, side: int) -> Tensor:
-    """Average [N, C, R, R] down to [N, C, side, side]."""
-    while images.shape[-1] > side:
+def _shrink(images: Tensor, width: int) -> Tensor:
+    """Average [N, C, H, W] down, 2x2 by 2x2, to a width."""
+    while images.shape[-1] > width:
         images = box_average(images, 2)
     return images
 
@@ -418,17 +421,18 @@ class CopyGauge:
         """``mirror``: the mirror image of a picture counts as that picture."""
         self._dataset, self._mirror = dataset, mirror
         self._side = min(LARGEST_SIDE, dataset.resolution)
+        self._width = dataset.grid.at(self._side).width
         self._reals: Tensor | None = None  # [N, values], read when first needed
         self._usual = 0.0  # median distance from a picture to the nearest other one
 
     def compare(self, sheet: Pictures) -> tuple[Pictures, int, int]:
         """Return pairs of fakes and reals as a picture, and how many of how many fakes are copies.
 
-        ``sheet`` is a sample sheet [H, W, C] of square cells.
+        ``sheet`` is a sample sheet [H, W, C].
         """
-        fakes = sheet_cells(sheet, self._dataset.resolution)  # [n, R, R, C]
+        fakes = sheet_cells(sheet, self._dataset.size)  # [n, H, W, C]
         reals = self._read()
-        small = _shrink(from_uint8(torch.from_numpy(fakes).permute(0, 3, 1, 2)), self._side)
+        small = _shrink(from_uint8(torch.from_numpy(fakes).permute(0, 3, 1, 2)), self._width)
         distances = torch.cdist(small.flatten(1), reals)
         if self._mirror:
             mirrored = torch.cdist(small.flip(3).flatten(1), reals)
@@ -438,7 +442,7 @@ class CopyGauge:
         originals = self._dataset.read(which[shown].numpy()).transpose(0, 2, 3, 1)
         half = len(shown) // 2 or 1
         rows = [fakes[shown][:half], originals[:half], fakes[shown][half:], originals[half:]]
-        scale = visible_scale(self._dataset.resolution, at_least=64)
+        scale = visible_scale(max(self._dataset.size), at_least=64)
         grid = make_grid(np.concatenate(rows), half, scale=scale)
         return grid, int((nearest < COPY_SHARE * self._usual).sum()), len(fakes)
 
@@ -454,9 +458,9 @@ class CopyGauge:
         return self._reals
 
 
-def sheet_cells(sheet: Pictures, resolution: int) -> Pictures:
-    """Return the pictures [n, R, R, C] of a sample sheet [H, W, C], row by row."""
+def sheet_cells(sheet: Pictures, size: Size) -> Pictures:
+    """Return the pictures [n, H, W, C] of a sample sheet, row by row."""
     side = checkpoints.SHEET_SIDE
-    scale = sheet.shape[0] // (side * resolution)
-    cells = sheet[::scale, ::scale].reshape(side, resolution, side, resolution, -1)
-    return np.ascontiguousarray(cells.swapaxes(1, 2).reshape(side**2, resolution, resolution, -1))
+    scale = sheet.shape[0] // (side * size.height)
+    cells = sheet[::scale, ::scale].reshape(side, size.height, side, size.width, -1)
+    return np.ascontiguousarray(cells.swapaxes(1, 2).reshape(side**2, *size, -1))

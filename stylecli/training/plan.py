@@ -11,11 +11,13 @@ from stylecli.errors import UsageError, plural
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.registry import build_discriminator, build_generator, make_config
 from stylecli.settings import PAPER, settings_of, with_tables
+from stylecli.shapes import SQUARE, Grid
 from stylecli.training.config import GAMMA, TrainingConfig
 from stylecli.training.presets import (
     GAMMA_RULE,
     SETS,
     WGAN_GP_MAX_LR,
+    PresetFields,
     preset_fields,
     preset_for,
 )
@@ -57,6 +59,7 @@ def plan_training(
     resolution: int,
     channels: int = 3,
     label_dim: int = 0,
+    grid: Grid = SQUARE,
     device: str = "cpu",
     cpus: int = 1,
     ranks: int | None = None,
@@ -68,18 +71,21 @@ def plan_training(
 
     ``config`` is the paper configuration (a to f), ``device`` cpu, cuda or mps, ``ranks`` the
     processes that share a batch (on CUDA the GPUs), ``pictures`` the size of the dataset where it
-    is known. A ``ByResolution`` is laid over the preset's table. Raises UsageError for unknown
+    is known. A ``grid`` of another shape has the settings of the square with most nearly as many
+    pixels. A ``ByResolution`` is laid over the preset's table. Raises UsageError for unknown
     names, fields and values.
     """
     config = config.lower()
-    name, why = preset_for(preset, config, device, pictures, resolution)
+    squares = grid.square_level(resolution)  # what presets know
+    name, why = preset_for(preset, config, device, pictures, squares)
     given_network, given_training = dict(network or {}), dict(training or {})
     derived = [Derived("preset", name, why)]
     chosen_ranks, ranks_reason = _choose_ranks(device, cpus, ranks)
     if ranks is None:
         derived.append(Derived("ranks", str(chosen_ranks), ranks_reason))
     gpus = chosen_ranks if device == "cuda" else 1  # further processes share one GPU's batch
-    chosen = preset_fields(name, config, resolution, gpus, given_training)
+    chosen = preset_fields(name, config, squares, gpus, given_training)
+    chosen = _at_level(chosen, resolution, squares)
     network_fields, training_fields = chosen.network, chosen.training
     given_training = with_tables(given_training, training_fields, TrainingConfig)
     for values, given in ((network_fields, given_network), (training_fields, given_training)):
@@ -90,7 +96,7 @@ def plan_training(
     changed, reasons = _augmentation(settings, given_training, pictures)
     settings = replace(settings, **changed)
     derived += reasons
-    own = {"resolution": resolution, "channels": channels, "label_dim": label_dim}
+    own = {"resolution": resolution, "channels": channels, "label_dim": label_dim, "base": grid}
     made = make_config(config, **{**own, **network_fields, **given_network})
     if not made.grows:
         if given_training.get("initial_resolution", resolution) != resolution:
@@ -113,6 +119,21 @@ def plan_training(
         key for key, value in (("preset", preset), ("ranks", ranks)) if value is not None
     }  # fmt: skip
     return TrainingPlan(made, settings, chosen_ranks, tuple(derived), name, names)
+
+
+def _at_level(chosen: PresetFields, level: int, squares: int) -> PresetFields:
+    """Return what a preset sets for a grid whose ``level`` has the pixels of ``squares`` px²."""
+    if level == squares:
+        return chosen
+    tables = {
+        name: {side * level // squares: value for side, value in table.items()}
+        for name, table in chosen.training.items()
+        if isinstance(table, dict)
+    }
+    network = dict(chosen.network)
+    if "fmap_base" in network:  # as many feature maps for as many pixels
+        network["fmap_base"] = max(1, network["fmap_base"] * level // squares)
+    return replace(chosen, network=network, training=chosen.training | tables)
 
 
 def _augmentation(
@@ -184,7 +205,7 @@ def describe_plan(plan: TrainingPlan) -> PlanDescription:
     network = [
         Derived(item.name, show_value(getattr(plan.network, item.name)),
                 _network_reason(plan, item.name, reasons))
-        for item in fields(plan.network)
+        for item in fields(plan.network) if item.name in plan.network.to_dict()
     ]  # fmt: skip
     training = [
         Derived(item.name, _shown_training(plan.training, item.name),
@@ -303,25 +324,25 @@ def _of_the_loss(plan: TrainingPlan) -> Iterator[str]:
         )
 
 
-def usual_gamma(training: TrainingConfig, resolution: int) -> tuple[float, float]:
-    """Return the range in which R1's weight is usual at a resolution.
+def usual_gamma(training: TrainingConfig, network: NetworkConfig) -> tuple[float, float]:
+    """Return the range in which R1's weight is usual for pictures of a size.
 
     From the rule of thumb 0.0002 · side² / batch to the paper's 10, whichever is lower first.
     """
-    batch = batch_at(training, resolution)
-    rule = GAMMA_RULE * resolution**2 / batch
+    batch = batch_at(training, network.resolution)
+    rule = GAMMA_RULE * network.size.pixels / batch
     return min(rule, GAMMA), max(rule, GAMMA)
 
 
 def _of_the_gamma(plan: TrainingPlan) -> Iterator[str]:
-    training, side = plan.training, plan.network.resolution
+    training = plan.training
     if not training.takes_r1 or training.is_relativistic or not training.r1_gamma:
         return  # with pairs of reals and fakes, R3GAN's weights are up to 150
-    low, high = usual_gamma(training, side)
+    low, high = usual_gamma(training, plan.network)
     if not low / FAR <= training.r1_gamma <= high * FAR:
         yield (
-            f"gamma {training.r1_gamma:g} is far from the usual {low:.2g} to {high:.2g} at {side} "
-            f"px with this batch: too little lets D overfit, too much blurs"
+            f"gamma {training.r1_gamma:g} is far from the usual {low:.2g} to {high:.2g} at "
+            f"{plan.network.size} px with this batch: too little lets D overfit, too much blurs"
         )
 
 
@@ -333,9 +354,8 @@ def _of_the_schedule(plan: TrainingPlan) -> Iterator[str]:
         shorter = round(0.6 * training.total_kimg / (2 * max(doublings, 1)), 2)
         yield (
             f"training ends at {training.total_kimg:g} kimg, before the network is grown to "
-            f"{side} px at {grown:g}: give --kimg {2 * grown:g}, or --hold-kimg {shorter:g} "
-            f"--fade-kimg "
-            f"{shorter:g}"
+            f"{plan.network.size} px at {grown:g}: give --kimg {2 * grown:g}, or --hold-kimg "
+            f"{shorter:g} --fade-kimg {shorter:g}"
         )
 
 
@@ -347,7 +367,8 @@ def _of_the_set(
         if side not in published.resolutions and plan.preset != "paper":
             expected = " or ".join(str(px) for px in published.resolutions)
             yield (
-                f"preset {plan.preset} was published at {expected} px, these pictures have {side}: "
+                f"preset {plan.preset} was published at {expected} px, these pictures have "
+                f"{plan.network.size}: "
                 f"pack them again with --resolution {published.resolutions[0]}, or expect other "
                 "results"
             )

@@ -476,7 +476,7 @@ def choose_run(settings: RunSettings, out: Path | None, given: Collection[str] =
         if out is not None:
             raise UsageError(f"{run} was started with other settings: give another --out")
     network = settings.network
-    name = f"{settings.dataset.stem}-{network.preset}{network.resolution}"
+    name = f"{settings.dataset.stem}-{network.preset}{network.size}"
     if out is not None:
         return RunChoice(out, "begin", unreadable=tuple(unreadable))
     return RunChoice(next_run(name), "begin", name, tuple(unreadable))

@@ -23,6 +23,7 @@ from stylecli.networks.model import Bundle, new_network
 from stylecli.networks.registry import USUAL_CONFIG, make_config
 from stylecli.ops.convolution import planar_gain
 from stylecli.settings import of_dataset, with_tables
+from stylecli.shapes import SQUARE, Grid
 from stylecli.training.checkpoints import inherited_info
 from stylecli.training.config import AUTO, NO_SIDES, TrainingConfig, training_from_dict
 from stylecli.training.optimizer import frozen_layers
@@ -43,13 +44,8 @@ from stylecli.training.run_folder import (
     making,
 )
 from stylecli.training.schedule import batch_at, count_passes, list_sides
-from stylecli.training.transfer import (
-    TransferRow,
-    describe_transfer,
-    grown_resolution,
-    same_architecture,
-    transfer_networks,
-)
+from stylecli.training.transfer import grown_resolution, same_architecture, transfer_networks
+from stylecli.training.transfer_table import TransferRow, describe_transfer
 from stylecli.workspace import (
     BEST_CHECKPOINT_FILE,
     BEST_NAME,
@@ -177,11 +173,15 @@ def open_matching(settings: RunSettings) -> Dataset:
             f"{settings.dataset} is not the dataset of this run: its digest is "
             f"{dataset.digest[:12]}, the run's {settings.dataset_digest[:12]}"
         )
-    found = (dataset.resolution, dataset.channels, dataset.label_dim if network.label_dim else 0)
-    wanted = (network.resolution, network.channels, network.label_dim)
+    labels = dataset.label_dim if network.label_dim else 0
+    found = (dataset.size, dataset.channels, labels)
+    wanted = (network.size, network.channels, network.label_dim)
     if found != wanted:
         raise DataError(
-            f"{settings.dataset} has resolution, channels, labels {found}: the network {wanted}"
+            f"{settings.dataset} has {dataset.size} px, {plural(dataset.channels, 'channel')} and "
+            f"{plural(labels, 'class', 'classes')}, and the network {network.size} px, "
+            f"{plural(network.channels, 'channel')} and "
+            f"{plural(network.label_dim, 'class', 'classes')}: pack the pictures again"
         )
     return dataset
 
@@ -228,6 +228,7 @@ class NoDataset:
     label_dim: int = 0
     path: Path = Path()
     digest: str = ""
+    grid: Grid = SQUARE
 
 
 def make_settings(
@@ -300,6 +301,7 @@ def plan_run(
             config=config or USUAL_CONFIG,
             resolution=dataset.resolution,
             channels=dataset.channels,
+            grid=dataset.grid,
             label_dim=dataset.label_dim if labels else 0,
             pictures=len(dataset) if isinstance(dataset, Dataset) else None,
             **settings,
@@ -338,12 +340,12 @@ def plan_resumed(
     own = config.to_dict()
     name = own.pop("preset")
     for field in ("family", *of_dataset(config)):
-        own.pop(field)
+        own.pop(field, None)  # the base of square networks is not written
     start = min(source.resolution, dataset.resolution)
     begins = {"initial_resolution": start} if config.grows else {}
     plan = plan_training(
         preset, config=name, resolution=dataset.resolution, channels=dataset.channels,
-        label_dim=dataset.label_dim if labels else 0, pictures=len(dataset),
+        grid=dataset.grid, label_dim=dataset.label_dim if labels else 0, pictures=len(dataset),
         network={**own, **network}, training={**begins, **training}, **machine,
     )  # fmt: skip
     taken = set(own) - set(network) | set(begins) - set(training)
@@ -440,13 +442,14 @@ def describe_begin(
     """
     network, sides = settings.network, list_sides(settings.training, settings.network.resolution)
     classes = f", {plural(network.label_dim, 'class', 'classes')}" if network.label_dim else ""
-    growing = f"growing from {sides[0]} to {sides[-1]} px" if sides[1:] else f"at {sides[-1]} px"
+    first, last = network.size_at(sides[0]), network.size
+    growing = f"growing from {first} to {last} px" if sides[1:] else f"at {last} px"
     shared = f", in {plan.ranks} processes" if plan.ranks > 1 else ""
     why = next((item.reason for item in plan.derived if item.name == "augment"), "asked for")
     augment = f"; augmentation {plan.training.augment}: {why}"
     augment = "" if plan.training.augment == "none" else augment
     return [
-        f"data: {dataset.path}, {plural(len(dataset), 'picture')} of {dataset.resolution} "
+        f"data: {dataset.path}, {plural(len(dataset), 'picture')} of {dataset.size} "
         f"px{classes}; "
         f"network: {network.preset}",
         f"plan: {settings.training.total_kimg:,g} kimg {growing} on {settings.device}{shared}, "
@@ -504,7 +507,7 @@ def _reasons(
         chosen = [item for item in plan.derived if item.name not in of_network]
         of_start = plan.network.grows and "initial_resolution" not in plan.given
         if of_start and plan.training.initial_resolution == start:
-            why = f"the source is grown to {source.resolution} px"
+            why = f"the source is grown to {source.net.config.size_at(source.resolution)} px"
             chosen.append(Derived("initial_resolution", str(start), why))
     for config, default in configs:
         chosen += [

@@ -18,6 +18,7 @@ from stylecli.images import from_uint8
 from stylecli.networks.layers import box_average, fading_by, lerp, upscale_nearest
 from stylecli.networks.model import Bundle
 from stylecli.ops.convolution import channels_last_on_cuda, planar_weight_gradients
+from stylecli.shapes import Size
 from stylecli.training.augment import Augmentation
 from stylecli.training.config import CHANNELS_LAST, GRAPHS, JOINT, LAZY, TrainingConfig
 from stylecli.training.draws import DrawSource, Streams
@@ -109,7 +110,8 @@ class TrainingStep:
         """
         assert bundle.G is not None and bundle.D is not None and bundle.G_ema is not None
         self.config = config
-        self._planar = config.planar_sides(bundle.config.resolution)
+        sides = config.planar_sides(bundle.config.resolution)
+        self._planar = [bundle.config.size_at(side).width for side in sides]
         self.batch_gpu = batch_gpu
         self.exact, self.adapt = exact, adapt
         self._last = CHANNELS_LAST in accelerations and config.precision != "float32"
@@ -359,7 +361,7 @@ class TrainingStep:
             free_unused(self.device)
             self.batch_gpu = smaller
             adapt(
-                f"{plural(share // passes, 'picture')} of {stage.resolution} px at a time do not "
+                f"{plural(share // passes, 'picture')} of {self._size(stage)} px at a time do not "
                 f"fit the "
                 f"memory of {self.device}: continuing with --batch-gpu {smaller}"
             )
@@ -373,10 +375,13 @@ class TrainingStep:
         error = StepMemoryError(
             f"{self.device} has not enough memory to train on "
             f"{plural(share // passes, 'picture')} of "
-            f"{stage.resolution} px at a time: use {advice}, or measure what fits with "
+            f"{self._size(stage)} px at a time: use {advice}, or measure what fits with "
             "stylecli plan"
         )
         return error, smaller
+
+    def _size(self, stage: Stage) -> Size:
+        return self.G.config.size_at(stage.resolution)
 
     def take_statistics(self) -> dict[str, float]:
         """Return means over the steps since the last call, of this rank's samples."""

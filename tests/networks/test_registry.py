@@ -28,7 +28,8 @@ from stylecli.sheets.mixing import draw_mixing_sheet
 from stylecli.training.plan import describe_plan, plan_training
 from stylecli.training.schedule import list_stages, stage_at
 from stylecli.training.step import TrainingStep
-from stylecli.training.transfer import describe_transfer, same_architecture, transfer_networks
+from stylecli.training.transfer import same_architecture, transfer_networks
+from stylecli.training.transfer_table import describe_transfer
 
 
 def run(words: list[str]) -> int:

@@ -22,6 +22,7 @@ from stylecli.errors import StyleCLIError
 from stylecli.images import make_grid
 from stylecli.networks.model import Bundle
 from stylecli.networks.registry import make_config
+from stylecli.shapes import Size
 from stylecli.training import checkpoints, oversight, watchdog
 from stylecli.training.config import Session, TrainingConfig
 from stylecli.training.loop import TrainingLoop
@@ -462,7 +463,7 @@ def test_fakes_that_copy_training_pictures_are_found_and_shown(tiny_lmdb: Path) 
         noise = np.random.default_rng(0).integers(0, 256, own.shape, dtype=np.uint8)
         for pictures, wanted in ((own, 64), (own[:, :, ::-1], 64), (noise, 0)):
             sheet = make_grid(pictures, 8, scale=4)
-            assert np.array_equal(sheet_cells(sheet, 16), pictures)
+            assert np.array_equal(sheet_cells(sheet, Size(16, 16)), pictures)
             pairs, copies, count = gauge.compare(sheet)
             assert (copies, count) == (wanted, 64)
             assert pairs.shape == (4 * 64, 8 * 64, 3)

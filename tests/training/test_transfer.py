@@ -16,7 +16,8 @@ from stylecli.training.config import TrainingConfig
 from stylecli.training.optimizer import describe_frozen, frozen_layers
 from stylecli.training.schedule import stage_at
 from stylecli.training.step import TrainingStep
-from stylecli.training.transfer import describe_transfer, grown_resolution, transfer_networks
+from stylecli.training.transfer import grown_resolution, transfer_networks
+from stylecli.training.transfer_table import describe_transfer
 
 PICKLES = Path(__file__).parent.parent / "fixtures" / "official"
 CONFIGS = ("f", "mapping-0", "a")
