@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import stylecli
-from stylecli import sampling
+from stylecli import rendering, sampling
 from stylecli.errors import UsageError
 from stylecli.sampling import (
     Drawing,
@@ -70,7 +70,7 @@ def test_rendering_reads_styles_as_pictures_are_taken(tiny_network: Any) -> None
 def test_batches_change_no_picture_whatever_the_chunk(
     tiny_network: Any, monkeypatch: pytest.MonkeyPatch, values: int
 ) -> None:
-    monkeypatch.setattr(sampling, "_CHUNK_VALUES", values)
+    monkeypatch.setattr(rendering, "_CHUNK_VALUES", values)
     size = chunk_size(tiny_network.G_ema)
 
     one, three = (_draw(tiny_network, list(range(5)), batch=batch) for batch in (1, 3))
@@ -311,10 +311,10 @@ def test_a_drawing_that_the_network_cannot_follow_is_refused(
 
 def test_what_preparing_took_is_given_back(tiny_network: Any, monkeypatch: Any) -> None:
     order: list[str] = []
-    monkeypatch.setattr(sampling, "give_back", lambda: order.append("given back"))
-    freeze = sampling.freeze_synthesis
+    monkeypatch.setattr(rendering, "give_back", lambda: order.append("given back"))
+    freeze = rendering.freeze_synthesis
     monkeypatch.setattr(
-        sampling, "freeze_synthesis", lambda *how: (order.append("prepared"), freeze(*how))[1]
+        rendering, "freeze_synthesis", lambda *how: (order.append("prepared"), freeze(*how))[1]
     )
     sampling.prepare_synthesis(tiny_network.generator)
     assert order == ["prepared", "given back"]
