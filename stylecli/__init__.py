@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from stylecli.data.reader import open_dataset as open_dataset
     from stylecli.descriptions import info as info
     from stylecli.errors import StyleCLIError as StyleCLIError
+    from stylecli.explorer import explore as explore
     from stylecli.hardware import tune_memory as tune_memory
     from stylecli.networks.model import new_network as new_network
 
@@ -29,6 +30,7 @@ _PUBLIC = {
     "StyleCLIError": "stylecli.errors",
     "align_face": "stylecli.data.alignment.geometry",
     "edit": "stylecli.commands",
+    "explore": "stylecli.explorer",
     "figures": "stylecli.commands",
     "generate": "stylecli.commands",
     "grid": "stylecli.commands",

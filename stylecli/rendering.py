@@ -9,10 +9,12 @@ Equal counts agree to the bit, and so does any place in a chunk.
 
 import contextlib
 import copy
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, repeat
-from typing import Any
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -86,6 +88,7 @@ class Drawing:
     lod: float | None = None  # None: the network's own
     scale: int | None = None  # pixels are enlarged this often; None: as a sheet needs it
     canvas: Canvas | None = None  # the size that pictures, or a sheet, come to; None: by scale
+    preview: bool = False  # a smaller true picture instead, where the network has one on the way
     batch: int | None = None  # pictures drawn before the first is handed on: changes none
     precision: Precision = "float32"  # bf16: quicker, a little less exact
     device: str | torch.device | None = None  # the generator goes there first; None: where it is
@@ -137,6 +140,7 @@ def _render(
     device = device_of(G)
     edits = drawing.edits or Edits()
     synthesis = prepare_synthesis(edits.shift(G), drawing.precision)
+    smaller = {"halvings": G.config.preview_halvings} if drawing.preview else {}
     group = -(-max(drawing.batch or size, 1) // size) * size
     rows = iter(ws)
     while chosen := list(islice(rows, group)):
@@ -151,6 +155,7 @@ def _render(
                     noise=None if noise is None else [layer.to(device) for layer in noise],
                     noise_scale=drawing.noise_scale,
                     **asked_lod(G.config, drawing.lod),
+                    **smaller,
                 )
             pictures.extend(to_uint8(images[: len(part)]))
         yield from pictures
@@ -165,9 +170,14 @@ def prepare_synthesis(G: Generator, precision: Precision = "float32") -> Callabl
     check_precision(precision)
     device = device_of(G)
     if device.type == "cpu":
+        held = _held.get(G)
+        if held is not None and precision in held.prepared:
+            return held.prepared[precision]
         dtype = torch.float32 if precision == "float32" else torch.bfloat16
         prepared = freeze_synthesis(G, dtype)
         give_back()  # kernels on their way into their layouts took as much again
+        if held is not None:
+            held.prepared[precision] = prepared
         return prepared
     if precision == "float32":
         return G.synthesis
@@ -185,8 +195,57 @@ def seed_noise(G: Generator, noise_seed: int) -> list[Tensor]:
 
     The global random state is neither read nor changed.
     """
-    source = torch.Generator().manual_seed(check_seed(noise_seed))
-    return [torch.randn(shape, generator=source) for shape in G.config.noise_shapes()]
+    check_seed(noise_seed)
+
+    def draw() -> list[Tensor]:
+        source = torch.Generator().manual_seed(noise_seed)
+        return [torch.randn(shape, generator=source) for shape in G.config.noise_shapes()]
+
+    held = _held.get(G)
+    return draw() if held is None else recent(held.noise, noise_seed, draw, _HELD_NOISES)
+
+
+_HELD_NOISES = 4  # of 1024 px each is 11 MB
+
+
+@dataclass
+class _Held:
+    """What was worked out with a generator that does not change."""
+
+    prepared: dict[str, Callable[..., Tensor]] = field(default_factory=dict)
+    noise: OrderedDict[Any, list[Tensor]] = field(default_factory=OrderedDict)
+    styles: OrderedDict[Any, Tensor] = field(default_factory=OrderedDict)
+
+
+_held: WeakKeyDictionary[Generator, _Held] = WeakKeyDictionary()
+
+
+def hold_still(G: Generator) -> None:
+    """Remember from now on what depends on a generator alone, which must not change.
+
+    For whoever draws one picture after the other: preparing it costs as much as a picture of a
+    small network. After a change call it again.
+    """
+    _held[G] = _Held()
+
+
+def held_styles(G: Generator) -> "OrderedDict[Any, Tensor] | None":
+    """Return where styles are remembered; None for a generator that may change."""
+    held = _held.get(G)
+    return None if held is None else held.styles
+
+
+_Kept = TypeVar("_Kept")
+
+
+def recent(kept: OrderedDict[Any, _Kept], key: Any, make: Callable[[], _Kept], most: int) -> _Kept:
+    """Return what is kept for a key, made where it is not; the ``most`` newest ones are kept."""
+    if key not in kept:
+        kept[key] = make()
+        if len(kept) > most:
+            kept.popitem(last=False)
+    kept.move_to_end(key)
+    return kept[key]
 
 
 def device_of(G: Generator) -> torch.device:

@@ -23,6 +23,8 @@ from stylecli.rendering import chunk_size as chunk_size
 from stylecli.rendering import device_of as device_of
 from stylecli.rendering import exact_kernels as exact_kernels
 from stylecli.rendering import filled as filled
+from stylecli.rendering import held_styles, recent
+from stylecli.rendering import hold_still as hold_still
 from stylecli.rendering import prepare_synthesis as prepare_synthesis
 from stylecli.rendering import render as render
 from stylecli.rendering import seed_noise as seed_noise
@@ -33,6 +35,7 @@ from stylecli.seeds import check_seed
 LATENTS_PER_CHUNK = 4  # a mapping network reads all its weights for one latent or for four
 _NEEDS_W = "needs an intermediate latent space, and configuration {!r} has none"
 VARY = 0.3  # how much of a face becomes another, where likeness is asked for
+_HELD_STYLES = 64  # chunks of seeds
 MOST_PSI = 100.0  # beyond it there are no pictures, and styles soon overflow
 MOST_NOISE = 1000.0  # times its own strength; far beyond any picture
 CENTRE_LATENTS = 1024  # latents whose mean is the centre of a class: off by 1/32 of their spread
@@ -268,6 +271,8 @@ def check_drawing(config: NetworkConfig, drawing: Drawing) -> None:
         seed_labels(config, [0], drawing.label)
     if drawing.lod is not None:
         config.check_lod(drawing.lod)
+    if drawing.preview and not config.preview_halvings:
+        raise UsageError(f"configuration {config.preset!r} draws no smaller picture on the way")
 
 
 def check_truncation(config: NetworkConfig, psi: Psi, psi_cutoff: int | None = None) -> None:
@@ -321,10 +326,21 @@ def seed_ws(
         if label is None and G.config.label_dim:
             label = like % G.config.label_dim
         (near,) = map_seeds(G, [like], label=label, **how)
+    check_truncation(G.config, psi, psi_cutoff)
     size = LATENTS_PER_CHUNK
     for start in range(0, len(seeds), size):
         part = seeds[start : start + size]
-        z = seed_latents(part, G.config.z_dim)
         labels = seed_labels(G.config, part, label)
-        ws = map_latents(G, z, labels, **how)
+        ws = truncate_ws(G, _map_part(G, part, labels), labels=labels, **how)
         yield from ws if like is None else near + vary * (ws - near)
+
+
+def _map_part(G: Generator, seeds: Sequence[int], labels: Sequence[int] | None) -> Tensor:
+    """Return the styles ws [N, num_ws, w_dim] of a chunk of seeds, not truncated."""
+
+    def map_them() -> Tensor:
+        return map_latents(G, seed_latents(seeds, G.config.z_dim), labels)
+
+    if (held := held_styles(G)) is None:
+        return map_them()
+    return recent(held, (tuple(seeds), tuple(labels or ())), map_them, _HELD_STYLES)

@@ -7,7 +7,7 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +20,7 @@ from stylecli.cli.options import DeviceOption, JsonOption, NetworkOption, QuietO
 from stylecli.cli.output import Output
 from stylecli.cli.refusals import check_words
 from stylecli.errors import NetworkError, StyleCLIError, UsageError
+from stylecli.explorer import FRAMED
 from stylecli.explorer.worker import Message, Tell, answer_requests
 from stylecli.progress import Progress
 from stylecli.provenance import remake_command
@@ -27,9 +28,9 @@ from stylecli.workspace import find_network
 
 if TYPE_CHECKING:
     from stylecli.cli.generate import Order
+    from stylecli.images import Pictures
 
 INSTALL = "pip install 'stylecli[explore]'"
-FRAMED = "STYLECLI_EXPLORE_FRAMED"  # set by stylecli.explore, whose notebook frames the page
 _KEPT_NETWORKS = 2  # in the memory of a process that draws
 
 
@@ -69,9 +70,8 @@ def command(
         raise StyleCLIError(f"explore needs {error.name}: {INSTALL}") from None
     from stylecli.explorer.workplace import Workplace
 
-    explorer = Explorer(
-        start_drawing, Workplace(network), device, host, framed=os.environ.get(FRAMED) == "1"
-    )
+    framed = os.environ.get(FRAMED) == "1"
+    explorer = Explorer(start_drawing, Workplace(network), device, host, framed)
     with listen(host, port) as listening:
         number = listening.getsockname()[1]
         name = f"[{host}]" if ":" in host else host
@@ -90,7 +90,7 @@ def command(
             import webbrowser
 
             webbrowser.open(address)
-        serve(explorer, listening)
+        serve(explorer, listening, sys.stdin.buffer if framed else None)
 
 
 def forwarding(port: int) -> str:
@@ -158,6 +158,7 @@ class Studio:
 
     def __init__(self) -> None:
         self._opened: OrderedDict[tuple[Any, ...], OpenedNetwork] = OrderedDict()
+        self._places: dict[Path, tuple[Any, ...]] = {}  # where networks draw pictures now
 
     def handlers(self) -> dict[str, Any]:
         """Return what answers each request."""
@@ -170,11 +171,14 @@ class Studio:
 
     def open(self, request: Mapping[str, Any]) -> OpenedNetwork:
         """Return a network, from memory where its file has not changed."""
+        from stylecli.sampling import hold_still
+
         path = Path(request["network"])
         state = path.stat()
         key = (str(path), state.st_size, state.st_mtime_ns, request["device"])
         if key not in self._opened:
-            self._opened[key] = open_source(path, request["device"], Output(quiet=True))
+            self._opened[key] = opened = open_source(path, request["device"], Output(quiet=True))
+            hold_still(opened.bundle.generator)
             while len(self._opened) > _KEPT_NETWORKS:
                 self._opened.popitem(last=False)
         self._opened.move_to_end(key)
@@ -190,9 +194,18 @@ class Studio:
         how = {name: given.pop(name) for name in list(given) if name in own}
         source = self.open(request)
         if source.config.moves_pictures:
-            source.bundle.generator.move_pictures((0.0, 0.0), 0.0)
+            self._hold_at(source, how.get("translate"), how.get("rotate"))
         asked = _Asked(**{**how, "force": True}, source=source, reporting=reporting)
         return asked, reporting, given
+
+    def _hold_at(self, source: OpenedNetwork, *place: Any) -> None:
+        """Forget what was drawn with pictures in another place; the next drawing moves them."""
+        from stylecli.sampling import hold_still
+
+        if self._places.get(source.path) != place:
+            source.bundle.generator.move_pictures((0.0, 0.0), 0.0)
+            hold_still(source.bundle.generator)
+            self._places[source.path] = place
 
     def describe(self, request: Mapping[str, Any], tell: Tell) -> Message:
         """Answer what a network is and can do."""
@@ -210,7 +223,7 @@ class Studio:
             "moves_pictures": config.moves_pictures, "grows": config.grows,
             "deepest_lod": config.deepest_lod, "classes": config.label_dim,
             "psi": config.truncation_psi, "psi_cutoff": config.truncation_cutoff,
-            "has_preview": False, "device": source.device,
+            "has_preview": config.preview_halvings > 0, "device": source.device,
         }, b""  # fmt: skip
 
     def directions(self, request: Mapping[str, Any], tell: Tell) -> Message:
@@ -238,7 +251,14 @@ class Studio:
 
     def preview(self, request: Mapping[str, Any], tell: Tell) -> Message:
         """Answer a small true picture; nothing where the network has none."""
-        return {}, b""
+        from stylecli.images import encode_png
+
+        if not self.open(request).config.preview_halvings:
+            return {}, b""
+        order = self._order(request, tell)
+        order = replace(order, drawing=replace(order.drawing, preview=True))
+        (picture,) = order.pictures(order.numbers)
+        return {}, encode_png(picture)
 
     def sheet(self, request: Mapping[str, Any], tell: Tell) -> Message:
         """Answer a sheet, as its command writes it."""
@@ -316,12 +336,16 @@ class Studio:
 
     def project(self, request: Mapping[str, Any], tell: Tell) -> Message:
         """Find the styles of a photograph, as ``stylecli project`` does."""
-        from dataclasses import replace
-
+        from stylecli.images import encode_png, enlarge, visible_scale
         from stylecli.saved_ws import read_ws_provenance
 
+        def watch(picture: "Pictures") -> None:
+            tell("picture", encode_png(enlarge(picture, visible_scale(min(picture.shape[:2])))))
+
         source = replace(self.open(request), output=_Reporting(tell))
-        found = project_once(source, Path(request["photo"]), align=bool(request["align"]))
+        found = project_once(
+            source, Path(request["photo"]), align=bool(request["align"]), watch=watch
+        )
         results = (read_ws_provenance(found.path) or {}).get("results", {})
         return {"face": found.path.as_posix(), "results": results}, b""
 

@@ -18,6 +18,7 @@ from stylecli.workspace import missing
 
 if TYPE_CHECKING:
     from stylecli.cli.drawing import OpenedNetwork
+    from stylecli.images import Pictures
     from stylecli.latents.projected_files import Remembered
     from stylecli.latents.projector import Projector
     from stylecli.sampling import Drawing
@@ -85,7 +86,10 @@ def find_faces(
     return join_sources(parts), files
 
 
-def project_once(source: "OpenedNetwork", path: Path, *, align: bool = True) -> "Remembered":
+def project_once(
+    source: "OpenedNetwork", path: Path, *, align: bool = True,
+    watch: "Callable[[Pictures], None] | None" = None,
+) -> "Remembered":  # fmt: skip
     """Return the styles of a photograph: those that are remembered, else project it now.
 
     Raises Interrupted where Ctrl-C comes; the same command then continues.
@@ -98,7 +102,7 @@ def project_once(source: "OpenedNetwork", path: Path, *, align: bool = True) -> 
     )
     from stylecli.latents.projector import Projecting, Projector
 
-    projector = Projector(source.bundle, Projecting())
+    projector = Projector(source.bundle, Projecting(), watch=watch)
     options: dict[str, Any] = {"align": align, "detector": "auto"}
     record = project_record(source, projector, {"photo": path}, **options)
     folder, G = source.folder / "projected", source.bundle.generator

@@ -13,10 +13,11 @@ import os
 import re
 import secrets
 import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -465,13 +466,22 @@ def listen(host: str, port: int | None, first: int = 8765) -> socket.socket:
     raise UsageError(f"nothing can listen on {host} ({problem.strerror}): give another --host")
 
 
-def serve(explorer: Explorer, listening: socket.socket) -> None:
-    """Answer until Ctrl-C; all processes end with it, within a second."""
+def serve(explorer: Explorer, listening: socket.socket, parent: BinaryIO | None = None) -> None:
+    """Answer until Ctrl-C, or until ``parent`` ends; all processes end with it, within a second."""
     import uvicorn
 
-    config = uvicorn.Config(
-        explorer.make_app(), log_level="error", access_log=False, server_header=False,
-        timeout_graceful_shutdown=_END_SECONDS, lifespan="on", ws="none",
+    server = uvicorn.Server(
+        uvicorn.Config(
+            explorer.make_app(), log_level="error", access_log=False, server_header=False,
+            timeout_graceful_shutdown=_END_SECONDS, lifespan="on", ws="none",
+        )
     )  # fmt: skip
+
+    def follow(stream: BinaryIO) -> None:
+        stream.read()
+        server.should_exit = True
+
+    if parent is not None:
+        threading.Thread(target=follow, args=(parent,), daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt):  # which it raises again when it has ended
-        uvicorn.Server(config).run([listening])
+        server.run([listening])

@@ -40,6 +40,7 @@ from stylecli.progress import Progress, silent
 from stylecli.sampling import Drawing, device_of, render
 
 SAVED_EVERY_SECONDS = 30.0
+SHOWN_EVERY_SECONDS = 1.0  # to whoever watches
 _FAST_ENOUGH = 0.01  # LPIPS at which tuning stops
 FRAMES = 120  # moments of a search that are kept for its video
 State = dict[str, Tensor]
@@ -109,11 +110,15 @@ class Projector:
     """A network, and how pictures are projected into it."""
 
     def __init__(
-        self, net: Bundle, how: Projecting, *, draws: Draws | None = None, batch: int | None = None
-    ) -> None:
-        """Check that the network can follow. Raises UsageError, or WeightsError for LPIPS."""
+        self, net: Bundle, how: Projecting, *, draws: Draws | None = None, batch: int | None = None,
+        watch: Callable[[Pictures], None] | None = None,
+    ) -> None:  # fmt: skip
+        """Check that the network can follow. Raises UsageError, or WeightsError for LPIPS.
+
+        ``watch`` is shown the first picture [H, W, C] of a search about every second.
+        """
         config = net.config
-        self.net, self.how = net, how
+        self.net, self.how, self.watch = net, how, watch
         self.space = check_space(config, how.space)
         if how.label is not None and not 0 <= how.label < config.label_dim:
             classes = f"classes 0 to {config.label_dim - 1}" if config.label_dim else "no classes"
@@ -259,7 +264,7 @@ class _Run:
 
     def _repeat(self, stage: Search | Tuner, done: Callable[[], None]) -> None:
         """Step to the end; Ctrl-C waits for the end of a step, and the state is saved first."""
-        total, saved = self.owner.steps, time.monotonic()
+        total, saved, shown = self.owner.steps, time.monotonic(), 0.0
         try:
             while not stage.is_over:
                 with holding_back_interrupts():
@@ -268,6 +273,9 @@ class _Run:
                 now = self.steps + stage.step_number
                 far = values[1] if isinstance(values, tuple) else float(values[:, 0].mean())
                 self.progress(now, total, f"{self.owner.distance.name} {far:.3f}")
+                if self.owner.watch is not None and time.monotonic() - shown > SHOWN_EVERY_SECONDS:
+                    self.owner.watch(self._picture(stage))
+                    shown = time.monotonic()
                 if time.monotonic() - saved > SAVED_EVERY_SECONDS:
                     self.save(self._state(stage))
                     saved = time.monotonic()
@@ -275,6 +283,20 @@ class _Run:
             with holding_back_interrupts():
                 self.save(self._state(stage))
             raise
+
+    def _picture(self, stage: Search | Tuner) -> Pictures:
+        """Draw where the first picture stands."""
+        G, found = self.G, self.found
+        if isinstance(stage, Search):
+            found = stage.found
+        else:
+            G = stage.G
+        assert found is not None
+        with torch.no_grad():
+            ws = latent_ws(self.G, found.latent[:1], self.how.label).cpu()
+        noise = [plane[:1].cpu() for plane in found.noise]
+        (picture,) = render(G, ws, noise=iter([noise]) if noise else None)
+        return picture
 
     def _keep(self, search: Search) -> None:
         if self.how.keep_path and (self.steps + search.step_number - 1) % self.kept_every == 0:

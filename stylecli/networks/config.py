@@ -118,6 +118,14 @@ class NetworkConfig:
         return False
 
     @property
+    def preview_halvings(self) -> int:
+        """How often the sides of a picture that is drawn on the way, and true, are halved; 0: none.
+
+        Synthesis then takes ``halvings`` and ends with it.
+        """
+        return 0
+
+    @property
     def mapping_layers(self) -> int:
         """Dense layers between z and w."""
         return 0

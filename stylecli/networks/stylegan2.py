@@ -299,20 +299,23 @@ class SynthesisNetwork(model.SynthesisNetwork):
         noise: Sequence[Tensor | None] | None = None,
         noise_scale: float | Sequence[float] = 1.0,
         generator: torch.Generator | None = None,
+        halvings: int = 0,
     ) -> Tensor:
         """Draw images [N, C, H, W], about -1 to 1, from ws [N, num_ws, w_dim].
 
         ``noise_mode``: const (stored maps), random (from ``generator``), none. ``noise`` overrides
         it with a list of one [N or 1, 1, h, w] map (None: no noise) per convolution;
         ``noise_scale`` multiplies it, a number or one per convolution. A block's colours share
-        their w with the next block's first convolution. Raises UsageError for bad arguments.
+        their w with the next block's first convolution. ``halvings`` leaves out as many of the
+        highest resolutions: the sum of the colours so far, at 1/2^halvings of the sides.
+        Raises UsageError for bad arguments.
         """
         self.check_inputs(ws, noise_mode, noise)
         scales = self.layer_scales(noise_scale)
         x: Tensor | None = None
         image: Tensor | None = None
         first = 0  # number of the block's first convolution, and of its w
-        for block in self.blocks:
+        for block in self.blocks[: len(self.blocks) - halvings]:
             last = first + len(block.convolutions)
             maps = [
                 self.layer_noise(layer, ws, noise_mode, noise, scales[layer], generator)

@@ -26,6 +26,7 @@ PRESETS: dict[str, Preset] = {
         "the networks for CIFAR-10 of the paper on adaptive augmentation",
     ),
 }  # fmt: skip
+_PREVIEW = 2  # halvings
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,11 @@ class StyleGAN2Config(ModulatedConfig):
             )
         if not 0 <= self.style_mixing_prob <= 1:
             raise UsageError(f"style_mixing_prob {self.style_mixing_prob!r} is not within 0 to 1")
+
+    @property
+    def preview_halvings(self) -> int:
+        """The skip sum of lower resolutions is the picture without its details (Figure 7b)."""
+        return _PREVIEW if self.G_architecture == "skip" and self.resolution >= 64 else 0
 
     @property
     def num_layers(self) -> int:

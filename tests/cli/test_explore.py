@@ -1,5 +1,6 @@
 """``stylecli explore``: what the page shows is, byte for byte, what the printed commands write."""
 
+import io
 import json
 import os
 import shlex
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from stylecli.cli.app import app
@@ -50,6 +52,9 @@ class Asker:
         return json.loads(content)
 
 
+SNAPSHOT = "runs/00000-two/network-snapshot-000001000.safetensors"
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working directory with one run of one network."""
@@ -57,9 +62,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from stylecli.networks.model import new_network
 
     root = tmp_path_factory.mktemp("explore")
+    (root / SNAPSHOT).parent.mkdir(parents=True)
     net = new_network("f", seed=0, resolution=16, fmap_base=64, fmap_max=8, z_dim=8, w_dim=8,
                       mapping_layers=2, mapping_fmaps=8)  # fmt: skip
     save_network(root / "net.safetensors", net)
+    other = new_network("stylegan2", seed=1, resolution=64, fmap_base=256, fmap_max=8, z_dim=8,
+                        w_dim=8, label_dim=3)  # fmt: skip
+    save_network(root / SNAPSHOT, other)
     return root
 
 
@@ -91,6 +100,7 @@ PICTURES = (
     ("picture", "seed=6&like=1&vary=0.25&center=4&lod=1"),
     ("picture", "seed=5&mix=coarse:7&mix=4-5:9&noise_scale=0.5"),
     ("picture", "seed=5&size=40x30&crop=yes"),
+    ("picture", f"network={SNAPSHOT}&seed=5&class=2&psi_layers=fine:0.2"),
     ("sheet", "seeds=0-3,9&columns=2&labels=no"),
     ("mix", "rows=2&cols=3,4&styles=fine&psi=1"),
     ("mix", "row=1&row=5&cols=2&bands=coarse:1,fine:1&labels=no"),
@@ -136,6 +146,7 @@ def test_what_cannot_be_is_refused_with_a_sentence(
     assert named in json.loads(content)["error"]
 
 
+@pytest.mark.slow
 def test_a_walk_has_frames_and_is_exported_as_its_command_does(
     ask: Asker, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,9 +169,36 @@ def test_a_walk_has_frames_and_is_exported_as_its_command_does(
     assert read_video_provenance(path) is not None
 
 
+def test_a_network_with_a_true_preview_shows_it(ask: Asker) -> None:
+    facts = ask.json(f"/api/network?network={SNAPSHOT}")
+    status, _, preview = ask(f"/api/preview?network={SNAPSHOT}&seed=5")
+
+    assert (facts["has_preview"], facts["classes"], facts["width"]) == (True, 3, 64)
+    assert status == 200 and Image.open(io.BytesIO(preview)).size == (16, 16)
+    names = [row["name"] for row in ask.json("/api/networks")["networks"]]
+    assert names == ["net.safetensors", SNAPSHOT, "shipped"]
+
+
+@pytest.mark.slow
+def test_a_photograph_becomes_a_face(ask: Asker, folder: Path) -> None:
+    picture = io.BytesIO()
+    Image.effect_mandelbrot((40, 40), (-2, -1.5, 1, 1.5), 40).convert("RGB").save(picture, "PNG")
+    status, _, content = ask("/api/photographs?name=a%3Cb.png&align=no", picture.getvalue())
+    job = wait_for(ask, json.loads(content)["job"])
+
+    assert (status, job["state"]) == (202, "done"), job
+    assert job["pictures"] >= 1 and ask(f"/api/jobs/{job['id']}/picture")[0] == 200
+    assert job["result"]["results"]["psnr_db"] > 0
+    assert ask(f"/api/picture?face={job['result']['face']}")[0] == 200
+    rows = ask.json("/api/faces")["faces"]
+    assert [row["projected"] for row in rows if row["name"] == job["result"]["face"]] == [True]
+    broken = ask("/api/photographs?name=a.png", b"this is no photograph")
+    assert wait_for(ask, json.loads(broken[2])["job"])["state"] == "failed"
+
+
 def test_a_face_is_kept_and_shown_again(ask: Asker) -> None:
     kept = ask.json("/api/faces", {"state": {"seed": 5, "psi": 0.5}, "name": "Anna"})
-    listed = ask.json("/api/faces")["faces"]
+    listed = [row for row in ask.json("/api/faces")["faces"] if not row["projected"]]
 
     assert listed == [{"name": kept["face"], "title": "Anna", "projected": False}]
     assert ask(f"/api/picture?face={kept['face']}")[0] == 200
