@@ -111,12 +111,16 @@ def measure_middle(G: Generator, count: int, label: int | None = None) -> Middle
     if not G.config.has_w:
         width = G.config.z_dim
         return Middle(torch.zeros(1, 1, width, device=device_of(G)), width**0.5)
-    z = np.random.RandomState(LATENTS_SEED).randn(count, G.config.z_dim).astype(np.float32)
-    labels = seed_labels(G.config, range(count), label)
-    ws = _mapped(G, torch.from_numpy(z), labels)[:, 0]
+    ws = mapped_latents(G, count, label)[:, 0]
     mean = ws.mean(dim=0, keepdim=True)
     spread = float(((ws - mean).square().sum() / count).sqrt())
     return Middle(mean[:, None], spread)
+
+
+def mapped_latents(G: Generator, count: int, label: int | None = None) -> Tensor:
+    """Return w [count, 1, w_dim] of seeded latents, of a class or of the classes in turn."""
+    z = np.random.RandomState(LATENTS_SEED).randn(count, G.config.z_dim).astype(np.float32)
+    return _mapped(G, torch.from_numpy(z), seed_labels(G.config, range(count), label))
 
 
 def _mapped(G: Generator, z: Tensor, labels: Sequence[int] | None) -> Tensor:
@@ -196,15 +200,18 @@ class SeededDraws:
 
     def maps(self, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
         """Return the noise maps at the start."""
-        return [self._normal(1 << 40 | place, shape) for place, shape in enumerate(shapes)]
+        return [seeded_normal(self.seed, 1 << 40 | place, shape)
+                for place, shape in enumerate(shapes)]  # fmt: skip
 
     def shake(self, step: int, shape: tuple[int, int]) -> Tensor:
         """Return what is added to w in a step."""
-        return self._normal(step, shape)
+        return seeded_normal(self.seed, step, shape)
 
-    def _normal(self, number: int, shape: Sequence[int]) -> Tensor:
-        random = np.random.Generator(np.random.Philox(key=[self.seed, number]))
-        return torch.from_numpy(random.standard_normal(tuple(shape), np.float32))
+
+def seeded_normal(seed: int, number: int, shape: Sequence[int]) -> Tensor:
+    """Return numbers ~ N(0, 1) that depend on seed and number alone."""
+    random = np.random.Generator(np.random.Philox(key=[seed, number]))
+    return torch.from_numpy(random.standard_normal(tuple(shape), np.float32))
 
 
 @dataclass
@@ -333,16 +340,8 @@ class Search:
 
     def _update(self, gradients: Sequence[Tensor], lr: float) -> None:
         """Do Adam's update, put z back on its sphere, and noise maps to mean 0 and rms 1."""
-        first, second = self.plan.betas
         count = self.step_number + 1
-        for one, gradient, mean, square in zip(
-            self._variables, gradients, *self._moments, strict=True
-        ):
-            one.requires_grad_(False)
-            mean.lerp_(gradient, 1 - first)
-            square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
-            scale = (square.sqrt() / math.sqrt(1 - second**count)).add_(_EPSILON)
-            one.addcdiv_(mean, scale, value=-lr / (1 - first**count))
+        adam_step(self._variables, gradients, self._moments, count, lr, self.plan.betas)
         latent, *noise = self._variables
         if self.plan.space == "z":
             latent.mul_(self._length / latent.norm(dim=-1, keepdim=True))
@@ -375,6 +374,20 @@ class Search:
     def _groups(self) -> dict[str, list[Tensor]]:
         first, second = self._moments
         return {"variable": self._variables, "mean": first, "square": second, "best": self._best}
+
+
+def adam_step(
+    variables: Sequence[Tensor], gradients: Sequence[Tensor], moments: Sequence[Sequence[Tensor]],
+    count: int, lr: float, betas: tuple[float, float],
+) -> None:  # fmt: skip
+    """Do Adam's update number ``count``, from 1 on, in place; variables keep no gradient."""
+    first, second = betas
+    for one, gradient, mean, square in zip(variables, gradients, *moments, strict=True):
+        one.requires_grad_(False)
+        mean.lerp_(gradient, 1 - first)
+        square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
+        scale = (square.sqrt() / math.sqrt(1 - second**count)).add_(_EPSILON)
+        one.addcdiv_(mean, scale, value=-lr / (1 - first**count))
 
 
 def check_space(config: NetworkConfig, space: str | None = None) -> SearchSpace:

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -180,6 +181,43 @@ class Projector:
         return torch.cat(chosen)
 
 
+class Stage(Protocol):
+    """A search that goes step by step."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to do."""
+        ...
+
+    def step(self) -> Any:
+        """Do one step; return its numbers."""
+        ...
+
+
+def run_to_end(
+    stage: Stage, *, tell: Callable[[Any], None], save: Callable[[], None],
+    done: Callable[[], None] = lambda: None,
+) -> None:  # fmt: skip
+    """Step to the end; Ctrl-C waits for the end of a step, and ``save`` comes first.
+
+    ``done`` is part of a step; ``tell`` gets its numbers afterwards.
+    """
+    saved = time.monotonic()
+    try:
+        while not stage.is_over:
+            with holding_back_interrupts():
+                values = stage.step()
+                done()
+            tell(values)
+            if time.monotonic() - saved > SAVED_EVERY_SECONDS:
+                save()
+                saved = time.monotonic()
+    except KeyboardInterrupt:
+        with holding_back_interrupts():
+            save()
+        raise
+
+
 class _Run:
     """One call of ``project``: searches, then tuning, with the state that lets it continue."""
 
@@ -263,26 +301,19 @@ class _Run:
         return projection
 
     def _repeat(self, stage: Search | Tuner, done: Callable[[], None]) -> None:
-        """Step to the end; Ctrl-C waits for the end of a step, and the state is saved first."""
-        total, saved, shown = self.owner.steps, time.monotonic(), 0.0
-        try:
-            while not stage.is_over:
-                with holding_back_interrupts():
-                    values = stage.step()
-                    done()
-                now = self.steps + stage.step_number
-                far = values[1] if isinstance(values, tuple) else float(values[:, 0].mean())
-                self.progress(now, total, f"{self.owner.distance.name} {far:.3f}")
-                if self.owner.watch is not None and time.monotonic() - shown > SHOWN_EVERY_SECONDS:
-                    self.owner.watch(self._picture(stage))
-                    shown = time.monotonic()
-                if time.monotonic() - saved > SAVED_EVERY_SECONDS:
-                    self.save(self._state(stage))
-                    saved = time.monotonic()
-        except KeyboardInterrupt:
-            with holding_back_interrupts():
-                self.save(self._state(stage))
-            raise
+        """Step to the end, keep the state, and show where it stands."""
+        shown = 0.0
+
+        def tell(values: Any) -> None:
+            nonlocal shown
+            far = values[1] if isinstance(values, tuple) else float(values[:, 0].mean())
+            now = self.steps + stage.step_number
+            self.progress(now, self.owner.steps, f"{self.owner.distance.name} {far:.3f}")
+            if self.owner.watch is not None and time.monotonic() - shown > SHOWN_EVERY_SECONDS:
+                self.owner.watch(self._picture(stage))
+                shown = time.monotonic()
+
+        run_to_end(stage, done=done, tell=tell, save=lambda: self.save(self._state(stage)))
 
     def _picture(self, stage: Search | Tuner) -> Pictures:
         """Draw where the first picture stands."""
