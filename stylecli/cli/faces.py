@@ -121,7 +121,7 @@ def project_once(
         digest = record["inputs"]["photo"]["sha256"][:_DIGEST_LETTERS]
         own = f"{path.stem}-{digest}"
         names = chain([path.stem, own], (f"{own}-{number}" for number in count(2)))
-        jobs = (Job(portrait, folder, name, record) for name in names)
+        jobs = (Job(folder, name, record, portrait) for name in names)
         job = next(job for job in jobs if job.taken is None)  # nothing else is written over
         try:
             with source.output.progress(f"project {path.name}", "steps") as progress:
@@ -141,7 +141,8 @@ def project_record(
     align: bool, detector: str,
 ) -> dict[str, Any]:  # fmt: skip
     """Return the record of a projection, without results: all that decides them."""
-    from stylecli.latents.projected_files import WEIGHTS, project_settings
+    from stylecli.latents.projected_files import project_settings
+    from stylecli.latents.searched_files import WEIGHTS
 
     settings = project_settings(projector, source.device, align=align, detector=detector)
     record = source.provenance("project", settings, inputs=inputs)

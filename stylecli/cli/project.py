@@ -236,7 +236,8 @@ def _jobs(
     options: dict[str, Any], mask: Path | None, folder: Path, warn: Callable[[str], None],
 ) -> "list[Job]":  # fmt: skip
     """Read and align the photographs; leave out, with a warning, what cannot be used of several."""
-    from stylecli.latents.projected_files import Job, check_apart
+    from stylecli.latents.projected_files import Job
+    from stylecli.latents.searched_files import check_apart
 
     jobs, refused = [], []
     for name, path in named.items():
@@ -252,7 +253,7 @@ def _jobs(
         inputs = {"photo": path} | ({} if mask is None else {"mask": mask})
         record = project_record(source, projector, inputs, **options)
         how = projector.how
-        jobs.append(Job(portrait, folder, name, record, video=how.keep_path, tune=how.tune))
+        jobs.append(Job(folder, name, record, portrait, video=how.keep_path, tune=how.tune))
     if not jobs:
         raise (
             refused[0]

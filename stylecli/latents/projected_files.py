@@ -7,12 +7,10 @@ A photograph NAME.jpg gives, in one folder,
     NAME-sheet.png           photograph, picture and their difference
     NAME.mp4                 the search as a video, where wanted
     NAME.safetensors         the network that was tuned to it, where wanted
-    NAME.unfinished          while it is searched for, so that the same command continues
 
-The .npz is written last: where it stands with the same record, all is done.
+``searched_files.py`` knows which of them are done.
 """
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
@@ -22,41 +20,37 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from stylecli.checkpoint import read_tensors, save_network, write_tensors
+from stylecli.checkpoint import save_network
 from stylecli.data.alignment.detectors import installed_detector
 from stylecli.data.alignment.portrait import Portrait
-from stylecli.errors import DataError, NetworkError, UsageError
-from stylecli.images import (
-    Pictures,
-    enlarge,
-    make_grid,
-    read_provenance,
-    save_png,
-    visible_scale,
+from stylecli.errors import NetworkError
+from stylecli.images import Pictures, enlarge, make_grid, save_png, visible_scale
+from stylecli.latents.projector import Projection, Projector
+from stylecli.latents.searched_files import (
+    RESULTS,
+    SearchJob,
+    Unfinished,
+    do_jobs,
+    essence,
+    recorded,
+    results_of,
 )
-from stylecli.latents.projector import Projection, Projector, State
-from stylecli.networks.headers import read_header
 from stylecli.networks.model import Generator
 from stylecli.progress import Progress, silent
 from stylecli.sampling import render
-from stylecli.saved_ws import load_noise, load_ws, read_ws_provenance, save_ws
-from stylecli.video import read_video_provenance, write_video
+from stylecli.saved_ws import load_noise, load_ws, save_ws
+from stylecli.video import write_video
 
-RESULTS = "results"  # of a record: what was measured, which no command asks for
-WEIGHTS = "weights"  # of a record: the SHA-256 of those that measured, by the distance's name
 FPS = 30.0
 _HELD_SECONDS = 1.0  # of the video, at its end
 _SCREEN = 512  # px
 
 
 @dataclass(frozen=True)
-class Job:
-    """A photograph to project: its picture, and the record of how, without results."""
+class Job(SearchJob):
+    """A photograph to project."""
 
     portrait: Portrait
-    folder: Path
-    name: str
-    record: dict[str, Any]
     video: bool = False
     tune: bool = False
 
@@ -86,91 +80,16 @@ class Job:
         return self.folder / f"{self.name}.safetensors"
 
     @property
-    def unfinished(self) -> Path:
-        """Where a search that is not over yet is kept."""
-        return self.folder / f"{self.name}.unfinished"
-
-    @property
     def files(self) -> list[Path]:
         """All files of the result."""
         more = [self.network] * self.tune + [self.clip] * self.video
         return [self.styles, self.picture, self.sheet, *more]
 
-    @property
-    def clip_record(self) -> dict[str, Any]:
-        """The record of the video, without results: only it needs --video to be made again."""
+    def record_of(self, path: Path) -> dict[str, Any]:
+        """Return the record of one of the files: only the video needs --video to be made again."""
+        if path != self.clip:
+            return self.record
         return {**self.record, "settings": {**self.record["settings"], "video": True}}
-
-    @property
-    def taken(self) -> Path | None:
-        """The first of these files that stands there and is not this job's; None: all are free.
-
-        A file of this job's own, which a search that was killed left, may be replaced.
-        """
-        for path in self.files:
-            wanted = self.clip_record if path == self.clip else self.record
-            if os.path.lexists(path) and _essence(_recorded(path)) != _essence(wanted):
-                return path
-        return None
-
-    def check_free(self) -> None:
-        """Raise UsageError where a file that is not this job's stands in the place of one."""
-        if (path := self.taken) is not None:
-            raise UsageError(
-                f"{path} exists and was not made from this photograph with these settings: give "
-                f"another --out, or --force"
-            )
-
-    @property
-    def results(self) -> dict[str, Any] | None:
-        """What was measured, where all is done; None where something is missing."""
-        if not all(path.is_file() for path in self.files) or self.taken is not None:
-            return None
-        return _results(_recorded(self.styles))
-
-
-def check_apart(jobs: Sequence[Job], given: Iterable[Path]) -> None:
-    """Raise UsageError where a job would write over what it was given, or over another's files."""
-    inputs = list(given)
-    owners: dict[Path, Job] = {}
-    for job in jobs:
-        for path in job.files:
-            for other in inputs:
-                if _same_file(path, other):
-                    raise UsageError(
-                        f"{path} would be written over {other}, which was given: give another --out"
-                    )
-            owner = owners.setdefault(path, job)
-            if owner is not job:
-                raise UsageError(
-                    f"{owner.name} and {job.name} would both write {path}: project them one after "
-                    f"the other, each with its own --out"
-                )
-
-
-def _same_file(path: Path, other: Path) -> bool:
-    return path.exists() and other.exists() and path.samefile(other)
-
-
-def _recorded(path: Path) -> Any:
-    """Return what a file of a result says of how it was made; None where it says nothing."""
-    try:
-        if path.suffix == ".npz":
-            return read_ws_provenance(path)
-        if path.suffix == ".mp4":
-            return read_video_provenance(path)
-        if path.suffix == ".safetensors":
-            info = read_header(path).get("info")
-            return info.get("projection") if isinstance(info, Mapping) else None
-        return read_provenance(path)
-    except (DataError, NetworkError):
-        return None
-
-
-def _results(record: Any) -> dict[str, Any] | None:
-    """Return what a record says was measured; None where it says nothing."""
-    found = record.get(RESULTS) if isinstance(record, Mapping) else None
-    return dict(found) if isinstance(found, Mapping) else None
 
 
 def project_jobs(
@@ -180,57 +99,25 @@ def project_jobs(
 
     A group of which all is done is yielded at once. A search that was interrupted continues.
     """
-    groups = [jobs[i : i + projector.batch] for i in range(0, len(jobs), projector.batch)]
-    for number, group in enumerate(groups):
-        done = [job.results for job in group]
-        if any(results is None for results in done):
-            report = _share(progress, number, len(groups))
-            projections = _search(projector, group, report)
-            done = [
-                write_projection(projector, job, projection)
-                for job, projection in zip(group, projections, strict=True)
-            ]
-            group[0].unfinished.unlink(missing_ok=True)
-        yield from zip(group, (results or {} for results in done), strict=True)
 
+    def search(group: Sequence[Job], report: Progress) -> list[dict[str, Any]]:
+        projections = _search(projector, group, report)
+        return [
+            write_projection(projector, job, projection)
+            for job, projection in zip(group, projections, strict=True)
+        ]
 
-def _share(progress: Progress, number: int, groups: int) -> Progress:
-    """Return a progress of one group as part of that of all."""
-
-    def report(done: float, total: float, note: str = "") -> None:
-        progress(number * total + done, groups * total, note)
-
-    return report
+    return do_jobs(jobs, projector.batch, progress, search)
 
 
 def _search(projector: Projector, group: Sequence[Job], progress: Progress) -> list[Projection]:
-    group[0].folder.mkdir(parents=True, exist_ok=True)
-    path = group[0].unfinished
-    header = {
-        "searches": [_essence(job.record) for job in group],
-        "videos": [job.video for job in group],  # without, no moments of the beginning are kept
-    }
-
-    def save(state: State) -> None:
-        write_tensors(path, state, header)
-
+    # Without a video no moments of the beginning are kept.
+    kept = Unfinished(group, videos=[job.video for job in group])
     return projector.project(
         np.stack([job.portrait.picture for job in group]),
         [job.portrait.mask for job in group],
-        state=_unfinished(path, header), save=save, progress=progress,
+        state=kept.state, save=kept.save, progress=progress,
     )  # fmt: skip
-
-
-def _unfinished(path: Path, header: Mapping[str, Any]) -> State | None:
-    """Return the state of a search of the same records; None where there is none."""
-    if not path.is_file():
-        return None
-    try:
-        found, state = read_tensors(path)
-    except NetworkError:
-        return None  # it is begun again
-    same = all(found.get(name) == value for name, value in header.items())
-    return state if same else None
 
 
 def write_projection(projector: Projector, job: Job, projection: Projection) -> dict[str, Any]:
@@ -243,7 +130,7 @@ def write_projection(projector: Projector, job: Job, projection: Projection) -> 
     save_png(job.sheet, lay_out_sheet(job.portrait, projection.picture), record)
     G = (projection.network or projector.net).generator
     if job.video:
-        clip_record = {**job.clip_record, RESULTS: results}
+        clip_record = {**job.record_of(job.clip), RESULTS: results}
         write_search_video(job.clip, G, job.portrait, projection, clip_record)
     save_ws(
         job.styles, projection.ws[None], noise=projection.noise, provenance=record,
@@ -308,10 +195,10 @@ def find_projection(folder: Path, record: Mapping[str, Any], G: Generator) -> Re
 
     Names do not count: neither of the photograph nor of the network. Other files are passed over.
     """
-    wanted = _essence(record)
+    wanted = essence(record)
     for path in sorted(folder.glob("*.npz")):
-        found = _recorded(path)
-        if _results(found) is None or _essence(found) != wanted:
+        found = recorded(path)
+        if results_of(found) is None or essence(found) != wanted:
             continue
         config = G.config
         try:
@@ -321,29 +208,6 @@ def find_projection(folder: Path, record: Mapping[str, Any], G: Generator) -> Re
             continue
         return Remembered(ws, noise or [], path)
     return None
-
-
-def _essence(record: Any) -> dict[str, Any] | None:
-    """Return what of a record decides the result; None where it is no record of a projection.
-
-    Names do not: equal photographs have equal results, wherever they lie. Records come from files,
-    which may be anybody's.
-    """
-    if not isinstance(record, Mapping) or record.get("command") != "project":
-        return None
-    network, inputs = record.get("network"), record.get("inputs")
-    if not isinstance(network, Mapping) or not isinstance(inputs, Mapping):
-        return None
-    return {
-        "tool": record.get("tool"),
-        "settings": record.get("settings"),
-        WEIGHTS: record.get(WEIGHTS),
-        "network": network.get("sha256"),
-        "inputs": {
-            name: file.get("sha256") if isinstance(file, Mapping) else None
-            for name, file in inputs.items()
-        },
-    }
 
 
 def project_settings(

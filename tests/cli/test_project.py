@@ -20,7 +20,7 @@ from stylecli.checkpoint import save_network
 from stylecli.cli.app import app
 from stylecli.errors import ExitCode
 from stylecli.images import read_provenance
-from stylecli.latents import projected_files, projector
+from stylecli.latents import projected_files, projector, searched_files
 from stylecli.networks.model import new_network
 from stylecli.provenance import remake_command
 from stylecli.saved_ws import load_noise, load_ws, read_ws_provenance
@@ -140,7 +140,7 @@ def test_an_interrupted_search_continues_to_the_bit(
     save("b.png", 1)
     run("a.png", "b.png", "--out", "whole")
     monkeypatch.setattr(projector, "SAVED_EVERY_SECONDS", -1.0)
-    write, count = projected_files.write_tensors, 0
+    write, count = searched_files.write_tensors, 0
 
     def stop(*arguments: Any) -> None:
         nonlocal count
@@ -149,7 +149,7 @@ def test_an_interrupted_search_continues_to_the_bit(
         if count == 13:  # in the second photograph
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(projected_files, "write_tensors", stop)
+    monkeypatch.setattr(searched_files, "write_tensors", stop)
     stopped = run("a.png", "b.png", "--out", "parts")
     assert stopped.exit_code == ExitCode.INTERRUPTED and "1 of 2 photographs" in stopped.stderr
     assert Path("parts/b.unfinished").is_file() and not Path("parts/b.npz").exists()
@@ -164,7 +164,7 @@ def test_a_search_without_video_does_not_lack_a_beginning(
 ) -> None:
     run("a.png", "--video", "--out", "whole")
     monkeypatch.setattr(projector, "SAVED_EVERY_SECONDS", -1.0)
-    write, count = projected_files.write_tensors, 0
+    write, count = searched_files.write_tensors, 0
 
     def stop(*arguments: Any) -> None:
         nonlocal count
@@ -173,7 +173,7 @@ def test_a_search_without_video_does_not_lack_a_beginning(
         if count == 5:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(projected_files, "write_tensors", stop)
+    monkeypatch.setattr(searched_files, "write_tensors", stop)
     assert run("a.png", "--out", "parts").exit_code == ExitCode.INTERRUPTED
     assert run("a.png", "--video", "--out", "parts").exit_code == 0
     assert Path("parts/a.mp4").read_bytes() == Path("whole/a.mp4").read_bytes()
