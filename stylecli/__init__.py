@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from stylecli.commands import interpolate as interpolate
     from stylecli.commands import mix as mix
     from stylecli.commands import project as project
+    from stylecli.commands import sharpen as sharpen
     from stylecli.data.alignment.geometry import align_face as align_face
     from stylecli.data.reader import open_dataset as open_dataset
     from stylecli.descriptions import info as info
@@ -44,11 +45,12 @@ _PUBLIC = {
     "ops": "",
     "project": "stylecli.commands",
     "save_network": "stylecli.checkpoint",
+    "sharpen": "stylecli.commands",
     "tune_memory": "stylecli.hardware",
 }
 __all__ = ["StyleCLIError", "__version__", "align_face", "edit", "figures", "generate", "grid",
            "info", "interpolate", "load_network", "metrics", "mix", "new_network", "open_dataset",
-           "ops", "project", "save_network", "tune_memory"]  # fmt: skip
+           "ops", "project", "save_network", "sharpen", "tune_memory"]  # fmt: skip
 
 __getattr__ = lazy_attributes(__name__, _PUBLIC)
 

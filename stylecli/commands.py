@@ -16,12 +16,23 @@ from torch import Tensor
 
 from stylecli import shipped
 from stylecli.checkpoint import Network, network_digest, open_network
-from stylecli.data.alignment.portrait import check_picture, read_portrait
+from stylecli.data.alignment.portrait import check_picture, read_portrait, read_small
 from stylecli.errors import UsageError
 from stylecli.images import Pictures
-from stylecli.latents import Method, Motion, Space, format_edits, parse_edits
+from stylecli.latents import (
+    BOUND,
+    CANDIDATES,
+    SHARPENING_STEPS,
+    STARTS,
+    Method,
+    Motion,
+    Space,
+    format_edits,
+    parse_edits,
+)
 from stylecli.latents.directions import Directions, read_directions, resolve
 from stylecli.latents.projector import Projecting, Projection, Projector
+from stylecli.latents.sharpening import Candidate, Sharpener, Sharpening
 from stylecli.latents.walks import Route, draw_walk
 from stylecli.networks.config import NetworkConfig, NoiseMode
 from stylecli.networks.model import Bundle
@@ -332,6 +343,39 @@ def project(
             np.stack([one.picture for one in part]), [one.mask for one in part], progress=progress
         )
     return found[0] if alone else found
+
+
+def sharpen(
+    net: Network,
+    small: Photo,
+    *,
+    candidates: int = CANDIDATES,
+    starts: int = STARTS,
+    bound: float = BOUND,
+    steps: int = SHARPENING_STEPS,
+    label: int | None = None,
+    seed: int = 0,
+    batch: int | None = None,
+    device: str | torch.device | None = None,
+    progress: Progress = silent,
+) -> list[Candidate]:
+    """Draw large faces that a small picture may show: plausible ones, not the person's.
+
+    ``net`` is what load_network returns, or a path to a network or a run. ``small`` is a file, or a
+    picture uint8 [h, w, 1 or C], of whose size the network's is a multiple. ``bound`` is the mean
+    squared difference, colours 0 to 1, up to which a face counts as fitting once it is shrunk. Of
+    ``starts`` searches for each candidate, those that differ most are returned, whether they fit or
+    not, with ws, noise, picture, shrunk and error. Raises UsageError for what
+    does not fit, DataError for a file that cannot be used.
+    """
+    bundle = open_network(net)
+    if device is not None:
+        bundle.generator.to(device)
+    how = Sharpening(candidates, starts, steps, bound=bound, seed=seed, label=label)
+    sharpener, config = Sharpener(bundle, how, batch=batch), bundle.config
+    if not isinstance(small, np.ndarray):
+        small = read_small(Path(small), config.size, config.channels).picture
+    return sharpener.sharpen(small, progress=progress)
 
 
 def edit(

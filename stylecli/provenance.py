@@ -65,6 +65,9 @@ _REPEATED = {
         ("space", "preset", "steps", "tune_steps", "distance", "detector", "mask", "seed", "label",
          "batch", "device")
     ),
+    "sharpen": frozenset(
+        ("candidates", "starts", "bound", "steps", "seed", "label", "batch", "device")
+    ),
     "figures": frozenset(
         ("seeds", "row_seeds", "col_seeds", "seed", "psi", "psi_cutoff", "label", "device",
          "precision")
@@ -76,7 +79,9 @@ FLAGS = {  # options without a value: given, or denied by --no-
     "interpolate": frozenset(("loop", "crop", "pixels")),
     "figures": frozenset[str](),
     "project": frozenset(("tune", "noise", "align", "video")),
+    "sharpen": frozenset[str](),
 }  # fmt: skip
+_INPUTS = {"project": "photo", "sharpen": "small"}  # files that follow the command
 _WORD = re.compile(r"\w[\w.-]{0,40}")  # the name of a figure
 
 
@@ -94,8 +99,8 @@ def remake_command(provenance: Mapping[str, Any]) -> str | None:
     words = ["stylecli", command]
     if command == "figures":
         words += [word for word in map(str, arguments) if _WORD.fullmatch(word)]
-    if command == "project":  # its photograph is among the inputs, as a file of this folder
-        photo = _input_file(provenance, "photo")
+    if command in _INPUTS:  # its photograph is among the inputs, as a file of this folder
+        photo = _input_file(provenance, _INPUTS[command])
         if photo is None:
             return None
         words.append(f"./{photo}" if photo.startswith("-") else photo)

@@ -24,8 +24,8 @@ _WrongWords: type[Any] = typer.BadParameter.__bases__[0]
 # In the order of the help. Each is the file of its name.
 COMMANDS = (
     "demo", "prepare-ffhq", "pack", "check", "train", "report", "plan", "explore", "generate",
-    "mix", "interpolate", "project", "directions", "figures", "metrics", "weights", "convert",
-    "export", "hub", "info", "bench", "doctor",
+    "mix", "interpolate", "project", "sharpen", "directions", "figures", "metrics", "weights",
+    "convert", "export", "hub", "info", "bench", "doctor",
 )  # fmt: skip
 
 

@@ -49,6 +49,13 @@ LabelOption = Annotated[
         "--class", "--label", min=0, help="Class to draw. Default: the classes in turn, by seed."
     ),
 ]
+ClassOption = Annotated[
+    int | None,
+    typer.Option(
+        "--class", "--label", min=0,
+        help="Class to search in. Default: the mean of all classes in w; class 0 in z.",
+    ),
+]  # fmt: skip
 PsiLayersOption = Annotated[
     str | None,
     typer.Option(

@@ -11,13 +11,14 @@ from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stylecli.errors import DataError, Interrupted, UsageError
+from stylecli.errors import DataError, Interrupted, UsageError, plural
 from stylecli.provenance import shown_path
 from stylecli.styles import holds_styles
 from stylecli.workspace import missing
 
 if TYPE_CHECKING:
     from stylecli.cli.drawing import OpenedNetwork
+    from stylecli.data.alignment.portrait import Portrait
     from stylecli.images import Pictures
     from stylecli.latents.projected_files import Remembered
     from stylecli.latents.projector import Projector
@@ -49,6 +50,52 @@ def check_faces(
 def shown_words(words: Sequence[str]) -> list[str]:
     """Return the words as a record has them: files by their path in this folder."""
     return [word if is_seed(word) else shown_path(Path(word)) for word in words]
+
+
+def list_named(given: Sequence[Path]) -> dict[str, Path]:
+    """Return photographs, also those of folders, by the names of their results."""
+    from stylecli.data.alignment.photographs import list_photographs
+    from stylecli.workspace import check_there
+
+    named: dict[str, Path] = {}
+    for path in given:
+        check_there(path, "a photograph, or a folder of them")
+        for photo in list_photographs(path):
+            other = named.setdefault(photo.path.stem, photo.path)
+            if other.resolve() != photo.path.resolve():
+                raise UsageError(
+                    f"{other} and {photo.path} would share the name {other.stem}: give them one "
+                    f"after the other, each with its own --out"
+                )
+    return named
+
+
+def read_usable(
+    named: Mapping[str, Path], read: Callable[[Path], "Portrait"], warn: Callable[[str], None]
+) -> "dict[str, Portrait]":
+    """Read photographs by their names, and pass on what is to be said of them.
+
+    Of several, those that cannot be used are left out, with a warning. Raises DataError where none
+    is left.
+    """
+    portraits, refused = {}, []
+    for name, path in named.items():
+        try:
+            portraits[name] = portrait = read(path)
+        except DataError as error:
+            refused.append(error)
+            if len(named) > 1:
+                warn(str(error))
+            continue
+        for note in portrait.notes:
+            warn(note)
+    if not portraits:
+        raise (
+            refused[0]
+            if len(refused) == 1
+            else DataError(f"none of {plural(len(named), 'photograph')} can be used: {refused[0]}")
+        )
+    return portraits
 
 
 def find_faces(

@@ -40,6 +40,7 @@ NetworkOption = Annotated[
     typer.Option("--network", help="Network file or run folder. Default: the newest run here."),
 ]
 OutOption = Annotated[Path | None, typer.Option("--out", help="File or folder to write.")]
+FolderOption = Annotated[Path | None, typer.Option("--out", help="Folder to write.")]
 PsiOption = Annotated[
     float | None,
     typer.Option("--psi", help="Truncation: 1 = none, 0 = the average face. Default 0.7."),

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stylecli.cli.drawing import OpenedNetwork, open_source
-from stylecli.cli.faces import project_record, warn_of_stand_in
+from stylecli.cli.drawing import ClassOption, OpenedNetwork, open_source
+from stylecli.cli.faces import list_named, project_record, read_usable, warn_of_stand_in
 from stylecli.cli.options import (
     BatchOption,
     DeviceOption,
+    FolderOption,
     ForceOption,
     JsonOption,
     NetworkOption,
@@ -28,6 +29,7 @@ from stylecli.features import DISTANCES
 from stylecli.latents import SEARCH_PRESETS, SEARCH_SPACES
 
 if TYPE_CHECKING:
+    from stylecli.data.alignment.portrait import Portrait
     from stylecli.latents.projected_files import Job
     from stylecli.latents.projector import Projector
 
@@ -115,14 +117,6 @@ MaskOption = Annotated[
         rich_help_panel=PHOTOGRAPH,
     ),
 ]
-ClassOption = Annotated[
-    int | None,
-    typer.Option(
-        "--class", "--label", min=0,
-        help="Class to search in. Default: the mean of all classes in w; class 0 in z.",
-    ),
-]  # fmt: skip
-FolderOption = Annotated[Path | None, typer.Option("--out", help="Folder to write.")]
 
 
 def command(
@@ -168,7 +162,7 @@ def command(
     check_words(device=device)
     if tune_steps is not None and not tune:
         raise UsageError(f"--tune-steps {tune_steps} is for tuning: add --tune")
-    named = _list_photos(photos)
+    named = list_named(photos)
     with sharing_ranks(ranks, device, own_command()) as place:
         if not place.is_main:
             output = Output(quiet=True)
@@ -213,24 +207,6 @@ def _check(
         raise UsageError(f"--mask {mask} belongs to one photograph: give one")
 
 
-def _list_photos(given: Sequence[Path]) -> dict[str, Path]:
-    """Return the photographs by the names of their results."""
-    from stylecli.data.alignment.photographs import list_photographs
-    from stylecli.workspace import check_there
-
-    named: dict[str, Path] = {}
-    for path in given:
-        check_there(path, "a photograph, or a folder of them")
-        for photo in list_photographs(path):
-            other = named.setdefault(photo.path.stem, photo.path)
-            if other.resolve() != photo.path.resolve():
-                raise UsageError(
-                    f"{other} and {photo.path} would share the name {other.stem}: project them one "
-                    f"after the other, each with its own --out"
-                )
-    return named
-
-
 def _jobs(
     source: OpenedNetwork, projector: "Projector", named: dict[str, Path],
     options: dict[str, Any], mask: Path | None, folder: Path, warn: Callable[[str], None],
@@ -239,27 +215,15 @@ def _jobs(
     from stylecli.latents.projected_files import Job
     from stylecli.latents.searched_files import check_apart
 
-    jobs, refused = [], []
-    for name, path in named.items():
-        try:
-            portrait = source.read_portrait(path, mask=mask, **options)
-        except DataError as error:
-            refused.append(error)
-            if len(named) > 1:
-                warn(str(error))
-            continue
-        for note in portrait.notes:
-            warn(note)
-        inputs = {"photo": path} | ({} if mask is None else {"mask": mask})
+    def read(path: Path) -> "Portrait":
+        return source.read_portrait(path, mask=mask, **options)
+
+    jobs = []
+    for name, portrait in read_usable(named, read, warn).items():
+        inputs = {"photo": named[name]} | ({} if mask is None else {"mask": mask})
         record = project_record(source, projector, inputs, **options)
         how = projector.how
         jobs.append(Job(folder, name, record, portrait, video=how.keep_path, tune=how.tune))
-    if not jobs:
-        raise (
-            refused[0]
-            if len(refused) == 1
-            else DataError(f"none of {plural(len(named), 'photograph')} can be used: {refused[0]}")
-        )
     masks = [] if mask is None else [mask]
     check_apart(jobs, [*named.values(), *masks, source.path])  # --force is for what was made
     return jobs

@@ -5,8 +5,9 @@ own and goes downhill on a sphere until its shrunk picture is the given one; wha
 that the latents of all layers stay near each other (the cross-over loss). The result is a plausible
 face, not the person's.
 
-The published program delivers nothing where no step comes within its bound. Here every candidate is
-delivered, with its error.
+The published program delivers nothing where no step comes within its bound. Here all candidates
+are delivered, with their errors; and since searches from different starts often end alike, more are
+made than are wanted, and those that differ most are kept.
 """
 
 import math
@@ -18,8 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stylecli.data.alignment.portrait import shrink_factor
 from stylecli.errors import UsageError
+from stylecli.features.perceptual import choose_distance, open_distance
 from stylecli.images import Pictures, from_uint8, to_uint8
+from stylecli.latents import BOUND, CANDIDATES, SHARPENING_STEPS, STARTS
 from stylecli.latents.projection import (
     adam_step,
     latent_ws,
@@ -29,16 +33,17 @@ from stylecli.latents.projection import (
 from stylecli.latents.projector import State, run_to_end
 from stylecli.networks.model import Bundle, Generator
 from stylecli.progress import Progress, silent
-from stylecli.sampling import Drawing, device_of, one_hot, render
+from stylecli.sampling import Drawing, chunk_size, device_of, one_hot, render
+from stylecli.shapes import Size
 
 PLAUSIBLE = "plausible, not the person"  # what every result says of itself
-BOUND = 0.002  # mean squared difference, colours 0 to 1: within it shrunk pictures count as equal
 _LATENTS = 10_000  # whose w's mean and spread are taken
 _SLOPE = 0.2  # of the leaky ReLU at the end of mappings
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow turns colours grey
 _PIXELS, _NEARNESS = 100.0, 0.05  # weights of the two parts of the loss
 _BETAS = (0.9, 0.999)  # of Adam
 _SEARCHED_MAPS = 5  # of the noise maps, the coarsest; the last is 0, the others stay random
+_COMPARED = 64  # px: the size at which candidates are told apart
 _START = 1 << 42  # apart from what projection draws
 
 
@@ -46,17 +51,20 @@ _START = 1 << 42  # apart from what projection draws
 class Sharpening:
     """How candidates are looked for: the published values."""
 
-    candidates: int = 5
-    steps: int = 100
+    candidates: int = CANDIDATES
+    starts: int = STARTS  # searches for each candidate; those that differ most are kept
+    steps: int = SHARPENING_STEPS
     lr: float = 0.4
     bound: float = BOUND
-    seed: int = 0  # of the first candidate; the next has the next
+    seed: int = 0  # of the first search; the next has the next
     label: int | None = None
 
     def __post_init__(self) -> None:
         """Raise UsageError for numbers that make no search."""
         if not 1 <= self.candidates <= 100:
             raise UsageError(f"{self.candidates} candidates cannot be shown: expected 1 to 100")
+        if not 1 <= self.starts <= 20:
+            raise UsageError(f"{self.starts} starts for each candidate: expected 1 to 20")
         if not 1 <= self.steps <= 1_000_000:
             raise UsageError(f"{self.steps} steps make no search: expected 1 to 1,000,000")
         if not 0 < self.bound < 1:
@@ -298,9 +306,11 @@ class Sharpener:
         self.net, self.how = net, how
         if how.label is not None:
             one_hot([how.label], net.config.label_dim)  # raises for a class that is not there
-        usual = 1 if device_of(net.generator).type == "cpu" else 8
-        self.batch = batch or usual
+        self.batch = batch or chunk_size(net.generator)
         self._styles: Styles | None = None
+        self.distance = open_distance(choose_distance(None), device_of(net.generator))
+        if min(net.config.size) < self.distance.min_side:
+            self.distance = open_distance("pyramid", device_of(net.generator))
 
     def sharpen(
         self,
@@ -313,16 +323,22 @@ class Sharpener:
         """Find candidates for a picture uint8 [h, w, 1 or C]; the network draws whole multiples.
 
         ``save`` gets the state from time to time, and when Ctrl-C comes, which is raised then;
-        given back as ``state``, the same search continues as if it had not been interrupted.
+        given back as ``state``, the same search continues as if it had not been interrupted. Raises
+        UsageError for a picture that does not fit.
         """
-        G, how = self.net.generator, self.how
-        factor = check_small(small, *drawn_size(self.net))
+        G, how, channels = self.net.generator, self.how, self.net.config.channels
+        if small.dtype != np.uint8 or small.ndim != 3 or small.shape[2] not in (1, channels):
+            raise UsageError(
+                f"a small picture is {small.dtype} {list(small.shape)}: expected uint8 "
+                f"[h, w, {channels}], or [h, w, 1] for a grey one"
+            )
+        factor = shrink_factor(Size(*small.shape[:2]), self.net.config.size)
         if self._styles is None:
             self._styles = measure_styles(G, how.label)
         target = from_uint8(np.array(small)[None]) / 2 + 0.5
         kept: State = dict(state or {})
-        groups = [range(i, min(i + self.batch, how.candidates))
-                  for i in range(0, how.candidates, self.batch)]  # fmt: skip
+        count = how.candidates * how.starts
+        groups = [range(i, min(i + self.batch, count)) for i in range(0, count, self.batch)]
         frozen = [parameter.requires_grad for parameter in G.parameters()]
         G.requires_grad_(False)
         try:
@@ -335,7 +351,7 @@ class Sharpener:
         finally:
             for parameter, before in zip(G.parameters(), frozen, strict=True):
                 parameter.requires_grad_(before)
-        return self._candidates(small, kept, len(groups))
+        return self._choose(self._candidates(small, kept, len(groups)))
 
     def _go(
         self, search: CandidateSearch, kept: State, number: int, groups: int,
@@ -378,6 +394,26 @@ class Sharpener:
             for place, picture in enumerate(drawn)
         ]
 
+    def _choose(self, found: Sequence[Candidate]) -> list[Candidate]:
+        """Return as many as are wanted: the best, then always that which differs most from those.
+
+        Those that are within the bound come first.
+        """
+        with torch.no_grad():
+            images = torch.cat([from_uint8(one.picture[None]) for one in found])
+            parts = torch.split(images.to(device_of(self.net.generator)), self.batch)
+            seen = torch.cat([self.distance.features(part, side=_COMPARED) for part in parts])
+            far = torch.stack([(seen - one).square().sum(dim=1) for one in seen]).cpu()
+        left = sorted(range(len(found)), key=lambda place: found[place].error)
+        chosen = [left.pop(0)]
+        while len(chosen) < self.how.candidates:
+            within = [place for place in left if found[place].error <= self.how.bound]
+            pool = within or left[:1]
+            best = max(pool, key=lambda place: float(far[place, chosen].min()))
+            left.remove(best)
+            chosen.append(best)
+        return [found[place] for place in chosen]
+
 
 def shrink_again(picture: Pictures, small: Pictures) -> tuple[Pictures, float]:
     """Return a picture shrunk to a small one's size, uint8 [h, w, C], and how far it is from it."""
@@ -387,22 +423,3 @@ def shrink_again(picture: Pictures, small: Pictures) -> tuple[Pictures, float]:
     if small.shape[2] == 1 < picture.shape[2]:
         colours = _grey(colours)
     return to_uint8(shrunk)[0], float(pixel_errors(colours, target))
-
-
-def drawn_size(net: Bundle) -> tuple[int, int]:
-    """Return height and width of what a network draws, px."""
-    return net.config.resolution, net.config.resolution
-
-
-def check_small(small: Pictures, height: int, width: int) -> int:
-    """Return how often a picture [h, w, C] is shrunk from height x width; raise UsageError."""
-    high, wide = small.shape[:2]
-    factor: int = height // high
-    if factor < 2 or high < 2 or (factor * high, factor * wide) != (height, width):
-        sizes = [f"{width // by} x {height // by}" for by in range(2, min(height, width) // 2 + 1)
-                 if height % by == 0 and width % by == 0]  # fmt: skip
-        raise UsageError(
-            f"a picture of {wide} x {high} px does not fit: this network draws {width} x {height}, "
-            f"so give {' or '.join(sizes[:4])} px"
-        )
-    return factor

@@ -26,6 +26,7 @@ from stylecli.data.pictures import (
 )
 from stylecli.data.preparation import DecodeSettings, decode_pixels
 from stylecli.errors import DataError, UsageError, plural
+from stylecli.shapes import Size
 
 _LEAST_CROP = 64  # px: the side of the smallest square around a face that is looked for
 _UNALIGNED = 0.12  # mean shift of the square's corners by its side, beyond which a face is off:
@@ -98,6 +99,48 @@ def read_portrait(
             raise DataError(f"the mask of {path} leaves nothing to look at: white is what counts")
     pixels = np.asarray(photo.convert(TARGETS[channels]))
     return Portrait(pixels.reshape(size, size, channels), kept, tuple(notes))
+
+
+def read_small(path: Path, size: Size, channels: int = 3) -> Portrait:
+    """Return a small picture as it is, of which a network that draws ``size`` makes a large one.
+
+    A grey one for a network of colours stays grey, [h, w, 1], which a note says. Raises DataError,
+    with the name of the file, for what cannot be used: also for transparency, under which anything
+    may be, and for a size of which the network's is no whole multiple.
+    """
+    photo, opacity = _decode(path)
+    try:
+        shrink_factor(Size(photo.height, photo.width), size)
+    except UsageError as error:
+        raise DataError(f"{path}: {error}") from None
+    if opacity is not None:
+        raise DataError(
+            f"{path} has transparent parts, under which anything may be: lay it over a colour first"
+        )
+    bands = photo.split()
+    notes: tuple[str, ...] = ()
+    if all(band.tobytes() == bands[0].tobytes() for band in bands) and channels > 1:
+        channels, notes = 1, (f"{path} is grey: it says nothing of colours, which are guesses",)
+    pixels = np.asarray(photo.convert(TARGETS[channels]))
+    return Portrait(pixels.reshape(photo.height, photo.width, channels), None, notes)
+
+
+def shrink_factor(small: Size, drawn: Size) -> int:
+    """Return how often a picture is shrunk from what a network draws; raise UsageError if never."""
+    factor = drawn.height // small.height
+    if factor >= 2 and min(small) >= 2 and small == (drawn.height // factor, drawn.width // factor):
+        if drawn == (small.height * factor, small.width * factor):
+            return factor
+    sizes = [
+        f"{drawn.width // by}x{drawn.height // by}"
+        for by in range(2, min(drawn) // 2 + 1)
+        if drawn.height % by == 0 and drawn.width % by == 0
+    ]
+    what = "no smaller than" if factor < 2 else "no whole fraction of"
+    raise UsageError(
+        f"{small.width}x{small.height} px is {what} the {drawn.width}x{drawn.height} px that this "
+        f"network draws: give {', '.join(sizes[:5])} px"
+    )
 
 
 def check_picture(picture: npt.NDArray[np.uint8], size: int, channels: int) -> Portrait:

@@ -8,8 +8,9 @@ from PIL import Image
 
 from stylecli.data.alignment import portrait
 from stylecli.data.alignment.detection import Detection
-from stylecli.data.alignment.portrait import read_portrait
-from stylecli.errors import DataError
+from stylecli.data.alignment.portrait import read_portrait, read_small, shrink_factor
+from stylecli.errors import DataError, UsageError
+from stylecli.shapes import Size
 
 POINTS = ((40.0, 40.0), (60.0, 40.0), (50.0, 50.0), (42.0, 60.0), (58.0, 60.0))
 
@@ -131,3 +132,36 @@ def test_what_cannot_be_used_is_one_sentence(
     monkeypatch.setattr("stylecli.data.pictures.max_pixels", lambda: 5000)
     with pytest.raises(DataError, match="too large"):
         read_portrait(path, 16, align=False)
+
+
+@pytest.mark.parametrize(
+    ("small", "drawn", "factor"),
+    [((8, 8), (32, 32), 4), ((6, 8), (24, 32), 4), ((16, 16), (32, 32), 2), ((2, 2), (32, 32), 16)],
+)
+def test_a_small_picture_is_a_whole_fraction_of_a_large_one(
+    small: tuple[int, int], drawn: tuple[int, int], factor: int
+) -> None:
+    assert shrink_factor(Size(*small), Size(*drawn)) == factor
+
+
+@pytest.mark.parametrize(
+    ("small", "drawn"),
+    [((32, 32), (32, 32)), ((64, 64), (32, 32)), ((1, 1), (32, 32)), ((8, 6), (24, 32)),
+     ((5, 5), (32, 32)), ((9, 9), (32, 32))],
+)  # fmt: skip
+def test_other_sizes_are_refused_with_those_that_fit(
+    small: tuple[int, int], drawn: tuple[int, int]
+) -> None:
+    with pytest.raises(UsageError, match=f"{drawn[1] // 2}x{drawn[0] // 2}"):
+        shrink_factor(Size(*small), Size(*drawn))
+
+
+def test_a_small_picture_is_read_as_it_is(tmp_path: Path) -> None:
+    path = save(tmp_path / "small.png", (8, 8))
+    read = read_small(path, Size(32, 32))
+    with Image.open(path) as picture:
+        assert (read.picture == np.asarray(picture.convert("RGB"))).all() and not read.notes
+    Image.new("RGB", (8, 8), (9, 9, 9)).save(tmp_path / "grey.png")
+    grey = read_small(tmp_path / "grey.png", Size(32, 32))
+    assert grey.picture.shape == (8, 8, 1) and "grey" in grey.notes[0]
+    assert not read_small(tmp_path / "grey.png", Size(32, 32), 1).notes
