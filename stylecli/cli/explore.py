@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from stylecli.images import Pictures
 
 INSTALL = "pip install 'stylecli[explore]'"
+_REACH = 3.0  # standard deviations to which sliders of directions go
 _KEPT_NETWORKS = 2  # in the memory of a process that draws
 
 
@@ -232,7 +233,11 @@ class Studio:
             found = self.open(request).find_directions()
         except NetworkError as error:
             return {"directions": [], "why": str(error)}, b""
-        return {"directions": found.describe()}, b""
+        rows = [
+            {"title": row["name"].replace("_", " "), "least": -_REACH, "most": _REACH, **row}
+            for row in found.describe()
+        ]
+        return {"directions": rows}, b""
 
     def _order(self, request: Mapping[str, Any], tell: Tell) -> "Order":
         from stylecli.cli.generate import resolve_order

@@ -4,7 +4,6 @@ import io
 import json
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -58,7 +57,11 @@ SNAPSHOT = "runs/00000-two/network-snapshot-000001000.safetensors"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working directory with one run of one network."""
+    import numpy as np
+
     from stylecli.checkpoint import save_network
+    from stylecli.latents.directions import FILE, Direction, Directions, space_of, write_directions
+    from stylecli.networks.headers import network_digest
     from stylecli.networks.model import new_network
 
     root = tmp_path_factory.mktemp("explore")
@@ -69,6 +72,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     other = new_network("stylegan2", seed=1, resolution=64, fmap_base=256, fmap_max=8, z_dim=8,
                         w_dim=8, label_dim=3)  # fmt: skip
     save_network(root / SNAPSHOT, other)
+    space = space_of(net.config, "net.safetensors", network_digest(root / "net.safetensors"))
+    smile = Direction("smile", "sefa", np.eye(8, dtype=np.float32)[0], 0.5, (0, 1, 2, 3, 4, 5))
+    (root / "out/net").mkdir(parents=True)
+    write_directions(root / "out/net" / FILE, Directions(space, {"smile": smile}))
     return root
 
 
@@ -101,6 +108,8 @@ PICTURES = (
     ("picture", "seed=5&mix=coarse:7&mix=4-5:9&noise_scale=0.5"),
     ("picture", "seed=5&size=40x30&crop=yes"),
     ("picture", f"network={SNAPSHOT}&seed=5&class=2&psi_layers=fine:0.2"),
+    ("picture", "seed=5&edit=smile:1.5&edit=smile@coarse:-1"),
+    ("picture", "network=shipped&seed=5"),
     ("sheet", "seeds=0-3,9&columns=2&labels=no"),
     ("mix", "rows=2&cols=3,4&styles=fine&psi=1"),
     ("mix", "row=1&row=5&cols=2&bands=coarse:1,fine:1&labels=no"),
@@ -114,7 +123,7 @@ def test_a_picture_is_the_file_that_the_printed_command_writes(
     monkeypatch.chdir(folder)
     status, headers, shown = ask(f"/api/{kind}?{state}")
     printed = ask.json(f"/api/command?{state}&kind={kind}")
-    shutil.rmtree("out", ignore_errors=True)
+    Path(printed["file"]).unlink(missing_ok=True)
     done = CliRunner().invoke(app, shlex.split(printed["command"])[1:])
 
     assert (status, headers["content-type"], done.exit_code) == (200, "image/png", 0), done.stderr
@@ -167,6 +176,19 @@ def test_a_walk_has_frames_and_is_exported_as_its_command_does(
     done = CliRunner().invoke(app, shlex.split(begun["command"])[1:])
     assert done.exit_code == 0 and "already exists" in done.stderr  # it was made with the same
     assert read_video_provenance(path) is not None
+
+
+def test_directions_are_listed_and_say_how_to_find_some(ask: Asker) -> None:
+    (smile,) = ask.json("/api/directions")["directions"]
+    none = ask.json(f"/api/directions?network={SNAPSHOT}")
+
+    assert (smile["name"], smile["title"], smile["least"], smile["most"]) == (
+        "smile",
+        "smile",
+        -3,
+        3,
+    )
+    assert none["directions"] == [] and "stylecli directions find" in none["why"]
 
 
 def test_a_network_with_a_true_preview_shows_it(ask: Asker) -> None:
