@@ -1,6 +1,7 @@
 """``stylecli explore``: the network in a browser. Also the program of the processes that draw."""
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from stylecli.images import Pictures
 
 INSTALL = "pip install 'stylecli[explore]'"
+_EVERY_ADDRESS = ("0.0.0.0", "::")
 _REACH = 3.0  # standard deviations to which sliders of directions go
 _KEPT_NETWORKS = 2  # in the memory of a process that draws
 
@@ -72,10 +74,11 @@ def command(
     from stylecli.explorer.workplace import Workplace
 
     framed = os.environ.get(FRAMED) == "1"
-    explorer = Explorer(start_drawing, Workplace(network), device, host, framed)
+    explorer = Explorer(start_drawing, Workplace(network), device, host, framed, early=True)
     with listen(host, port) as listening:
         number = listening.getsockname()[1]
-        name = f"[{host}]" if ":" in host else host
+        name = socket.gethostname() if host in _EVERY_ADDRESS else host
+        name = f"[{name}]" if ":" in name else name
         address = f"http://{name}:{number}/#token={explorer.token}"
         output.result({"address": address, "port": number, "token": explorer.token}, [address])
         sys.stdout.flush()

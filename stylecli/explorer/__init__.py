@@ -54,27 +54,28 @@ class Page:
         words = ["explore", "--no-open", "--json", f"--device={device}"]
         words += [] if net is None else [f"--network={net}"]
         words += [] if port is None else [f"--port={port}"]
+        self._said = tempfile.TemporaryFile()  # a pipe that nobody reads would stop it
         self._server = start_python(
             "stylecli", *words, environment={FRAMED: "1"}, stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=self._said,
         )  # fmt: skip
-        assert self._server.stdout is not None and self._server.stderr is not None
+        assert self._server.stdout is not None
         text = b""
         while not text.endswith(b"}\n") and (line := self._server.stdout.readline()):
             text += line
         if not text.endswith(b"}\n"):
-            said = self._server.stderr.read().decode("utf-8", "replace").strip()
+            self._said.seek(0)
+            said = self._said.read().decode("utf-8", "replace").strip()
             self.close()
             raise StyleCLIError(said.splitlines()[-1].removeprefix("stylecli: ") if said else
                                 "stylecli explore ended before it had an address")  # fmt: skip
-        self._server.stderr.close()
         self.address: str = parse_json(text.decode(), "what explore printed")["address"]
         atexit.register(self.close)
 
     def close(self) -> None:
         """End the server; its page shows no further pictures."""
         atexit.unregister(self.close)
-        for stream in (self._server.stdin, self._server.stdout, self._server.stderr):
+        for stream in (self._server.stdin, self._server.stdout, self._said):
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()  # the server ends with its stdin

@@ -22,7 +22,7 @@ TOKEN_HEADER = "x-stylecli-token"
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
     "media-src 'self' blob:; connect-src 'self'; font-src 'self'; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors {framed}"
+    "form-action 'none'; require-trusted-types-for 'script'; frame-ancestors {framed}"
 )
 # A notebook shows the page in a frame: its own server is on this machine too, or it is an editor.
 _NOTEBOOKS = "http://localhost:* http://127.0.0.1:* https://localhost:* vscode-webview:"

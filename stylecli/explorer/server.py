@@ -69,20 +69,25 @@ class Explorer:
     device: str = "auto"
     host: str = "127.0.0.1"
     framed: bool = False  # by a notebook
+    early: bool = False  # the process that draws starts before it is asked for a picture
     token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
 
     def make_app(self) -> Starlette:
         """Return the application, with its processes: they start at the first picture."""
         drawer, jobs = Drawer(self.start), Jobs(self.start)
+        answers = _Answers(self, drawer, jobs)
 
         @contextlib.asynccontextmanager
         async def lifespan(app: Starlette) -> AsyncIterator[None]:
+            opening = asyncio.create_task(answers.open_early()) if self.early else None
             yield
+            if opening is not None:
+                opening.cancel()
             drawer.end()
             jobs.end()
 
         app = Starlette(
-            routes=_Answers(self, drawer, jobs).routes(), lifespan=lifespan,
+            routes=answers.routes(), lifespan=lifespan,
             exception_handlers={HTTPException: _explain_status, Exception: _explain_error},
         )  # fmt: skip
         app.state.drawer, app.state.jobs = drawer, jobs
@@ -175,6 +180,11 @@ class _Answers:
         return [
             Route(path, _explained(endpoint), methods=[method]) for method, path, endpoint in table
         ]
+
+    async def open_early(self) -> None:
+        """Have the process that draws load the chosen network; what fails is said when asked."""
+        with contextlib.suppress(StyleCLIError, OSError):
+            await self.drawer.ask(self._request("network", self.workplace.chosen))
 
     # -- the page ---------------------------------------------------------------------------
 

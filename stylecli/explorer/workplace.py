@@ -4,9 +4,11 @@ A name is looked up among what is listed, never opened as a path.
 """
 
 import hashlib
+import math
 import re
+import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +32,16 @@ PROJECTED, KEPT = "projected", "faces"  # folders beside what is made of a netwo
 _NAME = re.compile(r"[\w. -]{1,60}")  # of a face that is kept
 
 
-@dataclass(frozen=True)
+_FRESH_SECONDS = 1.0  # during which the working directory is not listed again
+
+
+@dataclass
 class Workplace:
     """The working directory as the page sees it, and the network that the command named."""
 
     given: Path | None = None
+    _listed: dict[str, Path] = field(default_factory=dict)
+    _listed_at: float = -math.inf
 
     def networks(self, run: str = "") -> dict[str, Path]:
         """Return the networks that can be shown, by name: the newest and the best of each run.
@@ -79,7 +86,10 @@ class Workplace:
         """
         if not name:
             return self.chosen
-        path = self.networks().get(name)
+        now = time.monotonic()
+        if name not in self._listed or now - self._listed_at > _FRESH_SECONDS:
+            self._listed, self._listed_at = self.networks(), now
+        path = self._listed.get(name)
         if path is None:
             run = Path(name).parent.as_posix()
             path = self.networks(run).get(name) if run in self.runs() else None

@@ -12,6 +12,7 @@ each status. Exits with 1 where memory grew by more than a tenth. Reads /proc, s
 import argparse
 import http.client
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -28,6 +29,12 @@ def held_mib(process: int) -> float:
     lines = Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines()
     rows = [line.split() for line in lines if line.startswith(("VmRSS:", "VmSwap:"))]
     return sum(int(row[1]) for row in rows) / 1024
+
+
+def cpu_seconds(process: int) -> float:
+    """Return the processor time that a process has taken."""
+    words = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def children_of(process: int) -> list[int]:
@@ -70,7 +77,7 @@ def main() -> int:
         said = json.loads(text)
         connection = http.client.HTTPConnection("127.0.0.1", said["port"], timeout=120)
         statuses: Counter[int] = Counter()
-        early: dict[str, float] = {}
+        early: dict[str, tuple[float, float]] = {}
         slowest, began = 0.0, time.perf_counter()
         for number in range(count):
             start = time.perf_counter()
@@ -81,27 +88,29 @@ def main() -> int:
             if number:  # the first one waits until torch has loaded
                 slowest = max(slowest, time.perf_counter() - start)
             if number + 1 == max(1, count // 10):
-                early = memory(server.pid)
-        seconds, late = time.perf_counter() - began, memory(server.pid)
+                early = figures(server.pid)
+        seconds, late = time.perf_counter() - began, figures(server.pid)
         server.send_signal(signal.SIGINT)
         code = server.wait(10)
     print(f"{count:,} requests in {seconds:.0f} s, the slowest {1000 * slowest:.0f} ms")
     print(
         "statuses:", ", ".join(f"{status}: {times:,}" for status, times in sorted(statuses.items()))
     )
-    print(f"{'process':8}  {'after a tenth':>13}  {'at the end':>10}")
-    for name in early:
-        print(f"{name:8}  {early[name]:9.1f} MiB  {late[name]:6.1f} MiB")
-    grown = [name for name in early if late[name] > early[name] * (1 + MOST_GROWTH)]
+    print("process   after a tenth  at the end  CPU of a request in between")
+    for name, (held, spent) in early.items():
+        each = 1000 * (late[name][1] - spent) / (count - max(1, count // 10))
+        print(f"{name:8}  {held:9.1f} MiB  {late[name][0]:6.1f} MiB  {each:.1f} ms")
+    grown = [name for name in early if late[name][0] > early[name][0] * (1 + MOST_GROWTH)]
     unexpected = set(statuses) - {200, 400, 404}
     print(f"exit code of the server: {code}" + (f"; memory grew: {grown}" if grown else ""))
     return int(bool(grown or unexpected or code))
 
 
-def memory(server: int) -> dict[str, float]:
-    """Return the memory of the server and of the process that draws."""
+def figures(server: int) -> dict[str, tuple[float, float]]:
+    """Return memory in MiB and processor seconds of the server and of the process that draws."""
     (drawing,) = children_of(server)
-    return {"server": held_mib(server), "drawing": held_mib(drawing)}
+    processes = {"server": server, "drawing": drawing}
+    return {name: (held_mib(each), cpu_seconds(each)) for name, each in processes.items()}
 
 
 if __name__ == "__main__":

@@ -42,7 +42,11 @@ def test_every_answer_is_closed_to_other_pages(client: TestClient) -> None:
             answer = client.get(path, headers=headers)
             policy = answer.headers["content-security-policy"]
 
-            assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy
+            assert (
+                "default-src 'none'" in policy
+                and "trusted-types" in policy
+                and "frame-ancestors 'none'" in policy
+            )
             assert "unsafe" not in policy and "*" not in policy
             assert answer.headers["x-content-type-options"] == "nosniff"
             assert answer.headers["referrer-policy"] == "no-referrer"
