@@ -30,8 +30,9 @@ def command(
         Path,
         typer.Argument(
             metavar="SRC",
-            help="Folder or zip of pictures (sub-folders become classes), a set such as MNIST or "
-            "CIFAR, TFRecords, or another tool's LMDB; with --out X.zip, also a dataset.",
+            help="Folder, zip or tar of pictures (sub-folders become classes), tar shards, a set "
+            "such as MNIST or CIFAR, TFRecords, or another tool's LMDB; with --out X.zip, also a "
+            "dataset.",
         ),
     ],
     out: Annotated[

@@ -324,6 +324,8 @@ def _extra(extra: str, context: Any, path: str, look: str) -> str:
     first = extra.split(" ")[0]
     if first.lower().endswith(_NETWORK_FILE) and "--network" in _options(context):
         return f"{path} does not take {first!r} as an argument: give --network {first}"
+    if first.lower().endswith(".tar"):  # what a shell made of a range of shards
+        return f"{path} takes one SRC: quote the pattern, {path} 'shards-{{000..009}}.tar'"
     return f"{path} does not take {extra!r}: {look}"
 
 

@@ -89,6 +89,12 @@ def is_foreign(name: str) -> bool:
     return suffix in FOREIGN or (suffix in HEIF_SUFFIXES and not reads_heif())
 
 
+def plain_name(name: str) -> str:
+    """Return the name of an entry in an archive as one that leads nowhere else."""
+    parts = name.replace("\\", "/").split("/")
+    return "/".join(part for part in parts if part not in ("", ".", ".."))
+
+
 def is_hidden(name: str) -> bool:
     """Tell whether a name, or a folder in it, is hidden or made by an archiver for itself."""
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
@@ -564,9 +570,8 @@ def read_directory(path: Path) -> dict[str, ZipMember]:
         ) from None
     members = {}
     for entry in entries:
-        written = entry.filename.replace("\\", "/")
-        name = "/".join(part for part in written.split("/") if part not in ("", ".", ".."))
-        if written.endswith("/") or not name:
+        name = plain_name(entry.filename)
+        if entry.filename.endswith(("/", "\\")) or not name:
             continue
         if entry.flag_bits & _ENCRYPTED:
             raise DataError(

@@ -406,8 +406,7 @@ class CifarSource:
             self.notes = []
         if not contents and is_tar(path):
             raise DataError(
-                f"{path} is a tar archive, but not of CIFAR: unpack it (tar -xf) and name the "
-                f"folder"
+                f"{path} is called like CIFAR's and holds none of its batches: get it again"
             )
         if not batches:
             raise DataError(f"{path} holds no batch of CIFAR: expected data_batch_1 or train")
@@ -450,7 +449,16 @@ def is_cifar(path: Path) -> bool:
             (path / "meta").is_file() and (path / "train").is_file()
         )
     beside = path.with_name("batches.meta").is_file() or path.with_name("meta").is_file()
-    return is_tar(path) or (beside and _is_batch_name(path.name))
+    return _is_cifar_tar(path) or (beside and _is_batch_name(path.name))
+
+
+def _is_cifar_tar(path: Path) -> bool:
+    """Tell by its first entry whether a tarball is CIFAR's, whatever folder it was made of."""
+    if not is_tar(path):
+        return False
+    with _open(path) as file:
+        name = file.read(100).split(b"\0", 1)[0].decode("utf-8", "replace").removeprefix("./")
+    return name.startswith("cifar") or _is_known(name.rpartition("/")[2])
 
 
 def is_tar(path: Path) -> bool:

@@ -390,18 +390,31 @@ def parse_label_json(
     found_names, values = [name for name, _ in pairs], [label for _, label in pairs]
     if not pairs:
         return None
+    return interpret_values(values, where, names=found_names, class_names=class_names)
+
+
+def interpret_values(
+    values: list[Any],
+    where: Path | str,
+    *,
+    names: Sequence[str] | None = None,
+    class_names: Any = None,
+) -> LabelTable:
+    """Turn a label of each picture into classes or vectors; raise DataError for mixed kinds."""
+    listed = list(names) if names is not None else None
     if all(isinstance(value, int | float) for value in values):
-        return interpret_numbers(values, where, names=found_names, class_names=class_names)
+        return interpret_numbers(values, where, names=listed, class_names=class_names)
     if all(isinstance(value, str) for value in values):
-        return _named(found_names, values)
+        return _named(listed, values)
     if all(isinstance(value, list) and _all_numbers(value) for value in values):
         if len({len(value) for value in values}) > 1:
             raise DataError(f"{where} holds label vectors of different lengths")
-        return interpret_rows(_floats(values, where), where, names=found_names, plain=True)
+        return interpret_rows(_floats(values, where), where, names=listed, plain=True)
     other = next((i for i, value in enumerate(values) if type(value) is not type(values[0])), 0)
+    shown = [_shown(listed[i] if listed else f"picture {i}", values[i]) for i in (0, other)]
     raise DataError(
-        f"{where} mixes kinds of labels: {_shown(*pairs[0])} and {_shown(*pairs[other])}; "
-        f"expected only numbers, only names of classes or only lists of numbers"
+        f"{where} mixes kinds of labels: {' and '.join(shown)}; expected only numbers, only names "
+        "of classes or only lists of numbers"
     )
 
 
@@ -551,7 +564,7 @@ def _interpret_cells(
     return interpret_rows(values, where, names=names, columns=columns)
 
 
-def _named(names: list[str], labels: list[str]) -> LabelTable:
+def _named(names: list[str] | None, labels: list[str]) -> LabelTable:
     class_names = sorted(set(labels), key=lambda name: name.encode("utf-8", "replace"))
     numbers = {name: number for number, name in enumerate(class_names)}
     values = np.array([numbers[label] for label in labels], np.int64)

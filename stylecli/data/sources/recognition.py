@@ -30,6 +30,7 @@ from stylecli.data.sources.lmdb_pictures import (
     is_ours,
     open_foreign_lmdb,
 )
+from stylecli.data.sources.tar_shards import expand_pattern, find_tars, is_tar, open_tars
 from stylecli.data.sources.tfrecords import TFRecordPictures, find_tfrecords, is_tfrecords
 from stylecli.errors import DataError
 from stylecli.files import name_failed_download
@@ -39,14 +40,16 @@ _START_BYTES = 1024  # of a file, to tell what it is
 _ARCHIVES = (
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
     (b"Rar!", "a RAR archive"),
+    (b"\x1f\x8b", "compressed with gzip"),
     (b"BZh", "compressed with bzip2"),
     (b"\xfd7zXZ", "compressed with xz"),
     (b"\x28\xb5\x2f\xfd", "compressed with zstd"),
 )
+_TAR_TOOLS = {".gz": "gunzip", ".tgz": "gunzip", ".zst": "unzstd", ".bz2": "bunzip2", ".xz": "unxz"}
 _MAX_WRAPPINGS = 4  # folders around folders that are looked through
 KNOWN = (
-    "a folder or zip of pictures (NVIDIA's with dataset.json too), TFRecords or an LMDB of "
-    "pictures, MNIST's idx files, CIFAR's tarball, AFHQ or CelebA"
+    "a folder, zip or tar of pictures (NVIDIA's with dataset.json too, WebDataset's shards), "
+    "TFRecords or an LMDB of pictures, MNIST's idx files, CIFAR's tarball, AFHQ or CelebA"
 )
 
 
@@ -66,7 +69,9 @@ def find_source(
     """
     path, own_labels = Path(path), own_labels and labels is None
     try:
-        if path.is_dir():
+        if (shards := expand_pattern(path)) is not None:
+            found: Source = open_tars(path, shards, own_labels=own_labels)
+        elif path.is_dir():
             found = _open_folder(path, own_labels, include_generated)
         else:
             found = _open_file(path, own_labels)
@@ -102,6 +107,8 @@ def _open_known_folder(path: Path, own_labels: bool) -> Source | None:
         return ffhq
     if find_tfrecords(path):
         return TFRecordPictures(path, own_labels=own_labels)
+    if tars := find_tars(path):
+        return open_tars(path, tars, own_labels=own_labels)
     if files := find_idx_files(path):
         return IdxSource(path, files, own_labels=own_labels)
     if is_cifar(path):
@@ -147,6 +154,11 @@ def _open_file(path: Path, own_labels: bool) -> Source:
     if path.suffix == ".tfrecords":
         raise DataError(f"{path} is damaged, or no TFRecord file: its first length does not fit")
     for signature, kind in _ARCHIVES:
+        if start.startswith(signature) and (tool := _TAR_TOOLS.get(suffix_of(path.name))):
+            raise DataError(
+                f"{path} is {kind}, so its pictures cannot be read in place: run {tool} {path}, "
+                "then name the .tar"
+            )
         if start.startswith(signature):
             raise DataError(f"{path} is {kind}: unpack it and name the folder")
     raise DataError(f"{path} is not a source of pictures: expected {KNOWN}")
@@ -162,6 +174,8 @@ def _open_container(path: Path, own_labels: bool) -> Source | None:
         return TFRecordPictures(path, own_labels=own_labels)
     if is_cifar(path):
         return CifarSource(path)
+    if is_tar(path):
+        return open_tars(path, [path], own_labels=own_labels)
     if find_idx_files(path) or _begins(path, b"\0\0\x08\x03"):
         return IdxSource(path, [path], own_labels=own_labels)
     return None

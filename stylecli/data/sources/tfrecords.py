@@ -439,12 +439,12 @@ def _choose_files(path: Path, notes: list[str]) -> list[Path]:
                 name
             )
         elif (match := _PLAIN_NAME.fullmatch(name)) and is_tfrecords(path / name):
-            sets.setdefault(match["stem"] if _split(match["stem"]) else "", []).append(name)
+            sets.setdefault(match["stem"] if split_of(match["stem"]) else "", []).append(name)
     chosen = list(sets)
     if len(sets) > 1:
-        chosen = [stem for stem in sets if _split(stem) == "train"]
+        chosen = [stem for stem in sets if split_of(stem) == "train"]
         left = [name for stem in sets if stem not in chosen for name in sets[stem]]
-        if len(chosen) != 1 or not all(_split(stem) for stem in sets):
+        if len(chosen) != 1 or not all(split_of(stem) for stem in sets):
             raise DataError(
                 f"{path} holds several sets of TFRecords ({listing(sets)}): give each a folder of "
                 "its own, or name one file"
@@ -461,7 +461,7 @@ def _choose_files(path: Path, notes: list[str]) -> list[Path]:
     return [path / name for name in files]
 
 
-def _split(stem: str) -> str:
+def split_of(stem: str) -> str:
     """Return which part of a set its file's name says it is: train, test, or nothing."""
     last = re.split(r"[-_.]", stem.lower())[-1]
     if last in TRAIN:
@@ -475,7 +475,7 @@ def _set_name(path: Path, files: list[Path]) -> str:
     for pattern in (_LEVEL_NAME, _SHARD_NAME, _PLAIN_NAME):
         if match := pattern.fullmatch(name):
             stem = match["stem"].rpartition(".tfrecord")[0] or match["stem"]
-            is_own = pattern is _LEVEL_NAME or (len(files) == 1 and not _split(stem))
+            is_own = pattern is _LEVEL_NAME or (len(files) == 1 and not split_of(stem))
             return stem if is_own or not path.is_dir() else path.resolve().name
     return files[0].stem
 
