@@ -165,7 +165,7 @@ def training_case(
     step = TrainingStep(net, training, device=device)
     stage = stage_at(training, config.resolution, 10**9)
     step.set_stage(stage, reset=True)
-    size = (batch, config.channels, config.resolution, config.resolution)
+    size = (batch, config.channels, *config.size)
     reals = torch.randint(0, 256, size, dtype=torch.uint8)
     number = iter(range(10**9))
     rounded = " (TF32)" if step.products == "tf32" else ""

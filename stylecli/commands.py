@@ -313,7 +313,7 @@ def project(
 
     ``net`` is what load_network returns, or a path to a network or a run. ``photos`` is one, which
     gives one result, or several: files, aligned as ``stylecli project`` does unless ``align`` is
-    off, or pictures uint8 [R, R, C] of the network's size, taken as they are. ``space`` is w (the
+    off, or pictures uint8 [H, W, C] of the network's size, taken as they are. ``space`` is w (the
     default), w+ or z; ``tune`` tunes a copy of the network afterwards. Other settings are those of
     the command. A result has ws [num_ws, w_dim], noise (maps [1, 1, h, w]), picture, distance,
     psnr (dB), from_mean and, tuned, network. Raises UsageError for what does not fit, DataError for
@@ -328,10 +328,10 @@ def project(
     projector = Projector(bundle, how, batch=batch)
     config = bundle.config
     portraits = [
-        check_picture(photo, config.resolution, config.channels)
+        check_picture(photo, config.size, config.channels)
         if isinstance(photo, np.ndarray)
         else read_portrait(
-            Path(photo), config.resolution, config.channels, align=align, detector=detector,
+            Path(photo), config.size, config.channels, align=align, detector=detector,
             mask=None if mask is None else Path(mask),
         )
         for photo in chosen

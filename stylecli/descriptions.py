@@ -15,6 +15,7 @@ from stylecli import hub, shipped
 from stylecli.errors import DataError, NetworkError, StyleCLIError, WeightsError, plural
 from stylecli.files import is_owned, read_json, read_rows, row_number
 from stylecli.provenance import remake_command
+from stylecli.shapes import SQUARE, checked_grid
 from stylecli.workspace import (
     CHECKPOINT_FILE,
     DEMO_FILE,
@@ -70,8 +71,8 @@ def describe_runs(root: Path = Path()) -> list[Facts]:
 
     ``root`` is a working directory or a folder of runs.
 
-    Keys: run, state (finished, in progress or stopped), kimg, total_kimg, resolution, metric, value
-    and best_kimg of the best snapshot (None where none was measured). Damaged runs say so.
+    Keys: run, state (finished, in progress or stopped), kimg, total_kimg, resolution, size, metric,
+    value and best_kimg of the best snapshot (None where none was measured). Damaged runs say so.
     """
     return [_summarise(run) for run in runs_newest_first(root)]
 
@@ -91,9 +92,16 @@ def _summarise(run: Path) -> Facts:
         "state": "finished" if settings.get("finished") else state,
         "kimg": shown / 1000 if shown == shown else None,
         "total_kimg": settings.get("training", {}).get("total_kimg"),
-        "resolution": settings.get("network", {}).get("resolution"),
+        "resolution": settings.get("network", {}).get("resolution"), "size": _size_of(settings),
         "metric": best.get("metric"), "value": best.get("value"), "best_kimg": best.get("kimg"),
     }  # fmt: skip
+
+
+def _size_of(settings: Mapping[str, Any]) -> str | None:
+    """Return the pictures' size of a run, as people write it; None where it is not told."""
+    network = settings.get("network", {})
+    level, base = network.get("resolution"), network.get("base", SQUARE)
+    return str(checked_grid(base).at(level)) if isinstance(level, int) else None
 
 
 def _describe(path: Path) -> Facts:

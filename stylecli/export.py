@@ -177,7 +177,7 @@ class Scoring(Graph):
     def __init__(self, D: Discriminator) -> None:
         config = D.config
         shapes: dict[str, tuple[int | str, ...]] = {
-            "images": ("batch", config.channels, config.resolution, config.resolution)
+            "images": ("batch", config.channels, *config.size)
         }
         if config.label_dim and getattr(config, "D_label_mode", "project") in ("project", "select"):
             shapes["label"] = ("batch", config.label_dim)
@@ -409,8 +409,8 @@ def description(bundle: Bundle, interface: Interface) -> dict[str, Any]:
         "licence": _licence(bundle),
         "inputs": inputs, "noise": interface.noise if config.has_noise else None,
         "how_to_call": {name: text for name, text in meaning.items() if name in inputs} | {
-            "images": f"float32 [batch, {config.channels}, {config.resolution}, "
-            f"{config.resolution}], about -1 to 1: grey level = floor(127.5 * x + 128), 0 to 255",
+            "images": f"float32 [batch, {config.channels}, {config.height}, "
+            f"{config.width}], about -1 to 1: grey level = floor(127.5 * x + 128), 0 to 255",
         },
         "stylecli": __version__,
     }  # fmt: skip

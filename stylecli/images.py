@@ -135,10 +135,11 @@ class Canvas:
     crop: bool = False
     pixels: bool = False
 
-    def check(self, side: int, columns: int = 1, rows: int = 1) -> None:
-        """Raise UsageError where a sheet of square pictures of ``side`` cannot be brought to it."""
-        if min(self.width // columns, self.height // rows) < (side if self.pixels else 1):
-            needed = f"{columns * side} x {rows * side}" if self.pixels else f"{columns} x {rows}"
+    def check(self, size: tuple[int, int], columns: int = 1, rows: int = 1) -> None:
+        """Raise UsageError where a sheet of pictures (height, width) cannot be brought to it."""
+        high, wide = size if self.pixels else (1, 1)
+        if self.width // columns < wide or self.height // rows < high:
+            needed = f"{columns * wide} x {rows * high}"
             raise UsageError(
                 f"size {self.width}x{self.height} is too small: expected at least {needed}"
                 + (" for whole pixels, or leave out --pixels" if self.pixels else "")

@@ -208,7 +208,7 @@ class OpenedNetwork:
 
         config = self.config
         return read_portrait(
-            path, config.resolution, config.channels, align=align, detector=detector, mask=mask,
+            path, config.size, config.channels, align=align, detector=detector, mask=mask,
         )  # fmt: skip
 
     def provenance(

@@ -220,7 +220,7 @@ class Studio:
         config = source.config
         return {
             "network": shown_path(source.path), "sha256": source.digest, "preset": config.preset,
-            "width": config.resolution, "height": config.resolution, "channels": config.channels,
+            "width": config.width, "height": config.height, "channels": config.channels,
             "num_ws": config.num_ws, "layers": config.style_sides,
             "bands": style_bands(config.style_sides) if config.has_w else {},
             "has_w": config.has_w, "has_noise": config.has_noise, "truncates": config.truncates,

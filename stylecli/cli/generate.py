@@ -308,7 +308,7 @@ def _write_files(order: Order, target: Target, force: bool, output: Output) -> l
 
     canvas = order.drawing.canvas
     if canvas is not None:
-        canvas.check(order.source.config.resolution)
+        canvas.check(order.source.config.size)
         check_size(target.format, canvas.height, canvas.width)
     made = {
         number: (
@@ -357,7 +357,7 @@ def _write_sheet(
     more = {"grid": True, "columns": columns, "labels": named, **target.settings}
     provenance = order.provenance(order.numbers, **more)
     count = len(order.numbers)
-    check_size(target.format, *sheet_size(count, config.resolution, columns, how, named=named))
+    check_size(target.format, *sheet_size(count, config.size, columns, how, named=named))
     if is_done(path, provenance, force):
         output.note(f"{path} already exists")
         return path

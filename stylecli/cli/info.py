@@ -63,7 +63,7 @@ def _table_of_runs(runs: list[Facts], output: Output) -> list[str]:
         best = "-"
         if facts["metric"]:
             best = f"{facts['metric']} {facts['value']:.4g} at {facts['best_kimg']:,.4g} kimg"
-        side = f"{facts['resolution']} px" if facts["resolution"] else "-"
+        side = f"{facts['size']} px" if facts["size"] else "-"
         rows.append((facts["run"], facts["state"], f"{done}/{total:,.4g}" if total else done,
                      side, best))  # fmt: skip
     return output.table(("run", "state", "kimg", "size", "best"), rows)

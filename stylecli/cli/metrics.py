@@ -485,10 +485,10 @@ def check_network(
     looking = [task for task in tasks if isinstance(task, PictureTask) and task.reals]
     if dataset is None or all(task.skipped for task in looking):
         return
-    if level_for(dataset, config.resolution) and output is not None:
+    if level_for(dataset, config.resolution, config.grid) and output is not None:
         output.warn(
-            f"{dataset.path} has {dataset.resolution} px and the network {config.resolution} px: "
-            f"real pictures are reduced to {config.resolution} px by box means and all numbers "
+            f"{dataset.path} has {dataset.size} px and the network {config.size} px: "
+            f"real pictures are reduced to {config.size} px by box means and all numbers "
             f"are for that size"
         )
 

@@ -365,10 +365,10 @@ def _print(
 
 
 def _describe(largest: "LargestBatch", settings: "RunSettings") -> str:
-    side = settings.network.resolution
+    size = settings.network.size
     where = f"{largest.memory_mib:,.0f} MiB free" + (" each" if settings.ranks > 1 else "")
     how = "an estimate: " if largest.estimated else ""
     return (
-        f"largest batch of a pass at {side} px: {largest.images:,} images ({how}"
+        f"largest batch of a pass at {size} px: {largest.images:,} images ({how}"
         f"{largest.mib_per_image:.1f} MiB an image, {where})"
     )

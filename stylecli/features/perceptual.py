@@ -39,7 +39,7 @@ class Distance:
         """Return features [N, F] whose sum of squared differences is the distance.
 
         ``images`` [N, 1, 3 or 4, H, W] about [-1, 1] are not clamped; they are shrunk to ``side``
-        px where they are larger. ``mask`` [N, 1, H, W] in [0, 1] says how much each place counts;
+        px where they are longer. ``mask`` [N, 1, H, W] in [0, 1] says how much each place counts;
         the distance is then the mean over what counts. Raises UsageError for pictures too small.
         """
         seen = shrink(over_white(images), side)
@@ -61,10 +61,12 @@ class Distance:
 
 
 def shrink(images: Tensor, side: int) -> Tensor:
-    """Return images [N, C, H, W] at ``side`` px where they are larger, by the mean of areas."""
-    if max(images.shape[2:]) <= side:
+    """Return images [N, C, H, W] whose longer side is ``side`` px at most, by means of areas."""
+    height, width = images.shape[2:]
+    if (longest := max(height, width)) <= side:
         return images
-    return F.interpolate(images, (side, side), mode="area")
+    size = [max(1, round(length * side / longest)) for length in (height, width)]
+    return F.interpolate(images, size, mode="area")
 
 
 def _weight(mask: Tensor, like: Tensor) -> Tensor:

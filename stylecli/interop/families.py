@@ -362,6 +362,11 @@ def write_state_dict(
     ``name`` is G_ema, G or D, ``arrays`` its state dict here. Raises UsageError for a family, or a
     switch of one, that the other program does not have.
     """
+    if not config.grid.is_usual:
+        raise UsageError(
+            f"layout {layout} is for programs that draw square pictures, and this network draws "
+            f"{config.size} px: stylecli export onnx writes it for others"
+        )
     if layout == "rosinality" and isinstance(config, StyleGAN2Config):
         return write_rosinality2(name, arrays, config), rosinality2_arguments(name, config)
     if layout == "nvidia" and isinstance(config, StyleGAN2Config | StyleGAN3Config):

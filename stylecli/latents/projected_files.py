@@ -160,7 +160,7 @@ def lay_out_sheet(portrait: Portrait, picture: Pictures) -> Pictures:
     if portrait.mask is not None:
         weight = (0.25 + 0.75 * portrait.mask)[..., None]
         target = (target * weight).astype(np.uint8)
-    scale = visible_scale(picture.shape[0], at_least=256)
+    scale = visible_scale(max(picture.shape[:2]), at_least=256)
     return make_grid([target, picture, difference], 3, scale=scale)
 
 
@@ -171,7 +171,7 @@ def write_search_video(
     moments = projection.path if projection.path is not None else projection.ws[None]
     held = [projection.ws] * round(_HELD_SECONDS * FPS)
     noise = repeat(projection.noise) if projection.noise else None
-    scale = visible_scale(portrait.picture.shape[0], at_least=_SCREEN)
+    scale = visible_scale(max(portrait.picture.shape[:2]), at_least=_SCREEN)
     left = enlarge(portrait.picture, scale)
 
     def frames() -> Iterable[Pictures]:

@@ -147,7 +147,7 @@ class Candidates:
         self, target: Tensor, distance: Distance, mask: Tensor | None = None, count: int = 1
     ) -> Tensor:
         """Return the latents [count, 1, d] whose pictures are nearest to a target [1, C, R, R]."""
-        side, far = self.images.shape[2], []
+        side, far = max(self.images.shape[2:]), []
         small = shrink(over_white(target), side)
         seen = None if mask is None else shrink(mask, side)
         with torch.no_grad():

@@ -129,7 +129,7 @@ class Projector:
         self.distance: Distance = open_distance(
             choose_distance(how.distance), device_of(net.generator)
         )
-        side = config.resolution
+        side = min(config.size)
         if side < self.distance.min_side:
             raise UsageError(
                 f"{self.distance.name} needs pictures of at least {self.distance.min_side} px and "

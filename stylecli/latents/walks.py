@@ -433,14 +433,15 @@ def walk_size(
     """
     columns, rows = grid
     if drawing.canvas is not None:
-        drawing.canvas.check(config.resolution, columns, rows)
+        drawing.canvas.check(config.size, columns, rows)
         return drawing.canvas.height, drawing.canvas.width
-    side = config.resolution * _factor(config, grid, drawing)
-    return rows * side, columns * side
+    factor = _factor(config, grid, drawing)
+    return rows * config.height * factor, columns * config.width * factor
 
 
 def _factor(config: NetworkConfig, grid: tuple[int, int], drawing: Drawing) -> int:
-    return drawing.scale or visible_scale(config.resolution * max(grid), at_least=SCREEN)
+    longest = max(grid[0] * config.width, grid[1] * config.height)
+    return drawing.scale or visible_scale(longest, at_least=SCREEN)
 
 
 def _moments(

@@ -34,11 +34,12 @@ from stylecli.metrics.classifiers import (
     new_classifier_network,
     save_classifiers,
 )
-from stylecli.metrics.picture_sets import Pictures, PictureSet, as_colour, level_for
+from stylecli.metrics.picture_sets import Pictures, PictureSet, as_colour, grid_of, level_for
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.model import Discriminator
 from stylecli.networks.registry import make_config
 from stylecli.progress import Progress, silent
+from stylecli.shapes import SQUARE, Grid
 
 # Attribute name -> its value for every picture; None where it is not known.
 AttributeTable = Mapping[str, Sequence[str | None]]
@@ -349,7 +350,9 @@ def _train_one(
     order = random.permutation(known)
     count = max(1, round(recipe.held_out * len(order)))
     held_out, rest = order[:count], order[count:]
-    network = new_classifier_network(network_config(recipe, len(values)), own_seed).to(device)
+    network = new_classifier_network(
+        network_config(recipe, len(values), pictures.grid), own_seed
+    ).to(device)
     _fit(network, pictures, rest, classes, recipe, random, progress)
     network.eval().requires_grad_(False)
     found = AttributeClassifier(name, values, network)
@@ -394,11 +397,12 @@ def _fit(
             progress(step / steps, float(loss.detach()))
 
 
-def network_config(recipe: ClassifierRecipe, outputs: int) -> NetworkConfig:
+def network_config(recipe: ClassifierRecipe, outputs: int, grid: Grid = SQUARE) -> NetworkConfig:
     """Return the discriminator's configuration with ``outputs`` logits and without stddev."""
     return make_config(
         "f",
         resolution=recipe.resolution,
+        base=grid,
         channels=3,
         label_dim=outputs,
         fmap_base=recipe.fmap_base,
@@ -426,12 +430,13 @@ class _PictureStore:
     """The dataset's pictures as images: read once where they fit into memory."""
 
     def __init__(self, dataset: PictureSet, resolution: int) -> None:
-        self._dataset, self._level = dataset, level_for(dataset, resolution)
-        fits = len(dataset) * 3 * resolution**2 <= _IN_MEMORY
+        self.grid = grid_of(dataset)
+        self._dataset, self._level = dataset, level_for(dataset, resolution, self.grid)
+        fits = len(dataset) * 3 * self.grid.at(resolution).pixels <= _IN_MEMORY
         self._all: Pictures | None = self._read(np.arange(len(dataset))) if fits else None
 
     def images(self, indices: NDArray[np.int64], device: torch.device) -> Tensor:
-        """Return images [N, 3, R, R] from -1 to 1."""
+        """Return images [N, 3, H, W] from -1 to 1."""
         pictures = self._read(indices) if self._all is None else self._all[indices]
         return torch.from_numpy(np.ascontiguousarray(pictures)).to(device).float() / 127.5 - 1.0
 

@@ -28,6 +28,7 @@ from stylecli.networks.layers import box_average
 from stylecli.networks.model import Discriminator
 from stylecli.networks.registry import build_discriminator, config_from_dict
 from stylecli.sampling import exact_kernels
+from stylecli.shapes import Grid
 
 KIND = "attribute-classifiers"
 CELEBA = "celebahq-classifier"  # the source of the official ones: the begin of their file names
@@ -62,18 +63,18 @@ class AttributeClassifier:
         return self.accuracy - self.commonest > _LEAST_GAIN * (1.0 - self.commonest)
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """Return softmax probabilities [N, K] of images [N, 3, R, R] about [-1, 1], float32.
+        """Return softmax probabilities [N, K] of images [N, 3, H, W] about [-1, 1], float32.
 
         Larger images are reduced to the network's size by box means, grey is repeated, alpha
         laid over white. Raises UsageError for images smaller than the network's, or no whole
         multiple of it.
         """
         config = self.network.config
-        factor, rest = divmod(images.shape[2], config.resolution)
-        if factor < 1 or rest or images.shape[2] != images.shape[3]:
+        factor, rest = divmod(images.shape[2], config.height)
+        if factor < 1 or rest or images.shape[3] != factor * config.width:
             raise UsageError(
                 f"pictures of {images.shape[3]}x{images.shape[2]} px do not fit the classifier of "
-                f"{self.name!r}, which needs {config.resolution} px: use classifiers trained "
+                f"{self.name!r}, which needs {config.size} px: use classifiers trained "
                 "at that size or smaller (stylecli metrics ls --train-classifiers)"
             )
         small = box_average(over_white(images), factor)
@@ -87,7 +88,7 @@ class AttributeClassifier:
         config = self.network.config
         if config.mbstd_group_size > 1:  # a picture's neighbours count: one group at a time
             return config.mbstd_group_size
-        return max(4, _VALUES_PER_CHUNK // (3 * config.resolution**2))
+        return max(4, _VALUES_PER_CHUNK // (3 * config.size.pixels))
 
 
 @dataclass
@@ -109,8 +110,13 @@ class AttributeClassifiers:
 
     @property
     def resolution(self) -> int:
-        """Side of the smallest pictures that all can look at."""
+        """Side, or level, of the smallest pictures that all can look at."""
         return max(c.network.config.resolution for c in self.classifiers)
+
+    @property
+    def grid(self) -> Grid:
+        """What the height and width of these pictures double."""
+        return self.classifiers[0].network.config.grid
 
     @property
     def is_official(self) -> bool:
@@ -274,8 +280,8 @@ def _read_official(path: Path) -> AttributeClassifier:
     network = new_classifier_network(foreign.config, 0)
     arrays = {f"D.{key}": torch.from_numpy(array) for key, array in foreign.networks["D"].items()}
     load_state(path, "D", network, arrays)
-    side, channels = foreign.config.resolution, foreign.config.channels
-    outputs = network.outputs(torch.zeros(1, channels, side, side)).shape[1]
+    config = foreign.config
+    outputs = network.outputs(torch.zeros(1, config.channels, *config.size)).shape[1]
     if outputs != 1 or foreign.config.channels != 3:
         raise NetworkError(
             f"{path} has {outputs} logits for {foreign.config.channels} channels: expected one "

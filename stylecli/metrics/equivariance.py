@@ -155,24 +155,25 @@ def _turned_low_pass(angle: float, rate: int) -> Tensor:
 class Movement:
     """One way to move: drawn for each group, asked of G, and made of finished pictures."""
 
-    draw: Callable[[np.random.Generator, int], tuple[float, float, float]]  # right, down, angle
+    # Of a size (height, width): right, down, angle.
+    draw: Callable[[np.random.Generator, Sequence[int]], tuple[float, float, float]]
     make: Callable[[Tensor, float, float, float], Moved]  # in pixels and radians
     meaning: str
     # What the picture that G moved still goes through.
     prepare: Callable[[Tensor, float], Moved] | None = None
 
 
-def _draw_shift(random: np.random.Generator, side: int) -> tuple[float, float, float]:
-    right, down = random.uniform(-FARTHEST, FARTHEST, 2) * side
+def _draw_shift(random: np.random.Generator, size: Sequence[int]) -> tuple[float, float, float]:
+    right, down = random.uniform(-FARTHEST, FARTHEST, 2) * size[::-1]
     return float(right), float(down), 0.0
 
 
-def _draw_pixels(random: np.random.Generator, side: int) -> tuple[float, float, float]:
-    right, down, _ = _draw_shift(random, side)
+def _draw_pixels(random: np.random.Generator, size: Sequence[int]) -> tuple[float, float, float]:
+    right, down, _ = _draw_shift(random, size)
     return float(round(right)), float(round(down)), 0.0
 
 
-def _draw_angle(random: np.random.Generator, side: int) -> tuple[float, float, float]:
+def _draw_angle(random: np.random.Generator, size: Sequence[int]) -> tuple[float, float, float]:
     return 0.0, 0.0, float(random.uniform(-math.pi, math.pi))
 
 
@@ -231,6 +232,10 @@ class Equivariance(Metric):
             raise UsageError(
                 f"{name} needs a network that can move its pictures, as StyleGAN3 does: "
                 f"configuration {config.preset!r} of {config.family} cannot"
+            )
+        if self.kind not in ("eqt_int", "eqt_frac") and not config.size.is_square:
+            raise UsageError(
+                f"{name} turns pictures, which must be square: this network draws {config.size} px"
             )
         samples = asked or (self.gpu_samples if subject.gpu else self.cpu_samples)
         if not asked and is_published(name):
@@ -314,11 +319,11 @@ class _Comparing:
     movement: Movement
 
     def __call__(self, group: _Group) -> NDArray[np.float64]:
-        side = group.images.shape[2]
+        size = group.images.shape[2:]
         random = copy.deepcopy(group.random)  # whichever others look at the group
-        right, down, angle = self.movement.draw(random, side)
+        right, down, angle = self.movement.draw(random, size)
         with torch.inference_mode():
-            self.G.move_pictures((right / side, down / side), math.degrees(angle))
+            self.G.move_pictures((right / size[1], down / size[0]), math.degrees(angle))
             found = self.G.synthesis(group.ws)
             wanted, known = self.movement.make(group.images, right, down, angle)
             if self.movement.prepare is not None:

@@ -113,7 +113,7 @@ def evaluate(
                  stand_in=stand_in)  # fmt: skip
     possible = [task for task in tasks if not task.skipped and _has_reals(task, dataset)]
     if dataset is not None and any(isinstance(task, PictureTask) for task in possible):
-        level_for(dataset, config.resolution)  # refuse before hours of work
+        level_for(dataset, config.resolution, config.grid)  # refuse before hours of work
     # A copy: the caller's network keeps its device, its mode and its gradients.
     G = copy.deepcopy(bundle.generator).to(device).eval().requires_grad_(False)
     labels = label_source(G, dataset) if possible else None

@@ -164,12 +164,12 @@ def _seen(images: Tensor, crop: bool, rule: str = "paper") -> Tensor:
     256 in the paper's programs and by the whole picture's over 256 in later ones, which so see
     half as much of a crop. Smaller pictures stay as they are.
     """
-    whole = images.shape[2]
+    whole = max(images.shape[2:])
     images = over_white(images)
     if crop:
-        eighth = images.shape[2] // 8
-        images = images[:, :, 3 * eighth : 7 * eighth, 2 * eighth : 6 * eighth]
-    factor = (whole if rule == "later" else images.shape[2]) // MAX_SIDE
+        down, across = (side // 8 for side in images.shape[2:])
+        images = images[:, :, 3 * down : 7 * down, 2 * across : 6 * across]
+    factor = (whole if rule == "later" else max(images.shape[2:])) // MAX_SIDE
     return F.avg_pool2d(images, factor) if factor > 1 else images
 
 
@@ -258,8 +258,8 @@ def measure_path(
 ) -> MetricResult:
     """Measure one path length; ``identity`` tells the network from others, empty if unknown."""
     seed, setting = int(common["seed"]), task.setting
-    seen = _side_seen(G.config.resolution, task)
-    if seen < MIN_SIDE:
+    seen = _side_seen(max(G.config.size), task)
+    if _side_seen(max(G.config.size), task) * min(G.config.size) // max(G.config.size) < MIN_SIDE:
         reason = f"LPIPS needs pictures of at least {MIN_SIDE} px; these have {seen} px"
         return MetricResult(task.name, None, skipped=reason, definition=common)
     try:
@@ -312,11 +312,11 @@ def measure_path(
 
 
 def _whole(G: Generator, task: PathTask) -> int:
-    return G.config.resolution // (2 if task.setting.crop else 1)
+    return max(G.config.size) // (2 if task.setting.crop else 1)
 
 
 def _side_seen(resolution: int, task: PathTask) -> int:
-    """Return the side in pixels of what LPIPS is shown."""
+    """Return the longer side in pixels of what LPIPS is shown."""
     cropped = resolution // 2 if task.setting.crop else resolution
     factor = (resolution if task.setting.rule == "later" else cropped) // 256
     return cropped // max(1, factor)

@@ -40,6 +40,7 @@ from stylecli.files import is_scratch
 from stylecli.images import to_uint8
 from stylecli.networks.model import Generator
 from stylecli.sampling import device_of, prepare_synthesis
+from stylecli.shapes import SQUARE, Grid
 
 Pictures = NDArray[np.uint8]
 LabelSource = Callable[[np.random.Generator, int], Tensor]
@@ -61,13 +62,19 @@ class PictureSet(Protocol):
     def read(self, indices: NDArray[np.int64], level: int = 0) -> Pictures: ...
 
 
-def level_for(dataset: PictureSet, resolution: int) -> int:
-    """Return the pyramid level at which the dataset has ``resolution``; DataError if it has not."""
+def level_for(dataset: PictureSet, resolution: int, grid: Grid = SQUARE) -> int:
+    """Return the pyramid level at which the dataset has pictures of a network's size.
+
+    That is ``resolution`` of its ``grid``. Raises DataError if it has not.
+    """
     level = (dataset.resolution // resolution).bit_length() - 1
-    if level < 0 or dataset.resolution != resolution << level:
+    own = grid_of(dataset)
+    if level < 0 or dataset.resolution != resolution << level or own != grid:
+        size = grid.at(resolution)
+        shape = "" if own == grid else f" --shape {grid.ratio}"
         raise DataError(
-            f"the dataset has {dataset.resolution} px and the network {resolution} px: "
-            f"run stylecli pack PICTURES/ --resolution {resolution}, or give another --data"
+            f"the dataset has {own.at(dataset.resolution)} px and the network {size} px: "
+            f"run stylecli pack PICTURES/{shape} --resolution {min(size)}, or give another --data"
         )
     return level
 
@@ -200,7 +207,7 @@ if TYPE_CHECKING:
 _LOOKED_AT = 16  # pictures spread over a set, for their sizes
 LEAST_SIDE = 8  # px; feature networks enlarge pictures, but less holds nothing to measure
 # What of two datasets' recipes measuring cannot make equal, as a sentence calls it.
-_FIXED = ("resolution", "transform", "width", "height", "filter", "exif", "icc")
+_FIXED = ("resolution", "base", "transform", "width", "height", "filter", "exif", "icc")
 
 Recorded = dict[str, Any]  # the settings that a dataset was packed with
 
@@ -223,6 +230,12 @@ class MeasuredSet(Protocol):
     def __len__(self) -> int: ...
     def read(self, numbers: NDArray[np.int64]) -> list[Pictures]: ...
     def decoded_by(self, settings: DecodeSettings) -> "MeasuredSet": ...
+
+
+def grid_of(dataset: PictureSet) -> Grid:
+    """Return what the pictures of a set double: 4×4 where it does not tell."""
+    grid: Grid = getattr(dataset, "grid", SQUARE)
+    return grid
 
 
 @dataclass(frozen=True)
@@ -268,7 +281,8 @@ class DatasetPictures:
     @property
     def sizes(self) -> str:
         """Say how large the pictures are."""
-        return f"{self.resolution} x {self.resolution} px"
+        height, width = grid_of(self.dataset).at(self.resolution)
+        return f"{width} x {height} px"
 
     @property
     def notes(self) -> list[str]:
@@ -279,8 +293,8 @@ class DatasetPictures:
         return len(self.dataset)
 
     def read(self, numbers: NDArray[np.int64]) -> list[Pictures]:
-        """Return pictures uint8 [N, 3, R, R]. Raises DataError for damaged ones."""
-        level = level_for(self.dataset, self.resolution)
+        """Return pictures uint8 [N, 3, H, W]. Raises DataError for damaged ones."""
+        level = level_for(self.dataset, self.resolution, grid_of(self.dataset))
         shown = self.settings
         pixels = self.dataset.read(numbers, level)
         return [as_colour(pixels, shown.background, grey=shown.channels == 1)]

@@ -327,10 +327,10 @@ def _why_not(classifiers: AttributeClassifiers | None, config: NetworkConfig) ->
             "no classifier recognises its attribute better than by chance: train them on more or "
             "larger pictures, or on attributes that can be seen"
         )
-    if classifiers.resolution > config.resolution:
+    if classifiers.resolution > config.resolution or classifiers.grid != config.grid:
         return (
-            f"the classifiers need {classifiers.resolution} px and the network draws "
-            f"{config.resolution} px: train others with --train-classifiers"
+            f"the classifiers need {classifiers.grid.at(classifiers.resolution)} px and the "
+            f"network draws {config.size} px: train others with --train-classifiers"
         )
     return None
 

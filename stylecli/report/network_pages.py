@@ -38,7 +38,7 @@ def write_figures_page(
     """Write one self-contained HTML page of figures, atomically; large sheets as previews."""
     facts = [
         ("network", network.name),
-        ("resolution", f"{config.resolution} px"),
+        ("resolution", f"{config.size} px"),
         ("layers", str(config.num_layers)),
         ("configuration", f"{config.preset}: {config.preset_text or 'its own'}"),
         ("SHA-256", f"{digest[:16]}…"),

@@ -190,7 +190,8 @@ def list_shading(settings: RunSettings, kimg: float) -> list[Shading]:
     return [
         Shading(
             stage.from_kimg, min(stage.to_kimg, kimg),
-            "" if stage.fading else f"{stage.resolution} px", stage.fading,
+            "" if stage.fading else f"{settings.network.size_at(stage.resolution)} px",
+            stage.fading,
         )
         for stage in list_stages(settings.training, settings.network.resolution)
         if stage.reached and stage.from_kimg < kimg

@@ -106,7 +106,8 @@ def slides_of(
     for nimg in sheets.nimg:
         stage = stage_at(settings.training, settings.network.resolution, nimg)
         best = " · best" if nimg in keep else ""
-        labels.append(f"{nimg / 1000:,.6g} kimg · {stage.resolution} px{best}")
+        shown = settings.network.size_at(stage.resolution)
+        labels.append(f"{nimg / 1000:,.6g} kimg · {shown} px{best}")
     return Slides(
         labels,
         sheets.pictures,
@@ -232,7 +233,7 @@ def _source(facts: RunFacts) -> Section:
     except StyleCLIError:
         rows.append(("", "missing now"))
     else:
-        rows.append(("pictures", f"{len(dataset):,}, {dataset.resolution} px"))
+        rows.append(("pictures", f"{len(dataset):,}, {dataset.size} px"))
         if dataset.label_dim:
             rows.append(("classes", str(dataset.label_dim)))
         for name in ("source", "licence", "license"):
@@ -298,7 +299,7 @@ def list_facts(facts: RunFacts) -> list[tuple[str, str]]:
     pairs = [
         ("state", facts.state),
         ("shown", f"{facts.kimg:,.6g} of {settings.training.total_kimg:,.6g} kimg"),
-        ("network", f"{settings.network.preset}, {settings.network.resolution} px"),
+        ("network", f"{settings.network.preset}, {settings.network.size} px"),
         ("machine", f"{settings.device}, {_count(settings.ranks, 'process', 'processes')}"),
     ]
     if math.isfinite(facts.seconds):

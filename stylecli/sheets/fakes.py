@@ -12,6 +12,7 @@ from stylecli.images import WHITE, Canvas, Pictures, enlarge, make_grid, resize,
 from stylecli.networks.model import Bundle, Generator
 from stylecli.progress import Progress, silent
 from stylecli.sampling import PLAIN, Drawing, draw_seeds, map_latents, render, seed_labels
+from stylecli.shapes import Size
 from stylecli.sheets.mixing import name_height, write_below
 
 PAPER_DRAWING = Drawing(psi=0.7, psi_cutoff=8)
@@ -46,39 +47,39 @@ def lay_out_fakes(
     padding: int = 0,
     names: Sequence[str] = (),
 ) -> Pictures:
-    """Return a sheet [H, W, C] of square pictures in rows of ``columns``, by default about square.
+    """Return a sheet [H, W, C] of pictures of one size in rows of ``columns``.
 
     ``scale`` enlarges by whole pixels, by default so that small pictures can be looked at;
     ``canvas`` is the size of the sheet instead. ``names`` are written below the pictures. Raises
     UsageError where the sheet cannot be brought to the canvas.
     """
     columns = min(len(pictures), columns or square_columns(len(pictures)))
-    rows, side = -(-len(pictures) // columns), pictures[0].shape[0]
+    rows, size = -(-len(pictures) // columns), Size(*pictures[0].shape[:2])
     if canvas is not None:
-        canvas.check(side, columns, rows)
+        canvas.check(size, columns, rows)
         if not names:
             return canvas.lay_out(pictures, columns)
-        largest = _named_side(canvas, columns, rows)
+        largest = _named_size(canvas, columns, rows, size)
         cells = [
-            enlarge(picture, max(1, largest // side))
+            enlarge(picture, max(1, largest.height // size.height))
             if canvas.pixels
-            else resize(picture, *[largest] * 2)
+            else resize(picture, *largest)
             for picture in pictures
         ]
         return canvas.place(make_grid(_with_names(cells, names), columns), pictures)
-    scale = scale or visible_scale(side)
+    scale = scale or visible_scale(max(size))
     if names:
         cells = _with_names([enlarge(picture, scale) for picture in pictures], names)
         return make_grid(cells, columns, padding=padding)
     return make_grid(pictures, columns, padding=padding, scale=scale)
 
 
-def _named_side(canvas: Canvas, columns: int, rows: int) -> int:
-    """Return the largest side of pictures that fit a canvas with their names."""
-    side = min(canvas.width // columns, canvas.height // rows)
-    while side > 1 and rows * (side + name_height(side)) > canvas.height:
-        side -= 1
-    return side
+def _named_size(canvas: Canvas, columns: int, rows: int, size: Size) -> Size:
+    """Return the largest size of pictures shaped as ``size`` that fit a canvas with their names."""
+    height = min(canvas.width // columns * size.height // size.width, canvas.height // rows)
+    while height > 1 and rows * (height + name_height(height)) > canvas.height:
+        height -= 1
+    return Size(height, max(1, height * size.width // size.height))
 
 
 def _with_names(cells: Sequence[Pictures], names: Sequence[str]) -> list[Pictures]:
@@ -89,7 +90,7 @@ def _with_names(cells: Sequence[Pictures], names: Sequence[str]) -> list[Picture
 
 def sheet_size(
     count: int,
-    resolution: int,
+    size: Size,
     columns: int | None = None,
     drawing: Drawing = PLAIN,
     *,
@@ -102,10 +103,11 @@ def sheet_size(
     columns = min(count, columns or square_columns(count))
     rows = -(-count // columns)
     if drawing.canvas is not None:
-        drawing.canvas.check(resolution, columns, rows)
+        drawing.canvas.check(size, columns, rows)
         return drawing.canvas.height, drawing.canvas.width
-    side = resolution * (drawing.scale or visible_scale(resolution))
-    return rows * (side + (name_height(side) if named else 0)), columns * side
+    scale = drawing.scale or visible_scale(max(size))
+    height = size.height * scale
+    return rows * (height + (name_height(height) if named else 0)), columns * size.width * scale
 
 
 def draw_uncurated(
@@ -126,11 +128,11 @@ def draw_uncurated(
     one by one, so memory is that of the sheet. Raises UsageError when a column would shrink to
     nothing.
     """
-    resolution = G.config.resolution
-    left, top, right, bottom = crop or (0, 0, resolution, resolution)
+    size = G.config.size
+    left, top, right, bottom = crop or (0, 0, size.width, size.height)
     width, height = right - left, bottom - top
     if min(lods) < 0 or min(width, height) >> max(lods) < 1:
-        raise UsageError(f"columns halved {max(lods)} times do not fit a {resolution} px network")
+        raise UsageError(f"columns halved {max(lods)} times do not fit a {size} px network")
     total = sum(rows * 2**lod for lod in lods)
     z = torch.from_numpy(np.random.RandomState(seed).randn(total, G.config.z_dim)).float()
     labels = seed_labels(G.config, range(total), drawing.label)
@@ -148,7 +150,7 @@ def draw_uncurated(
             done += 1
             progress(done, total)
         across += wide
-    return enlarge(sheet, drawing.scale or visible_scale(resolution))
+    return enlarge(sheet, drawing.scale or visible_scale(max(size)))
 
 
 def square_columns(count: int) -> int:

@@ -265,8 +265,8 @@ def lay_out(
     names: bool = False,
 ) -> Pictures:
     """Return the sheet [H, W, C] of the pictures of ``mixed_styles``, in their order."""
-    scale = scale or visible_scale(G.config.resolution)
-    gap = padding if padding is not None else max(1, G.config.resolution * scale // 64)
+    scale = scale or visible_scale(max(G.config.size))
+    gap = _gap(G.config.size, scale) if padding is None else padding
     corner = np.full_like(cells[0], 255)
     sheet = make_grid([corner, *cells], len(columns) + 1, padding=gap, scale=scale)
     if not names:
@@ -385,23 +385,24 @@ def draw_mixing_walk(
 def mixing_walk_size(config: NetworkConfig, still: int, scale: int | None) -> tuple[int, int]:
     """Return (height, width) of the frames of a walk beside ``still`` faces, drawing none."""
     across = still + 1
-    side = config.resolution * _factor(config, across, scale)
-    gap = _gap(side)
-    return 2 * side + gap, across * side + still * gap
+    factor = _factor(config, across, scale)
+    height, width = config.height * factor, config.width * factor
+    gap = _gap(config.size, factor)
+    return 2 * height + gap, across * width + still * gap
 
 
 def _factor(config: NetworkConfig, across: int, scale: int | None) -> int:
-    return scale or visible_scale(config.resolution * across, at_least=SCREEN)
+    return scale or visible_scale(max(config.width * across, config.height), at_least=SCREEN)
 
 
-def _gap(side: int) -> int:
-    return max(1, side // 64)
+def _gap(size: tuple[int, ...], scale: int) -> int:
+    return max(1, max(size) * scale // 64)
 
 
 def _frames(
     tops: list[Pictures], pictures: Iterator[Pictures], across: int, scale: int
 ) -> Iterator[Pictures]:
     corner = np.full_like(tops[0], 255)
-    gap = _gap(tops[0].shape[0] * scale)
+    gap = _gap(tops[0].shape[:2], scale)
     for moment in zip(*[pictures] * across, strict=True):
         yield make_grid([corner, *tops, *moment], across, padding=gap, scale=scale)

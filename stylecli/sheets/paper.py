@@ -60,8 +60,9 @@ def draw_truncation_sweep(
     for picture in render(G, ws, drawing):
         cells.append(picture)
         progress(len(cells), len(ws))
-    scale = drawing.scale or visible_scale(G.config.resolution)
-    gap = padding if padding is not None else max(1, G.config.resolution * scale // 64)
+    longest = max(G.config.size)
+    scale = drawing.scale or visible_scale(longest)
+    gap = padding if padding is not None else max(1, longest * scale // 64)
     return make_grid(cells, len(psis), padding=gap, scale=scale)
 
 
@@ -103,18 +104,18 @@ def draw_layer_styles(
             *(mix_ws(face[None], source[None], [layer])[0] for layer in layers),
         )
     ]
-    side = min(config.resolution, LARGEST_CELL)
+    size = config.size_at(min(config.resolution, LARGEST_CELL))
     cells: list[Pictures] = []
     for picture in render(G, ws, drawing):
-        cells.append(resize(picture, side, side))
+        cells.append(resize(picture, *size))
         progress(len(cells), len(ws))
-    scale = drawing.scale or visible_scale(side)
-    gap = max(1, side * scale // 64)
+    scale = drawing.scale or visible_scale(max(size))
+    gap = max(1, max(size) * scale // 64)
     sheet = make_grid(cells, len(layers) + 2, padding=gap, scale=scale)
-    side *= scale
-    names = [f"{layer} ({config.style_sides[layer]} px)" for layer in layers]
+    height, width = (side * scale for side in size)
+    names = [f"{layer} ({config.size_at(config.style_sides[layer])} px)" for layer in layers]
     return add_margins(
-        sheet, (side + gap, side + gap), (side, side), top=("face", "source", *names),
+        sheet, (height + gap, width + gap), (height, width), top=("face", "source", *names),
         left=[f"{seed}, {source}" for seed, source in zip(seeds, sources, strict=True)],
     )  # fmt: skip
 
@@ -228,14 +229,15 @@ def _uncurated(
     rows: int, lods: Sequence[int], crop: tuple[float, float, float, float] | None = None
 ) -> Callable[[Generator, Settings, Drawing, Progress], Pictures]:
     def draw(G: Generator, settings: Settings, drawing: Drawing, progress: Progress) -> Pictures:
-        side = G.config.resolution
+        height, width = G.config.size
         box = None
         if crop is not None:
-            left, top, right, bottom = (round(edge * side) for edge in crop)
-            box = (left, top, right, bottom)
+            left, top, right, bottom = crop
+            box = (round(left * width), round(top * height), round(right * width),
+                   round(bottom * height))  # fmt: skip
         return draw_uncurated(
             G, settings["seed"], _as_set(drawing, settings), rows=rows,
-            lods=shrinking_columns(lods, side), crop=box, progress=progress,
+            lods=shrinking_columns(lods, G.config.resolution), crop=box, progress=progress,
         )  # fmt: skip
 
     return draw
@@ -392,7 +394,7 @@ def draw_noise_detail(
         deviation = np.sqrt(np.maximum(squares / draws - (total / draws) ** 2, 0))
         rows.append(_detail_row(first, deviation))
     sheet: Pictures = np.concatenate(rows)
-    return enlarge(sheet, drawing.scale or visible_scale(G.config.resolution))
+    return enlarge(sheet, drawing.scale or visible_scale(max(G.config.size)))
 
 
 def draw_noise_layers(
@@ -405,7 +407,7 @@ def draw_noise_layers(
     """Draw a column per seed: noise in all | no layers above, in fine | coarse layers below.
 
     Every cell is split at half width, and the pictures of every second seed are mirrored. Noise is
-    the maps stored with the network. Returns [2 · R, seeds · R, C], enlarged by the scale. Raises
+    the maps stored with the network. Returns [2 · H, seeds · W, C], enlarged by the scale. Raises
     UsageError for networks without noise.
     """
     _check_noise(G.config)
@@ -418,7 +420,7 @@ def draw_noise_layers(
         for picture in render(G, ws, scaled):
             drawn[name].append(picture)
             progress(number * len(ws) + len(drawn[name]), len(kinds) * len(ws))
-    half = G.config.resolution // 2
+    half = G.config.width // 2
     columns = []
     for index in range(len(ws)):
         cells = []
@@ -429,7 +431,7 @@ def draw_noise_layers(
             cells.append(np.concatenate([pair[0][:, :half], pair[1][:, half:]], axis=1))
         columns.append(np.concatenate(cells))
     sheet: Pictures = np.concatenate(columns, axis=1)
-    return enlarge(sheet, drawing.scale or visible_scale(G.config.resolution))
+    return enlarge(sheet, drawing.scale or visible_scale(max(G.config.size)))
 
 
 def noise_kinds(config: NetworkConfig) -> dict[str, list[float]]:
@@ -448,15 +450,17 @@ def noise_kinds(config: NetworkConfig) -> dict[str, list[float]]:
 
 
 def _detail_row(pictures: Sequence[Pictures], deviation: np.ndarray) -> Pictures:
-    """Return [R, 3 · R, C]: a picture, two by two zooms of the others, the deviation as grey."""
-    resolution, channels = len(deviation), pictures[0].shape[2]
-    side = max(1, round(CROP_SIDE * resolution))
-    top, left = round(CROP_TOP * resolution), round(CROP_LEFT * resolution)
-    factor = resolution // 2 // side
+    """Return [H, 3 · W, C]: a picture, two by two zooms of the others, the deviation as grey."""
+    height, width, channels = pictures[0].shape
+    high, wide = (max(1, round(CROP_SIDE * side)) for side in (height, width))
+    top, left = round(CROP_TOP * height), round(CROP_LEFT * width)
+    factor = min(height // 2 // high, width // 2 // wide)
     zooms = [
-        enlarge(picture[top : top + side, left : left + side], factor) for picture in pictures[1:]
+        enlarge(picture[top : top + high, left : left + wide], factor) for picture in pictures[1:]
     ]
-    block = np.concatenate([np.concatenate(zooms[i : i + 2], axis=1) for i in (0, 2)])
+    square = np.concatenate([np.concatenate(zooms[i : i + 2], axis=1) for i in (0, 2)])
+    block = np.full((height, square.shape[1], channels), 255, np.uint8)  # odd sizes leave a rest
+    block[: len(square)] = square
     levels = np.clip(deviation * DEVIATION_GAIN + 0.5, 0, 255).astype(np.uint8)
     grey = np.repeat(levels[:, :, None], channels, axis=2)
     if channels == 4:

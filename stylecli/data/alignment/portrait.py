@@ -1,4 +1,4 @@
-"""One photograph as the picture that a network would draw: aligned, square, of its size.
+"""One photograph as the picture that a network would draw: aligned, and of its size.
 
 The face is found and cut out as ``prepare-ffhq`` does it. A mask, a picture of its own or the
 photograph's transparency, goes the same way, so that it stays on its pixels.
@@ -24,7 +24,7 @@ from stylecli.data.pictures import (
     quiet,
     read_header,
 )
-from stylecli.data.preparation import DecodeSettings, decode_pixels
+from stylecli.data.preparation import DecodeSettings, decode_pixels, place
 from stylecli.errors import DataError, UsageError, plural
 from stylecli.shapes import Size
 
@@ -49,56 +49,66 @@ class NoFaceError(DataError):
 class Portrait:
     """A picture at a network's size, what of it counts, and what is to be said of it."""
 
-    picture: npt.NDArray[np.uint8]  # [R, R, C]
-    mask: npt.NDArray[np.float32] | None  # [R, R] in [0, 1]; None: all of it
+    picture: npt.NDArray[np.uint8]  # [H, W, C]
+    mask: npt.NDArray[np.float32] | None  # [H, W] in [0, 1]; None: all of it
     notes: tuple[str, ...] = ()
 
 
 def read_portrait(
     path: Path,
-    size: int,
+    size: int | tuple[int, int],
     channels: int = 3,
     *,
     align: bool = True,
     detector: str = "auto",
     mask: Path | None = None,
 ) -> Portrait:
-    """Return a photograph as a square picture of ``size`` px.
+    """Return a photograph as a picture of ``size`` px on a side, or of a height and a width.
 
-    ``align`` cuts its largest face out as in FFHQ; one that has ``size`` already and shows no face
-    is taken as it is, which a note says. Without ``align`` the central square is taken, and a note
-    says where a face in it looks unaligned. In ``mask``, a picture as large as the photograph,
-    white counts and black does not; without one, what is transparent does not count. Raises
-    DataError, with the name of the file, for what cannot be used, NoFaceError where no face is
-    found.
+    ``align`` cuts its largest face out as in FFHQ, which makes squares: for other shapes the
+    largest central piece is taken, and a note says so. A photograph that has ``size`` already and
+    shows no face is taken as it is, which a note says. Without ``align`` the central square is
+    taken, and a note says where a face in it looks unaligned. In ``mask``, a picture as large as
+    the photograph, white counts and black does not; without one, what is transparent does not
+    count. Raises DataError, with the name of the file, for what cannot be used, NoFaceError where
+    no face is found.
     """
+    height, width = (size, size) if isinstance(size, int) else size
     photo, opaque = _decode(path)
     weights = opaque if mask is None else _read_mask(mask, photo.size)
     notes: list[str] = []
     face = None
-    if align:
-        face, others = _find_face(photo, path, detector, size)
+    if align and height != width:
+        align = False
+        if photo.size != (width, height):
+            notes.append(
+                f"{path} is not aligned, which makes squares: of {width}x{height} px, the largest "
+                "piece in its middle is taken"
+            )
+    elif align:
+        face, others = _find_face(photo, path, detector, width)
         if others:
             notes.append(f"{path} shows {plural(others + 1, 'face')}: the largest is taken")
         if face is None:
-            seen = "" if size < _LEAST_SEARCHED else ": no face is found in it"
+            seen = "" if width < _LEAST_SEARCHED else ": no face is found in it"
             notes.append(f"{path} has this network's size and is taken as it is{seen}")
     if face is not None:
-        photo, weights = _aligned(photo, weights, face, path, size)
+        photo, weights = _aligned(photo, weights, face, path, width)
     else:
-        photo, weights = _central(photo), None if weights is None else _central(weights)
-        if not align:
+        box = place("center-crop", photo.size, (width, height), (width, height)).box
+        photo, weights = photo.crop(box), None if weights is None else weights.crop(box)
+        if not align and height == width:
             notes += _look_for_unaligned(photo, path, detector)
-        photo = photo.resize((size, size), Image.Resampling.LANCZOS)
+        photo = photo.resize((width, height), Image.Resampling.LANCZOS)
         if weights is not None:
-            weights = weights.resize((size, size), Image.Resampling.BOX)
+            weights = weights.resize((width, height), Image.Resampling.BOX)
     kept = None
     if weights is not None:
         kept = np.asarray(weights, np.float32) / np.float32(255)
         if kept.max() < 0.5:
             raise DataError(f"the mask of {path} leaves nothing to look at: white is what counts")
     pixels = np.asarray(photo.convert(TARGETS[channels]))
-    return Portrait(pixels.reshape(size, size, channels), kept, tuple(notes))
+    return Portrait(pixels.reshape(height, width, channels), kept, tuple(notes))
 
 
 def read_small(path: Path, size: Size, channels: int = 3) -> Portrait:
@@ -143,12 +153,12 @@ def shrink_factor(small: Size, drawn: Size) -> int:
     )
 
 
-def check_picture(picture: npt.NDArray[np.uint8], size: int, channels: int) -> Portrait:
-    """Return a picture as it is; raise UsageError unless it is uint8 [size, size, channels]."""
-    if picture.dtype != np.uint8 or picture.shape != (size, size, channels):
+def check_picture(picture: npt.NDArray[np.uint8], size: tuple[int, int], channels: int) -> Portrait:
+    """Return a picture as it is; raise UsageError unless it is uint8 [*size, channels]."""
+    if picture.dtype != np.uint8 or picture.shape != (*size, channels):
         raise UsageError(
             f"a picture is {picture.dtype} {list(picture.shape)}: this network draws uint8 "
-            f"[{size}, {size}, {channels}]"
+            f"{[*size, channels]}"
         )
     return Portrait(picture, None)
 
@@ -212,12 +222,6 @@ def _aligned(
         return cut(photo, True), None if weights is None else cut(weights, False).convert("L")
     except DataError as error:
         raise DataError(f"the face in {path} cannot be aligned: {error}") from None
-
-
-def _central(picture: Image.Image) -> Image.Image:
-    side = min(picture.size)
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    return picture.crop((left, top, left + side, top + side))
 
 
 def _look_for_unaligned(photo: Image.Image, path: Path, detector: str) -> list[str]:
