@@ -198,6 +198,8 @@ def _describe_weights(path: Path) -> Facts:
         return _describe_features(path, error)
     if "attributes" in header:
         return _describe_classifiers(path)
+    if "directions" in header:
+        return _describe_directions(path)
     return describe_network(path)
 
 
@@ -245,6 +247,17 @@ def _describe_classifiers(path: Path) -> Facts:
     facts["attributes"] = {name: list(values) for name, values in loaded.values.items()}
     facts["accuracy"] = loaded.accuracy
     return facts | {name: value for name, value in loaded.info.items() if name not in facts}
+
+
+def _describe_directions(path: Path) -> Facts:
+    from stylecli.checkpoint import describe_file
+    from stylecli.latents.directions import read_directions
+
+    found = read_directions(path)
+    network = {"file": found.space.network, "sha256": found.space.sha256}
+    facts: Facts = {"what": "directions", **describe_file(path), "network": found.space.network}
+    facts |= {"network is": _whereabouts(network), "w_dim": found.space.w_dim}
+    return facts | {"directions": {row["name"]: row["method"] for row in found.describe()}}
 
 
 def _describe_graph(path: Path) -> Facts | None:

@@ -68,6 +68,7 @@ _REPEATED = {
     "sharpen": frozenset(
         ("candidates", "starts", "bound", "steps", "seed", "label", "batch", "device")
     ),
+    "directions": _DRAWN | {"face", "strengths", "seconds", "fps"},
     "figures": frozenset(
         ("seeds", "row_seeds", "col_seeds", "seed", "psi", "psi_cutoff", "label", "device",
          "precision")
@@ -79,7 +80,7 @@ FLAGS = {  # options without a value: given, or denied by --no-
     "interpolate": frozenset(("loop", "crop", "pixels")),
     "figures": frozenset[str](),
     "project": frozenset(("tune", "noise", "align", "video")),
-    "sharpen": frozenset[str](),
+    "sharpen": frozenset[str](), "directions": frozenset[str](),
 }  # fmt: skip
 _INPUTS = {"project": "photo", "sharpen": "small"}  # files that follow the command
 _WORD = re.compile(r"\w[\w.-]{0,40}")  # the name of a figure
@@ -99,6 +100,10 @@ def remake_command(provenance: Mapping[str, Any]) -> str | None:
     words = ["stylecli", command]
     if command == "figures":
         words += [word for word in map(str, arguments) if _WORD.fullmatch(word)]
+    if command == "directions":
+        if not (drawn := _show_or_apply(arguments)):
+            return None
+        words += drawn
     if command in _INPUTS:  # its photograph is among the inputs, as a file of this folder
         photo = _input_file(provenance, _INPUTS[command])
         if photo is None:
@@ -114,6 +119,12 @@ def remake_command(provenance: Mapping[str, Any]) -> str | None:
             for one in value if isinstance(value, list) else [value]:
                 words += _option(flag, str(one)) if isinstance(one, str | int | float) else []
     return shlex.join(words)
+
+
+def _show_or_apply(arguments: Sequence[Any]) -> list[str]:
+    """Return what follows ``directions``: one of its drawing commands, and words, no options."""
+    named = [f"./{word}" if word.startswith("-") else word for word in map(str, arguments)]
+    return named if named[1:] and named[0] in ("show", "apply") else []
 
 
 def _input_file(provenance: Mapping[str, Any], name: str) -> str | None:

@@ -16,6 +16,7 @@ import typer
 
 from stylecli.cli.drawing import agree_on_precision, load_and_hash
 from stylecli.cli.options import (
+    AttributesOption,
     BatchOption,
     ClassifierSource,
     DeviceOption,
@@ -106,13 +107,7 @@ def command(
             "celebahq-classifier-NN-name.pkl.",
         ),
     ] = None,
-    attributes: Annotated[
-        Path | None,
-        typer.Option(
-            "--attributes",
-            help="For --train-classifiers: CSV of picture and attributes. Default: the dataset's.",
-        ),
-    ] = None,
+    attributes: AttributesOption = None,
     stand_in: Annotated[
         bool,
         typer.Option(

@@ -61,6 +61,28 @@ SlowerOption = Annotated[
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print no notes and no progress.")]
 
+ClassifiersOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--classifiers",
+        help="A file of classifiers, or the folder of the official celebahq-classifier-NN-"
+        "name.pkl. Default: those in the cache.",
+    ),
+]
+TrainClassifiersOption = Annotated[
+    bool,
+    typer.Option(
+        "--train-classifiers", help="First train classifiers on the dataset; kept in the cache."
+    ),
+]
+AttributesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--attributes",
+        help="For --train-classifiers: CSV of picture and attributes. Default: the dataset's.",
+    ),
+]
+
 ConfigOption = Annotated[
     str | None,
     typer.Option(

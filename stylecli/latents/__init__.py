@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from stylecli.errors import UsageError, unknown_name
 
@@ -22,6 +22,11 @@ SearchSpace = Literal["w", "w+", "z"]  # of a projection
 SEARCH_SPACES: tuple[SearchSpace, ...] = get_args(SearchSpace)
 SEARCH_PRESETS = ("fast", "official")
 METHODS_OF_FINDING = ("sefa", "ganspace", "labels", "channels")
+FITS = ("svm", "mean")
+_LABELLED = ("labels", "channels")
+_USUAL_SAMPLES = {"ganspace": 300_000, "labels": 10_000, "channels": 10_000}
+_ACTIVATION_SAMPLES = 10_000
+_USUAL_COUNT = {"sefa": 10, "ganspace": 20, "labels": 1, "channels": 5}
 MAX_STRENGTH = 100.0  # beyond it there are no pictures
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")  # of a direction
 # Of sharpening: faces, and searches for each of them; as published: steps, and the mean squared
@@ -110,8 +115,57 @@ def check_name(name: str) -> str:
     return name
 
 
-def check_method(method: str) -> str:
-    """Return the name of a way to find directions; raise UsageError for another word."""
-    if method not in METHODS_OF_FINDING:
-        raise UsageError(unknown_name("method", method, METHODS_OF_FINDING))
-    return method
+@dataclass(frozen=True)
+class Search:
+    """Directions that are to be found, as ``stylecli directions find`` has them."""
+
+    method: str = "sefa"
+    layers: str | None = None  # that edits move: a band or numbers; None: all
+    activations: int | None = None  # the layer whose activations have components
+    count: int | None = None
+    samples: int | None = None
+    labels: tuple[str, ...] = ()  # NAME=ATTRIBUTE:VALUES[/OTHER VALUES]
+    fit: str = "svm"
+    keep: tuple[str, ...] = ()  # names of directions that are not to change
+    effects: bool = True
+    seed: int = 0
+
+    def check(self) -> None:
+        """Raise UsageError, before torch loads, for options that mean nothing together."""
+        if self.method not in METHODS_OF_FINDING:
+            raise UsageError(unknown_name("method", self.method, METHODS_OF_FINDING))
+        if self.fit not in FITS:
+            raise UsageError(unknown_name("--fit", self.fit, FITS))
+        for option, given, fits in (
+            ("--activations", self.activations is not None, self.method == "ganspace"),
+            ("--samples", self.samples is not None, self.method != "sefa"),
+            ("--label", bool(self.labels), self.labelled),
+            ("--fit", self.fit != FITS[0], self.method == "labels"),
+            ("--keep", bool(self.keep), self.method == "labels"),
+            ("--count", self.count is not None, self.method != "labels"),
+            ("--layers", self.layers is not None, self.method != "channels"),
+        ):
+            if given and not fits:
+                raise UsageError(
+                    f"{option} has no meaning with --method {self.method}: leave it out"
+                )
+        for name in self.keep:
+            check_name(name)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether it needs what classifiers see."""
+        return self.method in _LABELLED
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that decides the result, beside network and classifiers."""
+        samples = _USUAL_SAMPLES.get(self.method)
+        if self.activations is not None:
+            samples = _ACTIVATION_SAMPLES
+        given = {
+            "layers": self.layers, "activations": self.activations,
+            "count": self.count or _USUAL_COUNT[self.method], "samples": self.samples or samples,
+            "seed": self.seed,
+        }  # fmt: skip
+        return {name: value for name, value in given.items() if value is not None}

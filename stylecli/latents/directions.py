@@ -122,9 +122,9 @@ class Directions:
         """Return the rows of a list: name, method, layers and band, scale, and how it was found."""
         return [
             {
-                "name": one.name, "method": one.method, "layers": list(one.layers),
+                **one.found, "name": one.name, "method": one.method, "layers": list(one.layers),
                 "band": self.space.name_layers(one.layers), "scale": one.scale,
-                "edits": "w" if one.style_map is None else "styles", **one.found,
+                "edits": "w" if one.style_map is None else "styles",
             }
             for one in self.by_name.values()
         ]  # fmt: skip
@@ -246,7 +246,7 @@ def write_directions(path: Path, directions: Directions) -> None:
         },
         "directions": [
             {
-                "name": one.name, "method": one.method, "scale": one.scale,
+                **one.found, "name": one.name, "method": one.method, "scale": one.scale,
                 "layers": list(one.layers), "style_map": one.style_map, "found": dict(one.found),
             }
             for one in directions.by_name.values()

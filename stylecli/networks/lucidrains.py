@@ -221,11 +221,12 @@ class SynthesisNetwork(model.SynthesisNetwork):
             for block in range(self.config.blocks)
         ]
         maps = [
-            model.StyleMap(at, layer.affine)
+            model.StyleMap(at, layer.affine, layer)
             for at, block in enumerate(blocks)
             for layer in (block.conv0, block.conv1)
         ]
-        return [*maps, model.StyleMap(len(blocks) - 1, blocks[-1].torgb.affine)]
+        colours = blocks[-1].torgb
+        return [*maps, model.StyleMap(len(blocks) - 1, colours.affine, colours)]
 
 
 class Generator(model.Generator):

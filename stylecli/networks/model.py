@@ -109,6 +109,7 @@ class StyleMap(NamedTuple):
 
     latent: int  # its place in ws
     layer: nn.Module  # with weight [styles, w_out_dim] and bias [styles] or None
+    block: nn.Module  # that it belongs to, whose output are features [N, C, h, w]
 
 
 class SynthesisNetwork(nn.Module):

@@ -222,12 +222,12 @@ class SynthesisNetwork(model.SynthesisNetwork):
         layers = [cast(SynthesisLayer, layer) for layer in self.layers]
         if self.config.use_styles:
             return [
-                model.StyleMap(index, layer.style)
+                model.StyleMap(index, layer.style, layer)
                 for index, layer in enumerate(layers)
                 if layer.style is not None
             ]
         first = layers[0].dense
-        return [] if first is None else [model.StyleMap(0, first)]
+        return [] if first is None else [model.StyleMap(0, first, layers[0])]
 
 
 class Generator(model.Generator):

@@ -339,7 +339,9 @@ class SynthesisNetwork(model.SynthesisNetwork):
         ]  # fmt: skip
         colours = self.blocks[-1].torgb
         assert colours is not None
-        return [model.StyleMap(at, layer.affine) for at, layer in enumerate([*layers, colours])]
+        return [
+            model.StyleMap(at, layer.affine, layer) for at, layer in enumerate([*layers, colours])
+        ]
 
 
 class Generator(model.Generator):

@@ -175,8 +175,10 @@ class SynthesisNetwork(model.SynthesisNetwork):
     def style_maps(self) -> list[model.StyleMap]:
         """Return how w turns and shifts the input, the styles of the layers and of the colours."""
         layers = [cast(SynthesisLayer, getattr(self, name)) for name in self.names]
-        affines = [self.input.affine, *(layer.affine for layer in layers)]
-        return [model.StyleMap(at, affine) for at, affine in enumerate(affines)]
+        return [
+            model.StyleMap(0, self.input.affine, self.input),
+            *(model.StyleMap(at, layer.affine, layer) for at, layer in enumerate(layers, 1)),
+        ]
 
 
 class Generator(model.Generator):

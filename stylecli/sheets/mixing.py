@@ -236,6 +236,11 @@ def _own_noise(faces: Sources, stored: Maps) -> list[Maps]:
     return [stored if maps is None else maps for maps in found]
 
 
+def own_noise(G: Generator, faces: Sources) -> list[Maps] | None:
+    """Return the noise maps of every face; None where no face has its own."""
+    return _own_noise(faces, _stored_noise(G)) if any(faces.noise) else None
+
+
 def _noise_between(keys: Sequence[Maps], position: float) -> Maps:
     """Return the noise maps of a face on a closed or open path, ``position`` in units of keys.
 

@@ -6,18 +6,31 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 import stylecli
 from stylecli.cli.app import app
 from stylecli.images import read_provenance
-from stylecli.latents.directions import write_directions
+from stylecli.latents.directions import read_directions, write_directions
+from stylecli.metrics import classifier_training
+from stylecli.metrics.classifier_training import ClassifierRecipe, network_config
+from stylecli.metrics.classifiers import (
+    AttributeClassifier,
+    AttributeClassifiers,
+    new_classifier_network,
+    save_classifiers,
+)
 from stylecli.networks.headers import network_digest
 from tests.latents.test_directions import directions_of
 
 Run = Callable[..., Result]
 FOLDER = Path("out/tiny")
+SMALL = ClassifierRecipe(resolution=16, fmap_base=32, fmap_max=4, images=80, batch=8)
+LIGHTNESS = 0.15  # of the tiny network's pictures, about
 
 
 @pytest.fixture
@@ -70,8 +83,6 @@ def test_saved_styles_are_the_edited_ones(run: Run) -> None:
 
 
 def pixels(path: Path) -> bytes:
-    from PIL import Image
-
     with Image.open(path) as image:
         return image.tobytes()
 
@@ -95,7 +106,7 @@ def test_a_list_of_names_methods_and_layers(run: Run) -> None:
 
     assert result.stderr == "directions: out/tiny/directions.safetensors\n"
     lines = [line.split() for line in result.stdout.splitlines()]
-    assert lines[1] == ["smile", "labels", "all", "0.5", "90.0", "%"]
+    assert lines[1] == ["smile", "labels", "all", "0.5", "90", "%"]
     assert [line[:3] for line in lines[2:]] == [
         ["pose", "sefa", "coarse"],
         ["c1.3", "channels", "1"],
@@ -110,7 +121,152 @@ def test_a_list_of_names_methods_and_layers(run: Run) -> None:
     assert document["sha256"] == network_digest("tiny.safetensors")
 
 
+def test_info_describes_the_file(run: Run) -> None:
+    facts = stylecli.info(FOLDER / "directions.safetensors")
+
+    assert facts["what"] == "directions"
+    assert facts["network is"] == "here, unchanged"
+    assert facts["directions"] == {"smile": "labels", "pose": "sefa", "c1.3": "channels"}
+
+
+def test_find_adds_to_the_file_and_is_not_repeated(run: Run) -> None:
+    result = run("directions find --count 2 --quiet")
+
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0] == "out/tiny/directions.safetensors"
+    assert [line.split()[0] for line in lines[2:4]] == ["sefa.1", "sefa.2"]
+    kept = read_directions(FOLDER / "directions.safetensors")
+    assert {"smile", "sefa.1", "sefa-coarse.2"} <= set(kept.by_name)
+    assert "found before: sefa.1" in run("directions find --count 2").stderr
+    refused = run("directions find --count 1")
+    assert (refused.exit_code, "--force" in refused.stderr) == (2, True)
+    assert run("directions find --count 1 --force").exit_code == 0
+    other = run(
+        "directions find --method ganspace --count 2 --samples 200 --directions o.safetensors"
+    )
+    assert other.exit_code == 0, other.stderr
+    assert list(read_directions(Path("o.safetensors")).by_name) == ["pca.1", "pca.2"]
+
+
+def test_labels_come_from_classifiers_trained_on_a_dataset(
+    run: Run, tiny_lmdb: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(classifier_training, "default_recipe", lambda side: SMALL)
+    monkeypatch.setattr(AttributeClassifier, "recognises", property(lambda one: True))
+    monkeypatch.setattr(AttributeClassifiers, "classify", see_lightness)
+
+    result = run(
+        f"directions find --method labels --train-classifiers --data {tiny_lmdb} --samples 120 "
+        "--label kind=class:a/b --quiet"
+    )
+
+    assert result.exit_code == 0, result.stderr
+    shown = json.loads(run("directions list --json --quiet").stdout)["directions"][-1]
+    assert shown["name"] == "kind"
+    assert shown["label"] == "kind=class:a/b"
+    assert shown["changes"].keys() == {"class"}
+    assert len(shown["settings"]["classifiers"]) == 64
+
+
+def see_lightness(classifiers: AttributeClassifiers, images: Any) -> Any:
+    """Stand in for what so short a training does not learn: a is light, b dark."""
+    light = torch.sigmoid(40 * (images.mean(dim=(1, 2, 3)) - LIGHTNESS))
+    return {"class": torch.stack([light, 1 - light, 0 * light], dim=1)}
+
+
+def test_a_label_of_which_no_face_is_found_ends_the_command(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AttributeClassifiers, "classify", see_lightness)
+    network = new_classifier_network(network_config(SMALL, 3), 0)
+    one = AttributeClassifier("class", ("a", "b", "c"), network)
+    save_classifiers("c.safetensors", AttributeClassifiers([one]))
+
+    result = run(
+        "directions find --method labels --classifiers c.safetensors --samples 60 "
+        "--label rare=class:c/b"
+    )
+
+    assert result.exit_code == 2
+    assert "rare" in result.stderr
+
+
+def test_show_draws_a_strip_with_a_record_that_recreates_it(run: Run) -> None:
+    for words in ("smile@coarse --seeds 1-2", "smile pose --seeds 5", "c1.3"):
+        result = run(f"directions show {words} --strengths=-1,0,2 --scale 1 --out a.png --force")
+        assert result.stdout == "a.png\n", result.stderr
+        again = stylecli.info("a.png")["again"]
+
+        assert run(f"{again.removeprefix('stylecli ')} --out b.png --force").exit_code == 0
+
+        assert Path("b.png").read_bytes() == Path("a.png").read_bytes()
+    sheet = pixels_of(Path("a.png"))
+    assert sheet.shape[1] > 3 * 16  # columns beside their names
+
+
+def pixels_of(path: Path) -> Any:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def test_show_writes_a_video_that_comes_back(run: Run) -> None:
+    result = run(
+        "directions show smile --seeds 1 --strengths=-2,2 --seconds 0.4 --fps 20 --out v.gif"
+    )
+
+    assert result.exit_code == 0, result.stderr
+    with Image.open("v.gif") as clip:
+        assert clip.n_frames == 8  # type: ignore[attr-defined]
+    assert "--strengths=-2,2" in stylecli.info("v.gif")["again"]
+
+
+def test_apply_moves_seeds_and_saved_styles(run: Run) -> None:
+    run("generate --seeds 4 --save-ws w.npz --out plain")
+    result = run("directions apply smile:2,pose:-1 4 w.npz --out e")
+
+    names = ("4-edited", "w-edited")
+    assert result.stdout.split() == [f"e/{n}.{end}" for n in names for end in ("png", "npz")]
+    run("generate --seeds 4 --edit smile:2,pose:-1 --out g")
+    run("generate --ws e/4-edited.npz --out s")
+    drawn = pixels(Path("g/seed0004.png"))
+    assert [pixels(Path(p)) for p in ("e/4-edited.png", "s/row0000.png")] == [drawn, drawn]
+    again = stylecli.info("e/w-edited.png")["again"]
+    assert shlex.split(again)[:6] == [
+        "stylecli",
+        "directions",
+        "apply",
+        "smile:+2,pose:-1",
+        "4",
+        "w.npz",
+    ]
+    alone = run("directions apply c1.3:2 4 --out e2")
+    assert alone.stdout.split() == ["e2/4-edited.png"]
+
+
 REFUSALS = [
+    ("directions find --method sfea", 2, "Did you mean 'sefa'"),
+    ("directions find --samples 10", 2, "--samples"),
+    ("directions find --method labels --count 3", 2, "--count"),
+    ("directions find --keep smile", 2, "--keep"),
+    ("directions find --layers 9", 2, "layers 0-5"),
+    ("directions find --train-classifiers", 2, "--method sefa"),
+    ("directions find --method labels", 2, "--train-classifiers"),
+    ("directions find --method labels --fit lda", 2, "svm"),
+    ("directions find --method labels --classifiers none", 3, "does not exist"),
+    ("directions find --method ganspace --count 9 --samples 50", 2, "9 components"),
+    ("directions find --method ganspace --activations 6", 2, "0 to 5"),
+    ("directions list --directions none.safetensors", 3, "does not exist"),
+    ("directions list --network shipped --directions out/tiny/directions.safetensors", 3,
+     "another"),
+    ("directions show smlie", 2, "Did you mean 'smile'"),
+    ("directions show smile --strengths a", 2, "strengths"),
+    ("directions show smile pose --out v.mp4", 2, "one direction"),
+    ("directions show smile --fps 3", 2, "NAME.mp4"),
+    ("directions show smile --face 1 --seeds 2", 2, "exclude"),
+    ("directions show smile --face none.jpg", 3, "does not exist"),
+    ("directions apply smile 3", 2, "has no strength"),
+    ("directions apply smile:1 none.npz", 3, "does not exist"),
     ("generate --edit smile", 2, "has no strength"),
     ("generate --edit smile:two", 2, "has no strength"),
     ("generate --edit smlie:1", 2, "Did you mean 'smile'"),

@@ -1,0 +1,564 @@
+"""Find directions: of style weights, of variance, of labels, and single style channels.
+
+Pictures are judged by a function that is handed in: images [N, C, H, W] about [-1, 1] to the
+probabilities [N, K] of each attribute's K values, such as the metrics' classifiers return.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from stylecli.errors import UsageError, plural, unknown_name
+from stylecli.latents import Edit, check_name
+from stylecli.latents.directions import Direction, Directions, Space, resolve
+from stylecli.networks.model import Generator, StyleMap
+from stylecli.progress import Progress, silent
+from stylecli.sampling import (
+    Edits,
+    device_of,
+    exact_kernels,
+    prepare_synthesis,
+    seed_labels,
+    truncate_ws,
+)
+from stylecli.seeds import format_seeds
+from stylecli.statistics.arrays import Float64
+from stylecli.statistics.components import (
+    LatentRegression,
+    PrincipalComponents,
+    pointed,
+    weight_directions,
+)
+from stylecli.statistics.linear_svm import fit_linear_svm
+from stylecli.styles import BANDS, style_bands
+
+Probabilities = dict[str, NDArray[np.float32]]  # attribute -> [N, K]
+Judge = Callable[[Tensor], Mapping[str, Tensor]]
+Fit = Literal["svm", "mean"]
+
+SCALE_SAMPLES = 10_000  # faces whose deviation along a direction is strength 1
+GANSPACE_SAMPLES = 300_000  # of the published runs in w
+_LATENTS = 2000  # mapped at a time
+_PICTURES = 64  # drawn at a time
+_ACTIVATIONS = 1 << 26  # numbers of a batch of activations
+_MOST_FEATURES = 1 << 18  # of one picture, in whose space components are found
+_UNSURE = 0.2  # of the faces that a label is known of are left out: those nearest to its middle
+_EVERY = 5  # of the rest, one in so many is held out
+_LEAST_FACES = 20  # on each side of a label
+_TRIED = 40  # channels for each label whose effect is measured
+EFFECT_FACES = 200
+
+
+@dataclass(frozen=True)
+class Label:
+    """What a direction is to change: some values of an attribute against others."""
+
+    name: str
+    attribute: str
+    positive: tuple[str, ...]
+    negative: tuple[str, ...]  # empty: all others
+
+    @property
+    def text(self) -> str:
+        """As it is written: smile=mouth:laugh/angry,sad."""
+        others = f"/{','.join(self.negative)}" if self.negative else ""
+        return f"{self.name}={self.attribute}:{','.join(self.positive)}{others}"
+
+    def score(self, seen: Probabilities, values: Mapping[str, Sequence[str]]) -> Float64:
+        """Return, for every picture, the probability of the one side less that of the other."""
+        known, p = list(values[self.attribute]), seen[self.attribute].astype(np.float64)
+        here = p[:, [known.index(value) for value in self.positive]].sum(axis=1)
+        others = self.negative or [value for value in known if value not in self.positive]
+        there = p[:, [known.index(value) for value in others]].sum(axis=1)
+        return np.asarray(here - there)
+
+    def known(self, seen: Probabilities, values: Mapping[str, Sequence[str]]) -> NDArray[np.bool_]:
+        """Return which pictures show a value of either side."""
+        if not self.negative:
+            return np.ones(len(seen[self.attribute]), bool)
+        known, p = list(values[self.attribute]), seen[self.attribute]
+        sides = [known.index(value) for value in (*self.positive, *self.negative)]
+        return np.asarray(p[:, sides].sum(axis=1) > 0.5)
+
+
+def parse_label(text: str, values: Mapping[str, Sequence[str]]) -> Label:
+    """Read ``smile=mouth:laugh/angry,sad``, ``smile=mouth:laugh`` (against all others).
+
+    Raises UsageError for another form, an attribute or a value that no classifier knows.
+    """
+    name, equals, rest = text.partition("=")
+    attribute, colon, sides = rest.partition(":")
+    if not equals or not colon or not sides.strip("/ ,"):
+        raise UsageError(
+            f"cannot read label {text!r}: expected NAME=ATTRIBUTE:VALUES[/OTHER VALUES], such as "
+            f"smile=mouth:laugh/angry,sad"
+        )
+    attribute = attribute.strip()
+    if attribute not in values:
+        raise UsageError(unknown_name("attribute", attribute, values))
+    words = [tuple(word.strip() for word in side.split(",")) for side in re.split("[/]", sides)]
+    positive, negative = words[0], words[1] if words[1:] else ()
+    for word in (*positive, *negative):
+        if word not in values[attribute]:
+            raise UsageError(unknown_name(f"value of {attribute}", word, values[attribute]))
+    if len(words) > 2 or set(positive) & set(negative) or len(positive) >= len(values[attribute]):
+        raise UsageError(f"label {text!r} does not divide the values of {attribute} into two sides")
+    return Label(check_name(name.strip()), attribute, positive, negative)
+
+
+def usual_labels(values: Mapping[str, Sequence[str]]) -> list[Label]:
+    """Return a label for every value of every attribute; of two values for one of them alone."""
+    found = []
+    for attribute, known in values.items():
+        stem = _as_name(attribute)
+        if len(known) == 2:
+            yes = next((word for word in known if word in ("yes", "positive")), known[-1])
+            named = stem if yes in ("yes", "positive") else f"{stem}-{_as_name(yes)}"
+            found.append(Label(named, attribute, (yes,), ()))
+        else:
+            found += [Label(f"{stem}-{_as_name(word)}", attribute, (word,), ()) for word in known]
+    return found
+
+
+def _as_name(text: str) -> str:
+    letters = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in text)
+    return "-".join(filter(None, letters.split("-"))).lower() or "x"
+
+
+# ---- faces
+
+
+def draw_latents(G: Generator, count: int, seed: int) -> Iterator[Tensor]:
+    """Yield w [B, w_out_dim] of ``count`` latents from one stream, classes in turn, on the CPU."""
+    random = np.random.RandomState(seed)
+    device, config = device_of(G), G.config
+    for start in range(0, count, _LATENTS):
+        size = min(_LATENTS, count - start)
+        z = torch.from_numpy(random.randn(size, config.z_dim).astype(np.float32)).to(device)
+        classes = seed_labels(config, range(start, start + size))
+        c = None if classes is None else torch.eye(config.label_dim)[classes].to(device)
+        with torch.inference_mode(), exact_kernels(device):
+            yield G.mapping(z, c)[:, 0].cpu()
+
+
+def _deviations(G: Generator, vectors: Float64, seed: int) -> Float64:
+    """Return the standard deviation of the network's faces along each of the vectors [K, w]."""
+    total, squares, count = np.zeros(len(vectors)), np.zeros(len(vectors)), 0
+    for w in draw_latents(G, SCALE_SAMPLES, seed + 1):
+        along = w.numpy().astype(np.float64) @ vectors.T
+        total, squares, count = total + along.sum(0), squares + (along**2).sum(0), count + len(w)
+    return np.asarray(np.sqrt(np.maximum(squares / count - (total / count) ** 2, 0.0)))
+
+
+def _in_w(
+    G: Generator, names: Sequence[str], method: str, vectors: Any, layers: Sequence[int],
+    found: Sequence[Mapping[str, Any]], seed: int,
+) -> list[Direction]:  # fmt: skip
+    """Return directions of w with their scales; what no face varies along is left out."""
+    units = np.asarray(vectors, np.float64)
+    scales = _deviations(G, units, seed)
+    return [
+        Direction(name, method, unit.astype(np.float32), float(scale), tuple(layers), None, how)
+        for name, unit, scale, how in zip(names, units, scales, found, strict=True)
+        if scale > 0
+    ]
+
+
+# ---- SeFa
+
+
+def find_sefa(
+    G: Generator, space: Space, layers: str | None = None, count: int = 10, *, seed: int = 0
+) -> list[Direction]:
+    """Return the directions that change the styles of layers most (SeFa), the largest first.
+
+    ``layers`` is a band or such as 0-3; None: all layers, and each band by itself. Raises
+    UsageError where no layer takes a latent through weights alone.
+    """
+    maps = _style_maps(G)
+    bands: dict[str, list[int]] = {}
+    if layers is not None:
+        bands[layers] = space.layers(layers)
+    else:
+        bands["all"] = list(range(space.num_ws))
+        if space.style_sides and len(style_bands(space.style_sides)) > 1:
+            bands |= style_bands(space.style_sides)
+    found: list[Direction] = []
+    for name, chosen in bands.items():
+        weights = [one.layer.weight for one in maps if one.latent in chosen]
+        arrays = [weight.detach().cpu().numpy() for weight in weights]  # type: ignore[operator]
+        values, vectors = weight_directions(arrays)
+        most = min(count, len(vectors))
+        stem = "sefa" if len(chosen) == space.num_ws else f"sefa-{_layers_word(name, chosen)}"
+        found += _in_w(
+            G, [f"{stem}.{number}" for number in range(1, most + 1)], "sefa", vectors[:most],
+            chosen, [{"eigenvalue": float(value)} for value in values[:most]], seed,
+        )  # fmt: skip
+    return found
+
+
+def _layers_word(name: str, layers: Sequence[int]) -> str:
+    """Return what the layers are called in a name: a band, else numbers."""
+    return name if name in BANDS else format_seeds(layers).replace(",", "_")
+
+
+def _style_maps(G: Generator) -> list[StyleMap]:
+    maps = G.synthesis.style_maps()
+    if not maps:
+        raise UsageError(
+            f"configuration {G.config.preset!r} has no layer that turns a latent into styles: "
+            f"directions need one, as networks of --config f or stylegan2 have it"
+        )
+    return maps
+
+
+# ---- GANSpace
+
+
+def find_ganspace(
+    G: Generator, count: int = 20, samples: int = GANSPACE_SAMPLES, *, layers: Sequence[int],
+    seed: int = 0, progress: Progress = silent,
+) -> list[Direction]:  # fmt: skip
+    """Return the principal components of w (GANSpace), the largest deviation first.
+
+    ``layers`` are those that edits move. Memory does not grow with ``samples``. Raises UsageError
+    for fewer samples or dimensions than components.
+    """
+    _check_w(G)
+    found = PrincipalComponents(count)
+    for batch in _batches(draw_latents(G, samples, seed), max(_LATENTS, 3 * count)):
+        found.add(batch.numpy())
+        progress(found.points, samples)
+    told = [{"share": float(share)} for share in found.shares]
+    names = [f"pca.{number}" for number in range(1, count + 1)]
+    return _in_w(G, names, "ganspace", found.components, layers, told, seed)
+
+
+def find_in_activations(
+    G: Generator, layer: int, count: int = 20, samples: int = 10_000, *, layers: Sequence[int],
+    seed: int = 0, progress: Progress = silent,
+) -> list[Direction]:  # fmt: skip
+    """Return the components of a layer's activations, carried back to w by least squares.
+
+    As find_ganspace; ``layer`` is the place of a latent, whose last layer is looked at. Draws
+    ``samples`` faces as far as that layer, once for the components and once for the regression.
+    """
+    _check_w(G)
+    blocks = [one.block for one in _style_maps(G) if one.latent == layer]
+    if not blocks:
+        raise UsageError(
+            f"layer {layer} does not exist: this network has 0 to {G.config.num_ws - 1}"
+        )
+    first = next(_activations(G, blocks[-1], torch.zeros(1, G.config.w_out_dim)))
+    if first.shape[1] > _MOST_FEATURES:
+        raise UsageError(
+            f"layer {layer} has {first.shape[1]:,} activations, of which components need too much "
+            f"memory: expected at most {_MOST_FEATURES:,}, as earlier layers have"
+        )
+    found = PrincipalComponents(count)
+    size = max(3 * count, min(_LATENTS, _ACTIVATIONS // first.shape[1]))
+    for w in _batches(draw_latents(G, samples, seed), size):
+        found.add(torch.cat(list(_activations(G, blocks[-1], w))).numpy())
+        progress(found.points, 2 * samples, "components")
+    regression = LatentRegression(found)
+    done = 0
+    for w in _batches(draw_latents(G, samples, seed + 2), size):
+        points = torch.cat(list(_activations(G, blocks[-1], w))).numpy()
+        regression.add(points, w.numpy())
+        done += len(w)
+        progress(samples + done, 2 * samples, "back to w")
+    told = [{"share": float(share)} for share in found.shares]
+    names = [f"pca-layer{layer}.{number}" for number in range(1, count + 1)]
+    vectors = pointed(regression.directions())
+    return _in_w(G, names, "ganspace", vectors, layers, told, seed)
+
+
+def _check_w(G: Generator) -> None:
+    if not G.config.has_w:
+        raise UsageError(
+            f"configuration {G.config.preset!r} has no intermediate latent space, and its z varies "
+            f"alike in all directions: use --method sefa"
+        )
+
+
+class _ReachedError(Exception):
+    """The layer that was looked for has been drawn."""
+
+
+def _activations(G: Generator, block: nn.Module, w: Tensor) -> Iterator[Tensor]:
+    """Yield the activations [B, C·h·w] of a layer for styles w [N, w_dim], on the CPU."""
+    kept: list[Tensor] = []
+
+    def keep(module: nn.Module, given: Any, output: Tensor) -> None:
+        kept.append(output.detach().flatten(1).float().cpu())
+        raise _ReachedError
+
+    handle = block.register_forward_hook(keep)
+    device = device_of(G)
+    try:
+        for part in torch.split(w, _PICTURES):
+            ws = part.to(device)[:, None].expand(-1, G.config.num_ws, -1)
+            try:
+                with torch.inference_mode(), exact_kernels(device):
+                    G.synthesis(ws)
+            except _ReachedError:
+                yield kept.pop()
+    finally:
+        handle.remove()
+
+
+def _batches(parts: Iterable[Tensor], size: int) -> Iterator[Tensor]:
+    """Yield the rows of all parts in batches of ``size``; a short rest joins the last batch."""
+    waiting: list[Tensor] = []
+    held = 0
+    last: Tensor | None = None
+    for part in parts:
+        waiting.append(part)
+        held += len(part)
+        while held >= size:
+            rows = torch.cat(waiting)
+            if last is not None:
+                yield last
+            last = rows[:size]
+            waiting, held = [rows[size:]], len(rows) - size
+    yield torch.cat([*([] if last is None else [last]), *waiting])
+
+
+# ---- labels
+
+
+@dataclass(frozen=True)
+class JudgedFaces:
+    """Faces of a network with what classifiers see in them."""
+
+    w: Float64  # [N, w_out_dim]
+    seen: Probabilities
+    values: Mapping[str, Sequence[str]]  # attribute -> names of its K values
+
+
+def judge_faces(
+    G: Generator, samples: int, judge: Judge, values: Mapping[str, Sequence[str]], *, seed: int = 0,
+    progress: Progress = silent,
+) -> JudgedFaces:  # fmt: skip
+    """Draw faces without truncation and have them judged; w and probabilities stay in memory."""
+    _check_w(G)
+    rows = torch.cat(list(draw_latents(G, samples, seed)))
+    seen: list[Probabilities] = []
+    for part in _judged(G, _same_in_all(G, rows), judge):
+        seen.append(part)
+        progress(min(samples, _PICTURES * len(seen)), samples)
+    return JudgedFaces(rows.numpy().astype(np.float64), _joined(seen), values)
+
+
+def _same_in_all(G: Generator, w: Tensor) -> Tensor:
+    return w[:, None].expand(-1, G.config.num_ws, -1)
+
+
+def _judged(
+    G: Generator, ws: Tensor, judge: Judge, edits: Edits | None = None
+) -> Iterator[Probabilities]:
+    """Yield what is seen in the pictures of ws [N, num_ws, w_dim], some at a time."""
+    edits, device = edits or Edits(), device_of(G)
+    synthesis = prepare_synthesis(edits.shift(G))
+    for part in torch.split(ws, _PICTURES):
+        with torch.inference_mode(), exact_kernels(device):
+            images = synthesis(edits.move(part).to(device))
+            seen = judge(images)
+        yield {name: p.float().cpu().numpy() for name, p in seen.items()}
+
+
+def _joined(parts: Sequence[Probabilities]) -> Probabilities:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def find_labels(
+    G: Generator, faces: JudgedFaces, labels: Sequence[Label], *, layers: Sequence[int],
+    fit: Fit = "svm", keep: Sequence[Direction] = (), seed: int = 0, progress: Progress = silent,
+) -> tuple[list[Direction], dict[str, str]]:  # fmt: skip
+    """Return a direction for every label, and why others have none.
+
+    Of the faces that a label is known of, the fifth nearest to its middle is left out, and one in
+    five of the rest held out. The normal of a linear SVM, or the difference of the means, is the
+    direction; accuracy is that of the hyperplane on the faces held out. What it shares with the
+    directions in ``keep`` is taken away, so that they keep their value: n - P n, where P projects
+    onto their span (InterFaceGAN, Shen et al. 2020, section 3.2).
+    """
+    found: list[Direction] = []
+    refused: dict[str, str] = {}
+    for number, label in enumerate(labels, 1):
+        progress(number, len(labels), label.name)
+        score = label.score(faces.seen, faces.values)
+        rows = np.flatnonzero(label.known(faces.seen, faces.values))
+        middle = np.argsort(np.abs(score[rows]), kind="stable")
+        rows = np.sort(rows[middle[int(_UNSURE * len(rows)) :]])
+        held = np.arange(len(rows)) % _EVERY == _EVERY - 1
+        positive = score[rows] > 0
+        train, test = rows[~held], rows[held]
+        least = min(np.bincount(positive[~held], minlength=2).min(),
+                    np.bincount(positive[held], minlength=2).min())  # fmt: skip
+        if least < _LEAST_FACES // 4:
+            refused[label.name] = f"too few of {plural(len(faces.w), 'face')} are on one side of it"
+            continue
+        normal, bias = _hyperplane(faces.w[train], positive[~held], fit)
+        right = (faces.w[test] @ normal + bias > 0) == positive[held]
+        kept = [one for one in keep if one.style_map is None and one.name != label.name]
+        normal = _without(normal, [one.vector for one in kept])
+        commonest = max(positive[held].mean(), 1 - positive[held].mean())
+        told = {
+            "label": label.text, "attribute": label.attribute, "fit": fit,
+            "accuracy": round(float(right.mean()), 4), "commonest": round(float(commonest), 4),
+            "held_out": len(test), "faces": len(faces.w), "keeps": [one.name for one in kept],
+        }  # fmt: skip
+        found += _in_w(G, [label.name], "labels", normal[None], layers, [told], seed)
+    return found, refused
+
+
+def _hyperplane(w: Float64, positive: NDArray[np.bool_], fit: Fit) -> tuple[Float64, float]:
+    """Return the unit normal that points to the positive side, and its bias."""
+    centre = w.mean(axis=0)
+    if fit == "svm":
+        svm = fit_linear_svm(w - centre, positive)
+        normal, bias = svm.weights, svm.bias
+    else:
+        ends = w[positive].mean(axis=0), w[~positive].mean(axis=0)
+        normal = ends[0] - ends[1]
+        bias = float(-normal @ ((ends[0] + ends[1]) / 2 - centre))
+    length = float(np.linalg.norm(normal))
+    return normal / length, (bias - float(normal @ centre)) / length
+
+
+def _without(normal: Float64, others: Sequence[Any]) -> Float64:
+    """Return the unit normal without its part in the span of others; UsageError if none is left."""
+    if not others:
+        return normal
+    basis, lengths, _ = np.linalg.svd(np.stack(others, axis=1).astype(np.float64),
+                                      full_matrices=False)  # fmt: skip
+    basis = basis[:, lengths > 1e-6 * lengths[0]]
+    rest = normal - basis @ (basis.T @ normal)
+    if (length := float(np.linalg.norm(rest))) < 1e-6:
+        raise UsageError("nothing is left of a direction without those that are to be kept")
+    return np.asarray(rest / length)
+
+
+# ---- effects
+
+
+def measure_effects(
+    G: Generator, directions: Directions, names: Iterable[str], judge: Judge,
+    values: Mapping[str, Sequence[str]], *, faces: int = EFFECT_FACES, seed: int = 0,
+    progress: Progress = silent,
+) -> dict[str, dict[str, Any]]:  # fmt: skip
+    """Return what strength 1 does to faces at the network's usual truncation, by direction.
+
+    ``changes``: of every attribute, the share of the faces that show another value (half the sum
+    of what probabilities change by, mean of strengths -1 and +1). ``moves``: of every label, how
+    far its score moves, in its own standard deviations over the faces, from -1 to +1 halved.
+    """
+    ws = truncate_ws(
+        G, _same_in_all(G, torch.cat(list(draw_latents(G, faces, seed + 3)))),
+        G.config.truncation_psi if G.config.truncates else 1.0, G.config.truncation_cutoff,
+    )  # fmt: skip
+    plain = _joined(list(_judged(G, ws, judge)))
+    labels = {
+        name: label for name, one in directions.by_name.items()
+        if (label := _label_of(one, values)) is not None
+    }  # fmt: skip
+    found: dict[str, dict[str, Any]] = {}
+    chosen = list(names)
+    for number, name in enumerate(chosen, 1):
+        ends = [
+            _joined(list(_judged(G, ws, judge, resolve([Edit(name, strength)], directions))))
+            for strength in (-1.0, 1.0)
+        ]
+        changes = {
+            attribute: round(float(np.mean([
+                0.5 * np.abs(end[attribute] - plain[attribute]).sum(axis=1).mean() for end in ends
+            ])), 4)
+            for attribute in values
+        }  # fmt: skip
+        moves = {}
+        for other, label in labels.items():
+            low, high = (label.score(end, values) for end in ends)
+            spread = float(label.score(plain, values).std())
+            moves[other] = round(float((high - low).mean()) / 2 / max(spread, 1e-6), 4)
+        found[name] = {"changes": changes, "moves": moves, "measured_on": faces}
+        progress(number, len(chosen), name)
+    return found
+
+
+def _label_of(direction: Direction, values: Mapping[str, Sequence[str]]) -> Label | None:
+    """Return the label that a direction was found for; None where these classifiers lack it."""
+    text = direction.found.get("label")
+    if direction.method != "labels" or not isinstance(text, str):
+        return None
+    try:
+        return parse_label(text, values)
+    except UsageError:
+        return None
+
+
+# ---- style channels
+
+
+def find_channels(
+    G: Generator, space: Space, faces: JudgedFaces, labels: Sequence[Label], judge: Judge, *,
+    count: int = 5, tried: int = _TRIED, pictures: int = 64, seed: int = 0,
+    progress: Progress = silent,
+) -> list[Direction]:  # fmt: skip
+    """Return for every label the single style channels that move it most for their deviation.
+
+    Channels are first ranked by how far apart the two sides of the label are in them, in their
+    deviations (StyleSpace, Wu et al. 2021, section 4); of the best ``tried`` the effect on
+    ``pictures`` faces is measured: the mean change of the label's score for two deviations, over
+    its spread. The best ``count`` are called LABEL.LAYER.CHANNEL.
+    """
+    maps = _style_maps(G)
+    if any(one.layer.bias is None for one in maps):
+        raise UsageError(f"configuration {G.config.preset!r} has no styles: use --method sefa")
+    w = torch.from_numpy(faces.w).float()
+    with torch.inference_mode(), exact_kernels(device_of(G)):
+        there = w.to(device_of(G))
+        styles = [one.layer(there).cpu().numpy().astype(np.float64) for one in maps]
+    places = [(at, channel) for at, part in enumerate(styles) for channel in range(part.shape[1])]
+    table = np.concatenate(styles, axis=1)  # [N, channels of all layers]
+    deviations = np.maximum(table.std(axis=0), 1e-12)
+    ws = _same_in_all(G, w[:pictures])
+    plain = _joined(list(_judged(G, ws, judge)))
+    found: list[Direction] = []
+    for number, label in enumerate(labels):
+        score = label.score(faces.seen, faces.values)
+        rows = label.known(faces.seen, faces.values)
+        high, low = rows & (score > 0), rows & (score <= 0)
+        if not high.any() or not low.any():
+            continue
+        apart = (table[high].mean(axis=0) - table[low].mean(axis=0)) / deviations
+        spread = max(float(label.score(plain, faces.values).std()), 1e-6)
+        best: list[tuple[float, int]] = []
+        for step, at in enumerate(np.argsort(-np.abs(apart))[:tried]):
+            place, channel = places[at]
+            shift = torch.zeros(styles[place].shape[1])
+            shift[channel] = 2.0 * deviations[at] * (1.0 if apart[at] > 0 else -1.0)
+            seen = _joined(list(_judged(G, ws, judge, Edits(shifts={place: shift}))))
+            moved = float(
+                (label.score(seen, faces.values) - label.score(plain, faces.values)).mean()
+            )
+            best.append((moved / 2 / spread, int(at)))
+            progress(number * tried + step + 1, len(labels) * tried, label.name)
+        best.sort(key=lambda row: -abs(row[0]))
+        for moved, at in best[:count]:
+            place, channel = places[at]
+            vector = np.zeros(styles[place].shape[1], np.float32)
+            vector[channel] = np.sign(apart[at]) * (1.0 if moved >= 0 else -1.0)
+            found.append(Direction(
+                f"{label.name}.{place}.{channel}", "channels", vector, float(deviations[at]),
+                (maps[place].latent,), place,
+                {"label": label.text, "attribute": label.attribute, "moved": round(abs(moved), 4),
+                 "apart": round(float(abs(apart[at])), 4), "faces": len(faces.w)},
+            ))  # fmt: skip
+    return found
