@@ -19,13 +19,12 @@ from stylecli.cli.drawing import DrawingOptions, OpenedDrawing, OpenedNetwork, o
 from stylecli.cli.faces import project_once
 from stylecli.cli.options import DeviceOption, JsonOption, NetworkOption, QuietOption
 from stylecli.cli.output import Output
-from stylecli.cli.refusals import check_words
+from stylecli.cli.refusals import check_words, find_and_check
 from stylecli.errors import NetworkError, StyleCLIError, UsageError
 from stylecli.explorer import FRAMED
 from stylecli.explorer.worker import Message, Tell, answer_requests
 from stylecli.progress import Progress
 from stylecli.provenance import remake_command
-from stylecli.workspace import find_network
 
 if TYPE_CHECKING:
     from stylecli.cli.generate import Order
@@ -63,9 +62,8 @@ def command(
     """
     output = Output(json=json, quiet=quiet)
     check_words(device=device)
-    found = find_network(network)
-    if found.why:
-        output.note(f"network: {found.shown}")
+    found = find_and_check(network, output)
+    given = network if network is None or network.is_dir() else found.path  # fetched from the hub
     try:
         from stylecli.explorer.guard import is_loopback
         from stylecli.explorer.server import Explorer, listen, serve
@@ -74,7 +72,7 @@ def command(
     from stylecli.explorer.workplace import Workplace
 
     framed = os.environ.get(FRAMED) == "1"
-    explorer = Explorer(start_drawing, Workplace(network), device, host, framed, early=True)
+    explorer = Explorer(start_drawing, Workplace(given), device, host, framed, early=True)
     with listen(host, port) as listening:
         number = listening.getsockname()[1]
         name = socket.gethostname() if host in _EVERY_ADDRESS else host

@@ -40,7 +40,7 @@ from stylecli.explorer.states import Kind, NotListedError, command_words, find_k
 from stylecli.explorer.workplace import Workplace, file_state
 from stylecli.files import parse_json, write_bytes
 from stylecli.latents.directions import FILE as DIRECTIONS
-from stylecli.workspace import folder_of
+from stylecli.workspace import folder_of, sweep_leftovers
 
 PLACE_HEADER = "x-stylecli-place"
 MOST_UPLOADED = 64 << 20  # bytes of a photograph
@@ -357,6 +357,7 @@ class _Answers:
         """End a job."""
         job = self._find_job(request)
         await asyncio.to_thread(self.jobs.cancel, job)
+        await asyncio.to_thread(sweep_leftovers)  # what it was writing
         return answer_json(_describe_job(job))
 
     async def job_picture(self, request: Request) -> Response:

@@ -111,6 +111,10 @@ def command_words(kind: Kind, state: Pairs, faces: Mapping[str, Path]) -> list[s
             words.append(f"{option}={value}")
     if kind.command == "mix" and not {"styles", "bands"} & {name for name, value in state if value}:
         words.append("--styles=coarse")  # the command would make three sheets
+    if kind == KINDS["picture"] and not {"--seeds", "--ws"} & {
+        word.split("=")[0] for word in words
+    }:
+        raise UsageError("there is no face to draw: give seed, such as seed=5, or face")
     if edits:
         words.append(f"--edit={','.join(edits)}")
     return words + _walked_words(walked)

@@ -81,7 +81,7 @@ def test_without_a_word_the_help_is_shown() -> None:
 def test_an_error_is_one_line_on_stderr_and_its_exit_code(
     kind: type[errors.StyleCLIError], code: int, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("stylecli.cli.metrics.find_network", raising(kind("what - expected - run")))
+    monkeypatch.setattr("stylecli.cli.metrics.find_shown", raising(kind("what - expected - run")))
 
     result = CliRunner().invoke(application.app, ["metrics"])
 
@@ -110,7 +110,7 @@ def test_an_interruption_says_how_to_go_on(monkeypatch: Any) -> None:
 
 def test_debugging_brings_the_traceback_back(monkeypatch: Any) -> None:
     monkeypatch.setenv("STYLECLI_DEBUG", "1")
-    monkeypatch.setattr("stylecli.cli.metrics.find_network", raising(errors.DataError("x")))
+    monkeypatch.setattr("stylecli.cli.metrics.find_shown", raising(errors.DataError("x")))
 
     result = CliRunner().invoke(application.app, ["metrics"])
 

@@ -132,7 +132,8 @@ def test_a_picture_is_the_file_that_the_printed_command_writes(
 
 
 REFUSED = (
-    ("/api/picture?seed=x", 400, "'x'"), ("/api/picture?sed=1", 400, "'seed'"),
+    ("/api/picture?psi=1", 400, "seed=5"), ("/api/picture?seed=x", 400, "'x'"),
+    ("/api/picture?sed=1", 400, "'seed'"),
     ("/api/picture?seed=1&psi=abc", 400, "--psi abc"), ("/api/picture?seed=1&seed=2", 400, "seed"),
     ("/api/picture?seed=1&lod=9", 400, "lod 9"), ("/api/picture?face=/etc/passwd", 404, "passwd"),
     ("/api/picture?seed=1&center=net.safetensors", 400, "center"),

@@ -1,5 +1,6 @@
 """What the page may see: names that are listed, whatever strangers call their files."""
 
+import json
 import os
 from pathlib import Path
 
@@ -26,6 +27,39 @@ def test_hostile_names_are_data_in_every_list(
     )
     for row in listed:
         assert Workplace().describe_run(row["name"])["name"] == row["name"]
+
+
+SPOILT = (
+    ("run.json", "[" * 5000), ("run.json", '{"format": 1, "dataset": 3.5, "stylecli": []}'),
+    ("run.json", "[]"), ("run.json", "\0"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "text"), SPOILT, ids=["deep", "types", "list", "binary"])
+def test_a_run_that_cannot_be_read_says_why_and_hides_no_other(
+    name: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_run(Path("runs/00000-good"))
+    (make_run(Path("runs/00001-spoilt")) / name).write_text(text, encoding="utf-8")
+    rows = {row["name"]: row for row in Workplace().list_runs()["runs"]}
+
+    assert rows["runs/00000-good"]["state"] != "unreadable"
+    assert rows["runs/00001-spoilt"]["state"] == "unreadable"
+    assert "run.json" in rows["runs/00001-spoilt"]["reason"]
+
+
+def test_numbers_that_are_none_leave_gaps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = make_run(Path("runs/00000-a"))
+    rows = (run / "stats.jsonl").read_text(encoding="utf-8").splitlines()
+    spoilt = json.loads(rows[2]) | {"loss_G": "<script>", "loss_D": [1]}
+    rows[2] = json.dumps(spoilt).replace("[1]", "NaN")
+    (run / "stats.jsonl").write_text("\n".join([*rows, "{torn"]), encoding="utf-8")
+    facts = Workplace().describe_run("runs/00000-a")
+
+    assert "NaN" not in json.dumps(facts, allow_nan=False) and "<script>" not in json.dumps(facts)
+    assert None in facts["charts"][0]["lines"][0]["ys"]
 
 
 def test_a_run_is_curves_events_and_sheets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
