@@ -26,7 +26,7 @@ export const flag = (fallback = false) => ({
 export const list = (fallback = []) => ({
 	fallback,
 	read: (text) => (text ? text.split(",").map(plain) : []),
-	write: (values) => values.map(encodeURIComponent).join(","),
+	write: (values) => values.map(guarded).join(","),
 });
 // name:number pairs, such as edits or a psi for each band.
 export const numbers = () => ({
@@ -41,9 +41,11 @@ export const numbers = () => ({
 		),
 	write: (pairs) =>
 		Object.entries(pairs)
-			.map(([name, value]) => `${encodeURIComponent(name)}:${Number(Number(value).toFixed(4))}`)
+			.map(([name, value]) => `${guarded(name)}:${Number(Number(value).toFixed(4))}`)
 			.join(","),
 });
+
+const guarded = (name) => String(name).replace(/[%,:]/g, encodeURIComponent);
 
 function plain(text) {
 	try {
@@ -59,10 +61,11 @@ export class Address {
 	// `fields`: {screen: {name: kind}}; `changed` is called when back, forward or a link was used.
 	constructor(fields, changed) {
 		this.fields = fields;
-		this.timer = 0;
+		[this.timer, this.moving] = [0, false];
 		this.parse();
 		addEventListener("popstate", () => {
 			clearTimeout(this.timer);
+			this.moving = false;
 			this.parse();
 			changed();
 		});
@@ -86,25 +89,30 @@ export class Address {
 			const value = values[name];
 			if (value === null || value === undefined) continue;
 			if (kind.fallback !== null && kind.write(value) === kind.write(kind.fallback)) continue;
-			pairs.push(`${name}=${encodeURIComponent(kind.write(value)).replaceAll("%2C", ",").replaceAll("%3A", ":")}`);
+			pairs.push(`${name}=${encodeURIComponent(kind.write(value)).replaceAll("%2C", ",").replaceAll("%3A", ":").replaceAll("%2F", "/")}`);
 		}
 		return `#${screen}${pairs.length ? `?${pairs.join("&")}` : ""}`;
 	}
 
-	// Change fields: a settled change is a step of its own for "back", others only catch up with it.
+	// Change fields. A settled change is a step of its own for "back"; while a slider moves, the
+	// address follows in one step that its end completes.
 	set(changes, settled) {
 		Object.assign(this.values, changes);
 		clearTimeout(this.timer);
+		if (settled) this.enter(false);
+		else this.timer = setTimeout(() => this.enter(true), LATER);
+	}
+
+	enter(moving) {
 		const next = this.write();
-		if (settled) {
-			if (next !== this.pushed) history.pushState(null, "", next);
-			this.pushed = next;
-		} else {
-			this.timer = setTimeout(() => history.replaceState(null, "", next), LATER);
-		}
+		if (this.moving) history.replaceState(null, "", next);
+		else if (next !== location.hash) history.pushState(null, "", next);
+		this.moving = moving;
 	}
 
 	go(screen, values = {}) {
+		clearTimeout(this.timer);
+		this.moving = false;
 		history.pushState(null, "", this.write(screen, values));
 		this.parse();
 	}

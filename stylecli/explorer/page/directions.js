@@ -16,6 +16,7 @@ const fields = { ...faceFields, strip: word(), show: word() };
 function build(app) {
 	if (!app.directions.length) {
 		return refuse(
+			"Directions",
 			"No directions are known for this network yet. stylecli directions finds them; then reload this page.",
 		);
 	}

@@ -1,7 +1,7 @@
 // Faces that have names: choosing one, keeping one, and turning a photograph into one.
 
 import { drawingQuery, faceQuery, isSeed } from "./drawing.js";
-import { button, group, h, rollSeed, seedField } from "./parts.js";
+import { button, group, h, rollSeed, seedField, tick } from "./parts.js";
 import { follow, present, query, server } from "./server.js";
 import { Thumb } from "./stage.js";
 
@@ -146,11 +146,13 @@ export function photographDrop(app, found) {
 		onchange: () => input.files.length && start(input.files[0]),
 	});
 	const pick = h("label", { class: "button" }, input, h("span", {}, "Choose a photograph"));
+	const crop = tick({ label: "Find the face in it and cut it out", value: true, change: () => {} });
 	const progress = h("div", {});
 	const element = h(
 		"div",
 		{ class: "drop" },
 		h("p", {}, "Drop a photograph of a face here, or choose one. It stays on this machine."),
+		crop.element,
 		pick,
 		progress,
 	);
@@ -161,7 +163,9 @@ export function photographDrop(app, found) {
 		progress.replaceChildren(card.element);
 		input.disabled = true;
 		try {
-			const address = `/api/photographs?${query({ network: app.address.values.network, name: file.name })}`;
+			const { network } = app.address.values;
+			const align = crop.checked() ? null : "no"; // the central square
+			const address = `/api/photographs?${query({ network, name: file.name, align })}`;
 			const answer = await server.request(address, {
 				method: "POST",
 				body: file,
@@ -202,6 +206,11 @@ export function acceptDrops(element, take) {
 	element.addEventListener("dragover", (event) => {
 		if (carries(event)) event.preventDefault();
 	});
+	const rest = () => {
+		depth = 0;
+		mark(0);
+	};
+	element.addEventListener("drop", rest, true); // also when a place within takes it
 	element.addEventListener("drop", (event) => {
 		if (!carries(event)) return;
 		event.preventDefault();

@@ -3,6 +3,7 @@
 import { Address } from "./address.js";
 import { directions } from "./directions.js";
 import { face } from "./face.js";
+import { acceptDrops } from "./faces.js";
 import { mix } from "./mix.js";
 import { button, choice, h, icon, menu } from "./parts.js";
 import { Painter } from "./pictures.js";
@@ -51,6 +52,7 @@ class App {
 
 	async start() {
 		this.pixels(localStorage.getItem("stylecli-pixels") ?? "smooth");
+		acceptDrops(document.body, (file) => this.take(file));
 		at("skip").addEventListener("click", () => at("main").focus());
 		if (!(await server.unlock())) return this.lock();
 		this.address.parse();
@@ -95,7 +97,14 @@ class App {
 
 	async refreshFaces() {
 		this.faces = (await server.json("/api/faces", { network: this.wanted })).faces;
-		this.built?.refresh?.();
+	}
+
+	// A photograph that is dropped anywhere goes into the mixer.
+	async take(file) {
+		if (!this.network?.has_w) return;
+		if (this.screen !== "mix") await this.go("mix", {});
+		if (this.address.values.view !== "mixer") this.change({ view: "mixer" });
+		this.built.photograph(file);
 	}
 
 	build(name) {

@@ -2,7 +2,7 @@
 
 import { list, numbers, oneOf, word } from "./address.js";
 import { DRAWING, drawingControls, drawingQuery, faceQuery } from "./drawing.js";
-import { acceptDrops, faceTitle, keepFace, photographDrop, pickFace } from "./faces.js";
+import { faceTitle, keepFace, photographDrop, pickFace } from "./faces.js";
 import { button, choice, fold, group, h, newId, rollSeed } from "./parts.js";
 import { Commander, Stage, Thumb } from "./stage.js";
 
@@ -56,7 +56,7 @@ export function mixQuery(network, values) {
 
 function build(app) {
 	if (!app.network.has_w)
-		return refuse("This network has no intermediate latent space (w), so it has no styles to mix.");
+		return refuse("Mix", "This network has no intermediate latent space (w), so it has no styles to mix.");
 	const view = choice({
 		label: "View",
 		hidden: true,
@@ -83,7 +83,6 @@ function build(app) {
 		drawing.element,
 	);
 	place.append(mixer.element, grid.element, panel);
-	acceptDrops(place, (file) => mixer.photograph(file));
 	return {
 		element: place,
 		show: (values, settled) => {
@@ -98,7 +97,7 @@ function build(app) {
 			(isGrid ? grid : mixer).show(values, settled);
 			(isGrid ? mixer : grid).rest();
 		},
-		refresh: () => mixer.refresh(),
+		photograph: mixer.photograph,
 		stop: () => {
 			mixer.stop();
 			grid.stop();
@@ -106,8 +105,8 @@ function build(app) {
 	};
 }
 
-export function refuse(sentence) {
-	return { element: h("section", { class: "message" }, h("p", {}, sentence)), show: () => {}, stop: () => {} };
+export function refuse(title, sentence) {
+	return { element: h("section", { class: "message" }, h("h1", {}, title), h("p", {}, sentence)), show: () => {}, stop: () => {} };
 }
 
 function buildMixer(app) {
@@ -293,7 +292,6 @@ function buildMixer(app) {
 				`Mix of ${values.faces.map((face) => faceTitle(app, face)).join(", ")}`,
 			);
 		},
-		refresh: () => {},
 		rest: () => {
 			stage.place.drop();
 			stage.commander.stop();

@@ -200,6 +200,7 @@ export function tick({ label, value, change }) {
 		set: (next) => {
 			box.checked = next;
 		},
+		checked: () => box.checked,
 	};
 }
 

@@ -101,7 +101,7 @@ export class Stage {
 export function shareButton(app) {
 	return button("Link", () => copyText(location.href, (said) => app.say(said)), {
 		icon: "link",
-		label: "Copy the address of this state",
+		label: "Link: copy the address of this state",
 	});
 }
 

@@ -379,6 +379,12 @@ class KeyLine {
 	}
 }
 
+function moving(blob, name) {
+	const source = URL.createObjectURL(blob);
+	if (/\.(gif|webp)$/.test(name)) return h("img", { src: source, alt: "The video" });
+	return h("video", { src: source, controls: true, loop: true, muted: true, "aria-label": "The video" });
+}
+
 function buildExport(app, change) {
 	const format = menu({
 		label: "File",
@@ -397,39 +403,47 @@ function buildExport(app, change) {
 		change: (value) => change({ fps: Number(value) }),
 	});
 	const control = new AbortController();
-	const progress = h("div", {});
-	const start = button(
-		"Make the video",
-		async () => {
-			const { values } = app.address;
-			const card = jobCard(app, "Drawing the video");
-			progress.replaceChildren(card.element);
-			start.disabled = true;
-			try {
-				const { job } = await server.send("/api/walk/export", {
-					state: present(walkQuery(values)),
-					format: values.format,
-				});
-				const { files } = await card.follow(job, control.signal);
-				const links = files.map(({ name }, place) =>
-					button(
-						`Download ${name}`,
-						async () => {
-							saveBlob(await server.blob(`/api/jobs/${encodeURIComponent(job)}/files/${place}`), name);
-						},
-						{ icon: "save", kind: "strong" },
-					),
-				);
-				progress.replaceChildren(h("p", {}, "The video is ready."), ...links);
-				links[0]?.focus();
-				app.say("The video is ready.");
-			} catch (error) {
-				if (!control.signal.aborted) card.fail(error.message);
-			}
-			start.disabled = false;
-		},
-		{ icon: "walk" },
-	);
+	const progress = h("div", { class: "made" });
+	const start = button("Make the video", () => make(), { icon: "walk" });
+
+	async function make() {
+		const { values } = app.address;
+		await follow(async () => {
+			const { job } = await server.send("/api/walk/export", {
+				state: present(walkQuery(values)),
+				format: values.format,
+			});
+			return job;
+		}, true);
+	}
+
+	// Show a video as it is drawn, then the video; it is found again after a reload.
+	async function follow(begin, asked) {
+		const card = jobCard(app, "Drawing the video");
+		progress.replaceChildren(card.element);
+		start.disabled = true;
+		try {
+			const job = await begin();
+			const { files } = await card.follow(job, control.signal);
+			const name = files[0].name;
+			const blob = await server.blob(`/api/jobs/${encodeURIComponent(job)}/files/0`, { signal: control.signal });
+			const download = button(`Download ${name}`, () => saveBlob(blob, name), { icon: "save", kind: "strong" });
+			progress.replaceChildren(h("p", {}, "The video is ready."), moving(blob, name), download);
+			if (asked) download.focus();
+			if (asked) app.say("The video is ready.");
+		} catch (error) {
+			if (!control.signal.aborted) card.fail(error.message);
+		}
+		start.disabled = false;
+	}
+
+	async function resume() {
+		const { jobs } = await server.json("/api/jobs", {}, { signal: control.signal });
+		const last = jobs.findLast((job) => job.kind === "walk" && ["waiting", "running", "done"].includes(job.state));
+		if (last && !progress.hasChildNodes()) await follow(async () => last.id, false);
+	}
+	resume().catch(() => {}); // nothing to find again
+
 	return {
 		element: group("Video", format.element, fps.element, start, progress),
 		set: (values) => {
