@@ -15,10 +15,7 @@ const fields = { ...faceFields, strip: word(), show: word() };
 
 function build(app) {
 	if (!app.directions.length) {
-		return refuse(
-			"Directions",
-			"No directions are known for this network yet. stylecli directions finds them; then reload this page.",
-		);
+		return refuse("Directions", `${app.why[0].toUpperCase()}${app.why.slice(1)}. Then reload this page.`);
 	}
 	const change = (changes, settled) => app.change(changes, settled);
 	const now = () => app.address.values;

@@ -92,6 +92,7 @@ class App {
 		]);
 		if (this.wanted !== name) return;
 		[this.network, this.faces, this.directions] = [network, faces.faces, known.directions];
+		this.why = known.why; // there are no directions
 		document.documentElement.style.setProperty("--aspect", `${network.width} / ${network.height}`);
 	}
 

@@ -221,7 +221,7 @@ function buildMixer(app) {
 					onclick: () => replace(place),
 				},
 				thumbs[place].picture,
-				h("span", {}, `${letter(place)} · ${faceTitle(app, face)}`),
+				h("span", {}, h("b", {}, letter(place)), h("br"), faceTitle(app, face)),
 			),
 			faces.length > 2
 				? button("", () => remove(place), { icon: "remove", label: `Remove face ${letter(place)}`, kind: "quiet" })
