@@ -7,6 +7,7 @@ video and a metric of the network at 0.832 kimg.
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +142,34 @@ def test_a_report_and_the_facts_of_an_old_run(folder: Path) -> None:
     call("report", "runs/00000-small", "--quiet")
 
     assert "0.832" in call("info", "runs/00000-small")
+
+
+def test_an_old_dataset_takes_more_pictures_and_is_exported(folder: Path) -> None:
+    Path("more").mkdir()
+    random = np.random.default_rng(0)
+    for number in range(3):
+        Image.fromarray(random.integers(0, 255, (16, 16, 3), np.uint8)).save(f"more/{number}.png")
+    before = stylecli.open_dataset("faces.lmdb")[7][0]
+    call("pack", "more", "--append", "--out", "faces.lmdb", "--quiet")
+    call("pack", "faces.lmdb", "--out", "faces.zip", "--quiet")
+    call("pack", "faces.zip", "--out", "again.lmdb", "--quiet")
+
+    grown, again = stylecli.open_dataset("faces.lmdb"), stylecli.open_dataset("again.lmdb")
+    assert len(grown) == len(again) == 51 and grown.digest == again.digest
+    assert np.array_equal(grown[7][0], before)
+
+
+def test_an_old_network_is_started_from_exported_and_described(folder: Path) -> None:
+    told = json.loads(call("info", NETWORK, "--json"))
+    assert (told["resolution"], told["kimg"], told["what"]) == (16, 0.832, "network")
+    call("export", "torchscript", NETWORK, "--out", "old.pt", "--quiet")
+    z = torch.from_numpy(np.random.RandomState(0).randn(1, 8).astype("float32"))
+    with warnings.catch_warnings():  # torch would have torch.export used
+        warnings.simplefilter("ignore")
+        images = torch.jit.load("old.pt")(z, torch.tensor([0.7]))
+    drawn = np.clip(np.floor(127.5 * images[0].numpy() + 128), 0, 255).transpose(1, 2, 0)
+    side = pixels("seed0000.png").shape[0] // 16
+    assert np.abs(pixels("seed0000.png")[::side, ::side] - drawn).max() <= 1
+    planned = call("train", "faces.lmdb", "--resume", NETWORK, "--kimg", "0.1", "--dry-run",
+                   "--device", "cpu", "--json", "--quiet")  # fmt: skip
+    assert "0.1" in planned

@@ -58,16 +58,6 @@ def test_pages_show_what_a_terminal_of_100_columns_shows() -> None:
     assert done.stdout.replace("python -m stylecli", "stylecli") == help_text("metrics")
 
 
-def test_the_version_stands_in_three_places_alike() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-
-    assert project["version"] == stylecli.__version__
-    assert re.search(
-        r"^## \[Unreleased\]|^## \[" + re.escape(stylecli.__version__), changelog, re.M
-    )
-
-
 def test_the_readme_is_read_in_one_sitting() -> None:
     assert len(README.read_text(encoding="utf-8").splitlines()) < 150
 
@@ -158,3 +148,15 @@ def test_every_family_of_files_has_a_row() -> None:
         short = re.sub(r"\((rosinality|huangzh13|lucidrains)/.*\)", r"(\1/…)", family.name)
         (row,) = [line for line in text.splitlines() if f"| {short} |" in line]
         assert "| yes" in row, family.name
+
+
+def test_the_version_has_one_home_and_documents_name_it() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    assert project["project"]["dynamic"] == ["version"] and "version" not in project["project"]
+    assert project["tool"]["hatch"]["version"]["path"] == "stylecli/__init__.py"
+    wheels = {
+        wheel
+        for page in PAGES
+        for wheel in re.findall(r"stylecli-([\d.]+)-py3", page.read_text("utf-8"))
+    }
+    assert wheels == {stylecli.__version__}
