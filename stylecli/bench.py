@@ -127,7 +127,7 @@ def drawing_cases(
     precisions: Sequence[Precision],
     device: torch.device,
 ) -> list[Case]:
-    """Return cases that draw images [B, C, R, R] from latents, the network being on ``device``."""
+    """Return cases that draw images [B, C, H, W] from latents, the network being on ``device``."""
     G, config = net.generator.to(device), net.config
     cases = []
     for precision in precisions:

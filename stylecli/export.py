@@ -136,7 +136,7 @@ class Drawing(Graph):
         self.interface = interface
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Draw images [N, C, R, R] from the tensors that ``Interface.inputs`` names."""
+        """Draw images [N, C, H, W] from the tensors that ``Interface.inputs`` names."""
         given = dict(zip(self.names, inputs, strict=True))
         ws = given["ws"] if self.interface.latents == "ws" else self._map(given)
         noise = None
@@ -189,7 +189,7 @@ class Scoring(Graph):
                 part.group_size = 1  # type: ignore[assignment]
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Score images [N, C, R, R], with labels [N, label_dim] where ``names`` has them."""
+        """Score images [N, C, H, W], with labels [N, label_dim] where ``names`` has them."""
         return self.D(*inputs)  # type: ignore[no-any-return]
 
     def wanted(self, inputs: Sequence[Tensor]) -> tuple[Tensor, float]:

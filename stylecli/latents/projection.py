@@ -146,7 +146,7 @@ class Candidates:
     def nearest(
         self, target: Tensor, distance: Distance, mask: Tensor | None = None, count: int = 1
     ) -> Tensor:
-        """Return the latents [count, 1, d] whose pictures are nearest to a target [1, C, R, R]."""
+        """Return the latents [count, 1, d] whose pictures are nearest to a target [1, C, H, W]."""
         side, far = max(self.images.shape[2:]), []
         small = shrink(over_white(target), side)
         seen = None if mask is None else shrink(mask, side)
@@ -244,9 +244,9 @@ class Search:
         label: int | None = None,
         draws: Draws = SeededDraws(),
     ) -> None:
-        """Take pictures [N, C, R, R] in [-1, 1], and where to start (None: from the mean).
+        """Take pictures [N, C, H, W] in [-1, 1], and where to start (None: from the mean).
 
-        ``masks`` [N, 1, R, R] in [0, 1] say what of them counts. Raises UsageError for a space
+        ``masks`` [N, 1, H, W] in [0, 1] say what of them counts. Raises UsageError for a space
         that the network lacks.
         """
         check_space(G.config, plan.space)

@@ -97,7 +97,7 @@ class Projection:
 
     ws: Tensor  # [num_ws, w_dim]; without a w [1, z_dim]
     noise: list[Tensor]  # [1, 1, h, w] of every layer; empty: the network's own
-    picture: Pictures  # uint8 [R, R, C], as drawn from ws and noise
+    picture: Pictures  # uint8 [H, W, C], as drawn from ws and noise
     distance: float  # to the target, by the distance's name
     distance_name: str
     psnr: float  # dB; infinite where they are equal
@@ -155,7 +155,7 @@ class Projector:
         save: Callable[[State], None] = lambda state: None,
         progress: Progress = silent,
     ) -> list[Projection]:
-        """Project pictures uint8 [N, R, R, C] at once; ``masks`` [R, R] say what of them counts.
+        """Project pictures uint8 [N, H, W, C] at once; ``masks`` [H, W] say what of them counts.
 
         ``save`` gets the state from time to time, and when Ctrl-C comes, which is raised then;
         given back as ``state``, the same search continues as if it had not been interrupted.
@@ -231,7 +231,7 @@ class _Run:
         self.pictures = targets
         self.targets = from_uint8(np.array(targets)).to(
             device_of(projector.net.generator)
-        )  # [N, C, R, R]
+        )  # [N, C, H, W]
         masked = _stacked_masks(masks, self.targets)
         self.masks = None if masked is None else masked.to(self.targets)
         self.found: Found | None = None  # where the last stage ended
@@ -418,7 +418,7 @@ def _numbered(state: Mapping[str, Tensor], name: str) -> list[Tensor]:
 
 
 def _stacked_masks(masks: Sequence[np.ndarray | None] | None, targets: Tensor) -> Tensor | None:
-    """Return masks [N, 1, R, R]; those that are None count everywhere."""
+    """Return masks [N, 1, H, W]; those that are None count everywhere."""
     if masks is None or all(mask is None for mask in masks):
         return None
     whole = np.ones(targets.shape[2:], np.float32)

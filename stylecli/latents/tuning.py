@@ -56,7 +56,7 @@ class Tuner:
         seed: int = 0,
         label: int | None = None,
     ) -> None:
-        """Take the pivot ws [1, num_ws, w_dim], its picture [1, C, R, R] in [-1, 1], its noise.
+        """Take the pivot ws [1, num_ws, w_dim], its picture [1, C, H, W] in [-1, 1], its noise.
 
         Raises UsageError for locality without the original.
         """

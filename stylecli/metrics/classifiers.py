@@ -156,19 +156,19 @@ class AttributeClassifiers:
         return AttributeClassifiers([c for c in self.classifiers if c.recognises], info)
 
     def classify(self, images: Tensor) -> dict[str, Tensor]:
-        """Return attribute -> probabilities [N, K] of images [N, C, R, R] about [-1, 1]."""
+        """Return attribute -> probabilities [N, K] of images [N, C, H, W] about [-1, 1]."""
         device = next(self.classifiers[0].network.parameters()).device
         with torch.inference_mode(), exact_kernels(device):
             return {c.name: c.probabilities(images.to(device)) for c in self.classifiers}
 
     def predict(self, pictures: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        """Return attribute -> probabilities [N, K] of pictures uint8 [N, C, R, R].
+        """Return attribute -> probabilities [N, K] of pictures uint8 [N, C, H, W].
 
         R is the classifiers' size or a multiple of it. Raises UsageError for other pictures.
         """
         if pictures.ndim != 4 or pictures.dtype != np.uint8 or not len(pictures):
             raise UsageError(
-                f"pictures are {pictures.dtype} {list(pictures.shape)}: expected uint8 [N, C, R, R]"
+                f"pictures are {pictures.dtype} {list(pictures.shape)}: expected uint8 [N, C, H, W]"
             )
         images = torch.from_numpy(np.ascontiguousarray(pictures)).float() / 127.5 - 1.0
         return {name: found.cpu().numpy() for name, found in self.classify(images).items()}

@@ -112,7 +112,7 @@ def measure_path_distances(
         for start in range(first, first + samples, batch):
             pairs = range(start, min(start + batch, first + samples))
             ws, noise = _endpoints(G, setting, pairs, seed, labels, device)
-            images = G.synthesis(ws, noise=noise)  # [2 pairs, C, R, R]: both ends in one batch
+            images = G.synthesis(ws, noise=noise)  # [2 pairs, C, H, W]: both ends in one batch
             a, b = _seen(images, setting.crop, setting.rule).chunk(2)
             distances.append(
                 distance(a, b).cpu().double() / setting.epsilon**2

@@ -85,16 +85,16 @@ class Sample:
 
     z: Tensor  # [B, z_dim]
     w: Tensor  # [B, w_dim]: that of the last layer
-    images: Tensor  # [B, C, R, R], about [-1, 1]
+    images: Tensor  # [B, C, H, W], about [-1, 1]
 
     @functools.cached_property
     def pixels(self) -> Pictures:
-        """The images as uint8 [B, C, R, R], quantised as saved pictures are."""
+        """The images as uint8 [B, C, H, W], quantised as saved pictures are."""
         return to_uint8(self.images).transpose(0, 3, 1, 2)
 
     @property
     def pictures(self) -> Pictures:
-        """The same in colour over white, [B, 3, R, R]."""
+        """The same in colour over white, [B, 3, H, W]."""
         return as_colour(self.pixels)
 
 

@@ -271,7 +271,7 @@ class NetworkConfig:
 
     def training_work(self, side: int) -> float:
         """Work of one picture in a step at ``side`` px, in units that only ratios matter of."""
-        return float(side * side)
+        return float(self.size_at(side).pixels)
 
     # -- names ------------------------------------------------------------------------------
 

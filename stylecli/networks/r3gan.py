@@ -93,7 +93,7 @@ class ResolutionBlocks(nn.Module):
             self.register_buffer("f", low_pass(_TAPS), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return features [N, C, side, side] when growing, else [N, C', side/2, side/2].
+        """Return features [N, C, H, W] when growing, else [N, C', H/2, W/2].
 
         x is of the resolution before, halved or doubled here; at 4×4 neither takes place.
         """

@@ -222,8 +222,8 @@ def _fill(tensors: dict[str, Tensor], prefix: str, flat: FlatParameters, adam: A
 
 def sheet_bytes(size: Size, channels: int) -> int:
     """Return about how many bytes a sample sheet takes on disk: PNG halves pictures, or better."""
-    side = SHEET_SIDE * visible_scale(max(size), at_least=64)
-    return side * side * size.pixels * channels // 2
+    times = SHEET_SIDE * visible_scale(max(size), at_least=64)
+    return times**2 * size.pixels * channels // 2
 
 
 def save_sheet(run: Path, bundle: Bundle, settings: RunSettings, nimg: int) -> Pictures:

@@ -68,7 +68,7 @@ class Draws:
     crossover: int | Tensor  # the first layer that takes the second latent
     noise: list[Tensor | None] | None  # [n, 1, h, w] per layer, None above the current resolution
     labels: Tensor | None  # [n, label_dim]
-    path_noise: Tensor | None = None  # [n, C, R, R], for path lengths alone
+    path_noise: Tensor | None = None  # [n, C, H, W], for path lengths alone
 
     def part(self, index: int, count: int) -> "Draws":
         """Return every ``count``-th sample from number ``index`` on."""

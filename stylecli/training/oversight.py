@@ -460,7 +460,7 @@ class CopyGauge:
 
 def sheet_cells(sheet: Pictures, size: Size) -> Pictures:
     """Return the pictures [n, H, W, C] of a sample sheet, row by row."""
-    side = checkpoints.SHEET_SIDE
-    scale = sheet.shape[0] // (side * size.height)
-    cells = sheet[::scale, ::scale].reshape(side, size.height, side, size.width, -1)
-    return np.ascontiguousarray(cells.swapaxes(1, 2).reshape(side**2, *size, -1))
+    across = checkpoints.SHEET_SIDE
+    scale = sheet.shape[0] // (across * size.height)
+    cells = sheet[::scale, ::scale].reshape(across, size.height, across, size.width, -1)
+    return np.ascontiguousarray(cells.swapaxes(1, 2).reshape(across**2, *size, -1))

@@ -99,7 +99,7 @@ def _lay_over_white(pictures: Pixels, side: int = SHOWN_SIDE) -> Pixels:
     if cells.shape[-1] == 4:
         alpha = cells[..., 3:].astype(np.float32) / 255
         cells = np.rint(cells[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
-    return enlarge(np.ascontiguousarray(cells), max(1, side // cells.shape[1]))
+    return enlarge(np.ascontiguousarray(cells), max(1, side // max(cells.shape[1:3])))
 
 
 def _find_pictures(header: dict[str, Any]) -> str:
