@@ -73,6 +73,8 @@ class Process:
                 else:
                     return facts, content
         code = self._wait(child)
+        if self._ended:
+            raise AnswerError("the server is ending", ExitCode.NO_DEVICE)
         raise AnswerError(
             f"the process that draws ended unexpectedly ({_describe_end(code)}): the next picture "
             f"starts another",

@@ -481,9 +481,18 @@ def serve(explorer: Explorer, listening: socket.socket, parent: BinaryIO | None 
     """Answer until Ctrl-C, or until ``parent`` ends; all processes end with it, within a second."""
     import uvicorn
 
-    server = uvicorn.Server(
+    app = explorer.make_app()
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            """End what draws first: whoever waits for a picture is answered at once."""
+            app.state.drawer.end()
+            app.state.jobs.end()
+            await super().shutdown(sockets)
+
+    server = Server(
         uvicorn.Config(
-            explorer.make_app(), log_level="error", access_log=False, server_header=False,
+            app, log_level="critical", access_log=False, server_header=False,
             timeout_graceful_shutdown=_END_SECONDS, lifespan="on", ws="none",
         )
     )  # fmt: skip

@@ -40,7 +40,7 @@ class Workplace:
     """The working directory as the page sees it, and the network that the command named."""
 
     given: Path | None = None
-    _listed: dict[str, Path] = field(default_factory=dict)
+    _listed: dict[str, Path] = field(default_factory=dict)  # "" is the chosen one
     _listed_at: float = -math.inf
 
     def networks(self, run: str = "") -> dict[str, Path]:
@@ -84,11 +84,9 @@ class Workplace:
 
         Raises NotListedError for another name.
         """
-        if not name:
-            return self.chosen
         now = time.monotonic()
         if name not in self._listed or now - self._listed_at > _FRESH_SECONDS:
-            self._listed, self._listed_at = self.networks(), now
+            self._listed, self._listed_at = {**self.networks(), "": self.chosen}, now
         path = self._listed.get(name)
         if path is None:
             run = Path(name).parent.as_posix()
