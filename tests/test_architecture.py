@@ -42,7 +42,7 @@ ROWS = (
     ("sheets",),
     ("training", "metrics"),
     ("report",),
-    ("demo", "export", "health", "bench", "descriptions", "commands"),
+    ("demo", "export", "health", "bench", "descriptions", "signs", "commands"),
     ("peers", "explorer", "publishing"),
     ("cli",),
     ("__main__",),

@@ -9,7 +9,10 @@ import typer
 
 from stylecli.cli.options import JsonOption
 from stylecli.cli.output import Output
+from stylecli.cli.refusals import check_dataset
 from stylecli.descriptions import Facts, describe_runs, info
+from stylecli.errors import UsageError
+from stylecli.workspace import check_there
 
 _LONG = 100  # characters of a value that are printed
 
@@ -20,6 +23,19 @@ def command(
         typer.Argument(
             help="Picture, video, styles, network of any program, exported graph, weights, run, "
             "folder of runs, demo or dataset. Default: list the runs here."
+        ),
+    ] = None,
+    signs: Annotated[
+        bool,
+        typer.Option(
+            "--signs",
+            help="Look for signs that a picture was generated: hints, no proof.",
+        ),
+    ] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data", help="With --signs: dataset to compare with, and to find near pictures in."
         ),
     ] = None,
     json: JsonOption = False,
@@ -33,6 +49,13 @@ def command(
     of other programs, info shows family, sizes, settings and licence, and runs no code in them.
     """
     output = Output(json=json)
+    if signs or data is not None:
+        if path is None or not signs:
+            wrong = "--signs needs a picture" if path is None else f"--data {data} needs --signs"
+            raise UsageError(f"{wrong}: stylecli info picture.png --signs")
+        found = _signs(path, data, output)
+        output.result(found, _lines(found))
+        return
     if path is None and (runs := describe_runs()):
         facts: Facts = {"what": "runs", "folder": ".", "runs": runs}
     else:
@@ -44,11 +67,33 @@ def command(
             newest = shlex.quote(whole[0])
             output.note(f"more about a run: stylecli info {newest}, or stylecli report {newest}")
         return
+    output.result(facts, _lines(facts))
+
+
+def _signs(path: Path, data: Path | None, output: Output) -> Facts:
+    """Return the signs in a picture."""
+    check_there(path, "a picture")
+    if data is None:
+        from stylecli.signs import read_signs
+
+        return {"what": "picture", "file": str(path), "signs": read_signs(path)}
+    check_dataset(data)
+    from stylecli.data.reader import open_dataset
+    from stylecli.signs import read_signs
+
+    dataset = open_dataset(data)
+    with output.progress("compare", "pictures") as progress:
+        found = read_signs(path, dataset, progress=progress)
+    dataset.close()
+    return {"what": "picture", "file": str(path), "dataset": str(data), "signs": found}
+
+
+def _lines(facts: Facts) -> list[str]:
+    """Return a line for each fact."""
     flat = _flat(facts)
     width = max(len(name) for name in flat)
-    lines = [f"{_printable(name.ljust(width))}  {_printable(_shown(value))}"
-             for name, value in flat.items()]  # fmt: skip
-    output.result(facts, lines)
+    return [f"{_printable(name.ljust(width))}  {_printable(_shown(value))}"
+            for name, value in flat.items()]  # fmt: skip
 
 
 def _table_of_runs(runs: list[Facts], output: Output) -> list[str]:

@@ -43,6 +43,7 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow turns colours grey
 _PIXELS, _NEARNESS = 100.0, 0.05  # weights of the two parts of the loss
 _BETAS = (0.9, 0.999)  # of Adam
 _SEARCHED_MAPS = 5  # of the noise maps, the coarsest; the last is 0, the others stay random
+_NEARLY = 1.5  # times the error of the best
 _COMPARED = 64  # px: the size at which candidates are told apart
 _START = 1 << 42  # apart from what projection draws
 
@@ -397,7 +398,7 @@ class Sharpener:
     def _choose(self, found: Sequence[Candidate]) -> list[Candidate]:
         """Return as many as are wanted: the best, then always that which differs most from those.
 
-        Those that are within the bound come first.
+        Chosen from are those within the bound, and those nearly as near as the best.
         """
         with torch.no_grad():
             images = torch.cat([from_uint8(one.picture[None]) for one in found])
@@ -406,9 +407,9 @@ class Sharpener:
             far = torch.stack([(seen - one).square().sum(dim=1) for one in seen]).cpu()
         left = sorted(range(len(found)), key=lambda place: found[place].error)
         chosen = [left.pop(0)]
+        enough = max(self.how.bound, _NEARLY * found[chosen[0]].error)
         while len(chosen) < self.how.candidates:
-            within = [place for place in left if found[place].error <= self.how.bound]
-            pool = within or left[:1]
+            pool = [place for place in left if found[place].error <= enough] or left[:1]
             best = max(pool, key=lambda place: float(far[place, chosen].min()))
             left.remove(best)
             chosen.append(best)

@@ -26,11 +26,15 @@ from stylecli.styles import style_bands
 BEGIN, END = "<!-- mixing-attributes -->", "<!-- /mixing-attributes -->"
 
 
-def classify(G, classifiers, ws):
-    """Return attribute -> probabilities [N, K] of the pictures of styles ws [N, num_ws, w_dim]."""
+def classify(G, classifiers, ws, noise=None):
+    """Return attribute -> probabilities [N, K] of the pictures of styles ws [N, num_ws, w_dim].
+
+    ``noise`` are the noise maps of each, where they have their own.
+    """
     found = {name: [] for name in classifiers.values}
     batch = []
-    for picture in render(G, ws):
+    maps = iter(noise) if noise is not None and G.config.has_noise else None
+    for picture in render(G, ws, noise=maps):
         batch.append(picture.transpose(2, 0, 1))
         if len(batch) == 100:
             collect(classifiers, batch, found)

@@ -17,7 +17,8 @@ from typer.testing import CliRunner, Result
 from stylecli import weights
 from stylecli.checkpoint import read_tensors, write_tensors
 from stylecli.cli import generate, info, interpolate, mix
-from stylecli.errors import DataError, StyleCLIError
+from stylecli.cli.app import app
+from stylecli.errors import DataError, ExitCode, StyleCLIError
 from stylecli.images import read_provenance, save_png
 from stylecli.saved_ws import save_ws
 from tests.conftest import FIXTURES
@@ -421,3 +422,23 @@ def test_bare_it_lists_the_runs_here(run: Run) -> None:
 
 def test_numbers_are_shown_without_the_dust_of_their_sums() -> None:
     assert info._shown(0.1 * 18) == "1.8" and info._shown([2 / 3]) == "0.6666666667"
+
+
+def test_signs_of_a_picture_are_no_proof(
+    tiny_lmdb: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 48, 3), np.uint8)
+    Image.fromarray(pixels).save("a.png")
+
+    def run(*words: str) -> Any:
+        return CliRunner().invoke(app, ["info", *words])
+
+    plain = run("a.png", "--signs")
+    assert plain.exit_code == 0 and "none of these signs proves" in plain.stdout
+    told = json.loads(run("a.png", "--signs", "--data", str(tiny_lmdb), "--json").stdout)
+    assert len(told["signs"]["nearest"]) == 3
+    assert run("--signs").exit_code == ExitCode.USAGE
+    assert run("a.png", "--data", str(tiny_lmdb)).exit_code == ExitCode.USAGE
+    assert run("none.png", "--signs").exit_code == ExitCode.UNUSABLE
+    assert run(".", "--signs").exit_code == ExitCode.UNUSABLE

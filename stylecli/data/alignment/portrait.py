@@ -74,7 +74,7 @@ def read_portrait(
     no face is found.
     """
     height, width = (size, size) if isinstance(size, int) else size
-    photo, opaque = _decode(path)
+    photo, opaque = open_photo(path)
     weights = opaque if mask is None else _read_mask(mask, photo.size)
     notes: list[str] = []
     face = None
@@ -118,7 +118,7 @@ def read_small(path: Path, size: Size, channels: int = 3) -> Portrait:
     with the name of the file, for what cannot be used: also for transparency, under which anything
     may be, and for a size of which the network's is no whole multiple.
     """
-    photo, opacity = _decode(path)
+    photo, opacity = open_photo(path)
     try:
         shrink_factor(Size(photo.height, photo.width), size)
     except UsageError as error:
@@ -163,7 +163,7 @@ def check_picture(picture: npt.NDArray[np.uint8], size: tuple[int, int], channel
     return Portrait(picture, None)
 
 
-def _decode(path: Path) -> tuple[Image.Image, Image.Image | None]:
+def open_photo(path: Path) -> tuple[Image.Image, Image.Image | None]:
     """Return a photograph as RGB over white, upright, and its opacity [L] where it has any."""
     if not path.is_file():
         raise DataError(f"{path} does not exist: give a photograph")
@@ -180,7 +180,7 @@ def _decode(path: Path) -> tuple[Image.Image, Image.Image | None]:
 
 
 def _read_mask(path: Path, size: tuple[int, int]) -> Image.Image:
-    picture, _ = _decode(path)
+    picture, _ = open_photo(path)
     if picture.size != size:
         raise DataError(
             f"the mask {path} has {picture.width} x {picture.height} px and its photograph "
