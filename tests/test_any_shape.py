@@ -32,7 +32,6 @@ ALLOWED = {
     "data/checking/findings.py": "central squares of a source, for thumbnails",
     "data/checking/inspection.py": "what pack takes without --shape",
     "data/checking/subjects.py": "a sample as pack cuts it without --shape",
-    "data/demo_faces.py": "the demo's faces",
     "features/resizing.py": "what feature networks look at",
     "interop/conversion.py": "other programs draw squares",
     "interop/lucidrains.py": "other programs draw squares",

@@ -23,6 +23,7 @@ from stylecli.data.writer import DatasetWriter
 from stylecli.errors import DataError, UsageError, plural
 from stylecli.files import parse_json
 from stylecli.progress import Progress, silent
+from stylecli.shapes import SQUARE, Grid, Size
 
 ARTWORK = "ToonHead by Johan Melin, remixed by DiceBear"
 AUTHOR = "Johan Melin"
@@ -167,10 +168,12 @@ def make_demo_dataset(
     resolution: int = 32,
     progress: Progress = silent,
     all_styles: bool = False,
+    grid: Grid = SQUARE,
 ) -> Path:
     """Draw ``count`` faces into a dataset at ``path``; an equal one that is there is kept.
 
-    ``all_styles`` draws every style of eyes and mouth: a harder set, for longer training. Each
+    ``all_styles`` draws every style of eyes and mouth: a harder set, for longer training. Another
+    ``grid`` makes pictures of another shape, with more of the background. Each
     picture's metadata holds ``attributes`` (classes: hair, mouth, skin, tilt, ...), ``values``
     (the continuous ones: tones, colours, pose), author and licence. Raises DataError when the
     ``demo`` extra is missing, or when other data stands at ``path``.
@@ -179,7 +182,8 @@ def make_demo_dataset(
     if count < 1:
         raise UsageError(f"cannot draw {plural(count, 'face')}: give 1 or more")
     settings = {"kind": "demo-faces", "count": count, "resolution": resolution,
-                "all_styles": all_styles, "crop": list(CROP), "looks": "continuous"}  # fmt: skip
+                "all_styles": all_styles, "crop": list(CROP), "looks": "continuous",
+                **({} if grid.is_usual else {"base": list(grid)})}  # fmt: skip
     if path.exists():
         if open_dataset(path).info.get("settings") == settings:
             return path
@@ -195,8 +199,9 @@ def make_demo_dataset(
         "source_url": SOURCE_URL,
     }
     credit = {key: info[key] for key in ("author", "licence", "licence_url", "source_url")}
-    draw = FaceArtist(resolution, all_styles=all_styles)
-    with DatasetWriter(path, resolution=resolution, channels=3, info=info) as writer:
+    draw = FaceArtist(resolution, all_styles=all_styles, grid=grid)
+    writer = DatasetWriter(path, resolution=resolution, channels=3, info=info, grid=grid)
+    with writer:
         for seed in range(count):
             pixels, attributes, values = draw(seed)
             facts = {"seed": seed, "attributes": attributes, "values": values}
@@ -208,7 +213,9 @@ def make_demo_dataset(
 class FaceArtist:
     """Draws the face of a seed. Raises DataError when the ``demo`` extra is not installed."""
 
-    def __init__(self, resolution: int = 32, *, all_styles: bool = False) -> None:
+    def __init__(
+        self, resolution: int = 32, *, all_styles: bool = False, grid: Grid = SQUARE
+    ) -> None:
         try:
             import dicebear
             import resvg_py
@@ -221,30 +228,30 @@ class FaceArtist:
         self._style = dicebear.Style(parse_json(definition, "the package dicebear_styles"))
         self._avatar = dicebear.Avatar
         self._render = resvg_py.svg_to_bytes
-        self._resolution = resolution
+        self._size = grid.at(resolution)
         self._options = _BEARDS if all_styles else {**_BEARDS, **EASY_OPTIONS}
 
     def __call__(self, seed: int) -> tuple[npt.NDArray[np.uint8], dict[str, str], dict[str, Any]]:
-        """Return (pixels uint8 [3, R, R], true attributes by plain name, continuous values)."""
+        """Return (pixels uint8 [3, H, W], true attributes by plain name, continuous values)."""
         looks = Looks.draw(seed)
         options = {"seed": str(seed), "skinColor": [_hex(looks.skin)],
                    "hairColor": [_hex(looks.hair)], **self._options}  # fmt: skip
         drawing = self._avatar(self._style, options).to_json()
-        size = SUPERSAMPLING * self._resolution
+        height, width = self._size
         png = self._render(
-            svg_string=_posed(drawing["svg"], looks), width=size, height=size,
-            skip_system_fonts=True,
+            svg_string=_posed(drawing["svg"], looks, self._size), width=SUPERSAMPLING * width,
+            height=SUPERSAMPLING * height, skip_system_fonts=True,
         )  # fmt: skip
         with Image.open(io.BytesIO(png)) as drawn:
             face = drawn.convert("RGBA")
         whole = Image.new("RGBA", face.size, looks.background)
         whole.alpha_composite(face)
-        small = whole.convert("RGB").resize((self._resolution,) * 2, Image.Resampling.BOX)
+        small = whole.convert("RGB").resize((width, height), Image.Resampling.BOX)
         attributes = {**read_attributes(drawing["options"]), **looks.names()}
         return np.asarray(small).transpose(2, 0, 1), attributes, looks.values()
 
 
-def _posed(svg: str, looks: Looks) -> str:
+def _posed(svg: str, looks: Looks, size: Size) -> str:
     """Turn, size and shift the drawing about the crop's centre, and look at the crop alone.
 
     What the drawing itself cuts off (shoulders at the canvas) stays out of the picture: at the
@@ -259,7 +266,10 @@ def _posed(svg: str, looks: Looks) -> str:
         f"translate({x + looks.shift[0] * side:.3f} {y + looks.shift[1] * side:.3f}) "
         f"rotate({looks.roll_degrees:.4f}) scale({looks.scale:.5f}) translate({-x} {-y})"
     )
-    opening = head[0].replace(f"0 0 {CANVAS} {CANVAS}", f"{left} {top} {side} {side}")
+    across = side * size.width / min(size)  # of the drawing; the face keeps its size
+    along = side * size.height / min(size)
+    seen = f"{x - across / 2:g} {y - along / 2:g} {across:g} {along:g}"
+    opening = head[0].replace(f"0 0 {CANVAS} {CANVAS}", seen)
     inner = re.sub(r"<metadata.*?</metadata>", "", svg[head.end() : -6], count=1, flags=re.DOTALL)
     return f'{opening}<g transform="{move}">{inner}</g></svg>'
 

@@ -8,6 +8,7 @@ from PIL import Image
 
 from stylecli.data.checking.inspection import Inspection
 from stylecli.data.checking.near_duplicates import shrink
+from stylecli.data.demo_faces import FaceArtist
 from stylecli.data.exporting import export_nvidia
 from stylecli.data.loader import BatchLoader
 from stylecli.data.packing import PackSettings, pack
@@ -132,3 +133,18 @@ def test_thumbnails_of_any_shape_keep_the_mean() -> None:
     assert small.shape == (2, 3, 32, 32)
     assert np.allclose(small.mean(axis=(2, 3)), pictures.mean(axis=(2, 3)), atol=0.1)
     assert np.array_equal(shrink(np.full((1, 1, 3, 5), 7, np.uint8)), np.full((1, 1, 32, 32), 7))
+
+
+def test_demo_faces_of_another_shape_have_more_background() -> None:
+    pytest.importorskip("resvg_py")
+
+    square, wide, tall = (
+        FaceArtist(64, grid=grid)(3)[0] for grid in (SQUARE, Grid(3, 4), Grid(4, 3))
+    )
+
+    assert (square.shape, wide.shape, tall.shape) == ((3, 64, 64), (3, 48, 64), (3, 64, 48))
+    middle = wide[:, :, 8:56].astype(float)  # the square, at three quarters of its size
+    small = np.asarray(
+        Image.fromarray(square.transpose(1, 2, 0)).resize((48, 48), Image.Resampling.BOX)
+    )
+    assert np.abs(middle - small.transpose(2, 0, 1)).mean() < 6
