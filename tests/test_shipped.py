@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from stylecli import shipped
 from stylecli.checkpoint import load_network, network_digest, read_header
 from stylecli.cli.app import app
+from stylecli.latents.directions import read_directions
 from stylecli.provenance import shown_path
 
 
@@ -36,6 +37,32 @@ def test_the_record_is_of_this_file_and_names_whose_drawings_it_learned_from(net
     assert record["credit"]["author"] == "Johan Melin"
     assert record["credit"]["licence"] == "CC BY 4.0"
     assert {row["name"] for row in record["metrics"]} >= {"kid@efficientnet-lite0"}
+
+
+def test_its_directions_are_its_own_small_and_good(network: Path) -> None:
+    path = shipped.shipped_directions()
+    assert path is not None
+    assert path.stat().st_size < 300_000
+    directions = read_directions(path)
+    assert directions.space.sha256 == network_digest(network), "run tests/benchmarks/editing.py"
+    for name in ("light-hair", "light-skin"):
+        found = directions[name].found
+        assert found["accuracy"] >= 0.9
+        others = [abs(moved) for label, moved in found["moves"].items() if label != name]
+        assert found["moves"][name] >= 3 * sum(others) / len(others)
+
+
+def test_its_directions_are_called_as_it_is(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = CliRunner().invoke
+
+    drawn = run(app, ["generate", "--seeds", "3", "--edit", "light-hair:+2"])
+    assert drawn.exit_code == 0, drawn.stderr
+    told = run(app, ["info", drawn.stdout.strip()]).stdout
+    assert "--edit light-hair:+2 --directions shipped" in told
+    listed = run(app, ["directions", "list"])
+    assert "light-hair" in listed.stdout
+    assert max(map(len, listed.stdout.splitlines())) <= 100
 
 
 def test_pictures_call_it_by_its_name(network: Path) -> None:

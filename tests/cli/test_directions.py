@@ -25,6 +25,7 @@ from stylecli.metrics.classifiers import (
     save_classifiers,
 )
 from stylecli.networks.headers import network_digest
+from tests.conftest import FIXTURES
 from tests.latents.test_directions import directions_of
 
 Run = Callable[..., Result]
@@ -190,6 +191,27 @@ def test_a_label_of_which_no_face_is_found_ends_the_command(
 
     assert result.exit_code == 2
     assert "rare" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["stylegan1_labels_G_D_Gs.pkl", "stylegan2_stylegan3_snapshot.pkl", "stylegan3_r_snapshot.pkl",
+     "rosinality_stylegan2.pt", "lucidrains_stylegan2.pt", "progan_stylegan_repo_G_D_Gs.pkl",
+     "r3gan_labels_snapshot.pkl"],
+)  # fmt: skip
+def test_files_of_every_family(run: Run, file: str) -> None:
+    """SeFa finds directions, and pictures move along them; a family without styles is refused."""
+    path = FIXTURES / "official" / file
+    found = run(f"directions find --network {path} --count 1 --quiet")
+    if file.startswith("r3gan"):
+        assert (found.exit_code, "styles" in found.stderr) == (2, True)
+        return
+
+    for edit in ("", "--edit sefa.1:3"):
+        drawn = run(f"generate --network {path} --seeds 1 {edit} --out d{len(edit)} --quiet")
+        assert drawn.exit_code == 0, drawn.stderr
+
+    assert pixels(Path("d0/seed0001.png")) != pixels(Path("d15/seed0001.png"))
 
 
 def test_show_draws_a_strip_with_a_record_that_recreates_it(run: Run) -> None:

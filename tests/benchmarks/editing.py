@@ -1,0 +1,206 @@
+"""Directions of a network on the demo's faces: the shipped file, tables and pictures of its page.
+
+    python tests/benchmarks/editing.py CLASSIFIERS [--network shipped] [--samples 10000]
+        [--faces 200] [--write stylecli/shipped/directions.safetensors] [--page docs/directions.md]
+        [--pictures docs/images/directions]
+
+CLASSIFIERS is a file of ``stylecli metrics ls --train-classifiers`` on the demo's faces. Finds
+SeFa's and GANSpace's first directions, a direction for each of ``LABELS`` and the best style
+channels of some, and measures: accuracy on faces held out, how far each direction moves every label
+for strength 1 (in standard deviations of the label's score over faces), and every leak of 0.1 or
+more again after conditioning on the label that it leaks into. ``--write`` keeps the directions,
+``--page`` puts the tables between the page's editing marks, ``--pictures`` draws its strips.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from stylecli.checkpoint import load_network, network_digest
+from stylecli.files import write_text
+from stylecli.images import save_png
+from stylecli.latents import Search
+from stylecli.latents.directions import Directions, read_directions, space_of, write_directions
+from stylecli.latents.finding import find_labels, judge_faces, measure_effects, parse_label
+from stylecli.latents.searching import Judging, run_search
+from stylecli.metrics.classifiers import load_classifiers
+from stylecli.provenance import shown_path
+from stylecli.sampling import map_seeds
+from stylecli.sheets.strips import draw_strips
+from stylecli.workspace import find_network
+
+BEGIN, END = "<!-- editing -->", "<!-- /editing -->"
+LABELS = (
+    "light-hair=hair_colour:light brown,blond,pale blond/black,dark brown,red",
+    "light-skin=skin:pale,light,tan/brown,deep brown,dark",
+    "smile=mouth:laugh,smile/angry,sad",
+    "beard=beard:chin,chin moustache,full beard,long beard,moustache twirl/none",
+    "wide-eyes=eyes:wide",
+    "bun=hair:bun",
+    "long-hair=rear_hair:*/none",
+    "tilt=tilt:right/left",
+    "blue-background=background:blue,cyan/red,yellow",
+)
+CHANNELS = ("light-hair", "light-skin", "smile")
+LEAK = 0.1  # standard deviations per unit of strength
+STRIPS = {
+    "labels": ("light-hair", "light-skin", "smile", "beard", "wide-eyes", "bun"),
+    "sefa": ("sefa.1", "sefa-coarse.1", "sefa-middle.1", "sefa-fine.1", "pca.1", "pca.2"),
+}
+FACE, FACES = 11, [0, 3, 11, 19]
+
+
+def labels_of(values):
+    """Return the labels whose values the classifiers know; * stands for all but the others."""
+    found = []
+    for text in LABELS:
+        name, _, rest = text.partition("=")
+        attribute, _, sides = rest.partition(":")
+        if attribute not in values:
+            continue
+        first, _, second = sides.partition("/")
+        known, others = values[attribute], second.split(",") if second else []
+        wanted = known if first == "*" else first.split(",")
+        first = ",".join(word for word in wanted if word in known and word not in others)
+        found.append(f"{name}={attribute}:{first}" + (f"/{second}" if second else ""))
+    return found
+
+
+def find(net, space, judging, samples):
+    """Return the directions by all methods, without their effects."""
+    known = Directions(space, {})
+    texts = tuple(labels_of(judging.values))
+    named = {text.partition("=")[0]: text for text in texts}
+    for search in (
+        Search("labels", samples=samples, labels=texts, effects=False),
+        Search("channels", samples=min(samples, 2000), count=1, effects=False,
+               labels=tuple(named[name] for name in CHANNELS if name in named)),
+        Search("sefa", count=5), Search("ganspace", count=10),
+    ):  # fmt: skip
+        new = run_search(search, net.generator, known, judging, tell=print)
+        known = known.adding(new)
+        print(search.method, len(new), flush=True)
+    return known
+
+
+def with_effects(net, directions, judging, faces):
+    """Return the directions with what they change and move."""
+    effects = measure_effects(
+        net.generator, directions, directions.by_name, judging.judge, judging.values, faces=faces
+    )
+    return directions.adding(
+        one.__class__(**{**vars(one), "found": {**one.found, **effects[name]}})
+        for name, one in directions.by_name.items()
+    )
+
+
+def leaks(net, directions, judging, samples, faces):
+    """Return (direction, label, moved, moved after conditioning) of every leak."""
+    labelled = {name: one for name, one in directions.by_name.items() if one.method == "labels"}
+    seen = judge_faces(net.generator, samples, judging.judge, judging.values)
+    rows = []
+    for name, one in labelled.items():
+        for other, moved in one.found["moves"].items():
+            if other == name or abs(moved) < LEAK:
+                continue
+            label = parse_label(one.found["label"], judging.values)
+            (kept,), _ = find_labels(
+                net.generator, seen, [label], layers=one.layers, keep=[labelled[other]]
+            )
+            effects = measure_effects(
+                net.generator, directions.adding([kept]), [name], judging.judge, judging.values,
+                faces=faces,
+            )  # fmt: skip
+            rows.append((name, other, moved, effects[name]["moves"][other],
+                         one.found["moves"][name], effects[name]["moves"][name]))  # fmt: skip
+    return rows
+
+
+def own_and_others(one):
+    """Return how far a direction moves its own label, and the others in the mean."""
+    moves = one.found["moves"]
+    return abs(moves[one.name]), float(np.mean([abs(v) for k, v in moves.items() if k != one.name]))
+
+
+def markdown(directions, rows, network, samples, faces, classifiers):
+    """Return the tables with what they were made from."""
+    labelled = [one for one in directions.by_name.values() if one.method == "labels"]
+    names = [one.name for one in labelled]
+    lines = ["| direction | right | own | others | " + " | ".join(names) + " |",
+             "|" + "---|" * (4 + len(names))]  # fmt: skip
+    for one in labelled:
+        own, others = own_and_others(one)
+        cells = [f"{one.found['moves'][name]:+.2f}" for name in names]
+        cells[names.index(one.name)] = f"**{cells[names.index(one.name)]}**"
+        right = f"{100 * one.found['accuracy']:.1f} % ({100 * one.found['commonest']:.0f} %)"
+        lines.append(f"| {one.name} | {right} | {own:.2f} | {others:.2f} | {' | '.join(cells)} |")
+    head = "| direction | leaks into | moved | conditioned on it | own label, before and after |"
+    lines += ["", head, "|---|---|---|---|---|"]
+    for name, other, before, after, own, kept in sorted(rows, key=lambda row: -abs(row[2])):
+        lines.append(
+            f"| {name} | {other} | {before:+.2f} | {after:+.2f} | {own:+.2f}, {kept:+.2f} |"
+        )
+    accuracy = ", ".join(
+        f"{name.replace('_', ' ')} {100 * value:.0f} %"
+        for name, value in classifiers.accuracy.items() if value is not None
+    )  # fmt: skip
+    lines += ["", (
+        f"`{shown_path(network)}`, SHA-256 {network_digest(network)[:12]}..., hyperplanes from "
+        f"{samples:,} faces, effects on {faces} at the usual psi; classifiers right on pictures "
+        f"held out: {accuracy}; made by `tests/benchmarks/editing.py`."
+    )]  # fmt: skip
+    return "\n".join(lines)
+
+
+def draw(net, directions, folder):
+    """Draw the strips of the page."""
+    G, config = net.generator, net.config
+    how = {"psi": config.truncation_psi, "psi_cutoff": config.truncation_cutoff}
+    folder.mkdir(parents=True, exist_ok=True)
+    for title, names in STRIPS.items():
+        here = [name for name in names if name in directions.by_name]
+        save_png(folder / f"{title}.png",
+                 draw_strips(G, directions, here, map_seeds(G, [FACE], **how)))  # fmt: skip
+    ws = map_seeds(G, FACES, **how)
+    for name in ("light-hair", "light-skin"):
+        save_png(folder / f"{name}.png", draw_strips(
+            G, directions, [name], ws, faces=[str(seed) for seed in FACES]))  # fmt: skip
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("classifiers", type=Path)
+    parser.add_argument("--network", type=Path, default=Path("shipped"))
+    parser.add_argument("--samples", type=int, default=10_000)
+    parser.add_argument("--faces", type=int, default=200)
+    parser.add_argument("--write", type=Path)
+    parser.add_argument("--page", type=Path)
+    parser.add_argument("--pictures", type=Path)
+    parser.add_argument("--only-pictures", type=Path, help="draw those of a file that is there")
+    given = parser.parse_args()
+    path = find_network(given.network).path
+    net = load_network(path, drawing=True)
+    if given.only_pictures:
+        draw(net, read_directions(given.only_pictures), given.pictures)
+        return
+    classifiers = load_classifiers(given.classifiers).recognising()
+    judging = Judging(classifiers.classify, classifiers.values, classifiers.digest)
+    space = space_of(net.config, shown_path(path), network_digest(path))
+    directions = find(net, space, judging, given.samples)
+    directions = with_effects(net, directions, judging, given.faces)
+    if given.write:
+        write_directions(given.write, directions)
+    rows = leaks(net, directions, judging, min(given.samples, 4000), given.faces)
+    text = markdown(directions, rows, path, given.samples, given.faces, classifiers)
+    print(text)
+    if given.page:
+        page = given.page.read_text(encoding="utf-8")
+        before, rest = page.split(BEGIN)
+        write_text(given.page, f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")
+    if given.pictures:
+        draw(net, directions, given.pictures)
+
+
+if __name__ == "__main__":
+    main()
