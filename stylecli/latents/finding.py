@@ -51,7 +51,7 @@ _MOST_FEATURES = 1 << 18  # of one picture, in whose space components are found
 _UNSURE = 0.2  # of the faces that a label is known of are left out: those nearest to its middle
 _EVERY = 5  # of the rest, one in so many is held out
 _LEAST_FACES = 20  # on each side of a label
-_TRIED = 40  # channels for each label whose effect is measured
+_TRIED = 20  # channels for each label whose effect is measured
 EFFECT_FACES = 200
 
 
@@ -508,7 +508,7 @@ def _label_of(direction: Direction, values: Mapping[str, Sequence[str]]) -> Labe
 
 def find_channels(
     G: Generator, space: Space, faces: JudgedFaces, labels: Sequence[Label], judge: Judge, *,
-    count: int = 5, tried: int = _TRIED, pictures: int = 64, seed: int = 0,
+    count: int = 5, tried: int = _TRIED, pictures: int = 48, seed: int = 0,
     progress: Progress = silent,
 ) -> list[Direction]:  # fmt: skip
     """Return for every label the single style channels that move it most for their deviation.

@@ -10,6 +10,7 @@ from stylecli.latents import Search
 from stylecli.latents.directions import Direction, Directions, unknown_direction
 from stylecli.latents.finding import (
     Judge,
+    JudgedFaces,
     Label,
     find_channels,
     find_ganspace,
@@ -36,19 +37,21 @@ class Judging:
 
 def run_search(
     search: Search, G: Generator, known: Directions, judging: Judging | None = None, *,
-    tell: Callable[[str], None] = lambda why: None, progress: Progress = silent,
+    faces: JudgedFaces | None = None, tell: Callable[[str], None] = lambda why: None,
+    progress: Progress = silent,
 ) -> list[Direction]:  # fmt: skip
     """Return new directions of a network, with how they were found.
 
-    ``known`` are those that it has, which ``search.keep`` may name; ``tell`` gets a sentence for
-    each label without a direction. Raises UsageError for what the network or the classifiers lack,
+    ``known`` are those that it has, which ``search.keep`` may name; ``faces`` are as many as the
+    search asks for, where they were judged before; ``tell`` gets a sentence for each label without
+    a direction. Raises UsageError for what the network or the classifiers lack,
     and for labels without ``judging``.
     """
     search.check()
     if search.labelled:
         if judging is None:
             raise UsageError(f"method {search.method} needs classifiers: give some")
-        return _find_labelled(search, G, known, judging, tell, progress)
+        return _find_labelled(search, G, known, judging, faces, tell, progress)
     asked, space = search.settings, known.space
     if search.method == "sefa":
         new = find_sefa(G, space, search.layers, asked["count"], seed=search.seed)
@@ -67,34 +70,36 @@ def run_search(
 
 def _find_labelled(
     search: Search, G: Generator, known: Directions, judging: Judging,
-    tell: Callable[[str], None], progress: Progress,
+    faces: JudgedFaces | None, tell: Callable[[str], None], progress: Progress,
 ) -> list[Direction]:  # fmt: skip
     """Find by what is seen in pictures, and measure what else changes."""
     judge, values, space = judging.judge, judging.values, known.space
     labels = _labels(search, judging)
     asked = search.settings
     parts = 3
-    faces = judge_faces(
-        G, asked["samples"], judge, values, seed=search.seed,
-        progress=_part(progress, 0, parts, "faces"),
-    )  # fmt: skip
+    if faces is None:
+        faces = judge_faces(
+            G, asked["samples"], judge, values, seed=search.seed,
+            progress=_part(progress, 0, parts, "faces"),
+        )  # fmt: skip
+    seen = faces
     second, third = _part(progress, 1, parts), _part(progress, 2, parts, "effects of")
     if search.method == "channels":
-        new = find_channels(G, space, faces, labels, judge, count=asked["count"], seed=search.seed,
+        new = find_channels(G, space, seen, labels, judge, count=asked["count"], seed=search.seed,
                             progress=second)  # fmt: skip
     else:
         how: dict[str, Any] = {
             "layers": space.layers(search.layers) if search.layers else range(space.num_ws),
             "fit": search.fit, "seed": search.seed,
         }  # fmt: skip
-        new, refused = find_labels(G, faces, labels, progress=second, **how)
+        new, refused = find_labels(G, seen, labels, progress=second, **how)
         for name, why in refused.items():
             if not new:
                 raise UsageError(f"{name} has no direction: {why}; give more --samples")
             tell(f"{name} is left out: {why}")
         if search.keep:
             new = _keeping(search, known, new, labels, lambda aims, keep: find_labels(
-                G, faces, aims, keep=keep, **how)[0])  # fmt: skip
+                G, seen, aims, keep=keep, **how)[0])  # fmt: skip
     new = _recorded(search, new, judging)
     if search.effects and new:
         measured = measure_effects(

@@ -1,1 +1,1 @@
-"""Statistics of plain arrays: nearest neighbours, linear support vector machines."""
+"""Statistics of plain arrays: nearest neighbours, linear support vector machines, components."""

@@ -13,6 +13,7 @@ more again after conditioning on the label that it leaks into. ``--write`` keeps
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,38 +68,40 @@ def labels_of(values):
     return found
 
 
-def find(net, space, judging, samples):
+def find(net, space, judging, faces):
     """Return the directions by all methods, without their effects."""
-    known = Directions(space, {})
+    known, samples = Directions(space, {}), len(faces.w)
     texts = tuple(labels_of(judging.values))
     named = {text.partition("=")[0]: text for text in texts}
     for search in (
         Search("labels", samples=samples, labels=texts, effects=False),
-        Search("channels", samples=min(samples, 2000), count=1, effects=False,
+        Search("channels", samples=samples, count=1, effects=False,
                labels=tuple(named[name] for name in CHANNELS if name in named)),
         Search("sefa", count=5), Search("ganspace", count=10),
     ):  # fmt: skip
-        new = run_search(search, net.generator, known, judging, tell=print)
+        new = run_search(search, net.generator, known, judging, faces=faces, tell=print)
         known = known.adding(new)
         print(search.method, len(new), flush=True)
     return known
 
 
 def with_effects(net, directions, judging, faces):
-    """Return the directions with what they change and move."""
+    """Return the directions with what labelled ones and channels change and move."""
+    names = [
+        name for name, one in directions.by_name.items() if one.method in ("labels", "channels")
+    ]
     effects = measure_effects(
-        net.generator, directions, directions.by_name, judging.judge, judging.values, faces=faces
+        net.generator, directions, names, judging.judge, judging.values, faces=faces
     )
     return directions.adding(
-        one.__class__(**{**vars(one), "found": {**one.found, **effects[name]}})
-        for name, one in directions.by_name.items()
+        replace(directions[name], found={**directions[name].found, **effects[name]})
+        for name in names
     )
 
 
-def leaks(net, directions, judging, samples, faces):
+def leaks(net, directions, judging, seen, faces):
     """Return (direction, label, moved, moved after conditioning) of every leak."""
     labelled = {name: one for name, one in directions.by_name.items() if one.method == "labels"}
-    seen = judge_faces(net.generator, samples, judging.judge, judging.values)
     rows = []
     for name, one in labelled.items():
         for other, moved in one.found["moves"].items():
@@ -187,11 +190,13 @@ def main():
     classifiers = load_classifiers(given.classifiers).recognising()
     judging = Judging(classifiers.classify, classifiers.values, classifiers.digest)
     space = space_of(net.config, shown_path(path), network_digest(path))
-    directions = find(net, space, judging, given.samples)
+    seen = judge_faces(net.generator, given.samples, judging.judge, judging.values)
+    print("judged", given.samples, flush=True)
+    directions = find(net, space, judging, seen)
     directions = with_effects(net, directions, judging, given.faces)
     if given.write:
         write_directions(given.write, directions)
-    rows = leaks(net, directions, judging, min(given.samples, 4000), given.faces)
+    rows = leaks(net, directions, judging, seen, given.faces)
     text = markdown(directions, rows, path, given.samples, given.faces, classifiers)
     print(text)
     if given.page:
