@@ -8,6 +8,7 @@ the tables of docs/numbers.md:
 
 * the Fréchet and kernel distances of two disjoint random parts of the faces, by their size, so
   that the truth is 0, with the divisors N - 1 and N; mean ± standard deviation over draws;
+* the sliced Wasserstein distance of such parts;
 * distances of fakes to the faces with fakes rounded to 8 bits and as they are;
 * distances, precision, recall and path length by truncation.
 
@@ -26,11 +27,13 @@ import torch
 from stylecli import load_network, open_dataset
 from stylecli.data.demo_faces import make_demo_dataset
 from stylecli.features.efficientnet import EfficientNetLite0
+from stylecli.features.extractors import PYRAMID, View, open_extractors
 from stylecli.features.vgg16 import LPIPS
 from stylecli.interop.feature_weights import obtain
 from stylecli.metrics import frechet_distance, kernel_distance, ppl_trim, precision_recall
 from stylecli.metrics.path_length import PathSetting, measure_path_distances
 from stylecli.metrics.picture_sets import Sample, draw_samples
+from stylecli.metrics.swd import SWD, Patches
 from stylecli.shipped import shipped_network
 
 BATCH = 32
@@ -58,6 +61,26 @@ def compare_parts(features: Any, draws: int) -> None:
         mean, spread = np.mean(found, axis=0), np.std(found, axis=0)
         print(count, *(f"{m:.4f} ± {s:.4f}" for m, s in zip(mean, spread, strict=True)))
         count *= 2
+
+
+def compare_patches(dataset: Any, count: int, draws: int) -> None:
+    """Print sliced Wasserstein distances of disjoint parts of the same faces."""
+    extract = open_extractors([View(PYRAMID)], torch.device("cpu"))[PYRAMID].extract
+    size = 125
+    while 2 * size <= count:
+        found = []
+        for draw in range(draws):
+            order = np.random.default_rng(draw).permutation(count)
+            sides = []
+            for part in (order[:size], order[size : 2 * size]):
+                kept = Patches(size)
+                for start in range(0, size, BATCH):
+                    kept.update(extract(dataset.read(part[start : start + BATCH])), start)
+                sides.append(kept.compute())
+            [(value, _)], _ = SWD.score(None, *sides, draw)  # type: ignore[arg-type]
+            found.append(value)
+        print(f"{size} pictures a side: SWD {np.mean(found):.3f} ± {np.std(found):.3f}")
+        size *= 2
 
 
 def compare_rounding(G: Any, network: EfficientNetLite0, reals: Any, count: int) -> None:
@@ -110,6 +133,7 @@ def main() -> None:
     batches = np.array_split(numbers, -(-len(numbers) // BATCH))
     reals = torch.cat([network.features(dataset.read(part)) for part in batches]).numpy()
     compare_parts(reals, chosen.draws)
+    compare_patches(dataset, len(numbers), chosen.draws)
     G = load_network(shipped_network()).generator
     compare_rounding(G, network, reals, len(reals) // 2)
     compare_truncation(G, network, reals, chosen.fakes)
