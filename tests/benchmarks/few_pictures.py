@@ -7,8 +7,8 @@ Trains configuration f at 32 px by ``stylecli train --preset small``, one proces
 with ``--augment none`` and with ``--augment adaptive``, for every seed. Of every snapshot 1,000
 fakes are compared with 1,700 faces that were not trained on: KID x 1000 of EfficientNet's features,
 and the share of fakes that look turned by more than 30 degrees, which is more than five times what
-faces are tilted by. A turn is what a ridge regression on the same features says, learnt from half
-of the held-out faces, turned at random; how often it is wrong on the other half is in the table.
+faces are tilted by. A turn is what a small network says that was trained on half of the held-out
+faces, turned at random; how often it is wrong on the other half is in the table.
 
 All there is stands in FOLDER, so that the same command continues, also within a training, whenever
 it was stopped: by Ctrl-C or after ``--minutes``. With ``--page`` the table goes between that page's
@@ -16,12 +16,14 @@ few-pictures marks and the curves into ``--images``.
 """
 
 import argparse
+import itertools
 import math
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from held_out import (
     HeldOut,
     Results,
@@ -30,7 +32,6 @@ from held_out import (
     write_block,
     write_curves,
 )
-from PIL import Image
 
 from stylecli.checkpoint import load_network
 from stylecli.data.demo_faces import make_demo_dataset
@@ -41,59 +42,63 @@ from stylecli.workspace import list_snapshots, saved_at
 HELD_OUT, BOUND = 1700, 30.0  # pictures, degrees
 SNAPSHOT_TICKS = 4
 WAYS = {"plain": "none", "ADA": "adaptive"}
-RIDGE = 100.0
+JUDGE_STEPS = 1500
 
 
 class TurnJudge:
-    """Tells by how many degrees faces are turned, from their features; learnt once a folder."""
+    """Tells by how many degrees faces are turned; a small network, trained once a folder."""
 
     def __init__(self, held, path):
+        self._network = torch.nn.Sequential(
+            *(layer for a, b in itertools.pairwise((3, 24, 48, 64))
+              for layer in (torch.nn.Conv2d(a, b, 3, stride=2, padding=1), torch.nn.ReLU())),
+            torch.nn.Flatten(), torch.nn.Linear(64 * 16, 64), torch.nn.ReLU(),
+            torch.nn.Linear(64, 2),  # cosine and sine
+        )  # fmt: skip
         if not path.exists():
-            with replacing(path) as temporary, open(temporary, "wb") as file:
-                np.savez(file, **self._learn(held))
-        with np.load(path) as learnt:
-            self.learnt = dict(learnt)
+            torch.manual_seed(0)
+            facts = self._train(held)
+            with replacing(path) as temporary:
+                torch.save({"facts": facts, "network": self._network.state_dict()}, temporary)
+        stored = torch.load(path, weights_only=True)
+        self._network.load_state_dict(stored["network"])
+        self.facts = stored["facts"]
 
-    def _learn(self, held):
+    def _train(self, held):
+        """Train on half of the faces, turned at random; return how it does on the others."""
+        random = torch.Generator().manual_seed(0)
         half = len(held.faces) // 2
-        random = np.random.default_rng(0)
-        rows, angles = [held.known[:half]], [np.zeros(half)]
-        for _ in range(3):
-            angles.append(random.uniform(-180.0, 180.0, half))
-            rows.append(held.features(turned(held.faces[:half], angles[-1])))
-        x, angle = np.concatenate(rows).astype(np.float64), np.radians(np.concatenate(angles))
-        self.learnt = {"mean": x.mean(axis=0), "deviation": x.std(axis=0) + 1e-6}
-        x = self._spread(x)
-        y = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-        self.learnt["weights"] = np.linalg.solve(x.T @ x + RIDGE * np.eye(x.shape[1]), x.T @ y)
-        rest = held.faces[half:]
-        asked = random.uniform(BOUND, 180.0, len(rest)) * random.choice([-1, 1], len(rest))
-        facts = {
-            "mistaken": self.share(held.known[half:]),
-            "found": self.share(held.features(turned(rest, asked))),
-        }
-        return self.learnt | facts
+        faces, others = (torch.from_numpy(part) for part in np.split(held.faces, [half]))
+        optimizer = torch.optim.Adam(self._network.parameters(), lr=2e-3)
+        for step in range(JUDGE_STEPS):
+            optimizer.param_groups[0]["lr"] = 2e-3 * (1 - step / JUDGE_STEPS)
+            chosen = faces[torch.randint(half, (64,), generator=random)].float()
+            angles = torch.rand(64, generator=random) * 360 - 180
+            angles[:16] = 0.0  # those that matter most
+            known = torch.stack([angles.deg2rad().cos(), angles.deg2rad().sin()], dim=1)
+            loss = (self._network(turned(chosen, angles) / 128 - 1) - known).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        signs = torch.randint(2, (len(others),), generator=random) * 2 - 1
+        angles = (BOUND + torch.rand(len(others), generator=random) * (180 - BOUND)) * signs
+        return {"mistaken": self.share(others.numpy()),
+                "found": self.share(turned(others.float(), angles).numpy())}  # fmt: skip
 
-    def share(self, features):
-        """Return the share of rows that look turned by more than BOUND."""
-        cosine, sine = (self._spread(features.astype(np.float64)) @ self.learnt["weights"]).T
-        return float((np.abs(np.degrees(np.arctan2(sine, cosine))) > BOUND).mean())
-
-    def _spread(self, x):
-        return np.c_[(x - self.learnt["mean"]) / self.learnt["deviation"], np.ones(len(x))]
+    def share(self, pictures):
+        """Return the share of pictures [N, 3, 32, 32], 0 to 255, that look turned by over BOUND."""
+        with torch.inference_mode():
+            found = self._network(torch.from_numpy(pictures).float() / 128 - 1)
+        return float((torch.atan2(found[:, 1], found[:, 0]).rad2deg().abs() > BOUND).float().mean())
 
 
 def turned(faces, angles):
-    """Return faces turned by angles in degrees, mirrored at their edges as augmentation does."""
-    side = faces.shape[2]
-    room = side // 2
-    padded = np.pad(faces, ((0, 0), (0, 0), (room, room), (room, room)), mode="symmetric")
-    found = []
-    for face, angle in zip(padded, angles, strict=True):
-        picture = Image.fromarray(face.transpose(1, 2, 0))
-        picture = picture.rotate(float(angle), Image.Resampling.BICUBIC)
-        found.append(np.asarray(picture)[room : room + side, room : room + side])
-    return np.stack(found).transpose(0, 3, 1, 2)
+    """Return faces [N, 3, R, R] turned by degrees, mirrored at their edges as augmentation does."""
+    cosine, sine = angles.deg2rad().cos(), angles.deg2rad().sin()
+    nothing = torch.zeros_like(cosine)
+    matrix = torch.stack([cosine, -sine, nothing, sine, cosine, nothing], dim=1).view(-1, 2, 3)
+    grid = F.affine_grid(matrix, list(faces.shape), align_corners=False)
+    return F.grid_sample(faces, grid, padding_mode="reflection", align_corners=False)
 
 
 def train(run, dataset, augment, seed, kimg, deadline):
@@ -116,8 +121,8 @@ def measure(run, kept, held, judge, results, deadline):
             return False
         G = load_network(path, drawing=True).generator
         samples = draw_samples(G, results["settings"]["fakes"], seed=0, batch=50, labels=None)
-        features = held.features(np.concatenate([sample.pictures for sample in samples]))
-        kept[kimg] = {"kid": held.kid(features), "turned": judge().share(features)}
+        fakes = np.concatenate([sample.pictures for sample in samples])
+        kept[kimg] = {"kid": held.kid(held.features(fakes)), "turned": judge().share(fakes)}
         results.keep()
         print(run.name, kimg, kept[kimg], flush=True)
     return True
@@ -208,9 +213,8 @@ def main():
     def judge():
         """Return the one judge, learnt when it is first asked."""
         if not judges:
-            judges.append(TurnJudge(held, options.folder / "judge.npz"))
-            results["judge"] = {name: float(judges[0].learnt[name])
-                                for name in ("mistaken", "found")}  # fmt: skip
+            judges.append(TurnJudge(held, options.folder / "judge.pt"))
+            results["judge"] = judges[0].facts
         return judges[0]
 
     for seed in range(options.seeds):

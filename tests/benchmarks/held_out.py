@@ -144,15 +144,17 @@ def stylecli_command(*words):
 
 
 def write_curves(path, title, curves, x_label):
-    """Write an SVG of curves: name -> ([x], [y]), with a name at the end of each colour's."""
-    lines = [Line(name, x, y, dots=True) for name, (x, y) in curves.items() if x]
+    """Write an SVG of curves: "NAME-SEED" -> ([x], [y]); all seeds of a name have its colour."""
+    names = list(dict.fromkeys(name.rpartition("-")[0] for name in curves))
+    lines = [Line(name, x, y, dots=True, colour=names.index(name.rpartition("-")[0]))
+             for name, (x, y) in curves.items() if x]  # fmt: skip
     svg = draw_chart(Chart(title, lines, x_label))
-    names = "".join(
+    keys = "".join(
         f'<text class="c{place % len(COLOURS)}" x="{WIDTH - 200}" y="{44 + 16 * place}">'
-        f"{html.escape(line.name)}</text>" for place, line in enumerate(lines)
+        f"{html.escape(name)}</text>" for place, name in enumerate(names)
     )  # fmt: skip
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}"'
-    svg = svg.replace("<svg", head, 1).replace("\n", f"\n<style>{STYLE}</style>\n{names}\n", 1)
+    svg = svg.replace("<svg", head, 1).replace("\n", f"\n<style>{STYLE}</style>\n{keys}\n", 1)
     write_text(path, svg + "\n")
 
 
