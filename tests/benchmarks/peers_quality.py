@@ -80,7 +80,7 @@ def stand_in(*names):
 class Rosinality:
     """Their train(), which asks for pictures once a step: there it is looked at and stopped."""
 
-    def __init__(self, folder, seed):
+    def __init__(self, folder, seed, batch):
         sys.path.insert(0, str(folder))
         stand_in("torchvision", "torchvision.transforms", "torchvision.utils")
         import torch.utils.cpp_extension
@@ -91,13 +91,12 @@ class Rosinality:
 
         torch.manual_seed(seed)
         self.args = SimpleNamespace(
-            iter=10**9, batch=16, n_sample=1, size=RESOLUTION, r1=10, path_regularize=2,
+            iter=10**9, batch=batch, n_sample=1, size=RESOLUTION, r1=10, path_regularize=2,
             path_batch_shrink=2, d_reg_every=16, g_reg_every=4, mixing=0.9, lr=0.002,
             channel_multiplier=1, wandb=False, augment=False, augment_p=0, ada_target=0.6,
             ada_length=500_000, ada_every=256, distributed=False, latent=512, start_iter=0,
         )  # fmt: skip
         self.program.torch.save = lambda *words, **named: None  # after 0 steps already
-        self.program.tqdm = lambda steps, **named: steps
         G, D, G_ema = (
             Generator(RESOLUTION, 512, 8, channel_multiplier=1),
             Discriminator(RESOLUTION, channel_multiplier=1),
@@ -163,9 +162,9 @@ class Lucidrains:
         return synthesis(w, torch.rand(count, RESOLUTION, RESOLUTION, 1))
 
 
-def open_program(name, folder, seed):
+def open_program(name, folder, seed, batch):
     if name == "rosinality":
-        return Rosinality(folder, seed)
+        return Rosinality(folder, seed, batch)
     return Lucidrains(folder, seed, int(name.partition("-")[2]))
 
 
@@ -180,12 +179,12 @@ def endless(faces, size, seed):
             yield torch.where(mirrored, batch.flip(3), batch)
 
 
-def work(name, checkout, run, faces, seed, seconds, count):
+def work(name, checkout, run, faces, seed, options):
     """Train another program for so many CPU-seconds in all; pictures at every mark stay in run."""
     torch.set_num_threads(1)
-    asked = []
+    seconds, asked = 60 * options.cpu_minutes, []
     signal.signal(signal.SIGINT, lambda *_: asked.append(True))
-    program = open_program(name, checkout, seed)
+    program = open_program(name, checkout, seed, options.rosinality_batch)
     state, facts = run / "state.pt", {"spent": 0.0, "steps": 0}
     if state.exists():
         stored = torch.load(state, weights_only=True)
@@ -207,7 +206,7 @@ def work(name, checkout, run, faces, seed, seconds, count):
         target = run / f"fakes-{mark:02}.npz"
         if mark and not target.exists():
             with torch.inference_mode():
-                fakes = torch.cat([program.draw(BATCH) for _ in range(count // BATCH)])
+                fakes = torch.cat([program.draw(BATCH) for _ in range(options.fakes // BATCH)])
             pixels = (fakes.clamp(0, 1) * 255).round().byte().numpy()
             with replacing(target) as temporary, open(temporary, "wb") as file:
                 np.savez_compressed(file, pictures=pixels, **facts)
@@ -322,6 +321,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--faces", type=int, default=2000)
     parser.add_argument("--fakes", type=int, default=1000, help="at every mark")
+    parser.add_argument("--rosinality-batch", type=int, default=16, help="16 is its default")
     parser.add_argument("--programs", default=",".join(PROGRAMS))
     parser.add_argument("--minutes", type=float, default=math.inf, help="then pause")
     parser.add_argument("--page", type=Path)
@@ -335,12 +335,12 @@ def main():
         name, seed = options.worker
         faces = draw_faces(faces_file, 0, options.faces, RESOLUTION)
         work(name, checkouts[name.partition("-")[0]].resolve(), folder / f"{name}-{seed}", faces,
-             int(seed), 60 * options.cpu_minutes, options.fakes)  # fmt: skip
+             int(seed), options)  # fmt: skip
     deadline = time.monotonic() + 60 * options.minutes
     torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
-    settings = {"faces": options.faces, "cpu_minutes": options.cpu_minutes,
-                "fakes": options.fakes}  # fmt: skip
+    asked = ("faces", "cpu_minutes", "fakes", "rosinality_batch")
+    settings = {option: getattr(options, option) for option in asked}
     results = Results(folder / "results.json", settings)
     runs = results.setdefault("runs", {})
     draw_faces(faces_file, 0, options.faces, RESOLUTION)
@@ -362,7 +362,7 @@ def main():
             else:
                 run.mkdir(exist_ok=True)
                 words = [sys.executable, Path(__file__).resolve(), folder]
-                for option in ("faces", "cpu_minutes", "fakes"):
+                for option in settings:
                     words += [f"--{option.replace('_', '-')}", settings[option]]
                 for option in ("rosinality", "lucidrains"):
                     if checkouts[option]:
