@@ -89,7 +89,9 @@ export class Address {
 			const value = values[name];
 			if (value === null || value === undefined) continue;
 			if (kind.fallback !== null && kind.write(value) === kind.write(kind.fallback)) continue;
-			pairs.push(`${name}=${encodeURIComponent(kind.write(value)).replaceAll("%2C", ",").replaceAll("%3A", ":").replaceAll("%2F", "/")}`);
+			pairs.push(
+				`${name}=${encodeURIComponent(kind.write(value)).replaceAll("%2C", ",").replaceAll("%3A", ":").replaceAll("%2F", "/")}`,
+			);
 		}
 		return `#${screen}${pairs.length ? `?${pairs.join("&")}` : ""}`;
 	}

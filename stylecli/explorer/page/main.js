@@ -17,7 +17,7 @@ const at = (id) => document.getElementById(id);
 
 // "00003-cats, 816 kimg (best)": a run's snapshot, or the name of a file.
 function networkTitle({ name, run, kimg, best }) {
-	if (!run) return name;
+	if (!run) return name === "shipped" ? "comes with stylecli" : name;
 	return `${run.split("/").pop()}, ${Number(kimg.toPrecision(4))} kimg${best ? " (best)" : ""}`;
 }
 
@@ -210,7 +210,7 @@ class App {
 				{ class: "message" },
 				h("h1", {}, "This cannot be shown"),
 				h("p", { role: "alert" }, error.message),
-				button("Start again", () => this.go("face", { network: "" }), { kind: "strong" }),
+				button("Start again", () => (this.chosen ? this.go("face", { network: "" }) : this.open()), { kind: "strong" }),
 			),
 		);
 	}

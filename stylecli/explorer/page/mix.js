@@ -106,7 +106,11 @@ function build(app) {
 }
 
 export function refuse(title, sentence) {
-	return { element: h("section", { class: "message" }, h("h1", {}, title), h("p", {}, sentence)), show: () => {}, stop: () => {} };
+	return {
+		element: h("section", { class: "message" }, h("h1", {}, title), h("p", {}, sentence)),
+		show: () => {},
+		stop: () => {},
+	};
 }
 
 function buildMixer(app) {

@@ -40,7 +40,7 @@ function build(app) {
 		h("code", {}, "stylecli train"),
 		": it appears here while it trains.",
 	);
-	const body = h("div", { class: "run" }, heading, facts, reason, events, charts, sheets.element, compare.element);
+	const body = h("div", { class: "run" }, heading, facts, reason, events, sheets.element, charts, compare.element);
 	const element = h(
 		"div",
 		{ class: "wide" },
@@ -133,12 +133,12 @@ function build(app) {
 		const told = (run.events ?? []).slice(-12).reverse();
 		events.hidden = !told.length;
 		events.replaceChildren(
-			h("h2", {}, "Watchdog"),
+			h("h2", {}, "Events"),
 			h(
 				"ul",
 				{ class: "events" },
 				told.map((event) =>
-					h("li", { class: event.grave ? "grave" : "" }, h("span", {}, kimg(event.kimg)), event.text),
+					h("li", { class: event.grave ? "grave" : "" }, h("span", {}, kimg(event.kimg)), event.text || event.event),
 				),
 			),
 		);
