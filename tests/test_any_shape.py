@@ -184,7 +184,7 @@ def test_what_cannot_be_is_one_sentence(
 
 
 def test_the_browser_is_told_both_sides(place: Path) -> None:
-    told = Studio().describe(
+    told, _ = Studio().describe(
         {"network": str(place / "net.safetensors"), "device": "cpu"}, lambda *_: None
     )
 
