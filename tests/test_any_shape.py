@@ -166,6 +166,8 @@ def test_a_photograph_is_drawn_in_its_shape(place: Path) -> None:
         (["pack", "photos", "--shape", "4:3", "--resolution", "13"], 2, "12"),
         (["pack", "photos", "--shape", "4:3", "--out", "x.zip"], 2, "square"),
         (["export", "state-dict", "net.safetensors"], 2, "square"),
+        (["plan", "photos", "--shape", "4:3"], 2, "--resolution"),
+        (["plan", "--resolution", "13", "--shape", "4:3"], 2, "12"),
         (["metrics", "diversity", *RUN, "--data", "square.lmdb"], 3, "--shape 4:3 --resolution 12"),
     ],
 )

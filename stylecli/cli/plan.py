@@ -31,8 +31,10 @@ from stylecli.cli.pack import prepare_dataset
 from stylecli.cli.refusals import check_numbers, check_pictures, check_words
 from stylecli.distributed.ranks import find_place, sharing_ranks
 from stylecli.errors import Interrupted, UsageError
+from stylecli.networks.config import MAX_RESOLUTION
 from stylecli.progress import describe_seconds, format_seconds
 from stylecli.settings import MACHINE, PICTURES, Setting
+from stylecli.shapes import parse_shape
 from stylecli.training.config import Session, TrainingConfig
 from stylecli.training.settings_file import AskedSettings, with_file
 from stylecli.workspace import find_dataset
@@ -53,6 +55,14 @@ ResolutionOption = Annotated[
     typer.Option(
         "--resolution",
         help="Side of the pictures in pixels, instead of a dataset.",
+        rich_help_panel=PICTURES,
+    ),
+]
+ShapeOption = Annotated[
+    str,
+    typer.Option(
+        "--shape",
+        help="Width to height of the pictures; --resolution is the shorter side then.",
         rich_help_panel=PICTURES,
     ),
 ]
@@ -94,6 +104,7 @@ def command(
     config: ConfigOption = None,
     preset: PresetOption = None,
     resolution: ResolutionOption = None,
+    shape: ShapeOption = "1:1",
     labels: LabelsOption = None,
     settings_file: SettingsOption = None,
     ranks: RanksOption = None,
@@ -137,7 +148,7 @@ def command(
     if on is None:
         count = place.count if place else count_ranks(ranks, gpus, device)  # type: ignore[assignment]
     settings = _settings(
-        data, resolution, asked, Output(quiet=True) if place else output,
+        data, resolution, shape, asked, Output(quiet=True) if place else output,
         device=device if on is None else None, batch_gpu=driving.batch_gpu, ranks=count,
         force=force,
     )  # fmt: skip
@@ -158,6 +169,7 @@ def command(
 def _settings(
     data: Path | None,
     resolution: int | None,
+    shape: str,
     asked: AskedSettings,
     output: Output,
     *,
@@ -168,12 +180,19 @@ def _settings(
 ) -> "RunSettings":
     """Return the settings that train would have with the same; no ``device``: a GPU elsewhere."""
     dataset = None
+    grid = parse_shape(shape)
     if data is not None or resolution is None:
+        if not grid.is_usual:
+            raise UsageError(
+                f"--shape {shape} needs --resolution, and no dataset, which has its own shape"
+            )
         dataset = prepare_dataset(data, resolution, asked.preset, output, only_packed="plan")
+    elif not grid.is_usual:
+        resolution = grid.level_with(resolution, MAX_RESOLUTION)
     from stylecli.training.run_setup import NoDataset, make_settings
 
     settings, _ = make_settings(
-        NoDataset(resolution or 0) if dataset is None else dataset, None, asked.config,
+        NoDataset(resolution or 0, grid=grid) if dataset is None else dataset, None, asked.config,
         asked.preset, device, ranks, asked.labels,
         network=asked.network, training=asked.training, batch_gpu=batch_gpu, force=force,
     )  # fmt: skip
