@@ -27,7 +27,7 @@ def lay_out_candidates(small: Pictures, found: Sequence[Candidate], bound: float
         cells.append(_cell(one.picture, one.shrunk, one.picture.shape[:2], name))
     gap = max(2, cells[0].shape[1] // 32)
     sheet = make_grid(cells, COLUMNS, padding=gap)
-    return write_below(sheet, PLAUSIBLE, 2 * name_height(found[0].picture.shape[1]) + gap)
+    return write_below(sheet, PLAUSIBLE, name_height(sheet.shape[0]) + gap)
 
 
 def _cell(picture: Pictures, shrunk: Pictures, size: tuple[int, ...], name: str) -> Pictures:
@@ -35,7 +35,7 @@ def _cell(picture: Pictures, shrunk: Pictures, size: tuple[int, ...], name: str)
     scale = visible_scale(min(size), at_least=_LEAST_SIDE)
     rows = [enlarge(one, scale * (size[0] // one.shape[0])) for one in (picture, shrunk)]
     both = np.concatenate(rows)
-    return write_below(both, name, name_height(rows[0].shape[0]))
+    return write_below(both, name, name_height(both.shape[0]))
 
 
 def _coloured(small: Pictures, channels: int) -> Pictures:
