@@ -53,6 +53,7 @@ _EVERY = 5  # of the rest, one in so many is held out
 _LEAST_FACES = 20  # on each side of a label
 _TRIED = 20  # channels for each label whose effect is measured
 EFFECT_FACES = 200
+_ROUNDS = 2  # of taking off a leak: pictures are no linear function of w
 
 
 @dataclass(frozen=True)
@@ -150,8 +151,11 @@ def draw_latents(G: Generator, count: int, seed: int) -> Iterator[Tensor]:
 def _deviations(G: Generator, vectors: Float64, seed: int) -> Float64:
     """Return the standard deviation of the network's faces along each of the vectors [K, w]."""
     total, squares, count = np.zeros(len(vectors)), np.zeros(len(vectors)), 0
+    centre: Any = None  # faces may lie close together, far from zero
     for w in draw_latents(G, SCALE_SAMPLES, seed + 1):
-        along = w.numpy().astype(np.float64) @ vectors.T
+        here = w.numpy().astype(np.float64)
+        centre = here.mean(axis=0) if centre is None else centre
+        along = (here - centre) @ vectors.T
         total, squares, count = total + along.sum(0), squares + (along**2).sum(0), count + len(w)
     return np.asarray(np.sqrt(np.maximum(squares / count - (total / count) ** 2, 0.0)))
 
@@ -489,6 +493,36 @@ def measure_effects(
             moves[other] = round(float((high - low).mean()) / 2 / max(spread, 1e-6), 4)
         found[name] = {"changes": changes, "moves": moves, "measured_on": faces}
         progress(number, len(chosen), name)
+    return found
+
+
+def correct_leaks(
+    G: Generator, directions: Directions, one: Direction, kept: Sequence[Direction], judge: Judge,
+    values: Mapping[str, Sequence[str]], *, faces: int = EFFECT_FACES, seed: int = 0,
+) -> Direction:  # fmt: skip
+    """Return a direction less as much of the kept ones as, by measurement, it leaks into them.
+
+    Being orthogonal to a hyperplane's normal leaves some of it: what is measured for strength 1,
+    over what the kept ones move themselves, is taken off, at most their strength 3.
+    """
+    names = [other.name for other in kept]
+    measure = {"judge": judge, "values": values, "faces": faces, "seed": seed}
+    every = directions.adding([*kept, one])
+    moves = measure_effects(G, every, names, **measure)  # type: ignore[arg-type]
+    own = np.array([[moves[row]["moves"].get(label, 0.0) for row in names] for label in names])
+    shares, found = np.zeros(len(names)), one
+    for _ in range(_ROUNDS):
+        (row,) = measure_effects(
+            G, every.adding([found]), [one.name], **measure  # type: ignore[arg-type]
+        ).values()  # fmt: skip
+        leak = np.array([row["moves"].get(label, 0.0) for label in names])
+        shares = np.clip(shares + np.linalg.lstsq(own, leak, rcond=1e-2)[0], -3.0, 3.0)
+        step = one.scale * one.vector.astype(np.float64)
+        for share, other in zip(shares, kept, strict=True):
+            step -= share * other.scale * other.vector
+        told = {**one.found, "less": dict(zip(names, shares.round(4).tolist(), strict=True))}
+        unit = (step / np.linalg.norm(step))[None]
+        (found,) = _in_w(G, [one.name], one.method, unit, one.layers, [told], seed)
     return found
 
 

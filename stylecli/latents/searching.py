@@ -12,6 +12,7 @@ from stylecli.latents.finding import (
     Judge,
     JudgedFaces,
     Label,
+    correct_leaks,
     find_channels,
     find_ganspace,
     find_in_activations,
@@ -101,6 +102,14 @@ def _find_labelled(
             new = _keeping(search, known, new, labels, lambda aims, keep: find_labels(
                 G, seen, aims, keep=keep, **how)[0])  # fmt: skip
     new = _recorded(search, new, judging)
+    if search.effects and search.keep:
+        every = known.adding(new)
+        kept = [every[name] for name in search.keep]
+        new = [
+            one if one.name in search.keep else correct_leaks(
+                G, every, one, kept, judge, values, seed=search.seed)
+            for one in new
+        ]  # fmt: skip
     if search.effects and new:
         measured = measure_effects(
             G, known.adding(new), [one.name for one in new], judge, values, seed=search.seed,

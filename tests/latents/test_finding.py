@@ -1,5 +1,6 @@
 """Find directions: of weights, variance, labels and channels, on networks whose answer is known."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from stylecli.latents import Search
 from stylecli.latents.directions import Directions, space_of
 from stylecli.latents.finding import (
     Label,
+    correct_leaks,
     draw_latents,
     find_channels,
     find_ganspace,
@@ -194,6 +196,25 @@ def test_what_is_kept_is_projected_out(net: Any, faces: Any) -> None:
         find_labels(net.generator, faces, labels[1:], layers=[0], keep=[
             leftish.__class__("x", "labels", leftish.vector, 1.0, (0,))
         ])  # fmt: skip
+
+
+def test_a_measured_leak_is_taken_off(net: Any, space: Any, faces: Any) -> None:
+    """Tilted towards another label's direction on purpose, it leaks; corrected, far less."""
+    labels = [parse_label(text, VALUES) for text in ("bright=light:light", "leftish=half:left")]
+    (bright, leftish), _ = find_labels(net.generator, faces, labels, layers=range(4))
+    tilted = bright.vector + 0.7 * leftish.vector
+    leaky = replace(bright, vector=(tilted / np.linalg.norm(tilted)).astype(np.float32))
+    directions = Directions(space, {"bright": leaky, "leftish": leftish})
+
+    better = correct_leaks(net.generator, directions, leaky, [leftish], judge, VALUES)
+
+    moved = [
+        measure_effects(net.generator, directions.adding([one]), ["bright"], judge, VALUES)
+        for one in (leaky, better)
+    ]
+    before, after = (abs(row["bright"]["moves"]["leftish"]) for row in moved)
+    assert after < before / 2
+    assert better.found["less"].keys() == {"leftish"}
 
 
 def test_a_label_that_all_faces_share_is_left_out(net: Any, faces: Any) -> None:
