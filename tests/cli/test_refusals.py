@@ -79,6 +79,7 @@ REFUSED = [
     (["directions", "list", "--network", "nope.pkl"], 3, "nope.pkl"),
     (["hub", "push", "nope.safetensors", "alice/cats"], 3, "nope.safetensors"),
     (["hub", "pull", "../cats"], 2, "'../cats'"),
+    (["sharpen", "nope.png"], 3, "nope.png"),
     (["info", "nope"], 3, "nope"),
     (["info", "picture.png"], 3, "picture.png"),
     (["report", "nope"], 3, "nope"),
