@@ -151,8 +151,10 @@ def test_find_adds_to_the_file_and_is_not_repeated(run: Run) -> None:
 
 
 def test_labels_come_from_classifiers_trained_on_a_dataset(
-    run: Run, tiny_lmdb: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, tiny_lmdb: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # classifiers stay in the cache, where other tests of this dataset would find them
+    monkeypatch.setenv("STYLECLI_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(classifier_training, "default_recipe", lambda side: SMALL)
     monkeypatch.setattr(AttributeClassifier, "recognises", property(lambda one: True))
     monkeypatch.setattr(AttributeClassifiers, "classify", see_lightness)
