@@ -130,7 +130,7 @@ def test_psnr_is_that_of_what_counts() -> None:
 
 
 def demo_face(seed: int) -> np.ndarray:
-    return np.ascontiguousarray(FaceArtist(32)(seed)[0].transpose(1, 2, 0))[None]
+    return np.ascontiguousarray(FaceArtist(64)(seed)[0].transpose(1, 2, 0))[None]
 
 
 @pytest.mark.slow

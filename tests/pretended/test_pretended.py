@@ -108,7 +108,9 @@ def test_a_batch_is_copied_from_pinned_memory_and_waits_for_nothing(name: str, t
     first, *others = tried["command", name]["batches"]
 
     assert len(others) >= 3
-    assert all(set(batch) == {"pinned upload"} for batch in others), others
+    waiting = [batch for batch in others if set(batch) != {"pinned upload"}]
+    # recording the graphs of the second stage waits once, as the first batch does for the first
+    assert len(waiting) <= ("graphs" in name), others
     assert first["pinned upload"] == others[0]["pinned upload"]
     places = tried["command", name]["where"]
     checked = {
