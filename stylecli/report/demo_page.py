@@ -92,8 +92,8 @@ class WaitingPage:
         if sheets:
             labels = [f"{(saved_at(path.name) or 0) / 1000:.1f} kimg" for path in sheets]
             blocks.append(
-                Slides(labels[::-1], sheets[::-1], "Sheet of the network that is being trained",
-                       "Your network so far: the same 64 seeds, the newest sheet first.")
+                Slides(labels, sheets, "Sheet of the network that is being trained",
+                       "The same 64 seeds throughout training.")
             )  # fmt: skip
         mixed = [
             Picture(sheet, f"Grid of faces: rows mixed with columns in the {name} layers",

@@ -68,10 +68,12 @@ def test_faces_can_be_looked_at_before_there_are_own_ones(
     assert seen == [(1, 4, "8 px")]
     assert waiting.path.read_text() == page  # nothing new: not written again
     (tmp_path / "run").mkdir()
-    save_png(tmp_path / "run" / "fakes000001000.png", faces)
+    for nimg in ("000002000", "000001000"):
+        save_png(tmp_path / "run" / f"fakes{nimg}.png", faces)
     monkeypatch.setattr("stylecli.report.demo_page.LOOK_SECONDS", 0.0)
     waiting.follow(lambda *values: None)(2, 4)
     assert waiting.path.read_text() == page  # it looks only now and then
     waiting._next_look = 0.0
     report(3, 4)
-    assert "1.0 kimg" in waiting.path.read_text()
+    written = waiting.path.read_text()
+    assert written.index("1.0 kimg") < written.index("2.0 kimg")  # the slider shows the last
