@@ -15,9 +15,10 @@ import torch
 from torch.nn import functional as F
 
 from stylecli.errors import UsageError
+from stylecli.hardware import Precision
 from stylecli.networks.model import Bundle
 from stylecli.progress import Progress, silent
-from stylecli.sampling import Precision, exact_kernels, prepare_synthesis
+from stylecli.rendering import exact_kernels, prepare_synthesis
 from stylecli.training.config import NO_SIDES, TrainingConfig
 from stylecli.training.run_setup import faster_planar_sides
 from stylecli.training.schedule import stage_at

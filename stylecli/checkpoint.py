@@ -22,12 +22,15 @@ from stylecli import __version__, files
 from stylecli.errors import NetworkError
 from stylecli.interop.conversion import difference_table
 from stylecli.interop.families import read_foreign_networks, write_state_dict
-from stylecli.networks.config import NETWORK_NAMES as NETWORK_NAMES
-from stylecli.networks.config import NetworkConfig
-from stylecli.networks.headers import FORMAT, STATE_DICT, config_of
-from stylecli.networks.headers import is_foreign as is_foreign
-from stylecli.networks.headers import network_digest as network_digest
-from stylecli.networks.headers import read_header as read_header
+from stylecli.networks.config import NETWORK_NAMES, NetworkConfig
+from stylecli.networks.headers import (
+    FORMAT,
+    STATE_DICT,
+    config_of,
+    is_foreign,
+    network_digest,
+    read_header,
+)
 from stylecli.networks.model import Bundle, Discriminator, Generator
 from stylecli.networks.registry import build_discriminator, build_generator
 from stylecli.workspace import find_network

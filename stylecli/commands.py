@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from stylecli import shipped
-from stylecli.checkpoint import Network, network_digest, open_network
+from stylecli.checkpoint import Network, open_network
 from stylecli.data.alignment.portrait import check_picture, read_portrait, read_small
 from stylecli.errors import UsageError
+from stylecli.hardware import Precision
 from stylecli.images import Pictures
 from stylecli.latents import (
     BOUND,
@@ -35,18 +36,11 @@ from stylecli.latents.projector import Projecting, Projection, Projector
 from stylecli.latents.sharpening import Candidate, Sharpener, Sharpening
 from stylecli.latents.walks import Route, draw_walk
 from stylecli.networks.config import NetworkConfig, NoiseMode
+from stylecli.networks.headers import network_digest
 from stylecli.networks.model import Bundle
 from stylecli.progress import Progress, silent
-from stylecli.sampling import (
-    VARY,
-    Drawing,
-    Edits,
-    Precision,
-    Psi,
-    check_drawing,
-    draw_seeds,
-    find_centre,
-)
+from stylecli.rendering import Drawing, Edits, Psi
+from stylecli.sampling import VARY, check_drawing, draw_seeds, find_centre
 from stylecli.seeds import format_seeds, list_seeds
 from stylecli.sheets.fakes import lay_out_fakes
 from stylecli.sheets.mixing import (

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from stylecli import __version__, files, shipped
-from stylecli.checkpoint import load_network, network_digest
+from stylecli.checkpoint import load_network
 from stylecli.data.demo_faces import make_demo_dataset
 from stylecli.data.reader import open_dataset
 from stylecli.distributed.ranks import Ranks
@@ -26,16 +26,17 @@ from stylecli.images import Pictures, save_png
 from stylecli.latents.walks import draw_walk
 from stylecli.metrics.evaluation import evaluate
 from stylecli.networks.config import NoiseMode
+from stylecli.networks.headers import network_digest
 from stylecli.networks.model import Bundle
 from stylecli.progress import Progress
 from stylecli.provenance import make_provenance
+from stylecli.rendering import Drawing
 from stylecli.report.demo_page import (
     FACES_KIMG,
     WaitingPage,
     describe_faces,
     write_demo_page,
 )
-from stylecli.sampling import Drawing
 from stylecli.sheets.fakes import draw_fakes
 from stylecli.sheets.mixing import draw_mixing_sheet
 from stylecli.sheets.paper import draw_truncation_sweep

@@ -188,7 +188,8 @@ def _describe_dataset(path: Path) -> Facts:
 
 def _describe_weights(path: Path) -> Facts:
     """Describe any file of weights; raise NetworkError if it holds none that is known."""
-    from stylecli.checkpoint import describe_network, is_foreign, read_header
+    from stylecli.checkpoint import describe_network
+    from stylecli.networks.headers import is_foreign, read_header
 
     if is_foreign(path):
         return _describe_foreign(path)

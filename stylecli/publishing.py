@@ -14,15 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from stylecli import __version__, hub
-from stylecli.checkpoint import load_network, network_digest, save_network
+from stylecli.checkpoint import load_network, save_network
 from stylecli.data.reader import Dataset, open_dataset
 from stylecli.errors import DataError, NetworkError, StyleCLIError, UsageError, plural
 from stylecli.files import is_number, read_rows, to_json, write_text
 from stylecli.images import save_png
+from stylecli.networks.headers import network_digest
 from stylecli.networks.model import Bundle
 from stylecli.progress import Progress, silent
 from stylecli.provenance import make_provenance
-from stylecli.sampling import Drawing, draw_seeds
+from stylecli.rendering import Drawing
+from stylecli.sampling import draw_seeds
 from stylecli.sheets.fakes import lay_out_fakes
 from stylecli.training.plan import show_value
 from stylecli.training.run_folder import METRIC_PATTERN, RunSettings, load_settings

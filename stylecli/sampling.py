@@ -9,27 +9,21 @@ import torch
 from torch import Tensor
 
 from stylecli.errors import UsageError
-from stylecli.hardware import PRECISIONS as PRECISIONS
-from stylecli.hardware import Precision as Precision
-from stylecli.hardware import check_precision as check_precision
 from stylecli.images import Pictures
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.model import Bundle, Generator
-from stylecli.rendering import PLAIN as PLAIN
-from stylecli.rendering import Drawing as Drawing
-from stylecli.rendering import Edits as Edits
-from stylecli.rendering import Psi as Psi
-from stylecli.rendering import chunk_size as chunk_size
-from stylecli.rendering import device_of as device_of
-from stylecli.rendering import exact_kernels as exact_kernels
-from stylecli.rendering import filled as filled
-from stylecli.rendering import held_styles, recent
-from stylecli.rendering import hold_still as hold_still
-from stylecli.rendering import prepare_synthesis as prepare_synthesis
-from stylecli.rendering import render as render
-from stylecli.rendering import seed_noise as seed_noise
-from stylecli.saved_ws import load_ws as load_ws
-from stylecli.saved_ws import save_ws as save_ws
+from stylecli.rendering import (
+    PLAIN,
+    Drawing,
+    Psi,
+    device_of,
+    exact_kernels,
+    filled,
+    held_styles,
+    recent,
+    render,
+)
+from stylecli.saved_ws import load_ws
 from stylecli.seeds import check_seed
 
 LATENTS_PER_CHUNK = 4  # a mapping network reads all its weights for one latent or for four

@@ -178,6 +178,21 @@ def test_nothing_is_imported_by_way_of_a_lazy_public_name() -> None:
     assert wrong == []
 
 
+def test_a_name_is_imported_from_its_home() -> None:
+    """A module that moved leaves nothing behind: only packages pass names of their modules on."""
+    passed_on = [
+        f"{shown(path)}: {alias.name}"
+        for path in FILES
+        if path.name != "__init__.py"
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.ImportFrom | ast.Import)
+        for alias in node.names
+        if alias.asname == alias.name
+    ]
+
+    assert passed_on == []
+
+
 def test_imports_have_no_cycle() -> None:
     graph = {name: own_imports(path) - {name, "stylecli"} for name, path in MODULES.items()}
     graph.pop("stylecli")

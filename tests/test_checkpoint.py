@@ -9,8 +9,9 @@ from safetensors.torch import load_file, save_file
 
 import stylecli
 from stylecli import checkpoint
-from stylecli.checkpoint import read_header, read_tensors, write_tensors
+from stylecli.checkpoint import read_tensors, write_tensors
 from stylecli.errors import NetworkError
+from stylecli.networks.headers import read_header
 
 
 def test_round_trip_is_exact_and_keeps_lod_and_info(tiny_network: Any, tmp_path: Path) -> None:

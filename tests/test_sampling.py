@@ -8,21 +8,11 @@ import pytest
 import torch
 
 import stylecli
-from stylecli import rendering, sampling
+from stylecli import rendering
 from stylecli.errors import UsageError
-from stylecli.sampling import (
-    Drawing,
-    check_drawing,
-    chunk_size,
-    find_centre,
-    map_seeds,
-    mix_ws,
-    one_hot,
-    render,
-    save_ws,
-    seed_latents,
-    seed_noise,
-)
+from stylecli.rendering import Drawing, chunk_size, render, seed_noise
+from stylecli.sampling import check_drawing, find_centre, map_seeds, mix_ws, one_hot, seed_latents
+from stylecli.saved_ws import save_ws
 
 
 def _draw(network: Any, seeds: list[int], **options: Any) -> np.ndarray:
@@ -316,5 +306,5 @@ def test_what_preparing_took_is_given_back(tiny_network: Any, monkeypatch: Any) 
     monkeypatch.setattr(
         rendering, "freeze_synthesis", lambda *how: (order.append("prepared"), freeze(*how))[1]
     )
-    sampling.prepare_synthesis(tiny_network.generator)
+    rendering.prepare_synthesis(tiny_network.generator)
     assert order == ["prepared", "given back"]

@@ -7,9 +7,10 @@ import pytest
 from typer.testing import CliRunner
 
 from stylecli import shipped
-from stylecli.checkpoint import load_network, network_digest, read_header
+from stylecli.checkpoint import load_network
 from stylecli.cli.app import app
 from stylecli.latents.directions import read_directions
+from stylecli.networks.headers import network_digest, read_header
 from stylecli.provenance import shown_path
 
 

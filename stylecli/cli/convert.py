@@ -75,7 +75,7 @@ def _is_done(source: Path, target: Path) -> bool:
     if not source.is_file() or not target.is_file():
         return False
     from stylecli import __version__
-    from stylecli.checkpoint import network_digest, read_header
+    from stylecli.networks.headers import network_digest, read_header
 
     try:
         info = read_header(target).get("info")

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from stylecli.images import Pictures
     from stylecli.latents.directions import Direction, Directions
     from stylecli.metrics.classifiers import AttributeClassifiers
-    from stylecli.sampling import Drawing
+    from stylecli.rendering import Drawing
     from stylecli.sheets.mixing import Sources
 
 app = typer.Typer(
@@ -573,8 +573,8 @@ def _write_edited(
 ) -> list[str]:  # fmt: skip
     """Write the picture of every face, and its styles where they say all; return the paths."""
     from stylecli.images import enlarge
-    from stylecli.sampling import Edits, render, save_ws
-    from stylecli.saved_ws import read_ws_provenance
+    from stylecli.rendering import Edits, render
+    from stylecli.saved_ws import read_ws_provenance, save_ws
 
     edits = drawing.edits or Edits()
     saved = not edits.shifts

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from stylecli.images import Canvas
     from stylecli.latents.directions import Directions
     from stylecli.networks.model import Bundle
-    from stylecli.sampling import Drawing, Edits
+    from stylecli.rendering import Drawing, Edits
 
 LabelOption = Annotated[
     int | None,
@@ -314,7 +314,7 @@ class DrawingOptions:
         truncation, settings, inputs = _truncation(source, self, usual_psi)
         edits, edited, edit_inputs = resolve_edit(source, self.edit, self.directions)
         canvas, sized = resolve_canvas(self.size, self.crop, self.pixels, self.scale)
-        from stylecli.sampling import Drawing
+        from stylecli.rendering import Drawing
 
         own = {field.name for field in fields(self)} - _NOT_SETTINGS
         how = {field.name: getattr(self, field.name) for field in fields(Drawing)

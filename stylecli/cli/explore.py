@@ -173,7 +173,7 @@ class Studio:
 
     def open(self, request: Mapping[str, Any]) -> OpenedNetwork:
         """Return a network, from memory where its file has not changed."""
-        from stylecli.sampling import hold_still
+        from stylecli.rendering import hold_still
 
         path = Path(request["network"])
         state = path.stat()
@@ -202,7 +202,7 @@ class Studio:
 
     def _hold_at(self, source: OpenedNetwork, *place: Any) -> None:
         """Forget what was drawn with pictures in another place; the next drawing moves them."""
-        from stylecli.sampling import hold_still
+        from stylecli.rendering import hold_still
 
         if self._places.get(source.path) != place:
             source.bundle.generator.move_pictures((0.0, 0.0), 0.0)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from stylecli.images import Pictures
     from stylecli.latents.projected_files import Remembered
     from stylecli.latents.projector import Projector
-    from stylecli.sampling import Drawing
+    from stylecli.rendering import Drawing
     from stylecli.sheets.mixing import Sources
 
 _DIGEST_LETTERS = 8

@@ -21,8 +21,8 @@ from stylecli.seeds import check_seed, format_seeds, parse_seeds
 from stylecli.sheets import name_figures
 
 if TYPE_CHECKING:
+    from stylecli.rendering import Drawing
     from stylecli.report.network_pages import Drawn
-    from stylecli.sampling import Drawing
     from stylecli.sheets.paper import Figure
 
 
@@ -81,8 +81,8 @@ def command(
         "psi": how.psi, "psi_cutoff": how.psi_cutoff, "label": how.label,
     }  # fmt: skip
     found = find_and_check(how.network, output)
+    from stylecli.rendering import Drawing
     from stylecli.report.network_pages import FIGURES_PAGE, write_figures_page
-    from stylecli.sampling import Drawing
     from stylecli.sheets.paper import describe_lack, find_figures
 
     figures = find_figures(which or [])

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from stylecli.images import Pictures
-    from stylecli.sampling import Drawing
+    from stylecli.rendering import Drawing
 
 DEFAULT_SEEDS = "0-15"
 
@@ -73,7 +73,7 @@ class Order:
 
     def pictures(self, numbers: "Sequence[int]") -> "Iterator[Pictures]":
         """Yield the pictures [H, W, C]; random noise is each one's own unless a seed was given."""
-        from stylecli.sampling import render
+        from stylecli.rendering import render
 
         G = self.source.bundle.generator
         maps = None
@@ -376,8 +376,7 @@ def save_styles(order: Order, path: Path, force: bool, output: Output) -> Path:
     """Write the styles of all pictures to one file, as they are after truncation."""
     import torch
 
-    from stylecli.sampling import save_ws
-    from stylecli.saved_ws import read_ws_provenance
+    from stylecli.saved_ws import read_ws_provenance, save_ws
 
     config = order.source.config
     if not config.has_w:

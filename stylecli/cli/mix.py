@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from stylecli.images import Pictures
-    from stylecli.sampling import Drawing
+    from stylecli.rendering import Drawing
     from stylecli.sheets.mixing import Sources
 
 
@@ -265,7 +265,7 @@ def _write_pictures(
 ) -> list[Path]:  # fmt: skip
     """Write a sheet, and every pair where wanted; draw nothing when all of them are there."""
     from stylecli.images import enlarge
-    from stylecli.sampling import render
+    from stylecli.rendering import render
     from stylecli.sheets.mixing import lay_out, mixed_noise, mixed_styles
 
     provenance = mix.provenance(option, labels=labels, **mix.target.settings)

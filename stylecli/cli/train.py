@@ -435,8 +435,9 @@ def make_evaluate(
                 raise UsageError(f"{option} needs metrics: add --metrics {metric}")
         return None
     from stylecli.hardware import resolve_device
+    from stylecli.metrics import check_names
     from stylecli.metrics.evaluation import evaluate
-    from stylecli.metrics.planning import check_names, plan
+    from stylecli.metrics.planning import plan
     from stylecli.metrics.tasks import is_published
 
     wanted = [name.strip() for name in names.split(",") if name.strip()]

@@ -27,7 +27,7 @@ from stylecli.networks.headers import FORMAT, read_header
 from stylecli.styles import name_layers, style_layers
 
 if TYPE_CHECKING:
-    from stylecli.sampling import Edits
+    from stylecli.rendering import Edits
 
 KIND = "directions"
 FILE = "directions.safetensors"  # beside what else is made of a network
@@ -152,7 +152,7 @@ def resolve(edits: Sequence[Edit], directions: Directions) -> "Edits":
     """Return what is added to styles; raise UsageError for an unknown name or layers it lacks."""
     import torch
 
-    from stylecli.sampling import Edits
+    from stylecli.rendering import Edits
 
     space = directions.space
     offset = np.zeros((space.num_ws, space.w_dim), np.float64)

@@ -19,14 +19,8 @@ from stylecli.latents import Edit, check_name
 from stylecli.latents.directions import Direction, Directions, Space, resolve
 from stylecli.networks.model import Generator, StyleMap
 from stylecli.progress import Progress, silent
-from stylecli.sampling import (
-    Edits,
-    device_of,
-    exact_kernels,
-    prepare_synthesis,
-    seed_labels,
-    truncate_ws,
-)
+from stylecli.rendering import Edits, device_of, exact_kernels, prepare_synthesis
+from stylecli.sampling import seed_labels, truncate_ws
 from stylecli.seeds import format_seeds
 from stylecli.statistics.arrays import Float64
 from stylecli.statistics.components import (

@@ -37,7 +37,7 @@ from stylecli.latents.searched_files import (
 )
 from stylecli.networks.model import Generator
 from stylecli.progress import Progress, silent
-from stylecli.sampling import render
+from stylecli.rendering import render
 from stylecli.saved_ws import load_noise, load_ws, save_ws
 from stylecli.video import write_video
 

@@ -23,7 +23,8 @@ from stylecli.images import over_white
 from stylecli.latents import SEARCH_SPACES, SearchSpace
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.model import Generator
-from stylecli.sampling import chunk_size, device_of, one_hot, seed_labels
+from stylecli.rendering import chunk_size, device_of
+from stylecli.sampling import one_hot, seed_labels
 
 LATENTS_SEED = 123  # of the latents whose w's mean and spread are taken, as in the official program
 _MAPPED_AT_ONCE = 1000

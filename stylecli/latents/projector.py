@@ -38,7 +38,7 @@ from stylecli.latents.tuning import Tuner, Tuning
 from stylecli.lazy import holding_back_interrupts
 from stylecli.networks.model import Bundle, Generator
 from stylecli.progress import Progress, silent
-from stylecli.sampling import Drawing, device_of, render
+from stylecli.rendering import Drawing, device_of, render
 
 SAVED_EVERY_SECONDS = 30.0
 SHOWN_EVERY_SECONDS = 1.0  # to whoever watches

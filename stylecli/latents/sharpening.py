@@ -33,7 +33,8 @@ from stylecli.latents.projection import (
 from stylecli.latents.projector import State, run_to_end
 from stylecli.networks.model import Bundle, Generator
 from stylecli.progress import Progress, silent
-from stylecli.sampling import Drawing, chunk_size, device_of, one_hot, render
+from stylecli.rendering import Drawing, chunk_size, device_of, render
+from stylecli.sampling import one_hot
 from stylecli.shapes import Size
 
 PLAUSIBLE = "plausible, not the person"  # what every result says of itself

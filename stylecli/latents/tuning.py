@@ -14,7 +14,7 @@ from torch import Tensor
 from stylecli.errors import UsageError
 from stylecli.features.perceptual import Distance
 from stylecli.networks.model import Generator
-from stylecli.sampling import device_of
+from stylecli.rendering import device_of
 
 _LOCALITY_SEED = 1 << 41  # apart from what projection draws
 

@@ -16,17 +16,13 @@ from stylecli.images import Canvas, Pictures, make_grid, visible_scale
 from stylecli.latents import MOTIONS, Method, Motion, Space, check_walk
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.model import Generator
+from stylecli.rendering import PLAIN, Drawing, Psi, render, seed_noise
 from stylecli.sampling import (
-    PLAIN,
-    Drawing,
-    Psi,
     check_truncation,
     map_latents,
     one_hot,
-    render,
     seed_labels,
     seed_latents,
-    seed_noise,
     truncate_ws,
 )
 

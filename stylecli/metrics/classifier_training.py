@@ -22,7 +22,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stylecli.cache_folder import cache_folder, keep_private, private_folder, whose
-from stylecli.checkpoint import read_header
 from stylecli.data.reader import Dataset
 from stylecli.errors import DataError, Interrupted, UsageError, plural
 from stylecli.hardware import resolve_device
@@ -36,6 +35,7 @@ from stylecli.metrics.classifiers import (
 )
 from stylecli.metrics.picture_sets import Pictures, PictureSet, as_colour, grid_of, level_for
 from stylecli.networks.config import NetworkConfig
+from stylecli.networks.headers import read_header
 from stylecli.networks.model import Discriminator
 from stylecli.networks.registry import make_config
 from stylecli.progress import Progress, silent

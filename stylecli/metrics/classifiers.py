@@ -19,15 +19,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stylecli import __version__
-from stylecli.checkpoint import load_state, read_header, read_tensors, write_tensors
+from stylecli.checkpoint import load_state, read_tensors, write_tensors
 from stylecli.errors import NetworkError, UsageError, WeightsError
 from stylecli.images import over_white
 from stylecli.interop.families import read_foreign_classifier
 from stylecli.networks.config import NetworkConfig
+from stylecli.networks.headers import read_header
 from stylecli.networks.layers import box_average
 from stylecli.networks.model import Discriminator
 from stylecli.networks.registry import build_discriminator, config_from_dict
-from stylecli.sampling import exact_kernels
+from stylecli.rendering import exact_kernels
 from stylecli.shapes import Grid
 
 KIND = "attribute-classifiers"

@@ -24,7 +24,7 @@ from stylecli.metrics.collecting import Accumulator, Collector, Pass, Rows, dige
 from stylecli.metrics.picture_sets import LabelSource
 from stylecli.metrics.tasks import PUBLISHED_FAKES, Metric, MetricResult, Subject, is_published
 from stylecli.networks.model import Generator, SynthesisNetwork
-from stylecli.sampling import prepare_synthesis
+from stylecli.rendering import prepare_synthesis
 
 GROUP = 4  # pictures that move alike, as in the official program
 FARTHEST = 0.125  # of the picture's width, each way

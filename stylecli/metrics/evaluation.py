@@ -22,7 +22,8 @@ from stylecli.data.reader import open_dataset
 from stylecli.distributed.ranks import Ranks
 from stylecli.errors import StyleCLIError, UsageError
 from stylecli.features.extractors import Extractor, open_extractors
-from stylecli.hardware import resolve_device
+from stylecli.hardware import Precision, check_precision, resolve_device
+from stylecli.metrics import check_names
 from stylecli.metrics.classifiers import AttributeClassifiers
 from stylecli.metrics.collecting import (
     Accumulator,
@@ -51,12 +52,12 @@ from stylecli.metrics.picture_sets import (
     labels_digest,
     level_for,
 )
-from stylecli.metrics.planning import BY_NAME, Samples, check_names, plan, plan_sets
+from stylecli.metrics.planning import BY_NAME, Samples, plan, plan_sets
 from stylecli.metrics.separability import SHARE, SeparabilityTask, judge_spaces, keep_samples
 from stylecli.metrics.tasks import MetricResult, MetricResults, PictureTask, Task
 from stylecli.networks.model import Generator
 from stylecli.progress import Progress, silent
-from stylecli.sampling import Precision, check_precision, exact_kernels
+from stylecli.rendering import exact_kernels
 
 _SET_BATCH = 32  # pictures of a compared set at a time
 NOISE = "random, per picture"
@@ -83,7 +84,7 @@ def evaluate(
 ) -> MetricResults:
     """Measure ``names`` on a bundle's averaged generator; return the results, in order.
 
-    ``bundle`` and ``dataset`` may be paths. Names: those of ``planning.NAMES``; ls, ls_z and ls_w
+    ``bundle`` and ``dataset`` may be paths. Names: those of ``metrics.NAMES``; ls, ls_z and ls_w
     need ``classifiers``. ``samples`` counts fakes (pairs for ppl): one number, numbers by name, or
     None for defaults that suit the device. Without its weights a metric is answered by a stand-in
     under its own name and with a note (fid and kid by kid@efficientnet-lite0), one with a published

@@ -39,7 +39,7 @@ from stylecli.errors import DataError, UsageError, plural
 from stylecli.files import is_scratch
 from stylecli.images import to_uint8
 from stylecli.networks.model import Generator
-from stylecli.sampling import device_of, prepare_synthesis
+from stylecli.rendering import device_of, prepare_synthesis
 from stylecli.shapes import SQUARE, Grid
 
 Pictures = NDArray[np.uint8]

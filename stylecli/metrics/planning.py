@@ -5,8 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from stylecli.errors import UsageError
-from stylecli.metrics import NAMES as NAMES
-from stylecli.metrics import check_names as check_names
+from stylecli.hardware import Precision
+from stylecli.metrics import check_names
 from stylecli.metrics.class_scores import IS
 from stylecli.metrics.classifiers import AttributeClassifiers
 from stylecli.metrics.diversity import DIVERSITY
@@ -19,7 +19,6 @@ from stylecli.metrics.separability import LS
 from stylecli.metrics.swd import SWD
 from stylecli.metrics.tasks import Metric, PictureTask, Subject, Task
 from stylecli.networks.config import NetworkConfig
-from stylecli.sampling import Precision
 
 Samples = int | Mapping[str, int] | None
 

@@ -26,7 +26,7 @@ from stylecli.metrics.tasks import Metric, MetricResult, Subject
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.model import Generator
 from stylecli.progress import Progress, silent
-from stylecli.sampling import device_of, exact_kernels
+from stylecli.rendering import device_of, exact_kernels
 from stylecli.statistics.linear_svm import fit_one_vs_rest, svm_classes
 
 Space = Literal["z", "w"]

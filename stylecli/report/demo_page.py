@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from stylecli import __version__, shipped
-from stylecli.checkpoint import load_network, network_digest
+from stylecli.checkpoint import load_network
 from stylecli.data.demo_faces import AUTHOR, LICENCE
 from stylecli.errors import plural
 from stylecli.images import WHITE, Pictures
+from stylecli.networks.headers import network_digest
 from stylecli.networks.model import Bundle
 from stylecli.progress import Progress, describe_seconds
+from stylecli.rendering import Drawing
 from stylecli.report.content import (
     Block,
     Chart,
@@ -31,7 +33,6 @@ from stylecli.report.content import (
 )
 from stylecli.report.page import write_report
 from stylecli.report.run_curves import list_shading
-from stylecli.sampling import Drawing
 from stylecli.sheets.fakes import draw_fakes
 from stylecli.sheets.mixing import draw_mixing_sheet
 from stylecli.styles import style_bands

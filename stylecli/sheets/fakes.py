@@ -11,7 +11,8 @@ from stylecli.errors import UsageError
 from stylecli.images import WHITE, Canvas, Pictures, enlarge, make_grid, resize, visible_scale
 from stylecli.networks.model import Bundle, Generator
 from stylecli.progress import Progress, silent
-from stylecli.sampling import PLAIN, Drawing, draw_seeds, map_latents, render, seed_labels
+from stylecli.rendering import PLAIN, Drawing, render
+from stylecli.sampling import draw_seeds, map_latents, seed_labels
 from stylecli.shapes import Size
 from stylecli.sheets.mixing import name_height, write_below
 

@@ -18,7 +18,8 @@ from stylecli.latents.walks import follow_path, path_positions
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.model import Bundle, Generator
 from stylecli.progress import Progress, silent
-from stylecli.sampling import PLAIN, Drawing, load_styles, map_seeds, mix_ws, render
+from stylecli.rendering import PLAIN, Drawing, render
+from stylecli.sampling import load_styles, map_seeds, mix_ws
 from stylecli.saved_ws import load_noise
 from stylecli.styles import name_layers
 

@@ -21,7 +21,8 @@ from stylecli.images import Pictures, enlarge, make_grid, resize, visible_scale
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.model import Generator
 from stylecli.progress import Progress, silent
-from stylecli.sampling import PLAIN, Drawing, map_seeds, mix_ws, render
+from stylecli.rendering import PLAIN, Drawing, render
+from stylecli.sampling import map_seeds, mix_ws
 from stylecli.seeds import parse_seeds
 from stylecli.sheets import FIGURE_NUMBERS, name_figures
 from stylecli.sheets.fakes import draw_uncurated

@@ -13,7 +13,7 @@ from stylecli.latents.directions import Directions, resolve
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.model import Generator
 from stylecli.progress import Progress, silent
-from stylecli.sampling import PLAIN, Drawing, render
+from stylecli.rendering import PLAIN, Drawing, render
 from stylecli.sheets.mixing import Maps, add_margins
 
 STRENGTHS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)

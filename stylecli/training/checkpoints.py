@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from stylecli import files, sampling
+from stylecli import files, rendering, sampling
 from stylecli.checkpoint import (
     load_state,
     network_header,
     network_tensors,
-    read_header,
     read_tensors,
     save_network,
     write_tensors,
@@ -30,6 +29,7 @@ from stylecli.data.reader import Dataset
 from stylecli.errors import NetworkError
 from stylecli.files import check_room, room_for
 from stylecli.images import Pictures, make_grid, save_png, visible_scale
+from stylecli.networks.headers import read_header
 from stylecli.networks.model import Bundle
 from stylecli.shapes import Size
 from stylecli.training.optimizer import Adam, FlatParameters
@@ -229,7 +229,7 @@ def sheet_bytes(size: Size, channels: int) -> int:
 def save_sheet(run: Path, bundle: Bundle, settings: RunSettings, nimg: int) -> Pictures:
     """Draw the averaged generator's pictures of seeds 0 to 63; return the sheet [H, W, C]."""
     net = Bundle(settings.network, G_ema=bundle.G_ema)
-    drawing = sampling.Drawing(
+    drawing = rendering.Drawing(
         psi=settings.training.sample_psi if settings.network.has_w else 1.0,
         noise_mode=settings.training.sample_noise,  # type: ignore[arg-type]
     )

@@ -23,7 +23,8 @@ from stylecli.images import Pictures, from_uint8, make_grid, save_png, visible_s
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.layers import box_average
 from stylecli.networks.model import Bundle, Generator, native_lod
-from stylecli.sampling import exact_kernels, seed_latents
+from stylecli.rendering import exact_kernels
+from stylecli.sampling import seed_latents
 from stylecli.shapes import Size
 from stylecli.training import checkpoints, run_folder
 from stylecli.training.checkpoints import MAX_ROLLBACKS, Counters, rollback_source

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 
 from stylecli import files, hub
-from stylecli.checkpoint import load_network, network_digest, read_header, save_network
+from stylecli.checkpoint import load_network, save_network
 from stylecli.data.reader import Dataset, open_dataset
 from stylecli.errors import DataError, NetworkError, UsageError, plural
 from stylecli.hardware import choose_precision, quicker_precision, resolve_device
 from stylecli.networks.config import NetworkConfig
+from stylecli.networks.headers import network_digest, read_header
 from stylecli.networks.model import Bundle, new_network
 from stylecli.networks.registry import USUAL_CONFIG, make_config
 from stylecli.ops.convolution import planar_gain

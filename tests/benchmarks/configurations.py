@@ -23,7 +23,7 @@ import numpy as np
 from torch import Tensor
 
 from stylecli import files
-from stylecli.checkpoint import load_network, network_digest
+from stylecli.checkpoint import load_network
 from stylecli.data.reader import Dataset, open_dataset
 from stylecli.metrics.classifier_training import (
     cached_path,
@@ -33,6 +33,7 @@ from stylecli.metrics.classifier_training import (
 )
 from stylecli.metrics.classifiers import AttributeClassifiers
 from stylecli.metrics.evaluation import evaluate
+from stylecli.networks.headers import network_digest
 from stylecli.networks.model import Bundle
 from stylecli.networks.stylegan1_config import PRESETS
 from stylecli.training.run_folder import load_settings

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stylecli.checkpoint import load_network, network_digest
+from stylecli.checkpoint import load_network
 from stylecli.files import write_text
 from stylecli.images import save_png
 from stylecli.latents import Search
@@ -26,6 +26,7 @@ from stylecli.latents.directions import Directions, read_directions, space_of, w
 from stylecli.latents.finding import find_labels, judge_faces, measure_effects, parse_label
 from stylecli.latents.searching import Judging, run_search
 from stylecli.metrics.classifiers import load_classifiers
+from stylecli.networks.headers import network_digest
 from stylecli.provenance import shown_path
 from stylecli.sampling import map_seeds
 from stylecli.sheets.strips import draw_strips

@@ -17,7 +17,7 @@ import torch
 from stylecli.checkpoint import save_network
 from stylecli.export import Drawing, Interface, export_network
 from stylecli.networks.model import new_network
-from stylecli.sampling import prepare_synthesis
+from stylecli.rendering import prepare_synthesis
 
 NETWORKS = ("f", "stylegan2", "stylegan3-t", "stylegan3-r", "r3gan")
 

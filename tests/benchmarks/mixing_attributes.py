@@ -17,10 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
-from stylecli.checkpoint import load_network, network_digest
+from stylecli.checkpoint import load_network
 from stylecli.files import write_text
 from stylecli.metrics.classifiers import load_classifiers
-from stylecli.sampling import map_seeds, mix_ws, render
+from stylecli.networks.headers import network_digest
+from stylecli.rendering import render
+from stylecli.sampling import map_seeds, mix_ws
 from stylecli.styles import style_bands
 
 BEGIN, END = "<!-- mixing-attributes -->", "<!-- /mixing-attributes -->"

@@ -30,7 +30,7 @@ from frozen_synthesis import convolutions
 import stylecli
 from stylecli.hardware import tune_memory
 from stylecli.health import cpu_name
-from stylecli.sampling import prepare_synthesis
+from stylecli.rendering import prepare_synthesis
 
 # preset, side, rounds
 CASES: dict[str, tuple[str, int, int]] = {

@@ -26,7 +26,8 @@ from stylecli.files import read_json, write_json, write_text
 from stylecli.images import make_grid, save_png
 from stylecli.latents.projected_files import lay_out_sheet
 from stylecli.latents.projector import Projecting, Projector
-from stylecli.sampling import map_seeds, mix_ws, render
+from stylecli.rendering import render
+from stylecli.sampling import map_seeds, mix_ws
 from stylecli.styles import style_bands
 from stylecli.workspace import find_network
 

@@ -26,11 +26,12 @@ from typing import Any
 from PIL import Image
 
 from stylecli import __version__, files, shipped
-from stylecli.checkpoint import load_network, network_digest, save_network
+from stylecli.checkpoint import load_network, save_network
 from stylecli.data.demo_faces import ARTWORK, AUTHOR, LICENCE, LICENCE_URL, SOURCE_URL
 from stylecli.data.reader import Dataset, open_dataset
 from stylecli.images import read_provenance
 from stylecli.metrics.evaluation import evaluate
+from stylecli.networks.headers import network_digest
 from stylecli.networks.model import Bundle
 from stylecli.provenance import remake_command
 from stylecli.training.run_folder import load_settings, read_statistics

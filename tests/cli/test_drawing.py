@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from stylecli import sampling
+from stylecli import rendering
 from stylecli.cli import drawing, figures, generate, interpolate, mix
 from stylecli.cli.drawing import DrawingOptions, takes_drawing
 
@@ -47,11 +47,11 @@ def test_a_new_way_to_draw_is_its_declaration_and_its_use(
         contrast: Annotated[float | None, typer.Option("--contrast")] = None
 
     @dataclass(frozen=True)
-    class Drawing(sampling.Drawing):
+    class Drawing(rendering.Drawing):
         contrast: float = 1.0
 
     monkeypatch.setattr(drawing, "DrawingOptions", Options)
-    monkeypatch.setattr(sampling, "Drawing", Drawing)
+    monkeypatch.setattr(rendering, "Drawing", Drawing)
     app, seen = typer.Typer(rich_markup_mode=None), []
 
     @app.command()

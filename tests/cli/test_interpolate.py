@@ -19,7 +19,8 @@ from stylecli.cli import interpolate
 from stylecli.errors import DataError, Interrupted, StyleCLIError, UsageError
 from stylecli.images import read_provenance
 from stylecli.provenance import remake_command
-from stylecli.sampling import map_seeds, save_ws
+from stylecli.sampling import map_seeds
+from stylecli.saved_ws import save_ws
 from stylecli.video import read_video_provenance
 from tests.test_video import play
 

@@ -17,7 +17,9 @@ from stylecli.cli import mix
 from stylecli.errors import UsageError
 from stylecli.images import read_provenance
 from stylecli.provenance import remake_command
-from stylecli.sampling import map_seeds, mix_ws, render, save_ws
+from stylecli.rendering import render
+from stylecli.sampling import map_seeds, mix_ws
+from stylecli.saved_ws import save_ws
 from stylecli.video import read_video_provenance
 
 Run = Callable[..., Result]

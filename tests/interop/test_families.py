@@ -9,7 +9,7 @@ import torch
 from safetensors.numpy import load_file
 
 import stylecli
-from stylecli.checkpoint import NETWORK_NAMES, load_network, write_state_dict_file
+from stylecli.checkpoint import load_network, write_state_dict_file
 from stylecli.errors import NetworkError, UsageError
 from stylecli.interop.families import describe_foreign, write_state_dict
 from stylecli.interop.official_pytorch import (
@@ -22,6 +22,7 @@ from stylecli.interop.official_pytorch import (
 )
 from stylecli.interop.rosinality_stylegan2 import convert_rosinality2, rosinality2_arguments
 from stylecli.interop.trees import PersistentModule, read_foreign_tree
+from stylecli.networks.config import NETWORK_NAMES
 from stylecli.networks.frozen import FrozenSynthesis
 from stylecli.networks.registry import make_config
 from tests.conftest import FIXTURES

@@ -24,7 +24,8 @@ from stylecli.latents.directions import (
 )
 from stylecli.networks.headers import network_digest
 from stylecli.networks.model import new_network
-from stylecli.sampling import Drawing, Edits, map_seeds, render
+from stylecli.rendering import Drawing, Edits, render
+from stylecli.sampling import map_seeds
 
 DIGEST = "ab" * 32
 

@@ -13,7 +13,8 @@ from stylecli.latents import projector as module
 from stylecli.latents.projection import FAST, OFFICIAL
 from stylecli.latents.projector import Projecting, Projection, Projector, State, psnr
 from stylecli.networks.model import new_network
-from stylecli.sampling import map_latents, map_seeds, mix_ws, render
+from stylecli.rendering import render
+from stylecli.sampling import map_latents, map_seeds, mix_ws
 
 QUICK: dict[str, Any] = {"steps": 6, "distance": "pyramid"}
 

@@ -28,7 +28,8 @@ from stylecli.latents.sharpening import (
     to_sphere,
 )
 from stylecli.networks.model import new_network
-from stylecli.sampling import map_seeds, render
+from stylecli.rendering import render
+from stylecli.sampling import map_seeds
 from tests.conftest import FIXTURES
 
 

@@ -24,7 +24,8 @@ from stylecli.latents.walks import (
     walk_size,
     walk_ws,
 )
-from stylecli.sampling import Drawing, map_seeds, seed_noise, truncate_ws
+from stylecli.rendering import Drawing, seed_noise
+from stylecli.sampling import map_seeds, truncate_ws
 
 POINTS = np.random.RandomState(0).randn(5, 4)
 THROUGH_ALL = ("spline", "lerp", "slerp")

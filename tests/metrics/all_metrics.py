@@ -20,6 +20,7 @@ from stylecli.data.reader import open_dataset
 from stylecli.data.writer import DatasetWriter
 from stylecli.distributed.ranks import Ranks
 from stylecli.features import efficientnet, inception, vgg16
+from stylecli.metrics import NAMES
 from stylecli.metrics.classifiers import (
     AttributeClassifier,
     AttributeClassifiers,
@@ -27,7 +28,6 @@ from stylecli.metrics.classifiers import (
 )
 from stylecli.metrics.evaluation import compare, evaluate
 from stylecli.metrics.picture_sets import DatasetPictures
-from stylecli.metrics.planning import NAMES
 from stylecli.networks.model import new_network
 from stylecli.networks.registry import make_config
 

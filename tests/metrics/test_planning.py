@@ -6,10 +6,10 @@ import pytest
 
 from stylecli import metrics, weights
 from stylecli.errors import UsageError
-from stylecli.metrics import planning
+from stylecli.metrics import NAMES, planning
 from stylecli.metrics.classifiers import CELEBA, AttributeClassifier, AttributeClassifiers
 from stylecli.metrics.frechet import ddof_of
-from stylecli.metrics.planning import NAMES, plan
+from stylecli.metrics.planning import plan
 from stylecli.metrics.tasks import is_published
 from stylecli.networks.registry import make_config
 from tests.metrics.all_metrics import OF_ANY

@@ -3,7 +3,7 @@
 import pytest
 
 from stylecli.errors import UsageError
-from stylecli.metrics.planning import NAMES
+from stylecli.metrics import NAMES
 from stylecli.metrics.published import PAPERS, compare_with_paper, find_paper
 from stylecli.metrics.tasks import MetricResult, is_published
 

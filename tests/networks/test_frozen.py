@@ -186,7 +186,7 @@ def test_wide_features_run_in_several_blocks(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("preset", ["stylegan2", "stylegan3-t"])
 def test_bytes_do_not_depend_on_the_batch(preset: str) -> None:
-    from stylecli.sampling import Drawing, render
+    from stylecli.rendering import Drawing, render
 
     G = _modulated(preset, resolution=32)
     with torch.no_grad():

@@ -28,7 +28,8 @@ from stylecli.networks.registry import (
     config_from_dict,
     make_config,
 )
-from stylecli.sampling import Drawing, map_latents, render, truncate_ws
+from stylecli.rendering import Drawing, render
+from stylecli.sampling import map_latents, truncate_ws
 from stylecli.styles import style_bands
 from tests.conftest import FIXTURES
 

@@ -23,7 +23,8 @@ from stylecli.networks import model, registry
 from stylecli.networks.config import NetworkConfig, Preset
 from stylecli.networks.model import Bundle, new_network
 from stylecli.networks.registry import Family, config_from_dict, list_presets, make_config
-from stylecli.sampling import Drawing, check_truncation
+from stylecli.rendering import Drawing
+from stylecli.sampling import check_truncation
 from stylecli.sheets.mixing import draw_mixing_sheet
 from stylecli.training.plan import describe_plan, plan_training
 from stylecli.training.schedule import list_stages, stage_at

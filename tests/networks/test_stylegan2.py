@@ -24,7 +24,7 @@ from stylecli.networks.registry import (
 )
 from stylecli.networks.stylegan2_config import StyleGAN2Config
 from stylecli.ops import modulation
-from stylecli.sampling import Drawing, render
+from stylecli.rendering import Drawing, render
 from stylecli.styles import style_bands
 from tests.conftest import FIXTURES
 

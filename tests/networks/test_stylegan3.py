@@ -21,7 +21,7 @@ from stylecli.networks.stylegan3 import Generator
 from stylecli.networks.stylegan3_config import StyleGAN3Config
 from stylecli.networks.stylegan3_filters import bessel_j1, layer_filters
 from stylecli.ops import filtered_lrelu as operator
-from stylecli.sampling import Drawing, render
+from stylecli.rendering import Drawing, render
 from stylecli.sheets.paper import FIGURES, describe_lack, draw_layer_styles
 from stylecli.styles import style_bands
 from tests.conftest import FIXTURES

@@ -8,7 +8,7 @@ import pytest
 import stylecli
 from stylecli.errors import UsageError
 from stylecli.images import Pictures
-from stylecli.sampling import Drawing
+from stylecli.rendering import Drawing
 from stylecli.sheets.fakes import draw_fakes, draw_uncurated, square_columns
 
 

@@ -9,7 +9,7 @@ import torch
 import stylecli
 from stylecli.errors import UsageError
 from stylecli.images import Pictures
-from stylecli.sampling import Drawing
+from stylecli.rendering import Drawing
 from stylecli.sheets.mixing import (
     Sources,
     add_margins,

@@ -10,7 +10,7 @@ import stylecli
 from stylecli.errors import UsageError
 from stylecli.images import Pictures
 from stylecli.networks.registry import make_config
-from stylecli.sampling import Drawing
+from stylecli.rendering import Drawing
 from stylecli.sheets.paper import draw_noise_detail, draw_noise_layers, noise_kinds
 
 

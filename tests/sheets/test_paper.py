@@ -11,7 +11,8 @@ from stylecli.errors import UsageError
 from stylecli.images import Pictures
 from stylecli.networks.registry import make_config
 from stylecli.progress import silent
-from stylecli.sampling import Drawing, map_latents, map_seeds, mix_ws, render
+from stylecli.rendering import Drawing, render
+from stylecli.sampling import map_latents, map_seeds, mix_ws
 from stylecli.sheets.paper import (
     FIGURES,
     draw_figure,

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from stylecli import checkpoint, files, images
-from stylecli.checkpoint import read_header, read_tensors
+from stylecli.checkpoint import read_tensors
 from stylecli.data.reader import open_dataset
 from stylecli.errors import ExitCode, NetworkError, StyleCLIError
+from stylecli.networks.headers import read_header
 from stylecli.networks.registry import make_config
 from stylecli.training import checkpoints
 from stylecli.training.checkpoints import keep_best, read_best, remove_old_snapshots, repair_best

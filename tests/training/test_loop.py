@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from stylecli.checkpoint import read_header, read_tensors
+from stylecli.checkpoint import read_tensors
 from stylecli.data.reader import open_dataset
 from stylecli.distributed.processes import launch
 from stylecli.errors import DataError, DeviceError, Interrupted, UsageError
 from stylecli.files import LOCK_FILE, OwnerLock
+from stylecli.networks.headers import read_header
 from stylecli.networks.registry import make_config
 from stylecli.training.config import Session, TrainingConfig
 from stylecli.training.loop import TrainingLoop

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 import torch
 
-from stylecli.checkpoint import read_header, read_tensors
+from stylecli.checkpoint import read_tensors
 from stylecli.data.reader import Dataset, open_dataset
 from stylecli.distributed.processes import launch
 from stylecli.errors import StyleCLIError
 from stylecli.images import make_grid
+from stylecli.networks.headers import read_header
 from stylecli.networks.model import Bundle
 from stylecli.networks.registry import make_config
 from stylecli.shapes import Size

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from stylecli.checkpoint import load_network, network_digest, save_network
+from stylecli.checkpoint import load_network, save_network
 from stylecli.data.reader import Dataset, open_dataset
 from stylecli.errors import NetworkError
+from stylecli.networks.headers import network_digest
 from stylecli.networks.model import new_network
 from stylecli.training import run_setup
 from stylecli.training.loop import TrainingLoop
