@@ -48,7 +48,7 @@ MEANINGS = {
     "smoother; compare it only between networks of the same resolution.",
 }
 SIDE = 6  # each sheet has 6 × 6 faces
-CELL = 96  # px of a face on the page
+CELL = 128  # px of a face on the page; a multiple of both networks' sizes
 GAP = 24  # px between the sheets
 PSI = 0.7
 REFRESH_SECONDS = 15

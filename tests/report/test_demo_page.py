@@ -28,6 +28,9 @@ def test_both_networks_are_drawn_and_told(net: Bundle) -> None:
     assert isinstance(table, Table)
     assert picture.provenance is not None
     assert picture.provenance["network"]["file"] == "shipped"
+    sheet = picture.source
+    assert isinstance(sheet, np.ndarray)
+    assert np.any(sheet[-64:, -64:] != 255)  # the shipped network's faces fill their half
     yours, theirs = table.rows
     assert yours[:4] == ("yours", "64,700", "5 minutes", "0.25")
     assert theirs[1] == f"{shipped.read_record()['kimg'] * 1000:,.0f}"
@@ -37,9 +40,9 @@ def test_both_networks_are_drawn_and_told(net: Bundle) -> None:
 def test_sheets_of_different_resolutions_have_one_height(net: Bundle) -> None:
     larger = new_network("f", resolution=128, mapping_fmaps=8, **SMALL)
     sheet = draw_side_by_side(net, larger)
-    assert sheet.shape == (576, 576 + 24 + 576, 3)
-    assert np.all(sheet[:, 576:600] == 255)
-    assert sheet[:, 600:].std() > 1
+    assert sheet.shape == (768, 768 + 24 + 768, 3)
+    assert np.all(sheet[:, 768:792] == 255)
+    assert sheet[:, 792:].std() > 1
 
 
 def test_a_copy_without_a_shipped_network_has_no_such_section(
