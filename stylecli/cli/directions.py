@@ -72,11 +72,6 @@ _SECONDS = 4.0  # of a video, there and back
 _LEAKS = 3  # that a list names
 
 
-@app.callback()
-def _group() -> None:
-    pass
-
-
 @app.command("find", cls=PlainCommand)
 def find(
     network: NetworkOption = None,

@@ -25,11 +25,6 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def _root() -> None:
-    """Hold the commands, one for each kind of file."""
-
-
 @app.command("state-dict", cls=PlainCommand)
 def export_state_dict(
     network: Annotated[

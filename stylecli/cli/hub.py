@@ -27,11 +27,6 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def _root() -> None:
-    """Hold the two commands."""
-
-
 @app.command("push", cls=PlainCommand)
 def push_to_hub(
     source: Annotated[
