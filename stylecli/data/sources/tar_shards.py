@@ -11,7 +11,8 @@ bit is set. Longer names stand in entries of their own before the file's: of typ
 (POSIX), whose content is lines of ``<bytes of the line> <key>=<value>``.
 
 Names are names and never paths: no file is written, no link followed. Where the bytes lie is kept
-in arrays, about 100 bytes for each picture, so that a million take little memory.
+in arrays: 95 to 108 bytes for each picture, measured with names of 13 to 18 letters. While a tar is
+read, its keys are kept too, so that a million pictures in one file take up to 316 MB for a moment.
 """
 
 import contextlib

@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -228,7 +229,7 @@ def test_a_loop_of_posix_lines_ends():
     assert tar_shards._pax(b"12 path=a/b\n") == {"path": "a/b"}
 
 
-def test_two_million_empty_entries_are_refused_in_no_time(tmp_path, monkeypatch):
+def test_empty_entries_are_refused_after_the_first_20_000(tmp_path, monkeypatch):
     entry = header("x" * 20, b"%011o\0" % 0)
     with open(tmp_path / "s.tar", "wb") as file:
         file.write(entry * 40_000)  # refused at half of this
@@ -237,6 +238,24 @@ def test_two_million_empty_entries_are_refused_in_no_time(tmp_path, monkeypatch)
     with pytest.raises(DataError, match="no shard of pictures"):
         find_source(tmp_path / "s.tar")
     assert len(seen) <= 20_001
+
+
+@pytest.mark.slow
+def test_a_picture_takes_about_100_bytes(tmp_path):
+    count = 20_000
+    with open(tmp_path / "s.tar", "wb") as file:
+        for number in range(count):
+            for suffix in ("png", "cls"):
+                file.write(header(f"{number:09d}.{suffix}", b"%011o\0" % 1) + b"3" + bytes(511))
+        file.write(bytes(1024))
+    tracemalloc.start()
+    try:
+        source = tar_shards.TarPictures([tmp_path / "s.tar"], "s")
+        kept, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(source) == count
+    assert kept < 130 * count and most < 400 * count
 
 
 @pytest.mark.parametrize(("name", "start", "tool"), (
