@@ -138,6 +138,18 @@ def test_a_run_continues_to_the_network_of_the_run_that_was_not_stopped(folder: 
         assert found[-1][key] == pytest.approx(wanted[-1][key], rel=0.02, abs=0.01), key
 
 
+def test_a_run_whose_r1_is_gone_names_the_way_to_start_another(folder: Path) -> None:
+    run = Path("runs/00000-small")
+    values = json.loads((run / "run.json").read_text())
+    values["training"]["r1_method"] = "fd"
+    (run / "run.json").write_text(json.dumps(values))
+
+    result = CliRunner().invoke(app, TRAIN.split())
+    assert result.exit_code == 3 and "--r1 fd" in result.stderr and "--resume" in result.stderr
+    call("train", "faces.lmdb", "--resume", str(run), "--kimg", "2", "--dry-run", "--device", "cpu",
+         "--quiet")  # fmt: skip
+
+
 def test_a_report_and_the_facts_of_an_old_run(folder: Path) -> None:
     call("report", "runs/00000-small", "--quiet")
 

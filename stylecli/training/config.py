@@ -339,7 +339,12 @@ TABLES = tuple(name for name, item in settings_of(TrainingConfig).items() if ite
 
 def training_from_dict(values: Mapping[str, Any]) -> TrainingConfig:
     """Rebuild settings written by ``to_dict``; raise UsageError for unknown fields."""
-    if values.get("r1_method") == "exact":  # the only way left, no longer a setting
+    if "r1_method" in values:  # a setting of 0.1.0, of which one way is left
+        if values["r1_method"] != "exact":
+            raise UsageError(
+                f"R1 was not exact (--r1 {values['r1_method']}), which is gone, so this run cannot "
+                "continue: start another from it with stylecli train DATASET --resume RUN"
+            )
         values = {name: value for name, value in values.items() if name != "r1_method"}
     known = {item.name for item in fields(TrainingConfig)}
     if unknown := sorted(set(values) - known):
