@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from stylecli.hardware import tune_memory as tune_memory
     from stylecli.networks.model import new_network as new_network
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _PUBLIC = {
     "StyleCLIError": "stylecli.errors",
