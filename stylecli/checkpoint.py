@@ -128,7 +128,7 @@ def write_state_dict_file(
     told = {
         "layout": layout, "network": which, **module, "stylecli": __version__,
         "source": Path(source).name, "source_sha256": network_digest(source),
-        "source_licence": bundle.info.get("source_licence"),
+        "source_licence": bundle.licence,
     }  # fmt: skip
     # Not ascontiguousarray, which makes a vector of a single number.
     plain = {key: np.asarray(array, order="C") for key, array in arrays.items()}

@@ -378,16 +378,12 @@ def description_of_scores(bundle: Bundle, scoring: Scoring) -> dict[str, Any]:
     }  # fmt: skip
     told: dict[str, Any] = {
         "family": config.family, "configuration": config.preset, "resolution": config.resolution,
-        "channels": config.channels, "label_dim": config.label_dim, "licence": _licence(bundle),
+        "channels": config.channels, "label_dim": config.label_dim, "licence": bundle.licence,
         "inputs": inputs, "how_to_call": {
             name: text for name, text in meaning.items() if name in (*inputs, "logits")
         }, "stylecli": __version__,
     }  # fmt: skip
     return {name: value for name, value in told.items() if value is not None}
-
-
-def _licence(bundle: Bundle) -> str | None:
-    return bundle.info.get("licence") or bundle.info.get("source_licence")
 
 
 def description(bundle: Bundle, interface: Interface) -> dict[str, Any]:
@@ -406,7 +402,7 @@ def description(bundle: Bundle, interface: Interface) -> dict[str, Any]:
         "channels": config.channels, "z_dim": config.z_dim, "label_dim": config.label_dim,
         "w_dim": config.w_out_dim if config.has_w else None,
         "num_ws": config.num_ws, "bands": bands if config.has_w else None,
-        "licence": _licence(bundle),
+        "licence": bundle.licence,
         "inputs": inputs, "noise": interface.noise if config.has_noise else None,
         "how_to_call": {name: text for name, text in meaning.items() if name in inputs} | {
             "images": f"float32 [batch, {config.channels}, {config.height}, "

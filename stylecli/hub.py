@@ -127,6 +127,12 @@ def _is_plain(file: str) -> bool:
     return bool(_FILE.fullmatch(file)) and ".." not in file and len(file) <= 250
 
 
+def dataset_folder(path: Path) -> Path | None:
+    """Return the folder of the dataset that a path, or its ``data.mdb``, names; None for others."""
+    home = path.parent if path.name == DATASET_FILE else path
+    return home if (home / DATASET_FILE).is_file() else None
+
+
 # ---- the cache
 
 

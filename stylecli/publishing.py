@@ -17,7 +17,7 @@ from stylecli import __version__, hub
 from stylecli.checkpoint import load_network, save_network
 from stylecli.data.reader import Dataset, open_dataset
 from stylecli.errors import DataError, NetworkError, StyleCLIError, UsageError, plural
-from stylecli.files import is_number, read_rows, to_json, write_text
+from stylecli.files import OwnerLock, is_number, read_rows, scratch_folder, to_json, write_text
 from stylecli.images import save_png
 from stylecli.networks.headers import network_digest
 from stylecli.networks.model import Bundle
@@ -79,11 +79,11 @@ def push(
     sent. Raises NetworkError or DataError for what cannot be read or is refused by the hub.
     """
     path = Path(source)
-    is_dataset = (path / "data.mdb").is_file() or (path.name == "data.mdb" and path.is_file())
+    home = hub.dataset_folder(path)
     address = hub.parse_address(repository)
-    if address.file or (address.kind == "dataset" and not is_dataset):
+    if address.file or (address.kind == "dataset" and home is None):
         raise UsageError(f"{repository} is no place for {path}: give OWNER/NAME")
-    kind = "dataset" if is_dataset else "network"
+    kind = "network" if home is None else "dataset"
     address = hub.Address(address.owner, address.name, kind, address.revision)
     if into is None:
         hub.require_login(address)  # before anything is drawn
@@ -91,17 +91,18 @@ def push(
         if into is not None:
             if into.exists():
                 raise UsageError(f"--into {into} exists: give a new folder")
-            into.mkdir(parents=True)
-            folder = into
+            into.parent.mkdir(parents=True, exist_ok=True)
+            folder = until_the_end.enter_context(scratch_folder(into.parent, into.name))
         else:
             folder = Path(until_the_end.enter_context(tempfile.TemporaryDirectory()))
-        if is_dataset:
-            home = path.parent if path.name == "data.mdb" else path
+        if home is not None:
             files, licence = _write_dataset(folder, home, address, licence, copied=into is not None)
         else:
             files, licence = _write_network(folder, path, address, licence, progress)
         if into is not None:
-            return Published(str(address), files, licence)
+            into.mkdir()
+            placed = {name: file.replace(into / name) for name, file in files.items()}
+            return Published(str(address), placed, licence)
         message = f"Upload a {kind} with stylecli {__version__}"
         pushed = hub.push(address, files, private=private, message=message)
     return Published(str(address), files, licence, pushed)
@@ -118,19 +119,22 @@ def pull_dataset(
     remote = hub.look_up(address)
     part = target.with_name(f".{target.name}.pull")
     part.mkdir(parents=True, exist_ok=True)
-    file = part / hub.DATASET_FILE
-    hub.receive(remote, file, progress)
+    lock = OwnerLock(part)
     try:
-        with contextlib.closing(open_dataset(part)) as dataset:
-            dataset.verify()
-    except StyleCLIError as error:
-        shutil.rmtree(part)
-        raise DataError(f"{remote.file} of {address} is not used: {error}") from None
-    (part / "lock.mdb").unlink(missing_ok=True)
-    if force and target.exists():
-        open_dataset(target).close()  # nothing but a dataset is replaced
-        shutil.rmtree(target)
-    part.rename(target)
+        hub.receive(remote, part / hub.DATASET_FILE, progress)
+        try:
+            with contextlib.closing(open_dataset(part)) as dataset:
+                dataset.verify()
+        except StyleCLIError as error:
+            shutil.rmtree(part)
+            raise DataError(f"{remote.file} of {address} is not used: {error}") from None
+        (part / "lock.mdb").unlink(missing_ok=True)
+        if force and target.exists():
+            open_dataset(target).close()  # nothing but a dataset is replaced
+            shutil.rmtree(target)
+        lock.folder = part.rename(target)
+    finally:
+        lock.release()
     return open_dataset(target)
 
 
@@ -153,7 +157,7 @@ def _write_network(
     settings = _run_settings(path)
     dataset = _dataset_facts(path, bundle)
     metrics = _read_metrics(path, bundle)
-    own = licence or _licence_of(bundle)
+    own = licence or bundle.licence
     text = network_card(address, bundle, own, settings, dataset, metrics)
     files[CARD] = _write_card(folder, text)
     return files, own
@@ -244,15 +248,6 @@ def _read_metrics(path: Path, bundle: Bundle) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def _licence_of(bundle: Bundle) -> str | None:
-    record = bundle.info.get("record")
-    stored = record.get("licence") if isinstance(record, Mapping) else None
-    for value in (bundle.info.get("licence"), bundle.info.get("source_licence"), stored):
-        if isinstance(value, str) and value:
-            return value
-    return None
-
-
 # ---- cards
 
 
@@ -294,9 +289,11 @@ def network_card(
     return "\n\n".join(parts) + "\n"
 
 
-def dataset_card(address: hub.Address, dataset: Dataset, licence: str | None) -> str:
+def dataset_card(
+    address: hub.Address, dataset: Dataset, licence: str | None, facts: Mapping[str, Any]
+) -> str:
     """Return the card of a dataset as Markdown, with the header that the hub reads."""
-    facts, info = _facts_of_dataset(dataset), dataset.info
+    info = dataset.info
     count = len(dataset)
     classes = plural(dataset.label_dim, "class", "classes") if dataset.label_dim else "no labels"
     colours = {1: "grey", 3: "RGB", 4: "RGBA"}.get(dataset.channels, f"{dataset.channels} channels")
@@ -342,8 +339,9 @@ def _write_dataset(
 ) -> tuple[dict[str, Path], str | None]:
     with contextlib.closing(open_dataset(home)) as dataset:
         dataset.verify_rows()
-        own = licence or _one_licence(dataset)
-        text = dataset_card(address, dataset, own)
+        facts = _facts_of_dataset(dataset)
+        own = licence or _one_licence(facts)
+        text = dataset_card(address, dataset, own, facts)
         pictures = dataset.read(range(min(len(dataset), _SEEDS)))
         cells = [picture.transpose(1, 2, 0) for picture in pictures]
         save_png(folder / SHEET, lay_out_fakes(cells, _COLUMNS))
@@ -355,13 +353,12 @@ def _write_dataset(
     return files, own
 
 
-def _one_licence(dataset: Dataset) -> str | None:
-    """Return the licence of the dataset, or the one that all its pictures share."""
-    facts = _facts_of_dataset(dataset)
+def _one_licence(facts: Mapping[str, Any]) -> str | None:
+    """Return the licence of a dataset, or the one that all its pictures share."""
     if isinstance(facts.get("licence"), str):
         return str(facts["licence"])
     licences = facts.get("licences") or {}
-    same = len(licences) == 1 and sum(licences.values()) == len(dataset)
+    same = len(licences) == 1 and sum(licences.values()) == facts["pictures"]
     return next(iter(licences)) if same else None
 
 

@@ -12,6 +12,7 @@ from stylecli.checkpoint import load_network, network_tensors, save_network
 from stylecli.data.packing import PackSettings, pack
 from stylecli.data.sources.recognition import find_source
 from stylecli.errors import DataError, NetworkError, UsageError
+from stylecli.files import OwnerLock
 from stylecli.images import read_provenance, save_png
 from stylecli.publishing import network_card, pull_dataset, push
 from tests.hub_server import READER, WRITER, stand_in
@@ -143,6 +144,28 @@ def test_files_can_be_looked_at_before_anything_is_sent(server, network, dataset
     assert (tmp_path / "data" / "data.mdb").is_file() and not server.asked
     with pytest.raises(UsageError, match="exists"):
         push(network, "ann/cats", into=tmp_path / "look")
+
+
+def test_into_leaves_nothing_of_what_cannot_be_read(server, tmp_path):
+    (tmp_path / "spoilt.safetensors").write_bytes(b"none")
+    with pytest.raises(NetworkError):
+        push(tmp_path / "spoilt.safetensors", "ann/cats", into=tmp_path / "new" / "look")
+    assert not list((tmp_path / "new").iterdir())
+
+
+def test_a_dataset_that_another_command_pulls_is_left_to_it(server, dataset, tmp_path):
+    push(dataset, "ann/faces")
+    part = tmp_path / "new" / ".faces.lmdb.pull"
+    part.mkdir(parents=True)
+    other = OwnerLock(part)
+    with pytest.raises(DataError, match="another command"):
+        pull_dataset(hub.parse_address("datasets/ann/faces"), tmp_path / "new" / "faces.lmdb")
+    other.release()
+    pull_dataset(hub.parse_address("datasets/ann/faces"), tmp_path / "new" / "faces.lmdb").close()
+    assert {path.name for path in (tmp_path / "new" / "faces.lmdb").iterdir()} <= {
+        "data.mdb",
+        "lock.mdb",
+    }
 
 
 def test_a_card_says_metrics_with_their_definitions_and_keeps_markup_out(tiny_network):

@@ -65,7 +65,7 @@ def push_to_hub(
     """
     output = Output(json=json, quiet=quiet)
     hub.parse_address(repository)
-    if not (source / hub.DATASET_FILE).is_file() and source.name != hub.DATASET_FILE:
+    if hub.dataset_folder(source) is None:
         find_and_check(source, output)
     from stylecli.publishing import push
 

@@ -322,6 +322,16 @@ class Bundle:
             raise NetworkError("this network file holds no generator: give another --network")
         return generator
 
+    @property
+    def licence(self) -> str | None:
+        """What the networks are under, as their file or its source says; None: it says nothing."""
+        record = self.info.get("record")
+        stored = record.get("licence") if isinstance(record, dict) else None
+        for value in (self.info.get("licence"), self.info.get("source_licence"), stored):
+            if isinstance(value, str) and value:
+                return value
+        return None
+
     def facts(self) -> dict[str, str]:
         """Return what people ask first, in words: the configuration, sizes, how it was trained."""
         config = self.config
@@ -342,8 +352,8 @@ class Bundle:
         }
         if isinstance(kimg := self.info.get("kimg"), int | float):
             found["trained for"] = f"{kimg:g} kimg"
-        if licence := self.info.get("licence"):
-            found["licence"] = str(licence)
+        if licence := self.licence:
+            found["licence"] = licence
         return found
 
     def __repr__(self) -> str:
