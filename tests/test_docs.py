@@ -88,6 +88,18 @@ def test_install_lines_name_extras_that_exist() -> None:
     assert {name: words - known for name, words in named.items() if words - known} == {}
 
 
+def test_the_version_of_the_pages_is_that_of_the_package() -> None:
+    wheel = re.compile(r"stylecli-([\w.]+)-py3-none-any\.whl")
+    named = {path.name: wheel.findall(path.read_text(encoding="utf-8")) for path in PAGES}
+    headings = re.findall(r"^## \[(\d[^]]*)\]", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.M)
+    upgrade = (DOCS / "upgrading.md").read_text(encoding="utf-8").splitlines()[0]
+
+    assert named["README.md"]
+    assert {version for found in named.values() for version in found} == {stylecli.__version__}
+    assert headings[0] == stylecli.__version__
+    assert upgrade == f"# From {headings[1]} to {headings[0]}"
+
+
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
 def test_the_job_script_is_a_shell_script_whose_options_exist() -> None:
     script = ROOT / "docs" / "train.slurm"

@@ -174,7 +174,8 @@ def reshape_tensors(
                 if tuple(before.size_at(side)) == tuple(tensor.shape[-2:])
             )  # fmt: skip
             moved = _interpolated(tensor, after.size_at(side))
-            found[name] = moved * (tensor.std() / moved.std())
+            spread = moved.std()  # none in a network that was stored with constant noise
+            found[name] = moved * (tensor.std() / spread) if spread > 0 else moved
         elif _CONSTANT.search(name):
             found[name] = _interpolated(tensor, new)
             if name == "head.basis":  # a weighted sum of each map

@@ -156,6 +156,10 @@ def test_stored_noise_keeps_its_deviation() -> None:
         assert found[name].std() == pytest.approx(float(tensors[name].std()), rel=1e-5)
     assert reshape_tensors(tensors, source.config, source.config) == tensors
 
+    name = "synthesis.layers.0.noise_const"
+    still = {**tensors, name: torch.zeros_like(tensors[name])}
+    assert not reshape_tensors(still, source.config, config)[name].any()  # and no NaN
+
 
 def test_cells_of_a_sheet_are_wide() -> None:
     cells = np.random.default_rng(0).integers(0, 256, (64, 3, 4, 3), np.uint8)
