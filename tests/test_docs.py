@@ -62,6 +62,13 @@ def test_the_readme_is_read_in_one_sitting() -> None:
     assert len(README.read_text(encoding="utf-8").splitlines()) < 150
 
 
+def test_every_benchmark_is_in_the_table() -> None:
+    folder = ROOT / "tests" / "benchmarks"
+    named = re.findall(r"^\| `(\w+\.py)` \|", (folder / "README.md").read_text("utf-8"), re.M)
+
+    assert sorted(named) == sorted(path.name for path in folder.glob("*.py"))
+
+
 def test_links_lead_to_files_that_exist() -> None:
     dead = []
     for page in PAGES:

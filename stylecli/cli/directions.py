@@ -31,7 +31,7 @@ from stylecli.cli.options import (
     TrainClassifiersOption,
 )
 from stylecli.cli.output import Output
-from stylecli.cli.parameters import PlainCommand, PlainGroup
+from stylecli.cli.parameters import PlainCommand, holds_commands
 from stylecli.cli.refusals import check_files, check_words, find_and_check, find_data
 from stylecli.cli.targets import (
     is_done,
@@ -53,16 +53,13 @@ if TYPE_CHECKING:
     from stylecli.rendering import Drawing
     from stylecli.sheets.mixing import Sources
 
-app = typer.Typer(
-    cls=PlainGroup,
-    add_completion=False,
-    rich_markup_mode=None,
-    help="""Directions of a network: along one of them, one thing in every face changes.
+app = holds_commands(
+    """Directions of a network: along one of them, one thing in every face changes.
 
     Example: stylecli directions list
 
     They have names, which --edit of generate, mix and interpolate takes: --edit smile:+2.
-    """,
+    """
 )
 
 FILE_HELP = "Their file. Default: out/NETWORK/directions.safetensors, or those shipped."

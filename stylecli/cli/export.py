@@ -8,20 +8,16 @@ import typer
 
 from stylecli.cli.options import ForceOption, JsonOption, PsiCutoffOption, QuietOption
 from stylecli.cli.output import Output
-from stylecli.cli.parameters import PlainCommand, PlainGroup
+from stylecli.cli.parameters import PlainCommand, holds_commands
 from stylecli.cli.refusals import find_shown
 from stylecli.errors import UsageError, unknown_name
 from stylecli.networks.config import NETWORK_NAMES
 
-app = typer.Typer(
-    cls=PlainGroup,
-    add_completion=False,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="""Write a network for another program.
+app = holds_commands(
+    """Write a network for another program.
 
     Example: stylecli export state-dict cats.pkl
-    """,
+    """
 )
 
 

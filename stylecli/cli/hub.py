@@ -8,22 +8,18 @@ import typer
 from stylecli import hub
 from stylecli.cli.options import ForceOption, JsonOption, QuietOption
 from stylecli.cli.output import Output
-from stylecli.cli.parameters import PlainCommand, PlainGroup
+from stylecli.cli.parameters import PlainCommand, holds_commands
 from stylecli.cli.refusals import find_and_check
 from stylecli.errors import Interrupted, UsageError, plural
 
-app = typer.Typer(
-    cls=PlainGroup,
-    add_completion=False,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="""Put networks and datasets on the Hugging Face hub, and get them from there.
+app = holds_commands(
+    """Put networks and datasets on the Hugging Face hub, and get them from there.
 
     Example: stylecli hub push runs/00000-cats alice/cats
 
     Any --network may also be hub:OWNER/NAME. Log in with hf auth login, or set HF_TOKEN: stylecli
     asks for no token and keeps none.
-    """,
+    """
 )
 
 

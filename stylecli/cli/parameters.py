@@ -56,6 +56,17 @@ class PlainGroup(ReadsWords, TyperGroup):
     """A command that has sub-commands."""
 
 
+def holds_commands(help: str, *, runs_alone: bool = False) -> typer.Typer:
+    """Return the app of a command that has sub-commands; without one it shows its help.
+
+    With ``runs_alone`` its callback does what it does without one.
+    """
+    return typer.Typer(
+        cls=PlainGroup, add_completion=False, no_args_is_help=not runs_alone,
+        invoke_without_command=runs_alone, rich_markup_mode=None, help=help,
+    )  # fmt: skip
+
+
 class PlainCommand(ReadsWords, TyperCommand):
     """A command that lists its options under the ``rich_help_panel`` each of them names.
 

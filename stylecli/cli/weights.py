@@ -8,14 +8,10 @@ import typer
 
 from stylecli.cli.options import JsonOption, QuietOption
 from stylecli.cli.output import Output
-from stylecli.cli.parameters import PlainCommand, PlainGroup
+from stylecli.cli.parameters import PlainCommand, holds_commands
 
-app = typer.Typer(
-    cls=PlainGroup,
-    add_completion=False,
-    invoke_without_command=True,
-    rich_markup_mode=None,
-    help="""List, fetch, add and verify feature networks; fetch networks to train from.
+app = holds_commands(
+    """List, fetch, add and verify feature networks; fetch networks to train from.
 
     Example: stylecli weights
 
@@ -23,6 +19,7 @@ app = typer.Typer(
     (stylecli weights networks). stylecli downloads nothing unless asked: a network comes from an
     installed package, from a file that you add, or from fetch.
     """,
+    runs_alone=True,
 )
 
 NameArgument = Annotated[
