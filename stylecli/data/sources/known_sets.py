@@ -17,6 +17,7 @@ read without running anything (``interop/pickles.py``). CIFAR-10: ``data_batch_1
 of 3072 bytes is a picture: 1024 red, green, blue, row by row.
 """
 
+import contextlib
 import gzip
 import hashlib
 import math
@@ -71,6 +72,10 @@ _DEFLATE_LIMIT = 1032  # no deflate stream grows by more than this factor
 _TRAINING = re.compile(r"data_batch_\d+|train")
 _NAMES = {"batches.meta": "label_names", "meta": "fine_label_names"}
 _MAX_TAR_BYTES = 1 << 30  # unpacked; the official ones have 186 MB
+_CIFAR_FOLDERS = ("cifar-10-batches-py", "cifar-100-python")  # in the official tarballs
+_MOST_BEFORE = 16  # folders and headers before the first file of a tarball
+_EXTENSIONS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME)
+_MOST_HEADER = 1 << 20  # bytes of one of these
 _SIDE = 32
 
 
@@ -395,16 +400,16 @@ class CifarSource:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        contents = _read_tar(path) if is_tar(path) else _read_folder(path)
+        contents = _read_tar(path) if _is_tarball(path) else _read_folder(path)
         meta = {name: content for name, content in contents.items() if name in _NAMES}
         batches = {name: content for name, content in contents.items() if name not in _NAMES}
-        if path.is_dir() or is_tar(path):
+        if path.is_dir() or _is_tarball(path):
             left = sorted(name for name in batches if not _TRAINING.fullmatch(name))
             batches = {name: batches[name] for name in sorted(batches) if name not in left}
             self.notes = [f"{name} is left out: unpack it and name it to take it" for name in left]
         else:
             self.notes = []
-        if not contents and is_tar(path):
+        if not contents and _is_tarball(path):
             raise DataError(
                 f"{path} is called like CIFAR's and holds none of its batches: get it again"
             )
@@ -449,19 +454,27 @@ def is_cifar(path: Path) -> bool:
             (path / "meta").is_file() and (path / "train").is_file()
         )
     beside = path.with_name("batches.meta").is_file() or path.with_name("meta").is_file()
-    return _is_cifar_tar(path) or (beside and _is_batch_name(path.name))
+    return _is_cifar_tarball(path) or (beside and _is_batch_name(path.name))
 
 
-def _is_cifar_tar(path: Path) -> bool:
-    """Tell by its first entry whether a tarball is CIFAR's, whatever folder it was made of."""
-    if not is_tar(path):
+def _is_cifar_tarball(path: Path) -> bool:
+    """Tell by its first file whether a tarball is CIFAR's, whatever folder it was made of."""
+    if not _is_tarball(path):
         return False
-    with _open(path) as file:
-        name = file.read(100).split(b"\0", 1)[0].decode("utf-8", "replace").removeprefix("./")
-    return name.startswith("cifar") or _is_known(name.rpartition("/")[2])
+    name = ""
+    with contextlib.suppress(OSError, EOFError, zlib.error, tarfile.TarError), _open(path) as file:
+        for _ in range(_MOST_BEFORE + 1):
+            entry = tarfile.TarInfo.frombuf(file.read(512), "utf-8", "replace")
+            name = entry.name.removeprefix("./")
+            if entry.type in _EXTENSIONS and 0 <= entry.size <= _MOST_HEADER:
+                file.read(-(-entry.size // 512) * 512)
+            elif not entry.isdir():
+                break
+    folder, _, last = name.rpartition("/")
+    return folder in _CIFAR_FOLDERS or _is_known(last)
 
 
-def is_tar(path: Path) -> bool:
+def _is_tarball(path: Path) -> bool:
     """Tell by content whether a file is a tar archive, gzipped or not."""
     if not path.is_file():
         return False

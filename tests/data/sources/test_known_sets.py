@@ -331,6 +331,15 @@ def test_the_unpacked_folder_gives_the_same(tmp_path):
     assert find_source(folder / "test_batch")[1].name == "test_batch#1"
 
 
+def test_a_tarball_of_another_folder_is_cifar_too(tmp_path):
+    write_cifar10(tmp_path / "a.tar.gz")
+    with tarfile.open(tmp_path / "a.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    with tarfile.open(tmp_path / "b.tar", "w") as archive:  # folders stand first in it
+        archive.add(tmp_path / "cifar-10-batches-py", "./mine/batches")
+    assert find_source(tmp_path / "b.tar").name == "cifar-10"
+
+
 def test_cifar100_takes_its_fine_labels(tmp_path):
     names = {b"fine_label_names": [b"apple", b"bee", b"cup"], b"coarse_label_names": [b"thing"]}
     batch = python2_batch(np.zeros((2, 3072), np.uint8), [2, 0], b"fine_labels")

@@ -217,6 +217,18 @@ def test_a_huge_header_is_refused_before_it_is_read(tmp_path, kind):
         find_source(tmp_path / "s.tar")
 
 
+def test_pictures_in_a_folder_called_like_cifar_are_pictures(tmp_path):
+    for number, name in enumerate(("cifar10/0.png", "cifar-pictures/train/0.png", "cifar.png")):
+        with tarfile.open(tmp_path / f"{number}.tar", "w") as tar:
+            folder = tarfile.TarInfo("cifar10/")
+            folder.type = tarfile.DIRTYPE
+            tar.addfile(folder)
+            info, content = tarfile.TarInfo(name), picture()
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+        assert len(find_source(tmp_path / f"{number}.tar")) == 1
+
+
 def test_a_loop_of_posix_lines_ends():
     for content in (
         b"0 path=x\n",
