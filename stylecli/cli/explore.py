@@ -20,7 +20,7 @@ from stylecli.cli.faces import project_once
 from stylecli.cli.options import DeviceOption, JsonOption, NetworkOption, QuietOption
 from stylecli.cli.output import Output
 from stylecli.cli.refusals import check_words, find_and_check
-from stylecli.errors import NetworkError, StyleCLIError, UsageError
+from stylecli.errors import DataError, NetworkError, StyleCLIError, UsageError
 from stylecli.explorer import FRAMED
 from stylecli.explorer.worker import Message, Tell, answer_requests
 from stylecli.progress import Progress
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 INSTALL = "pip install 'stylecli[explore]'"
 _EVERY_ADDRESS = ("0.0.0.0", "::")
+FIND_THE_FACE = "Find the face in it and cut it out"  # what the page calls it
 _REACH = 3.0  # standard deviations to which sliders of directions go
 _KEPT_NETWORKS = 2  # in the memory of a process that draws
 
@@ -133,7 +134,9 @@ class _Reporting(Output):
     @contextmanager
     def progress(self, title: str, unit: str = "", seconds_left: Any = None) -> Iterator[Progress]:
         def report(done: float, total: float, note: str = "") -> None:
-            self.tell("progress", done=done, total=total, note=note or title)
+            count = f"{done:g} of {total:g} {unit}".strip()
+            text = f"{count}, {note}" if note else count
+            self.tell("progress", done=done, total=total, note=text)
 
         yield report
 
@@ -337,11 +340,12 @@ class Studio:
     def export(self, request: Mapping[str, Any], tell: Tell) -> Message:
         """Write the video of a walk where its command does."""
         how, output, given = self._read(request, tell)
-        _function_of("interpolate")(how=how, **given)
+        _function_of("interpolate")(how=how, **{**given, "out": Path(request["out"])})
         return {"path": output.document["path"], "files": [output.document["path"]]}, b""
 
     def project(self, request: Mapping[str, Any], tell: Tell) -> Message:
         """Find the styles of a photograph, as ``stylecli project`` does."""
+        from stylecli.data.alignment.portrait import NoFaceError
         from stylecli.images import encode_png, enlarge, visible_scale
         from stylecli.saved_ws import read_ws_provenance
 
@@ -349,9 +353,14 @@ class Studio:
             tell("picture", encode_png(enlarge(picture, visible_scale(min(picture.shape[:2])))))
 
         source = replace(self.open(request), output=_Reporting(tell))
-        found = project_once(
-            source, Path(request["photo"]), align=bool(request["align"]), watch=watch
-        )
+        photo, align = Path(request["photo"]), bool(request["align"])
+        try:
+            found = project_once(source, photo, align=align, watch=watch)
+        except NoFaceError:
+            raise DataError(
+                f"no face found in {request['name']}: untick '{FIND_THE_FACE}' to take its "
+                f"central square, and give it again"
+            ) from None
         results = (read_ws_provenance(found.path) or {}).get("results", {})
         return {"face": found.path.as_posix(), "results": results}, b""
 

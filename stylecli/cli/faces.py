@@ -157,10 +157,11 @@ def project_once(
     if known is None:
         try:
             portrait = source.read_portrait(path, **options)
-        except NoFaceError as error:
-            raise DataError(
-                f"{error.cause}: run stylecli project {path} --no-align, which takes its central "
-                f"square, then give the .npz that it writes"
+        except NoFaceError:
+            raise NoFaceError(
+                path,
+                f"run stylecli project {path} --no-align, which takes its central square, then "
+                f"give the .npz that it writes",
             ) from None
         warn_of_stand_in(projector, source.output.warn)
         for note in portrait.notes:

@@ -12,6 +12,7 @@ import mimetypes
 import os
 import re
 import secrets
+import shlex
 import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -304,6 +305,8 @@ class _Answers:
         state = _pairs(asked.get("state"))
         network, words, _ = self._read(find_kind("picture"), state)
         path = self.workplace.kept_face(network, str(asked.get("name", "")))
+        if path.exists():
+            raise UsageError(f"a face is called {path.stem} already: give another name")
         await self.drawer.ask(
             self._request("keep", network, words=words, command="generate", path=str(path))
         )
@@ -311,17 +314,19 @@ class _Answers:
         return answer_json({"face": names[path]}, 201)
 
     async def export_walk(self, request: Request) -> Response:
-        """Begin to write the video of a walk."""
+        """Begin to write the video of a walk, into a folder of its own: others stay."""
         asked = await _read_json(request)
         state = _pairs(asked.get("state"))
         if asked.get("format"):
             state.append(("format", str(asked["format"])))
-        kind = find_kind("walk")
-        network, words, _ = self._read(kind, state)
-        ask = self._request("export", network, words=words, command=kind.command)
-        facts, _ = await self.drawer.ask({**ask, "do": "command", "of": "walk"})
-        job = self.jobs.begin(Job("walk", "walk", ask))
-        return answer_json({"job": job.id, **facts}, 202)
+        if ("format", "png") in state:
+            raise UsageError("format png is a folder of frames, no file: run the printed command")
+        ask, tag = self._asked("walk", state)
+        folder = folder_of(Path(ask["network"])) / "walks" / tag.strip('"')[:8]
+        facts, _ = await self.drawer.ask({**ask, "do": "command"})
+        line = f"{facts['command']} --out {shlex.quote(folder.as_posix())}"
+        job = self.jobs.begin(Job("walk", "walk", {**ask, "do": "export", "out": str(folder)}))
+        return answer_json({"job": job.id, "command": line}, 202)
 
     async def project(self, request: Request) -> Response:
         """Take a photograph, and begin to look for its styles."""
@@ -341,7 +346,7 @@ class _Answers:
         if not path.exists():
             await asyncio.to_thread(write_bytes, path, content)
         align = query.get("align", "yes") not in ("no", "false", "0")
-        ask = self._request("project", network, photo=str(path), align=align)
+        ask = self._request("project", network, photo=str(path), align=align, name=name[:200])
         job = self.jobs.begin(Job("photograph", name[:200], ask))
         return answer_json({"job": job.id}, 202)
 

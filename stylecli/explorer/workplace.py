@@ -221,7 +221,7 @@ def _best(run: Path) -> Path | None:
 def _chart(chart: Any) -> dict[str, Any]:
     return {
         "title": chart.title, "x_label": chart.x_label, "y_label": chart.y_label,
-        "caption": chart.caption, "log_y": chart.log_y,
+        "caption": chart.caption, "log_y": chart.log_y, "clip": chart.clip,
         "lines": [
             {"name": line.name, "xs": list(line.x), "ys": list(line.y), "dots": line.dots,
              "spread": list(line.spread), "best": line.best, "steps": line.steps,

@@ -308,7 +308,7 @@ class _Run:
             nonlocal shown
             far = values[1] if isinstance(values, tuple) else float(values[:, 0].mean())
             now = self.steps + stage.step_number
-            self.progress(now, self.owner.steps, f"{self.owner.distance.name} {far:.3f}")
+            self.progress(now, self.owner.steps, f"distance {far:.3f}")
             if self.owner.watch is not None and time.monotonic() - shown > SHOWN_EVERY_SECONDS:
                 self.owner.watch(self._picture(stage))
                 shown = time.monotonic()

@@ -227,6 +227,41 @@ def test_a_face_is_kept_and_shown_again(ask: Asker) -> None:
     assert ask(f"/api/picture?face={kept['face']}")[0] == 200
     refused = ask("/api/faces", b'{"state": {"seed": 5}, "name": "../x"}')
     assert refused[0] == 404 and b"../x" in refused[2]
+    again = ask("/api/faces", b'{"state": {"seed": 6}, "name": "Anna"}')
+    assert again[0] == 400 and b"Anna" in again[2]  # what refers to it shows whom it showed
+
+
+def test_where_no_face_is_found_the_page_says_what_to_untick(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stylecli.cli import explore
+    from stylecli.data.alignment.portrait import NoFaceError
+    from stylecli.errors import DataError
+
+    def find_none(source: Any, path: Path, **how: Any) -> None:
+        raise NoFaceError(path)
+
+    monkeypatch.setattr(explore, "project_once", find_none)
+    asked = {"network": str(folder / "net.safetensors"), "device": "cpu", "align": True,
+             "photo": "out/net/photographs/me-0123.jpg", "name": "me.jpg"}  # fmt: skip
+    with pytest.raises(DataError) as refused:
+        explore.Studio().project(asked, lambda event, content=b"", **facts: None)
+
+    assert "me.jpg" in str(refused.value) and explore.FIND_THE_FACE in str(refused.value)
+    page = Path(explore.__file__).parents[1] / "explorer" / "page" / "faces.js"
+    assert f'"{explore.FIND_THE_FACE}"' in page.read_text("utf-8")
+
+
+def test_progress_is_counted_in_words() -> None:
+    from stylecli.cli.explore import _Reporting
+
+    said: list[Any] = []
+    reporting = _Reporting(lambda event, content=b"", **facts: said.append(facts["note"]))
+    with reporting.progress("project me.jpg", "steps") as progress:
+        progress(3, 270, "distance 0.250")
+        progress(4, 270)
+
+    assert said == ["3 of 270 steps, distance 0.250", "4 of 270 steps"]
 
 
 def wait_for(ask: Asker, job: str) -> Any:

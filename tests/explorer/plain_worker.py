@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from stylecli.errors import NetworkError, UsageError
@@ -38,5 +39,18 @@ def job(request: Mapping[str, Any], tell: Tell) -> Message:
     return {"face": "out/net/projected/me.npz"}, b""
 
 
+def export(request: Mapping[str, Any], tell: Tell) -> Message:
+    """Write the words of a walk where they say."""
+    path = Path(request["out"]) / "interpolation.mp4"
+    path.parent.mkdir(parents=True)
+    path.write_text(" ".join(request["words"]), encoding="utf-8")
+    return {"path": str(path), "files": [str(path)]}, b""
+
+
+def command(request: Mapping[str, Any], tell: Tell) -> Message:
+    """Answer the words."""
+    return {"command": " ".join(request["words"])}, b""
+
+
 if __name__ == "__main__":
-    answer_requests({"picture": picture, "project": job})
+    answer_requests({"picture": picture, "project": job, "export": export, "command": command})

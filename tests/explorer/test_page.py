@@ -418,6 +418,22 @@ class TestInBrowser:
         page.wait_for_selector(".job.failed")
         page.context.close()
 
+    def test_what_is_said_of_a_photograph_is_shown(self, site: Site) -> None:
+        """Of one that is projected: a sentence, and the notes, as text."""
+        page = site.open("#mix")
+        done = {"state": "done", "done": 248, "total": 270, "note": "248 of 270 steps",
+                "pictures": 0, "notes": ["<b>small</b> face"], "result": {"face": "4"}}  # fmt: skip
+        page.route("**/api/photographs?*", lambda route: route.fulfill(json={"job": "7"}))
+        page.route("**/api/jobs/7", lambda route: route.fulfill(json=done))
+        page.locator(".drop input[type=file]").set_input_files(
+            {"name": "me.png", "mimeType": "image/png", "buffer": b"x"}
+        )
+        until(page, "location.hash.includes('faces=0,1,4')")
+        said = page.locator(".job").inner_text()
+        assert "<b>small</b> face" in said and "me.png" in said
+        assert "248" not in said and not page.locator(".job progress").is_visible()
+        page.context.close()
+
     def test_a_walk_plays_and_becomes_a_video(self, site: Site) -> None:
         page = site.open("#walk?through=1,2&key_seconds=0.25&fps=15")
         page.get_by_role("button", name="Play").click()

@@ -131,6 +131,21 @@ def test_jobs_are_cancelled_and_fail_with_their_sentence(client: TestClient) -> 
     assert client.delete(f"/api/jobs/{endless}").status_code == 400
 
 
+def test_every_walk_has_a_file_of_its_own(client: TestClient) -> None:
+    """The next one takes nothing away from a job that ended: its download stays what it was."""
+    states = ({"through": ["1", "2"]}, {"through": ["1", "2"], "method": "lerp"})
+    begun = [client.post("/api/walk/export", json={"state": state}).json() for state in states]
+    files = {wait_for(client, one["job"], "done")["result"]["path"] for one in begun}
+
+    assert len(files) == 2 and all(path.startswith("out/net/walks/") for path in files)
+    for one in begun:
+        words, _, out = one["command"].partition(" --out ")
+        assert client.get(f"/api/jobs/{one['job']}/files/0").text == words
+        assert f"{out}/interpolation.mp4" in files
+    frames = client.post("/api/walk/export", json={"state": states[0], "format": "png"})
+    assert frames.status_code == 400 and "png" in frames.json()["error"]
+
+
 UPLOADS = (
     ("name=net.pkl", b"x", 400), ("name=a.safetensors", b"x", 400), ("name=a.npz", b"x", 400),
     ("name=a.svg", b"<svg/>", 400), ("name=a.png", b"", 400),

@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 
+import stylecli.explorer
 from stylecli.explorer.states import NotListedError
 from stylecli.explorer.workplace import Workplace
 from tests.report.made_runs import make_run
@@ -47,6 +49,19 @@ def test_a_run_that_cannot_be_read_says_why_and_hides_no_other(
     assert rows["runs/00000-good"]["state"] != "unreadable"
     assert rows["runs/00001-spoilt"]["state"] == "unreadable"
     assert "run.json" in rows["runs/00001-spoilt"]["reason"]
+
+
+def test_a_chart_says_all_that_the_page_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_run(Path("runs/00000-a"))
+    script = Path(stylecli.explorer.__file__).parent / "page" / "charts.js"
+    read = set(re.findall(r"\bchart\.(\w+)", script.read_text("utf-8")))
+
+    assert "clip" in read
+    for chart in Workplace().describe_run("runs/00000-a")["charts"]:
+        assert read <= set(chart)
 
 
 def test_numbers_that_are_none_leave_gaps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,14 +35,13 @@ _LEAST_SEARCHED = 128  # px: in smaller pictures no detector finds a face
 
 
 class NoFaceError(DataError):
-    """A photograph in which no face is found; ``cause`` says so without what to do."""
+    """A photograph in which no face is found; ``advice`` says what to do."""
 
-    def __init__(self, path: Path) -> None:
-        self.cause = f"no face found in {path}"
-        super().__init__(
-            f"{self.cause}: for other subjects, and for faces that are aligned already, add "
-            f"--no-align"
-        )
+    def __init__(
+        self, path: Path,
+        advice: str = "for other subjects, and for faces that are aligned already, add --no-align",
+    ) -> None:  # fmt: skip
+        super().__init__(f"no face found in {path}: {advice}")
 
 
 @dataclass(frozen=True)

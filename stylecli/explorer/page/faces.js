@@ -175,6 +175,7 @@ export function photographDrop(app, found) {
 			const { job } = await answer.json();
 			const { result } = await card.follow(job, control.signal, true);
 			await app.refreshFaces();
+			card.end(`${file.name} is projected: it is a face now.`);
 			app.say("The photograph is projected.");
 			found(result.face);
 		} catch (error) {
@@ -225,13 +226,16 @@ export function acceptDrops(element, take) {
 export function jobCard(app, title) {
 	const bar = h("progress", { max: 1, "aria-label": title });
 	const note = h("p", { class: "hint" });
+	const heading = h("p", {}, title);
+	const notes = h("div", {});
 	const picture = h("img", { class: "thumb", alt: "The nearest face so far", hidden: true });
 	const stop = button("Stop", null, { icon: "remove", disabled: true });
 	const element = h(
 		"div",
 		{ class: "job" },
-		h("p", {}, title),
+		heading,
 		h("div", { class: "beside" }, picture, h("div", {}, bar, note)),
+		notes,
 		stop,
 	);
 	let pictures = 0;
@@ -247,6 +251,12 @@ export function jobCard(app, title) {
 	}
 	return {
 		element,
+		end: (sentence) => {
+			bar.hidden = true;
+			stop.hidden = true;
+			heading.textContent = sentence;
+			note.textContent = "";
+		},
 		fail: (sentence) => {
 			element.classList.add("failed");
 			bar.hidden = true;
@@ -261,10 +271,8 @@ export function jobCard(app, title) {
 				id,
 				(job) => {
 					if (job.total) [bar.max, bar.value] = [job.total, job.done];
-					note.textContent =
-						job.state === "waiting"
-							? "Waiting for its turn."
-							: job.note || (job.total ? `${job.done} of ${job.total}` : "");
+					note.textContent = job.state === "waiting" ? "Waiting for its turn." : job.note;
+					notes.replaceChildren(...job.notes.map((text) => h("p", { class: "hint" }, text)));
 					if (live && job.pictures > pictures) {
 						({ pictures } = job);
 						look(id);
