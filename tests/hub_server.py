@@ -175,7 +175,10 @@ class Handler(BaseHTTPRequestHandler):
         if name in self.hub.repositories:
             self.answer(409, place)
             return
-        self.hub.repositories[name] = Repository(private=asked.get("visibility") == "private")
+        private = (
+            asked.get("visibility") == "private" or asked.get("private") is True
+        )  # as 1.0 says it
+        self.hub.repositories[name] = Repository(private=private)
         self.answer(200, place)
 
     def known(self, found: Repository, file: str) -> str | None:
