@@ -247,19 +247,18 @@ def try_command(name: str) -> dict[str, Any]:
     # doctor would measure how fast kernels are, which a host build is not.
     os.environ["STYLECLI_KERNELS"] = "off" if name == "doctor" else "require"
     dispatch.forget()
-    batches: list[dict[str, int]] = []
-    places: dict[str, set[str]] = {}
+    batches: list[dict[str, Any]] = []
     real = TrainingLoop._train_batch
 
     def watched(self: Any, stage: Any) -> None:
-        before = device.seen.copy()
+        before, known = device.seen.copy(), set(dispatch._ANSWERS)
         device.where.clear()
         real(self, stage)
-        found = device.seen - before
-        del found["replay"]
-        batches.append(dict(found))
-        for kind, found in device.where.items():
-            places.setdefault(kind, set()).update(found)
+        counts = device.seen - before
+        del counts["replay"]
+        checked = sorted(f"{kernel} {dtype}" for kernel, _, dtype in dispatch._ANSWERS.keys() - known)
+        places = {kind: sorted(found) for kind, found in device.where.items()}
+        batches.append({"counts": dict(counts), "where": places, "checked": checked})
 
     TrainingLoop._train_batch = watched  # type: ignore[method-assign]
     try:
@@ -270,8 +269,7 @@ def try_command(name: str) -> dict[str, Any]:
     error = result.exception
     told = "".join(traceback.format_exception(error)) if error else ""
     found = {"exit_code": result.exit_code, "output": result.stdout or result.output, "error": told,
-             "batches": batches,
-             "where": {key: sorted(at) for key, at in places.items()}}  # fmt: skip
+             "batches": batches}  # fmt: skip
     if name.startswith("generate"):
         found["apart"] = _apart_from_the_cpu(COMMANDS[name])
     return found
