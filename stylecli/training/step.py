@@ -313,7 +313,7 @@ class TrainingStep:
                 assert batch.reals is not None
                 fade = place.dials.fade if stage.fade else 0.0
                 given = replace(batch, reals=process_reals(batch.reals, fade))
-            means[:] = self._fitting(differentiate, count, stage)
+            means[:] = self._fitting(differentiate, count, place)
 
         def exchange() -> None:
             if phase.of == "paths":
@@ -333,37 +333,40 @@ class TrainingStep:
             Part(lambda: self._apply(flat, adam, scaler, rates)),
         ]
 
-    def _fitting(self, differentiate: Callable[[int], Result], share: int, stage: Stage) -> Result:
+    def _fitting(self, differentiate: Callable[[int], Result], share: int, place: Place) -> Result:
         """Return ``differentiate(passes)`` with as few passes of a rank's ``share`` as fit.
 
         Nothing is exchanged with other ranks in it, so that each finds what fits by itself.
         """
-        found = self.gradients
+        found, group = self.gradients, self.G.config.mbstd_group_size
+        if self.graphs is not None and self.graphs.capturing:
+            # What does not fit then is done without graphs (``_run``).
+            return differentiate(count_passes(share, self.batch_gpu, group))
         moving = [self.totals.sums, found.signs, found.path_mean, *found.magnitudes]
-        adapt = None if self.graphs is not None and self.graphs.capturing else self.adapt
-        if adapt is None:
+        if self.adapt is None:
             moving = []  # nothing is tried again
         while True:
-            passes = count_passes(share, self.batch_gpu, self.G.config.mbstd_group_size)
+            passes = count_passes(share, self.batch_gpu, group)
             before = [tensor.clone() for tensor in moving], list(self.totals.counts)
             try:
                 return differentiate(passes)
             except (RuntimeError, MemoryError) as error:
                 if not lacks_memory(error):
                     raise
-                problem, smaller = self._no_memory(share, stage)
-                if smaller is None or adapt is None:
+                problem, smaller = self._no_memory(share, place.stage)
+                if smaller is None or self.adapt is None:
                     raise problem from error
             # Here, where the error no longer holds what the pass had computed.
             for tensor, value in zip(moving, before[0], strict=True):
                 tensor.copy_(value)
             self.totals.counts = before[1]
+            if place.held is not None:
+                place.held.streams.clear()  # the pass may have ended between two draws
             free_unused(self.device)
             self.batch_gpu = smaller
-            adapt(
-                f"{plural(share // passes, 'picture')} of {self._size(stage)} px at a time do not "
-                f"fit the "
-                f"memory of {self.device}: continuing with --batch-gpu {smaller}"
+            self.adapt(
+                f"{plural(share // passes, 'picture')} of {self._size(place.stage)} px at a time "
+                f"do not fit the memory of {self.device}: continuing with --batch-gpu {smaller}"
             )
 
     def _no_memory(self, share: int, stage: Stage) -> tuple[StepMemoryError, int | None]:

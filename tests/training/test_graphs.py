@@ -8,6 +8,7 @@ import torch
 from stylecli.distributed.ranks import Ranks
 from stylecli.errors import DeviceError
 from stylecli.networks.model import new_network
+from stylecli.training.augment import StreamDraws
 from stylecli.training.config import TrainingConfig
 from stylecli.training.schedule import Stage
 from stylecli.training.step import TrainingStep
@@ -164,6 +165,47 @@ def test_graphs_that_do_not_fit_are_done_without() -> None:
     held.take(5)
     assert differences(held, plain) == []
     assert len(told) == 1 and "graphs" in told[0] and held.step.graphs is None
+
+
+def test_what_does_not_fit_while_it_is_captured_is_done_without(monkeypatch: Any) -> None:
+    """Memory runs out within the work, not in the recorder."""
+    told: list[str] = []
+    plain, held = Trained(QUICK, None), Trained(QUICK, Tapes())
+    held.step.adapt = told.append
+    forward = held.step.D.forward
+
+    def judge(*given: Any, **how: Any) -> torch.Tensor:
+        if held.step.graphs is not None and held.step.graphs.capturing:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return forward(*given, **how)
+
+    monkeypatch.setattr(held.step.D, "forward", judge)
+    plain.take(5)
+    held.take(5)
+    assert differences(held, plain) == []
+    assert len(told) == 1 and "graphs" in told[0] and held.step.graphs is None
+
+
+def test_a_pass_that_ends_between_two_draws_draws_them_all_again(monkeypatch: Any) -> None:
+    """Memory runs out in the augmentation of the first pass; half of it fits."""
+    draw = StreamDraws._mine
+    pair = []
+    for recorder in (None, Tapes()):
+        asked: list[str] = []
+
+        def once(self: Any, *given: Any, asked: list[str] = asked) -> torch.Tensor:
+            asked.append(given[0])
+            if len(asked) == 4:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            return draw(self, *given)
+
+        monkeypatch.setattr(StreamDraws, "_mine", once)
+        pair.append(Trained("bf16, augmented", recorder))
+        pair[-1].step.adapt = lambda text: None
+        pair[-1].take(2)
+        assert pair[-1].step.batch_gpu == 4
+    plain, held = pair
+    assert differences(held, plain) == []
 
 
 def test_what_cannot_be_captured_ends_in_one_sentence() -> None:
