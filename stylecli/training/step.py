@@ -268,7 +268,9 @@ class TrainingStep:
             graphs.run(held, parts, self.totals)
         except CaptureError as error:
             cause = error.__cause__
-            if self.adapt is None or cause is None or not lacks_memory(cause):
+            # What ends a capture that an error broke may raise one more.
+            causes = [one for one in (cause, cause and cause.__context__) if one is not None]
+            if self.adapt is None or not any(map(lacks_memory, causes)):
                 raise
             # The rest of this update and all that follow go without.
             self.graphs = None

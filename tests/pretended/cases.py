@@ -256,7 +256,9 @@ def try_command(name: str) -> dict[str, Any]:
         real(self, stage)
         counts = device.seen - before
         del counts["replay"]
-        checked = sorted(f"{kernel} {dtype}" for kernel, _, dtype in dispatch._ANSWERS.keys() - known)
+        checked = sorted(
+            f"{kernel} {dtype}" for kernel, _, dtype in dispatch._ANSWERS.keys() - known
+        )
         places = {kind: sorted(found) for kind, found in device.where.items()}
         batches.append({"counts": dict(counts), "where": places, "checked": checked})
 

@@ -157,9 +157,17 @@ class Failing(Tapes):
         raise self.error
 
 
-def test_graphs_that_do_not_fit_are_done_without() -> None:
+def broken_by_memory() -> RuntimeError:
+    """Return what the end of a capture raises, of which an error within is the context."""
+    error = RuntimeError("operation failed due to a previous error during capture")
+    error.__context__ = torch.OutOfMemoryError("full")
+    return error
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), broken_by_memory()])
+def test_graphs_that_do_not_fit_are_done_without(error: Exception) -> None:
     told: list[str] = []
-    plain, held = Trained(QUICK, None), Trained(QUICK, Failing(torch.OutOfMemoryError("full")))
+    plain, held = Trained(QUICK, None), Trained(QUICK, Failing(error))
     held.step.adapt = told.append
     plain.take(5)
     held.take(5)
