@@ -35,6 +35,7 @@ STEPS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "graphs bf16": ("f", {"precision": "bf16"}, {"accelerations": {"graphs", "channels-last"}}),
     "graphs fp16 augmented": ("f", {"precision": "fp16", "augment": "adaptive"}, GRAPHS),
     "graphs labels": ("f", {}, {"label_dim": 3, **GRAPHS}),
+    "graphs wide": ("f", {"augment": "adaptive"}, {"base": (3, 4), **GRAPHS}),
     "graphs stylegan2": (
         "stylegan2", {**LAZY, "pl_weight": 2.0, "pl_interval": 1}, {"num_fp16_res": 0, **GRAPHS},
     ),
@@ -81,7 +82,7 @@ STEPS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     ),
 }  # fmt: skip
 # Of the third part of a row, what goes to the networks.
-NETWORK_FIELDS = {"label_dim", "num_fp16_res", "num_bf16_res"}
+NETWORK_FIELDS = {"label_dim", "num_fp16_res", "num_bf16_res", "base"}
 # The first gradients beside the CPU's own; reduced precisions round elsewhere there.
 FARTHEST = {"float32": 2e-3, "bf16": 0.3, "fp16": 0.3, "half": 0.05}
 
@@ -159,7 +160,7 @@ def try_step(name: str) -> dict[str, Any]:
     stage = Stage(lod=lod, resolution=16, batch=8, lr=lr, tick_kimg=1)
     torch.manual_seed(0)
     count = 16 if training.get("phases") == "paired" else 8
-    reals = torch.randint(0, 256, (count, 3, 16, 16), dtype=torch.uint8)
+    reals = torch.randint(0, 256, (count, 3, *bundle.config.size), dtype=torch.uint8)
     labels = None if table is None else table[torch.arange(count) % 3]
     settings = TrainingConfig(**{"r1_gamma": 1.0, **training})
     grads = []
