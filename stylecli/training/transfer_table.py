@@ -142,7 +142,7 @@ def _why_changed(
         causes.append(f"channels {before.channels} to {after.channels}")
     of_size = kind == "layer" or (kind in ("FromRGB", "ToRGB") and sides == [0])
     if of_size and before.resolution != after.resolution:
-        causes.append(f"resolution {before.resolution} to {after.resolution}")
+        causes.append(f"resolution {before.size} to {after.size}")
     takes_labels = {"mapping", "head", *(() if after.has_w else ("input",))}
     if not after.mapping_layers and after.grows:
         takes_labels.add("block")
