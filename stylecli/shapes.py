@@ -8,8 +8,7 @@ counts feature maps, orders stages and bears the layers; ``Grid.at`` has its hei
 """
 
 import math
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -130,7 +129,7 @@ def parse_shape(text: str) -> Grid:
         raise UsageError(f"shape {text!r} has no pixels: expected width:height, such as 4:3")
     grid = _smallest(across, along)
     if grid is None:
-        near = fitting_grid([(along, across)])
+        near = fitting_grid({(along, across): 1})
         raise UsageError(
             f"shape {text} needs a first layer of more than {MOST} px on a side: use {near.ratio}, "
             "which is near"
@@ -138,22 +137,30 @@ def parse_shape(text: str) -> Grid:
     return grid
 
 
-def fitting_grid(sizes: Iterable[tuple[int, int]]) -> Grid:
-    """Return the grid that keeps most of pictures (height, width) when all are cropped to it.
+def fitting_grid(sizes: Mapping[tuple[int, int], int]) -> Grid:
+    """Return the grid that keeps most of pictures when all are cropped to it.
 
-    The simplest of those that keep nearly as much as the best: within two per cent.
+    ``sizes`` are (height, width) and how many pictures have them. It is the square one if that
+    keeps nearly as much as the best, within two per cent; else the simplest that does.
     """
-    found = Counter(sizes)
     grids = {
         grid
         for width in range(1, MOST + 1)
         for height in range(1, MOST + 1)
         if (grid := _smallest(width, height)) is not None
     }
-    kept = {grid: sum(grid.kept(*size) * count for size, count in found.items()) for grid in grids}
+    kept = {grid: share_kept(grid, sizes) for grid in grids}
     enough = 0.98 * max(kept.values())
     close = [grid for grid in grids if kept[grid] >= enough]
-    return min(close, key=lambda grid: (grid.height * grid.width, -kept[grid], grid))
+    return min(
+        close, key=lambda grid: (not grid.is_usual, grid.height * grid.width, -kept[grid], grid)
+    )
+
+
+def share_kept(grid: Grid, sizes: Mapping[tuple[int, int], int]) -> float:
+    """Return the share of its pixels that a picture keeps, as a mean over ``sizes``."""
+    kept = sum(grid.kept(*size) * count for size, count in sizes.items())
+    return kept / max(1, sum(sizes.values()))
 
 
 def _smallest(width: int, height: int) -> Grid | None:

@@ -56,7 +56,9 @@ def test_a_grid_of_a_file_is_checked(base: object) -> None:
 
 
 def test_the_grid_that_fits_keeps_most_and_is_simple() -> None:
-    assert fitting_grid([(480, 640)] * 9 + [(640, 640)]) == (3, 4)
-    assert fitting_grid([(1000, 1010), (1010, 1000)]) == SQUARE
-    assert fitting_grid([(1080, 1920)]) == (4, 7)  # keeps 98 %, with a doubling more than 9×16
+    assert fitting_grid({(480, 640): 9, (640, 640): 1}) == (3, 4)
+    assert fitting_grid({(1000, 1010): 1, (1010, 1000): 1}) == SQUARE
+    assert fitting_grid({(480, 640): 1, (640, 640): 1}) == SQUARE  # both keep as much
+    assert fitting_grid({}) == SQUARE
+    assert fitting_grid({(1080, 1920): 1}) == (4, 7)  # keeps 98 %, with a doubling more than 9×16
     assert Grid(3, 4).kept(640, 640) == 0.75

@@ -5,6 +5,7 @@ torch. Of the sums, digests and thumbnails (1 KiB a picture) go to a temporary f
 when duplicates are looked for; one byte a picture stays in memory.
 """
 
+import functools
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from stylecli.data.pictures import (
     turn_upright,
 )
 from stylecli.data.sources.base import Item, Label
+from stylecli.shapes import Grid, fitting_grid
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
@@ -335,6 +337,11 @@ class Tally:
     def usable(self) -> int:
         """Pictures that could be measured."""
         return self.modes.total()
+
+    @functools.cached_property
+    def fitting_grid(self) -> Grid:
+        """The grid whose shape keeps most of all pictures, once all are seen."""
+        return fitting_grid(self.sizes)
 
     def mean(self) -> npt.NDArray[np.uint8] | None:
         """Return the mean picture, uint8 [C, H, W], if there is any."""

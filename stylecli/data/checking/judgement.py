@@ -25,7 +25,7 @@ from stylecli.data.preparation import most_of
 from stylecli.data.reader import Dataset
 from stylecli.errors import plural
 from stylecli.networks.config import MAX_RESOLUTION
-from stylecli.shapes import SQUARE, Grid, fitting_grid
+from stylecli.shapes import SQUARE, share_kept
 
 FEW_PICTURES = 1000
 IMBALANCE = 10  # largest class : smallest class
@@ -354,22 +354,12 @@ def cuts_much_off(tally: Tally) -> str:
     return next((name for name in ("wide", "tall") if tally.aspects[name] >= _MOST * usable), "")
 
 
-def fitting_shape(tally: Tally) -> Grid:
-    """Return the grid whose shape keeps most of the pictures."""
-    return fitting_grid(tally.sizes.elements())
-
-
 def _or_native(case: Case) -> str:
     """Say how to keep the pictures' own shape, where one would keep much more than a square."""
-    grid = fitting_shape(case.tally)
+    grid = case.tally.fitting_grid
     return (
         "" if grid.is_usual else f"; to train in their own shape: {case.pack} --shape {grid.ratio}"
     )
-
-
-def _kept(tally: Tally, grid: Grid) -> float:
-    """Return the share of all pictures' pixels that crops of a shape keep."""
-    return sum(grid.kept(*size) * n for size, n in tally.sizes.items()) / max(1, tally.usable)
 
 
 def suggest_resolution(tally: Tally) -> int:
@@ -441,7 +431,7 @@ def collect_facts(subject: Subject, tally: Tally, duplicates: Duplicates) -> dic
             "largest": _extreme(subject, tally.largest),
         },
         "aspects": {name: tally.aspects[name] for name in _ASPECT_NAMES if tally.aspects[name]},
-        "fitting_shape": fitting_shape(tally).ratio if tally.usable else None,
+        "fitting_shape": tally.fitting_grid.ratio if tally.usable else None,
         "modes": dict(tally.modes),
         "formats": dict(tally.formats),
         "traits": dict(tally.traits),
@@ -499,10 +489,10 @@ def _size_rows(subject: Subject, tally: Tally) -> list[tuple[str, str]]:
 
 def _shape_rows(tally: Tally) -> list[tuple[str, str]]:
     """Propose the shape that keeps most of the pictures, where that is not a square."""
-    grid = fitting_shape(tally)
+    grid = tally.fitting_grid
     if grid.is_usual:
         return []
-    kept, square = _kept(tally, grid), _kept(tally, SQUARE)
+    kept, square = (share_kept(each, tally.sizes) for each in (grid, SQUARE))
     text = f"--shape {grid.ratio} keeps {kept:.0%} of the pixels, a square {square:.0%}"
     return [("fitting shape", text)]
 
