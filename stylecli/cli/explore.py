@@ -247,8 +247,8 @@ class Studio:
         from stylecli.cli.generate import resolve_order
 
         how, output, given = self._read(request, tell)
-        names = ("seeds", "ws", "ws_rows", "like", "vary", "mix")
-        return resolve_order(how, output, **{name: given[name] for name in names})
+        given.pop("save_ws")
+        return resolve_order(how, output, **given)
 
     def picture(self, request: Mapping[str, Any], tell: Tell) -> Message:
         """Answer a picture: the bytes of the file that the command writes."""
@@ -304,23 +304,20 @@ class Studio:
         if request["command"] == "interpolate":
             walk = self._walk(request, tell)
             return {"command": remake_command(walk.provenance), "file": str(walk.target.path)}, b""
-        how, output, given = self._read(request, tell)
         if request["command"] == "mix":
-            return self._describe_mix(how, output, given)
-        from stylecli.cli.targets import resolve_target
-
+            return self._describe_mix(request, tell)
         order = self._order(request, tell)
-        sheet = bool(given["grid"])
-        more = {"grid": True, "columns": given["columns"],
-                "labels": given["labels"] is not False} if sheet else {}  # fmt: skip
-        target = resolve_target(None, order.source.folder, None, None, sheet, len(order.numbers))
-        name = order.name_of_sheet if sheet else order.name(order.numbers[0])
-        record = order.provenance(order.numbers, **more)
-        return {"command": remake_command(record), "file": str(target.path(name))}, b""
+        path = order.target.path(order.name(order.numbers[0]))
+        record = order.provenance(order.numbers, **order.sheet)
+        return {
+            "command": remake_command(record),
+            "file": str(order.path_of_sheet if order.sheet else path),
+        }, b""
 
-    def _describe_mix(self, how: _Asked, output: Output, given: dict[str, Any]) -> Message:
+    def _describe_mix(self, request: Mapping[str, Any], tell: Tell) -> Message:
         from stylecli.cli.mix import resolve_mix, sheet_path
 
+        how, output, given = self._read(request, tell)
         other = ("video", "key_seconds", "fps", "video_format", "each", "labels")
         labels = given["labels"]
         for name in other:

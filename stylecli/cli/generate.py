@@ -36,6 +36,8 @@ class Order:
     numbers: list[int]
     drawing: "Drawing"
     settings: dict[str, Any]  # the options that give exactly these pictures
+    target: Target
+    sheet: dict[str, Any]  # the options of one sheet of all; none: a file each
     inputs: dict[str, Path] = field(default_factory=dict)
     rows: "Tensor | None" = None  # styles of the file [N, num_ws, w_dim]
     near: dict[str, Any] = field(default_factory=dict)  # the seed that all are like, and how much
@@ -49,9 +51,9 @@ class Order:
         return f"{'seed' if self.rows is None else 'row'}{number:04d}"
 
     @property
-    def name_of_sheet(self) -> str:
-        """The name of the sheet's file, without its suffix."""
-        return f"{self._near_name}-grid" if self.near else "grid"
+    def path_of_sheet(self) -> Path:
+        """Where the sheet goes."""
+        return self.target.path(f"{self._near_name}-grid" if self.near else "grid")
 
     @property
     def _near_name(self) -> str:
@@ -157,37 +159,36 @@ def command(
     noise.
     """
     output = how.output()
-    named = _check_sheet(grid, columns, labels, how.crop)
-    wanted = _wanted(seeds, ws, ws_rows, how.label, like, vary)
-    check_files(ws=ws)
-    resolve_target(out, Path(), format, quality, grid, 1 if ws else len(wanted))
     order = resolve_order(
-        how, output, seeds=seeds, ws=ws, ws_rows=ws_rows, like=like, vary=vary, mix=mix
-    )
-    source = order.source
-    target = resolve_target(out, source.folder, format, quality, grid, len(order.numbers))
+        how, output, seeds=seeds, ws=ws, ws_rows=ws_rows, like=like, vary=vary, mix=mix, grid=grid,
+        columns=columns, labels=labels, format=format, quality=quality, out=out,
+    )  # fmt: skip
     saved = [] if save_ws is None else [save_styles(order, save_ws, how.force, output)]
     if grid:
-        paths = [_write_sheet(order, target, columns, named, how.force, output)]
+        paths = [_write_sheet(order, how.force, output)]
     else:
-        paths = _write_files(order, target, how.force, output)
+        paths = _write_files(order, how.force, output)
     made = [str(path) for path in [*paths, *saved]]
-    document = {"network": str(source.path), order.option: order.numbers, **order.settings,
-                **target.settings, "paths": made}  # fmt: skip
+    document = {"network": str(order.source.path), order.option: order.numbers, **order.settings,
+                **order.target.settings, "paths": made}  # fmt: skip
     output.result(document, made)
 
 
 def resolve_order(
     how: DrawingOptions, output: Output, *, seeds: str | None = None, ws: Path | None = None,
     ws_rows: str | None = None, like: int | None = None, vary: float | None = None,
-    mix: "Sequence[str] | None" = None,
+    mix: "Sequence[str] | None" = None, grid: bool = False, columns: int | None = None,
+    labels: bool | None = None, format: str | None = None, quality: int | None = None,
+    out: Path | None = None,
 ) -> Order:  # fmt: skip
-    """Return everything that decides the pictures, with the network opened.
+    """Return everything that decides the pictures, with the network opened; the options' meaning.
 
     Raises UsageError for options that contradict each other, or that the network cannot follow.
     """
+    sheet = _choose_sheet(grid, columns, labels, how.crop)
     wanted = _wanted(seeds, ws, ws_rows, how.label, like, vary)
     check_files(ws=ws)
+    resolve_target(out, Path(), format, quality, grid, 1 if ws else len(wanted))
     others = [_split_mix(word) for word in mix or ()]
     how.check()
     opened = how.open(output, usual_psi=None if ws is None else 1.0)  # saved: as they were meant
@@ -212,11 +213,12 @@ def resolve_order(
     check_drawing(source.config, opened.drawing)
     saved_in = {} if ws is None else {"ws": ws}
     mixed, words, mixed_in = _find_mixed(source, others, opened.drawing)
+    numbers = _chosen(wanted, rows, ws_rows)
     return Order(
-        source, "seeds" if ws is None else "ws_rows", _chosen(wanted, rows, ws_rows),
-        opened.drawing,
+        source, "seeds" if ws is None else "ws_rows", numbers, opened.drawing,
         {**{name: shown_path(path) for name, path in saved_in.items()}, **settings, **near,
          "mix": words or None},
+        resolve_target(out, source.folder, format, quality, grid, len(numbers)), sheet,
         opened.inputs | saved_in | mixed_in, rows, near, noise, mixed,
     )  # fmt: skip
 
@@ -265,15 +267,19 @@ def _wanted(
     return wanted
 
 
-def _check_sheet(grid: bool, columns: int | None, labels: bool | None, crop: bool) -> bool:
-    """Return whether seeds are written on the sheet; refuse what is for sheets only."""
+def _choose_sheet(
+    grid: bool, columns: int | None, labels: bool | None, crop: bool
+) -> dict[str, Any]:
+    """Return the options of a sheet, none where there is none; refuse what is for sheets only."""
     if not grid and columns is not None:
         raise UsageError(f"--columns {columns} is for a sheet: add --grid")
     if not grid and labels is not None:
         raise UsageError(f"--{'' if labels else 'no-'}labels is for a sheet: add --grid")
     if crop and labels:
         raise UsageError("--crop may cut off the seeds that --labels writes: leave out one of them")
-    return not crop if labels is None else labels
+    if not grid:
+        return {}
+    return {"grid": True, "columns": columns, "labels": not crop if labels is None else labels}
 
 
 def _names(
@@ -303,10 +309,10 @@ def _chosen(wanted: list[int], rows: "Tensor | None", ws_rows: str | None) -> li
     return wanted
 
 
-def _write_files(order: Order, target: Target, force: bool, output: Output) -> list[Path]:
+def _write_files(order: Order, force: bool, output: Output) -> list[Path]:
     from stylecli.images import Beside, check_size
 
-    canvas = order.drawing.canvas
+    canvas, target = order.drawing.canvas, order.target
     if canvas is not None:
         canvas.check(order.source.config.size)
         check_size(target.format, canvas.height, canvas.width)
@@ -346,16 +352,15 @@ def _write_files(order: Order, target: Target, force: bool, output: Output) -> l
     return [path for path, _ in made.values()]
 
 
-def _write_sheet(
-    order: Order, target: Target, columns: int | None, named: bool, force: bool, output: Output
-) -> Path:
+def _write_sheet(order: Order, force: bool, output: Output) -> Path:
     from stylecli.images import check_size
     from stylecli.sheets.fakes import lay_out_fakes, sheet_size
 
-    config, how = order.source.config, order.drawing
-    path = target.path(order.name_of_sheet)
-    more = {"grid": True, "columns": columns, "labels": named, **target.settings}
-    provenance = order.provenance(order.numbers, **more)
+    config, how, target, path = (
+        order.source.config, order.drawing, order.target, order.path_of_sheet
+    )  # fmt: skip
+    columns, named = order.sheet["columns"], order.sheet["labels"]
+    provenance = order.provenance(order.numbers, **order.sheet, **target.settings)
     count = len(order.numbers)
     check_size(target.format, *sheet_size(count, config.size, columns, how, named=named))
     if is_done(path, provenance, force):

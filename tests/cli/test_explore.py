@@ -111,6 +111,7 @@ PICTURES = (
     ("picture", "seed=5&edit=smile:1.5&edit=smile@coarse:-1"),
     ("picture", "network=shipped&seed=5"),
     ("sheet", "seeds=0-3,9&columns=2&labels=no"),
+    ("sheet", "seeds=0-3&size=60x40&crop=yes"),
     ("mix", "rows=2&cols=3,4&styles=fine&psi=1"),
     ("mix", "row=1&row=5&cols=2&bands=coarse:1,fine:1&labels=no"),
 )
