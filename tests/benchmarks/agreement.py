@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pages import write_block
 
-START, END = "<!-- agreement -->", "<!-- /agreement -->"
+MARK = "agreement"
 ROWS, WIDTH, CLASSES = 3000, 512, 1008
 KID_SETTING = {"subsets": 20, "subset_size": 500}
 
@@ -216,10 +217,7 @@ def main() -> None:
     if asked.page is None:
         print(text)
         return
-    page = asked.page.read_text(encoding="utf-8")
-    before, rest = page.split(START)
-    after = rest.split(END)[1]
-    asked.page.write_text(f"{before}{START}\n{text}\n{END}{after}", encoding="utf-8")
+    write_block(asked.page, MARK, f"{text}\n")
 
 
 if __name__ == "__main__":

@@ -13,13 +13,13 @@ they are printed.
 
 import argparse
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pages import write_block
 from torch import Tensor
 
 from stylecli import files
@@ -42,7 +42,6 @@ from stylecli.workspace import newest_snapshot
 KID = "kid@efficientnet-lite0"
 SAMPLES = {"kid": 2000, "ppl": 1000, "ls": 10_000}
 BATCH = 50  # divides all counts, so that every picture has others to mix with
-MARKS = re.compile(r"(?<=<!-- tables -->\n).*?(?=<!-- /tables -->)", re.DOTALL)
 Results = dict[str, dict[str, Any]]
 
 TABLE_1 = ("a", "b", "c", "d", "e", "f")
@@ -78,10 +77,7 @@ def main() -> None:
         measure_all(arguments, samples, results)
     text = write_tables(results)
     if arguments.docs:
-        page = arguments.docs.read_text(encoding="utf-8")
-        if len(MARKS.findall(page)) != 1:
-            raise SystemExit(f"{arguments.docs} has no <!-- tables --> … <!-- /tables --> marks")
-        files.write_text(arguments.docs, MARKS.sub(lambda _: text, page))
+        write_block(arguments.docs, "tables", text)
     else:
         print(text)
 

@@ -21,12 +21,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from mixing_attributes import classify, compare, measure
+from pages import write_block
 from projection import face
 
 from stylecli import weights
 from stylecli.checkpoint import load_network
 from stylecli.data.demo_faces import FaceArtist
-from stylecli.files import write_text
 from stylecli.latents.projector import Projecting, Projector
 from stylecli.metrics.classifiers import load_classifiers
 from stylecli.sampling import mix_ws
@@ -34,7 +34,7 @@ from stylecli.saved_ws import load_noise, load_ws, read_ws_provenance, save_ws
 from stylecli.styles import style_bands
 from stylecli.workspace import find_network
 
-BEGIN, END = "<!-- crossing -->", "<!-- /crossing -->"
+MARK = "crossing"
 FEWEST = 30  # pairs of which a share is worth a comparison
 APART = 0.10
 
@@ -129,9 +129,7 @@ def main():
     text = markdown(seeds, photos, bands, given.faces, f"network {digest[:12]}")
     print(text)
     if given.page:
-        page = given.page.read_text(encoding="utf-8")
-        head, _, rest = page.partition(BEGIN)
-        write_text(given.page, f"{head}{BEGIN}\n{text}{END}{rest.partition(END)[2]}")
+        write_block(given.page, MARK, text)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from pages import write_block
 
 from stylecli.checkpoint import load_network
-from stylecli.files import write_text
 from stylecli.images import save_png
 from stylecli.latents import Search
 from stylecli.latents.directions import Directions, read_directions, space_of, write_directions
@@ -32,7 +32,7 @@ from stylecli.sampling import map_seeds
 from stylecli.sheets.strips import draw_strips
 from stylecli.workspace import find_network
 
-BEGIN, END = "<!-- editing -->", "<!-- /editing -->"
+MARK = "editing"
 LABELS = (
     "light-hair=hair_colour:light brown,blond,pale blond/black,dark brown,red",
     "light-skin=skin:pale,light,tan/brown,deep brown,dark",
@@ -201,9 +201,7 @@ def main():
     text = markdown(directions, rows, path, given.samples, given.faces, classifiers)
     print(text)
     if given.page:
-        page = given.page.read_text(encoding="utf-8")
-        before, rest = page.split(BEGIN)
-        write_text(given.page, f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")
+        write_block(given.page, MARK, f"{text}\n")
     if given.pictures:
         draw(net, directions, given.pictures)
 

@@ -29,9 +29,9 @@ from held_out import (
     Results,
     run_until,
     stylecli_command,
-    write_block,
     write_curves,
 )
+from pages import write_block
 
 from stylecli.checkpoint import load_network
 from stylecli.data.demo_faces import make_demo_dataset

@@ -1,4 +1,4 @@
-"""What scripts that train on demo faces share: held-out faces, pauses, curves, a page's block.
+"""What scripts that train on demo faces share: held-out faces, pauses, curves.
 
 Not run by itself: ``few_pictures.py`` and ``peers_quality.py`` use it.
 """
@@ -6,7 +6,6 @@ Not run by itself: ``few_pictures.py`` and ``peers_quality.py`` use it.
 import contextlib
 import html
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -156,12 +155,3 @@ def write_curves(path, title, curves, x_label):
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}"'
     svg = svg.replace("<svg", head, 1).replace("\n", f"\n<style>{STYLE}</style>\n{keys}\n", 1)
     write_text(path, svg + "\n")
-
-
-def write_block(page, name, text):
-    """Put the text between ``<!-- name -->`` and ``<!-- /name -->`` of a page."""
-    content = page.read_text(encoding="utf-8")
-    marks = re.compile(rf"(?<=<!-- {name} -->\n).*?(?=<!-- /{name} -->)", re.DOTALL)
-    if len(marks.findall(content)) != 1:
-        raise SystemExit(f"{page} has no <!-- {name} --> ... <!-- /{name} --> marks")
-    write_text(page, marks.sub(lambda _: text, content))

@@ -16,16 +16,16 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from pages import write_block
 
 from stylecli.checkpoint import load_network
-from stylecli.files import write_text
 from stylecli.metrics.classifiers import load_classifiers
 from stylecli.networks.headers import network_digest
 from stylecli.rendering import render
 from stylecli.sampling import map_seeds, mix_ws
 from stylecli.styles import style_bands
 
-BEGIN, END = "<!-- mixing-attributes -->", "<!-- /mixing-attributes -->"
+MARK = "mixing-attributes"
 
 
 def classify(G, classifiers, ws, noise=None):
@@ -128,9 +128,7 @@ def main():
     text = markdown(table, bands, given.pairs, given.psi, given.sure, given.network)
     print(text)
     if given.page:
-        page = given.page.read_text(encoding="utf-8")
-        before, rest = page.split(BEGIN)
-        write_text(given.page, f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")
+        write_block(given.page, MARK, f"{text}\n")
 
 
 if __name__ == "__main__":

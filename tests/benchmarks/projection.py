@@ -17,12 +17,13 @@ import time
 from pathlib import Path
 
 import numpy as np
+from pages import write_block
 
 from stylecli import weights
 from stylecli.checkpoint import load_network
 from stylecli.data.alignment.portrait import Portrait
 from stylecli.data.demo_faces import FaceArtist
-from stylecli.files import read_json, write_json, write_text
+from stylecli.files import read_json, write_json
 from stylecli.images import make_grid, save_png
 from stylecli.latents.projected_files import lay_out_sheet
 from stylecli.latents.projector import Projecting, Projector
@@ -31,7 +32,7 @@ from stylecli.sampling import map_seeds, mix_ws
 from stylecli.styles import style_bands
 from stylecli.workspace import find_network
 
-BEGIN, END = "<!-- projection -->", "<!-- /projection -->"
+MARK = "projection"
 FIRST_FACE, FIRST_SEED = 20_000, 5_000  # no face that trained, no latent that starts a search
 PARTS = ("speed", "order", "own")
 WAYS = {
@@ -192,9 +193,7 @@ def main():
     text = tables(results, f"network {digest[:12]}")
     print(text)
     if options.page:
-        page = options.page.read_text(encoding="utf-8")
-        head, _, rest = page.partition(BEGIN)
-        write_text(options.page, f"{head}{BEGIN}\n{text}{END}{rest.partition(END)[2]}")
+        write_block(options.page, MARK, text)
     if options.pictures:
         draw(net, options.pictures)
 

@@ -20,12 +20,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pages import write_block
 
 from stylecli import weights
 from stylecli.checkpoint import load_network
 from stylecli.data.demo_faces import FaceArtist
 from stylecli.features.perceptual import choose_distance, open_distance
-from stylecli.files import read_json, write_json, write_text
+from stylecli.files import read_json, write_json
 from stylecli.images import from_uint8, save_png, to_uint8
 from stylecli.latents.sharpening import Sharpener, Sharpening, shrink_cubic
 from stylecli.rendering import render
@@ -33,7 +34,7 @@ from stylecli.sampling import map_seeds
 from stylecli.sheets.candidates import lay_out_candidates
 from stylecli.workspace import find_network
 
-BEGIN, END = "<!-- sharpening -->", "<!-- /sharpening -->"
+MARK = "sharpening"
 FIRST_FACE, FIRST_SEED = 20_000, 9_000  # no face that trained
 KINDS = {"demo": "demo faces that did not train the network", "own": "pictures of its own"}
 
@@ -142,9 +143,7 @@ def main():
     text = table(results, net, options.side, options.faces, f"network {digest[:12]}")
     print(text)
     if options.page:
-        page = options.page.read_text(encoding="utf-8")
-        head, _, rest = page.partition(BEGIN)
-        write_text(options.page, f"{head}{BEGIN}\n{text}{END}{rest.partition(END)[2]}")
+        write_block(options.page, MARK, text)
     if options.pictures:
         draw(net, options.side, options.pictures)
 

@@ -17,20 +17,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pages import write_block
 from PIL import Image
 
 from stylecli import weights
 from stylecli.checkpoint import load_network
 from stylecli.data.alignment.detectors import installed_detector, load_detector
 from stylecli.data.demo_faces import FaceArtist
-from stylecli.files import write_json, write_text
+from stylecli.files import write_json
 from stylecli.rendering import render
 from stylecli.sampling import map_seeds
 from stylecli.signs import compare_sides, describe_fall, profile_of, small_picture, usual_of
 from stylecli.statistics.linear_svm import fit_linear_svm
 from stylecli.workspace import find_network
 
-BEGIN, END = "<!-- signs -->", "<!-- /signs -->"
+MARK = "signs"
 FIRST_FACE = 20_000  # no face that trained
 SIGNS = {
     "fine": "more fine detail than the fall of the spectrum leaves", "fall": "a flatter spectrum",
@@ -150,9 +151,7 @@ def main():
     text = table(found, options.count, options.training, f"network {digest[:12]}")
     print(text)
     if options.page:
-        page = options.page.read_text(encoding="utf-8")
-        head, _, rest = page.partition(BEGIN)
-        write_text(options.page, f"{head}{BEGIN}\n{text}{END}{rest.partition(END)[2]}")
+        write_block(options.page, MARK, text)
 
 
 if __name__ == "__main__":
