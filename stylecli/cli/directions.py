@@ -221,7 +221,8 @@ def _find_new(
     data: Path | None, output: Output, force: bool,
 ) -> "list[Direction]":  # fmt: skip
     """Return what was found; empty where all of it is in the file already."""
-    from stylecli.latents.searching import Judging, check_new, found_before, run_search
+    from stylecli.latents.judging import Judging
+    from stylecli.latents.searching import check_new, found_before, run_search
 
     judging = None
     if search.labelled:

@@ -1,12 +1,6 @@
-"""Find directions: of style weights, of variance, of labels, and single style channels.
+"""Find directions: of style weights, of variance, of labels, and single style channels."""
 
-Pictures are judged by a function that is handed in: images [N, C, H, W] about [-1, 1] to the
-probabilities [N, K] of each attribute's K values, such as the metrics' classifiers return.
-"""
-
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -14,13 +8,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from stylecli.errors import UsageError, plural, unknown_name
-from stylecli.latents import Edit, check_name
-from stylecli.latents.directions import Direction, Directions, Space, resolve
+from stylecli.errors import UsageError, plural
+from stylecli.latents.directions import Direction, Directions, Space
+from stylecli.latents.judging import (
+    EFFECT_FACES,
+    LATENTS,
+    PICTURES,
+    Judge,
+    JudgedFaces,
+    Label,
+    check_w,
+    draw_latents,
+    joined,
+    judged,
+    measure_effects,
+    same_in_all,
+)
 from stylecli.networks.model import Generator, StyleMap
 from stylecli.progress import Progress, silent
-from stylecli.rendering import Edits, device_of, exact_kernels, prepare_synthesis
-from stylecli.sampling import seed_labels, truncate_ws
+from stylecli.rendering import Edits, device_of, exact_kernels
 from stylecli.seeds import format_seeds
 from stylecli.statistics.arrays import Float64
 from stylecli.statistics.components import (
@@ -32,114 +38,17 @@ from stylecli.statistics.components import (
 from stylecli.statistics.linear_svm import fit_linear_svm
 from stylecli.styles import BANDS, style_bands
 
-Probabilities = dict[str, NDArray[np.float32]]  # attribute -> [N, K]
-Judge = Callable[[Tensor], Mapping[str, Tensor]]
 Fit = Literal["svm", "mean"]
 
 SCALE_SAMPLES = 10_000  # faces whose deviation along a direction is strength 1
 GANSPACE_SAMPLES = 300_000  # of the published runs in w
-_LATENTS = 2000  # mapped at a time
-_PICTURES = 64  # drawn at a time
 _ACTIVATIONS = 1 << 26  # numbers of a batch of activations
 _MOST_FEATURES = 1 << 18  # of one picture, in whose space components are found
 _UNSURE = 0.2  # of the faces that a label is known of are left out: those nearest to its middle
 _EVERY = 5  # of the rest, one in so many is held out
 _LEAST_FACES = 20  # on each side of a label
 _TRIED = 20  # channels for each label whose effect is measured
-EFFECT_FACES = 200
 _ROUNDS = 2  # of taking off a leak: pictures are no linear function of w
-
-
-@dataclass(frozen=True)
-class Label:
-    """What a direction is to change: some values of an attribute against others."""
-
-    name: str
-    attribute: str
-    positive: tuple[str, ...]
-    negative: tuple[str, ...]  # empty: all others
-
-    @property
-    def text(self) -> str:
-        """As it is written: smile=mouth:laugh/angry,sad."""
-        others = f"/{','.join(self.negative)}" if self.negative else ""
-        return f"{self.name}={self.attribute}:{','.join(self.positive)}{others}"
-
-    def score(self, seen: Probabilities, values: Mapping[str, Sequence[str]]) -> Float64:
-        """Return, for every picture, the probability of the one side less that of the other."""
-        known, p = list(values[self.attribute]), seen[self.attribute].astype(np.float64)
-        here = p[:, [known.index(value) for value in self.positive]].sum(axis=1)
-        others = self.negative or [value for value in known if value not in self.positive]
-        there = p[:, [known.index(value) for value in others]].sum(axis=1)
-        return np.asarray(here - there)
-
-    def known(self, seen: Probabilities, values: Mapping[str, Sequence[str]]) -> NDArray[np.bool_]:
-        """Return which pictures show a value of either side."""
-        if not self.negative:
-            return np.ones(len(seen[self.attribute]), bool)
-        known, p = list(values[self.attribute]), seen[self.attribute]
-        sides = [known.index(value) for value in (*self.positive, *self.negative)]
-        return np.asarray(p[:, sides].sum(axis=1) > 0.5)
-
-
-def parse_label(text: str, values: Mapping[str, Sequence[str]]) -> Label:
-    """Read ``smile=mouth:laugh/angry,sad``, ``smile=mouth:laugh`` (against all others).
-
-    Raises UsageError for another form, an attribute or a value that no classifier knows.
-    """
-    name, equals, rest = text.partition("=")
-    attribute, colon, sides = rest.partition(":")
-    if not equals or not colon or not sides.strip("/ ,"):
-        raise UsageError(
-            f"cannot read label {text!r}: expected NAME=ATTRIBUTE:VALUES[/OTHER VALUES], such as "
-            f"smile=mouth:laugh/angry,sad"
-        )
-    attribute = attribute.strip()
-    if attribute not in values:
-        raise UsageError(unknown_name("attribute", attribute, values))
-    words = [tuple(word.strip() for word in side.split(",")) for side in re.split("[/]", sides)]
-    positive, negative = words[0], words[1] if words[1:] else ()
-    for word in (*positive, *negative):
-        if word not in values[attribute]:
-            raise UsageError(unknown_name(f"value of {attribute}", word, values[attribute]))
-    if len(words) > 2 or set(positive) & set(negative) or len(positive) >= len(values[attribute]):
-        raise UsageError(f"label {text!r} does not divide the values of {attribute} into two sides")
-    return Label(check_name(name.strip()), attribute, positive, negative)
-
-
-def usual_labels(values: Mapping[str, Sequence[str]]) -> list[Label]:
-    """Return a label for every value of every attribute; of two values for one of them alone."""
-    found = []
-    for attribute, known in values.items():
-        stem = _as_name(attribute)
-        if len(known) == 2:
-            yes = next((word for word in known if word in ("yes", "positive")), known[-1])
-            named = stem if yes in ("yes", "positive") else f"{stem}-{_as_name(yes)}"
-            found.append(Label(named, attribute, (yes,), ()))
-        else:
-            found += [Label(f"{stem}-{_as_name(word)}", attribute, (word,), ()) for word in known]
-    return found
-
-
-def _as_name(text: str) -> str:
-    letters = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in text)
-    return "-".join(filter(None, letters.split("-"))).lower() or "x"
-
-
-# ---- faces
-
-
-def draw_latents(G: Generator, count: int, seed: int) -> Iterator[Tensor]:
-    """Yield w [B, w_out_dim] of ``count`` latents from one stream, classes in turn, on the CPU."""
-    random = np.random.RandomState(seed)
-    device, config = device_of(G), G.config
-    for start in range(0, count, _LATENTS):
-        size = min(_LATENTS, count - start)
-        z = torch.from_numpy(random.randn(size, config.z_dim).astype(np.float32)).to(device)
-        classes = seed_labels(config, range(start, start + size))
-        c = None if classes is None else torch.eye(config.label_dim)[classes].to(device)
-        with torch.inference_mode(), exact_kernels(device):
-            yield G.mapping(z, c)[:, 0].cpu()
 
 
 def _deviations(G: Generator, vectors: Float64, seed: int) -> Float64:
@@ -228,9 +137,9 @@ def find_ganspace(
     ``layers`` are those that edits move. Memory does not grow with ``samples``. Raises UsageError
     for fewer samples or dimensions than components.
     """
-    _check_w(G)
+    check_w(G)
     found = PrincipalComponents(count)
-    for batch in _batches(draw_latents(G, samples, seed), max(_LATENTS, 3 * count)):
+    for batch in _batches(draw_latents(G, samples, seed), max(LATENTS, 3 * count)):
         found.add(batch.numpy())
         progress(found.points, samples)
     told = [{"share": float(share)} for share in found.shares]
@@ -247,7 +156,7 @@ def find_in_activations(
     As find_ganspace; ``layer`` is the place of a latent, whose last layer is looked at. Draws
     ``samples`` faces as far as that layer, once for the components and once for the regression.
     """
-    _check_w(G)
+    check_w(G)
     blocks = [one.block for one in _style_maps(G) if one.latent == layer]
     if not blocks:
         raise UsageError(
@@ -260,7 +169,7 @@ def find_in_activations(
             f"memory: expected at most {_MOST_FEATURES:,}, as earlier layers have"
         )
     found = PrincipalComponents(count)
-    size = max(3 * count, min(_LATENTS, _ACTIVATIONS // first.shape[1]))
+    size = max(3 * count, min(LATENTS, _ACTIVATIONS // first.shape[1]))
     for w in _batches(draw_latents(G, samples, seed), size):
         found.add(torch.cat(list(_activations(G, blocks[-1], w))).numpy())
         progress(found.points, 2 * samples, "components")
@@ -275,14 +184,6 @@ def find_in_activations(
     names = [f"pca-layer{layer}.{number}" for number in range(1, count + 1)]
     vectors = pointed(regression.directions())
     return _in_w(G, names, "ganspace", vectors, layers, told, seed)
-
-
-def _check_w(G: Generator) -> None:
-    if not G.config.has_w:
-        raise UsageError(
-            f"configuration {G.config.preset!r} has no intermediate latent space, and its z varies "
-            f"alike in all directions: use --method sefa"
-        )
 
 
 class _ReachedError(Exception):
@@ -300,7 +201,7 @@ def _activations(G: Generator, block: nn.Module, w: Tensor) -> Iterator[Tensor]:
     handle = block.register_forward_hook(keep)
     device = device_of(G)
     try:
-        for part in torch.split(w, _PICTURES):
+        for part in torch.split(w, PICTURES):
             ws = part.to(device)[:, None].expand(-1, G.config.num_ws, -1)
             try:
                 with torch.inference_mode(), exact_kernels(device):
@@ -329,50 +230,6 @@ def _batches(parts: Iterable[Tensor], size: int) -> Iterator[Tensor]:
 
 
 # ---- labels
-
-
-@dataclass(frozen=True)
-class JudgedFaces:
-    """Faces of a network with what classifiers see in them."""
-
-    w: Float64  # [N, w_out_dim]
-    seen: Probabilities
-    values: Mapping[str, Sequence[str]]  # attribute -> names of its K values
-
-
-def judge_faces(
-    G: Generator, samples: int, judge: Judge, values: Mapping[str, Sequence[str]], *, seed: int = 0,
-    progress: Progress = silent,
-) -> JudgedFaces:  # fmt: skip
-    """Draw faces without truncation and have them judged; w and probabilities stay in memory."""
-    _check_w(G)
-    rows = torch.cat(list(draw_latents(G, samples, seed)))
-    seen: list[Probabilities] = []
-    for part in _judged(G, _same_in_all(G, rows), judge):
-        seen.append(part)
-        progress(min(samples, _PICTURES * len(seen)), samples)
-    return JudgedFaces(rows.numpy().astype(np.float64), _joined(seen), values)
-
-
-def _same_in_all(G: Generator, w: Tensor) -> Tensor:
-    return w[:, None].expand(-1, G.config.num_ws, -1)
-
-
-def _judged(
-    G: Generator, ws: Tensor, judge: Judge, edits: Edits | None = None
-) -> Iterator[Probabilities]:
-    """Yield what is seen in the pictures of ws [N, num_ws, w_dim], some at a time."""
-    edits, device = edits or Edits(), device_of(G)
-    synthesis = prepare_synthesis(edits.shift(G))
-    for part in torch.split(ws, _PICTURES):
-        with torch.inference_mode(), exact_kernels(device):
-            images = synthesis(edits.move(part).to(device))
-            seen = judge(images)
-        yield {name: p.float().cpu().numpy() for name, p in seen.items()}
-
-
-def _joined(parts: Sequence[Probabilities]) -> Probabilities:
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def find_labels(
@@ -444,52 +301,6 @@ def _without(normal: Float64, others: Sequence[Any]) -> Float64:
     return np.asarray(rest / length)
 
 
-# ---- effects
-
-
-def measure_effects(
-    G: Generator, directions: Directions, names: Iterable[str], judge: Judge,
-    values: Mapping[str, Sequence[str]], *, faces: int = EFFECT_FACES, seed: int = 0,
-    progress: Progress = silent,
-) -> dict[str, dict[str, Any]]:  # fmt: skip
-    """Return what strength 1 does to faces at the network's usual truncation, by direction.
-
-    ``changes``: of every attribute, the share of the faces that show another value (half the sum
-    of what probabilities change by, mean of strengths -1 and +1). ``moves``: of every label, how
-    far its score moves, in its own standard deviations over the faces, from -1 to +1 halved.
-    """
-    ws = truncate_ws(
-        G, _same_in_all(G, torch.cat(list(draw_latents(G, faces, seed + 3)))),
-        G.config.truncation_psi if G.config.truncates else 1.0, G.config.truncation_cutoff,
-    )  # fmt: skip
-    plain = _joined(list(_judged(G, ws, judge)))
-    labels = {
-        name: label for name, one in directions.by_name.items()
-        if (label := _label_of(one, values)) is not None
-    }  # fmt: skip
-    found: dict[str, dict[str, Any]] = {}
-    chosen = list(names)
-    for number, name in enumerate(chosen, 1):
-        ends = [
-            _joined(list(_judged(G, ws, judge, resolve([Edit(name, strength)], directions))))
-            for strength in (-1.0, 1.0)
-        ]
-        changes = {
-            attribute: round(float(np.mean([
-                0.5 * np.abs(end[attribute] - plain[attribute]).sum(axis=1).mean() for end in ends
-            ])), 4)
-            for attribute in values
-        }  # fmt: skip
-        moves = {}
-        for other, label in labels.items():
-            low, high = (label.score(end, values) for end in ends)
-            spread = float(label.score(plain, values).std())
-            moves[other] = round(float((high - low).mean()) / 2 / max(spread, 1e-6), 4)
-        found[name] = {"changes": changes, "moves": moves, "measured_on": faces}
-        progress(number, len(chosen), name)
-    return found
-
-
 def correct_leaks(
     G: Generator, directions: Directions, one: Direction, kept: Sequence[Direction], judge: Judge,
     values: Mapping[str, Sequence[str]], *, faces: int = EFFECT_FACES, seed: int = 0,
@@ -520,17 +331,6 @@ def correct_leaks(
     return found
 
 
-def _label_of(direction: Direction, values: Mapping[str, Sequence[str]]) -> Label | None:
-    """Return the label that a direction was found for; None where these classifiers lack it."""
-    text = direction.found.get("label")
-    if direction.method != "labels" or not isinstance(text, str):
-        return None
-    try:
-        return parse_label(text, values)
-    except UsageError:
-        return None
-
-
 # ---- style channels
 
 
@@ -556,8 +356,8 @@ def find_channels(
     places = [(at, channel) for at, part in enumerate(styles) for channel in range(part.shape[1])]
     table = np.concatenate(styles, axis=1)  # [N, channels of all layers]
     deviations = np.maximum(table.std(axis=0), 1e-12)
-    ws = _same_in_all(G, w[:pictures])
-    plain = _joined(list(_judged(G, ws, judge)))
+    ws = same_in_all(G, w[:pictures])
+    plain = joined(list(judged(G, ws, judge)))
     found: list[Direction] = []
     for number, label in enumerate(labels):
         score = label.score(faces.seen, faces.values)
@@ -572,7 +372,7 @@ def find_channels(
             place, channel = places[at]
             shift = torch.zeros(styles[place].shape[1])
             shift[channel] = 2.0 * deviations[at] * (1.0 if apart[at] > 0 else -1.0)
-            seen = _joined(list(_judged(G, ws, judge, Edits(shifts={place: shift}))))
+            seen = joined(list(judged(G, ws, judge, Edits(shifts={place: shift}))))
             moved = float(
                 (label.score(seen, faces.values) - label.score(plain, faces.values)).mean()
             )

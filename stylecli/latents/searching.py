@@ -1,7 +1,7 @@
 """A search for directions from beginning to end, as ``stylecli directions find`` makes it."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from stylecli import __version__
@@ -9,15 +9,17 @@ from stylecli.errors import UsageError, plural
 from stylecli.latents import Search
 from stylecli.latents.directions import Direction, Directions, unknown_direction
 from stylecli.latents.finding import (
-    Judge,
-    JudgedFaces,
-    Label,
     correct_leaks,
     find_channels,
     find_ganspace,
     find_in_activations,
     find_labels,
     find_sefa,
+)
+from stylecli.latents.judging import (
+    JudgedFaces,
+    Judging,
+    Label,
     judge_faces,
     measure_effects,
     parse_label,
@@ -25,15 +27,6 @@ from stylecli.latents.finding import (
 )
 from stylecli.networks.model import Generator
 from stylecli.progress import Progress, silent
-
-
-@dataclass(frozen=True)
-class Judging:
-    """Who says what is in a picture, such as the metrics' classifiers."""
-
-    judge: Judge  # images [N, C, H, W] to probabilities [N, K] of every attribute's values
-    values: Mapping[str, Sequence[str]]  # attribute -> names of its K values
-    digest: str  # SHA-256 over all that decides the answers
 
 
 def run_search(

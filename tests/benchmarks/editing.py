@@ -23,8 +23,9 @@ from stylecli.checkpoint import load_network
 from stylecli.images import save_png
 from stylecli.latents import Search
 from stylecli.latents.directions import Directions, read_directions, space_of, write_directions
-from stylecli.latents.finding import find_labels, judge_faces, measure_effects, parse_label
-from stylecli.latents.searching import Judging, run_search
+from stylecli.latents.finding import find_labels
+from stylecli.latents.judging import Judging, judge_faces, measure_effects, parse_label
+from stylecli.latents.searching import run_search
 from stylecli.metrics.classifiers import load_classifiers
 from stylecli.networks.headers import network_digest
 from stylecli.provenance import shown_path

@@ -12,20 +12,23 @@ from stylecli.errors import UsageError
 from stylecli.latents import Search
 from stylecli.latents.directions import Directions, space_of
 from stylecli.latents.finding import (
-    Label,
     correct_leaks,
-    draw_latents,
     find_channels,
     find_ganspace,
     find_in_activations,
     find_labels,
     find_sefa,
+)
+from stylecli.latents.judging import (
+    Judging,
+    Label,
+    draw_latents,
     judge_faces,
     measure_effects,
     parse_label,
     usual_labels,
 )
-from stylecli.latents.searching import Judging, check_new, found_before, run_search
+from stylecli.latents.searching import check_new, found_before, run_search
 from stylecli.networks.model import Generator, new_network
 from stylecli.statistics.components import weight_directions
 
