@@ -91,7 +91,7 @@ class Directions:
     def __getitem__(self, name: str) -> Direction:
         """Return a direction; raise UsageError with the near ones for an unknown name."""
         if name not in self.by_name:
-            raise UsageError(unknown_direction(name, self))
+            raise UsageError(unknown_direction(name, list(self.by_name)))
         return self.by_name[name]
 
     def check_network(self, config: NetworkConfig, sha256: str) -> None:
@@ -130,11 +130,10 @@ class Directions:
         ]  # fmt: skip
 
 
-def unknown_direction(name: str, known: Directions) -> str:
+def unknown_direction(name: str, names: Sequence[str]) -> str:
     """Return the sentence about a direction that there is not: the near ones, or some."""
     import difflib
 
-    names = list(known.by_name)
     near = difflib.get_close_matches(name, names, 3, 0.5)
     near += [other for other in names if name.lower() in other.lower() and other not in near]
     if near:

@@ -1,7 +1,7 @@
 """Find directions: of style weights, of variance, of labels, and single style channels."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,8 +38,6 @@ from stylecli.statistics.components import (
 from stylecli.statistics.linear_svm import fit_linear_svm
 from stylecli.styles import BANDS, style_bands
 
-Fit = Literal["svm", "mean"]
-
 SCALE_SAMPLES = 10_000  # faces whose deviation along a direction is strength 1
 GANSPACE_SAMPLES = 300_000  # of the published runs in w
 _ACTIVATIONS = 1 << 26  # numbers of a batch of activations
@@ -49,6 +47,7 @@ _EVERY = 5  # of the rest, one in so many is held out
 _LEAST_FACES = 20  # on each side of a label
 _TRIED = 20  # channels for each label whose effect is measured
 _ROUNDS = 2  # of taking off a leak: pictures are no linear function of w
+_MOST_SHARE = 3.0  # strength of a direction that is kept, taken off another's strength 1
 
 
 def _deviations(G: Generator, vectors: Float64, seed: int) -> Float64:
@@ -234,7 +233,7 @@ def _batches(parts: Iterable[Tensor], size: int) -> Iterator[Tensor]:
 
 def find_labels(
     G: Generator, faces: JudgedFaces, labels: Sequence[Label], *, layers: Sequence[int],
-    fit: Fit = "svm", keep: Sequence[Direction] = (), seed: int = 0, progress: Progress = silent,
+    fit: str = "svm", keep: Sequence[Direction] = (), seed: int = 0, progress: Progress = silent,
 ) -> tuple[list[Direction], dict[str, str]]:  # fmt: skip
     """Return a direction for every label, and why others have none.
 
@@ -262,7 +261,7 @@ def find_labels(
             continue
         normal, bias = _hyperplane(faces.w[train], positive[~held], fit)
         right = (faces.w[test] @ normal + bias > 0) == positive[held]
-        kept = [one for one in keep if one.style_map is None and one.name != label.name]
+        kept = [one for one in keep if one.name != label.name]
         normal = _without(normal, [one.vector for one in kept])
         commonest = max(positive[held].mean(), 1 - positive[held].mean())
         told = {
@@ -274,7 +273,7 @@ def find_labels(
     return found, refused
 
 
-def _hyperplane(w: Float64, positive: NDArray[np.bool_], fit: Fit) -> tuple[Float64, float]:
+def _hyperplane(w: Float64, positive: NDArray[np.bool_], fit: str) -> tuple[Float64, float]:
     """Return the unit normal that points to the positive side, and its bias."""
     centre = w.mean(axis=0)
     if fit == "svm":
@@ -302,33 +301,44 @@ def _without(normal: Float64, others: Sequence[Any]) -> Float64:
 
 
 def correct_leaks(
-    G: Generator, directions: Directions, one: Direction, kept: Sequence[Direction], judge: Judge,
-    values: Mapping[str, Sequence[str]], *, faces: int = EFFECT_FACES, seed: int = 0,
-) -> Direction:  # fmt: skip
-    """Return a direction less as much of the kept ones as, by measurement, it leaks into them.
+    G: Generator, directions: Directions, leaky: Sequence[Direction], kept: Sequence[Direction],
+    judge: Judge, values: Mapping[str, Sequence[str]], *, faces: int = EFFECT_FACES, seed: int = 0,
+    progress: Progress = silent,
+) -> list[Direction]:  # fmt: skip
+    """Return directions less as much of the kept ones as, by measurement, each leaks into them.
 
     Being orthogonal to a hyperplane's normal leaves some of it: what is measured for strength 1,
-    over what the kept ones move themselves, is taken off, at most their strength 3.
+    over what the kept ones move themselves, is taken off, at most their strength {}.
     """
     names = [other.name for other in kept]
-    measure = {"judge": judge, "values": values, "faces": faces, "seed": seed}
-    every = directions.adding([*kept, one])
-    moves = measure_effects(G, every, names, **measure)  # type: ignore[arg-type]
-    own = np.array([[moves[row]["moves"].get(label, 0.0) for row in names] for label in names])
-    shares, found = np.zeros(len(names)), one
-    for _ in range(_ROUNDS):
-        (row,) = measure_effects(
-            G, every.adding([found]), [one.name], **measure  # type: ignore[arg-type]
-        ).values()  # fmt: skip
-        leak = np.array([row["moves"].get(label, 0.0) for label in names])
-        shares = np.clip(shares + np.linalg.lstsq(own, leak, rcond=1e-2)[0], -3.0, 3.0)
-        step = one.scale * one.vector.astype(np.float64)
-        for share, other in zip(shares, kept, strict=True):
-            step -= share * other.scale * other.vector
-        told = {**one.found, "less": dict(zip(names, shares.round(4).tolist(), strict=True))}
-        unit = (step / np.linalg.norm(step))[None]
-        (found,) = _in_w(G, [one.name], one.method, unit, one.layers, [told], seed)
-    return found
+    every = directions.adding([*kept, *leaky])
+
+    def moves_of(some: Sequence[Direction]) -> Float64:
+        """Return how far directions move the labels of the kept ones, [directions, labels]."""
+        chosen = [one.name for one in some]
+        found = measure_effects(
+            G, every.adding(some), chosen, judge, values, faces=faces, seed=seed
+        )
+        return np.array([[found[row]["moves"].get(name, 0.0) for name in names] for row in chosen])
+
+    own = moves_of(kept).T
+    better = []
+    for number, one in enumerate(leaky, 1):
+        shares, found = np.zeros(len(names)), one
+        for _ in range(_ROUNDS):
+            (leak,) = moves_of([found])
+            shares = np.clip(
+                shares + np.linalg.lstsq(own, leak, rcond=1e-2)[0], -_MOST_SHARE, _MOST_SHARE
+            )
+            step = one.scale * one.vector.astype(np.float64)
+            for share, other in zip(shares, kept, strict=True):
+                step -= share * other.scale * other.vector
+            told = {**one.found, "less": dict(zip(names, shares.round(4).tolist(), strict=True))}
+            unit = (step / np.linalg.norm(step))[None]
+            (found,) = _in_w(G, [one.name], one.method, unit, one.layers, [told], seed)
+        better.append(found)
+        progress(number, len(leaky), one.name)
+    return better
 
 
 # ---- style channels

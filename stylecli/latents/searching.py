@@ -67,75 +67,83 @@ def _find_labelled(
     faces: JudgedFaces | None, tell: Callable[[str], None], progress: Progress,
 ) -> list[Direction]:  # fmt: skip
     """Find by what is seen in pictures, and measure what else changes."""
-    judge, values, space = judging.judge, judging.values, known.space
-    labels = _labels(search, judging)
-    asked = search.settings
-    parts = 3
-    if faces is None:
-        faces = judge_faces(
-            G, asked["samples"], judge, values, seed=search.seed,
-            progress=_part(progress, 0, parts, "faces"),
-        )  # fmt: skip
-    seen = faces
-    second, third = _part(progress, 1, parts), _part(progress, 2, parts, "effects of")
+    judge, values = judging.judge, judging.values
+    labels, asked = _labels(search, judging), search.settings
+    first, second, third = (
+        _part(progress, place, 3, title) for place, title in enumerate(("faces", "", "effects of"))
+    )
+    _check_kept(search, known, labels)
+    faces = faces or judge_faces(
+        G, asked["samples"], judge, values, seed=search.seed, progress=first
+    )  # fmt: skip
+    kept: list[Direction] = []
     if search.method == "channels":
-        new = find_channels(G, space, seen, labels, judge, count=asked["count"], seed=search.seed,
-                            progress=second)  # fmt: skip
+        new = find_channels(G, known.space, faces, labels, judge, count=asked["count"],
+                            seed=search.seed, progress=second)  # fmt: skip
     else:
-        how: dict[str, Any] = {
-            "layers": space.layers(search.layers) if search.layers else range(space.num_ws),
-            "fit": search.fit, "seed": search.seed,
-        }  # fmt: skip
-        new, refused = find_labels(G, seen, labels, progress=second, **how)
-        for name, why in refused.items():
-            if not new:
-                raise UsageError(f"{name} has no direction: {why}; give more --samples")
-            tell(f"{name} is left out: {why}")
-        if search.keep:
-            new = _keeping(search, known, new, labels, lambda aims, keep: find_labels(
-                G, seen, aims, keep=keep, **how)[0])  # fmt: skip
+        new, kept = _find_hyperplanes(search, G, known, faces, labels, tell, second)
     new = _recorded(search, new, judging)
-    if search.effects and search.keep:
-        every = known.adding(new)
-        kept = [every[name] for name in search.keep]
-        new = [
-            one if one.name in search.keep else correct_leaks(
-                G, every, one, kept, judge, values, seed=search.seed)
-            for one in new
-        ]  # fmt: skip
-    if search.effects and new:
-        measured = measure_effects(
-            G, known.adding(new), [one.name for one in new], judge, values, seed=search.seed,
-            progress=third,
+    if not search.effects:
+        return new
+    how: dict[str, Any] = {"judge": judge, "values": values, "seed": search.seed, "progress": third}
+    leaky = [one for one in new if kept and one.name not in search.keep]
+    if leaky:
+        own = [one for one in new if one.name in search.keep]
+        new = [*own, *correct_leaks(G, known.adding(new), leaky, kept, **how)]
+    measured = measure_effects(G, known.adding(new), [one.name for one in new], **how)
+    return [replace(one, found={**one.found, **measured[one.name]}) for one in new]
+
+
+def _find_hyperplanes(
+    search: Search, G: Generator, known: Directions, faces: JudgedFaces, labels: Sequence[Label],
+    tell: Callable[[str], None], progress: Progress,
+) -> tuple[list[Direction], list[Direction]]:  # fmt: skip
+    """Return the directions of labels, and those to be kept, of these labels or known before.
+
+    Of these labels, those to be kept are found first, and the others without what they share with
+    them.
+    """
+    layers = known.space.layers(search.layers) if search.layers else range(known.space.num_ws)
+    found: list[Direction] = []
+    kept: list[Direction] = []
+    refused: dict[str, str] = {}
+    for to_keep in (True, False):
+        aims = [label for label in labels if (label.name in search.keep) == to_keep]
+        more, causes = find_labels(
+            G, faces, aims, layers=layers, fit=search.fit, keep=kept, seed=search.seed,
+            progress=progress,
         )  # fmt: skip
-        new = [replace(one, found={**one.found, **measured[one.name]}) for one in new]
-    progress(1.0, 1.0)
-    return new
+        found, refused = found + more, refused | causes
+        for name in search.keep if to_keep else ():
+            if name in refused:
+                raise UsageError(f"--keep {name}: {refused[name]}; give more --samples")
+            kept.append(known.adding(found)[name])
+    for name, cause in refused.items():
+        if not found:
+            raise UsageError(f"{name} has no direction: {cause}; give more --samples")
+        tell(f"{name} is left out: {cause}")
+    return found, kept
+
+
+def _check_kept(search: Search, known: Directions, labels: Sequence[Label]) -> None:
+    """Raise UsageError, before faces are judged, for what no direction can leave alone."""
+    for name in search.keep:
+        if any(label.name == name for label in labels):
+            continue
+        if name not in known.by_name:
+            there = [*known.by_name, *(label.name for label in labels)]
+            raise UsageError(f"--keep: {unknown_direction(name, there)}")
+        if known[name].style_map is not None:
+            raise UsageError(
+                f"--keep {name}: it moves single styles, which are not part of w: name a direction "
+                f"of w"
+            )
 
 
 def _labels(search: Search, judging: Judging) -> list[Label]:
     return [parse_label(text, judging.values) for text in search.labels] or usual_labels(
         judging.values
     )
-
-
-def _keeping(
-    search: Search, known: Directions, new: Sequence[Direction], labels: Sequence[Label],
-    find: Callable[[Sequence[Label], Sequence[Direction]], list[Direction]],
-) -> list[Direction]:  # fmt: skip
-    """Return the directions found again without what they share with those to be kept.
-
-    Those to be kept, of this search or known before, stay as they are.
-    """
-    everything = {**known.by_name, **{one.name: one for one in new}}
-    for name in search.keep:
-        if name not in everything:
-            raise UsageError(
-                f"--keep: {unknown_direction(name, replace(known, by_name=everything))}"
-            )
-    kept = [everything[name] for name in search.keep]
-    fresh = [one for one in new if one.name in search.keep and one.name not in known.by_name]
-    return [*fresh, *find([one for one in labels if one.name not in search.keep], kept)]
 
 
 def _record(search: Search, judging: Judging | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from stylecli.errors import UsageError
-from stylecli.latents import Search
+from stylecli.latents import Search, finding, searching
 from stylecli.latents.directions import Directions, space_of
 from stylecli.latents.finding import (
     correct_leaks,
@@ -209,7 +209,7 @@ def test_a_measured_leak_is_taken_off(net: Any, space: Any, faces: Any) -> None:
     leaky = replace(bright, vector=(tilted / np.linalg.norm(tilted)).astype(np.float32))
     directions = Directions(space, {"bright": leaky, "leftish": leftish})
 
-    better = correct_leaks(net.generator, directions, leaky, [leftish], judge, VALUES)
+    (better,) = correct_leaks(net.generator, directions, [leaky], [leftish], judge, VALUES)
 
     moved = [
         measure_effects(net.generator, directions.adding([one]), ["bright"], judge, VALUES)
@@ -291,3 +291,43 @@ def test_a_search_says_how_it_found_and_is_not_repeated(net: Any, space: Any) ->
         )  # fmt: skip
     with pytest.raises(UsageError, match="classifiers"):
         run_search(search, net.generator, known)
+
+
+def test_only_directions_of_w_can_be_kept(net: Any, space: Any, faces: Any) -> None:
+    judging = Judging(judge, VALUES, "ef" * 32)
+    search = Search("channels", samples=600, labels=("bright=light:light",), count=1)
+    (channel,) = run_search(search, net.generator, Directions(space, {}), judging, faces=faces)
+    known = Directions(space, {channel.name: channel})
+    search = Search("labels", samples=600, labels=("leftish=half:left",), keep=(channel.name,))
+
+    with pytest.raises(UsageError, match=f"--keep {channel.name}"):
+        run_search(search, net.generator, known, judging, faces=faces)
+
+
+def test_what_is_kept_is_found_and_measured_once(
+    net: Any, space: Any, faces: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many directions leave it alone; each of them is fitted once, too."""
+    fitted: list[str] = []
+    measured: list[str] = []
+
+    def fit(G: Any, faces: Any, labels: Any, **how: Any) -> Any:
+        fitted.extend(label.name for label in labels)
+        return find_labels(G, faces, labels, **how)
+
+    def measure(G: Any, directions: Any, names: Any, *given: Any, **how: Any) -> Any:
+        measured.extend(names)
+        return measure_effects(G, directions, names, *given, **how)
+
+    monkeypatch.setattr(searching, "find_labels", fit)
+    monkeypatch.setattr(finding, "measure_effects", measure)
+    labels = ("bright=light:light", "leftish=half:left", "dark=light:dark")
+    search = Search("labels", samples=600, labels=labels, keep=("leftish",))
+
+    new = run_search(
+        search, net.generator, Directions(space, {}), Judging(judge, VALUES, "ef" * 32), faces=faces
+    )
+
+    assert [one.name for one in new] == ["leftish", "bright", "dark"]
+    assert sorted(fitted) == ["bright", "dark", "leftish"]
+    assert measured.count("leftish") == 1
