@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stylecli import shipped
 from stylecli.cli.drawing import (
     USUAL_DRAWING,
     DrawingOptions,
     OpenedNetwork,
+    check_directions,
     check_edit,
     open_source,
     takes_drawing,
@@ -33,13 +33,9 @@ from stylecli.cli.options import (
 from stylecli.cli.output import Output
 from stylecli.cli.parameters import PlainCommand, holds_commands
 from stylecli.cli.refusals import check_files, check_words, find_and_check, find_data
-from stylecli.cli.targets import (
-    is_done,
-    resolve_target,
-    resolve_video,
-)
+from stylecli.cli.targets import is_done, resolve_target, resolve_video
 from stylecli.errors import Interrupted, UsageError
-from stylecli.latents import Search, parse_edits
+from stylecli.latents import Search
 from stylecli.provenance import shown_path
 from stylecli.seeds import format_seeds, parse_seeds
 from stylecli.workspace import RUN_FILE, folder_of
@@ -171,49 +167,54 @@ def find(
     search = Search(
         method, layers, activations, count, samples, tuple(label or ()), fit, wanted, effects, seed
     )
-    search.check()
-    check_words(device=device)
     judges = ClassifierSource(classifiers, train_classifiers, attributes)
-    if not search.labelled and (classifiers or train_classifiers or attributes):
-        raise UsageError(f"classifiers have no meaning with --method {method}: leave them out")
-    judges.check(["ls"])
-    check_files(classifiers=classifiers, attributes=attributes)
-    found = find_and_check(network, output)
+    _check_search(search, judges, device)
+    path = find_and_check(network, output).path
     dataset = None
     if search.labelled:
-        run = found.path.parent if (found.path.parent / RUN_FILE).is_file() else None
+        run = path.parent if (path.parent / RUN_FILE).is_file() else None
         dataset = find_data(["ls"], data, run, needed=train_classifiers)
-    source = open_source(found.path, device, output)
-    from stylecli.latents.directions import FILE, write_directions
-
-    path = directions or source.folder / FILE
-    known = _start(source, path, directions is not None, force)
-    new = _find_new(source, search, known, judges, dataset.path if dataset else None, output, force)
-    every = known.adding(new)
-    if new or not path.exists():
-        write_directions(path, every)
+    source = open_source(path, device, output)
+    data_path = None if dataset is None else dataset.path
+    every, new = _add_found(source, search, judges, data_path, directions, force, output)
     names = [one.name for one in new]
     document = {
-        "file": str(path), "network": str(source.path), "found": names, "method": method,
+        "file": str(every.path), "network": str(source.path), "found": names, "method": method,
         "directions": every.describe(),
     }  # fmt: skip
     rows = [row for row in every.describe() if row["name"] in names]
-    output.result(document, [str(path), *(_table(rows, output) if rows else [])])
+    output.result(document, [str(every.path), *(_table(rows, output) if rows else [])])
 
 
-def _start(source: OpenedNetwork, path: Path, given: bool, force: bool) -> "Directions":
-    """Return what the file holds; what came with the network where the usual one is not there."""
-    from stylecli.latents.directions import Directions, locate, read_directions, space_of
+def _check_search(search: Search, judges: ClassifierSource, device: str) -> None:
+    """Refuse what is wrong before torch loads."""
+    search.check()
+    check_words(device=device)
+    if not search.labelled and (judges.given or judges.train or judges.attributes):
+        raise UsageError(
+            f"classifiers have no meaning with --method {search.method}: leave them out"
+        )
+    judges.check(["ls"])
+    check_files(classifiers=judges.given, attributes=judges.attributes)
 
-    space = space_of(source.config, shown_path(source.path), source.digest)
-    here = path if given else locate(source.folder, source.digest)
-    if here is None or not here.exists():
-        return Directions(space, {})
-    known = read_directions(here)
-    if known.space.sha256 != source.digest and force:
-        return Directions(space, {})
-    known.check_network(source.config, source.digest)
-    return replace(known, path=path)
+
+def _add_found(
+    source: OpenedNetwork, search: Search, judges: ClassifierSource, data: Path | None,
+    given: Path | None, force: bool, output: Output,
+) -> "tuple[Directions, list[Direction]]":  # fmt: skip
+    """Add what is found to the file; return all that it holds then, and what of it is new."""
+    from stylecli.latents.directions import FILE, directions_before, write_directions
+
+    path = given or source.folder / FILE
+    known = directions_before(
+        source.folder, source.digest, source.config, given, network=shown_path(source.path),
+        replacing=force,
+    )  # fmt: skip
+    new = _find_new(source, search, known, judges, data, output, force)
+    every = replace(known.adding(new), path=path)
+    if new or not path.exists():
+        write_directions(path, every)
+    return every, new
 
 
 def _find_new(
@@ -299,8 +300,7 @@ def list_directions(
 
 def _find(network: Path | None, directions: Path | None, output: Output) -> "Directions":
     """Return the directions of a network that is not loaded: its header and hash are enough."""
-    if directions != Path(shipped.NAME):
-        check_files(directions=directions)
+    check_directions(directions)
     from stylecli.latents.directions import find_directions
     from stylecli.networks.headers import check_header
     from stylecli.weights import remember_digest
@@ -401,19 +401,16 @@ def show(
 
     output = how.output()
     moves = parse_strengths(strengths)
-    asked = [text for text in (seeds, face) if text]
-    if len(asked) > 1:
-        raise UsageError(f"--seeds {seeds} and --face {(face or [''])[0]} exclude each other")
+    if seeds and face:
+        raise UsageError(f"--seeds {seeds} and --face {face[0]} exclude each other")
     video = out is not None and out.suffix.lower() in (".mp4", ".webm", ".gif")
     for option, value in (("--seconds", seconds), ("--fps", fps)):
         if value is not None and not video:
             raise UsageError(f"{option} {value:g} is for a video: add --out NAME.mp4")
     if video and len(names) > 1:
         raise UsageError(f"a video shows one direction, not {len(names)}: give one name")
-    parse_edits(",".join(f"{name}:0" for name in names))
+    check_edit(",".join(f"{name}:0" for name in names), directions)
     check_faces("--face", face or ())
-    if directions != Path(shipped.NAME):
-        check_files(directions=directions)
     if not video:
         resolve_target(out, Path(), None, None, True, 1)
     how.check()

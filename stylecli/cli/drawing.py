@@ -377,8 +377,13 @@ def check_edit(edit: str | None, directions: Path | None) -> None:
         raise UsageError(f"--directions {directions} is for edits: add --edit, such as smile:+2")
     if edit is not None:
         parse_edits(edit)
-    if directions != Path(shipped.NAME):
-        check_files(directions=directions)
+    check_directions(directions)
+
+
+def check_directions(path: Path | None) -> None:
+    """Raise, before torch loads, for a file of directions that is missing."""
+    if path != Path(shipped.NAME):
+        check_files(directions=path)
 
 
 def resolve_edit(

@@ -209,6 +209,26 @@ def find_directions(
     return directions
 
 
+def directions_before(
+    folder: Path, digest: str, config: NetworkConfig, given: Path | None = None, *,
+    network: str, replacing: bool = False,
+) -> Directions:  # fmt: skip
+    """Return the directions of a network to which others are added; none where it has none yet.
+
+    As ``find_directions``; ``network`` is its name. With ``replacing``, those of another network
+    count as none.
+    """
+    none = Directions(space_of(config, network, digest), {})
+    path = given or locate(folder, digest)
+    if path is None or not path.exists():
+        return none
+    known = read_directions(path)
+    if replacing and known.space.sha256 != digest:
+        return none
+    known.check_network(config, digest)
+    return known
+
+
 def locate(folder: Path, digest: str, given: Path | None = None) -> Path | None:
     """Return the file of a network's directions; None where there is none.
 
