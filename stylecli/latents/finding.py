@@ -47,7 +47,7 @@ _EVERY = 5  # of the rest, one in so many is held out
 _LEAST_FACES = 20  # on each side of a label
 _TRIED = 20  # channels for each label whose effect is measured
 _ROUNDS = 2  # of taking off a leak: pictures are no linear function of w
-_MOST_SHARE = 3.0  # strength of a direction that is kept, taken off another's strength 1
+_MOST_SHARE = 1.0  # strength of a direction that is kept, taken off another's strength 1
 
 
 def _deviations(G: Generator, vectors: Float64, seed: int) -> Float64:
@@ -308,7 +308,8 @@ def correct_leaks(
     """Return directions less as much of the kept ones as, by measurement, each leaks into them.
 
     Being orthogonal to a hyperplane's normal leaves some of it: what is measured for strength 1,
-    over what the kept ones move themselves, is taken off, at most their strength {}.
+    over what the kept ones move themselves, is taken off, at most strength 1 of each:
+    of one that hardly moves its own label, more would take the aim with it.
     """
     names = [other.name for other in kept]
     every = directions.adding([*kept, *leaky])

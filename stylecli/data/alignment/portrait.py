@@ -129,7 +129,7 @@ def read_small(path: Path, size: Size, channels: int = 3) -> Portrait:
     bands = photo.split()
     notes: tuple[str, ...] = ()
     if all(band.tobytes() == bands[0].tobytes() for band in bands) and channels > 1:
-        channels, notes = 1, (f"{path} is grey: it says nothing of colours, which are guesses",)
+        channels, notes = 1, (f"{path} is grey: the colours of the faces are guessed",)
     pixels = np.asarray(photo.convert(TARGETS[channels]))
     return Portrait(pixels.reshape(photo.height, photo.width, channels), None, notes)
 
