@@ -162,8 +162,9 @@ def markdown(directions, rows, network, samples, faces, classifiers):
     )  # fmt: skip
     lines += ["", (
         f"`{shown_path(network)}`, SHA-256 {network_digest(network)[:12]}..., hyperplanes from "
-        f"{samples:,} faces, effects on {faces} at the usual psi (second table: on {faces} others); "
-        f"classifiers right on pictures held out: {accuracy}; made by `tests/benchmarks/editing.py`."
+        f"{samples:,} faces, effects on {faces} at the usual psi (second table: {faces} others); "
+        f"classifiers right on pictures held out: {accuracy}; made by "
+        f"`tests/benchmarks/editing.py`."
     )]  # fmt: skip
     return "\n".join(lines)
 

@@ -202,22 +202,30 @@ def test_what_is_kept_is_projected_out(net: Any, faces: Any) -> None:
 
 
 def test_a_measured_leak_is_taken_off(net: Any, space: Any, faces: Any) -> None:
-    """Tilted towards another label's direction on purpose, it leaks; corrected, far less."""
+    """Tilted towards another label's direction on purpose, it leaks; corrected, far less.
+
+    Tilted so far that more than strength 1 of the other would have to go, only 1 goes.
+    """
     labels = [parse_label(text, VALUES) for text in ("bright=light:light", "leftish=half:left")]
     (bright, leftish), _ = find_labels(net.generator, faces, labels, layers=range(4))
-    tilted = bright.vector + 0.7 * leftish.vector
-    leaky = replace(bright, vector=(tilted / np.linalg.norm(tilted)).astype(np.float32))
-    directions = Directions(space, {"bright": leaky, "leftish": leftish})
+    tilted = [bright.vector + share * leftish.vector for share in (0.3, 0.7)]
+    a_little, much = (
+        replace(bright, vector=(one / np.linalg.norm(one)).astype(np.float32)) for one in tilted
+    )
+    directions = Directions(space, {"bright": a_little, "leftish": leftish})
 
-    (better,) = correct_leaks(net.generator, directions, [leaky], [leftish], judge, VALUES)
+    better, bounded = (
+        correct_leaks(net.generator, directions, [one], [leftish], judge, VALUES)[0]
+        for one in (a_little, much)
+    )
 
     moved = [
         measure_effects(net.generator, directions.adding([one]), ["bright"], judge, VALUES)
-        for one in (leaky, better)
+        for one in (a_little, better)
     ]
     before, after = (abs(row["bright"]["moves"]["leftish"]) for row in moved)
     assert after < before / 2
-    assert better.found["less"].keys() == {"leftish"}
+    assert 0 < better.found["less"]["leftish"] < 1 == bounded.found["less"]["leftish"]
 
 
 def test_a_label_that_all_faces_share_is_left_out(net: Any, faces: Any) -> None:
