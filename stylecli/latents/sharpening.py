@@ -7,7 +7,7 @@ face, not the person's.
 
 The published program delivers nothing where no step comes within its bound. Here all candidates
 are delivered, with their errors; and since searches from different starts often end alike, more are
-made than are wanted, and those that differ most are kept.
+made than are wanted, and of those that fit the most different are kept.
 """
 
 import math
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from stylecli.data.alignment.portrait import shrink_factor
@@ -397,24 +398,54 @@ class Sharpener:
         ]
 
     def _choose(self, found: Sequence[Candidate]) -> list[Candidate]:
-        """Return as many as are wanted: the best, then always that which differs most from those.
+        """Return as many as are wanted, the nearest first: of those that fit, the most different.
 
-        Chosen from are those within the bound, and those nearly as near as the best.
+        Those fit that are within the bound, or nearly as near as the best; where it is beyond the
+        bound itself, it is one of them in any case.
         """
         with torch.no_grad():
             images = torch.cat([from_uint8(one.picture[None]) for one in found])
             parts = torch.split(images.to(device_of(self.net.generator)), self.batch)
             seen = torch.cat([self.distance.features(part, side=_COMPARED) for part in parts])
-            far = torch.stack([(seen - one).square().sum(dim=1) for one in seen]).cpu()
-        left = sorted(range(len(found)), key=lambda place: found[place].error)
-        chosen = [left.pop(0)]
-        enough = max(self.how.bound, _NEARLY * found[chosen[0]].error)
-        while len(chosen) < self.how.candidates:
-            pool = [place for place in left if found[place].error <= enough] or left[:1]
-            best = max(pool, key=lambda place: float(far[place, chosen].min()))
-            left.remove(best)
-            chosen.append(best)
-        return [found[place] for place in chosen]
+            far = torch.stack([(seen - one).square().sum(dim=1) for one in seen]).cpu().numpy()
+        order = sorted(range(len(found)), key=lambda place: found[place].error)
+        best = found[order[0]].error
+        enough = max(self.how.bound, _NEARLY * best)
+        fitting = [place for place in order if found[place].error <= enough]
+        fitting = order[: max(len(fitting), self.how.candidates)]
+        held = int(best > self.how.bound)
+        places = most_different(far[np.ix_(fitting, fitting)], self.how.candidates, held)
+        return [found[fitting[place]] for place in sorted(places)]
+
+
+def most_different(far: NDArray[np.float32], count: int, held: int = 0) -> list[int]:
+    """Return ``count`` places whose least distance to each other is large, of distances [N, N].
+
+    From place 0, always that which differs most from those taken; then one is exchanged for
+    another as long as the least distance grows. The first ``held`` places stay.
+    """
+    chosen = [0]
+    while len(chosen) < count:
+        near = far[:, chosen].min(axis=1)
+        near[chosen] = -1.0
+        chosen.append(int(near.argmax()))
+    least = _least(far, chosen)
+    grows = count > 1
+    while grows:
+        grows = False
+        for place in range(held, count):
+            others = chosen[:place] + chosen[place + 1 :]
+            near = np.minimum(far[:, others].min(axis=1), _least(far, others))
+            near[others] = -1.0
+            if near.max() > least:
+                chosen[place], least, grows = int(near.argmax()), near.max(), True
+    return chosen
+
+
+def _least(far: NDArray[np.float32], places: Sequence[int]) -> float:
+    """Return the least distance between any two places; infinite for one."""
+    some = far[np.ix_(places, places)] + np.diag([math.inf] * len(places))
+    return float(some.min())
 
 
 def shrink_again(picture: Pictures, small: Pictures) -> tuple[Pictures, float]:

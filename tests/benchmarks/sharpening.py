@@ -1,16 +1,17 @@
 """How well faces fit small pictures, how much they differ, and the pictures of docs/sharpen.md.
 
-    python tests/benchmarks/sharpening.py [NETWORK] [--faces 20] [--side 8]
+    python tests/benchmarks/sharpening.py [NETWORK] [--faces 20] [--own 5] [--side 8]
         [--page docs/sharpen.md] [--pictures docs/images] [--results sharpening.json]
 
-Two kinds of pictures are shrunk to --side px: ``demo``, demo faces that did not train the network
-(seeds from 20000 on), and ``own``, the network's own pictures (psi 1), of which it surely draws
+Two kinds of pictures are shrunk to --side px: --faces demo faces that did not train the network
+(seeds from 20000 on), and --own pictures of the network itself (psi 1), of which it surely draws
 some that fit. Of each the table has the share of all candidates within the bound, and of pictures
 with at least one; the perceptual distance between the candidates of a picture, its mean and its
-least, by LPIPS or the stand-in that the page then names; and between the candidates and the large
-picture that was shrunk. Every picture is kept in --results at once, so the same command continues;
-delete the file for another network. ``--page`` puts the table between the page's sharpening marks,
-``--pictures`` draws its sheets. Takes some 6 CPU-seconds a picture for a network of 32 px.
+least, by LPIPS or the stand-in that the page then names, and the share of pictures whose candidates
+are all more than 0.1 apart; and the distance between the candidates and the large picture that was
+shrunk. Every picture is kept in --results at once, so the same command continues; delete the file
+for another network. ``--page`` puts the table between the page's sharpening marks, ``--pictures``
+draws its sheets. Takes some 18 CPU-seconds a picture for a network of 64 px.
 """
 
 import argparse
@@ -35,6 +36,7 @@ from stylecli.sheets.candidates import lay_out_candidates
 from stylecli.workspace import find_network
 
 MARK = "sharpening"
+APART = 0.1  # from where on two candidates count as different
 FIRST_FACE, FIRST_SEED = 20_000, 9_000  # no face that trained
 KINDS = {"demo": "demo faces that did not train the network", "own": "pictures of its own"}
 
@@ -67,13 +69,13 @@ def measure_picture(sharpener, distance, large, small):
             "seconds": seconds}  # fmt: skip
 
 
-def measure(net, faces, side, results, path):
+def measure(net, counts, side, results, path):
     """Measure what ``results`` lacks, and keep every picture in ``path`` at once."""
     distance = open_distance(choose_distance(None), "cpu")
     sharpener = Sharpener(net, Sharpening())
     results["distance"] = distance.name
-    for kind in KINDS:
-        for number in range(faces):
+    for kind, count in counts.items():
+        for number in range(count):
             rows = results.setdefault(kind, {})
             if str(number) in rows:
                 continue
@@ -86,7 +88,7 @@ def measure(net, faces, side, results, path):
     return results
 
 
-def table(results, net, side, faces, name):
+def table(results, net, side, counts, name):
     """Return the results as Markdown."""
     bound, far = Sharpening.bound, results["distance"]
     label = {"lpips": "LPIPS"}.get(far, f"`{far}`, the stand-in for LPIPS,")
@@ -95,18 +97,20 @@ def table(results, net, side, faces, name):
         f"Pictures of {side} px, {width}x{height} px by {name}, five candidates each, one thread:",
         "",
         f"| | candidates within {bound:g} | pictures with one | error, median | {label} between "
-        f"two, mean | two nearest, median | to the large picture | CPU-seconds |",
-        "|---|---|---|---|---|---|---|---|",
+        f"two, mean | two nearest, median | pictures with all > {APART:g} | to the large picture | "
+        f"CPU-seconds |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for kind, what in KINDS.items():
-        rows = [results[kind][str(number)] for number in range(faces)]
+        rows = [results[kind][str(number)] for number in range(counts[kind])]
+        nearest = [min(row["apart"]) for row in rows]
         errors = np.array([row["errors"] for row in rows])
         fits = errors <= bound
         lines.append(
-            f"| {faces} {what} | {100 * fits.mean():.0f} % | "
+            f"| {len(rows)} {what} | {100 * fits.mean():.0f} % | "
             f"{100 * fits.any(axis=1).mean():.0f} % | "
             f"{np.median(errors):.4f} | {np.mean([row['apart'] for row in rows]):.2f} | "
-            f"{np.median([min(row['apart']) for row in rows]):.2f} | "
+            f"{np.median(nearest):.2f} | {100 * np.mean(np.array(nearest) > APART):.0f} % | "
             f"{np.mean([row['away'] for row in rows]):.2f} | "
             f"{np.median([row['seconds'] for row in rows]):.1f} |"
         )
@@ -126,6 +130,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("network", type=Path, nargs="?", default=Path("shipped"))
     parser.add_argument("--faces", type=int, default=20)
+    parser.add_argument("--own", type=int, default=5)
     parser.add_argument("--side", type=int, default=8)
     parser.add_argument("--page", type=Path)
     parser.add_argument("--pictures", type=Path)
@@ -139,8 +144,9 @@ def main():
     wanted = {"network": digest, "side": options.side}
     if {name: results.setdefault(name, value) for name, value in wanted.items()} != wanted:
         raise SystemExit(f"{options.results} is of another network or size: delete it")
-    results = measure(net, options.faces, options.side, results, options.results)
-    text = table(results, net, options.side, options.faces, f"network {digest[:12]}")
+    counts = {"demo": options.faces, "own": options.own}
+    results = measure(net, counts, options.side, results, options.results)
+    text = table(results, net, options.side, counts, f"network {digest[:12]}")
     print(text)
     if options.page:
         write_block(options.page, MARK, text)

@@ -1,5 +1,6 @@
 """Sharpening against the published program's parts, and what a search promises."""
 
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from stylecli.latents.sharpening import (
     fit_spread,
     lr_factor,
     measure_styles,
+    most_different,
     pixel_errors,
     shrink_again,
     shrink_cubic,
@@ -168,11 +170,32 @@ def test_those_that_differ_most_are_kept(tiny_network: Any) -> None:
     def least(starts: int) -> float:
         how = Sharpening(candidates=3, starts=starts, steps=20, bound=0.01)
         found = Sharpener(tiny_network, how).sharpen(small)
-        images = [from_uint8(one.picture[None]) for one in found]
-        assert found[0].error == min(one.error for one in found)
+        errors, images = (
+            [one.error for one in found],
+            [from_uint8(one.picture[None]) for one in found],
+        )
+        assert errors == sorted(errors)
         return min(float(near(images[a], images[b])) for a, b in ((0, 1), (0, 2), (1, 2)))
 
     assert least(4) > least(1)
+
+
+@pytest.mark.parametrize("held", [0, 1])
+def test_no_exchange_makes_the_chosen_more_different(held: int) -> None:
+    def least(places: list[int]) -> float:
+        return min(float(far[a, b]) for a, b in combinations(places, 2))
+
+    moved = 0
+    for seed in range(10):
+        points = np.random.default_rng(seed).random((9, 2))
+        far = np.linalg.norm(points[:, None] - points[None], axis=2).astype(np.float32)
+        chosen = most_different(far, 4, held)
+        assert len(set(chosen)) == 4 and chosen[:held] == [0][:held]
+        for place, other in product(range(held, 4), set(range(9)) - set(chosen)):
+            assert least([*chosen[:place], other, *chosen[place + 1 :]]) <= least(chosen)
+        moved += chosen[0] != 0
+    assert bool(moved) is not bool(held)
+    assert most_different(far, 1) == [0] and sorted(most_different(far, 9)) == list(range(9))
 
 
 def test_a_grey_picture_is_compared_in_grey(tiny_network: Any) -> None:
