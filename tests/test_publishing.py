@@ -9,7 +9,8 @@ pytest.importorskip("huggingface_hub")
 
 from stylecli import hub
 from stylecli.checkpoint import load_network, network_tensors, save_network
-from stylecli.data.packing import PackSettings, pack
+from stylecli.data.pack_settings import PackSettings
+from stylecli.data.packing import pack
 from stylecli.data.sources.recognition import find_source
 from stylecli.errors import DataError, NetworkError, UsageError
 from stylecli.files import OwnerLock

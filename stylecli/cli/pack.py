@@ -16,7 +16,8 @@ from stylecli.shapes import parse_shape
 from stylecli.workspace import find_dataset
 
 if TYPE_CHECKING:
-    from stylecli.data.packing import PackReport, PackSettings, Plan
+    from stylecli.data.pack_settings import PackSettings
+    from stylecli.data.packing import PackReport, Plan
     from stylecli.data.preparation import Transform
     from stylecli.data.reader import Dataset
     from stylecli.data.sources.base import Source
@@ -144,7 +145,7 @@ def command(
     output = Output(json=json, quiet=quiet)
     check_pictures(source)
     check_files(DataError, labels=labels)
-    from stylecli.data.packing import MAX_PACKED_RESOLUTION, PackSettings
+    from stylecli.data.pack_settings import MAX_PACKED_RESOLUTION, PackSettings
 
     if as_stored and upright:
         raise UsageError("--as-stored and --upright contradict each other: give one of them")
@@ -191,7 +192,7 @@ def pack_to(
     Raises DataError when there is nothing to pack or when a dataset of other pictures or settings
     is in the way.
     """
-    from stylecli.data.packing import PackSettings
+    from stylecli.data.pack_settings import PackSettings
 
     settings = PackSettings(resolution=resolution, transform=transform)
     report = _pack(source, {}, out, settings, output)
@@ -257,7 +258,8 @@ def packed_from(
     note says which. Raises DataError for no pictures, and where the dataset of their name holds
     others.
     """
-    from stylecli.data.packing import find_packed, options_of
+    from stylecli.data.pack_settings import options_of
+    from stylecli.data.packing import find_packed
     from stylecli.data.sources.recognition import find_source
 
     source = find_source(path)
@@ -344,7 +346,8 @@ def _pack_zip(
     import shutil
 
     from stylecli.data.exporting import export_nvidia, find_export
-    from stylecli.data.packing import PackSettings, identify
+    from stylecli.data.pack_settings import PackSettings
+    from stylecli.data.packing import identify
     from stylecli.data.reader import open_dataset
     from stylecli.data.sources.lmdb_pictures import PackedSource
     from stylecli.data.sources.recognition import find_source

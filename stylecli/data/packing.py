@@ -1,26 +1,20 @@
 """Pack a source of pictures into a dataset: choose the size, convert, write, report."""
 
 import contextlib
-import functools
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from stylecli.data.alignment.detectors import boxes_of_faces, choose_detector, installed_detector
-from stylecli.data.format import DATA_FILE, MIN_RESOLUTION, Codec, count_levels
+from stylecli.data.format import DATA_FILE, count_levels
 from stylecli.data.lmdb_files import check_room, picture_bytes
-from stylecli.data.pictures import quiet, read_header
+from stylecli.data.pack_settings import PackSettings, choose_recipe, face_finder, settings_of
 from stylecli.data.preparation import (
-    FaceFinder,
-    Filter,
     Prepared,
     Recipe,
     Skipped,
-    Transform,
-    choose_resolution,
     prepare_all,
 )
 from stylecli.data.reader import Dataset, open_dataset
@@ -28,98 +22,19 @@ from stylecli.data.sources.base import (
     Item,
     Label,
     Source,
-    keeps_as_stored,
     pictures_fingerprint,
     spread,
 )
-from stylecli.data.unfinished import differences, option_name, real_path, sweep_locks
+from stylecli.data.unfinished import differences, real_path, sweep_locks
 from stylecli.data.writer import DatasetWriter
-from stylecli.errors import DataError, Interrupted, UsageError, plural
+from stylecli.errors import DataError, Interrupted, plural
 from stylecli.files import parse_json
 from stylecli.progress import Progress, silent
-from stylecli.shapes import SQUARE, Grid, checked_grid
-
-MAX_PACKED_RESOLUTION = 1024  # what networks go up to
-
-_FREE = ("labels", "max_images", "keep_duplicates")  # may differ from one addition to the next
-
-CONTRAST = "contrast"  # finds a subject where no face detector is installed
-
-PROBED = 1000  # pictures whose headers are read to choose size and channels
 
 # Causes of leaving out pictures that are in the dataset already; the first one's name follows.
 DUPLICATE = "has the same pixels as an earlier picture"
 AMBIGUOUS = "has the same pixels as an earlier picture but another label"
 PRESENT = "is already in the dataset"
-
-
-@dataclass(frozen=True)
-class PackSettings:
-    """How pictures become a dataset; the middle part is explained at ``Recipe``."""
-
-    resolution: int | None = None  # px, or level; None: what 95 % of the pictures reach
-    channels: int | None = None  # 1, 3, 4; None: 1 when all pictures are grey, else 3
-
-    filter: Filter = "lanczos"
-    transform: Transform = "center-crop"
-    width: int | None = None
-    height: int | None = None
-    exif: bool | None = None  # None: as the source has it, which is upright but for NVIDIA's
-    icc: Literal["convert", "ignore"] = "convert"
-    background: tuple[int, int, int] = (255, 255, 255)
-    enlarge: bool = False
-    subject: str = ""  # "": the face detector that is installed, else "contrast"
-    codec: Codec = "raw"
-
-    pyramid: bool = False  # store lower resolutions too: a third more bytes, quicker reads
-    labels: bool = True
-    max_images: int | None = None  # take so many, spread evenly over the source
-    keep_duplicates: bool = False  # else pictures of equal pixels are stored once
-    base: Grid = SQUARE  # of another shape: height and width that are doubled
-
-    def __post_init__(self) -> None:
-        """Check every field; raise UsageError naming the one at fault."""
-        object.__setattr__(self, "base", checked_grid(self.base))
-        r = self.resolution
-        if r is not None and (not MIN_RESOLUTION <= r <= MAX_PACKED_RESOLUTION or r & (r - 1)):
-            raise UsageError(
-                f"resolution {r} is not a power of two from {MIN_RESOLUTION} to "
-                f"{MAX_PACKED_RESOLUTION}"
-            )
-        if self.max_images is not None and self.max_images < 1:
-            raise UsageError(f"--max-images {self.max_images} is out of range: give 1 or more")
-        is_free = r is None and (self.width or self.height)
-        self.recipe(max(self.width or 0, self.height or 0) if is_free else r or 256, 3)
-
-    def recipe(self, resolution: int, channels: int) -> Recipe:
-        """Return how one picture is prepared; the settings' own size and channels come first."""
-        own: dict[str, Any] = {
-            field.name: getattr(self, field.name)
-            for field in fields(Recipe)
-            if field.name not in ("resolution", "channels")
-        }
-        own["exif"] = self.exif is not False
-        return Recipe(self.resolution or resolution, self.channels or channels, **own)
-
-    def completed(self, source: Source) -> "PackSettings":
-        """Return the settings with what they leave to the source and to this machine."""
-        found = self
-        if self.exif is None:
-            found = replace(found, exif=not keeps_as_stored(source))
-        if self.transform == "subject" and not self.subject:
-            found = replace(found, subject=installed_detector() or CONTRAST)
-        return found
-
-    def recorded(self, recipe: Recipe) -> dict[str, Any]:
-        """Return all that decides about the dataset, as JSON has it."""
-        return {
-            **recipe.recorded(),
-            "codec": self.codec,
-            "pyramid": self.pyramid,
-            "labels": self.labels,
-            "max_images": self.max_images,
-            "keep_duplicates": self.keep_duplicates,
-        }
 
 
 @dataclass(frozen=True)
@@ -175,41 +90,6 @@ def kind_of(cause: str) -> str:
     return cause.partition(":")[0]
 
 
-def settings_of(dataset: Dataset, settings: PackSettings) -> PackSettings:
-    """Return ``settings`` with what they leave open taken from the dataset.
-
-    Raises DataError when they ask for something other than the dataset was packed with.
-    """
-    packed = dataset.info.get("settings")
-    packed = packed if isinstance(packed, dict) and packed.get("kind") == "pack" else {}
-    own: dict[str, Any] = {
-        **packed,
-        "resolution": dataset.resolution,
-        "channels": dataset.channels,
-        "base": dataset.grid,
-        "codec": dataset.info["codec"],
-        "pyramid": dataset.info["levels"] > 1,
-    }
-    default = PackSettings()
-    taken: dict[str, Any] = {}
-    for each in fields(PackSettings):
-        name = each.name
-        if name in _FREE or name not in own:
-            continue
-        value = tuple(own[name]) if isinstance(own[name], list) else own[name]
-        asked = getattr(settings, name)
-        if asked not in (getattr(default, name), value):
-            raise DataError(
-                f"{dataset.path} was packed with {option_name(name)} {_shown(value)}, not "
-                f"{_shown(asked)}: "
-                "leave that option out, or pack into another --out"
-            )
-        taken[name] = value
-    if packed.get("labels") is False:
-        taken["labels"] = False
-    return replace(settings, **taken)
-
-
 def merge_classes(
     dataset: Dataset, source: Source, settings: PackSettings, first: Label | None
 ) -> tuple[list[str] | None, list[int] | None]:
@@ -246,11 +126,6 @@ def merge_classes(
         )
     names = [*old, *(name for name in new if name not in old)]
     return names, [names.index(name) for name in new]
-
-
-def _shown(value: Any) -> str:
-    shown = value.ratio if isinstance(value, Grid) else str(value)
-    return {True: "on", False: "off"}[value] if isinstance(value, bool) else shown
 
 
 @dataclass(frozen=True)
@@ -363,13 +238,6 @@ def _as_before(settings: PackSettings, source: Source, out: Path) -> PackSetting
     return settings
 
 
-def face_finder(settings: PackSettings | Recipe) -> FaceFinder | None:
-    """Return what finds the faces to crop towards; None where the settings name no detector."""
-    if settings.transform != "subject" or settings.subject in ("", CONTRAST):
-        return None
-    return functools.partial(boxes_of_faces, detector=choose_detector(settings.subject))
-
-
 def identify(source: Source, settings: PackSettings) -> dict[str, Any]:
     """Return what packing ``source`` is known by: the pictures and all that is done to them."""
     return _plan_dataset(source, settings).identity
@@ -390,48 +258,6 @@ def find_packed(source: Source, folder: Path = Path("datasets")) -> list[Dataset
             if {dataset.info.get("pictures"), settings.get("fingerprint")} & wanted:
                 found.append(dataset)
     return sorted(found, key=lambda dataset: str(dataset.info["created"]), reverse=True)
-
-
-def options_of(settings: Any) -> list[str]:
-    """Return the options that a dataset was packed with, where they differ from the defaults."""
-    settings = settings if isinstance(settings, dict) else {}
-    default, found = PackSettings(), []
-    if base := settings.get("base"):
-        found.append(f"--shape {checked_grid(base).ratio}")
-    for name in ("channels", "filter", "transform", "exif", "icc", "background", "enlarge",
-                 "labels", "max_images", "keep_duplicates"):  # fmt: skip
-        value, usual = settings.get(name), getattr(default, name)
-        if name == "exif":
-            found += ["--as-stored"] if value is False else []
-            continue
-        if value is None or value == usual or (name == "channels" and value == 3):
-            continue
-        if name == "background" and tuple(value) == usual:
-            continue
-        option = option_name(name)
-        found.append(option if isinstance(value, bool) else f"{option} {value}")
-    return found
-
-
-def choose_recipe(source: Source, indices: Sequence[int], settings: PackSettings) -> Recipe:
-    """Return how pictures are prepared: the settings' own size, else what most pictures suggest."""
-    if settings.resolution is not None and settings.channels is not None:
-        return settings.recipe(settings.resolution, settings.channels)
-    step = max(1, len(indices) // PROBED)
-    sizes, grey = [], True
-    for item in (source[index] for index in indices[::step]):
-        # What is wrong with a picture is counted and listed when its turn comes.
-        with contextlib.suppress(Exception), quiet(), item.open() as picture:
-            # Looking for a PNG's orientation would decode it, a thousand times for a guess.
-            upright = bool(settings.exif) and picture.format != "PNG"
-            header = read_header(picture, upright=upright)
-            sizes.append(header.upright_size)
-            grey = grey and header.is_grey
-        if settings.resolution and not grey:
-            return settings.recipe(settings.resolution, 3)  # nothing is left to find out
-    transform = settings.recipe(256, 3).transform
-    resolution = choose_resolution(sizes, transform, MAX_PACKED_RESOLUTION, settings.base)
-    return settings.recipe(resolution, 1 if grey else 3)
 
 
 def _plan_dataset(source: Source, settings: PackSettings) -> _Job:

@@ -28,7 +28,7 @@ from PIL import Image
 from stylecli.data import packing, writer
 from stylecli.data.format import DATA_FILE, META_KEY
 from stylecli.data.lmdb_files import Database
-from stylecli.data.packing import PackSettings
+from stylecli.data.pack_settings import PackSettings
 from stylecli.data.reader import open_dataset
 from stylecli.data.sources.folders import ImageFolder
 from stylecli.data.unfinished import OWN_FILES, publish

@@ -13,7 +13,8 @@ from stylecli.data import writer
 from stylecli.data.exporting import export_nvidia
 from stylecli.data.format import image_key
 from stylecli.data.loader import BatchLoader
-from stylecli.data.packing import PackSettings, choose_recipe, pack
+from stylecli.data.pack_settings import PackSettings, choose_recipe
+from stylecli.data.packing import pack
 from stylecli.data.preparation import Skipped
 from stylecli.data.reader import open_dataset
 from stylecli.data.sources.folders import ImageFolder

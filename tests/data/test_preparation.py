@@ -13,7 +13,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from stylecli.data.alignment.geometry import AlignSettings, Face
 from stylecli.data.format import decode, pixel_digest
-from stylecli.data.packing import PackSettings, choose_recipe
+from stylecli.data.pack_settings import PackSettings, choose_recipe
 from stylecli.data.pictures import BROKEN_PROFILE
 from stylecli.data.preparation import (
     ALIASES,

@@ -14,7 +14,8 @@ from PIL import Image
 
 from stylecli.data import lmdb_files, writer
 from stylecli.data.format import DATA_FILE
-from stylecli.data.packing import PackSettings, pack
+from stylecli.data.pack_settings import PackSettings
+from stylecli.data.packing import pack
 from stylecli.data.reader import open_dataset
 from stylecli.data.sources.folders import ImageFolder
 from stylecli.errors import DataError, Interrupted

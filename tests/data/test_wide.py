@@ -11,7 +11,8 @@ from stylecli.data.checking.near_duplicates import shrink
 from stylecli.data.demo_faces import FaceArtist
 from stylecli.data.exporting import export_nvidia
 from stylecli.data.loader import BatchLoader
-from stylecli.data.packing import PackSettings, pack
+from stylecli.data.pack_settings import PackSettings
+from stylecli.data.packing import pack
 from stylecli.data.reader import open_dataset
 from stylecli.data.sources.recognition import find_source
 from stylecli.errors import DataError, UsageError

@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from stylecli.data.packing import PackSettings, pack
+from stylecli.data.pack_settings import PackSettings
+from stylecli.data.packing import pack
 from stylecli.data.reader import open_dataset
 from stylecli.data.sources.recognition import find_source
 from stylecli.errors import DataError

@@ -44,7 +44,8 @@ from stylecli.data.alignment.photographs import (
     list_photographs,
     read_landmarks,
 )
-from stylecli.data.packing import PackSettings, pack
+from stylecli.data.pack_settings import PackSettings
+from stylecli.data.packing import pack
 from stylecli.data.pictures import check_kind, open_picture, quiet, read_header
 from stylecli.data.preparation import DecodeSettings, Skipped, decode_pixels
 from stylecli.data.reader import open_dataset

@@ -24,7 +24,8 @@ from stylecli.data.checking.findings import (
 )
 from stylecli.data.format import DATA_FILE, DIGEST_BYTES, STATE_KEY, box_mean, pixel_digest
 from stylecli.data.lmdb_files import check_pages, open_environment
-from stylecli.data.packing import PackSettings, face_finder, find_packed
+from stylecli.data.pack_settings import PackSettings, face_finder
+from stylecli.data.packing import find_packed
 from stylecli.data.preparation import Prepared, Transform, prepare
 from stylecli.data.reader import Dataset, open_dataset
 from stylecli.data.sources.base import Label, Source, keeps_as_stored

@@ -11,7 +11,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from stylecli.cli.app import app
-from stylecli.data.packing import PackSettings, pack
+from stylecli.data.pack_settings import PackSettings
+from stylecli.data.packing import pack
 from stylecli.data.reader import open_dataset
 from stylecli.data.sources import tar_shards
 from stylecli.data.sources.recognition import find_source
