@@ -157,6 +157,18 @@ def fitting_grid(sizes: Mapping[tuple[int, int], int]) -> Grid:
     )
 
 
+def propose_shape(sizes: Mapping[tuple[int, int], int]) -> str:
+    """Say which shape keeps more of pictures than a square; "" where none keeps much more.
+
+    ``sizes`` are (height, width) and how many pictures have them.
+    """
+    grid = fitting_grid(sizes)
+    if grid.is_usual:
+        return ""
+    kept, square = (share_kept(each, sizes) for each in (grid, SQUARE))
+    return f"--shape {grid.ratio} keeps {kept:.0%} of the pixels, a square {square:.0%}"
+
+
 def share_kept(grid: Grid, sizes: Mapping[tuple[int, int], int]) -> float:
     """Return the share of its pixels that a picture keeps, as a mean over ``sizes``."""
     kept = sum(grid.kept(*size) * count for size, count in sizes.items())

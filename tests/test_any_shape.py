@@ -149,6 +149,36 @@ def test_every_command_runs_on_a_wide_network(place: Path, monkeypatch: pytest.M
     assert named | set(ELSEWHERE) >= set(COMMANDS) - {"help", "version"}
 
 
+def test_packing_squares_says_which_shape_keeps_more(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(place / "photos", tmp_path / "photos")
+    proposed = "photos: --shape 4:3 keeps 100% of the pixels, a square 75%"
+    squares = run(tmp_path, ["pack", "photos", "--resolution", "8"], monkeypatch)
+    assert proposed in squares
+
+    shaped = [
+        "pack",
+        "photos",
+        "--shape",
+        "4:3",
+        "--resolution",
+        "12",
+        "--out",
+        "datasets/of-a-shape.lmdb",
+    ]
+    assert proposed not in run(tmp_path, shaped, monkeypatch)
+    padded = ["pack", "photos", "--transform", "pad", "--resolution", "32", "--out", "bars.lmdb"]
+    assert "keeps" not in run(tmp_path, padded, monkeypatch)
+
+    # Training on the folder takes the shape that is asked for, else the newest of its datasets.
+    trained = ["train", "photos", "--dry-run"]
+    assert "of-a-shape" in run(tmp_path, [*trained, "--shape", "4:3"], monkeypatch)
+    assert "photos.lmdb" in run(tmp_path, [*trained, "--shape", "1:1"], monkeypatch)
+    other = CliRunner().invoke(app, [*trained, "--shape", "3:2"])
+    assert other.stderr.endswith("pack photos --shape 3:2 --out datasets/photos-3x2.lmdb\n")
+
+
 def test_a_photograph_is_drawn_in_its_shape(place: Path) -> None:
     net = stylecli.load_network(place / "net.safetensors")
 
@@ -166,7 +196,20 @@ def test_a_photograph_is_drawn_in_its_shape(place: Path) -> None:
         (["pack", "photos", "--shape", "4:3", "--resolution", "13"], 2, "12"),
         (["pack", "photos", "--shape", "4:3", "--out", "x.zip"], 2, "square"),
         (["export", "state-dict", "net.safetensors"], 2, "square"),
-        (["plan", "photos", "--shape", "4:3"], 2, "--resolution"),
+        (["plan", "photos", "--shape", "4:3"], 2, "pack photos --shape 4:3"),
+        (["plan", "square.lmdb", "--shape", "4:3"], 2, "--shape 4:3"),
+        (
+            ["train", "photos", "--shape", "4:3", "--resolution", "12", "--dry-run"],
+            2,
+            "pack photos --shape 4:3 --resolution 12",
+        ),
+        (
+            ["train", "photos", "--resume", "net.safetensors", "--dry-run"],
+            2,
+            "pack photos --shape 4:3 --resolution 12",
+        ),
+        (["train", "photos", "--shape", "101:97"], 2, "1:1"),
+        (["train", "square.lmdb", "--shape", "4:3", "--dry-run"], 2, "--shape 4:3"),
         (["plan", "--resolution", "13", "--shape", "4:3"], 2, "12"),
         (["metrics", "diversity", *RUN, "--data", "square.lmdb"], 3, "--shape 4:3 --resolution 12"),
     ],

@@ -66,9 +66,9 @@ def command(
 
     Example: stylecli bench --resolutions 64,256 --repeats 9
 
-    Times new networks, case by case in turn. Prints the median, smallest and largest value, and the
-    share of what one large convolution reaches here. CPU-seconds hardly depend on other programs; a
-    GPU is timed by its own events.
+    Times new networks of square pictures, case by case in turn. Prints the median, smallest and
+    largest value, and the share of what one large convolution reaches here. CPU-seconds hardly
+    depend on other programs; a GPU is timed by its own events.
     """
     output = Output(json=json, quiet=quiet)
     check_words(device=device, config=config)

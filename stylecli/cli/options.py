@@ -101,6 +101,14 @@ PresetOption = Annotated[
         rich_help_panel=SCHEDULE,
     ),
 ]
+ShapeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shape",
+        help="Width to height of the pictures, such as 4:3; --resolution is the shorter side then.",
+        rich_help_panel=PICTURES,
+    ),
+]
 LabelsOption = Annotated[
     bool | None,
     typer.Option(

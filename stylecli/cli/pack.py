@@ -12,7 +12,7 @@ from stylecli.cli.options import ForceOption, JsonOption, QuietOption
 from stylecli.cli.output import Output
 from stylecli.cli.refusals import check_files, check_pictures
 from stylecli.errors import DataError, UsageError, plural
-from stylecli.shapes import parse_shape
+from stylecli.shapes import SQUARE, Grid, parse_shape
 from stylecli.workspace import find_dataset
 
 if TYPE_CHECKING:
@@ -185,16 +185,18 @@ def pack_to(
     resolution: int | None,
     output: Output,
     *,
+    grid: Grid = SQUARE,
     transform: "Transform",
 ) -> Path:
     """Pack pictures as the command does, telling it on stderr only; return the dataset.
 
+    ``resolution`` is a level of ``grid``.
     Raises DataError when there is nothing to pack or when a dataset of other pictures or settings
     is in the way.
     """
     from stylecli.data.pack_settings import PackSettings
 
-    settings = PackSettings(resolution=resolution, transform=transform)
+    settings = PackSettings(resolution=resolution, base=grid, transform=transform)
     report = _pack(source, {}, out, settings, output)
     output.note(f"{report.path}: {', '.join(_lines(report)[1:])}")
     return report.path
@@ -203,44 +205,61 @@ def pack_to(
 def prepare_dataset(
     data: Path | None,
     resolution: int | None,
+    shape: str | None,
     preset: str | None,
     output: Output,
     *,
     only_packed: str = "",
     run: Path | None = None,
-    usual_side: Callable[[], int | None] = lambda: None,
+    usual: Callable[[], tuple[Grid, int | None]] = lambda: (SQUARE, None),
 ) -> "Dataset":
     """Return the dataset to train on; pictures are packed into datasets/ first.
 
     Without ``data`` it is the one that ``run`` was trained on, where there is such a run. They are
-    packed at ``resolution``, else at the ``usual_side``, or as the preset's own set was, where it
-    has one. ``only_packed`` is who never packs: then
-    pictures are a UsageError with the command that packs them.
+    packed in this ``shape`` (width:height) and at this ``resolution``, else in the ``usual`` grid
+    and level, or as the preset's own set was, where it has one. ``only_packed`` is who never packs:
+    then pictures are a UsageError with the command that packs them.
     """
     from stylecli.data.reader import open_dataset
     from stylecli.training.presets import SETS, name_preset
 
+    asked = None if shape is None else parse_shape(shape)
     found = find_dataset(data, run=run)
     if found.why:
         output.note(f"using {found.path}, {found.why}")
     path = found.path
     if not (path / "data.mdb").is_file():
         published = SETS.get(name_preset(preset)) if preset else None
-        transform: Transform = published.transform if published else "center-crop"
-        dataset, out = packed_from(path, resolution, output)
+        dataset, out = packed_from(path, resolution, asked, output)
         if dataset is not None:
             return dataset
-        side = resolution or usual_side()
-        if side is None and published and preset != "paper":
-            side = published.resolutions[0]
+        grid, level = usual()
+        grid = asked or grid
+        if resolution is not None:
+            from stylecli.data.pack_settings import MAX_PACKED_RESOLUTION
+
+            level = resolution  # of squares, PackSettings checks it
+            if not grid.is_usual:
+                level = grid.level_with(resolution, MAX_PACKED_RESOLUTION)
+        elif level is None and published and preset != "paper":
+            level = published.resolutions[0]
+        transform: Transform = "center-crop"
+        if published and grid.is_usual:  # else with bars, which another shape does not need
+            transform = published.transform
         if only_packed:
             words = ["stylecli", "pack", str(path)]
-            words += ["--resolution", str(side)] if side else []
+            words += [] if grid.is_usual else ["--shape", grid.ratio]
+            words += ["--resolution", str(min(grid.at(level)))] if level else []
             words += ["--transform", transform] if transform != "center-crop" else []
             words += ["--out", str(out)] if out else []
             raise UsageError(f"{only_packed} does not pack: run {join(words)}")
-        path = pack_to(out, path, side, output, transform=transform)
+        path = pack_to(out, path, level, output, grid=grid, transform=transform)
     dataset = open_dataset(path)
+    if asked not in (None, dataset.grid):
+        raise UsageError(
+            f"--shape {shape} differs from {path}, which holds {dataset.size} px: leave it out, or "
+            "pack the pictures again with it"
+        )
     if resolution is not None and resolution != min(dataset.size):
         raise UsageError(
             f"--resolution {resolution} differs from {path}, which holds "
@@ -250,13 +269,13 @@ def prepare_dataset(
 
 
 def packed_from(
-    path: Path, resolution: int | None, output: Output
+    path: Path, resolution: int | None, grid: Grid | None, output: Output
 ) -> tuple["Dataset | None", Path | None]:
     """Return (the dataset that was packed from pictures, where to pack them if not by default).
 
-    It is the newest, whatever it was packed with, but for a ``resolution`` that is asked for; a
-    note says which. Raises DataError for no pictures, and where the dataset of their name holds
-    others.
+    It is the newest, whatever it was packed with, but for a ``resolution`` and a ``grid`` that are
+    asked for; a note says which. Raises DataError for no pictures, and where the dataset of their
+    name holds others.
     """
     from stylecli.data.pack_settings import options_of
     from stylecli.data.packing import find_packed
@@ -265,15 +284,17 @@ def packed_from(
     source = find_source(path)
     out, found = default_out(source), find_packed(source)
     for dataset in found:
-        if resolution in (None, min(dataset.size)):
+        if resolution in (None, min(dataset.size)) and grid in (None, dataset.grid):
             options = options_of(dataset.info.get("settings"))
             output.note(
                 f"using {dataset.path}, packed from {path}: {plural(len(dataset), 'picture')}, "
                 f"{dataset.size} px{''.join(f', {option}' for option in options)}"
             )
             return dataset, None
-    if found:  # at other sizes
-        return None, out.with_name(f"{source.name}-{resolution}.lmdb")
+    if found:  # of other sizes or shapes
+        shape = f"-{grid.ratio.replace(':', 'x')}" if grid else ""
+        side = f"-{resolution}" if resolution else ""
+        return None, out.with_name(f"{source.name}{shape}{side}.lmdb")
     if out.exists():
         from stylecli.data.reader import open_dataset
 
@@ -315,7 +336,7 @@ def _pack(
             out,
             settings,
             progress=progress,
-            announce=lambda plan: _announce(plan, output),
+            announce=lambda plan: _announce(plan, source, output),
             **choices,
         )
     if settings.recipe(256, 3).transform in WITH_BARS:
@@ -432,9 +453,11 @@ def _check_zip(source: Path, out: Path, *, force: bool) -> None:
         )
 
 
-def _announce(plan: "Plan", output: Output) -> None:
+def _announce(plan: "Plan", source: Path, output: Output) -> None:
     from stylecli.progress import format_bytes
 
+    if plan.shape:
+        output.note(f"{source}: {plan.shape}")
     if plan.position:
         output.note(f"continuing after picture {plan.position:,} of {plan.count:,}")
     output.note(

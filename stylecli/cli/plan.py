@@ -19,6 +19,7 @@ from stylecli.cli.options import (
     QuietOption,
     RanksOption,
     SettingsOption,
+    ShapeOption,
     SlowerOption,
     count_ranks,
     network_settings,
@@ -34,7 +35,7 @@ from stylecli.errors import Interrupted, UsageError
 from stylecli.networks.config import MAX_RESOLUTION
 from stylecli.progress import describe_seconds, format_seconds
 from stylecli.settings import MACHINE, PICTURES, Setting
-from stylecli.shapes import parse_shape
+from stylecli.shapes import SQUARE, parse_shape
 from stylecli.training.config import Session, TrainingConfig
 from stylecli.training.settings_file import AskedSettings, with_file
 from stylecli.workspace import find_dataset
@@ -58,16 +59,6 @@ ResolutionOption = Annotated[
         rich_help_panel=PICTURES,
     ),
 ]
-ShapeOption = Annotated[
-    str,
-    typer.Option(
-        "--shape",
-        help="Width to height of the pictures; --resolution is the shorter side then.",
-        rich_help_panel=PICTURES,
-    ),
-]
-
-
 OnOption = Annotated[
     str | None,
     typer.Option(
@@ -104,7 +95,7 @@ def command(
     config: ConfigOption = None,
     preset: PresetOption = None,
     resolution: ResolutionOption = None,
-    shape: ShapeOption = "1:1",
+    shape: ShapeOption = None,
     labels: LabelsOption = None,
     settings_file: SettingsOption = None,
     ranks: RanksOption = None,
@@ -169,7 +160,7 @@ def command(
 def _settings(
     data: Path | None,
     resolution: int | None,
-    shape: str,
+    shape: str | None,
     asked: AskedSettings,
     output: Output,
     *,
@@ -180,13 +171,9 @@ def _settings(
 ) -> "RunSettings":
     """Return the settings that train would have with the same; no ``device``: a GPU elsewhere."""
     dataset = None
-    grid = parse_shape(shape)
+    grid = SQUARE if shape is None else parse_shape(shape)
     if data is not None or resolution is None:
-        if not grid.is_usual:
-            raise UsageError(
-                f"--shape {shape} needs --resolution, and no dataset, which has its own shape"
-            )
-        dataset = prepare_dataset(data, resolution, asked.preset, output, only_packed="plan")
+        dataset = prepare_dataset(data, resolution, shape, asked.preset, output, only_packed="plan")
     elif not grid.is_usual:
         resolution = grid.level_with(resolution, MAX_RESOLUTION)
     from stylecli.training.run_setup import NoDataset, make_settings

@@ -22,6 +22,7 @@ from stylecli.cli.options import (
     RanksOption,
     SeedOption,
     SettingsOption,
+    ShapeOption,
     SlowerOption,
     asks_for,
     count_ranks,
@@ -43,6 +44,7 @@ from stylecli.cli.refusals import (
 from stylecli.distributed.ranks import find_place, sharing_ranks
 from stylecli.errors import StyleCLIError, UsageError, WeightsError, plural
 from stylecli.settings import PICTURES, RUN, WATCHING
+from stylecli.shapes import SQUARE, Grid, parse_shape
 from stylecli.training.config import Session, TrainingConfig
 from stylecli.training.settings_file import AskedSettings, with_file
 from stylecli.workspace import find_dataset, newest_snapshot
@@ -128,6 +130,7 @@ def command(
     config: ConfigOption = None,
     preset: PresetOption = None,
     resolution: ResolutionOption = None,
+    shape: ShapeOption = None,
     labels: LabelsOption = None,
     resume: ResumeOption = None,
     out: OutOption = None,
@@ -164,9 +167,9 @@ def command(
     count = (gpus or 1) * (nodes or 1) if elsewhere else ranks or gpus
     driving = Session(**asked.session)
     request = _Request(
-        data, asked.config, asked.preset, resolution, asked.labels, resume, out, dry_run, metrics,
-        metric_samples, classifiers, ranks, gpus, nodes, None if elsewhere else device, seed,
-        asked.network, asked.training, driving, force, output,
+        data, asked.config, asked.preset, resolution, shape, asked.labels, resume, out, dry_run,
+        metrics, metric_samples, classifiers, ranks, gpus, nodes, None if elsewhere else device,
+        seed, asked.network, asked.training, driving, force, output,
     )  # fmt: skip
     if not launched and not elsewhere:
         request.refuse()
@@ -196,6 +199,7 @@ class _Request:
     config: str | None
     preset: str | None
     resolution: int | None
+    shape: str | None
     labels: bool | None
     resume: Path | None
     out: Path | None
@@ -221,6 +225,8 @@ class _Request:
         if (wanted := split_metrics(self.metrics)) is not None:
             ClassifierSource(self.classifiers).check(wanted)
             check_files(classifiers=self.classifiers)
+        if self.shape is not None:
+            parse_shape(self.shape)
         check_numbers(self.training, settings_for(TrainingConfig))
         check_numbers(self.network, network_settings())
         check_resume(self.resume, self.output)
@@ -239,13 +245,14 @@ class _Request:
                 "each with torchrun or Slurm"
             )
 
-    def side_of_source(self) -> int | None:
-        """Return the size of the network to start from, at which pictures are packed."""
+    def size_of_source(self) -> tuple[Grid, int | None]:
+        """Return grid and level of the network to start from, as which pictures are packed."""
         if self.resume is None:
-            return None
+            return SQUARE, None
         from stylecli.training.run_setup import open_source
 
-        return open_source(self.resume).net.config.resolution
+        config = open_source(self.resume).net.config
+        return config.grid, config.resolution
 
     @contextlib.contextmanager
     def prepared(self, count: int | None) -> "Iterator[tuple[Path | None, Evaluate | None]]":
@@ -267,11 +274,12 @@ class _Request:
         dataset = prepare_dataset(
             self.data,
             self.resolution,
+            self.shape,
             self.preset,
             output,
             only_packed="--dry-run" if self.dry_run else "",
             run=self.resume,
-            usual_side=self.side_of_source,
+            usual=self.size_of_source,
         )  # may refuse or take an hour: torch loads after it
         from stylecli.training import run_setup
 

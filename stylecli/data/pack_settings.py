@@ -2,19 +2,20 @@
 
 import contextlib
 import functools
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from stylecli.data.alignment.detectors import boxes_of_faces, choose_detector, installed_detector
 from stylecli.data.format import MIN_RESOLUTION, Codec
-from stylecli.data.pictures import quiet, read_header
+from stylecli.data.pictures import PictureHeader, quiet, read_header
 from stylecli.data.preparation import FaceFinder, Filter, Recipe, Transform, choose_resolution
 from stylecli.data.reader import Dataset
 from stylecli.data.sources.base import Source, keeps_as_stored
 from stylecli.data.unfinished import option_name
 from stylecli.errors import DataError, UsageError
-from stylecli.shapes import SQUARE, Grid, checked_grid
+from stylecli.shapes import SQUARE, Grid, checked_grid, propose_shape
 
 MAX_PACKED_RESOLUTION = 1024  # what networks go up to
 
@@ -23,6 +24,8 @@ _FREE = ("labels", "max_images", "keep_duplicates")  # may differ from one addit
 CONTRAST = "contrast"  # finds a subject where no face detector is installed
 
 PROBED = 1000  # pictures whose headers are read to choose size and channels
+PROBED_FOR_SHAPE = 100
+CUTS = ("center-crop", "subject")  # what a square loses of other pictures
 
 
 @dataclass(frozen=True)
@@ -105,21 +108,35 @@ def choose_recipe(source: Source, indices: Sequence[int], settings: PackSettings
     """Return how pictures are prepared: the settings' own size, else what most pictures suggest."""
     if settings.resolution is not None and settings.channels is not None:
         return settings.recipe(settings.resolution, settings.channels)
-    step = max(1, len(indices) // PROBED)
     sizes, grey = [], True
-    for item in (source[index] for index in indices[::step]):
-        # What is wrong with a picture is counted and listed when its turn comes.
-        with contextlib.suppress(Exception), quiet(), item.open() as picture:
-            # Looking for a PNG's orientation would decode it, a thousand times for a guess.
-            upright = bool(settings.exif) and picture.format != "PNG"
-            header = read_header(picture, upright=upright)
-            sizes.append(header.upright_size)
-            grey = grey and header.is_grey
+    for header in _probed(source, indices, settings, PROBED):
+        sizes.append(header.upright_size)
+        grey = grey and header.is_grey
         if settings.resolution and not grey:
             return settings.recipe(settings.resolution, 3)  # nothing is left to find out
     transform = settings.recipe(256, 3).transform
     resolution = choose_resolution(sizes, transform, MAX_PACKED_RESOLUTION, settings.base)
     return settings.recipe(resolution, 1 if grey else 3)
+
+
+def propose_for(source: Source, indices: Sequence[int], settings: PackSettings) -> str:
+    """Say which shape keeps more of the pictures than the squares they are cut to, else ""."""
+    if not settings.base.is_usual or settings.recipe(256, 3).transform not in CUTS:
+        return ""
+    probed = _probed(source, indices, settings, PROBED_FOR_SHAPE)
+    return propose_shape(Counter(header.upright_size[::-1] for header in probed))
+
+
+def _probed(
+    source: Source, indices: Sequence[int], settings: PackSettings, count: int
+) -> Iterator[PictureHeader]:
+    """Yield the headers of about ``count`` pictures, spread evenly."""
+    for index in indices[:: max(1, len(indices) // count)]:
+        # What is wrong with a picture is counted and listed when its turn comes.
+        with contextlib.suppress(Exception), quiet(), source[index].open() as picture:
+            # Looking for a PNG's orientation would decode it, a thousand times for a guess.
+            upright = bool(settings.exif) and picture.format != "PNG"
+            yield read_header(picture, upright=upright)
 
 
 def options_of(settings: Any) -> list[str]:

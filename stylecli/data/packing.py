@@ -10,7 +10,13 @@ from typing import Any
 
 from stylecli.data.format import DATA_FILE, count_levels
 from stylecli.data.lmdb_files import check_room, picture_bytes
-from stylecli.data.pack_settings import PackSettings, choose_recipe, face_finder, settings_of
+from stylecli.data.pack_settings import (
+    PackSettings,
+    choose_recipe,
+    face_finder,
+    propose_for,
+    settings_of,
+)
 from stylecli.data.preparation import (
     Prepared,
     Recipe,
@@ -139,6 +145,7 @@ class Plan:
     channels: int
     needed_bytes: int  # for all of them; exact for raw pixels if none is skipped
     free_bytes: int
+    shape: str  # which would keep more than squares, if one would
 
 
 @dataclass(frozen=True)
@@ -210,7 +217,9 @@ def pack(
         with _open_writer(job, out, force=force) as writer:
             position = writer.position
             recipe = job.recipe
-            announce(Plan(out, count, position, str(recipe.size), recipe.channels, needed, free))
+            shape = "" if append else propose_for(source, job.indices, job.settings)
+            size = str(recipe.size)
+            announce(Plan(out, count, position, size, recipe.channels, needed, free, shape))
             _store_all(job, writer, strict=strict, workers=workers, progress=progress)
     except KeyboardInterrupt:
         raise Interrupted(

@@ -25,7 +25,7 @@ from stylecli.data.preparation import most_of
 from stylecli.data.reader import Dataset
 from stylecli.errors import plural
 from stylecli.networks.config import MAX_RESOLUTION
-from stylecli.shapes import SQUARE, share_kept
+from stylecli.shapes import propose_shape
 
 FEW_PICTURES = 1000
 IMBALANCE = 10  # largest class : smallest class
@@ -482,19 +482,9 @@ def _size_rows(subject: Subject, tally: Tally) -> list[tuple[str, str]]:
         ("largest", f"{largest} px"),
         ("shapes", ", ".join(aspects)),
         ("kinds", f"{_shares(tally.formats)}; {_shares(tally.modes)}"),
-        *_shape_rows(tally),
+        *((("fitting shape", text),) if (text := propose_shape(tally.sizes)) else ()),
         ("packs to", f"{suggest_resolution(tally)} px, unless --resolution says otherwise"),
     ]
-
-
-def _shape_rows(tally: Tally) -> list[tuple[str, str]]:
-    """Propose the shape that keeps most of the pictures, where that is not a square."""
-    grid = tally.fitting_grid
-    if grid.is_usual:
-        return []
-    kept, square = (share_kept(each, tally.sizes) for each in (grid, SQUARE))
-    text = f"--shape {grid.ratio} keeps {kept:.0%} of the pixels, a square {square:.0%}"
-    return [("fitting shape", text)]
 
 
 def _shares(counter: Counter[str]) -> str:
