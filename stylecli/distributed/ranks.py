@@ -160,6 +160,25 @@ class Ranks:
                     torch.cuda.current_stream(tensor.device).synchronize()
             tensor.div_(self.count)
 
+    def add_up(self, tensor: "torch.Tensor") -> Callable[[], None]:
+        """Begin to replace ``tensor`` by its sum over all ranks; return what waits for the end.
+
+        All ranks must begin their sums in the same order.
+        """
+        import torch
+        import torch.distributed as dist
+
+        with self.exchange():
+            sent = dist.all_reduce(tensor, async_op=True)
+
+        def wait() -> None:
+            with self.exchange():
+                sent.wait()
+                if tensor.is_cuda:
+                    torch.cuda.current_stream(tensor.device).synchronize()
+
+        return wait
+
     def any(self, flag: bool) -> bool:
         """Return whether the flag is set on any rank."""
         if self.count == 1:

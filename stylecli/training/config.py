@@ -35,7 +35,8 @@ WATCH = ("warn", "stop", "rollback", "off")
 JSONL = "jsonl"
 CHANNELS_LAST = "channels-last"  # features in half precision
 GRAPHS = "graphs"  # a CUDA graph for every update
-ACCELERATIONS = (CHANNELS_LAST, GRAPHS)
+OVERLAP = "overlap"  # gradients travel between ranks during the backward pass
+ACCELERATIONS = (CHANNELS_LAST, GRAPHS, OVERLAP)
 LOGS = (JSONL, "tensorboard", "wandb", "mlflow")
 AUGMENT = ("none", "fixed", "adaptive")
 AUGMENT_PIPES = (
@@ -405,8 +406,8 @@ class Session:
     accelerate: str = setting(
         "", flag="--accelerate", heading=MACHINE, after="exact", costs=True,
         read=_reader(ACCELERATIONS), check=_known(ACCELERATIONS),
-        help="On CUDA, and tried on no GPU yet: channels-last (in bf16 and fp16), graphs, or both "
-            "with a comma.",
+        help="On CUDA, and tried on no GPU yet: channels-last (in bf16 and fp16), graphs, "
+            "overlap (of several GPUs), or two with a comma.",
     )  # fmt: skip
     keep: int | None = setting(
         None, flag="--keep", heading=WATCHING, least=1, fixed=True,
@@ -456,3 +457,8 @@ class Session:
     def __post_init__(self) -> None:
         """Check every field; raise UsageError naming the one at fault."""
         check_settings(self)
+        if {GRAPHS, OVERLAP} <= self.accelerations:
+            raise UsageError(
+                f"accelerate {self.accelerate}: what travels during the backward pass cannot be "
+                f"captured, so expected {GRAPHS} or {OVERLAP}, not both"
+            )

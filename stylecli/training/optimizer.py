@@ -1,14 +1,17 @@
-"""What turns gradients into new parameters: flat vectors, Adam, frozen layers."""
+"""What turns gradients into new parameters: flat vectors, sums over ranks, Adam, frozen layers."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 
 import torch
 from torch import Tensor, nn
 
+from stylecli.distributed.ranks import Ranks
 from stylecli.errors import UsageError
 from stylecli.hardware import widest_float
 from stylecli.networks.config import NetworkConfig
 from stylecli.training.schedule import Rates
+
+SLICE = 6_000_000  # numbers that travel together, 24 MB, or a little more
 
 
 class FlatParameters:
@@ -53,6 +56,87 @@ class FlatParameters:
     def named(self, vector: Tensor) -> dict[str, Tensor]:
         """Return a [P] vector as parameter name -> view."""
         return dict(zip(self.names, self.split(vector), strict=True))
+
+
+class EarlySums:
+    """Adds a flat gradient up over ranks slice by slice, while the rest of it is being computed.
+
+    A slice begins to travel when the last of its gradients of a step is there, also where several
+    passes add to it. Which that is, and in which order slices are complete, is learnt from the
+    first step of each shape. The order is the main rank's, for all must send slices alike; how
+    many passes a rank takes is its own business.
+    """
+
+    def __init__(self, network: nn.Module, flat: FlatParameters, ranks: Ranks) -> None:
+        """``flat`` holds the gradients of ``network``."""
+        self.flat, self.ranks = flat, ranks
+        self._slices: list[Tensor] = []
+        self._slice_of: list[int] = []
+        begin = end = 0
+        for size in flat.sizes:
+            self._slice_of.append(len(self._slices))
+            end += size
+            if end - begin >= SLICE:
+                self._slices.append(flat.grad[begin:end])
+                begin = end
+        if end > begin:
+            self._slices.append(flat.grad[begin:end])
+        self._orders: dict[Hashable, list[int]] = {}  # by the shape of a step
+        self._awaited: dict[Hashable, list[int]] = {}  # gradients of each slice; also by passes
+        self._order: list[int] | None = None
+        self._found: list[int] = []  # slices, the one of the last gradient last
+        self._left: list[int] | None = None
+        self._sent: list[Callable[[], None]] = []
+        for index, parameter in enumerate(network.parameters()):
+            parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+                lambda _, place=self._slice_of[index]: self._arrived(place)
+            )
+
+    def begin(self, shape: Hashable, passes: int) -> None:
+        """Expect the gradients of a step of a shape, in so many passes."""
+        self._shape, self._passes = shape, passes
+        self._order = self._orders.get(shape)
+        known = self._awaited.get((shape, passes))
+        self._left = None if self._order is None or known is None else list(known)
+        self._counts = [0] * len(self._slices)
+        self._found, self._sent = [], []
+
+    @property
+    def sending(self) -> bool:
+        """Whether slices are on their way: their gradients cannot be computed a second time."""
+        return bool(self._sent)
+
+    def _arrived(self, place: int) -> None:
+        if self._left is None:
+            self._counts[place] += 1
+            self._found.append(place)
+            return
+        self._left[place] -= 1
+        assert self._left[place] >= 0, "a gradient came after its slice was sent"
+        self._send()
+
+    def _send(self, *, all_of_them: bool = False) -> None:
+        """Send slices in their order, as far as they are complete."""
+        assert self._order is not None
+        while len(self._sent) < len(self._order):
+            place = self._order[len(self._sent)]
+            if not all_of_them and self._left is not None and self._left[place]:
+                return
+            self._sent.append(self.ranks.add_up(self._slices[place]))
+
+    def finish(self) -> None:
+        """Make the gradient the mean over ranks: what is left is sent, and all is waited for."""
+        if self._order is None:
+            last = {place: number for number, place in enumerate(self._found)}
+            order = sorted(range(len(self._slices)), key=lambda place: last.get(place, -1))
+            self._order = self._orders[self._shape] = self.ranks.from_main(order)
+        if self._left is None:
+            self._awaited[self._shape, self._passes] = self._counts
+        self._send(all_of_them=True)
+        for wait in self._sent:
+            wait()
+        self._sent = []
+        self.flat.grad.div_(self.ranks.count)
 
 
 class Adam:

@@ -20,7 +20,7 @@ from stylecli.networks.model import Bundle
 from stylecli.ops.convolution import channels_last_on_cuda, planar_weight_gradients
 from stylecli.shapes import Size
 from stylecli.training.augment import Augmentation
-from stylecli.training.config import CHANNELS_LAST, GRAPHS, JOINT, LAZY, TrainingConfig
+from stylecli.training.config import CHANNELS_LAST, GRAPHS, JOINT, LAZY, OVERLAP, TrainingConfig
 from stylecli.training.draws import DrawSource, Streams
 from stylecli.training.gradients import Batch, Gradients, Place, Shown
 from stylecli.training.graphs import (
@@ -32,7 +32,7 @@ from stylecli.training.graphs import (
     StepGraphs,
 )
 from stylecli.training.losses import LossScaler
-from stylecli.training.optimizer import Adam, FlatParameters
+from stylecli.training.optimizer import Adam, EarlySums, FlatParameters
 from stylecli.training.schedule import (
     Dials,
     Moment,
@@ -134,6 +134,12 @@ class TrainingStep:
         self.scaler_G, self.scaler_D = self.gradients.scaler_G, self.gradients.scaler_D
         self.totals = self.gradients.totals
         self.moment: Moment | None = None  # of the last step
+        self.sums: dict[str, EarlySums] = {}
+        if OVERLAP in accelerations and self.ranks.count > 1:
+            self.sums = {
+                "G": EarlySums(self.G, self.flat_G, self.ranks),
+                "D": EarlySums(self.D, self.flat_D, self.ranks),
+            }
         if recorder is None and GRAPHS in accelerations and self.device.type == "cuda":
             recorder = CudaGraphs(self.device)
         self.graphs: StepGraphs | None = None
@@ -291,8 +297,12 @@ class TrainingStep:
             if phase.of in ("D", "penalty")
             else (self.flat_G, self.adam_G, self.scaler_G, place.dials.G)
         )
+        sums = self.sums.get("D" if flat is self.flat_D else "G")
 
         def differentiate(passes: int) -> list[Tensor]:
+            if sums is not None:
+                penalties = bool(place.moment.r1_gamma), bool(place.moment.r2_gamma)
+                sums.begin((phase, stage.level, bool(stage.fade), stage.batch, penalties), passes)
             if phase.of == "D":
                 # One pass hands its fakes on to G with their history; several would have to keep
                 # all of it, so G draws the same fakes again. So it does where updates are captured.
@@ -326,8 +336,11 @@ class TrainingStep:
                 self._move_w_avg(means)
             if phase.of == "D" and found.magnitudes and self.ranks.count > 1:
                 self._share_magnitudes(found.magnitudes)
+            if sums is None:
+                self.ranks.mean_(flat.grad)
+            else:
+                sums.finish()
             flat.clear_frozen()
-            self.ranks.mean_(flat.grad)
 
         return [
             Part(find),
@@ -338,7 +351,8 @@ class TrainingStep:
     def _fitting(self, differentiate: Callable[[int], Result], share: int, place: Place) -> Result:
         """Return ``differentiate(passes)`` with as few passes of a rank's ``share`` as fit.
 
-        Nothing is exchanged with other ranks in it, so that each finds what fits by itself.
+        Nothing is exchanged with other ranks in it, so that each finds what fits by itself, unless
+        gradients travel while they are computed: then in the first step of a shape alone.
         """
         found, group = self.gradients, self.G.config.mbstd_group_size
         if self.graphs is not None and self.graphs.capturing:
@@ -356,7 +370,8 @@ class TrainingStep:
                 if not lacks_memory(error):
                     raise
                 problem, smaller = self._no_memory(share, place.stage)
-                if smaller is None or self.adapt is None:
+                sent = any(one.sending for one in self.sums.values())
+                if smaller is None or self.adapt is None or sent:
                     raise problem from error
             # Here, where the error no longer holds what the pass had computed.
             for tensor, value in zip(moving, before[0], strict=True):

@@ -26,7 +26,7 @@ from stylecli.ops.convolution import convolve_in_terms_of_itself, input_gradient
 from stylecli.ops.cuda.runtime import DTYPE_NAMES
 from stylecli.ops.cuda.selfcheck import check_operator
 from stylecli.training.augment import StreamDraws
-from stylecli.training.config import CHANNELS_LAST, GRAPHS, TrainingConfig
+from stylecli.training.config import CHANNELS_LAST, GRAPHS, OVERLAP, TrainingConfig
 from stylecli.training.draws import DrawSource, Streams
 from stylecli.training.schedule import Stage
 from stylecli.training.step import TrainingStep
@@ -305,11 +305,13 @@ def test_two_gpus_train_as_one(tiny_lmdb: Path, tmp_path: Path) -> None:
              "--fmap-max", "8", "--kimg", "0.16", "--tick-kimg", "0.16")  # fmt: skip
     stylecli_here(tmp_path, *words, "--out", "one")
     stylecli_here(tmp_path, *words, "--gpus", "2", "--out", "two")
+    stylecli_here(tmp_path, *words, "--gpus", "2", "--accelerate", OVERLAP, "--out", "early")
     last = [
         json.loads((tmp_path / run / "stats.jsonl").read_text().splitlines()[-1])
-        for run in ("one", "two")
+        for run in ("one", "two", "early")
     ]
     assert abs(last[0]["loss_D"] - last[1]["loss_D"]) < 0.05
+    assert abs(last[1]["loss_D"] - last[2]["loss_D"]) < 0.01
 
 
 def test_metrics_are_those_of_the_cpu(tiny_network_file: Path, tiny_lmdb: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stylecli.distributed.ranks import sharing_ranks
 from stylecli.errors import explain
-from stylecli.training import watchdog
+from stylecli.training import optimizer, watchdog
 from stylecli.training.config import Session
 from stylecli.training.loop import TrainingLoop
 from stylecli.training.watchdog import Finding
@@ -19,6 +19,7 @@ PARSER.add_argument("--kill-at", type=int, help="images after which rank 1 is ki
 PARSER.add_argument("--wrong-at", type=int, help="images at which the watchdog finds a collapse")
 PARSER.add_argument("--watch", default="warn")
 PARSER.add_argument("--keep", type=int)
+PARSER.add_argument("--accelerate", default="", help="with overlap, in many small slices")
 
 
 def main() -> None:
@@ -42,7 +43,9 @@ def main() -> None:
                     asked.stop_at = None  # a second Ctrl-C would interrupt at once
                     signal.raise_signal(signal.SIGINT)
 
-            loop = TrainingLoop(asked.run, ranks, Session(watch=asked.watch, keep=asked.keep))
+            optimizer.SLICE = 500
+            session = Session(watch=asked.watch, keep=asked.keep, accelerate=asked.accelerate)
+            loop = TrainingLoop(asked.run, ranks, session)
             if asked.kill_at and not ranks.is_main:
                 step = loop._train_batch
 

@@ -6,7 +6,9 @@ from stylecli.errors import UsageError
 from stylecli.training.config import Session, TrainingConfig
 
 
-@pytest.mark.parametrize("fields", [{"batch_gpu": 0}, {"keep": -1}, {"watch": "cat"}])
+@pytest.mark.parametrize(
+    "fields", [{"batch_gpu": 0}, {"keep": -1}, {"watch": "cat"}, {"accelerate": "graphs,overlap"}]
+)
 def test_nonsense_is_refused(fields: dict[str, object]) -> None:
     with pytest.raises(UsageError, match=next(iter(fields))):
         Session(**fields)  # type: ignore[arg-type]

@@ -7,14 +7,24 @@ import pytest
 import torch
 
 from stylecli.checkpoint import load_network
+from stylecli.distributed.ranks import Ranks
 from stylecli.errors import UsageError
 from stylecli.networks.model import new_network
+from stylecli.training import optimizer
+from stylecli.training.config import OVERLAP, TrainingConfig
 from stylecli.training.losses import (
     D_loss,
     squared_gradient,
 )
-from stylecli.training.optimizer import Adam, FlatParameters, describe_frozen, frozen_layers
-from stylecli.training.schedule import Rates
+from stylecli.training.optimizer import (
+    Adam,
+    EarlySums,
+    FlatParameters,
+    describe_frozen,
+    frozen_layers,
+)
+from stylecli.training.schedule import Rates, Stage
+from stylecli.training.step import TrainingStep
 from tests.conftest import FIXTURES
 
 OFFICIAL = FIXTURES / "official"
@@ -75,3 +85,78 @@ def test_what_grows_in_is_not_frozen(tiny_config_fields: dict[str, Any]) -> None
     assert frozen_layers(config, 7, 16)[-2:] == ["head.conv", "head.dense0"]
     with pytest.raises(UsageError, match="freeze_d 8 is not within 0 to 7"):
         frozen_layers(config, 8, 16)
+
+
+class Agreeing(Ranks):
+    """Two ranks with the same gradients. Keeps what was sent, in its order."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 2)
+        object.__setattr__(self, "sent", [])
+
+    def mean_(self, tensor: torch.Tensor, *, wait: bool = True) -> None:
+        pass
+
+    def from_main(self, value: Any = None) -> Any:
+        return value
+
+    def add_up(self, tensor: torch.Tensor) -> Any:
+        tensor.mul_(2)
+        self.sent.append((tensor.data_ptr(), len(tensor)))  # type: ignore[attr-defined]
+        return lambda: self.sent.append("waited")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"batch_gpu": 4}, {"config": {"r1_interval": 2, "r2_gamma": 1.0}},
+     {"config": {"share_fakes": True}},
+     {"config": {"phases": "lazy", "r1_interval": 2, "pl_weight": 2.0, "pl_interval": 2}}],
+    ids=str,
+)  # fmt: skip
+def test_slices_travel_when_their_last_gradient_is_there(
+    settings: dict[str, Any], tiny_config_fields: Any, monkeypatch: Any
+) -> None:
+    """Each once, most of them before the backward pass ends, and never one that still changes."""
+    monkeypatch.setattr(optimizer, "SLICE", 500)
+    lazy = settings.get("config", {}).get("phases") == "lazy"
+    fields = dict(tiny_config_fields)
+    if lazy:
+        del fields["mapping_fmaps"]
+    stage = Stage(lod=0.0 if lazy else 1.0, resolution=16 if lazy else 8, batch=16, lr=1e-3,
+                  tick_kimg=1)  # fmt: skip
+    reals = torch.zeros(8, 3, stage.resolution, stage.resolution, dtype=torch.uint8)
+    ends, ranks = [], Agreeing()
+    for accelerations in (frozenset(), frozenset({OVERLAP})):
+        step = TrainingStep(
+            new_network("stylegan2" if lazy else "f", seed=0, **fields),
+            TrainingConfig(r1_gamma=1.0, **settings.get("config", {})), ranks=ranks,
+            batch_gpu=settings.get("batch_gpu"), accelerations=accelerations,
+        )  # fmt: skip
+        step.set_stage(stage, reset=False)
+        for number in range(4):
+            ranks.sent.clear()  # type: ignore[attr-defined]
+            step(reals, None, stage, number)
+        ends.append([step.flat_G.data, step.flat_D.data, step.adam_D.square])
+    assert all(torch.equal(*pair) for pair in zip(*ends, strict=True))
+
+    sent = [one for one in ranks.sent if one != "waited"]  # type: ignore[attr-defined]
+    assert len(set(sent)) == len(sent) >= 9
+    assert sum(count for _, count in sent) == len(step.flat_G.data) + len(step.flat_D.data)
+
+
+def test_slices_wait_for_nothing_else(tiny_config_fields: Any, monkeypatch: Any) -> None:
+    """In the second step of a shape the backward pass is still on when the first ones are sent."""
+    monkeypatch.setattr(optimizer, "SLICE", 500)
+    ranks, left = Agreeing(), []
+    net = new_network("f", seed=0, **tiny_config_fields)
+    flat = FlatParameters(net.D)
+    sums = EarlySums(net.D, flat, ranks)
+    for _ in range(2):
+        flat.grad.zero_()
+        sums.begin("shape", 1)
+        net.D(torch.ones(4, 3, 16, 16)).sum().backward()
+        left.append(len(sums._slices) - len(ranks.sent))  # type: ignore[attr-defined]
+        sums.finish()
+        ranks.sent.clear()  # type: ignore[attr-defined]
+    assert left[0] == len(sums._slices) == 7
+    assert left[1] <= 2  # of layers below the last fade, which have no gradient

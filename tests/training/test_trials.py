@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from stylecli.training import trials
-from stylecli.training.config import ACCELERATIONS, CHANNELS_LAST
+from stylecli.training.config import ACCELERATIONS, CHANNELS_LAST, OVERLAP
 from stylecli.training.step import TrainingStep
 from stylecli.training.trials import Trial, try_training
 
@@ -31,7 +31,7 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, Trial]]:
 
 def test_every_acceleration_is_tried_and_right(tried: Any) -> None:
     found = tried()
-    assert found.keys() == {"TF32", *ACCELERATIONS}
+    assert found.keys() == {"TF32", *ACCELERATIONS} - {OVERLAP}  # which takes two GPUs
     assert all(one.works for one in found.values()), found
 
 
