@@ -442,13 +442,23 @@ class TrainingStep:
         Such a gradient is not applied. The host does not learn of it before the end of the tick:
         asking would make it wait for the device, and the device for it afterwards.
         """
-        finite = torch.isfinite(flat.grad).all()
-        flat.grad.masked_fill_(~finite, 0.0)
+        norm = None
+        if self.graphs is None and self.device.type == "cpu":
+            # Nothing waits for a processor: one look at the gradient tells what is to be done.
+            norm = flat.grad.norm()
+            finite = norm.isfinite() if norm.isfinite() else torch.isfinite(flat.grad).all()
+            if not finite:
+                flat.grad.zero_()
+        else:
+            finite = torch.linalg.vector_norm(flat.grad, torch.inf).isfinite()
+            flat.grad.masked_fill_(~finite, 0.0)
         if scaler.scale is not None:
             flat.grad.div_(scaler.scale)
         adam.step(flat.data, flat.grad, rates, finite)
-        norm = "grad_norm_G" if flat is self.flat_G else "grad_norm_D"
-        self.totals.add(**{norm: flat.grad.norm() * finite}, skipped_steps=~finite)
+        if norm is None or scaler.scale is not None or not finite:
+            norm = flat.grad.norm() * finite
+        name = "grad_norm_G" if flat is self.flat_G else "grad_norm_D"
+        self.totals.add(**{name: norm}, skipped_steps=~finite)
         scaler.update(finite)
 
     @torch.no_grad()

@@ -8,6 +8,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn import functional as F
 
+from stylecli.ops import convolution
 from stylecli.ops.convolution import (
     conv2d_downsample,
     convolve,
@@ -178,3 +179,26 @@ def test_downsample_is_convolution_then_mean() -> None:
     x, weight = torch.randn(2, 3, 6, 8), torch.randn(4, 3, 3, 3)
     wanted = F.avg_pool2d(F.conv2d(x, weight, padding=1), 2)
     assert torch.allclose(conv2d_downsample(x, weight), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("grown", [True, False])
+def test_kernels_made_in_channels_last_memory_are_the_same_bits(
+    grown: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With their gradients and those of R1."""
+    function, found = upsample_conv2d if grown else conv2d_downsample, []
+    for chosen in (convolution._in_last_memory, lambda _: False):
+        monkeypatch.setattr(convolution, "_in_last_memory", chosen)
+        random = torch.Generator().manual_seed(0)
+        x = torch.randn(4, 6, 8, 8, generator=random).contiguous(memory_format=torch.channels_last)
+        w = torch.randn(8, 6, 3, 3, generator=random, requires_grad=True)
+        x.requires_grad_()
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32, cache_enabled=False):
+            y = function(x, w * 0.37)
+            y = convolve(y, w[:, :1].repeat(1, 8, 1, 1))
+        (by_x,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        once = torch.autograd.grad(y.sum(), w, retain_graph=True)[0]
+        twice = torch.autograd.grad(by_x.square().sum(), (x, w))
+        found.append((y, by_x, once, *twice))
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))

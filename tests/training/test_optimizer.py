@@ -87,6 +87,30 @@ def test_what_grows_in_is_not_frozen(tiny_config_fields: dict[str, Any]) -> None
         frozen_layers(config, 8, 16)
 
 
+@pytest.mark.parametrize("beta1", [0.0, 0.9])
+def test_parts_are_updated_as_the_whole(beta1: float, monkeypatch: Any) -> None:
+    ends = []
+    for part in (7, 1000):
+        monkeypatch.setattr(optimizer, "_PART", part)
+        random = torch.Generator().manual_seed(0)
+        data = torch.randn(100, generator=random)
+        adam = Adam(data, beta1=beta1, epsilon=1e-8)
+        for taken in (True, False, True):
+            grad = torch.randn(100, generator=random) * taken
+            adam.step(data, grad, Rates(1e-3, beta1, 0.99), torch.tensor(taken))
+        ends.append((data, adam.square))
+    assert all(torch.equal(*pair) for pair in zip(*ends, strict=True))
+
+
+def test_a_gradient_too_long_for_its_norm_is_applied_all_the_same(tiny_config_fields: Any) -> None:
+    step = TrainingStep(new_network("f", seed=0, **tiny_config_fields), TrainingConfig())
+    before = step.flat_G.data.clone()
+    step.flat_G.grad.fill_(1e18)  # float32 holds each square, but not their sum
+    step._apply(step.flat_G, step.adam_G, step.scaler_G, Rates(1e-3, 0.0, 0.99))
+    assert step.take_statistics()["skipped_steps"] == 0
+    assert not torch.equal(step.flat_G.data, before)
+
+
 class Agreeing(Ranks):
     """Two ranks with the same gradients. Keeps what was sent, in its order."""
 
