@@ -176,8 +176,8 @@ class Adam:
         self.steps.add_(kept)
         count = self.steps.clamp(min=1)
         rate = kept * (lr * (1 - beta2**count).sqrt() / (1 - beta1**count))
-        wide = rate, 1 - kept * (1 - beta2), kept * (1 - beta1)
-        rate, decay, moved = (number.to(grad.dtype) for number in wide)
+        wide = torch.stack([rate, 1 - kept * (1 - beta2), kept * (1 - beta1)])
+        rate, decay, moved = wide.to(grad.dtype)
         # A part stays in a processor's cache for all operations; a GPU has each launched once.
         size = _PART if data.is_cpu else len(data)
         for start in range(0, len(data), size):
