@@ -300,6 +300,19 @@ def _without(normal: Float64, others: Sequence[Any]) -> Float64:
     return np.asarray(rest / length)
 
 
+def without_kept(
+    G: Generator, one: Direction, kept: Sequence[Direction], *, seed: int = 0
+) -> Direction:
+    """Return a direction of w without what it shares with those that are to be kept.
+
+    As ``find_labels`` does it with ``keep``. Raises UsageError where nothing is left.
+    """
+    unit = _without(one.vector.astype(np.float64), [other.vector for other in kept])
+    told = {**one.found, "keeps": [other.name for other in kept]}
+    (found,) = _in_w(G, [one.name], one.method, unit[None], one.layers, [told], seed)
+    return found
+
+
 def correct_leaks(
     G: Generator, directions: Directions, leaky: Sequence[Direction], kept: Sequence[Direction],
     judge: Judge, values: Mapping[str, Sequence[str]], *, faces: int = EFFECT_FACES, seed: int = 0,

@@ -1,16 +1,19 @@
 """Directions of a network on the demo's faces: the shipped file, tables and pictures of its page.
 
     python tests/benchmarks/editing.py CLASSIFIERS [--network shipped] [--samples 10000]
-        [--faces 200] [--write stylecli/shipped/directions.safetensors] [--page docs/directions.md]
-        [--pictures docs/images/directions]
+        [--faces 200] [--found FILE] [--write stylecli/shipped/directions.safetensors]
+        [--page docs/directions.md] [--pictures docs/images/directions]
 
 CLASSIFIERS is a file of ``stylecli metrics ls --train-classifiers`` on the demo's faces. Finds
 SeFa's and GANSpace's first directions, a direction for each of ``LABELS`` and the best style
 channels of some, and measures: accuracy on faces held out, how far each direction moves every label
-for strength 1 (in standard deviations of the label's score over faces), and every leak of 0.1 or
-more again, on other faces, after conditioning on the label that it leaks into: by projection
-alone, and as ``directions find --keep`` does it. ``--write`` keeps the directions,
-``--page`` puts the tables between the page's editing marks, ``--pictures`` draws its strips.
+for strength 1 (in standard deviations of the label's score over faces), and what moves another
+label by 0.1 or more again, on other faces, after leaving all those labels alone whose own
+directions move them by as much: by projection, and as ``directions find --keep`` does it. A
+direction that moves its own label less than three times as far as the others in the mean is kept as
+it is after that. ``--found`` measures the directions of a file instead of finding them. ``--write``
+keeps them, at first as found, so that the same command with ``--found`` continues. ``--page`` puts
+the tables between the page's editing marks, ``--pictures`` draws its strips.
 """
 
 import argparse
@@ -24,6 +27,7 @@ from stylecli.checkpoint import load_network
 from stylecli.images import save_png
 from stylecli.latents import Search
 from stylecli.latents.directions import Directions, read_directions, space_of, write_directions
+from stylecli.latents.finding import correct_leaks, without_kept
 from stylecli.latents.judging import Judging, judge_faces, measure_effects
 from stylecli.latents.searching import run_search
 from stylecli.metrics.classifiers import load_classifiers
@@ -47,6 +51,7 @@ LABELS = (
 )
 CHANNELS = ("light-hair", "light-skin", "smile")
 LEAK = 0.1  # standard deviations per unit of strength
+AIM = 3.0  # times as far as the others in the mean a direction is to move its own label
 OTHER_FACES = 1000  # seed of the faces on which what was conditioned is measured
 STRIPS = {
     "labels": ("light-hair", "light-skin", "smile", "beard", "wide-eyes", "bun"),
@@ -88,11 +93,8 @@ def find(net, space, judging, faces):
     return known
 
 
-def with_effects(net, directions, judging, faces):
-    """Return the directions with what labelled ones and channels change and move."""
-    names = [
-        name for name, one in directions.by_name.items() if one.method in ("labels", "channels")
-    ]
+def with_effects(net, directions, judging, faces, names):
+    """Return the directions with what those of some names change and move."""
     effects = measure_effects(
         net.generator, directions, names, judging.judge, judging.values, faces=faces
     )
@@ -102,60 +104,75 @@ def with_effects(net, directions, judging, faces):
     )
 
 
-def leaks(net, directions, judging, seen, faces):
-    """Return (direction, label, how far it moves both) of every leak.
+def leaks(net, directions, judging, faces):
+    """Return name -> (labels it leaks into, what it moves in three ways) and the kept directions.
 
-    Both as found, without what the two directions share, and with ``--keep``, which also takes off
-    what is measured; on other faces than those on which it was measured.
+    As found; without what the directions share; and, as ``directions find --keep`` does it, also
+    less what is measured. All leaks of a direction are kept together, and measured on other faces
+    than those on which they were corrected. What hardly moves its own label cannot be taken off.
     """
-    G, rows = net.generator, []
-    labelled = {name: one for name, one in directions.by_name.items() if one.method == "labels"}
+    G, rows, better = net.generator, {}, []
+    clear = {
+        name for name, one in directions.by_name.items()
+        if one.method == "labels" and own_and_others(one)[0] >= LEAK
+    }  # fmt: skip
+    how = {"judge": judging.judge, "values": judging.values, "faces": faces}
+    for name, one in directions.by_name.items():
+        moves = one.found.get("moves", {}) if one.method == "labels" else {}
+        others = [
+            other for other, far in moves.items() if abs(far) >= LEAK and other in clear - {name}
+        ]
+        if not others:
+            continue
+        kept = [directions[other] for other in others]
+        projected = without_kept(G, one, kept)
+        (corrected,) = correct_leaks(G, directions.adding([projected]), [projected], kept, **how)
+        found = [
+            measure_effects(G, directions.adding([some]), [name], seed=OTHER_FACES, **how)
+            for some in (one, projected, corrected)
+        ]
+        rows[name] = (others, [effects[name]["moves"] for effects in found])
+        settings = {**one.found["settings"], "keep": others}
+        better.append(replace(corrected, found={**corrected.found, "settings": settings}))
+        print(name, *rows[name], flush=True)
+    return rows, better
 
-    def moves(some, name):
-        effects = measure_effects(
-            G, some, [name], judging.judge, judging.values, faces=faces, seed=OTHER_FACES
-        )
-        return effects[name]["moves"]
 
-    for name, one in labelled.items():
-        for other, moved in one.found["moves"].items():
-            if other == name or abs(moved) < LEAK:
-                continue
-            found = [moves(directions, name)]
-            for effects in (False, True):
-                search = Search("labels", samples=len(seen.w), labels=(one.found["label"],),
-                                keep=(other,), effects=effects)  # fmt: skip
-                kept = run_search(search, G, directions, judging, faces=seen)
-                found.append(moves(directions.adding(kept), name))
-            rows.append((name, other, [(row[other], row[name]) for row in found]))
-            print(*rows[-1], flush=True)
-    return rows
+def aimed(net, directions, better, judging, faces):
+    """Return the directions, those with a poor aim as they are after --keep."""
+    poor = [one for one in better if own_and_others(directions[one.name])[2] < AIM]
+    return with_effects(net, directions.adding(poor), judging, faces, [one.name for one in poor])
 
 
 def own_and_others(one):
-    """Return how far a direction moves its own label, and the others in the mean."""
+    """Return how far a direction moves its own label, the others in the mean, and the ratio."""
     moves = one.found["moves"]
-    return abs(moves[one.name]), float(np.mean([abs(v) for k, v in moves.items() if k != one.name]))
+    own = abs(moves[one.name])
+    others = float(np.mean([abs(v) for k, v in moves.items() if k != one.name]))
+    return own, others, own / max(others, 1e-6)
 
 
-def markdown(directions, rows, network, samples, faces, classifiers):
+def markdown(directions, rows, network, faces, classifiers):
     """Return the tables with what they were made from."""
     labelled = [one for one in directions.by_name.values() if one.method == "labels"]
-    names = [one.name for one in labelled]
-    lines = ["| direction | right | own | others | " + " | ".join(names) + " |",
-             "|" + "---|" * (4 + len(names))]  # fmt: skip
+    names, samples = [one.name for one in labelled], labelled[0].found["faces"]
+    lines = ["| direction | right | own | others | times | " + " | ".join(names) + " |",
+             "|" + "---|" * (5 + len(names))]  # fmt: skip
     for one in labelled:
-        own, others = own_and_others(one)
+        own, others, ratio = own_and_others(one)
         cells = [f"{one.found['moves'][name]:+.2f}" for name in names]
         cells[names.index(one.name)] = f"**{cells[names.index(one.name)]}**"
         right = f"{100 * one.found['accuracy']:.1f} % ({100 * one.found['commonest']:.0f} %)"
-        lines.append(f"| {one.name} | {right} | {own:.2f} | {others:.2f} | {' | '.join(cells)} |")
+        kept = f" (`--keep {','.join(one.found['keeps'])}`)" if one.found.get("keeps") else ""
+        lines.append(f"| {one.name}{kept} | {right} | {own:.2f} | {others:.2f} | {ratio:.1f} | "
+                     f"{' | '.join(cells)} |")  # fmt: skip
     lines += ["", "| direction | leaks into | as found | projected | `--keep` | own label |",
               "|---|---|---|---|---|---|"]  # fmt: skip
-    for name, other, found in sorted(rows, key=lambda row: -abs(row[2][0][0])):
-        leaked = " | ".join(f"{leak:+.2f}" for leak, _ in found)
-        own = ", ".join(f"{own:+.2f}" for _, own in found)
-        lines.append(f"| {name} | {other} | {leaked} | {own} |")
+    for name, (others, found) in rows.items():
+        own = ", ".join(f"{moves[name]:+.2f}" for moves in found)
+        for other in sorted(others, key=lambda other: -abs(found[0][other])):
+            leaked = " | ".join(f"{moves[other]:+.2f}" for moves in found)
+            lines.append(f"| {name} | {other} | {leaked} | {own} |")
     accuracy = ", ".join(
         f"{name.replace('_', ' ')} {100 * value:.0f} %"
         for name, value in classifiers.accuracy.items() if value is not None
@@ -188,6 +205,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("classifiers", type=Path)
     parser.add_argument("--network", type=Path, default=Path("shipped"))
+    parser.add_argument("--found", type=Path, help="a file of directions that are not found again")
     parser.add_argument("--samples", type=int, default=10_000)
     parser.add_argument("--faces", type=int, default=200)
     parser.add_argument("--write", type=Path)
@@ -203,14 +221,25 @@ def main():
     classifiers = load_classifiers(given.classifiers).recognising()
     judging = Judging(classifiers.classify, classifiers.values, classifiers.digest)
     space = space_of(net.config, shown_path(path), network_digest(path))
-    seen = judge_faces(net.generator, given.samples, judging.judge, judging.values)
-    print("judged", given.samples, flush=True)
-    directions = find(net, space, judging, seen)
-    directions = with_effects(net, directions, judging, given.faces)
+    if given.found:
+        directions = read_directions(given.found)
+        directions.check_network(net.config, space.sha256)
+    else:
+        faces = judge_faces(net.generator, given.samples, judging.judge, judging.values)
+        print("judged", given.samples, flush=True)
+        directions = find(net, space, judging, faces)
+    lacking = [
+        name for name, one in directions.by_name.items()
+        if one.method in ("labels", "channels") and one.found.get("measured_on") != given.faces
+    ]  # fmt: skip
+    directions = with_effects(net, directions, judging, given.faces, lacking)
     if given.write:
         write_directions(given.write, directions)
-    rows = leaks(net, directions, judging, seen, given.faces)
-    text = markdown(directions, rows, path, given.samples, given.faces, classifiers)
+    rows, better = leaks(net, directions, judging, given.faces)
+    directions = aimed(net, directions, better, judging, given.faces)
+    if given.write:
+        write_directions(given.write, directions)
+    text = markdown(directions, rows, path, given.faces, classifiers)
     print(text)
     if given.page:
         write_block(given.page, MARK, f"{text}\n")

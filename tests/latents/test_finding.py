@@ -18,6 +18,7 @@ from stylecli.latents.finding import (
     find_in_activations,
     find_labels,
     find_sefa,
+    without_kept,
 )
 from stylecli.latents.judging import (
     Judging,
@@ -195,6 +196,9 @@ def test_what_is_kept_is_projected_out(net: Any, faces: Any) -> None:
     assert abs(float(again.vector @ leftish.vector)) < 1e-6
     assert float(again.vector @ bright.vector) > 0
     assert again.found["keeps"] == ["leftish"]
+    later = without_kept(net.generator, bright, [leftish])
+    np.testing.assert_allclose(later.vector, again.vector, atol=1e-6)
+    assert later.found == again.found and later.scale == pytest.approx(again.scale)
     with pytest.raises(UsageError, match="nothing is left"):
         find_labels(net.generator, faces, labels[1:], layers=[0], keep=[
             leftish.__class__("x", "labels", leftish.vector, 1.0, (0,))
@@ -208,7 +212,7 @@ def test_a_measured_leak_is_taken_off(net: Any, space: Any, faces: Any) -> None:
     """
     labels = [parse_label(text, VALUES) for text in ("bright=light:light", "leftish=half:left")]
     (bright, leftish), _ = find_labels(net.generator, faces, labels, layers=range(4))
-    tilted = [bright.vector + share * leftish.vector for share in (0.3, 0.7)]
+    tilted = [bright.vector + share * leftish.vector for share in (0.25, 0.7)]
     a_little, much = (
         replace(bright, vector=(one / np.linalg.norm(one)).astype(np.float32)) for one in tilted
     )
