@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from stylecli.errors import UsageError, unknown_name
-from stylecli.features.perceptual import Distance, shrink
+from stylecli.features.perceptual import MAX_SIDE, Distance, shrink
 from stylecli.images import over_white
 from stylecli.latents import SEARCH_SPACES, SearchSpace
 from stylecli.networks.config import NetworkConfig
@@ -29,6 +29,7 @@ from stylecli.sampling import one_hot, seed_labels
 LATENTS_SEED = 123  # of the latents whose w's mean and spread are taken, as in the official program
 _MAPPED_AT_ONCE = 1000
 _LEAST_SIDE = 8  # px: noise maps are halved down to it
+_LEAST_COMPARED = 32  # px: the shorter side of pictures that are compared smaller than usual
 _EPSILON = 1e-8  # of Adam
 _WORTH_WAITING = 0.002  # share of the distance that counts as progress
 
@@ -46,6 +47,7 @@ class Plan:
     start: Literal["mean", "nearest"] = "mean"
     candidates: int = 0  # random latents among which the nearest are looked for
     starts: int = 1  # searches of each picture, of which the best is kept
+    smaller: int = 1  # times smaller than usual pictures are compared, but no smaller than 32 px
     latents: int = 10_000  # whose w's mean and spread are taken
     shake: float = 0.05  # noise added to w at the beginning, in units of the spread
     shake_until: float = 0.75  # share of the steps after which there is none
@@ -60,6 +62,12 @@ class Plan:
             raise UsageError(unknown_name("space", self.space, SEARCH_SPACES))
         if not 1 <= self.steps <= 1_000_000:
             raise UsageError(f"{self.steps} steps make no search: expected 1 to 1,000,000")
+
+    def compared_side(self, size: Sequence[int]) -> int:
+        """Return the longer side, in px, at which pictures of a size (H, W) are compared."""
+        usual = min(max(size), MAX_SIDE)
+        smaller = usual // self.smaller
+        return smaller if min(size) * smaller // max(size) >= _LEAST_COMPARED else usual
 
     def lr_at(self, step: int) -> float:
         """Return the learning rate of a step: lr · ramp; 0 at the first where it warms up."""
@@ -83,10 +91,10 @@ OFFICIAL: dict[SearchSpace, Plan] = {
     "z": Plan(space="z", start="nearest", candidates=200),
 }
 # Ours. From the nearest of 200 faces there is less way to go, so fewer steps do; which of the few
-# nearest leads furthest shows after some steps.
+# nearest leads furthest shows after some steps, and in smaller pictures.
 _TRIAL = Plan(
-    steps=50, lr=0.1, cool_down=0.6, start="nearest", candidates=200, starts=4, shake=0.0,
-    keep_best=True,
+    steps=50, lr=0.1, cool_down=0.6, start="nearest", candidates=200, starts=4, smaller=2,
+    shake=0.0, keep_best=True,
 )  # fmt: skip
 _REST = Plan(steps=220, lr=0.1, cool_down=0.8, shake=0.0, keep_best=True, patience=15)
 FAST: dict[SearchSpace, tuple[Plan, ...]] = {
@@ -163,7 +171,7 @@ class Candidates:
 
 
 _COMPARED_AT_ONCE = 8
-_CANDIDATE_SIDE = 64  # px: candidates are compared at this size
+_CANDIDATE_SIDE = 32  # px: the shorter side at which candidates are compared
 
 
 def draw_candidates(G: Generator, count: int, label: int | None = None) -> Candidates:
@@ -174,10 +182,11 @@ def draw_candidates(G: Generator, count: int, label: int | None = None) -> Candi
     z_all = torch.from_numpy(z).to(device)
     latents = _mapped(G, z_all, labels) if G.config.has_w else z_all[:, None]
     images, size = [], chunk_size(G)
+    side = _CANDIDATE_SIDE * max(G.config.size) // min(G.config.size)
     with torch.no_grad():
         for start in range(0, count, size):
             ws = latent_ws(G, latents[start : start + size], label)
-            images.append(shrink(over_white(G.synthesis(ws)), _CANDIDATE_SIDE))
+            images.append(shrink(over_white(G.synthesis(ws)), side))
     return Candidates(latents, torch.cat(images))
 
 
@@ -255,8 +264,9 @@ class Search:
         self.draws, self.masks, self.label = draws, masks, label
         device = device_of(G)
         self._targets = targets.to(device)
+        self._side = plan.compared_side(targets.shape[2:])
         with torch.no_grad():
-            self._wanted = distance.features(self._targets, masks)
+            self._wanted = distance.features(self._targets, masks, self._side)
         latent = middle.mean if start is None else start.latent
         rows = G.config.num_ws if plan.space == "w+" else 1
         latent = latent.expand(len(targets), rows, -1)
@@ -308,7 +318,7 @@ class Search:
         with torch.enable_grad():
             ws = latent_ws(self.G, self._shaken(latent), self.label)
             images = self.G.synthesis(ws, noise=noise or None)
-            seen = self.distance.features(images, self.masks)
+            seen = self.distance.features(images, self.masks, self._side)
             far = (seen - self._wanted).square().sum(dim=1)
             penalty = noise_penalty(noise, len(far)).to(far)
             loss = (far + plan.noise_weight * penalty).sum()

@@ -217,6 +217,30 @@ def test_the_penalty_is_that_of_neighbours_at_all_sizes() -> None:
     assert noise_penalty([chess[None, None]], 1).tolist() == [2.0]  # its halvings are 0
 
 
+@pytest.mark.parametrize(
+    ("size", "side"),
+    [((64, 64), 32), ((1024, 1024), 128), ((48, 64), 64), ((96, 128), 64), ((32, 32), 32)],
+)
+def test_pictures_are_compared_smaller_but_no_smaller_than_32_px(
+    size: tuple[int, int], side: int
+) -> None:
+    assert Plan(smaller=2).compared_side(size) == side
+    assert Plan().compared_side(size) == min(max(size), 256)
+
+
+def test_a_search_that_compares_smaller_pictures_sees_no_fine_detail() -> None:
+    G = new_network("f", resolution=64, fmap_base=64, fmap_max=8, z_dim=8, seed=0).generator
+    chess = ((torch.arange(64)[:, None] + torch.arange(64)) % 2 * 2.0 - 1).expand(1, 3, 64, 64)
+    far = []
+    for target in (torch.zeros_like(chess), chess):
+        search = Search(
+            G, target, Plan(steps=1, smaller=2), open_distance("pyramid", "cpu"),
+            Middle(torch.zeros(1, 1, G.config.w_out_dim), 1.0),
+        )  # fmt: skip
+        far.append(search.step()[0, 0])
+    assert far[0] == far[1]
+
+
 def test_candidates_find_the_face_they_drew(tiny_network: Any) -> None:
     G = tiny_network.generator
     candidates = draw_candidates(G, 30)
