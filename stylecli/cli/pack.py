@@ -202,6 +202,10 @@ def pack_to(
     return report.path
 
 
+def _as_they_are(path: Path, asked: Grid | None) -> tuple[Grid, int | None]:
+    return asked or SQUARE, None
+
+
 def prepare_dataset(
     data: Path | None,
     resolution: int | None,
@@ -211,13 +215,14 @@ def prepare_dataset(
     *,
     only_packed: str = "",
     run: Path | None = None,
-    usual: Callable[[], tuple[Grid, int | None]] = lambda: (SQUARE, None),
+    usual: Callable[[Path, Grid | None], tuple[Grid, int | None]] = _as_they_are,
 ) -> "Dataset":
     """Return the dataset to train on; pictures are packed into datasets/ first.
 
     Without ``data`` it is the one that ``run`` was trained on, where there is such a run. They are
     packed in this ``shape`` (width:height) and at this ``resolution``, else in the ``usual`` grid
-    and level, or as the preset's own set was, where it has one. ``only_packed`` is who never packs:
+    and level for a folder and the grid that is asked for, or as the preset's own set was, where it
+    has one. ``only_packed`` is who never packs:
     then pictures are a UsageError with the command that packs them.
     """
     from stylecli.data.reader import open_dataset
@@ -233,8 +238,7 @@ def prepare_dataset(
         dataset, out = packed_from(path, resolution, asked, output)
         if dataset is not None:
             return dataset
-        grid, level = usual()
-        grid = asked or grid
+        grid, level = usual(path, asked)
         if resolution is not None:
             from stylecli.data.pack_settings import MAX_PACKED_RESOLUTION
 
@@ -266,6 +270,17 @@ def prepare_dataset(
             f"{dataset.size} px: leave it out, or pack the pictures again with it"
         )
     return dataset
+
+
+def own_level(path: Path, grid: Grid) -> int:
+    """Return the level that pictures are packed at if no resolution is asked for."""
+    from stylecli.data.pack_settings import PackSettings, choose_recipe
+    from stylecli.data.sources.base import spread
+    from stylecli.data.sources.recognition import find_source
+
+    source = find_source(path)
+    settings = PackSettings(base=grid).completed(source)
+    return choose_recipe(source, spread(source, None), settings).resolution
 
 
 def packed_from(

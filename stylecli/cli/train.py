@@ -32,7 +32,7 @@ from stylecli.cli.options import (
     takes_settings,
 )
 from stylecli.cli.output import Output
-from stylecli.cli.pack import prepare_dataset
+from stylecli.cli.pack import own_level, prepare_dataset
 from stylecli.cli.refusals import (
     check_files,
     check_numbers,
@@ -245,14 +245,34 @@ class _Request:
                 "each with torchrun or Slurm"
             )
 
-    def size_of_source(self) -> tuple[Grid, int | None]:
-        """Return grid and level of the network to start from, as which pictures are packed."""
-        if self.resume is None:
-            return SQUARE, None
-        from stylecli.training.run_setup import open_source
+    def usual_size(self, pictures: Path, asked: Grid | None) -> tuple[Grid, int | None]:
+        """Return grid and level to pack pictures at; None for as large as they are.
 
-        config = open_source(self.resume).net.config
-        return config.grid, config.resolution
+        They are those of the network to start from; on a CPU, at most what it can train in hours.
+        """
+        from stylecli.hardware import resolve_device
+        from stylecli.training.presets import SMALL_SIDE, name_preset
+
+        if self.resume is not None:
+            from stylecli.training.run_setup import open_source
+
+            config = open_source(self.resume).net.config
+            return asked or config.grid, config.resolution
+        grid = asked or SQUARE
+        other = self.preset is not None and name_preset(self.preset) != "small"
+        if other or self.device is None or self.resolution is not None:
+            return grid, None
+        own = level = own_level(pictures, grid)
+        while grid.square_level(level) > SMALL_SIDE:
+            level //= 2
+        if level == own or resolve_device(self.device).type != "cpu":
+            return grid, None
+        self.output.note(
+            f"packing {pictures} at {grid.at(level)} px: without a GPU, the {grid.at(own)} px that "
+            f"its pictures reach take about {(own // level) ** 2} times as long; --resolution "
+            f"{min(grid.at(own))} takes them all the same"
+        )
+        return grid, level
 
     @contextlib.contextmanager
     def prepared(self, count: int | None) -> "Iterator[tuple[Path | None, Evaluate | None]]":
@@ -279,7 +299,7 @@ class _Request:
             output,
             only_packed="--dry-run" if self.dry_run else "",
             run=self.resume,
-            usual=self.size_of_source,
+            usual=self.usual_size,
         )  # may refuse or take an hour: torch loads after it
         from stylecli.training import run_setup
 

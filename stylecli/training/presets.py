@@ -3,6 +3,7 @@
 What is published is the paper's (Karras, Laine, Aila 2018) or its authors' program's.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -10,7 +11,7 @@ from typing import Any, Literal
 
 from stylecli.errors import UsageError, unknown_name
 from stylecli.networks.registry import make_config, require_trainable
-from stylecli.training.config import BATCH, BATCH_BASE, LR, LR_BASE
+from stylecli.training.config import BATCH, BATCH_BASE, LR, LR_BASE, TrainingConfig
 
 # Images per step over all GPUs, by number of GPUs and resolution; the second table holds the rest.
 BATCHES: Mapping[int, Mapping[int, int]] = MappingProxyType(
@@ -57,9 +58,11 @@ ALIASES = {"ffhq": "paper", "bedroom": "lsun-bedroom", "car": "lsun-car", "cat":
 NO_PRESET = "none"  # of a family without presets, or a run with the settings of another
 FEW_PICTURES = 10_000  # on a GPU, fewer than this take the preset for photographs
 
-# Shares of a short schedule: 8 px and each fade or hold below full size take 9 %.
-SMALL_PHASE_SHARE = 0.09
+# Shares of a short schedule: 8 px and each fade or hold below full size take 9 %, or less so that
+# all of them take three fifths at most (from 128 px).
+SMALL_PHASE_SHARE, SMALL_GROWTH_SHARE = 0.09, 0.6
 SMALL_KIMG = 200.0
+SMALL_SIDE = 64  # px; pictures are packed at this unasked: twice the side takes 4 times as long
 SMALL_BATCH = 16
 PHOTOS_KIMG = 5000.0
 PHOTOS_PHASE_SHARE = 0.06
@@ -118,11 +121,11 @@ _OWN: dict[str, dict[str, str]] = {
         "*": "small networks learn a small set of pictures in minutes",
         "fmap_base": "16 feature maps at the full resolution, most of what a step costs",
         "total_kimg": "a first result overnight or sooner; change it with --kimg",
-        "hold_kimg": "9 % of the schedule per stage, so that most time is at full resolution",
-        "fade_kimg": "9 % of the schedule per fade",
+        "hold_kimg": "9 % of the schedule per stage, less from 128 px: two fifths for full size",
+        "fade_kimg": "as long as a stage is held",
         "batch_base": "at every resolution; 8 per process on two cores",
         "lr_base": "at every resolution; three times the paper's: fewer steps, smaller network",
-        "r1_gamma": "small pictures need less than the paper's 10",
+        "r1_gamma": "1 up to 256 px, then 0.0002 · side² / batch, the field's rule of thumb",
         "r1_interval": "the penalty is a third of a step's cost; every 4th step is enough",
         "ema_kimg": "half-life of a thirtieth of the schedule, at most the paper's 10",
         "share_fakes": "saves one generator pass per step",
@@ -326,6 +329,9 @@ def _small(
     config: str, resolution: int, given: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     total = float(given.get("total_kimg", SMALL_KIMG))
+    first = int(given.get("initial_resolution", TrainingConfig.initial_resolution))
+    phases = 2 * round(math.log2(max(resolution / max(first, 1), 2)))
+    phase_kimg = min(SMALL_PHASE_SHARE, SMALL_GROWTH_SHARE / phases) * total
     network = {
         "z_dim": 64, "w_dim": 64, "mapping_fmaps": 64,
         "fmap_base": max(256, 8 * resolution), "fmap_max": 64,
@@ -333,9 +339,10 @@ def _small(
     if "mapping_layers" not in make_config(config).preset_fields:
         network["mapping_layers"] = 4  # elsewhere the depth is what the configuration is about
     training = {
-        "total_kimg": total, "hold_kimg": SMALL_PHASE_SHARE * total,
-        "fade_kimg": SMALL_PHASE_SHARE * total, "batch": {}, "batch_base": SMALL_BATCH,
-        "lr": {}, "lr_base": 0.003, "r1_gamma": 1.0, "r1_interval": 4,
+        "total_kimg": total, "hold_kimg": phase_kimg, "fade_kimg": phase_kimg,
+        "batch": {}, "batch_base": SMALL_BATCH,
+        "lr": {}, "lr_base": 0.003, "r1_interval": 4,
+        "r1_gamma": max(1.0, GAMMA_RULE * resolution**2 / SMALL_BATCH),
         "ema_kimg": min(max(total / 30, 0.05), 10.0), "share_fakes": True,
         "tick_kimg": max(total / 60, 0.05), "snapshot_ticks": 6,
         "sample_psi": 0.7, "sample_noise": "none",

@@ -240,6 +240,23 @@ def test_a_dry_run_does_not_pack(here: Path) -> None:
     assert "run stylecli pack photos --resolution 512 --transform wide" in result.stderr
 
 
+def test_a_processor_gets_pictures_that_it_can_train_on(here: Path) -> None:
+    (here / "photos").mkdir()
+    for index in range(3):
+        draw(index).resize((300, 260)).save(here / "photos" / f"{index}.jpg")
+    for words, packs in (
+        (("--device", "cpu"), "stylecli pack photos --resolution 64"),
+        (("--device", "cpu", "--preset", "paper"), "stylecli pack photos"),
+        (("--device", "cpu", "--resolution", "256"), "stylecli pack photos --resolution 256"),
+        (("--gpus", "1"), "stylecli pack photos"),  # not here: only planned for
+        (("--device", "cpu", "--shape", "4:3"), "stylecli pack photos --shape 4:3 --resolution 48"),
+    ):
+        result = train("photos", "--dry-run", *words)
+        assert result.exit_code == 2
+        assert result.stderr.endswith(f"run {packs}\n"), result.stderr
+        assert ("all the same" in result.stderr) == packs.endswith(("64", "48"))
+
+
 def test_advice_is_a_warning_and_no_error(here: Path, tiny_lmdb: Path) -> None:
     result = train(str(tiny_lmdb), *SMALL, "--loss", "wgan-gp", "--gamma", "5", "--dry-run")
     assert result.exit_code == 0

@@ -48,7 +48,8 @@ def test_processes_do_not_share_a_batch_on_mps() -> None:
     [
         ("paper", "f", 1024), ("paper", "a", 1024), ("paper", "f", 256), ("celebahq", "f", 1024),
         ("lsun-bedroom", "f", 256), ("lsun-car", "f", 512), ("photos", "f", 128),
-        ("photos", "a", 256), ("small", "f", 32), ("small", "a", 32),
+        ("photos", "a", 256), ("small", "f", 32), ("small", "a", 32), ("small", "f", 128),
+        ("small", "f", 512), ("small", "f", 1024),
     ],
 )  # fmt: skip
 def test_presets_need_no_advice(preset: str, config: str, resolution: int) -> None:
