@@ -41,6 +41,13 @@ STEPS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     ),
     "graphs stylegan3-t": ("stylegan3-t", LAZY, {"num_fp16_res": 0, **GRAPHS}),
     "graphs r3gan": ("r3gan", PAIRED, {"num_bf16_res": 0, **GRAPHS}),
+    "wide": ("f", {}, {"base": (3, 4)}),
+    "wide bf16 augmented": (
+        "f", {"precision": "bf16", "augment": "fixed", "augment_p": 0.8}, {"base": (3, 4)},
+    ),
+    "wide stylegan2": ("stylegan2", LAZY, {"num_fp16_res": 0, "base": (3, 4)}),
+    "wide stylegan3-t": ("stylegan3-t", LAZY, {"num_fp16_res": 0, "base": (3, 4)}),
+    "wide r3gan": ("r3gan", PAIRED, {"num_bf16_res": 0, "base": (3, 4)}),
     "saturating": ("f", {"loss": "logistic-saturating"}, {}),
     "hinge": ("f", {"loss": "hinge"}, {}),
     "hinge-gp": ("f", {"loss": "hinge-gp"}, {}),
@@ -86,10 +93,13 @@ NETWORK_FIELDS = {"label_dim", "num_fp16_res", "num_bf16_res", "base"}
 # The first gradients beside the CPU's own; reduced precisions round elsewhere there.
 FARTHEST = {"float32": 2e-3, "bf16": 0.3, "fp16": 0.3, "half": 0.05}
 
-# Families: drawing, and R1's gradient of D. Their steps of training are rows of STEPS.
+# Families: drawing, and R1's gradient of D; after a space, what is special about one. Their steps
+# of training are rows of STEPS.
 SMALL = {"resolution": 16, "fmap_base": 128, "fmap_max": 8, "z_dim": 8}
+F: dict[str, Any] = SMALL | {"w_dim": 8, "mapping_layers": 2, "mapping_fmaps": 8}
 NETWORKS: dict[str, dict[str, Any]] = {
-    "f": SMALL | {"w_dim": 8, "mapping_layers": 2, "mapping_fmaps": 8},
+    "f": F,
+    "f wide": F | {"base": (3, 4)},
     "stylegan2": SMALL | {"w_dim": 8, "mapping_layers": 2},
     "stylegan3-t": SMALL | {"num_layers": 3, "w_dim": 8, "D_fmap_base": 64, "D_fmap_max": 8},
     "stylegan3-r": SMALL | {"num_layers": 3, "w_dim": 8, "D_fmap_base": 64, "D_fmap_max": 8},
@@ -200,9 +210,9 @@ def try_network(name: str) -> dict[str, Any]:
     from stylecli.ops import dispatch
     from stylecli.training.losses import squared_gradient
 
-    net = new_network(name, seed=0, **NETWORKS[name])
+    net = new_network(name.split()[0], seed=0, **NETWORKS[name])
     torch.manual_seed(0)
-    reals = torch.randn(4, 3, 16, 16)
+    reals = torch.randn(4, 3, *net.config.size)
 
     def drawn(where: str, precision: Any) -> Any:
         shown = stylecli.generate(net, range(3), 0.7 if net.config.has_w else 1.0, device=where,
