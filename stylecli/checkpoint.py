@@ -162,7 +162,7 @@ def describe_network(path: Path) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "what": "training checkpoint" if "training" in header else "network", **describe_file(path),
         "configuration": f"{config.preset}: {config.preset_text or 'its own'}",
-        "resolution": config.resolution, "channels": config.channels,
+        **config.grid.facts(config.resolution), "channels": config.channels,
         "classes": config.label_dim, "z_dim": config.z_dim,
         "w_dim": config.w_dim if config.has_w else None,
         "mapping_layers": config.mapping_layers, "layers": config.num_layers,

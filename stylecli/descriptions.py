@@ -178,7 +178,7 @@ def _describe_dataset(path: Path) -> Facts:
     dataset = open_dataset(path)
     facts: Facts = {
         "what": "dataset", "folder": str(path), "pictures": len(dataset),
-        "resolution": dataset.resolution, "channels": dataset.channels,
+        **dataset.grid.facts(dataset.resolution), "channels": dataset.channels,
         "classes": dataset.label_dim, "digest": dataset.digest,
     }  # fmt: skip
     facts |= {name: value for name, value in dataset.info.items() if name not in facts}
@@ -243,7 +243,7 @@ def _describe_classifiers(path: Path) -> Facts:
     facts = {
         "what": "attribute classifiers",
         **describe_file(path),
-        "resolution": loaded.resolution,
+        **loaded.grid.facts(loaded.resolution),
     }
     facts["attributes"] = {name: list(values) for name, values in loaded.values.items()}
     facts["accuracy"] = loaded.accuracy

@@ -377,9 +377,9 @@ def description_of_scores(bundle: Bundle, scoring: Scoring) -> dict[str, Any]:
         "logits": "float32 [batch, 1]: positive means real; every picture is scored alone",
     }  # fmt: skip
     told: dict[str, Any] = {
-        "family": config.family, "configuration": config.preset, "resolution": config.resolution,
-        "channels": config.channels, "label_dim": config.label_dim, "licence": bundle.licence,
-        "inputs": inputs, "how_to_call": {
+        "family": config.family, "configuration": config.preset,
+        **config.grid.facts(config.resolution), "channels": config.channels,
+        "label_dim": config.label_dim, "licence": bundle.licence, "inputs": inputs, "how_to_call": {
             name: text for name, text in meaning.items() if name in (*inputs, "logits")
         }, "stylecli": __version__,
     }  # fmt: skip
@@ -398,8 +398,9 @@ def description(bundle: Bundle, interface: Interface) -> dict[str, Any]:
         "psi": f"{config.truncation_psi:g} as stylecli draws; 1 leaves latents as they are",
     }
     told: dict[str, Any] = {
-        "family": config.family, "configuration": config.preset, "resolution": config.resolution,
-        "channels": config.channels, "z_dim": config.z_dim, "label_dim": config.label_dim,
+        "family": config.family, "configuration": config.preset,
+        **config.grid.facts(config.resolution), "channels": config.channels,
+        "z_dim": config.z_dim, "label_dim": config.label_dim,
         "w_dim": config.w_out_dim if config.has_w else None,
         "num_ws": config.num_ws, "bands": bands if config.has_w else None,
         "licence": bundle.licence,

@@ -297,7 +297,7 @@ def dataset_card(
     count = len(dataset)
     classes = plural(dataset.label_dim, "class", "classes") if dataset.label_dim else "no labels"
     colours = {1: "grey", 3: "RGB", 4: "RGBA"}.get(dataset.channels, f"{dataset.channels} channels")
-    size = f"{info['width']} x {info['height']} px"
+    size = f"{dataset.size} px"
     settings = info.get("settings")
     shown = dict(settings) if isinstance(settings, Mapping) else {}
     rows = [("pictures", f"{count:,}"), ("size", f"{size}, {colours}"), ("labels", classes),
@@ -308,6 +308,10 @@ def dataset_card(
         shown_names = ", ".join(map(str, names[:20])) + (", ..." if len(names) > 20 else "")
         rows.append(("classes", shown_names))
     where = f"datasets/{address.repository}"
+    zipped = ""
+    if dataset.size.is_square:
+        zipped = f"; `stylecli pack datasets/{address.name}.lmdb --out {address.name}.zip` turns it"
+        zipped += " into a zip of PNG files"
     parts = [
         _header({
             **_licence_lines(licence), "tags": ["stylecli", "gan", "image"],
@@ -320,8 +324,7 @@ def dataset_card(
         "## Use",
         f"```console\n$ pip install 'stylecli[hub]'\n$ stylecli hub pull {where}\n"
         f"$ stylecli train datasets/{address.name}.lmdb\n```",
-        f"`{hub.DATASET_FILE}` is an LMDB database; `stylecli pack datasets/{address.name}.lmdb "
-        f"--out {address.name}.zip` turns it into a zip of PNG files.",
+        f"`{hub.DATASET_FILE}` is an LMDB database{zipped}.",
         "## The pictures", _table(("", ""), rows),
         "## Data and licences", _data_text(facts, licence),
         "## How they were prepared",

@@ -10,7 +10,7 @@ counts feature maps, orders stages and bears the layers; ``Grid.at`` has its hei
 import math
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from stylecli.errors import UsageError
 
@@ -57,6 +57,11 @@ class Grid(NamedTuple):
     def at(self, level: int) -> Size:
         """Return the pixels of a level, 4, 8, 16, ...; of 4, the grid's own."""
         return Size(level * self.height // UNIT, level * self.width // UNIT)
+
+    def facts(self, level: int) -> dict[str, Any]:
+        """Return what descriptions tell of a level: its name, and the size that is not a square."""
+        size = self.at(level)
+        return {"resolution": level, **({} if size.is_square else {"size": f"{size} px"})}
 
     def square_level(self, level: int) -> int:
         """Return the level of the square network whose pictures have most nearly as many pixels."""

@@ -52,14 +52,12 @@ def style_layers(
     Raises UsageError for anything else and for layers the network does not have; with ``clamp``
     such layers are left out and it is told so, as long as others remain.
     """
-    bands, resolution, last = style_bands(sides), sides[-1], len(sides) - 1
+    bands, last = style_bands(sides), len(sides) - 1
     layers: set[int] = set()
     for part in text.lower().split(","):
         word = part.strip()
         if word in BANDS and word not in bands:
-            raise UsageError(
-                f"a {resolution} px network has no {word} styles: use {', '.join(bands)}"
-            )
+            raise UsageError(f"this network has no {word} styles: use {', '.join(bands)}")
         if word not in bands and not word[:1].isdecimal():
             raise UsageError(
                 f"cannot read {word!r} in styles {text!r}: expected coarse, middle, fine or "
@@ -68,10 +66,7 @@ def style_layers(
         layers.update(bands[word] if word in bands else parse_seeds(word))
     there = sorted(layer for layer in layers if layer <= last)
     if len(there) < len(layers):
-        words = (
-            f"styles {text!r} name layer {max(layers)}: a {resolution} px network has layers "
-            f"0-{last}"
-        )
+        words = f"styles {text!r} name layer {max(layers)}: this network has layers 0-{last}"
         if clamp is None or not there:
             raise UsageError(words)
         clamp(f"{words}: using {format_seeds(there)}")

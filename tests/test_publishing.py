@@ -119,7 +119,7 @@ def test_a_dataset_goes_up_and_comes_back(server, dataset, tmp_path):
     held = server.repositories["datasets/ann/faces"]
     assert held.files["data.mdb"] == (dataset / "data.mdb").read_bytes()
     card = held.files["README.md"].decode()
-    assert header_of(card)["size_categories"] == ["n<1K"] and "16 x 16 px" in card
+    assert header_of(card)["size_categories"] == ["n<1K"] and "pictures of 16 px" in card
     target = tmp_path / "datasets" / "faces.lmdb"
     server.cut_after = [9000, 0, 0]
     with pytest.raises(DataError, match="are kept"):

@@ -39,8 +39,8 @@ def test_words_and_ranges_mix() -> None:
     [
         ("bold", "expected coarse, middle, fine or layers such as 0-3"),
         ("", "cannot read ''"),
-        ("2-6", "a 16 px network has layers 0-5"),
-        ("middle", "a 16 px network has no middle styles"),
+        ("2-6", "this network has layers 0-5"),
+        ("middle", "this network has no middle styles"),
     ],
 )
 def test_other_styles_are_refused(text: str, message: str) -> None:
@@ -53,7 +53,7 @@ def test_layers_beyond_the_network_are_left_out_where_told() -> None:
 
     assert style_layers("coarse,6-17", sides_of(32), clamp=told.append) == [0, 1, 2, 3, 6, 7]
     assert told == [
-        "styles 'coarse,6-17' name layer 17: a 32 px network has layers 0-7: using 0-3,6-7"
+        "styles 'coarse,6-17' name layer 17: this network has layers 0-7: using 0-3,6-7"
     ]
     with pytest.raises(UsageError, match="name layer 9"):
         style_layers("8-9", sides_of(32), clamp=told.append)

@@ -58,7 +58,7 @@ def command(
     from stylecli.checkpoint import describe_network
 
     facts = {"converted": not done, **describe_network(target)}
-    shown = ("source_family", "configuration", "resolution", "classes", "G_ema parameters",
+    shown = ("source_family", "configuration", "resolution", "size", "classes", "G_ema parameters",
              "G parameters", "D parameters", "left_out", "w_avg", "source_licence")  # fmt: skip
     rows = {name.replace("source_", ""): facts[name] for name in shown if name in facts}
     width = max(map(len, rows))

@@ -157,8 +157,6 @@ def _pull_dataset(address: hub.Address, out: Path | None, force: bool, output: O
         raise UsageError(f"{target} exists: give another --out, or --force")
     with output.progress(str(address), "MB") as report:
         dataset = pull_dataset(address, target, force=force, progress=report)
-    facts = {"path": str(target), "pictures": len(dataset), "resolution": dataset.resolution,
-             "digest": dataset.digest}  # fmt: skip
-    output.result(
-        facts, [str(target), f"{plural(len(dataset), 'picture')}, {dataset.resolution} px"]
-    )
+    facts = {"path": str(target), "pictures": len(dataset),
+             **dataset.grid.facts(dataset.resolution), "digest": dataset.digest}  # fmt: skip
+    output.result(facts, [str(target), f"{plural(len(dataset), 'picture')}, {dataset.size} px"])

@@ -519,7 +519,7 @@ def print_dry_run(
         "ranks": plan.ranks,
         "dataset": {
             "path": str(dataset.path), "digest": dataset.digest, "pictures": len(dataset),
-            "resolution": dataset.resolution, "channels": dataset.channels,
+            **dataset.grid.facts(dataset.resolution), "channels": dataset.channels,
             "classes": dataset.label_dim,
         },
         "network": plan.network.to_dict(),
@@ -556,13 +556,13 @@ def print_dry_run(
             for item in items
         ]
     lines = output.table(("setting", "value", "reason"), rows)
-    output.result(document, [*lines, "", *_stage_lines(description.stages, output)])
+    output.result(document, [*lines, "", *_stage_lines(description.stages, dataset.grid, output)])
 
 
-def _stage_lines(stages: "tuple[PlannedStage, ...]", output: Output) -> list[str]:
+def _stage_lines(stages: "tuple[PlannedStage, ...]", grid: Grid, output: Output) -> list[str]:
     rows = [
         (
-            f"{stage.resolution} px" + (", fading in" if stage.fading else ""),
+            f"{grid.at(stage.resolution)} px" + (", fading in" if stage.fading else ""),
             f"{stage.from_kimg:g}" if stage.reached else "not reached",
             f"{stage.to_kimg:g}" if stage.reached else "",
             str(stage.batch),

@@ -112,7 +112,7 @@ def plan_training(
             for key in ("hold_kimg", "fade_kimg")
         ]
     if settings.initial_resolution > resolution:
-        reason = f"growth cannot begin above the {resolution} px of the pictures"
+        reason = f"growth cannot begin above the {made.size} px of the pictures"
         derived.append(Derived("initial_resolution", str(resolution), reason))
         settings = replace(settings, initial_resolution=resolution)
     names = frozenset(given_network) | frozenset(given_training) | {

@@ -37,7 +37,7 @@ def run(tiny_network_file: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 def test_every_band_becomes_a_sheet(run: Run) -> None:
     result = run("--rows", "2", "--cols", "3")
 
-    assert result.exit_code == 0  # a 16 px network has no middle band
+    assert result.exit_code == 0  # this network has no middle band
     assert result.stdout == "out/tiny/mix-coarse.png\nout/tiny/mix-fine.png\n"
     run("--rows", "2", "--cols", "3", "--no-labels", "--styles", "fine", "--out", "bare.png")
     with Image.open("bare.png") as sheet:
@@ -69,7 +69,7 @@ def test_several_bands_share_a_named_file(run: Run) -> None:
     ("arguments", "message"),
     [
         (["--rows", "0"], "--rows 0 is a count from 1 to 100"),
-        (["--styles", "8-9"], "a 16 px network has layers 0-5"),
+        (["--styles", "8-9"], "this network has layers 0-5"),
         (["--styles", "middle"], "has no middle styles"),
         (["--bands", "coarse:2,fine:2", "--rows", "3"], "have 4 rows, but 3 are asked for"),
         (["--bands", "coarse:1", "--styles", "fine"], "--styles fine and --bands coarse:1"),
@@ -101,7 +101,7 @@ def test_one_sheet_shows_several_bands(run: Run) -> None:
 def test_layers_beyond_the_network_are_left_out_with_a_warning(run: Run) -> None:
     result = run("--rows", "1", "--cols", "1", "--styles", "4-17", "--json")
 
-    assert "warning: styles '4-17' name layer 17: a 16 px network has layers 0-5" in result.stderr
+    assert "warning: styles '4-17' name layer 17: this network has layers 0-5" in result.stderr
     assert json.loads(result.stdout)["layers"] == {"4-17": [4, 5]}
 
 

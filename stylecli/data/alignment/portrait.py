@@ -145,7 +145,8 @@ def shrink_factor(small: Size, drawn: Size) -> int:
         for by in range(2, min(drawn) // 2 + 1)
         if drawn.height % by == 0 and drawn.width % by == 0
     ]
-    what = "no smaller than" if factor < 2 else "no whole fraction of"
+    smaller = small.height < drawn.height and small.width < drawn.width
+    what = "no whole fraction of" if smaller else "no smaller than"
     raise UsageError(
         f"{small.width}x{small.height} px is {what} the {drawn.width}x{drawn.height} px that this "
         f"network draws: give {', '.join(sizes[:5])} px"
