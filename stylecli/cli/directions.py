@@ -176,7 +176,7 @@ def find(
         dataset = find_data(["ls"], data, run, needed=train_classifiers)
     source = open_source(path, device, output)
     data_path = None if dataset is None else dataset.path
-    every, new = _add_found(source, search, judges, data_path, directions, force, output)
+    every, new = add_found(source, search, judges, data_path, directions, force, output)
     names = [one.name for one in new]
     document = {
         "file": str(every.path), "network": str(source.path), "found": names, "method": method,
@@ -198,7 +198,7 @@ def _check_search(search: Search, judges: ClassifierSource, device: str) -> None
     check_files(classifiers=judges.given, attributes=judges.attributes)
 
 
-def _add_found(
+def add_found(
     source: OpenedNetwork, search: Search, judges: ClassifierSource, data: Path | None,
     given: Path | None, force: bool, output: Output,
 ) -> "tuple[Directions, list[Direction]]":  # fmt: skip

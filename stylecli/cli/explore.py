@@ -17,12 +17,19 @@ import typer
 from stylecli.cli.app import read_words
 from stylecli.cli.drawing import DrawingOptions, OpenedDrawing, OpenedNetwork, open_source
 from stylecli.cli.faces import project_once
-from stylecli.cli.options import DeviceOption, JsonOption, NetworkOption, QuietOption
+from stylecli.cli.options import (
+    ClassifierSource,
+    DeviceOption,
+    JsonOption,
+    NetworkOption,
+    QuietOption,
+)
 from stylecli.cli.output import Output
 from stylecli.cli.refusals import check_words, find_and_check
 from stylecli.errors import DataError, NetworkError, StyleCLIError, UsageError
 from stylecli.explorer import FRAMED
 from stylecli.explorer.worker import Message, Tell, answer_requests
+from stylecli.latents import Search
 from stylecli.progress import Progress
 from stylecli.provenance import remake_command
 
@@ -168,10 +175,10 @@ class Studio:
     def handlers(self) -> dict[str, Any]:
         """Return what answers each request."""
         return {
-            "network": self.describe, "directions": self.directions, "picture": self.picture,
-            "sheet": self.sheet, "mix": self.sheet, "walk": self.frame, "preview": self.preview,
-            "command": self.command, "measure": self.measure, "keep": self.keep,
-            "export": self.export, "project": self.project,
+            "network": self.describe, "directions": self.directions, "find": self.find_directions,
+            "picture": self.picture, "sheet": self.sheet, "mix": self.sheet, "walk": self.frame,
+            "preview": self.preview, "command": self.command, "measure": self.measure,
+            "keep": self.keep, "export": self.export, "project": self.project,
         }  # fmt: skip
 
     def open(self, request: Mapping[str, Any]) -> OpenedNetwork:
@@ -238,10 +245,20 @@ class Studio:
         except NetworkError as error:
             return {"directions": [], "why": str(error)}, b""
         rows = [
-            {"title": row["name"].replace("_", " "), "least": -_REACH, "most": _REACH, **row}
+            {"title": _title(row), "least": -_REACH, "most": _REACH, **row}
             for row in found.describe()
         ]
         return {"directions": rows}, b""
+
+    def find_directions(self, request: Mapping[str, Any], tell: Tell) -> Message:
+        """Find directions in the weights, as ``stylecli directions find`` does; answer all."""
+        from stylecli.cli.directions import add_found
+
+        add_found(
+            self.open(request), Search(), ClassifierSource(None), None, None, False,
+            _Reporting(tell),
+        )  # fmt: skip
+        return self.directions(request, tell)
 
     def _order(self, request: Mapping[str, Any], tell: Tell) -> "Order":
         from stylecli.cli.generate import resolve_order
@@ -360,6 +377,14 @@ class Studio:
             ) from None
         results = (read_ws_provenance(found.path) or {}).get("results", {})
         return {"face": found.path.as_posix(), "results": results}, b""
+
+
+def _title(row: Mapping[str, Any]) -> str:
+    """Return what the page calls a direction: ``sefa-coarse.2`` is coarse component 2."""
+    stem, _, number = row["name"].rpartition(".")
+    if row["method"] == "sefa" and stem.startswith("sefa"):
+        return f"{stem[5:]} component {number}".strip()
+    return str(row["name"]).replace("-", " ").replace("_", " ")
 
 
 def _function_of(name: str) -> Any:

@@ -159,7 +159,8 @@ class _Answers:
             ("GET", "/api/network", self.network),
             ("GET", "/api/faces", self.faces),
             ("POST", "/api/faces", self.keep_face),
-            ("GET", "/api/directions", self.directions),
+            ("GET", "/api/directions", functools.partial(self.directions, "directions")),
+            ("POST", "/api/directions", functools.partial(self.directions, "find")),
             ("GET", "/api/picture", functools.partial(self.picture, "picture")),
             ("GET", "/api/sheet", functools.partial(self.picture, "sheet")),
             ("GET", "/api/mix", functools.partial(self.picture, "mix")),
@@ -218,10 +219,10 @@ class _Answers:
         path = self.workplace.find_network(request.query_params.get("network", ""))
         return answer_json(self.workplace.list_faces(path))
 
-    async def directions(self, request: Request) -> Response:
-        """Answer the directions in which faces of a network can be edited."""
+    async def directions(self, what: str, request: Request) -> Response:
+        """Answer the directions in which faces of a network can be edited; find some first."""
         path = self.workplace.find_network(request.query_params.get("network", ""))
-        facts, _ = await self.drawer.ask(self._request("directions", path))
+        facts, _ = await self.drawer.ask(self._request(what, path))
         return answer_json(facts)
 
     async def runs(self, request: Request) -> Response:

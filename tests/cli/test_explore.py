@@ -180,17 +180,18 @@ def test_a_walk_has_frames_and_is_exported_as_its_command_does(
     assert read_video_provenance(path) is not None
 
 
-def test_directions_are_listed_and_say_how_to_find_some(ask: Asker) -> None:
+def test_directions_are_listed_and_found(ask: Asker) -> None:
     (smile,) = ask.json("/api/directions")["directions"]
     none = ask.json(f"/api/directions?network={SNAPSHOT}")
+    found = ask.json(f"/api/directions?network={SNAPSHOT}", {})
 
-    assert (smile["name"], smile["title"], smile["least"], smile["most"]) == (
-        "smile",
-        "smile",
-        -3,
-        3,
-    )
+    shown = smile["name"], smile["title"], smile["least"], smile["most"]
+    assert shown == ("smile", "smile", -3, 3)
     assert none["directions"] == [] and "stylecli directions find" in none["why"]
+    titles = {row["name"]: row["title"] for row in found["directions"]}
+    assert titles["sefa.1"] == "component 1" and titles["sefa-coarse.2"] == "coarse component 2"
+    assert ask.json(f"/api/directions?network={SNAPSHOT}") == found
+    assert ask(f"/api/picture?network={SNAPSHOT}&seed=5&edit=sefa-coarse.2:1")[0] == 200
 
 
 def test_a_network_with_a_true_preview_shows_it(ask: Asker) -> None:

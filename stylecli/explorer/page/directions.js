@@ -15,7 +15,8 @@ const fields = { ...faceFields, strip: word(), show: word() };
 
 function build(app) {
 	if (!app.directions.length) {
-		return refuse("Directions", `${app.why[0].toUpperCase()}${app.why.slice(1)}. Then reload this page.`);
+		const find = findButton(app, "Find them now");
+		return refuse("Directions", `${app.why[0].toUpperCase()}${app.why.slice(1)}.`, find.problem, find.button);
 	}
 	const change = (changes, settled) => app.change(changes, settled);
 	const now = () => app.address.values;
@@ -58,6 +59,7 @@ function build(app) {
 	const rows = app.directions.map((direction) => row(app, direction, now, change));
 	const all = button("Show all", () => change({ show: "all" }), { kind: "quiet" });
 	const reset = button("Reset all", () => change({ edit: {} }), { kind: "quiet" });
+	const find = app.directions.some((one) => one.method === "sefa") ? null : findButton(app, "Find components", "quiet");
 	const drawing = drawingControls(app.network, change);
 	const panel = h(
 		"div",
@@ -75,7 +77,8 @@ function build(app) {
 				? h("div", { class: "control" }, h("label", { htmlFor: "filter", class: "spoken" }, "Find a direction"), filter)
 				: null,
 			rows.map((one) => one.element),
-			h("div", { class: "actions" }, all, reset),
+			h("div", { class: "actions" }, all, reset, find?.button),
+			find?.problem,
 		),
 		drawing.element,
 	);
@@ -123,6 +126,23 @@ function build(app) {
 			thumbs.forEach((thumb) => thumb.stop());
 		},
 	};
+}
+
+// Looks for directions in the network's weights; then the screen shows them.
+function findButton(app, word, kind = "strong") {
+	const problem = h("p", { class: "problem", role: "alert" });
+	const find = async () => {
+		one.disabled = true;
+		problem.textContent = "";
+		try {
+			await app.findDirections();
+		} catch (error) {
+			problem.textContent = error.message;
+		}
+		one.disabled = false;
+	};
+	const one = button(word, find, { icon: "directions", kind });
+	return { button: one, problem };
 }
 
 const amountAt = (least, most, place) => Number((least + ((most - least) * place) / (STRIP - 1)).toFixed(4));

@@ -7,7 +7,7 @@ import { acceptDrops } from "./faces.js";
 import { mix } from "./mix.js";
 import { button, choice, h, icon, menu } from "./parts.js";
 import { Painter } from "./pictures.js";
-import { server } from "./server.js";
+import { query, server } from "./server.js";
 import { sheet } from "./sheet.js";
 import { training } from "./training.js";
 import { walk } from "./walk.js";
@@ -96,6 +96,18 @@ class App {
 		document.documentElement.style.setProperty("--aspect", `${network.width} / ${network.height}`);
 	}
 
+	// Directions that need nothing but the weights; then the screens are built anew.
+	async findDirections() {
+		const { wanted } = this;
+		const known = await server.send(`/api/directions?${query({ network: wanted })}`, {});
+		if (this.wanted !== wanted) return;
+		[this.directions, this.why] = [known.directions, known.why];
+		this.build(this.screen);
+		this.built.show(this.address.values, true);
+		at("main").focus({ preventScroll: true });
+		this.say(`${this.directions.length} directions.`);
+	}
+
 	async refreshFaces() {
 		this.faces = (await server.json("/api/faces", { network: this.wanted })).faces;
 	}
@@ -128,7 +140,7 @@ class App {
 	change(changes, settled = true) {
 		this.address.set(changes, settled);
 		if ("network" in changes) return this.arrive();
-		this.links();
+		if (settled) this.links(); // not at every move of a slider
 		this.built.show(this.address.values, settled);
 		return undefined;
 	}

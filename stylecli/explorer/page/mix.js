@@ -105,9 +105,9 @@ function build(app) {
 	};
 }
 
-export function refuse(title, sentence) {
+export function refuse(title, sentence, ...more) {
 	return {
-		element: h("section", { class: "message" }, h("h1", {}, title), h("p", {}, sentence)),
+		element: h("section", { class: "message" }, h("h1", {}, title), h("p", {}, sentence), more),
 		show: () => {},
 		stop: () => {},
 	};

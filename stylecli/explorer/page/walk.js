@@ -421,6 +421,7 @@ function buildExport(app, change) {
 	async function follow(begin, asked) {
 		const card = jobCard(app, "Drawing the video");
 		progress.replaceChildren(card.element);
+		if (asked) progress.scrollIntoView({ block: "nearest" });
 		start.disabled = true;
 		try {
 			const job = await begin();
