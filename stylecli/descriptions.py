@@ -275,6 +275,8 @@ def _describe_graph(path: Path) -> Facts | None:
         made = graph.producer or "unknown: the file names no program"
         return facts | {"made by": made, "record": graph.metadata}
     record = graph.record
+    if "family" not in record:  # a feature network, which no --network takes
+        return facts | {"record": record}
     source = {"file": record.get("source"), "sha256": record.get("source_sha256")}
     return facts | {"network is": _whereabouts(source), "record": record}
 

@@ -1,53 +1,45 @@
 """A network as a file that other programs run: ONNX, TorchScript, torch.export.
 
-A network becomes a graph of plain operators, traced with a batch that stays free: any number of
-pictures at a time. What depends on weights alone (scaled weights, kernels of upsampling, energies
-of demodulation, filters) is worked out once and stands in the graph as numbers. A style multiplies
-features, never kernels, so that one convolution serves the whole batch. A discriminator scores
-every picture alone. Every file is run before it gets its name, with one picture and with several,
-and compared with the network.
+A network becomes a graph of plain operators: scaled weights, kernels of upsampling, energies of
+demodulation and filters stand in it as numbers. A style multiplies features, never kernels, so that
+one convolution serves the whole batch. A discriminator scores every picture alone. The networks
+that metrics look at pictures with can be written too.
 """
 
-import contextlib
 import copy
-import importlib.util
-import io
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor
 
-from stylecli import __version__, files
+from stylecli import __version__
 from stylecli.checkpoint import load_network
-from stylecli.errors import NetworkError, UsageError, plural, unknown_name
-from stylecli.interop.graph_files import FORMATS, RECORD
+from stylecli.errors import NetworkError, UsageError, unknown_name
+from stylecli.features.efficientnet import RESIZE as EFFICIENTNET_RESIZE
+from stylecli.features.efficientnet import EfficientNetLite0
+from stylecli.features.extractors import INCEPTION, VGG16_FC2
+from stylecli.features.inception import RESIZE as INCEPTION_RESIZE
+from stylecli.features.inception import InceptionV3
+from stylecli.features.perceptual import LPIPS_NETWORK
+from stylecli.features.vgg16 import LPIPS, MIN_SIDE, VGG16
+from stylecli.features.vgg16 import RESIZE as VGG16_RESIZE
+from stylecli.graphs import OPSET, Form, Graph, Shapes, write_graph
+from stylecli.interop.feature_weights import obtain
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.headers import network_digest
 from stylecli.networks.model import Bundle, Discriminator, Generator
 from stylecli.sampling import check_truncation
 from stylecli.seeds import format_seeds
 from stylecli.styles import style_bands
+from stylecli.weights import find_feature_network, is_published, read_record
 
 LATENTS = ("z", "ws")
 NOISE = ("const", "given", "none")
-PRECISIONS = ("float32", "fp16")
-OPSET = 18
-OPSETS = (18, 23)
-"""Least and most that torch writes and onnxruntime reads."""
 
-INSTALL = "pip install 'stylecli[export]'"
-TOLERANCES = {"float32": 1e-4, "fp16": 3e-2}
-"""Farthest from the network that a file may draw, as a part of the range of its pictures."""
-
-_TRACED = 2  # pictures; so that a batch which did not stay free shows, others are checked
 _MANY, _FEWER, _LARGE = 5, 3, 256  # pictures checked at a time, fewer above 256 px
-_MOST_GROWTH = 4  # times what a constant is made of: a larger one is made in every run
-_FREE_VALUES = 1 << 16  # that may be folded all the same
-_HALF_MOST = 65504.0
 
 
 @dataclass(frozen=True)
@@ -94,37 +86,6 @@ class Interface:
         return found
 
 
-Shapes = Mapping[str, tuple[int | str, ...]]
-
-
-class Graph(nn.Module):
-    """A network behind the inputs of a file: tensors in the order of ``names``, ``output`` out."""
-
-    output: str
-
-    def __init__(self, shapes: Shapes) -> None:
-        super().__init__()
-        self.shapes, self.names = shapes, tuple(shapes)
-
-    def wanted(self, inputs: Sequence[Tensor]) -> tuple[Tensor, float]:
-        """Return what the network makes of inputs, and the range that errors are parts of."""
-        raise NotImplementedError
-
-    def example(self, count: int, seed: int = 0) -> tuple[Tensor, ...]:
-        """Return inputs for ``count`` pictures: those of a seed, psi 0.7."""
-        random = torch.Generator().manual_seed(seed)
-        found = []
-        for name, shape in self.shapes.items():
-            sizes = [count if size == "batch" else int(size) for size in shape]
-            if name == "psi":
-                found.append(torch.full((1,), 0.7))
-            elif name == "label":
-                found.append(torch.eye(sizes[1])[torch.arange(count) % sizes[1]])
-            else:
-                found.append(torch.randn(sizes, generator=random))
-        return tuple(found)
-
-
 class Drawing(Graph):
     """A generator: images out."""
 
@@ -145,6 +106,11 @@ class Drawing(Graph):
         mode = "none" if self.interface.noise == "none" else "const"
         images: Tensor = self.G.synthesis(ws, noise_mode=mode, noise=noise)
         return images
+
+    @property
+    def least_values(self) -> int:
+        """How many numbers the synthesis has: a file that takes ws has no mapping."""
+        return sum(one.numel() for one in self.G.synthesis.parameters())
 
     def _map(self, given: dict[str, Tensor]) -> Tensor:
         """Return ws of z, pulled towards the centre by the tensor psi [1]."""
@@ -199,86 +165,53 @@ class Scoring(Graph):
         return logits, max(1.0, float(logits.abs().max()))
 
 
-# ---- the graph
+class Looking(Graph):
+    """A feature network: features [N, d] of uint8 pictures [N, 3, H, W], which it resizes."""
+
+    output = "features"
+
+    def __init__(
+        self, forward: Callable[..., Tensor], measured: Callable[..., Tensor], values: int
+    ) -> None:
+        """Take the computation to trace, the one that metrics use, and its number of weights."""
+        super().__init__(self._inputs())
+        self._forward, self._measured, self._values = forward, measured, values
+
+    def _inputs(self) -> Shapes:
+        return {"images": ("batch", 3, "height", "width")}
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return features of the tensors that ``names`` names."""
+        return self._forward(*inputs)
+
+    @property
+    def least_values(self) -> int:
+        """How many weights it has."""
+        return self._values
+
+    def wanted(self, inputs: Sequence[Tensor]) -> tuple[Tensor, float]:
+        """Return features as metrics have them; the largest."""
+        features = self._measured(*inputs)
+        return features, float(features.abs().max())
+
+    def drawn(self, shape: tuple[int, ...], random: torch.Generator) -> Tensor:
+        """Return pictures of random grey levels."""
+        return torch.randint(0, 256, shape, dtype=torch.uint8, generator=random)
 
 
-def traced(drawing: Graph) -> torch.export.ExportedProgram:
-    """Return a network as a graph whose batch is free and whose constants are worked out."""
-    with torch.no_grad():
-        batch = torch.export.Dim("batch", min=1)
-        shapes = drawing.shapes.values()
-        free = tuple({0: batch} if shape[0] == "batch" else {} for shape in shapes)
-        given = drawing.example(_TRACED)
-        program = torch.export.export(drawing, given, dynamic_shapes=(free,), strict=False)
-        module = program.run_decompositions({}).module(check_guards=False)
-        assert isinstance(module, fx.GraphModule)
-        folded = fold_constants(module)
-        program = torch.export.export(folded, given, dynamic_shapes=free, strict=False)
-    for node in program.graph.nodes:  # a file does not say where this program lay
-        for name in ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn"):
-            node.meta.pop(name, None)
-    return program
+class Comparing(Looking):
+    """LPIPS: the distance [N] of pictures a and b, float32 [N, 3, H, W] of -1 to 1."""
 
+    output = "distance"
+    least = 2 * MIN_SIDE  # torch would fix the size of what is one pixel after four halvings
 
-def fold_constants(module: fx.GraphModule) -> fx.GraphModule:
-    """Replace what follows from weights alone by its values, in place; return the module."""
-    known: dict[fx.Node, Any] = {}
-    for node in module.graph.nodes:
-        if node.target is torch.ops.aten._assert_tensor_metadata.default:
-            module.graph.erase_node(node)  # it would keep alive the weight that it looks at
-        elif node.op == "get_attr":
-            known[node] = _attribute(module, str(node.target))
-        elif node.op == "call_function" and all(one in known for one in node.all_input_nodes):
-            value = _value(node, known)
-            if value is not None:
-                known[node] = value
-    count = 0
-    for node, value in known.items():
-        if node.op == "get_attr" or all(user in known for user in node.users):
-            continue
-        name = f"folded_{count}"
-        count += 1
-        module.register_buffer(name, value)
-        with module.graph.inserting_before(node):
-            replacement = module.graph.get_attr(name)
-        replacement.meta = dict(node.meta)
-        node.replace_all_uses_with(replacement)
-    module.graph.eliminate_dead_code()
-    _drop_unused(module)
-    module.recompile()
-    return module
+    def _inputs(self) -> Shapes:
+        shape = ("batch", 3, "height", "width")
+        return {"a": shape, "b": shape}
 
-
-def _attribute(module: nn.Module, path: str) -> Any:
-    found: Any = module
-    for name in path.split("."):
-        found = getattr(found, name)
-    return found
-
-
-def _value(node: fx.Node, known: dict[fx.Node, Any]) -> Tensor | None:
-    """Work a node out; None where it is random, no tensor, or much larger than what it is of."""
-    if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
-        return None
-    args, kwargs = fx.node.map_arg((node.args, node.kwargs), known.__getitem__)
-    assert callable(node.target)
-    value = node.target(*args, **kwargs)
-    if not isinstance(value, Tensor):
-        return None
-    before = sum(one.numel() for one in map(known.get, node.all_input_nodes) if one is not None)
-    if value.numel() > max(_FREE_VALUES, _MOST_GROWTH * before):
-        return None
-    return value.contiguous()
-
-
-def _drop_unused(module: fx.GraphModule) -> None:
-    used = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
-    for name in [name for name, _ in (*module.named_parameters(), *module.named_buffers())]:
-        if name not in used:
-            owner, _, last = name.rpartition(".")
-            delattr(module.get_submodule(owner), last)
-    module.graph.owning_module = module
-    module.delete_all_unused_submodules()
+    def drawn(self, shape: tuple[int, ...], random: torch.Generator) -> Tensor:
+        """Return pictures of random values."""
+        return torch.rand(shape, generator=random) * 2 - 1
 
 
 # ---- files
@@ -302,46 +235,74 @@ def export_network(
     there is not, NetworkError for a network that the file lacks, or where what was written does not
     draw the same; then there is no file.
     """
-    if format not in FORMATS:
-        raise UsageError(unknown_name("format", format, FORMATS))
-    if format != "onnx" and precision != "float32":
-        raise UsageError(f"{format} is written in float32 alone: {precision} is for onnx")
-    if not OPSETS[0] <= opset <= OPSETS[1]:
-        raise UsageError(f"opset {opset} is not within {OPSETS[0]} to {OPSETS[1]}")
-    if precision not in PRECISIONS:
-        raise UsageError(unknown_name("precision", precision, PRECISIONS))
-    if format == "onnx":
-        check_packages()
+    form = Form(format, precision, opset)
+    form.check()
     bundle = load_network(source)
-    drawing, told = _graph(bundle, which, interface, source)
+    graph, told = _graph(bundle, which, interface, source)
     told |= {
-        "network": which, "format": format, "precision": precision,
-        "source": Path(source).name, "source_sha256": network_digest(source),
+        "network": which, "source": Path(source).name, "source_sha256": network_digest(source)
     }  # fmt: skip
-    if format == "onnx":
-        told["opset"] = opset
-    files.check_room(Path(target), _least_bytes(drawing, precision))  # before minutes of work
-    with _quietly(), torch.no_grad():
-        program = traced(drawing)
-        write, run = _WRITERS[format]
-        content = write(program, drawing, told)
-        session = run(content, drawing)
-        checked = (1, _MANY if bundle.config.resolution <= _LARGE else _FEWER)
-        apart = max(_apart(session, drawing, count) for count in checked)
-    if not apart <= TOLERANCES[precision]:  # so that "not a number" fails
-        raise NetworkError(
-            f"{format} draws {source} {apart:.1e} of the range apart from the network: expected at "
-            f"most {TOLERANCES[precision]:g}"
+    counts = (1, _MANY if bundle.config.resolution <= _LARGE else _FEWER)
+    return write_graph(graph, told, Path(target), form, counts, str(source))
+
+
+def export_features(
+    name: str, target: Path | str, *, format: str, precision: str = "float32", opset: int = OPSET
+) -> dict[str, Any]:
+    """Write a feature network, by its name in ``weights.NETWORKS``, as ``export_network`` does.
+
+    ``apart`` is a part of the largest feature, or distance. Raises UsageError for what there is
+    not, WeightsError where its weights are not on this machine.
+    """
+    form = Form(format, precision, opset)
+    form.check()
+    known = find_feature_network(name)
+    arrays, sha256 = obtain(name)
+    record = read_record(name)
+    graph, resize = _looking(name, arrays)
+    meaning = {
+        "images": f"uint8, grey levels 0 to 255, of any size. The file resizes them: {resize}",
+        "a": f"float32, about -1 to 1: grey level / 127.5 - 1; at least {Comparing.least} px",
+        "b": "as a, of the same size", "features": "float32 [batch, features]",
+        "distance": "float32 [batch]: of each picture of a from the one of b",
+    }  # fmt: skip
+    told = {
+        "network": name, "what": known.what, "licence": known.licence,
+        "inputs": {each: list(shape) for each, shape in graph.shapes.items()},
+        "how_to_call": {
+            each: text for each, text in meaning.items() if each in (*graph.names, graph.output)
+        },
+        "source": record.file if record else known.files[0].name, "source_sha256": sha256,
+        "published": is_published(name, sha256), "stylecli": __version__,
+    }  # fmt: skip
+    return write_graph(graph, told, Path(target), form, (1, _MANY), name)
+
+
+def _looking(name: str, arrays: Mapping[str, Any]) -> tuple[Looking, str]:
+    """Return a feature network as a graph, and how it resizes pictures.
+
+    What is traced is made again each time, as a network keeps the kernels of its first pictures.
+    """
+    values = sum(array.size for array in arrays.values())
+    if name == INCEPTION:
+        inception = InceptionV3.from_state_dict(arrays)
+        looking = Looking(
+            lambda images: inception.to("cpu").forward(images, ["2048"])["2048"],
+            lambda images: inception(images, outputs=["2048"])["2048"],
+            values,
         )
-    with files.room_for(Path(target), len(content)):
-        files.write_bytes(target, content)
-    return told | {"apart": apart, "checked": list(checked), "bytes": len(content)}
-
-
-def _least_bytes(drawing: Graph, precision: str) -> int:
-    """Return the bytes of the weights that every file of a network has."""
-    part = drawing.G.synthesis if isinstance(drawing, Drawing) else drawing
-    return sum(one.numel() for one in part.parameters()) * (2 if precision == "fp16" else 4)
+        return looking, INCEPTION_RESIZE
+    if name == LPIPS_NETWORK:
+        lpips = LPIPS.from_state_dict(arrays)
+        return Comparing(lambda a, b: lpips.to("cpu").forward(a, b), lpips, values), ""
+    network, resize = (
+        (VGG16.from_state_dict(arrays), VGG16_RESIZE)
+        if name == VGG16_FC2
+        else (EfficientNetLite0.from_state_dict(arrays), EFFICIENTNET_RESIZE)
+    )
+    return Looking(
+        lambda images: network.to("cpu").forward(images), network.features, values
+    ), resize
 
 
 def _graph(
@@ -414,184 +375,3 @@ def description(bundle: Bundle, interface: Interface) -> dict[str, Any]:
     if interface.latents == "z" and config.truncates:
         told["psi_layers"] = config.num_ws if interface.cutoff is None else interface.cutoff
     return {name: value for name, value in told.items() if value is not None}
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Leave out what torch says of its own parts while it traces and writes."""
-    import logging
-
-    noisy = logging.getLogger("torch.onnx")
-    before = noisy.level
-    noisy.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        noisy.setLevel(before)
-
-
-Run = Callable[[Sequence[Tensor]], Tensor]
-
-
-def _apart(run: Run, drawing: Graph, count: int) -> float:
-    """Return how far what a file makes is from what the network does, as a part of the range."""
-    inputs = drawing.example(count, seed=count)
-    wanted, spread = drawing.wanted(inputs)
-    if not torch.isfinite(wanted).all():
-        raise NetworkError("the network itself draws what is not a number: give another snapshot")
-    found = run(inputs)
-    if found.shape != wanted.shape:
-        raise NetworkError(
-            f"the file makes {list(found.shape)} where {plural(count, 'picture')} were asked for: "
-            f"expected {list(wanted.shape)}"
-        )
-    return float(((found - wanted).abs().max() / max(spread, 1e-6)).nan_to_num(nan=torch.inf))
-
-
-# ---- ONNX
-
-
-def check_packages() -> None:
-    """Raise UsageError where a package that writes or runs ONNX is missing."""
-    for name in ("onnx", "onnxscript", "onnxruntime"):
-        if importlib.util.find_spec(name) is None:
-            raise UsageError(f"the package {name} is not installed, run: {INSTALL}")
-
-
-def _write_onnx(
-    program: torch.export.ExportedProgram, drawing: Graph, told: dict[str, Any]
-) -> bytes:
-    made = torch.onnx.export(
-        program, (), dynamo=True, opset_version=told["opset"], input_names=list(drawing.names),
-        output_names=[drawing.output], external_data=False, verbose=False, optimize=False,
-    )  # fmt: skip
-    assert made is not None
-    _tidy(made.model)
-    model = made.model_proto
-    _name_batch(model)
-    if told["precision"] == "fp16":
-        _halve(model)
-    model.producer_name, model.producer_version = "stylecli", __version__
-    for name, value in (told | {RECORD: told}).items():
-        entry = model.metadata_props.add()
-        entry.key = name
-        entry.value = value if isinstance(value, str) else files.to_json(value).decode()
-    content: bytes = model.SerializeToString()
-    return content
-
-
-def _tidy(model: Any) -> None:
-    """Put operators in the place of torch's functions, and work out what needs no input.
-
-    torch would also apply the rules of onnxscript, of which one takes x + 1e-8 for x: then a map in
-    which all pixels are equal becomes "not a number" when it is normalised.
-    """
-    from onnxscript import optimizer
-
-    optimizer.inline(model)
-    optimizer.fold_constants(model, input_size_limit=1 << 10, output_size_limit=1 << 10)
-    optimizer.remove_unused_nodes(model)
-    for value in (*model.graph, *model.graph.initializers.values()):
-        value.metadata_props.clear()  # the lines of source that made it
-
-
-def _name_batch(model: Any) -> None:
-    """Call the free size of inputs and output "batch", as torch's numbers mean nothing."""
-    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
-        for size in value.type.tensor_type.shape.dim:
-            if size.dim_param and size.dim_param.isidentifier():
-                size.dim_param = "batch"
-
-
-def _halve(model: Any) -> None:
-    """Store weights as float16, each followed by its way back to float32."""
-    import onnx
-    from onnx import numpy_helper
-
-    graph, casts = model.graph, []
-    for tensor in graph.initializer:
-        values = (
-            numpy_helper.to_array(tensor) if tensor.data_type == onnx.TensorProto.FLOAT else None
-        )
-        if values is None or values.size < 2 or abs(values).max() > _HALF_MOST:
-            continue
-        name = tensor.name
-        tensor.CopyFrom(numpy_helper.from_array(values.astype("float16"), f"{name}_half"))
-        casts.append(
-            onnx.helper.make_node("Cast", [f"{name}_half"], [name], to=onnx.TensorProto.FLOAT)
-        )
-    rest = list(graph.node)
-    del graph.node[:]
-    graph.node.extend([*casts, *rest])
-
-
-def _run_onnx(content: bytes, drawing: Graph) -> Run:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-
-    def run(inputs: Sequence[Tensor]) -> Tensor:
-        named = zip(drawing.names, inputs, strict=True)
-        (images,) = session.run(None, {name: value.numpy() for name, value in named})
-        return torch.from_numpy(images)
-
-    return run
-
-
-# ---- TorchScript, torch.export
-
-
-def _write_torchscript(
-    program: torch.export.ExportedProgram, drawing: Graph, told: dict[str, Any]
-) -> bytes:
-    script = torch.jit.script(_plain(program))
-    buffer = io.BytesIO()
-    torch.jit.save(script, buffer, _extra_files={RECORD: files.to_json(told)})
-    return buffer.getvalue()
-
-
-def _plain(program: torch.export.ExportedProgram) -> nn.Module:
-    """Return a program as a module that TorchScript can read: operators by name, sizes by asking.
-
-    It is read, not traced: a trace would keep the batch that it saw.
-    """
-    module = program.module(check_guards=False)
-    assert isinstance(module, fx.GraphModule)
-    graph = module.graph
-    graph.set_codegen(fx.graph.CodeGen())
-    for node in graph.nodes:
-        if node.op == "call_function" and node.target is torch.ops.aten.sym_size.int:
-            node.op, node.target = "call_method", "size"
-        elif node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
-            node.target = node.target.overloadpacket
-        elif node.op == "output":
-            ((images,),) = node.args
-            node.args = (images,)
-    return fx.GraphModule(module, graph)
-
-
-def _run_torchscript(content: bytes, drawing: Graph) -> Run:
-    script = torch.jit.load(io.BytesIO(content))  # type: ignore[no-untyped-call]
-    return lambda inputs: script(*inputs)
-
-
-def _write_program(
-    program: torch.export.ExportedProgram, drawing: Graph, told: dict[str, Any]
-) -> bytes:
-    buffer = io.BytesIO()
-    torch.export.save(program, buffer, extra_files={RECORD: files.to_json(told).decode()})
-    return buffer.getvalue()
-
-
-def _run_program(content: bytes, drawing: Graph) -> Run:
-    module = torch.export.load(io.BytesIO(content)).module()
-    return lambda inputs: module(*inputs)
-
-
-_WRITERS: dict[str, tuple[Callable[..., bytes], Callable[[bytes, Graph], Run]]] = {
-    "onnx": (_write_onnx, _run_onnx),
-    "torchscript": (_write_torchscript, _run_torchscript),
-    "torch-export": (_write_program, _run_program),
-}

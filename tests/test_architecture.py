@@ -36,7 +36,7 @@ ROWS = (
     ("checkpoint", "saved_ws"),
     ("statistics", "features"),
     ("data",),
-    ("rendering", "video"),
+    ("rendering", "video", "graphs"),
     ("sampling",),
     ("latents",),
     ("sheets",),

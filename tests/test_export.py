@@ -3,8 +3,13 @@
 The slow tests write every family in every format, and run ONNX with onnxruntime.
 """
 
+import functools
+import http.server
 import importlib.util
 import json
+import re
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +17,24 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from stylecli import export, files
-from stylecli.checkpoint import save_network
+from stylecli import export, files, graphs, rendering, sampling, weights
+from stylecli.checkpoint import load_network, save_network
 from stylecli.errors import NetworkError, StyleCLIError, UsageError
 from stylecli.export import (
-    TOLERANCES,
     Drawing,
     Interface,
     Scoring,
     description,
+    export_features,
     export_network,
-    fold_constants,
-    traced,
 )
+from stylecli.features import efficientnet, vgg16
+from stylecli.graphs import TOLERANCES, fold_constants, traced
 from stylecli.interop.graph_files import FORMATS, RECORD, read_graph_file
 from stylecli.networks.model import Bundle, new_network
+from stylecli.shipped import shipped_network
+from tests.browser import BROWSER, in_browser, install_from_npm
+from tests.conftest import made_weights
 
 WIDTHS = {"resolution": 16, "fmap_base": 128, "fmap_max": 8, "z_dim": 8}
 THREE = {"num_layers": 3, "w_dim": 8, "D_fmap_base": 64, "D_fmap_max": 8}
@@ -204,7 +212,7 @@ def test_a_full_disk_is_found_before_the_work(
 ) -> None:
     save_network(tmp_path / "net.safetensors", network("r3gan"))
     monkeypatch.setattr(files, "_free_bytes", lambda path: 10)
-    monkeypatch.setattr(export, "traced", lambda drawing: pytest.fail("it is traced all the same"))
+    monkeypatch.setattr(graphs, "traced", lambda graph: pytest.fail("it is traced all the same"))
     with pytest.raises(StyleCLIError, match=r"disk is full: .*x\.pt2") as caught:
         export_network(tmp_path / "net.safetensors", tmp_path / "x.pt2", format="torch-export")
     assert caught.value.exit_code == 1
@@ -217,7 +225,7 @@ def test_a_network_that_draws_no_numbers_is_refused() -> None:
         next(bundle.generator.synthesis.parameters()).fill_(torch.nan)
     drawing = Drawing(bundle.generator, Interface())
     with pytest.raises(NetworkError, match="not a number"):
-        export._apart(lambda inputs: drawing(*inputs), drawing, 1)
+        graphs._apart(lambda inputs: drawing(*inputs), drawing, 1)
 
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,6 +268,23 @@ def test_files_draw_what_networks_draw_with_any_batch(
             wanted, found = drawing(*inputs), ran(path, format, inputs, drawing.names)
         assert found.shape == (count, 3, 16, 16)
         assert (found - wanted).abs().max() <= 1e-4 * (wanted.max() - wanted.min())
+    if format == "onnx":  # --precision fp16 of the same graph
+        halved = halve_file(path)
+        found = ran(halved, format, inputs, drawing.names)
+        apart = (found - wanted).abs().max() / (wanted.max() - wanted.min())
+        assert 1e-6 < apart <= TOLERANCES["fp16"] and found.dtype == torch.float32
+
+
+def halve_file(path: Path) -> Path:
+    """Write an ONNX file with 16-bit weights beside it; no tensor of more than one stays 32-bit."""
+    import onnx
+
+    model, half = onnx.load(path), path.with_stem("half")
+    graphs.halve(model)
+    kinds = {one.data_type for one in model.graph.initializer if max(one.dims, default=1) > 1}
+    assert onnx.TensorProto.FLOAT16 in kinds and onnx.TensorProto.FLOAT not in kinds
+    onnx.save(model, half)
+    return half
 
 
 @torch_speaks
@@ -284,6 +309,55 @@ def test_files_score_what_networks_score_with_any_batch(
             wanted, spread = scoring.wanted(inputs)
             found = ran(path, format, inputs, scoring.names)
         assert found.shape == (count, 1) and (found - wanted).abs().max() <= 1e-4 * spread
+
+
+@torch_speaks
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "format"),
+    [
+        pytest.param(name, "onnx", marks=needs_onnx)
+        for name in ("efficientnet-lite0", "vgg16-lpips", "vgg16")
+    ]
+    + [("vgg16-lpips", "torch-export"), ("vgg16", "torchscript")],
+)
+def test_files_see_what_metrics_see_in_pictures_of_any_size(
+    name: str, format: str, tmp_path: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """VGG16 a sixteenth as wide, made-up weights."""
+    monkeypatch.setattr(vgg16, "_BLOCKS", tuple((w // 16, n) for w, n in vgg16._BLOCKS))
+    monkeypatch.setattr(vgg16, "FEATURES", 64)
+    shapes = {"vgg16": vgg16.tensor_shapes, "vgg16-lpips": vgg16.lpips_shapes}
+    arrays = made_weights(shapes.get(name, efficientnet.tensor_shapes)())
+    (tmp_path / "made.pth").write_bytes(b"made up")
+    weights.store(name, arrays, file=tmp_path / "made.pth")
+    path = tmp_path / f"net{FORMATS[format]}"
+    told = export_features(name, path, format=format)
+    assert told["apart"] <= 1e-4 and told["source"] == "made.pth" and not told["published"]
+    assert told["licence"] == weights.NETWORKS[name].licence
+    assert_read(path, told)
+    seeing, _ = export._looking(name, arrays)
+    random = torch.Generator().manual_seed(0)
+    for count, side in ((1, 40), (3, 500)):  # eager, a picture over twice the side skips rows
+        given = tuple(seeing.drawn((count, 3, side, side + 7), random) for _ in seeing.names)
+        wanted, largest = seeing.wanted(given)
+        found = ran(path, format, given, seeing.names)
+        assert found.shape == wanted.shape and wanted.abs().max() > 0
+        assert (found - wanted).abs().max() <= 1e-4 * largest
+
+
+@torch_speaks
+@needs_onnx
+@pytest.mark.slow
+def test_inception_is_written(tmp_path: Path, made_inception: dict[str, Any]) -> None:
+    seeing, resize = export._looking("inception-2015-12-05", made_inception)
+    path, form = tmp_path / "net.onnx", graphs.Form("onnx")
+    told = graphs.write_graph(seeing, {"network": "x"}, path, form, (1, 2), "x")
+    assert told["apart"] <= 1e-4 and "299" in resize
+    given = (seeing.drawn((1, 3, 640, 40), torch.Generator().manual_seed(0)),)
+    wanted, largest = seeing.wanted(given)
+    assert wanted.shape == (1, 2048) and wanted.std() > 0
+    assert (ran(path, "onnx", given, seeing.names) - wanted).abs().max() <= 1e-4 * largest
 
 
 @torch_speaks
@@ -401,9 +475,99 @@ def test_torch_files_describe_themselves(format: str, tmp_path: Path) -> None:
 def test_a_file_that_draws_something_else_is_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, run = export._WRITERS["torch-export"]
+    write, run = graphs._WRITERS["torch-export"]
     other = lambda content, drawing: lambda inputs: run(content, drawing)(inputs) + 0.01  # noqa: E731
-    monkeypatch.setitem(export._WRITERS, "torch-export", (write, other))
+    monkeypatch.setitem(graphs._WRITERS, "torch-export", (write, other))
     with pytest.raises(NetworkError, match="apart from the network"):
         written("r3gan", "torch-export", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["net.safetensors"]
+
+
+# ---- in a browser
+
+ORT = "onnxruntime-web@1.30.0"  # for this test only: it is fetched, and never shipped
+ISOLATED = {
+    "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"
+}  # fmt: skip
+needs_browser = [*in_browser, torch_speaks, needs_onnx]
+
+
+class _Folder(http.server.SimpleHTTPRequestHandler):
+    """What ``python -m http.server`` sends; below /isolated/ with the headers for threads."""
+
+    def translate_path(self, path: str) -> str:
+        return super().translate_path(path.removeprefix("/isolated"))
+
+    def end_headers(self) -> None:
+        if self.path.startswith("/isolated/"):
+            for name, value in ISOLATED.items():
+                self.send_header(name, value)
+        super().end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[str]:
+    """Serve a folder with the page of docs/export.md on loopback; return the address."""
+    page = (Path(__file__).parents[1] / "docs" / "export.md").read_text("utf-8")
+    found = re.search(r"<!-- page -->\n```html\n(.*?)```", page, re.DOTALL)
+    assert found is not None and len(found[1].splitlines()) < 40
+    (tmp_path / "index.html").write_text(found[1], "utf-8")
+    handler = functools.partial(_Folder, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+class TestInBrowser:
+    """The page that the documentation shows, with the network that is shipped."""
+
+    pytestmark = needs_browser
+
+    def test_it_draws_what_stylecli_draws(self, served: str, tmp_path: Path) -> None:
+        """To one grey level: another order of sums moves a value that is about to be rounded."""
+        playwright = pytest.importorskip(
+            "playwright.sync_api", reason="needs playwright: pip install '.[dev]'"
+        )
+        if install_from_npm(ORT, tmp_path) is None:
+            pytest.skip(f"needs npm, and the registry, to fetch {ORT}")
+        source = shipped_network()
+        assert source is not None
+        export_network(source, tmp_path / "cats-G_ema.onnx", format="onnx")
+        net = load_network(source)
+        how = rendering.Drawing(psi=0.4, psi_cutoff=net.config.truncation_cutoff)
+        ((_, wanted),) = sampling.draw_seeds(net, [7], how)
+        z = sampling.seed_latents([7], net.config.z_dim)[0].tolist()
+        complaints: list[str] = []
+        kinds, hosts = {}, set()
+        with playwright.sync_playwright() as driver:
+            browser = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+            for folder, threads in (("/", False), ("/isolated/", True)):
+                page = browser.new_page()
+                page.on("pageerror", lambda error: complaints.append(str(error)))
+                page.on("request", lambda request: hosts.add(request.url.split("/")[2]))
+                page.on("response", lambda answer: kinds.update(
+                    {answer.url.rpartition("/")[2]: answer.headers.get("content-type")}
+                ))  # fmt: skip
+                page.goto(served + folder)
+                page.wait_for_function("canvas.width === 64", timeout=120_000)
+                assert page.evaluate("crossOriginIsolated") is threads
+                pixels = page.evaluate(
+                    """async ([z, psi]) => {
+                      await draw(z, psi);
+                      return [...canvas.getContext("2d").getImageData(0, 0, 64, 64).data];
+                    }""",
+                    [z, 0.4],
+                )
+                found = torch.tensor(pixels).view(64, 64, 4)
+                assert (found[:, :, 3] == 255).all()
+                assert (found[:, :, :3] - torch.from_numpy(wanted).long()).abs().max() <= 1
+                page.screenshot(path=tmp_path / "page.png")
+            browser.close()
+        assert complaints == [] and hosts == {served.split("/")[2]}
+        assert kinds["ort-wasm-simd-threaded.wasm"] == "application/wasm"

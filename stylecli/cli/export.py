@@ -85,15 +85,20 @@ def _paths(
     is_kept = hub.is_address(network) or source == shipped.shipped_network()
     beside = Path(source.name) if is_kept else source
     target = out or beside.with_name(f"{source.stem}-{what}{suffix}")
+    if target.exists() and target.samefile(source):
+        raise UsageError(f"--out {target} is the network itself: give another name")
+    return source, _free_target(target, suffix, force)
+
+
+def _free_target(target: Path, suffix: str, force: bool) -> Path:
+    """Return the file to write; raise UsageError where that cannot be."""
     if target.suffix.lower() != suffix:
         raise UsageError(f"--out {target} does not end in {suffix}, the only format written")
     if target.is_dir():
         raise UsageError(f"--out {target} is a folder: give the name of a file")
-    if target.exists() and target.samefile(source):
-        raise UsageError(f"--out {target} is the network itself: give another name")
     if target.exists() and not force:
         raise UsageError(f"{target} exists: give another --out, or --force")
-    return source, target
+    return target
 
 
 def _show(output: Output, target: Path, facts: dict[str, Any], shown: dict[str, Any]) -> None:
@@ -104,7 +109,11 @@ def _show(output: Output, target: Path, facts: dict[str, Any], shown: dict[str, 
 # ---- graphs: ONNX, TorchScript, torch.export
 
 NetworkArgument = Annotated[
-    Path, typer.Argument(help="A network of any family: any file, or a run's folder.")
+    Path,
+    typer.Argument(
+        help="A network of any family: any file, or a run's folder. Or a feature network by its "
+        "name in stylecli weights, such as efficientnet-lite0."
+    ),
 ]
 WhichOption = Annotated[
     str,
@@ -216,17 +225,31 @@ def _write_graph(
     if which not in NETWORK_NAMES:
         raise UsageError(unknown_name("network", which, NETWORK_NAMES))
     from stylecli.interop.graph_files import FORMATS
+    from stylecli.weights import NETWORKS
 
-    source, target = _paths(network, out, which, FORMATS[format], force, output)
-    from stylecli.export import Interface, export_network
+    looks = str(network) in NETWORKS and not network.exists()
+    if looks and (which, *interface) != ("G_ema", "z", "const", None):
+        raise UsageError(
+            f"{network} takes pictures: leave out --which, --latents, --noise-mode, --psi-cutoff"
+        )
+    if looks:
+        target = _free_target(out or Path(f"{network}{FORMATS[format]}"), FORMATS[format], force)
+    else:
+        source, target = _paths(network, out, which, FORMATS[format], force, output)
+    from stylecli.export import Interface, export_features, export_network
 
-    how = Interface(*interface)
-    facts = export_network(source, target, format=format, which=which, interface=how, **more)
+    if looks:
+        facts = export_features(str(network), target, format=format, **more)
+        shown, name = "largest", str(network)
+    else:
+        how = Interface(*interface)
+        facts = export_network(source, target, format=format, which=which, interface=how, **more)
+        shown, name = "range", f"{which} of {source}"
     inputs = ", ".join(
-        f"{name} [{', '.join(map(str, shape))}]" for name, shape in facts["inputs"].items()
+        f"{each} [{', '.join(map(str, shape))}]" for each, shape in facts["inputs"].items()
     )
     checked = " and ".join(map(str, facts["checked"]))
-    shown = {"network": f"{which} of {source}", "inputs": inputs, "opset": facts.get("opset"),
-             "apart": f"{facts['apart']:.1e} of the range (at a time: {checked})",
+    lines = {"network": name, "inputs": inputs, "opset": facts.get("opset"),
+             "apart": f"{facts['apart']:.1e} of the {shown} (at a time: {checked})",
              "licence": facts.get("licence")}  # fmt: skip
-    _show(output, target, facts, shown)
+    _show(output, target, facts, lines)

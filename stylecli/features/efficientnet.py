@@ -72,7 +72,7 @@ class EfficientNetLite0:
         chunk = _CPU_CHUNK if device.type == "cpu" else max(1, len(images))
         with torch.inference_mode():
             starts = range(0, max(1, len(images)), chunk)
-            return torch.cat([self._features(images[i : i + chunk].to(device)) for i in starts])
+            return torch.cat([self.forward(images[i : i + chunk].to(device)) for i in starts])
 
     def classify(self, images: Tensor | NDArray[np.uint8]) -> Tensor:
         """Return ImageNet class probabilities float32 [N, 1000] of uint8 pictures [N, 3, H, W]."""
@@ -80,7 +80,8 @@ class EfficientNetLite0:
             weight, bias = self._fc
             return (self.features(images) @ weight.T + bias).softmax(1)
 
-    def _features(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute ``features`` of few pictures, unchecked and traceable."""
         x = F.interpolate(images.float(), (SIDE, SIDE), mode="bilinear", antialias=True)
         x = ((x - 127.0) / 128.0).contiguous(memory_format=torch.channels_last)
         x = self._conv("_conv_stem", x, stride=2)

@@ -164,11 +164,14 @@ class InceptionV3:
                 f"unknown outputs {', '.join(unknown)}: expected some of {', '.join(OUTPUTS)}"
             )
         with torch.inference_mode():
-            x = resize_like_tensorflow(images.to(self._fc[0].device), SIDE)
-            x = x.sub_(128.0).div_(128.0)
-            if bfloat16:
-                x = x.bfloat16()
-            return self._forward(x, set(outputs))
+            return self.forward(images.to(self._fc[0].device), outputs, bfloat16=bfloat16)
+
+    def forward(
+        self, images: Tensor, outputs: Collection[str] = OUTPUTS, *, bfloat16: bool = False
+    ) -> dict[str, Tensor]:
+        """Compute what the call returns, unchecked and traceable: graphs are made from it."""
+        x = resize_like_tensorflow(images, SIDE).sub_(128.0).div_(128.0)
+        return self._forward(x.bfloat16() if bfloat16 else x, set(outputs))
 
     def classify(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return class probabilities [N, 1008] of "2048" features [N, 2048].

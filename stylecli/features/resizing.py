@@ -24,7 +24,9 @@ def resize_like_tensorflow(x: Tensor, side: int) -> Tensor:
     """
     top, bottom, down = _neighbours(x.shape[2], side, x.device)
     left, right, across = _neighbours(x.shape[3], side, x.device)
-    if x.shape[2] > 2 * side:  # leave rows that nothing will look at before they cost anything
+    if (
+        not torch.compiler.is_exporting() and x.shape[2] > 2 * side
+    ):  # leave rows that nothing will look at before they cost anything
         x = x.index_select(2, torch.cat([top, bottom]))
         top = torch.arange(side, device=x.device)
         bottom = top + side

@@ -72,9 +72,10 @@ class VGG16:
             starts = range(0, max(1, len(images)), chunk)
             dtype = torch.bfloat16 if bfloat16 else torch.float32
             chunks = (images[i : i + chunk].to(device) for i in starts)
-            return torch.cat([self._features(part, dtype) for part in chunks])
+            return torch.cat([self.forward(part, dtype) for part in chunks])
 
-    def _features(self, images: Tensor, dtype: torch.dtype) -> Tensor:
+    def forward(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Compute ``features`` of few pictures, unchecked and traceable."""
         mean = torch.tensor(_MEAN, device=images.device).mul_(255).view(-1, 1, 1)
         spread = torch.tensor(_SPREAD, device=images.device).mul_(255).view(-1, 1, 1)
         x = resize_like_tensorflow(images, SIDE).sub_(mean).div_(spread).to(dtype)
@@ -102,7 +103,7 @@ def tensor_shapes() -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     for name, (outputs, inputs) in _convs().items():
         shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (outputs, inputs, 3, 3), (outputs,)
-    for name, inputs in (("classifier.0", 512 * 7 * 7), ("classifier.3", FEATURES)):
+    for name, inputs in (("classifier.0", _BLOCKS[-1][0] * 7 * 7), ("classifier.3", FEATURES)):
         shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (FEATURES, inputs), (FEATURES,)
     return shapes
 
@@ -168,19 +169,24 @@ class LPIPS:
                 f"[N, 3, H, W] of at least {MIN_SIDE} px"
             )
         with torch.inference_mode():
-            x = torch.cat([a, b]).float()
-            shift, scale = self._tensors["shift"], self._tensors["scale"]
-            x = (x - shift[:, None, None]) / scale[:, None, None]
+            return self.forward(a, b)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """Compute what the call returns, unchecked and traceable."""
+        x = torch.cat([a, b]).float()
+        shift, scale = self._tensors["shift"], self._tensors["scale"]
+        x = (x - shift[:, None, None]) / scale[:, None, None]
+        if not torch.compiler.is_exporting():
             x = x.contiguous(memory_format=torch.channels_last)
-            distance = torch.zeros(len(a), device=x.device)
-            index = 0
-            for block, (_, convs) in enumerate(_BLOCKS):
-                x = F.max_pool2d(x, 2) if block else x
-                for _ in range(convs):
-                    x = self._conv(f"conv{index}", x)
-                    index += 1
-                distance += self._tap(x, self._tensors[f"head{block}.weight"])
-            return distance
+        distance = torch.zeros(a.shape[0], device=x.device)
+        index = 0
+        for block, (_, convs) in enumerate(_BLOCKS):
+            x = F.max_pool2d(x, 2) if block else x
+            for _ in range(convs):
+                x = self._conv(f"conv{index}", x)
+                index += 1
+            distance += self._tap(x, self._tensors[f"head{block}.weight"])
+        return distance
 
     def maps(self, images: Tensor) -> list[Tensor]:
         """Return maps [N, C, h, w] whose sum of squared differences is the distance (Eq. 1).
@@ -218,7 +224,9 @@ class LPIPS:
 
     def _tap(self, x: Tensor, head: Tensor) -> Tensor:
         length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-        a, b = (x / (length + _EPSILON)).chunk(2)  # [N, C, h, w]
+        x = x / (length + _EPSILON)
+        count = x.shape[0] // 2
+        a, b = x[:count], x[count:]  # [N, C, h, w]
         weighted: Tensor = (a - b).square() * head[:, None, None]
         return weighted.sum(1).mean((1, 2))
 

@@ -416,7 +416,10 @@ def fixed_conv2d(
     ``kernel`` [O, I / groups, kh, kw] with ``stride`` and ``padding`` (rows, columns), by ReLU if
     asked for; ``transposed`` [I, O / groups, k, k] has stride 2: 4×4 with padding 1 doubles the
     size, 3×3 with none adds a pixel to that. ``side`` is the input side it will mostly see.
+    A graph for other programs has PyTorch's public convolution.
     """
+    if torch.compiler.is_exporting():
+        return _plain(kernel.contiguous(), bias, groups, transposed, stride, padding, relu)
     kernel = kernel.contiguous(memory_format=torch.channels_last)
     inputs = kernel.shape[0] if transposed else kernel.shape[1] * groups
     on_cpu = kernel.device.type == "cpu"

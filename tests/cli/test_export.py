@@ -140,3 +140,21 @@ def test_bad_input_is_one_sentence_with_its_exit_code(graph: Run, format: str) -
         assert isinstance(refused, StyleCLIError) and refused.exit_code == code, (words, refused)
         assert named in str(refused) and "\n" not in str(refused)
     assert taken.read_text() == "mine" and not any(folder.iterdir())
+
+
+def test_a_feature_network_is_named_as_in_weights(
+    graph: Run, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for words, code, named in (
+        (("vgg16",), 3, "stylecli weights fetch vgg16"),  # its weights are not here
+        (("vgg16", "--which", "D"), 2, "--which"),
+        (("vgg16", "--psi-cutoff", "3"), 2, "--psi-cutoff"),
+        (("vgg16", "--out", "x.onnx"), 2, "x.onnx"),
+        (("vgg61",), 3, "vgg61"),
+    ):
+        refused = graph("torchscript", *words).exception
+        assert isinstance(refused, StyleCLIError) and refused.exit_code == code, (words, refused)
+        assert named in str(refused) and "\n" not in str(refused)
+    shutil.copy("net.safetensors", "vgg16")  # a file of this name comes first
+    refused = graph("torchscript", "vgg16", "--latents", "y").exception
+    assert isinstance(refused, UsageError) and "'y'" in str(refused)

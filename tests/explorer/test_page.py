@@ -21,6 +21,7 @@ import pytest
 
 import stylecli.explorer
 from stylecli.shipped import shipped_network
+from tests.browser import BROWSER, in_browser, install_from_npm
 from tests.report.made_runs import make_run
 
 PAGE = Path(stylecli.explorer.__file__).parent / "page"
@@ -83,7 +84,6 @@ def test_every_icon_is_drawn() -> None:
 
 # ---- in a browser
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 AXE = "axe-core@4.14.1"  # for these tests only: it is fetched, and never shipped
 SCREENS = {
     "face": "#face?seed=3&noise_mode=random",
@@ -95,10 +95,6 @@ SCREENS = {
     "sheet": "#sheet?count=6&keep=2",
 }
 SIZES = [(1280, 800, "light"), (390, 844, "dark")]
-in_browser = [
-    pytest.mark.slow,
-    pytest.mark.skipif(BROWSER is None, reason="needs Chromium: apt-get install chromium"),
-]
 
 
 @dataclass
@@ -215,13 +211,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 @pytest.fixture(scope="module")
 def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return the source of axe-core, from npm; nothing where it cannot be fetched."""
-    folder = tmp_path_factory.mktemp("axe")
-    if (npm := shutil.which("npm")) is None:
-        return ""
-    words = [npm, "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(folder), AXE]
-    if subprocess.run(words, cwd=folder, capture_output=True, timeout=120).returncode:
-        return ""
-    return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text("utf-8")
+    folder = install_from_npm(AXE, tmp_path_factory.mktemp("axe"))
+    return (folder / "axe.min.js").read_text("utf-8") if folder else ""
 
 
 @dataclass
