@@ -6,22 +6,24 @@ makes shards of synthetic pictures (a coloured ramp each, as PNG, with a class),
 with ``stylecli pack``, and starts ``stylecli train`` on the dataset until its first ticks. The
 memory of the whole command, workers included, is read from ``/proc`` (Linux) twice a second: of
 every process what it holds alone (RSS without the pages of files, which the system drops at need).
-It prints for each step the seconds, CPU-seconds, and the memory after each tenth of the work.
+It prints for each step the seconds, CPU-seconds, and the memory after each tenth of the time; for
+training, at one resolution, also the most that was held in each tick.
 """
 
 import argparse
 import io
 import json
 import os
+import struct
 import subprocess
 import sys
 import tarfile
 import threading
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 SIDE = 64
 PER_SHARD = 10_000
@@ -29,14 +31,21 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def ramp(number: int) -> bytes:
-    """Return picture ``number`` as a PNG of 193 to 328 bytes: no two are equal."""
+    """Return picture ``number`` as a PNG of some 200 to 400 bytes: no two are equal.
+
+    Each row is the one above and a step, which PNG's filter "up" says of itself: no encoder, which
+    took most of the time, is needed.
+    """
     corner = np.frombuffer(number.to_bytes(4, "big"), np.uint8)[1:]
-    down = np.arange(SIDE, dtype=np.uint8)[:, None, None]
-    across = np.arange(SIDE, dtype=np.uint8)[None, :, None]
-    step = np.array([number % 3, number % 2 + 1, 1], np.uint8)
-    stream = io.BytesIO()
-    Image.fromarray(corner + down * step + across).save(stream, "PNG", compress_level=1)
-    return stream.getvalue()
+    first = b"\0" + (corner + np.arange(SIDE, dtype=np.uint8)[:, None]).tobytes()
+    step = bytes((number % 3, number % 2 + 1, 1))
+    rows = first + (b"\2" + step * SIDE) * (SIDE - 1)
+    shape = struct.pack(">IIBBBBB", SIDE, SIDE, 8, 2, 0, 0, 0)
+    parts = ((b"IHDR", shape), (b"IDAT", zlib.compress(rows, 1)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in parts
+    )
 
 
 def make_shards(folder: Path, pictures: int) -> None:
@@ -77,8 +86,8 @@ def own_memory(root: int) -> float:
     return found
 
 
-def watched(words: list[str], stop_after: float | None = None) -> dict[str, object]:
-    """Run a command and return its times and its memory over the time."""
+def watched(words: list[str], stats: Path | None = None) -> dict[str, object]:
+    """Run a command and return its times and its memory over the time, and by lines of stats."""
     before, start = os.times(), time.monotonic()
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
@@ -86,19 +95,19 @@ def watched(words: list[str], stop_after: float | None = None) -> dict[str, obje
         stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     samples: list[float] = []
+    ticks: dict[int, float] = {}
     done = threading.Event()
 
     def sample() -> None:
         while not done.wait(0.5):
             samples.append(own_memory(process.pid))
+            if stats is not None and process.poll() is None:
+                tick = len(stats.read_bytes().splitlines()) if stats.exists() else 0
+                ticks[tick] = max(ticks.get(tick, 0.0), samples[-1])
 
     thread = threading.Thread(target=sample)
     thread.start()
-    try:
-        output, _ = process.communicate(timeout=stop_after)
-    except subprocess.TimeoutExpired:
-        process.terminate()
-        output, _ = process.communicate()
+    output, _ = process.communicate()
     done.set()
     thread.join()
     after = os.times()
@@ -106,6 +115,7 @@ def watched(words: list[str], stop_after: float | None = None) -> dict[str, obje
     tenths = [round(samples[place * (len(samples) - 1) // 10]) for place in range(11)]
     return {"seconds": round(time.monotonic() - start, 1), "cpu_seconds": round(cpu, 1),
             "MiB": tenths if samples else [], "most_MiB": round(max(samples, default=0)),
+            "tick_MiB": [round(most) for _, most in sorted(ticks.items())],
             "end": output.strip().splitlines()[-3:]}  # fmt: skip
 
 
@@ -115,7 +125,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=1_000_000)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--kimg", type=float, default=2.0)
+    parser.add_argument("--kimg", type=float, default=12.0)
     options = parser.parse_args()
     start = time.monotonic()
     make_shards(options.folder / "shards", options.pictures)
@@ -125,9 +135,10 @@ def main() -> None:
                       "--resolution", "64", "--channels", "3",
                       "--workers", str(options.workers)])  # fmt: skip
     print(json.dumps({"pack": packed}), flush=True)
+    run = options.folder / "run"
     trained = watched(["train", str(dataset), "--preset", "small", "--kimg", str(options.kimg),
-                       "--tick-kimg", "0.5", "--fmap-max", "16",
-                       "--out", str(options.folder / "run")])  # fmt: skip
+                       "--initial-resolution", "64", "--tick-kimg", "1", "--fmap-max", "16",
+                       "--out", str(run)], run / "stats.jsonl")  # fmt: skip
     print(json.dumps({"train": trained}), flush=True)
 
 
