@@ -100,12 +100,14 @@ def test_another_shape_is_refused_in_a_sentence(photos: Path, tmp_path: Path) ->
 def test_square_datasets_say_nothing_of_a_shape(photos: Path, tmp_path: Path) -> None:
     pack(find_source(photos), tmp_path / "d.lmdb", PackSettings(resolution=16))
 
-    info = open_dataset(tmp_path / "d.lmdb").info
+    dataset = open_dataset(tmp_path / "d.lmdb")
+    info = dataset.info
 
     assert info["version"] == 1
     assert "base" not in info
     assert "base" not in info["settings"]
-    assert open_dataset(tmp_path / "d.lmdb").grid == SQUARE
+    assert dataset.grid == SQUARE
+    assert dataset.digest[:16] == "fae3468c7e134431"  # packed when all datasets were square
 
 
 def test_check_proposes_the_shape_and_reads_it(photos: Path, tmp_path: Path) -> None:

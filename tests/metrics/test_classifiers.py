@@ -11,6 +11,7 @@ import torch
 
 from stylecli.checkpoint import read_tensors, write_tensors
 from stylecli.data.reader import open_dataset
+from stylecli.data.writer import DatasetWriter
 from stylecli.errors import DataError, NetworkError, UsageError, WeightsError
 from stylecli.interop.trees import read_foreign_tree
 from stylecli.metrics import classifier_training
@@ -26,7 +27,11 @@ from stylecli.metrics.classifiers import (
     AttributeClassifiers,
     load_classifiers,
     load_official_classifiers,
+    save_classifiers,
 )
+from stylecli.metrics.evaluation import evaluate
+from stylecli.networks.model import new_network
+from stylecli.shapes import Grid
 from tests.conftest import FIXTURES
 
 OFFICIAL = FIXTURES / "official"
@@ -47,6 +52,34 @@ def test_learns_what_can_be_seen_and_says_how_well(tiny_classifiers, coloured_lm
     names = np.array(tiny_classifiers.values["side"])[found["side"].argmax(axis=1)]
     assert list(names) == [dataset.metadata(i)["attributes"]["side"] for i in range(12)]
     np.testing.assert_allclose(found["side"].sum(axis=1), 1.0, rtol=1e-5)
+
+
+def test_they_have_the_shape_of_their_dataset(tiny_recipe, tmp_path):
+    random = np.random.default_rng(0)
+    path = tmp_path / "wide.lmdb"
+    with DatasetWriter(path, resolution=16, channels=3, grid=Grid(3, 4)) as writer:
+        for index in range(48):
+            picture = random.integers(0, 80, (3, 12, 16), np.uint8)
+            picture[index % 2] += 150
+            writer.add(picture, metadata={"attributes": {"hue": ("red", "green")[index % 2]}})
+    dataset = open_dataset(path)
+    quick = dataclasses.replace(tiny_recipe, images=320)
+
+    found = train_classifiers(dataset, read_attributes(dataset), recipe=quick, device="cpu")
+
+    save_classifiers(tmp_path / "classifiers.safetensors", found)
+    found = load_classifiers(tmp_path / "classifiers.safetensors")
+    assert found.grid == Grid(3, 4)
+    hues = found.predict(dataset.read(np.arange(6)))["hue"].argmax(axis=1)
+    assert [found.values["hue"][hue] for hue in hues] == ["red", "green"] * 3
+    with pytest.raises(UsageError, match="16x12"):
+        found.predict(np.zeros((1, 3, 16, 16), np.uint8))
+    net = new_network(
+        "f", base=(3, 4), resolution=16, z_dim=8, w_dim=8, fmap_base=64, fmap_max=8,
+        mapping_fmaps=8, mapping_layers=2,
+    )  # fmt: skip
+    (score,) = evaluate(["ls_w"], net, samples=40, classifiers=found, device="cpu", cache=False)
+    assert score.value is not None and score.value >= 1
 
 
 def test_an_attribute_depends_on_seed_and_itself_alone(coloured_lmdb, tiny_recipe):

@@ -75,6 +75,16 @@ def test_pictures_that_move_with_the_input_are_told_from_others(monkeypatch):
     assert all(ignored[name] < exact[name] - 15 for name in exact), (ignored, exact)
 
 
+def test_wide_pictures_move_by_shares_of_both_sides(monkeypatch):
+    net = trained_like("stylegan3-t", base=(3, 4))
+    exact = measure(NAMES[:2], net)
+    with pytest.raises(UsageError, match="square"):
+        measure(["eqr"], net)
+    monkeypatch.setattr(type(net.G_ema), "move_pictures", lambda *given: None)
+    ignored = measure(NAMES[:2], net)
+    assert all(ignored[name] < exact[name] - 15 for name in exact), (ignored, exact)
+
+
 def test_each_number_is_the_same_beside_others_and_the_network_stays_as_it_was():
     net = trained_like("stylegan3-t")
     before = net.G_ema.synthesis.input.transform.clone()
