@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stylecli.ops.cuda import calls
+from stylecli.ops.cuda import calls, filtered_calls
 from stylecli.ops.cuda.selfcheck import check_operator
 from stylecli.ops.dispatch import CHECKS, refuse_forward_mode, run_fused
 from stylecli.ops.reference import (
@@ -30,7 +30,7 @@ def _forward(
     return run_fused(
         NAME,
         x,
-        lambda: calls.filtered_lrelu_forward(x, b, fu, fd, how),
+        lambda: filtered_calls.filtered_lrelu_forward(x, b, fu, fd, how),
         lambda: filtered_lrelu_ref(x, fu, fd, b, how).contiguous(),
     )
 
@@ -53,7 +53,7 @@ def _slopes(
     return run_fused(
         NAME,
         x,
-        lambda: calls.filtered_lrelu_slopes(v.to(x.dtype), x, b, fu, fd, how, back=back),
+        lambda: filtered_calls.filtered_lrelu_slopes(v.to(x.dtype), x, b, fu, fd, how, back=back),
         plain,
     )
 
@@ -159,13 +159,13 @@ def _numbers(how: FilteredActivation) -> tuple[Any, ...]:
 
 @filtered_lrelu_op.register_fake
 def _(x: Tensor, b: Any, fu: Tensor, fd: Tensor, *numbers: Any) -> Tensor:
-    return x.new_empty(*x.shape[:2], *calls.filtered_sizes(x, fu, fd, _named(*numbers))[1])
+    return x.new_empty(*x.shape[:2], *filtered_calls.filtered_sizes(x, fu, fd, _named(*numbers))[1])
 
 
 @slopes_op.register_fake
 def _(v: Tensor, x: Tensor, b: Any, fu: Tensor, fd: Tensor, *more: Any) -> tuple[Tensor, Tensor]:
     *numbers, back = more
-    size = x.shape[2:] if back else calls.filtered_sizes(x, fu, fd, _named(*numbers))[1]
+    size = x.shape[2:] if back else filtered_calls.filtered_sizes(x, fu, fd, _named(*numbers))[1]
     return x.new_empty(*x.shape[:2], *size), x.new_empty(x.shape[1], dtype=calls.wide(x.dtype))
 
 

@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from stylecli.errors import UsageError
 from stylecli.ops.activation import bias_act
-from stylecli.ops.cuda import calls
+from stylecli.ops.cuda.filtered_calls import serves_filtered
 from stylecli.ops.dispatch import Route, route
 from stylecli.ops.filtered_kernels import NAME, compiled_filtered_lrelu, fused_filtered_lrelu
 from stylecli.ops.reference import (
@@ -101,7 +101,7 @@ def filtered_lrelu(
     b = None if b is None else b.to(x.dtype)
     way = Route.REFERENCE
     # The kernels have no gradient for the filters, which nobody trains.
-    if calls.serves_filtered(fu, fd, how) and not (fu.requires_grad or fd.requires_grad):
+    if serves_filtered(fu, fd, how) and not (fu.requires_grad or fd.requires_grad):
         way = route(NAME, x, b, fu, fd)
     if way is Route.EAGER:
         return fused_filtered_lrelu(x, b, fu, fd, how)

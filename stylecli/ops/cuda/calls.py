@@ -10,9 +10,7 @@ from stylecli.ops.cuda.runtime import DTYPE_NAMES, Argument, Int64, Launch, hand
 from stylecli.ops.reference import (
     Activation,
     Additions,
-    FilteredActivation,
     Resampling,
-    filter_size,
 )
 
 # ---- every kernel that can be asked for, and the constants both sides agree on
@@ -67,7 +65,7 @@ def filtered_tile(type_name: str, down: int) -> tuple[int, int]:
     return (32, 16) if down == 2 else (16, 8)
 
 
-def _filtered_name(kernel: str, kind: str, *factors: int) -> str:
+def filtered_name(kernel: str, kind: str, *factors: int) -> str:
     numbers = (*factors, *filtered_tile(kind, factors[-1]), FILTERED_THREADS)
     return f"{kernel}<{kind}, {', '.join(map(str, numbers))}>"
 
@@ -94,10 +92,10 @@ def variants(types: tuple[str, ...] = TYPES) -> dict[str, list[str]]:
     ] + [f"{name}<{kind}, {CHUNK_THREADS}>" for name, kind in product(_CHUNKED, types)]
     epilogue += [f"{name}<{kind}, {LAST_THREADS}>" for name, kind in product(_LAST, types)]
     filtered = [
-        _filtered_name("filtered_lrelu", kind, *factors)
+        filtered_name("filtered_lrelu", kind, *factors)
         for kind, factors in product(types, FILTERED_FACTORS)
     ] + [
-        _filtered_name("filtered_lrelu_slopes", kind, *factors)
+        filtered_name("filtered_lrelu_slopes", kind, *factors)
         for kind in types
         for factors in sorted({
             order for up, down in FILTERED_FACTORS for order in ((up, up, down), (down, up, up))
@@ -220,13 +218,13 @@ def bias_act_forward(x: Tensor, more: Additions, dim: int, activation: Activatio
         stride = _noise_stride(more, x.shape[2] * x.shape[3])
         ends = (activation.code, *_numbers(activation))
         arguments = (x, *_pointers(more), y, stride, *layout, *ends)
-        _launch(x, name, blocks, LAST_THREADS, arguments)
+        launch(x, name, blocks, LAST_THREADS, arguments)
         return y
     name = f"bias_act<{kind}, {int(activation.smooth)}, {ACTIVATION_THREADS}>"
     sizes = (Int64(total), Int64(inner), _noise_stride(more, inner), channels, activation.code)
     arguments = (x, *_pointers(more), y, *sizes, *_numbers(activation))
     blocks = -(-total // (ACTIVATION_THREADS * VALUES_PER_THREAD))
-    _launch(x, name, blocks, ACTIVATION_THREADS, arguments)
+    launch(x, name, blocks, ACTIVATION_THREADS, arguments)
     return y
 
 
@@ -269,7 +267,7 @@ def bias_act_gradient(
         ends = (activation.code, int(from_output), *_numbers(activation))
         arguments = (dy, reference, *_pointers(more), dx, sums, *sizes, *ends)
         blocks = planes * spans if by_block else -(-total // span)
-        _launch(dx, name, blocks, ACTIVATION_THREADS, arguments)
+        launch(dx, name, blocks, ACTIVATION_THREADS, arguments)
     return dx, _finish_sums(dx, sums, dim, by_plane) if want_sums else None
 
 
@@ -287,7 +285,7 @@ def _channels_last_gradient(
     ends = (activation.code, int(from_output), *_numbers(activation))
     stride = _noise_stride(more, dx.shape[2] * dx.shape[3])
     arguments = (dy, reference, *_pointers(more), dx, sums, stride, *layout, *ends)
-    _launch(dx, name, blocks, LAST_THREADS, arguments)
+    launch(dx, name, blocks, LAST_THREADS, arguments)
     by_plane = more.scale is not None or more.noise is not None
     return dx, _finish_sums(dx, sums, 1, by_plane) if want_sums else None
 
@@ -366,7 +364,7 @@ def _one_pass(x: Tensor, taps: Tensor, how: Resampling) -> Tensor:
         kernel = f"fir_any<{kind}, {FIR_THREADS}>"
         grid = -(-y.numel() // FIR_THREADS)
         arguments = (x, taps, y, Int64(y.numel()), *sizes, *factors_yx, *pads, *ends)
-    _launch(x, kernel, grid, FIR_THREADS, arguments)
+    launch(x, kernel, grid, FIR_THREADS, arguments)
     return y
 
 
@@ -402,25 +400,25 @@ def epilogue_forward(
         partials = statistics.new_empty(planes, chunks, 2)
         threads = LAST_THREADS
         name = f"epilogue_last_statistics<{kind}, {threads}>"
-        _launch(x, name, blocks, threads, (*inputs, partials, stride, *layout))
+        launch(x, name, blocks, threads, (*inputs, partials, stride, *layout))
         name = f"epilogue_last_merge<{kind}, {threads}>"
         run = (Int64(planes), sizes[1], layout[6], chunks)
-        _launch(x, name, -(-planes // threads), threads, (partials, statistics, *run))
+        launch(x, name, -(-planes // threads), threads, (partials, statistics, *run))
         name = f"epilogue_last_apply<{kind}, {threads}>"
-        _launch(x, name, blocks, threads, (*inputs, style, statistics, y, stride, *layout))
+        launch(x, name, blocks, threads, (*inputs, style, statistics, y, stride, *layout))
         return y, statistics
     if shape := plane_shape(kind, sizes[1]):
         name = f"epilogue_plane<{kind}, {shape[0]}, {shape[1]}>"
         outputs = (y, statistics, *sizes[:2], sizes[3])
-        _launch(x, name, len(statistics), shape[0], (*inputs, style, *outputs))
+        launch(x, name, len(statistics), shape[0], (*inputs, style, *outputs))
         return y, statistics
     blocks = len(statistics) * sizes[2]
     partials = statistics.new_empty(blocks, 2)
     name = f"epilogue_statistics<{kind}, {CHUNK_THREADS}>"
-    _launch(x, name, blocks, CHUNK_THREADS, (*inputs, partials, *sizes))
+    launch(x, name, blocks, CHUNK_THREADS, (*inputs, partials, *sizes))
     name = f"epilogue_apply<{kind}, {CHUNK_THREADS}>"
     arguments = (*inputs, style, partials, y, statistics, *sizes)
-    _launch(x, name, blocks, CHUNK_THREADS, arguments)
+    launch(x, name, blocks, CHUNK_THREADS, arguments)
     return y, statistics
 
 
@@ -445,26 +443,26 @@ def epilogue_gradient(
         of_style = statistics.new_empty(len(statistics), layout[7], 2)
         of_input = torch.empty_like(of_style)
         name = f"epilogue_last_gradient_statistics<{kind}, {threads}>"
-        _launch(x, name, blocks, threads, (*inputs, statistics, of_style, stride, *layout))
+        launch(x, name, blocks, threads, (*inputs, statistics, of_style, stride, *layout))
         styled = of_style.sum(dim=1)
         name = f"epilogue_last_gradient_apply<{kind}, {threads}>"
         arguments = (*inputs, style, statistics, styled, dx, of_input, stride, *layout)
-        _launch(x, name, blocks, threads, arguments)
+        launch(x, name, blocks, threads, arguments)
         return dx, torch.cat([styled, of_input.sum(dim=1)], dim=1)
     if shape := plane_shape(kind, sizes[1]):
         sums = statistics.new_empty(len(statistics), 4)
         name = f"epilogue_plane_gradient<{kind}, {shape[0]}, {shape[1]}>"
         outputs = (dx, sums, *sizes[:2], sizes[3])
-        _launch(x, name, len(statistics), shape[0], (*inputs, style, statistics, *outputs))
+        launch(x, name, len(statistics), shape[0], (*inputs, style, statistics, *outputs))
         return dx, sums
     blocks = len(statistics) * sizes[2]
     of_style = statistics.new_empty(len(statistics), sizes[2], 2)
     of_input = torch.empty_like(of_style)
     name = f"epilogue_gradient_statistics<{kind}, {CHUNK_THREADS}>"
-    _launch(x, name, blocks, CHUNK_THREADS, (*inputs, statistics, of_style, *sizes))
+    launch(x, name, blocks, CHUNK_THREADS, (*inputs, statistics, of_style, *sizes))
     name = f"epilogue_gradient_apply<{kind}, {CHUNK_THREADS}>"
     arguments = (*inputs, style, statistics, of_style, dx, of_input, *sizes)
-    _launch(x, name, blocks, CHUNK_THREADS, arguments)
+    launch(x, name, blocks, CHUNK_THREADS, arguments)
     return dx, torch.cat([of_style.sum(dim=1), of_input.sum(dim=1)], dim=1)
 
 
@@ -476,114 +474,7 @@ def _sizes(x: Tensor, noise: Tensor | None) -> tuple[str, tuple[int, int, int, I
     return DTYPE_NAMES[x.dtype], sizes
 
 
-def _launch(
+def launch(
     x: Tensor, kernel: str, blocks: int, threads: int, arguments: tuple[Argument, ...]
 ) -> None:
     hand_over(Launch(kernel, (blocks, 1, 1), threads, 0, arguments, x.device))
-
-
-# ---- filtered_lrelu
-
-FILTERED_TAPS = 6
-"""Most taps of a filter for every pixel at the lower rate."""
-
-
-def serves_filtered(fu: Tensor, fd: Tensor, how: FilteredActivation) -> bool:
-    """Say whether there are kernels for these filters and factors: those of StyleGAN3 have."""
-    return (
-        (how.up, how.down) in FILTERED_FACTORS
-        and fu.ndim == 1
-        and len(fu) <= FILTERED_TAPS * how.up
-        and max(fd.shape) <= FILTERED_TAPS * how.down
-    )
-
-
-def filtered_sizes(
-    x: Tensor, fu: Tensor, fd: Tensor, how: FilteredActivation
-) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return (height, width) of the picture in between, and of the output."""
-    before, after = how.resamplings()
-    middle = before.output_size(*x.shape[2:], *filter_size(fu))
-    return middle, after.output_size(*middle, *filter_size(fd))
-
-
-def filtered_lrelu_forward(
-    x: Tensor, b: Tensor | None, fu: Tensor, fd: Tensor, how: FilteredActivation
-) -> Tensor:
-    """Return what reference.filtered_lrelu_ref returns; ``serves_filtered`` must hold."""
-    y = x.new_empty(*x.shape[:2], *filtered_sizes(x, fu, fd, how)[1])
-    if not y.numel():
-        return y
-    kind = DTYPE_NAMES[x.dtype]
-    name = _filtered_name("filtered_lrelu", kind, how.up, how.down)
-    tiles = _filtered_tiles(kind, how.down, y)
-    left, _, top, _ = how.padding
-    arguments = (
-        x.contiguous(), _dense_bias(b), *_filters(x, fu, fd), y, x.shape[1], *x.shape[2:],
-        *y.shape[2:], *tiles, len(fu), *_sides(fd), top, left, *_bend(how),
-    )  # fmt: skip
-    _launch(x, name, len(y) * y.shape[1] * math.prod(tiles), FILTERED_THREADS, arguments)
-    return y
-
-
-def filtered_lrelu_slopes(
-    v: Tensor,
-    x: Tensor,
-    b: Tensor | None,
-    fu: Tensor,
-    fd: Tensor,
-    how: FilteredActivation,
-    *,
-    back: bool,
-) -> tuple[Tensor, Tensor]:
-    """Return v resampled with the activation's slopes at x in between, and its sum by channel [C].
-
-    ``back``: v [N, C, h, w] is a gradient of filtered_lrelu's output, and comes to x's size; else
-    it has x's size and comes to the output's. Sums are float32 (float64 for float64).
-    """
-    out = filtered_sizes(x, fu, fd, how)[1]
-    first, last, factors, size = (fu, fd, (how.up, how.up, how.down), out)
-    left, _, top, _ = how.padding
-    lows = (top, left, top, left, 0, 0)
-    if back:
-        first, last, factors, size = (fd, fu, (how.down, how.up, how.up), (x.shape[2], x.shape[3]))
-        height, width = filter_size(fd)
-        turned = len(fu) - 1
-        lows = (height - 1, width - 1, top, left, turned - top, turned - left)
-    y = x.new_empty(*x.shape[:2], *size)
-    kind = DTYPE_NAMES[x.dtype]
-    tiles = _filtered_tiles(kind, factors[2], y)
-    sums = x.new_empty(len(x), x.shape[1], math.prod(tiles), dtype=wide(x.dtype))
-    if y.numel():
-        taps = _filters(x, first, fu, last)
-        name = _filtered_name("filtered_lrelu_slopes", kind, *factors)
-        arguments = (
-            v.contiguous(), x.contiguous(), _dense_bias(b), *taps, y, sums, x.shape[1],
-            *v.shape[2:], *x.shape[2:], *size, *tiles, *_sides(first), len(fu), *_sides(last),
-            *lows, int(back), *_bend(how),
-        )  # fmt: skip
-        _launch(x, name, sums.numel(), FILTERED_THREADS, arguments)
-    return y, sums.sum(dim=(0, 2))
-
-
-def _filtered_tiles(kind: str, down: int, y: Tensor) -> tuple[int, int]:
-    """Return how many tiles cover a plane of y, along y and along x."""
-    columns, rows = filtered_tile(kind, down)
-    return -(-y.shape[2] // rows), -(-y.shape[3] // columns)
-
-
-def _dense_bias(b: Tensor | None) -> Tensor | None:
-    return None if b is None else b.contiguous()
-
-
-def _filters(x: Tensor, *filters: Tensor) -> tuple[Tensor, ...]:
-    return tuple(f.to(wide(x.dtype)).contiguous() for f in filters)
-
-
-def _sides(f: Tensor) -> tuple[int, int]:
-    """Return (height, width); a height of 0 says that the taps are those of either axis."""
-    return (0, len(f)) if f.ndim == 1 else (f.shape[0], f.shape[1])
-
-
-def _bend(how: FilteredActivation) -> tuple[Argument, ...]:
-    return int(how.flip), float(how.slope), float(how.gain), float(how.clamp)

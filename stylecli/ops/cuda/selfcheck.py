@@ -21,11 +21,10 @@ from stylecli.ops.cuda.calls import (
     bias_act_gradient,
     epilogue_forward,
     epilogue_gradient,
-    filtered_lrelu_forward,
-    filtered_lrelu_slopes,
     upfirdn2d_forward,
     variants,
 )
+from stylecli.ops.cuda.filtered_calls import filtered_lrelu_forward, filtered_lrelu_slopes
 from stylecli.ops.cuda.runtime import DTYPE_NAMES, ready_backend
 from stylecli.ops.reference import (
     Additions,

@@ -24,7 +24,8 @@ from stylecli.networks.model import new_network
 from stylecli.networks.registry import make_config
 from stylecli.networks.stylegan1_config import PRESETS
 from stylecli.ops.cuda import calls
-from stylecli.ops.cuda.calls import serves_filtered, variants
+from stylecli.ops.cuda.calls import variants
+from stylecli.ops.cuda.filtered_calls import serves_filtered
 from stylecli.ops.cuda.runtime import DTYPE_NAMES, Launch
 from stylecli.ops.filtered_lrelu import filtered_lrelu
 from stylecli.ops.reference import ACTIVATIONS, FilteredActivation
