@@ -22,7 +22,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from stylecli.errors import DeviceError, UsageError
-from stylecli.ops.cuda.runtime import DTYPE_NAMES, backend_for, ready_backend
+from stylecli.ops.cuda.launches import DTYPE_NAMES, backend_for
+from stylecli.ops.cuda.runtime import ready_backend
 
 Result = TypeVar("Result")
 

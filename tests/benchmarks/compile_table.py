@@ -101,7 +101,8 @@ def host_costs() -> list[str]:
     from stylecli.ops import dispatch
     from stylecli.ops.cuda.calls import variants
     from stylecli.ops.cuda.compiler import compile_cached, compile_kernels, kernel_source
-    from stylecli.ops.cuda.runtime import CudaBackend, Int64, Launch, hand_over, set_backend
+    from stylecli.ops.cuda.launches import Int64, Launch, hand_over, set_backend
+    from stylecli.ops.cuda.runtime import CudaBackend
     from tests.ops.cuda.standins import CPU, CountingCompiler, RecordingRuntime
 
     lines = ["| on the host | CPU time |", "|---|---|"]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from stylecli import ops
 from stylecli.ops.activation import bias_act_op
-from stylecli.ops.cuda.runtime import Launch, set_backend
+from stylecli.ops.cuda.launches import Launch, set_backend
 
 ROUNDS, CALLS = 15, 200
 

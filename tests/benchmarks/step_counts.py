@@ -199,7 +199,7 @@ def count_step(
 
     from stylecli.networks.model import new_network
     from stylecli.ops import dispatch
-    from stylecli.ops.cuda.runtime import set_backend
+    from stylecli.ops.cuda.launches import set_backend
     from stylecli.training.config import TrainingConfig
     from stylecli.training.schedule import Stage
     from stylecli.training.step import DrawSource, TrainingStep

@@ -17,7 +17,7 @@ from stylecli.cli import doctor
 from stylecli.ops.cuda import selfcheck
 from stylecli.ops.cuda.calls import variants
 from stylecli.ops.cuda.compiler import kernel_folder
-from stylecli.ops.cuda.runtime import DTYPE_NAMES
+from stylecli.ops.cuda.launches import DTYPE_NAMES
 from stylecli.training import trials
 from stylecli.training.trials import Trial
 

@@ -23,7 +23,7 @@ from stylecli.hardware import cuda_arithmetic
 from stylecli.networks.model import new_network
 from stylecli.ops import dispatch
 from stylecli.ops.convolution import convolve_in_terms_of_itself, input_gradients_only
-from stylecli.ops.cuda.runtime import DTYPE_NAMES
+from stylecli.ops.cuda.launches import DTYPE_NAMES
 from stylecli.ops.cuda.selfcheck import check_operator
 from stylecli.training.augment import StreamDraws
 from stylecli.training.config import CHANNELS_LAST, GRAPHS, OVERLAP, TrainingConfig

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from stylecli.ops import dispatch
-from stylecli.ops.cuda.runtime import set_backend
+from stylecli.ops.cuda.launches import set_backend
 from tests.ops.cuda.host_build import COMPILER, NOT_PROVEN, HostBackend
 from tests.ops.cuda.standins import FakeCuda
 

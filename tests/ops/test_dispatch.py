@@ -22,7 +22,7 @@ from stylecli.ops import dispatch
 from stylecli.ops.activation import bias_act_gradient_op, bias_act_op
 from stylecli.ops.cuda import runtime
 from stylecli.ops.cuda.calls import variants
-from stylecli.ops.cuda.runtime import DTYPE_NAMES, Launch
+from stylecli.ops.cuda.launches import DTYPE_NAMES, Launch
 from stylecli.ops.epilogue import gradient_op, style_epilogue_op, with_statistics_op
 from stylecli.ops.filtered_kernels import filtered_lrelu_op, slopes_op
 from stylecli.ops.filtered_lrelu import filtered_lrelu

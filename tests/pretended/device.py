@@ -357,7 +357,8 @@ def _pretend_module(torch: Any) -> None:
 
 def use_host_kernels() -> Any:
     """Have the product's kernels run by the host build; return the list of what was launched."""
-    from stylecli.ops.cuda.runtime import CudaBackend, set_backend
+    from stylecli.ops.cuda.launches import set_backend
+    from stylecli.ops.cuda.runtime import CudaBackend
     from tests.ops.cuda.host_build import HostBackend
     from tests.ops.cuda.standins import CountingCompiler, RecordingRuntime
 

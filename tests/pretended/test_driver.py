@@ -34,7 +34,8 @@ device.pretend(Path(sys.argv[1]))
 import torch
 from stylecli.errors import DeviceError
 from stylecli.ops.cuda.compiler import Compiled
-from stylecli.ops.cuda.runtime import CudaBackend, CudaRuntime, Int64, Launch
+from stylecli.ops.cuda.launches import Int64, Launch
+from stylecli.ops.cuda.runtime import CudaBackend, CudaRuntime
 
 class Compiler:
     cubin = b"accepted" * 8

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from stylecli.checkpoint import load_network
 from stylecli.networks.model import asked_lod, new_network
 from stylecli.networks.registry import build_discriminator, make_config
-from stylecli.ops.cuda.runtime import set_backend
+from stylecli.ops.cuda.launches import set_backend
 from stylecli.training.config import TrainingConfig
 from stylecli.training.losses import (
     FIRST_SCALE,

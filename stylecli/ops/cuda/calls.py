@@ -6,7 +6,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from stylecli.ops.cuda.runtime import DTYPE_NAMES, Argument, Int64, Launch, hand_over
+from stylecli.ops.cuda.launches import DTYPE_NAMES, Argument, Int64, Launch, hand_over
 from stylecli.ops.reference import (
     Activation,
     Additions,

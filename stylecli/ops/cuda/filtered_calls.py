@@ -5,7 +5,7 @@ import math
 from torch import Tensor
 
 from stylecli.ops.cuda import calls
-from stylecli.ops.cuda.runtime import DTYPE_NAMES, Argument
+from stylecli.ops.cuda.launches import DTYPE_NAMES, Argument
 from stylecli.ops.reference import FilteredActivation, filter_size
 
 FILTERED_TAPS = 6

@@ -25,7 +25,8 @@ from stylecli.ops.cuda.calls import (
     variants,
 )
 from stylecli.ops.cuda.filtered_calls import filtered_lrelu_forward, filtered_lrelu_slopes
-from stylecli.ops.cuda.runtime import DTYPE_NAMES, ready_backend
+from stylecli.ops.cuda.launches import DTYPE_NAMES
+from stylecli.ops.cuda.runtime import ready_backend
 from stylecli.ops.reference import (
     Additions,
     FilteredActivation,

@@ -24,7 +24,7 @@ from torch import Tensor
 
 import stylecli.ops.cuda
 from stylecli.ops.cuda.calls import variants
-from stylecli.ops.cuda.runtime import Int64, Launch, set_backend
+from stylecli.ops.cuda.launches import Int64, Launch, set_backend
 
 SOURCE = Path(stylecli.ops.cuda.__file__).parent
 MAIN = Path(__file__).with_name("host_main.cpp")

@@ -26,7 +26,7 @@ from stylecli.networks.stylegan1_config import PRESETS
 from stylecli.ops.cuda import calls
 from stylecli.ops.cuda.calls import variants
 from stylecli.ops.cuda.filtered_calls import serves_filtered
-from stylecli.ops.cuda.runtime import DTYPE_NAMES, Launch
+from stylecli.ops.cuda.launches import DTYPE_NAMES, Launch
 from stylecli.ops.filtered_lrelu import filtered_lrelu
 from stylecli.ops.reference import ACTIVATIONS, FilteredActivation
 from stylecli.training.config import TrainingConfig

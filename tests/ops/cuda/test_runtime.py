@@ -18,14 +18,8 @@ import torch
 from stylecli.errors import DeviceError
 from stylecli.ops.cuda import runtime
 from stylecli.ops.cuda.compiler import Compiled
-from stylecli.ops.cuda.runtime import (
-    MAX_SHARED_BYTES,
-    Int64,
-    Launch,
-    hand_over,
-    marshalled,
-    set_backend,
-)
+from stylecli.ops.cuda.launches import Int64, Launch, hand_over, set_backend
+from stylecli.ops.cuda.runtime import MAX_SHARED_BYTES, marshalled
 from tests.ops.cuda.standins import CPU, GPUS, FakeCuda
 
 # ---- against a recording CUDA

@@ -6,7 +6,7 @@ import torch
 from stylecli.errors import DeviceError
 from stylecli.ops.cuda import selfcheck
 from stylecli.ops.cuda.calls import variants
-from stylecli.ops.cuda.runtime import DTYPE_NAMES
+from stylecli.ops.cuda.launches import DTYPE_NAMES
 from stylecli.ops.cuda.selfcheck import RUNS, WARM_UPS, measure_operator
 from tests.ops.cuda.host_build import installed
 from tests.ops.cuda.standins import CPU
