@@ -17,8 +17,11 @@ from stylecli.errors import UsageError
 from stylecli.networks.config import NetworkConfig
 from stylecli.ops.activation import bias_act
 from stylecli.ops.convolution import convolve
+from stylecli.ops.cuda.calls import TILE
 from stylecli.ops.dispatch import Route, route
-from stylecli.ops.reference import EPSILON, LEAKY_SLOPE
+from stylecli.ops.filtered_kernels import compiled_filtered_lrelu, fused_filtered_lrelu
+from stylecli.ops.reference import EPSILON, LEAKY_SLOPE, FilteredActivation
+from stylecli.ops.resampling import blur2d, blur_filters
 
 SQRT2 = math.sqrt(2.0)
 
@@ -70,13 +73,14 @@ class EqualConv2d(nn.Module):
             return y.permute(0, 3, 1, 2)
         return convolve(x, weight, self.bias, padding=weight.shape[-1] // 2)
 
-    def activated(self, x: Tensor) -> Tensor:
-        """Convolve, add the bias and apply leaky ReLU: on a GPU the last two are one kernel."""
+    def activated(self, x: Tensor, *, blur: bool = False) -> Tensor:
+        """Convolve, add the bias, apply leaky ReLU, blur: on a GPU the rest is one kernel."""
         if self.bias is None or route("bias_act", x) is Route.REFERENCE:
-            return leaky_relu(self(x))
+            y = leaky_relu(self(x))
+            return blur2d(y) if blur else y
         weight = self.scaled_weight
         y = convolve(x, weight, padding=weight.shape[-1] // 2)
-        return leaky_relu(y, self.bias)
+        return blurred_lrelu(y, self.bias) if blur else leaky_relu(y, self.bias)
 
 
 class ToRGB(EqualConv2d):
@@ -100,6 +104,20 @@ def leaky_relu(x: Tensor, bias: Tensor | None = None) -> Tensor:
     if bias is not None:
         x = x + bias.to(x.dtype).view(1, -1, 1, 1)
     return F.leaky_relu(x, LEAKY_SLOPE)
+
+
+_BLURRED = FilteredActivation(padding=(1, 1, 1, 1), gain=1.0, slope=LEAKY_SLOPE)
+
+
+def blurred_lrelu(x: Tensor, bias: Tensor) -> Tensor:
+    """Return blur2d(leaky_relu(x, bias)), x [N, C, H, W]: one kernel where planes fill tiles."""
+    if (
+        min(x.shape[2:]) >= TILE
+        and (way := route("filtered_lrelu", x, bias)) is not Route.REFERENCE
+    ):
+        apply = fused_filtered_lrelu if way is Route.EAGER else compiled_filtered_lrelu
+        return apply(x, bias.to(x.dtype), *blur_filters(x.device), _BLURRED)
+    return blur2d(leaky_relu(x, bias))
 
 
 def whole_precision(x: Tensor) -> Tensor:

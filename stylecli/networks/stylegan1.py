@@ -247,9 +247,7 @@ class DiscriminatorBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [N, I, 2h, 2w] -> [N, O, h, w]."""
-        x = self.conv0.activated(x)
-        if self.blur:
-            x = blur2d(x)
+        x = self.conv0.activated(x, blur=self.blur)
         x = conv2d_downsample(x, self.conv1_down.scaled_weight)
         return leaky_relu(x, self.conv1_down.bias)
 

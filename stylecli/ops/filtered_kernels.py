@@ -24,6 +24,18 @@ NAME = "filtered_lrelu"
 CHECKS[NAME] = check_operator
 
 
+def _laid_out(y: Tensor, x: Tensor, how: FilteredActivation) -> Tensor:
+    """Return y in the layout in which the kernels leave it."""
+    return calls.laid_out_as(y, x) if filtered_calls.keeps_size(how) else y.contiguous()
+
+
+def _empty(x: Tensor, size: Sequence[int], how: FilteredActivation) -> Tensor:
+    """Return memory for an output in that layout."""
+    if filtered_calls.keeps_size(how):
+        return calls.empty_resampled(x, *size)
+    return x.new_empty(*x.shape[:2], *size)
+
+
 def _forward(
     x: Tensor, b: Tensor | None, fu: Tensor, fd: Tensor, how: FilteredActivation
 ) -> Tensor:
@@ -31,7 +43,7 @@ def _forward(
         NAME,
         x,
         lambda: filtered_calls.filtered_lrelu_forward(x, b, fu, fd, how),
-        lambda: filtered_lrelu_ref(x, fu, fd, b, how).contiguous(),
+        lambda: _laid_out(filtered_lrelu_ref(x, fu, fd, b, how), x, how),
     )
 
 
@@ -47,7 +59,7 @@ def _slopes(
     """Return v resampled with x's slopes in between, in x's dtype, and its sums by channel."""
 
     def plain() -> tuple[Tensor, Tensor]:
-        y = filtered_lrelu_slopes_ref(v, x, b, fu, fd, how, back).contiguous()
+        y = _laid_out(filtered_lrelu_slopes_ref(v, x, b, fu, fd, how, back), x, how)
         return y, y.sum(dim=(0, 2, 3), dtype=calls.wide(y.dtype))
 
     return run_fused(
@@ -159,14 +171,16 @@ def _numbers(how: FilteredActivation) -> tuple[Any, ...]:
 
 @filtered_lrelu_op.register_fake
 def _(x: Tensor, b: Any, fu: Tensor, fd: Tensor, *numbers: Any) -> Tensor:
-    return x.new_empty(*x.shape[:2], *filtered_calls.filtered_sizes(x, fu, fd, _named(*numbers))[1])
+    how = _named(*numbers)
+    return _empty(x, filtered_calls.filtered_sizes(x, fu, fd, how)[1], how)
 
 
 @slopes_op.register_fake
 def _(v: Tensor, x: Tensor, b: Any, fu: Tensor, fd: Tensor, *more: Any) -> tuple[Tensor, Tensor]:
     *numbers, back = more
-    size = x.shape[2:] if back else filtered_calls.filtered_sizes(x, fu, fd, _named(*numbers))[1]
-    return x.new_empty(*x.shape[:2], *size), x.new_empty(x.shape[1], dtype=calls.wide(x.dtype))
+    how = _named(*numbers)
+    size = x.shape[2:] if back else filtered_calls.filtered_sizes(x, fu, fd, how)[1]
+    return _empty(x, size, how), x.new_empty(x.shape[1], dtype=calls.wide(x.dtype))
 
 
 def compiled_filtered_lrelu(

@@ -177,10 +177,14 @@ upfirdn2d_op.register_autograd(_backward, setup_context=_keep)
 
 
 @cache
-def _taps_on(device: torch.device) -> Tensor:
-    """Return the filter for the kernels, copied to a device once: a copy waits for the device."""
+def blur_filters(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return no filter [1], and the blur's [3, 3], for kernels.
+
+    Copied to a device once, because a copy waits for the device.
+    """
     with torch.inference_mode(False):
-        return blur_taps(1, torch.float32, device)[0, 0].contiguous()
+        one = torch.ones(1, dtype=torch.float32, device=device)
+        return one, blur_taps(1, torch.float32, device)[0, 0].contiguous()
 
 
 class _Blur(torch.autograd.Function):
@@ -201,5 +205,5 @@ def blur2d(x: Tensor) -> Tensor:
     more blur, which saves the general depthwise backward (about half of the cost on CPUs).
     """
     if route("upfirdn2d", x) is not Route.REFERENCE:
-        return upfirdn2d(x, _taps_on(x.device), padding=1)
+        return upfirdn2d(x, blur_filters(x.device)[1], padding=1)
     return _Blur.apply(x)  # type: ignore[no-any-return, no-untyped-call]

@@ -92,6 +92,11 @@ def variants(types: tuple[str, ...] = TYPES) -> dict[str, list[str]]:
     ] + [f"{name}<{kind}, {CHUNK_THREADS}>" for name, kind in product(_CHUNKED, types)]
     epilogue += [f"{name}<{kind}, {LAST_THREADS}>" for name, kind in product(_LAST, types)]
     filtered = [
+        f"{name}<{kind}, {way}, {threads}>"
+        for name, threads in (("bent_tile", FIR_THREADS), ("bent_last", LAST_THREADS))
+        for kind, way in product(types, range(3))
+    ]
+    filtered += [
         filtered_name("filtered_lrelu", kind, *factors)
         for kind, factors in product(types, FILTERED_FACTORS)
     ] + [
@@ -136,7 +141,7 @@ def laid_out_as(x: Tensor, like: Tensor) -> Tensor:
     return x.contiguous()
 
 
-def _columns(*features: Tensor) -> tuple[int, tuple[int, ...]]:
+def columns(*features: Tensor) -> tuple[int, tuple[int, ...]]:
     """Return how many blocks work on channels-last features of one shape, and the kernels' Layout.
 
     In the order of its fields: channels, pixels, wide, groups, lanes, rows, run, chunks, tiles.
@@ -213,7 +218,7 @@ def bias_act_forward(x: Tensor, more: Additions, dim: int, activation: Activatio
         return y
     kind = DTYPE_NAMES[x.dtype]
     if is_last(x):
-        blocks, layout = _columns(x, y)
+        blocks, layout = columns(x, y)
         name = f"bias_act_last<{kind}, {int(activation.smooth)}, {LAST_THREADS}>"
         stride = _noise_stride(more, x.shape[2] * x.shape[3])
         ends = (activation.code, *_numbers(activation))
@@ -276,7 +281,7 @@ def _channels_last_gradient(
     from_output: bool, want_sums: bool,
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     kind = DTYPE_NAMES[dx.dtype]
-    blocks, layout = _columns(dx, dy, reference)
+    blocks, layout = columns(dx, dy, reference)
     planes, chunks = dx.shape[0] * dx.shape[1], layout[7]
     sums = None
     if want_sums:
@@ -395,7 +400,7 @@ def epilogue_forward(
     inputs = (x, bias, noise, strength)
     kind, sizes = _sizes(x, noise)
     if is_last(x):
-        blocks, layout = _columns(x, y)
+        blocks, layout = columns(x, y)
         planes, stride, chunks = len(statistics), sizes[3], layout[7]
         partials = statistics.new_empty(planes, chunks, 2)
         threads = LAST_THREADS
@@ -438,7 +443,7 @@ def epilogue_gradient(
     inputs = (dy, x, bias, noise, strength)
     kind, sizes = _sizes(x, noise)
     if is_last(x):
-        blocks, layout = _columns(x, dy, dx)
+        blocks, layout = columns(x, dy, dx)
         stride, threads = sizes[3], LAST_THREADS
         of_style = statistics.new_empty(len(statistics), layout[7], 2)
         of_input = torch.empty_like(of_style)

@@ -11,9 +11,17 @@ from stylecli.ops.reference import FilteredActivation, filter_size
 FILTERED_TAPS = 6
 """Most taps of a filter for every pixel at the lower rate."""
 
+BENT, BACK, FORTH = range(3)
+"""What kernels do where nothing changes its size: the activation, its gradient, the one of that."""
+
 
 def serves_filtered(fu: Tensor, fd: Tensor, how: FilteredActivation) -> bool:
-    """Say whether there are kernels for these filters and factors: those of StyleGAN3 have."""
+    """Say whether there are kernels for these filters and factors.
+
+    Those of StyleGAN3 have, and small filters behind an activation that is not resampled.
+    """
+    if keeps_size(how):
+        return tuple(fu.shape) == (1,) and max(fd.shape) <= calls.TAPS
     return (
         (how.up, how.down) in calls.FILTERED_FACTORS
         and fu.ndim == 1
@@ -31,10 +39,17 @@ def filtered_sizes(
     return middle, after.output_size(*middle, *filter_size(fd))
 
 
+def keeps_size(how: FilteredActivation) -> bool:
+    """Say whether nothing is resampled: then features may be in channels-last memory."""
+    return how.up == how.down == 1
+
+
 def filtered_lrelu_forward(
     x: Tensor, b: Tensor | None, fu: Tensor, fd: Tensor, how: FilteredActivation
 ) -> Tensor:
     """Return what reference.filtered_lrelu_ref returns; ``serves_filtered`` must hold."""
+    if keeps_size(how):
+        return _bent(BENT, x, x, b, fu, fd, how)[0]
     y = x.new_empty(*x.shape[:2], *filtered_sizes(x, fu, fd, how)[1])
     if not y.numel():
         return y
@@ -65,6 +80,9 @@ def filtered_lrelu_slopes(
     ``back``: v [N, C, h, w] is a gradient of filtered_lrelu's output, and comes to x's size; else
     it has x's size and comes to the output's. Sums are float32 (float64 for float64).
     """
+    if keeps_size(how):
+        y, sums = _bent(BACK if back else FORTH, v, x, b, fu, fd, how)
+        return y, sums.view(len(x), x.shape[1], -1).sum(dim=(0, 2))
     out = filtered_sizes(x, fu, fd, how)[1]
     first, last, factors, size = (fu, fd, (how.up, how.up, how.down), out)
     left, _, top, _ = how.padding
@@ -111,3 +129,43 @@ def _sides(f: Tensor) -> tuple[int, int]:
 
 def _bend(how: FilteredActivation) -> tuple[Argument, ...]:
     return int(how.flip), float(how.slope), float(how.gain), float(how.clamp)
+
+
+def _bent(
+    way: int,
+    v: Tensor,
+    x: Tensor,
+    b: Tensor | None,
+    fu: Tensor,
+    fd: Tensor,
+    how: FilteredActivation,
+) -> tuple[Tensor, Tensor]:
+    """Return y in x's layout, and for each plane sums of its parts; ``v`` is x where not needed."""
+    x = calls.dense(x)
+    v = x if way == BENT else calls.laid_out_as(v, x)
+    kind, size = DTYPE_NAMES[x.dtype], filter_size(fd)
+    left, _, top, _ = how.padding
+    pads, shape = (top, left), filtered_sizes(x, fu, fd, how)[1]
+    if way == BACK:
+        pads, shape = (size[0] - 1 - top, size[1] - 1 - left), (x.shape[2], x.shape[3])
+    y = calls.empty_resampled(x, *shape)
+    ends = (*_sides(fd), *pads, int(how.flip == (way == BACK)), *_bend(how)[1:])
+    given = None if way == BENT else v
+    inputs = (given, x, _dense_bias(b), *_filters(x, fu, fd), y)
+    planes = len(x) * x.shape[1]
+    if calls.is_last(x):
+        blocks, layout = calls.columns(y, v, x)
+        sums = x.new_empty(planes, layout[7], dtype=calls.wide(x.dtype))
+        name, threads = "bent_last", calls.LAST_THREADS
+        sizes = (*layout, v.shape[2], v.shape[3], shape[1])
+    else:
+        tiles = (-(-shape[0] // calls.TILE), -(-shape[1] // calls.TILE))
+        sums = x.new_empty(planes, math.prod(tiles), dtype=calls.wide(x.dtype))
+        name, threads, blocks = "bent_tile", calls.FIR_THREADS, sums.numel()
+        sizes = (x.shape[1], *v.shape[2:], *shape)
+        ends = (*ends[:4], *tiles, *ends[4:])
+    if y.numel():
+        wanted = None if way == BENT else sums
+        arguments = (*inputs, wanted, *sizes, *ends)
+        calls.launch(x, f"{name}<{kind}, {way}, {threads}>", blocks, threads, arguments)
+    return y, sums

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "activation.cuh"
+#include "bent.cuh"
 #include "channels_last.cuh"
 #include "epilogue.cuh"
 #include "epilogue_gradient.cuh"

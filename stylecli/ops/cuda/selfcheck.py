@@ -199,16 +199,20 @@ def _check_style_epilogue(inputs: _Inputs) -> Iterator[Outcome]:
 
 def _check_filtered_lrelu(inputs: _Inputs) -> Iterator[Outcome]:
     # Both factors that StyleGAN3 has, more than a tile; a filter that separates, and one that does
-    # not. Then the gradient, and that one's own gradient by dy.
-    for what, height, width, up, down_taps in (
-        ("up 2", 19, 37, 2, (12,)),
-        ("up 2 radial", 18, 21, 2, (12, 12)),
-        ("up 4", 11, 23, 4, (12,)),
+    # not; then no resampling. Then the gradient, and that one's own gradient by dy.
+    for what, maps, height, width, up, down, down_taps in (
+        ("up 2", 2, 19, 37, 2, 2, (12,)),
+        ("up 2 radial", 2, 18, 21, 2, 2, (12, 12)),
+        ("up 4", 2, 11, 23, 4, 2, (12,)),
+        ("blur", 2, 19, 37, 1, 1, (3,)),
+        ("blur, channels last", 8, 12, 9, 1, 1, (4, 3)),
+        ("blur, odd maps, channels last", 3, 7, 5, 1, 1, (4,)),
     ):
-        x, x64 = inputs(1, 2, height, width)
-        b, b64 = inputs(2)
-        fu, fd = (inputs(*taps)[0].float() / 6 for taps in ((6 * up,), down_taps))
-        how = FilteredActivation(up, 2, (9, 8, 7, 10), clamp=2.3)
+        last, taps = "last" in what, 6 * up if up > 1 else 1
+        x, x64 = inputs(1, maps, height, width, last=last)
+        b, b64 = inputs(maps)
+        fu, fd = (inputs(*sides)[0].float() / 6**0.5 for sides in ((taps,), down_taps))
+        how = FilteredActivation(up, down, (9, 8, 7, 10) if up > 1 else (2, 1, 0, 2), clamp=2.3)
         y = filtered_lrelu_forward(x, b, fu, fd, how)
         y64 = filtered_lrelu_ref(x64, fu.double(), fd.double(), b64, how)
         yield f"{what} y", y, y64

@@ -119,12 +119,11 @@ def _filtered(
 
     def call(x: Tensor, b: Tensor) -> Tensor:
         wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-        return filtered_lrelu(x, fu.to(wide), fd.to(wide), b, up=up, down=2, **settings)
+        return filtered_lrelu(x, fu.to(wide), fd.to(wide), b, up=up, down=min(up, 2), **settings)
 
     fu, fd = taps(up_taps or 6 * up), taps(*down_taps)
-    offset = settings.pop("offset", 0)
-    shapes = (shape, (shape[1],))
-    return Case(f"filtered_lrelu {name}", call, shapes, offset=offset, twice=True)
+    case = {key: settings.pop(key) for key in ("offset", "channels_last") if key in settings}
+    return Case(f"filtered_lrelu {name}", call, (shape, (shape[1],)), twice=True, **case)
 
 
 SMALL = (
@@ -161,6 +160,9 @@ SMALL = (
     _filtered("short filters", (1, 1, 6, 7), 4, (4, 3), 9, padding=(5, -3, 4, 6), flip_filter=True),
     _filtered("cropped", (1, 1, 20, 12), 2, (11,), 7, padding=(-3, 8, 9, -5), clamp=0.7),
     _filtered("one pixel", (1, 1, 1, 1), 2, (2,), 2, padding=1),
+    _filtered("blur", (2, 3, 6, 5), 1, (3,), 1, padding=1, gain=1.0),
+    _filtered("blur, clamped", (1, 2, 5, 7), 1, (2, 4), 1, padding=(3, -1, 2, 0), clamp=0.8,
+              flip_filter=True),
 )  # fmt: skip
 """Every kind of call, in planes that a sanitizer gets through quickly."""
 
@@ -205,6 +207,28 @@ LAST = (
         padding=(7, 6, 5, 8),
         channels_last=True,
     ),
+    _filtered("blur, channels last", (2, 8, 6, 5), 1, (3,), 1, padding=1, channels_last=True),
+    _filtered(
+        "blur, odd maps, channels last",
+        (2, 3, 5, 4),
+        1,
+        (4, 2),
+        1,
+        padding=(0, 2, 3, -1),
+        clamp=0.8,
+        flip_filter=True,
+        channels_last=True,
+    ),
+    _filtered(
+        "blur, unaligned, channels last",
+        (1, 8, 3, 5),
+        1,
+        (3, 3),
+        1,
+        padding=1,
+        offset=1,
+        channels_last=True,
+    ),
     _epilogue("5x7, channels last", (2, 8, 5, 7), 2, channels_last=True),
     _epilogue("no noise, odd maps, channels last", (2, 3, 4, 4), 0, channels_last=True),
     _epilogue("unaligned, channels last", (1, 8, 6, 4), offset=1, channels_last=True),
@@ -230,6 +254,9 @@ LARGE = (
     _filtered("several tiles", (1, 2, 36, 36), 2, (12,), padding=(9, 8, 9, 8), clamp=1.0),
     _filtered("radial tiles", (1, 2, 24, 40), 2, (12, 12), padding=(13, 12, 9, 8), offset=1),
     _filtered("tiles, up 4", (2, 1, 20, 36), 4, (12,), padding=(-6, -9, -6, -9), clamp=1.0),
+    _filtered("blur by tiles", (1, 2, 40, 37), 1, (4,), 1, padding=(1, 2, 2, 1), clamp=1.0),
+    _filtered("blur by runs, channels last", (1, 8, 64, 65), 1, (3, 3), 1, padding=1,
+              channels_last=True),
     _epilogue("own noise, unaligned", (2, 1, 136, 128), 2, offset=1),
     # several runs of pixels, the last one short; more vectors of maps than threads
     _epilogue("65x130, channels last", (1, 8, 65, 130), channels_last=True),

@@ -35,6 +35,8 @@ REGISTER_LIMITS = {
     "epilogue_gradient_apply": 80,
     "filtered_lrelu": 80,
     "filtered_lrelu_slopes": 80,
+    "bent_tile": 64,
+    "bent_last": 80,
     "bias_act_last": 64,
     "bias_act_last_gradient": 80,
     "fir_last": 64,

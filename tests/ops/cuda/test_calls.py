@@ -187,6 +187,9 @@ def test_filters_and_factors_that_have_no_kernel() -> None:
     assert not serves_filtered(row, row, FilteredActivation(2, 4))
     assert not serves_filtered(torch.ones(13), row, FilteredActivation(2, 2))
     assert not serves_filtered(row, torch.ones(13), FilteredActivation(2, 2))
+    assert serves_filtered(row[:1], row[:4], FilteredActivation(1, 1))
+    assert not serves_filtered(row[:1], row[:5], FilteredActivation(1, 1))
+    assert not serves_filtered(row[:2], row[:3], FilteredActivation(1, 1))
 
 
 def test_nothing_is_launched_for_an_empty_batch(host: HostBackend) -> None:
@@ -221,6 +224,37 @@ def test_r1_and_path_length_gradients_pass_through(host: HostBackend) -> None:
         assert torch.allclose(ours, reference, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_blocks_of_a_discriminator_and_their_second_derivatives(
+    host: HostBackend, last: bool
+) -> None:
+    """Above a tile's side, activation and blur are one kernel, of which R1 asks everything."""
+
+    def penalty(block: torch.nn.Module, x: Tensor) -> list[Tensor]:
+        y = block(x)
+        (gradient,) = torch.autograd.grad((y**3).sum(), [x], create_graph=True)
+        leaves = [x, *block.parameters()]
+        of_loss = torch.autograd.grad(y.square().sum(), leaves, retain_graph=True)
+        return [y, *of_loss, *torch.autograd.grad(gradient.square().sum(), leaves)]
+
+    torch.manual_seed(0)
+    block = stylegan1.DiscriminatorBlock(4, 4, blur=True).double()
+    for parameter in block.parameters():
+        torch.nn.init.normal_(parameter)
+    x = torch.randn(1, 4, 34, 36, dtype=torch.float64)
+    x = x.contiguous(memory_format=torch.channels_last) if last else x
+    wanted = penalty(block, x.clone().requires_grad_())
+    host.launched.clear()
+    with installed(host):
+        found = penalty(block, x.requires_grad_())
+    for ours, reference in zip(found, wanted, strict=True):
+        assert torch.allclose(ours, reference, rtol=1e-9, atol=1e-9)
+    kernel = "bent_last" if last else "bent_tile"
+    ways = {name for name in host.launched if name.startswith(kernel)}
+    assert ways == {name for name in ALL_KERNELS if name.startswith(f"{kernel}<double")}
+    assert not any(name.startswith("fir_") for name in host.launched)
+
+
 # ---- under sanitizers
 
 
@@ -242,6 +276,7 @@ WARP_KERNELS = [
         f"filtered_lrelu_slopes<float, {factors}, {WARP}>"
         for factors in ("2, 2, 2, 32, 16", "2, 4, 4, 16, 8", "4, 4, 2, 32, 16")
     ],
+    *[f"bent_{kind}<float, {way}, {WARP}>" for kind in ("tile", "last") for way in range(3)],
     *[f"{name}<float, {WARP}>" for name in ("fir_last", *calls._LAST)],
     *[
         f"bias_act_last{part}<float, {smooth}, {WARP}>"
@@ -286,7 +321,8 @@ def test_no_access_is_out_of_bounds_or_unaligned(host: HostBackend, tmp_path: Pa
 
 @pytest.mark.slow
 def test_threads_do_not_race(warp_host: HostBackend, tmp_path: Path) -> None:
-    tiled = named("upfirdn2d tiled blur", "upfirdn2d tiled up 2", "upfirdn2d tiled down 2")
+    tiled = named("upfirdn2d tiled blur", "upfirdn2d tiled up 2", "upfirdn2d tiled down 2",
+                  "filtered_lrelu blur by tiles")  # fmt: skip
     recorder = recorded((*SMALL, *LAST, *tiled), [torch.float32], warp_host)
     done = replay(recorder, tmp_path, SANITIZERS["thread"])
 
