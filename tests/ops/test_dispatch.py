@@ -20,7 +20,7 @@ from stylecli import ops
 from stylecli.errors import DeviceError, UsageError
 from stylecli.ops import dispatch
 from stylecli.ops.activation import bias_act_gradient_op, bias_act_op
-from stylecli.ops.cuda import runtime
+from stylecli.ops.cuda import launches
 from stylecli.ops.cuda.calls import variants
 from stylecli.ops.cuda.launches import DTYPE_NAMES, Launch
 from stylecli.ops.epilogue import gradient_op, style_epilogue_op, with_statistics_op
@@ -268,7 +268,7 @@ def test_a_grid_over_the_limit_falls_back(
     name: str, host: HostBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = plain(name)(*fresh_leaves())
-    monkeypatch.setattr(runtime, "INT_MAX", 0)
+    monkeypatch.setattr(launches, "INT_MAX", 0)
     backend = Failing(host, 0)
     with installed(backend), pytest.warns(RuntimeWarning, match="out of range") as told:
         found = CALLS[name](*fresh_leaves())
