@@ -30,6 +30,12 @@ STEPS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "channels-last bf16": ("f", {"precision": "bf16"}, {"accelerations": {"channels-last"}}),
     "channels-last fp16": ("f", {"precision": "fp16"}, {"accelerations": {"channels-last"}}),
     "channels-last bf16 plain": ("f", {"precision": "bf16"}, {"accelerations": {"channels-last"}}),
+    # Planes that fill the tiles of the kernel for activation and blur.
+    "32 px": ("f", {}, {"resolution": 32}),
+    "32 px channels-last bf16": (
+        "f", {"precision": "bf16"}, {"resolution": 32, "accelerations": {"channels-last"}},
+    ),
+    "32 px graphs bf16": ("f", {"precision": "bf16"}, {"resolution": 32, **GRAPHS}),
     "graphs": ("f", {"r1_interval": 2}, GRAPHS),
     "graphs plain": ("f", {"share_fakes": True}, GRAPHS),
     "graphs bf16": ("f", {"precision": "bf16"}, {"accelerations": {"graphs", "channels-last"}}),
@@ -89,7 +95,7 @@ STEPS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     ),
 }  # fmt: skip
 # Of the third part of a row, what goes to the networks.
-NETWORK_FIELDS = {"label_dim", "num_fp16_res", "num_bf16_res", "base"}
+NETWORK_FIELDS = {"label_dim", "num_fp16_res", "num_bf16_res", "base", "resolution"}
 # The first gradients beside the CPU's own; reduced precisions round elsewhere there.
 FARTHEST = {"float32": 2e-3, "bf16": 0.3, "fp16": 0.3, "half": 0.05}
 
@@ -167,7 +173,7 @@ def try_step(name: str) -> dict[str, Any]:
     lod = 0.5 if bundle.config.grows else 0.0
     # Adam's first updates go by signs: where D follows G, a large one would part the devices.
     lr = 1e-6 if "phases" in training else 0.003
-    stage = Stage(lod=lod, resolution=16, batch=8, lr=lr, tick_kimg=1)
+    stage = Stage(lod, bundle.config.resolution, batch=8, lr=lr, tick_kimg=1)
     torch.manual_seed(0)
     count = 16 if training.get("phases") == "paired" else 8
     reals = torch.randint(0, 256, (count, 3, *bundle.config.size), dtype=torch.uint8)

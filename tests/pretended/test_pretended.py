@@ -134,6 +134,6 @@ def test_a_step_asks_for_no_more_than_it_did() -> None:
     plain, fused = (json.loads(line) for line in done.stdout.splitlines())
 
     assert plain["waits"] == fused["waits"] == 0
-    assert (plain["own"], fused["own"]) == (0, 210)
-    assert fused["bytes"] < 34e9 and fused["bytes"] < 0.56 * plain["bytes"]
+    assert (plain["own"], fused["own"]) == (0, 194)
+    assert fused["bytes"] < 31e9 and fused["bytes"] < 0.52 * plain["bytes"]
     assert fused["launches"] + fused["own"] < 1720
