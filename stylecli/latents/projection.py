@@ -23,7 +23,7 @@ from stylecli.images import over_white
 from stylecli.latents import SEARCH_SPACES, SearchSpace
 from stylecli.networks.config import NetworkConfig
 from stylecli.networks.model import Generator
-from stylecli.rendering import chunk_size, device_of
+from stylecli.rendering import chunk_size, device_of, exact_kernels
 from stylecli.sampling import one_hot, seed_labels
 
 LATENTS_SEED = 123  # of the latents whose w's mean and spread are taken, as in the official program
@@ -183,7 +183,7 @@ def draw_candidates(G: Generator, count: int, label: int | None = None) -> Candi
     latents = _mapped(G, z_all, labels) if G.config.has_w else z_all[:, None]
     images, size = [], chunk_size(G)
     side = _CANDIDATE_SIDE * max(G.config.size) // min(G.config.size)
-    with torch.no_grad():
+    with torch.no_grad(), exact_kernels(device):
         for start in range(0, count, size):
             ws = latent_ws(G, latents[start : start + size], label)
             images.append(shrink(over_white(G.synthesis(ws)), side))
@@ -311,6 +311,10 @@ class Search:
 
     def step(self) -> Tensor:
         """Do one step; return each picture's distance and penalty before it, [N, 2]."""
+        with exact_kernels(device_of(self.G)):
+            return self._step()
+
+    def _step(self) -> Tensor:
         plan, step = self.plan, self.step_number
         for one in self._variables:
             one.requires_grad_(True)

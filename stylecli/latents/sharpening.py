@@ -34,7 +34,7 @@ from stylecli.latents.projection import (
 from stylecli.latents.projector import State, run_to_end
 from stylecli.networks.model import Bundle, Generator
 from stylecli.progress import Progress, silent
-from stylecli.rendering import Drawing, chunk_size, device_of, render
+from stylecli.rendering import Drawing, chunk_size, device_of, exact_kernels, render
 from stylecli.sampling import one_hot
 from stylecli.shapes import Size
 
@@ -191,6 +191,10 @@ class CandidateSearch:
 
     def step(self) -> Tensor:
         """Do one step; return the errors [N] before it."""
+        with exact_kernels(device_of(self.G)):
+            return self._step()
+
+    def _step(self) -> Tensor:
         how = self.how
         for one in self._variables:
             one.requires_grad_(True)

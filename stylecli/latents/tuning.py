@@ -14,7 +14,7 @@ from torch import Tensor
 from stylecli.errors import UsageError
 from stylecli.features.perceptual import Distance
 from stylecli.networks.model import Generator
-from stylecli.rendering import device_of
+from stylecli.rendering import device_of, exact_kernels
 
 _LOCALITY_SEED = 1 << 41  # apart from what projection draws
 
@@ -86,6 +86,10 @@ class Tuner:
 
         Where the picture is near enough already, nothing changes but ``is_near``.
         """
+        with exact_kernels(device_of(self.G)):
+            return self._step()
+
+    def _step(self) -> tuple[float, float, float]:
         settings = self.settings
         with torch.enable_grad():
             images = self.G.synthesis(self._ws, noise=self._noise)

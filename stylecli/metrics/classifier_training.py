@@ -39,6 +39,7 @@ from stylecli.networks.headers import read_header
 from stylecli.networks.model import Discriminator
 from stylecli.networks.registry import make_config
 from stylecli.progress import Progress, silent
+from stylecli.rendering import exact_kernels
 from stylecli.shapes import SQUARE, Grid
 
 # Attribute name -> its value for every picture; None where it is not known.
@@ -353,7 +354,8 @@ def _train_one(
     network = new_classifier_network(
         network_config(recipe, len(values), pictures.grid), own_seed
     ).to(device)
-    _fit(network, pictures, rest, classes, recipe, random, progress)
+    with exact_kernels(device):
+        _fit(network, pictures, rest, classes, recipe, random, progress)
     network.eval().requires_grad_(False)
     found = AttributeClassifier(name, values, network)
     right = 0

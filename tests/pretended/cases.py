@@ -280,6 +280,7 @@ def try_command(name: str) -> dict[str, Any]:
         batches.append({"counts": dict(counts), "where": places, "checked": checked})
 
     TrainingLoop._train_batch = watched  # type: ignore[method-assign]
+    device.rounding.clear()
     try:
         chosen = [] if name == "doctor" else ["--device", "cuda:1" if "second" in name else "cuda"]
         result = CliRunner().invoke(app, [*COMMANDS[name], *chosen])
@@ -288,7 +289,7 @@ def try_command(name: str) -> dict[str, Any]:
     error = result.exception
     told = "".join(traceback.format_exception(error)) if error else ""
     found = {"exit_code": result.exit_code, "output": result.stdout or result.output, "error": told,
-             "batches": batches}  # fmt: skip
+             "batches": batches, "rounding": sorted(device.rounding)}  # fmt: skip
     if name.startswith("generate"):
         found["apart"] = _apart_from_the_cpu(COMMANDS[name])
     return found

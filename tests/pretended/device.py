@@ -26,6 +26,7 @@ from typing import Any
 GUARD = Path(__file__).with_name("guard.cpp")
 seen: Counter[str] = Counter()  # waits: the host for the device; uploads: copies that block
 where: dict[str, set[str]] = {}  # kind of wait -> places in the product
+rounding: set[str] = set()  # how float32 is multiplied, which a CPU has no switch for
 _LIBRARIES = ("libc10.so", "libtorch_cpu.so")
 capturing = False  # whether what runs now would be captured: no waits, copies and random numbers
 _COUNT = 2
@@ -115,6 +116,10 @@ def _pretend_tensors(torch: Any) -> None:
              aten.equal.default: "wait", aten.masked_select.default: "wait",
              aten.is_nonzero.default: "wait"}  # fmt: skip
 
+    multiplies = {aten.convolution.default: "convolution", aten.mm.default: "product",
+                  aten.convolution_backward.default: "convolution", aten.bmm.default: "product",
+                  aten.addmm.default: "product"}  # fmt: skip
+
     def run(func: Any, args: Any, kwargs: Any) -> Any:
         kwargs = dict(kwargs or {})
         flat, shape = tree_flatten((args, kwargs))
@@ -138,6 +143,9 @@ def _pretend_tensors(torch: Any) -> None:
             own = generators.get(generator._cdata, (None, torch.device("cpu")))[1]
             if own.type != target.type:
                 raise RuntimeError(f"{func}: expected a {target} generator, found {own}")
+        if device is not None and (kind := multiplies.get(func)) and ours[0].dtype == torch.float32:
+            backend = torch.backends.cuda.matmul if kind == "product" else torch.backends.cudnn.conv
+            rounding.add(f"{kind} in {backend.fp32_precision}")
         if device is not None and func in waits:
             note(waits[func])
         if func is aten.index.Tensor and device is not None:

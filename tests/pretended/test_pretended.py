@@ -84,6 +84,21 @@ def test_commands_run(name: str, tried: Any) -> None:
         assert found["apart"] <= (1 if "bf16" not in name else 5)  # grey levels
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_float32_is_multiplied_in_full_but_in_training(name: str, tried: Any) -> None:
+    """With TF32 a search or a metric would come to other numbers than the CPU's."""
+    rounding = set(tried["command", name]["rounding"])
+    full, tf32 = (
+        {f"{kind} in {how}" for kind in ("convolution", "product")} for how in ("ieee", "tf32")
+    )
+
+    assert rounding
+    if name.split()[0] in ("train", "plan", "bench", "doctor"):
+        assert rounding & tf32 and rounding <= full | tf32
+    else:
+        assert rounding <= full
+
+
 def test_doctor_tries_training_on_every_gpu(tried: Any) -> None:
     lines = tried["command", "doctor"]["output"].splitlines()
     for name in ("TF32", "channels-last", "graphs"):
