@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from stylecli.checkpoint import read_tensors
 from stylecli.cli.app import app
+from stylecli.distributed import ranks
 from stylecli.distributed.ranks import Ranks, choose_gpu, find_place, first_host, sharing_ranks
 from stylecli.errors import DeviceError, UsageError
 from stylecli.files import LOCK_FILE
@@ -278,6 +279,31 @@ def test_a_gpus_exchange_is_over_when_the_gpu_says_so(wait: bool, monkeypatch: A
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: None)
     Ranks(0, 2, watched).mean_(HangingTensor(), wait=wait)  # type: ignore[arg-type]
     assert inside == [True] * wait
+    sent = SimpleNamespace(wait=lambda: inside.append(watched.on))
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor, async_op: sent)
+    finish = Ranks(0, 2, watched).add_up(HangingTensor())  # type: ignore[arg-type]
+    assert len(inside) == wait  # it only began
+    finish()
+    assert inside[wait:] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("cuda", "nccl", "backend"),
+    [(False, True, "gloo"), (True, True, "cpu:gloo,cuda:nccl"), (True, False, "gloo")],
+)
+def test_tensors_of_gpus_travel_by_nccl_where_torch_has_it(
+    cuda: bool, nccl: bool, backend: str, monkeypatch: Any
+) -> None:
+    """Builds for Windows have none."""
+    asked: list[Any] = []
+    monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: nccl)
+    monkeypatch.setattr(
+        torch.distributed, "init_process_group", lambda name, **_: asked.append(name)
+    )
+    place = find_place(BY_TORCHRUN)
+    assert place is not None
+    with ranks._group(place, None, None, cuda=cuda):  # type: ignore[arg-type]
+        assert asked == [backend]
 
 
 BY_TORCHRUN = {
