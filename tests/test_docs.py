@@ -108,6 +108,34 @@ def test_the_version_of_the_pages_is_that_of_the_package() -> None:
     assert upgrade == f"# From {headings[1]} to {headings[0]}"
 
 
+CODE = re.compile(r"`([^`\n]+)`|^ {4}(\S.*)$", re.MULTILINE)
+# What a shell sees as one call: up to a sign of its own, or a remark.
+CALL = re.compile(r"(?:^|[\s`/(])stylecli ((?:[^;|&#<>`\n]|&(?!&))*)")
+
+
+def test_every_command_in_a_page_exists_with_its_options() -> None:
+    seen, unknown = 0, []
+    for page in (page for page in PAGES if page.name != "CHANGELOG.md"):  # it has those of the past
+        for code in map("".join, CODE.findall(page.read_text(encoding="utf-8"))):
+            for call in CALL.findall(code):
+                name, *words = [*call.split(), ""]
+                seen += name in COMMANDS
+                if name not in COMMANDS:
+                    unknown += [call] * (name.isalpha() and name != "import")
+                    continue
+                command = COMMANDS[name]
+                command = getattr(command, "commands", {}).get(words[0], command)
+                known = {
+                    one for param in command.params for one in param.opts + param.secondary_opts
+                }
+                options = {word.partition("=")[0].strip("`.,()'\"") for word in words}
+                asked = {one for one in options - known - {"--help"} if one[:2] == "--"}
+                unknown += [f"{page.name}: {call} ({one})" for one in asked]
+
+    assert unknown == []
+    assert seen > 150
+
+
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
 def test_the_job_script_is_a_shell_script_whose_options_exist() -> None:
     script = ROOT / "docs" / "train.slurm"
