@@ -148,10 +148,11 @@ bent_last(const T* v, const T* x, const T* bias, const typename Accumulator<T>::
                 const int64 own = (run.sample * pixels + run.first + p) * channels + post.channel;
                 A sum[V];
                 UNROLL for (int k = 0; k < V; ++k) sum[k] = A(0);
-                for (int ky = 0; ky < reach_y; ++ky) {
+                // Unrolled, which NVRTC would do for some cards, they took up to 95 registers.
+                ROLLED for (int ky = 0; ky < reach_y; ++ky) {
                     const int iy = oy + ky - pad_y;
                     if (iy < 0 || iy >= in_h) continue;
-                    for (int kx = 0; kx < filter_w; ++kx) {
+                    ROLLED for (int kx = 0; kx < filter_w; ++kx) {
                         const int ix = ox + kx - pad_x;
                         if (ix < 0 || !inside(ix, in_w)) continue;
                         const A tap = tap_at(filter, filter_h, filter_w, ky, kx, turned);
