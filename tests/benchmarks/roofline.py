@@ -88,6 +88,11 @@ def _filtered(how: FilteredActivation) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda x, b: filtered_lrelu_ref(x, fu, fd, b, how)
 
 
+def _bent(x: Tensor, b: Tensor) -> Tensor:
+    u = bias_act_ref(x, Additions(b), 1, resolved_activation("lrelu", gain=1.0))
+    return upfirdn2d_ref(u, torch.ones(3, 3) / 9, Resampling(padding=(1, 1, 1, 1)))
+
+
 X, C, NOISE = (2, 64, 64, 64), (64,), (1, 1, 64, 64)
 EPILOGUE = (X, C, NOISE, C, (2, 128))
 UP = Resampling((2, 2), (1, 1), (2, 1, 2, 1), gain=4.0)
@@ -103,6 +108,7 @@ OPERATORS = (
     Operator("upfirdn2d, up 2, 4×4 taps", _fir(UP), (X,), 5, 5),
     Operator("upfirdn2d, down 2, 4×4 taps", _fir(DOWN), (X,), 1.25, 1.25),
     Operator("upfirdn2d, blur, 4×4 taps", _fir(BLUR), (X,), 2, 2),
+    Operator("filtered_lrelu, nothing resampled, 3×3 taps", _bent, (X, C), 2, 3),
     # Borders of tiles, which several blocks read, are left out.
     Operator("filtered_lrelu, up 2, down 2", _filtered(KEEPING), (X, C), 2, 3),
     Operator("filtered_lrelu, up 4, down 2", _filtered(GROWING), (X, C), 5, 6),
