@@ -23,6 +23,7 @@ from stylecli.workspace import (
     STATS_FILE,
     find_network,
     find_run,
+    has_address,
     list_runs,
     list_snapshots,
     missing,
@@ -53,7 +54,7 @@ def info(path: Path | str | None = None) -> Facts:
     Raises DataError or NetworkError for what is not there or is none of these.
     """
     target = Path(path) if path is not None else _newest()
-    if hub.is_address(target) or (target == Path(shipped.NAME) and not target.exists()):
+    if has_address(target):
         target = find_network(target).path
     return _describe(target)
 

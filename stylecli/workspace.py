@@ -60,6 +60,11 @@ class Found:
         return self.why if self.path == shipped.shipped_network() else f"{self.path} ({self.why})"
 
 
+def has_address(network: Path) -> bool:
+    """Whether a network is named by what is no file here: ``hub:owner/name`` or ``shipped``."""
+    return hub.is_address(network) or (network == Path(shipped.NAME) and not network.exists())
+
+
 def find_network(
     network: Path | None = None, root: Path = Path(), progress: Progress = silent
 ) -> Found:
@@ -77,7 +82,7 @@ def find_network(
         record = hub.open_network(address, progress)
         return Found(Path(record.path), f"{address} as of commit {record.commit[:12]}")
     if network is not None:
-        if network == Path(shipped.NAME) and not network.exists():
+        if has_address(network):
             return _shipped_network("the network that comes with stylecli")
         if network.is_dir():
             return Found(_run_network(network), f"the newest network of {network}")

@@ -17,7 +17,7 @@ from stylecli.errors import DataError, NetworkError, UsageError, plural
 from stylecli.hardware import AUTO, check_device_here, check_device_name, check_precision
 from stylecli.progress import Progress, silent
 from stylecli.settings import ByResolution, Setting
-from stylecli.workspace import Found, check_there, find_dataset, find_network, missing
+from stylecli.workspace import Found, check_there, find_dataset, find_network, has_address, missing
 
 _MANY = 2000  # pictures whose headers take a while to read
 GIVEN_AS = "--data PATH"  # how metrics takes a dataset
@@ -173,7 +173,7 @@ def find_and_check(network: Path | None, output: Output) -> Found:
 
 def check_resume(given: Path | None, output: Output) -> None:
     """Raise NetworkError for a --resume that is not there; fetch one of the hub."""
-    if given is not None and hub.is_address(given):
+    if given is not None and has_address(given):
         find_shown(given, output)
         return
     if given is None or given.exists() or (given.name == "best" and given.parent.is_dir()):

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from stylecli import files, hub
+from stylecli import files
 from stylecli.checkpoint import load_network, save_network
 from stylecli.data.reader import Dataset, open_dataset
 from stylecli.errors import DataError, NetworkError, UsageError, plural
@@ -55,6 +55,7 @@ from stylecli.workspace import (
     RUN_FILE,
     best_snapshot,
     find_network,
+    has_address,
     missing,
     newest_snapshot,
 )
@@ -460,7 +461,7 @@ def describe_begin(
 
 
 def _find_file(given: Path) -> Path:
-    if hub.is_address(given):
+    if has_address(given):
         return find_network(given).path
     if given.is_dir():
         found = given / CHECKPOINT_FILE

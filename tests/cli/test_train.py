@@ -12,6 +12,7 @@ import stylecli
 from stylecli.checkpoint import load_network
 from stylecli.cli.app import app
 from stylecli.metrics.tasks import MetricResult
+from stylecli.shipped import shipped_network
 from tests.conftest import FIXTURES
 from tests.data.checking.pictures import draw
 
@@ -238,6 +239,9 @@ def test_a_dry_run_does_not_pack(here: Path) -> None:
     result = train("photos", "--dry-run", "--preset", "lsun-car")
     assert result.exit_code == 2
     assert "run stylecli pack photos --resolution 512 --transform wide" in result.stderr
+    shipped = train("photos", "--dry-run", "--resume", "shipped")
+    side = load_network(shipped_network()).config.resolution
+    assert shipped.stderr.endswith(f"run stylecli pack photos --resolution {side}\n")
 
 
 def test_a_processor_gets_pictures_that_it_can_train_on(here: Path) -> None:
