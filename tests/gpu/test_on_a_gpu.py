@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +97,10 @@ def on_cpu_numbers(step: TrainingStep, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_step_has_the_gradients_of_the_cpu_and_never_waits(
     settings: dict[str, Any], farthest: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bundle = new_network("f", seed=0, **TINY)
-    reals = torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8)
+    # 32 px: planes that fill the tiles of the kernel for activation and blur.
+    stage = replace(STAGE, resolution=32)
+    bundle = new_network("f", seed=0, **{**TINY, "resolution": 32})
+    reals = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
     grads = []
     settings = dict(settings)
     chosen = {"exact": True, "accelerations": frozenset(settings.pop("accelerations", ()))}
@@ -105,8 +108,8 @@ def test_a_step_has_the_gradients_of_the_cpu_and_never_waits(
         config = TrainingConfig(r1_gamma=1.0, **settings)
         step = TrainingStep(copy.deepcopy(bundle), config, device=device, **chosen)
         on_cpu_numbers(step, monkeypatch)
-        step.set_stage(STAGE, reset=True)
-        step(reals.to(device), None, STAGE, 0)
+        step.set_stage(stage, reset=True)
+        step(reals.to(device), None, stage, 0)
         grads.append([flat.grad.cpu().clone() for flat in (step.flat_D, step.flat_G)])
     apart = [float((a - b).norm() / a.norm()) for a, b in zip(*grads, strict=True)]
     assert max(apart) < farthest, apart
@@ -115,10 +118,10 @@ def test_a_step_has_the_gradients_of_the_cpu_and_never_waits(
     monkeypatch.setenv("STYLECLI_KERNELS", "require")
     step.draws.streams = step.streams
     given = reals.to(GPU)
-    step(given, None, STAGE, 1)
+    step(given, None, stage, 1)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        step(given, None, STAGE, 2)
+        step(given, None, stage, 2)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert step.take_statistics()["skipped_steps"] == 0
