@@ -145,6 +145,8 @@ def explain(error: BaseException) -> tuple[str, ExitCode]:
             f"the disk or your share of it is full ({cause}): make room and run the command again"
         )
         return text, ExitCode.FAILED
+    if isinstance(error, OSError) and error.errno == errno.EROFS:
+        return f"{cause}: choose another place, such as with --out", ExitCode.FAILED
     if isinstance(error, OSError) and error.errno is not None:
         return cause, ExitCode.FAILED
     kinds = {kind.__name__ for kind in type(error).__mro__}

@@ -95,7 +95,10 @@ def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
     sweep(parent, again=False)
     short = os.fsencode(name)[:_SHOWN_BYTES].decode(errors="ignore")
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=f".{short}-", suffix=".part", dir=parent))
+        try:
+            folder = Path(tempfile.mkdtemp(prefix=f".{short}-", suffix=".part", dir=parent))
+        except OSError as error:  # of a name that nobody gave
+            raise OSError(error.errno, error.strerror, str(parent)) from error
         try:
             handle = _hold(folder)
         except BlockingIOError:  # a sweep found it before it was held, and removes it

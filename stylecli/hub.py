@@ -556,7 +556,10 @@ def _sentence(address: Address, error: BaseException) -> str:
         ("httpx", "httpcore")
     ):
         why = _SECRET.sub("***", str(error).partition("\n")[0])[:120] or type(error).__name__
-        return f"the hub at {_endpoint()} cannot be reached ({why})"
+        return (
+            f"the hub at {_endpoint()} cannot be reached ({why}): check the connection, then run "
+            "the same command again"
+        )
     if isinstance(error, OSError) and error.errno is not None:
         return f"{address} cannot be fetched: {error.strerror}"
     return f"the hub's answer about {address} cannot be used ({type(error).__name__})"

@@ -19,6 +19,7 @@ EVIL = "a\x1b[31m\n\r\x07\x9b\x7f\u202e\u2028\ufeff\udc80\U000e0041b"
         (OSError(errno.ENOSPC, "No space left on device", "a.png"), ExitCode.FAILED, "full (a.png"),
         (OSError(errno.EDQUOT, "Disk quota exceeded", "a.png"), ExitCode.FAILED, "full (a.png"),
         (PermissionError(errno.EACCES, "Permission denied", "a.png"), ExitCode.FAILED, "a.png: P"),
+        (OSError(errno.EROFS, "Read-only file system", "a"), ExitCode.FAILED, "choose another"),
         (MemoryError(), ExitCode.FAILED, "not enough memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you\n more"), ExitCode.FAILED,
          "not enough memory"),

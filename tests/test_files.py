@@ -113,6 +113,18 @@ def test_other_errors_pass(tmp_path: Path) -> None:
         raise PermissionError(errno.EACCES, "no")
 
 
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: Any) -> None:
+    """It, and not the scratch folder that could not be made in it."""
+
+    def refuse(prefix: str, suffix: str, dir: Path) -> str:
+        raise OSError(errno.EROFS, "Read-only file system", f"{dir}/{prefix}{suffix}")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    with pytest.raises(OSError, match="Read-only") as found, replacing(tmp_path / "x.png"):
+        pytest.fail("it is written all the same")
+    assert found.value.filename == str(tmp_path) and found.value.errno == errno.EROFS
+
+
 def test_a_disk_that_tells_nothing_is_tried(tmp_path: Path, monkeypatch: Any) -> None:
     def refuse(path: Path) -> None:
         raise OSError

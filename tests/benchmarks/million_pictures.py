@@ -137,7 +137,8 @@ def main() -> None:
     print(json.dumps({"pack": packed}), flush=True)
     run = options.folder / "run"
     trained = watched(["train", str(dataset), "--preset", "small", "--kimg", str(options.kimg),
-                       "--initial-resolution", "64", "--tick-kimg", "1", "--fmap-max", "16",
+                       "--initial-resolution", "64", "--tick-kimg", "1", "--fmap-max", "4",
+                       "--batch", "32", "--snapshot-ticks", "100",
                        "--out", str(run)], run / "stats.jsonl")  # fmt: skip
     print(json.dumps({"train": trained}), flush=True)
 
