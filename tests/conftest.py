@@ -43,9 +43,7 @@ def tiny_config_fields() -> dict[str, Any]:
             "mapping_layers": 2, "mapping_fmaps": 8}  # fmt: skip
 
 
-@pytest.fixture
-def tiny_network(tiny_config_fields: dict[str, Any]) -> Any:
-    """A fresh 16 px network whose noise strengths are not zero, so that noise shows."""
+def _new_tiny_network(tiny_config_fields: dict[str, Any]) -> Any:
     import torch
 
     from stylecli.networks.model import new_network
@@ -59,12 +57,26 @@ def tiny_network(tiny_config_fields: dict[str, Any]) -> Any:
 
 
 @pytest.fixture
-def tiny_network_file(tiny_network: Any, tmp_path: Path) -> Path:
+def tiny_network(tiny_config_fields: dict[str, Any]) -> Any:
+    """A fresh 16 px network whose noise strengths are not zero, so that noise shows."""
+    return _new_tiny_network(tiny_config_fields)
+
+
+@pytest.fixture(scope="session")
+def _stored_tiny_network(
+    tiny_config_fields: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     from stylecli.checkpoint import save_network
 
-    path = tmp_path / "tiny.safetensors"
-    save_network(path, tiny_network)
+    path = tmp_path_factory.mktemp("network") / "tiny.safetensors"
+    save_network(path, _new_tiny_network(tiny_config_fields))
     return path
+
+
+@pytest.fixture
+def tiny_network_file(_stored_tiny_network: Path, tmp_path: Path) -> Path:
+    """A copy of a file with this network, which is written once."""
+    return Path(shutil.copy(_stored_tiny_network, tmp_path))
 
 
 @pytest.fixture(scope="session")

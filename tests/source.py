@@ -11,19 +11,21 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 @cache
-def tree_of(path: Path) -> ast.Module:
-    """Return the tree of a file, every node knowing the one around it."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
+def nodes_of(path: Path) -> list[ast.AST]:
+    """Return all nodes of a file in the order of ``ast.walk``, each knowing the one around it."""
+    nodes: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    for node in nodes:  # which grows meanwhile
         for child in ast.iter_child_nodes(node):
             child.around = node  # type: ignore[attr-defined]
+            nodes.append(child)
+    return nodes
+
+
+def tree_of(path: Path) -> ast.Module:
+    """Return the tree of a file."""
+    tree = nodes_of(path)[0]
+    assert isinstance(tree, ast.Module)
     return tree
-
-
-@cache
-def nodes_of(path: Path) -> tuple[ast.AST, ...]:
-    """Return all nodes of a file."""
-    return tuple(ast.walk(tree_of(path)))
 
 
 @cache

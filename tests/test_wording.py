@@ -64,7 +64,10 @@ NEVER_ONE = {
 
 def find(words: dict[str, str], text: str) -> Iterator[str]:
     """Yield each line with a word to avoid, and what to write instead."""
+    any_of_them = re.compile("|".join(words), re.IGNORECASE)
     for line in text.splitlines():
+        if not any_of_them.search(line):
+            continue
         for word, instead in words.items():
             if re.search(word, line, re.IGNORECASE) and not any(fit in line for fit in FITTING):
                 yield f"{line.strip()}  ->  {instead}"

@@ -1,5 +1,6 @@
 """``stylecli bench``: the table and the document, and what it refuses."""
 
+import functools
 import json
 import sys
 from pathlib import Path
@@ -8,10 +9,21 @@ import pytest
 from typer.testing import CliRunner
 
 from stylecli.cli.app import app
+from stylecli.networks import registry
 
 QUICK = ["bench", "--small", "--resolutions", "8", "--repeats", "1", "--quiet"]
 
 
+@pytest.fixture
+def little_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds are only compared with each other here: narrow networks have them too."""
+    narrow = {"fmap_max": 16, "mapping_layers": 2, "mapping_fmaps": 16, "z_dim": 16, "w_dim": 16}
+    made = functools.partial(registry.make_config, **narrow)
+    monkeypatch.setattr(registry, "make_config", made)
+    monkeypatch.setattr("stylecli.bench.CEILING_MAPS", 64)
+
+
+@pytest.mark.usefixtures("little_work")
 def test_every_case_has_a_row_and_a_record() -> None:
     done = CliRunner().invoke(
         app, [*QUICK, "--train", "--batches", "4", "--json", "--precisions", "float32,bf16"]
@@ -30,6 +42,7 @@ def test_every_case_has_a_row_and_a_record() -> None:
     assert 0 < document["cases"][2]["share_of_ceiling"] <= 1
 
 
+@pytest.mark.usefixtures("little_work")
 @pytest.mark.parametrize(("gain", "drawn"), [(2.0, ["float32", "bf16"]), (0.02, ["float32"])])
 def test_bf16_is_measured_where_it_is_quicker(
     monkeypatch: pytest.MonkeyPatch, gain: float, drawn: list[str]
@@ -108,6 +121,7 @@ def checkouts(tmp_path: Path) -> list[str]:
     return [str(first), str(second)]
 
 
+@pytest.mark.usefixtures("little_work")
 def test_other_programs_are_timed_beside_and_compared(checkouts: list[str]) -> None:
     quick = ["bench", "--resolutions", "8", "--repeats", "2", "--precisions", "float32", "--train"]
     against = [word for path in checkouts for word in ("--against", path)]

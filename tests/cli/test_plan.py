@@ -24,7 +24,13 @@ SMALL = ["--fmap-base", "64", "--fmap-max", "8", "--z-dim", "8", "--w-dim", "8",
 def here(tmp_path: Path, monkeypatch: Any) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(costs, "SECONDS_PER_STAGE", 0.0)
+    monkeypatch.setattr(costs, "WARM_UP_STEPS", 1)
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def _a_little_convolution_is_the_ceiling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stylecli.bench.CEILING_MAPS", 64)
 
 
 def plan(*arguments: str) -> Any:

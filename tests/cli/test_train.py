@@ -24,6 +24,7 @@ SHORT = ["--kimg", "0.016", "--batch", "8", "--ranks", "1", "--device", "cpu"]
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: Any) -> Path:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("stylecli.training.checkpoints.SHEET_SIDE", 2)  # 4 pictures, not 64
     return tmp_path
 
 
@@ -204,7 +205,7 @@ def test_pictures_are_packed_for_the_network_that_training_starts_from(
     draw_photos(here / "photos", 8)
     source = FIXTURES / "official" / f"{name}.pkl"
     side = load_network(source).config.resolution
-    result = train("photos", "--resume", str(source), "--kimg", "0.016", "--batch", "8",
+    result = train("photos", "--resume", str(source), "--kimg", "0.004", "--batch", "4",
                    "--ranks", "1", "--freeze-d", "2", "--precision", "float32")  # fmt: skip
     assert result.exit_code == 0, result.stderr
     run = json.loads(next(here.glob("runs/*/run.json")).read_text())

@@ -40,6 +40,12 @@ def only(detector: Detector, picture: Image.Image) -> Detection:
     return face
 
 
+@pytest.fixture(scope="module")
+def upright(detector: Detector, portrait: Image.Image) -> Detection:
+    """The face of a portrait as it is, which others are compared with."""
+    return only(detector, portrait)
+
+
 def eyes_and_mouth(face: Detection) -> Array:
     """Return [4, 2]: left and right eye, left and right mouth corner, as the picture has them."""
     points = np.array(face.landmarks)
@@ -61,29 +67,28 @@ def rotated(points: Array, degrees: float, size: tuple[int, int]) -> Array:
     return (points - middle) @ turn.T + middle
 
 
-def test_points_lie_as_in_a_face(detector: Detector, portrait: Image.Image) -> None:
-    face = only(detector, portrait)
-    left, right, mouth_left, mouth_right = eyes_and_mouth(face)
+def test_points_lie_as_in_a_face(upright: Detection) -> None:
+    left, right, mouth_left, mouth_right = eyes_and_mouth(upright)
     assert left[0] < right[0] and mouth_left[0] < mouth_right[0]
     assert max(left[1], right[1]) < min(mouth_left[1], mouth_right[1])
-    x0, y0, x1, y1 = face.box
+    x0, y0, x1, y1 = upright.box
     assert all(x0 < x < x1 and y0 < y < y1 for x, y in (left, right))
 
 
 @pytest.mark.parametrize("degrees", [-45, 30])
 def test_points_turn_with_the_picture(
-    detector: Detector, portrait: Image.Image, degrees: int
+    detector: Detector, portrait: Image.Image, upright: Detection, degrees: int
 ) -> None:
-    expected = rotated(eyes_and_mouth(only(detector, portrait)), degrees, portrait.size)
+    expected = rotated(eyes_and_mouth(upright), degrees, portrait.size)
     found = only(detector, portrait.rotate(degrees, Image.Resampling.BICUBIC))
     assert error(found, expected) < 0.15
 
 
 @pytest.mark.parametrize("degrees", [-30, 15])
 def test_the_square_stands_upright_on_the_face(
-    detector: Detector, portrait: Image.Image, degrees: int
+    detector: Detector, portrait: Image.Image, upright: Detection, degrees: int
 ) -> None:
-    before = face_quad(only(detector, portrait).landmarks)
+    before = face_quad(upright.landmarks)
     after = face_quad(only(detector, portrait.rotate(degrees, Image.Resampling.BICUBIC)).landmarks)
     side = np.hypot(*(before[3] - before[0]))
     shift = np.hypot(*(after - rotated(before, degrees, portrait.size)).T).mean()
@@ -91,9 +96,9 @@ def test_the_square_stands_upright_on_the_face(
 
 
 def test_left_and_right_change_places_in_a_mirror(
-    detector: Detector, portrait: Image.Image
+    detector: Detector, portrait: Image.Image, upright: Detection
 ) -> None:
-    expected = eyes_and_mouth(only(detector, portrait))[[1, 0, 3, 2]]
+    expected = eyes_and_mouth(upright)[[1, 0, 3, 2]]
     expected[:, 0] = portrait.width - 1 - expected[:, 0]
     found = only(detector, portrait.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
     assert error(found, expected) < 0.08
@@ -106,8 +111,10 @@ def test_a_photograph_on_its_side_is_turned(detector: Detector) -> None:
     assert error(found, expected) < 0.05
 
 
-def test_a_large_photograph_is_searched_smaller(detector: Detector, portrait: Image.Image) -> None:
-    expected = (eyes_and_mouth(only(detector, portrait)) + 0.5) * 5 - 0.5
+def test_a_large_photograph_is_searched_smaller(
+    detector: Detector, portrait: Image.Image, upright: Detection
+) -> None:
+    expected = (eyes_and_mouth(upright) + 0.5) * 5 - 0.5
     large = portrait.resize((portrait.width * 5, portrait.height * 5), Image.Resampling.BICUBIC)
     assert error(only(detector, large), expected) < 0.06
 
