@@ -138,13 +138,6 @@ def made_efficientnet() -> dict[str, Any]:
     return made_weights(tensor_shapes())
 
 
-@pytest.fixture(scope="session")
-def made_inception() -> dict[str, Any]:
-    from stylecli.features.inception import tensor_shapes
-
-    return made_weights(tensor_shapes())
-
-
 @pytest.fixture
 def empty_cache(tmp_path: Path, monkeypatch: Any) -> Path:
     """A cache without weights on a machine whose packages bring none."""

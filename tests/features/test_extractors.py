@@ -10,21 +10,34 @@ from stylecli import weights
 from stylecli.cache_folder import CACHE_VARIABLE
 from stylecli.errors import UsageError
 from stylecli.features.extractors import INCEPTION, STAND_IN, View, open_extractors
-from stylecli.features.inception import InceptionV3
+from stylecli.features.inception import InceptionV3, tensor_shapes
 from stylecli.features.resizing import resize_clean
+from tests.conftest import made_weights
+from tests.metrics.all_metrics import narrow_inception
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def with_inception(stored_weights, tmp_path_factory, made_inception):
+def patched():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def made_inception(patched):
+    narrow_inception(patched)
+    return made_weights(tensor_shapes())
+
+
+@pytest.fixture(scope="module")
+def with_inception(stored_weights, tmp_path_factory, made_inception, patched):
     folder = tmp_path_factory.mktemp("inception")
     shutil.copytree(stored_weights, folder / "cache")
     source = folder / "inception.bin"
     source.write_bytes(b"made up")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(CACHE_VARIABLE, str(folder / "cache"))
-        weights.store(INCEPTION, made_inception, file=source)
+    patched.setenv(CACHE_VARIABLE, str(folder / "cache"))
+    weights.store(INCEPTION, made_inception, file=source)
     return folder / "cache"
 
 

@@ -18,7 +18,7 @@ from stylecli.cli.weights import app as weights_app
 from stylecli.features import efficientnet, inception, vgg16
 from stylecli.metrics import evaluation
 from stylecli.networks.model import new_network
-from tests.metrics.all_metrics import OF_ANY, made, narrow_vgg16
+from tests.metrics.all_metrics import OF_ANY, made, narrow_inception, narrow_vgg16
 
 COUNT = 12  # pictures a side
 STAND_IN = "efficientnet-lite0"
@@ -32,11 +32,12 @@ def patched():
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory, patched):
-    """A cache that ``weights add`` has filled: networks of the real shapes, VGG16 a narrow one."""
+    """A cache that ``weights add`` has filled: LPIPS and EfficientNet as they are, others narrow."""
     folder = tmp_path_factory.mktemp("names")
     patched.setenv(CACHE_VARIABLE, str(folder / "cache"))
     patched.setattr(weights, "_package_file", lambda network: None)
     narrow_vgg16(patched)
+    narrow_inception(patched)
     state = made(inception.tensor_shapes())
     torch.save(
         {name: torch.from_numpy(value) for name, value in state.items()}, folder / "inception.pth"
@@ -115,14 +116,7 @@ def groups_apart():
     return groups
 
 
-FIRST, *OTHERS = groups_apart()
-
-
-@pytest.mark.parametrize(
-    "names",
-    [FIRST, *(pytest.param(names, marks=pytest.mark.slow) for names in OTHERS)],
-    ids=lambda names: names[0],
-)
+@pytest.mark.parametrize("names", groups_apart(), ids=lambda names: names[0])
 def test_every_name_gives_its_number_its_name_and_its_definition(run, names):
     code, results = run(*names)
     asked = [(name, result) for name in names for result in results_of(name)]
@@ -169,7 +163,6 @@ def test_the_batch_moves_numbers_by_rounding_only(run):
         assert a["value"] == pytest.approx(b["value"], rel=1e-3, abs=1e-6)
 
 
-@pytest.mark.slow
 def test_features_in_16_bits_say_so_in_every_name(run):
     _, exact = run("fid", "kid", "pr", "is")
     code, rough = run("fid", "kid", "pr", "is", "diversity", "--precision", "bf16", "--force")

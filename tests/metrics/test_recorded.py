@@ -4,9 +4,11 @@ Recorded on 30 November 2026 on a CPU with AVX2, before metrics were given a fil
 later, when it was new.
 """
 
+import contextlib
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,24 +87,32 @@ RECORDED |= {  # later programs' names of the same paths
 SHARE = 1 / all_metrics.COUNT  # of one picture, in precision and recall
 
 
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("recorded")
+@contextlib.contextmanager
+def narrow_networks(folder: Path) -> Iterator[None]:
+    """Measure with the weights of a folder, of narrow networks."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(CACHE_VARIABLE, str(folder / "cache"))
         all_metrics.narrow_vgg16(patch)
-        all_metrics.make_inputs(folder)
-        yield folder
+        all_metrics.narrow_inception(patch)
+        yield
 
 
 @pytest.fixture(scope="module")
-def measured(inputs: Path) -> dict[str, Any]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(CACHE_VARIABLE, str(inputs / "cache"))
-        return all_metrics.measure_all(inputs)
+def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """What a first measurement with narrow networks finds, and the folder with its cache."""
+    folder = tmp_path_factory.mktemp("narrow")
+    with narrow_networks(folder):
+        all_metrics.make_inputs(folder)
+        return folder, all_metrics.measure_all(folder, all_metrics.FEW)
 
 
-def test_every_metric_gives_the_recorded_number(measured: dict[str, Any]) -> None:
+def test_every_metric_gives_the_recorded_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    all_metrics.narrow_vgg16(monkeypatch)
+    all_metrics.make_inputs(tmp_path)
+    measured = all_metrics.measure_all(tmp_path)
     assert set(measured) == set(RECORDED)
     for name, (value, std) in measured.items():
         recorded, spread = RECORDED[name]
@@ -113,18 +123,18 @@ def test_every_metric_gives_the_recorded_number(measured: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize("cache", [True, False])
-def test_the_cache_changes_no_digit(
-    inputs: Path, measured: dict[str, Any], monkeypatch: Any, cache: bool
-) -> None:
-    monkeypatch.setenv(CACHE_VARIABLE, str(inputs / "cache"))
-    again = all_metrics.measure_all(inputs, all_metrics.FEW, cache=cache)
-    assert again == {name: measured[name] for name in again} and len(again) == 20
+def test_the_cache_changes_no_digit(first: tuple[Path, dict[str, Any]], cache: bool) -> None:
+    folder, measured = first
+    with narrow_networks(folder):
+        again = all_metrics.measure_all(folder, all_metrics.FEW, cache=cache)
+    assert again == measured and len(again) == 20
 
 
-def test_two_ranks_change_no_digit(inputs: Path, measured: dict[str, Any]) -> None:
+def test_two_ranks_change_no_digit(first: tuple[Path, dict[str, Any]]) -> None:
+    folder, measured = first
     ranks = [
         subprocess.Popen(
-            [sys.executable, all_metrics.__file__, str(inputs), str(rank), "2"],
+            [sys.executable, all_metrics.__file__, str(folder), str(rank), "2"],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
