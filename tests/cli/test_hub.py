@@ -12,6 +12,7 @@ from stylecli import hub
 from stylecli.checkpoint import save_network
 from stylecli.cli.app import app
 from stylecli.errors import ExitCode
+from stylecli.networks.model import new_network
 from tests.hub_server import WRITER, stand_in
 
 
@@ -30,8 +31,9 @@ def server(monkeypatch):
 
 
 @pytest.fixture
-def pushed(run, server, tiny_network):
-    save_network("own.safetensors", tiny_network)
+def pushed(run, server):
+    net = new_network("a", resolution=8, fmap_base=64, fmap_max=8, z_dim=8)  # quickly exported
+    save_network("own.safetensors", net)
     result = run("hub", "push", "own.safetensors", "ann/cats")
     assert not result.exit_code and result.stdout.splitlines()[-1] == "hub:ann/cats"
     assert "no licence" in result.stderr
@@ -43,7 +45,7 @@ def test_a_network_of_the_hub_serves_every_command(run, pushed):
     assert drawn.stdout.split() == ["out/cats/seed0001.png"] and "MB" in drawn.stderr
     told = json.loads(run("info", "out/cats/seed0001.png", "--json").stdout)
     assert told["network is"] == "here, unchanged" and "--network hub:ann/cats@" in told["again"]
-    assert json.loads(run("info", "hub:ann/cats", "--json").stdout)["resolution"] == 16
+    assert json.loads(run("info", "hub:ann/cats", "--json").stdout)["resolution"] == 8
     exported = run("export", "torchscript", "hub:ann/cats")
     assert exported.stdout.split()[-1] == "cats-G_ema.pt" and Path("cats-G_ema.pt").is_file()
     dry = run("train", "hub:ann/cats", "--resume", "hub:ann/cats", "--dry-run")

@@ -160,10 +160,11 @@ def test_options_that_contradict_each_other_are_refused(run, trained, words, mes
 
 
 @pytest.fixture
-def with_stand_in(run, tmp_path):
-    """The cache holds a made-up EfficientNet."""
+def with_stand_in(run, tmp_path, monkeypatch):
+    """The cache holds a made-up EfficientNet, which looks at small pictures here."""
     from stylecli.features.efficientnet import tensor_shapes
 
+    monkeypatch.setattr("stylecli.features.efficientnet.SIDE", 64)
     random = np.random.default_rng(0)
     source = tmp_path / "made.bin"
     source.write_bytes(b"made up")

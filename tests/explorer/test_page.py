@@ -262,7 +262,7 @@ def fetch(site: Site, path: str) -> bytes:
 class TestInBrowser:
     """Acts on the page as a reader would."""
 
-    pytestmark = in_browser
+    pytestmark = [*in_browser, pytest.mark.xdist_group("page")]
 
     def test_every_screen_fits(self, site: Site, seen: dict[str, Seen]) -> None:
         """No screen is wider than its window, asks another host, or breaks the policy."""

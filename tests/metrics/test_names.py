@@ -18,7 +18,7 @@ from stylecli.cli.weights import app as weights_app
 from stylecli.features import efficientnet, inception, vgg16
 from stylecli.metrics import evaluation
 from stylecli.networks.model import new_network
-from tests.metrics.all_metrics import OF_ANY, made, narrow_inception, narrow_vgg16
+from tests.metrics.all_metrics import OF_ANY, made, quick_networks
 
 COUNT = 12  # pictures a side
 STAND_IN = "efficientnet-lite0"
@@ -32,12 +32,11 @@ def patched():
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory, patched):
-    """A cache that ``weights add`` has filled: LPIPS and EfficientNet as they are, others narrow."""
+    """A cache that ``weights add`` has filled with the weights of quick networks."""
     folder = tmp_path_factory.mktemp("names")
     patched.setenv(CACHE_VARIABLE, str(folder / "cache"))
     patched.setattr(weights, "_package_file", lambda network: None)
-    narrow_vgg16(patched)
-    narrow_inception(patched)
+    quick_networks(patched)
     state = made(inception.tensor_shapes())
     torch.save(
         {name: torch.from_numpy(value) for name, value in state.items()}, folder / "inception.pth"

@@ -76,7 +76,8 @@ RECORDED: dict[str, tuple[float, float | None]] = {
     "sets swd@12": (72.4577604698692, None),
     "sets diversity@efficientnet-lite0": (0.9975256389061212, None),
 }
-pytestmark = pytest.mark.slow  # test_names.py measures every name too
+# test_names.py measures every name too
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("recorded")]
 # Another CPU's float32 moves single pixels by a grey level, and numbers of 12 pictures by this.
 NEAR = 2e-3
 RECORDED |= {  # later programs' names of the same paths
@@ -92,8 +93,7 @@ def narrow_networks(folder: Path) -> Iterator[None]:
     """Measure with the weights of a folder, of narrow networks."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(CACHE_VARIABLE, str(folder / "cache"))
-        all_metrics.narrow_vgg16(patch)
-        all_metrics.narrow_inception(patch)
+        all_metrics.quick_networks(patch)
         yield
 
 

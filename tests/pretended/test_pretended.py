@@ -18,6 +18,7 @@ from tests.pretended.device import build_guard
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.xdist_group("pretended"),
     pytest.mark.skipif(COMPILER is None, reason=NOT_PROVEN),
     pytest.mark.skipif(sys.platform != "linux", reason="the guard is built for Linux"),
 ]

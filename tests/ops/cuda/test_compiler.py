@@ -5,6 +5,7 @@ blindly, never in the way.
 """
 
 import os
+from collections.abc import Callable
 from importlib.util import find_spec
 
 import pytest
@@ -37,6 +38,12 @@ needs_disassembler = pytest.mark.skipif(
     reason="MACHINE CODE NOT READ: no nvdisasm on this machine. pip install 'stylecli[dev]'",
 )
 
+
+def gate(test: Callable[..., None]) -> Callable[..., None]:
+    """Mark a test of all that is compiled, which one process compiles."""
+    return pytest.mark.xdist_group("compiler")(pytest.mark.slow(test))
+
+
 SMALL = "template <typename T> __global__ void twice(T* x) { x[threadIdx.x] *= T(2); }"
 
 
@@ -47,7 +54,7 @@ def compiled():
 
 
 @needs_nvrtc
-@pytest.mark.slow
+@gate
 def test_no_kernel_spills_or_uses_local_memory_on_any_architecture(compiled):
     wrong = [
         f"{one.architecture} {name}: {taken}"
@@ -60,7 +67,7 @@ def test_no_kernel_spills_or_uses_local_memory_on_any_architecture(compiled):
 
 
 @needs_nvrtc
-@pytest.mark.slow
+@gate
 def test_every_kernel_keeps_its_limit_of_registers(compiled):
     wrong = [
         f"{one.architecture} {name}: {taken.registers}"
@@ -72,7 +79,7 @@ def test_every_kernel_keeps_its_limit_of_registers(compiled):
 
 
 @needs_nvrtc
-@pytest.mark.slow
+@gate
 def test_static_shared_memory_fits_every_gpu(compiled):
     most = max(taken.shared_bytes for one in compiled for taken in one.resources.values())
     assert most <= 48 * 1024
@@ -80,7 +87,7 @@ def test_static_shared_memory_fits_every_gpu(compiled):
 
 @needs_nvrtc
 @needs_disassembler
-@pytest.mark.slow
+@gate
 def test_kernels_move_128_bits_at_a_time_where_promised(compiled):
     ampere = compiled[compile_gate.ARCHITECTURES.index("sm_80")]
     counts = compile_gate.memory_instructions(ampere, compile_gate.disassembler())
