@@ -68,12 +68,6 @@ class Grid(NamedTuple):
         times = math.log2(self.height * self.width / UNIT**2) / 2
         return level << round(times) if times > 0 else level >> -round(times)
 
-    def level_of(self, height: int, width: int) -> int | None:
-        """Return the level of that size; None where it is not the grid doubled."""
-        factor, over = divmod(height, self.height)
-        fits = not over and factor * self.width == width
-        return UNIT * factor if fits and factor > 0 and not factor & (factor - 1) else None
-
     def level_with(self, resolution: int, most: int) -> int:
         """Return the level whose shorter side is ``resolution`` px; UsageError if none up to most.
 

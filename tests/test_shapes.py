@@ -35,9 +35,6 @@ def test_levels_double_the_grid() -> None:
     assert SQUARE.at(64) == (64, 64)
     assert Grid(3, 4).level_with(192, 1024) == 256
     assert SQUARE.level_with(128, 1024) == 128
-    assert Grid(3, 5).level_of(48, 80) == 64
-    assert Grid(3, 5).level_of(48, 64) is None
-    assert Grid(3, 4).level_of(9, 12) is None
     assert (str(Size(48, 64)), str(Size(64, 64))) == ("64x48", "64")
 
 

@@ -265,7 +265,7 @@ def explain_usage(error: Any, words: Sequence[str]) -> str:
     if found := re.match(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", message, re.DOTALL):
         return _extra(found[1], context, path, look)
     if error.ctx is not None and getattr(error, "param", None) is not None:
-        return _bad_value(error.param, message, words, look)
+        return _bad_value(error.param, message, words)
     return f"{message}: {look}" if context else message
 
 
@@ -329,7 +329,7 @@ def _extra(extra: str, context: Any, path: str, look: str) -> str:
     return f"{path} does not take {extra!r}: {look}"
 
 
-def _bad_value(parameter: Any, message: str, words: Sequence[str], look: str) -> str:
+def _bad_value(parameter: Any, message: str, words: Sequence[str]) -> str:
     option = max(parameter.opts, key=len)
     name = option if option.startswith("-") else (parameter.metavar or option).upper()
     value = _value_of(parameter.opts, words)

@@ -246,11 +246,6 @@ def locate(folder: Path, digest: str, given: Path | None = None) -> Path | None:
     return None
 
 
-def is_directions_file(path: Path) -> bool:
-    """Tell whether a file of ours holds directions."""
-    return read_header(path).get("kind") == KIND
-
-
 def write_directions(path: Path, directions: Directions) -> None:
     """Write directions to one file, atomically."""
     space = directions.space

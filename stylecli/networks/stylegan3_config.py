@@ -47,7 +47,6 @@ class LayerPlan:
     in_half_width: float  # of the transition band
     out_half_width: float
     is_to_rgb: bool
-    is_critical: bool  # sampled so that the filter cuts at the highest frequency there is
     rate: int  # at which the activation is applied
     up: int
     down: int
@@ -195,7 +194,7 @@ class StyleGAN3Config(ModulatedConfig):
             plans.append(LayerPlan(
                 f"L{index}_{side}_{maps}", kernel, in_maps, maps, self.layer_size(before),
                 self.layer_size(index), in_rate, rate,
-                in_cutoff, cutoff, in_width, width, colours, critical, inner, up, down, up_taps,
+                in_cutoff, cutoff, in_width, width, colours, inner, up, down, up_taps,
                 down_taps, self.radial_filters and not critical,
                 (low, total - low, low, total - low),
             ))  # fmt: skip

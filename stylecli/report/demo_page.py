@@ -169,7 +169,7 @@ def write_demo_page(folder: Path, minutes: float, results: list[dict[str, Any]])
             _mixing(folder),
             _space(folder),
             _numbers(results),
-            _next(folder),
+            _next(),
         ],
         footer=f"Made by stylecli {__version__}. Training faces: Toon Head by {AUTHOR}, {LICENCE}, "
         "drawn with DiceBear. Method: Karras, Laine, Aila, “A Style-Based Generator Architecture "
@@ -317,7 +317,7 @@ def _numbers(results: list[dict[str, Any]]) -> Section:
     )  # fmt: skip
 
 
-def _next(folder: Path) -> Section:
+def _next() -> Section:
     lines = [
         "stylecli generate --seeds 0-15 --grid",
         "stylecli mix --rows 5",
