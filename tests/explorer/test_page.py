@@ -95,6 +95,7 @@ SCREENS = {
     "sheet": "#sheet?count=6&keep=2",
 }
 SIZES = [(1280, 800, "light"), (390, 844, "dark")]
+together = [*in_browser, pytest.mark.xdist_group("page")]
 
 
 @dataclass
@@ -262,7 +263,7 @@ def fetch(site: Site, path: str) -> bytes:
 class TestInBrowser:
     """Acts on the page as a reader would."""
 
-    pytestmark = [*in_browser, pytest.mark.xdist_group("page")]
+    pytestmark = together
 
     def test_every_screen_fits(self, site: Site, seen: dict[str, Seen]) -> None:
         """No screen is wider than its window, asks another host, or breaks the policy."""

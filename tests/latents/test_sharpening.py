@@ -113,12 +113,12 @@ def own_picture(net: Any, factor: int = 4) -> np.ndarray:
 
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
-    "w": ("f", {"fmap_base": 64}),
-    "not square": ("stylegan2", {"fmap_base": 64, "base": (4, 3)}),
+    "w": ("f", {"fmap_base": 64, "w_dim": 8, "mapping_layers": 2, "mapping_fmaps": 8}),
+    "not square": ("stylegan2", {"fmap_base": 64, "w_dim": 8, "base": (4, 3)}),
     "z": ("a", {"fmap_base": 64}),
     "classes": ("b", {"fmap_base": 64, "label_dim": 3}),
     "r3gan": ("r3gan", {"fmap_base": 128, "group_fmaps": 4}),
-    "without noise": ("stylegan3-t", {"fmap_base": 64}),
+    "without noise": ("stylegan3-t", {"fmap_base": 64, "w_dim": 8, "num_layers": 3}),
 }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stylecli.distributed.ranks import sharing_ranks
 from stylecli.errors import explain
-from stylecli.training import optimizer, watchdog
+from stylecli.training import checkpoints, optimizer, watchdog
 from stylecli.training.config import Session
 from stylecli.training.loop import TrainingLoop
 from stylecli.training.watchdog import Finding
@@ -25,6 +25,7 @@ PARSER.add_argument("--accelerate", default="", help="with overlap, in many smal
 def main() -> None:
     """Train; an error is one line on stderr and an exit code, as in a command."""
     asked = PARSER.parse_args()
+    checkpoints.SHEET_SIDE = 2
     left = [1]
 
     def find(rows: list[dict[str, int]], config: object) -> Finding | None:

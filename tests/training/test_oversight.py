@@ -456,8 +456,11 @@ def test_a_dataset_of_equal_pictures_has_no_measure(
     assert math.isnan(gauge.measure(tiny_network.G_ema, STAGE))
 
 
-def test_fakes_that_copy_training_pictures_are_found_and_shown(tiny_lmdb: Path) -> None:
+def test_fakes_that_copy_training_pictures_are_found_and_shown(
+    tiny_lmdb: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A sheet of the dataset's own pictures is all copies; one of noise has none."""
+    monkeypatch.setattr("stylecli.training.checkpoints.SHEET_SIDE", 8)
     with closing(open_dataset(tiny_lmdb)) as dataset:
         gauge = CopyGauge(dataset, mirror=True)
         own = dataset.read([index % 24 for index in range(64)]).transpose(0, 2, 3, 1)

@@ -161,7 +161,8 @@ def test_stored_noise_keeps_its_deviation() -> None:
     assert not reshape_tensors(still, source.config, config)[name].any()  # and no NaN
 
 
-def test_cells_of_a_sheet_are_wide() -> None:
+def test_cells_of_a_sheet_are_wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stylecli.training.checkpoints.SHEET_SIDE", 8)
     cells = np.random.default_rng(0).integers(0, 256, (64, 3, 4, 3), np.uint8)
     sheet = cells.reshape(8, 8, 3, 4, 3).swapaxes(1, 2).reshape(24, 32, 3)
     enlarged = sheet.repeat(2, axis=0).repeat(2, axis=1)
