@@ -26,6 +26,7 @@ from pages import write_block
 from stylecli import weights
 from stylecli.checkpoint import load_network
 from stylecli.data.demo_faces import FaceArtist
+from stylecli.errors import plural
 from stylecli.features.perceptual import choose_distance, open_distance
 from stylecli.files import read_json, write_json
 from stylecli.images import from_uint8, save_png, to_uint8
@@ -36,9 +37,10 @@ from stylecli.sheets.candidates import lay_out_candidates
 from stylecli.workspace import find_network
 
 MARK = "sharpening"
+DRAWN = {"demo": 1, "own": 0}  # which of each
 APART = 0.1  # from where on two candidates count as different
 FIRST_FACE, FIRST_SEED = 20_000, 9_000  # no face that trained
-KINDS = {"demo": "demo faces that did not train the network", "own": "pictures of its own"}
+KINDS = {"demo": ("demo face", "that did not train the network"), "own": ("picture", "of its own")}
 
 
 def large_picture(net, kind, number):
@@ -101,13 +103,14 @@ def table(results, net, side, counts, name):
         f"CPU-seconds |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for kind, what in KINDS.items():
-        rows = [results[kind][str(number)] for number in range(counts[kind])]
+    for kind, (noun, whose) in KINDS.items():
+        if not (rows := [results[kind][str(number)] for number in range(counts[kind])]):
+            continue
         nearest = [min(row["apart"]) for row in rows]
         errors = np.array([row["errors"] for row in rows])
         fits = errors <= bound
         lines.append(
-            f"| {len(rows)} {what} | {100 * fits.mean():.0f} % | "
+            f"| {plural(len(rows), noun)} {whose} | {100 * fits.mean():.0f} % | "
             f"{100 * fits.any(axis=1).mean():.0f} % | "
             f"{np.median(errors):.4f} | {np.mean([row['apart'] for row in rows]):.2f} | "
             f"{np.median(nearest):.2f} | {100 * np.mean(np.array(nearest) > APART):.0f} % | "
@@ -120,8 +123,8 @@ def table(results, net, side, counts, name):
 def draw(net, side, folder):
     """Draw a sheet of each kind."""
     sharpener = Sharpener(net, Sharpening())
-    for kind in KINDS:
-        small = shrunk(large_picture(net, kind, 0), side)
+    for kind, number in DRAWN.items():
+        small = shrunk(large_picture(net, kind, number), side)
         sheet = lay_out_candidates(small, sharpener.sharpen(small), Sharpening.bound)
         save_png(folder / f"sharpen-{kind}.png", sheet)
 
