@@ -261,3 +261,4 @@ def test_the_browser_is_told_both_sides(place: Path) -> None:
     )
 
     assert (told["width"], told["height"]) == (16, 12)
+    assert told["layers"] == ["4x3", "4x3", "8x6", "8x6", "16x12", "16x12"]

@@ -229,7 +229,8 @@ class Studio:
         return {
             "network": shown_path(source.path), "sha256": source.digest, "preset": config.preset,
             "width": config.width, "height": config.height, "channels": config.channels,
-            "num_ws": config.num_ws, "layers": config.style_sides,
+            "num_ws": config.num_ws,
+            "layers": [str(config.size_at(side)) for side in config.style_sides],
             "bands": style_bands(config.style_sides) if config.has_w else {},
             "has_w": config.has_w, "has_noise": config.has_noise, "truncates": config.truncates,
             "moves_pictures": config.moves_pictures, "grows": config.grows,

@@ -1,6 +1,7 @@
 """The page of `stylecli explore`: its files, and every screen in a real browser."""
 
 import base64
+import contextlib
 import os
 import re
 import shlex
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
+import stylecli
 import stylecli.explorer
 from stylecli.shipped import shipped_network
 from tests.browser import BROWSER, in_browser, install_from_npm
@@ -179,6 +181,22 @@ def write_some_directions(folder: Path) -> None:
     write_directions(target, Directions(space, named))
 
 
+@contextlib.contextmanager
+def serving(folder: Path, network: str) -> Iterator[tuple[str, str]]:
+    """Serve a folder and a network; yield the address and the token."""
+    words = ["explore", "--no-open", "--quiet", "--network", network]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "stylecli", *words], cwd=folder, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert server.stdout is not None
+        address, _, token = server.stdout.readline().strip().partition("/#token=")
+        yield address, token
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.communicate(timeout=20)
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A server in a folder with a run of a hostile name, and a browser."""
@@ -193,20 +211,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     for nimg in (20_000, 40_000):
         shutil.copy(network, run / f"network-snapshot-{nimg:09d}.safetensors")
     write_some_directions(folder)
-    words = ["explore", "--no-open", "--quiet", "--network", "shipped"]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "stylecli", *words], cwd=folder, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert server.stdout is not None
-        address, _, token = server.stdout.readline().strip().partition("/#token=")
-        with playwright.sync_playwright() as driver:
-            browser = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        with serving(folder, "shipped") as (address, token):
             yield Site(address, token, folder, browser)
-            browser.close()
-    finally:
-        server.send_signal(signal.SIGINT)
-        server.communicate(timeout=20)
+        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -409,6 +418,28 @@ class TestInBrowser:
         page.get_by_role("button", name="Stop").click()
         page.wait_for_selector(".job.failed")
         page.context.close()
+
+    def test_pictures_of_another_shape_keep_it(self, site: Site, tmp_path: Path) -> None:
+        """On every screen with pictures; faces are cut out as squares, so that is not offered."""
+        widths = {"z_dim": 8, "w_dim": 8, "fmap_base": 64, "fmap_max": 8, "mapping_fmaps": 8}
+        wide = stylecli.new_network("f", shape="4:3", resolution=12, **widths)
+        stylecli.save_network(tmp_path / "wide.safetensors", wide)
+        with serving(tmp_path, "wide.safetensors") as (address, token):
+            own = Site(address, token, tmp_path, site.browser)
+            page = own.open()
+            for screen in ("face", "mix?faces=3,7", "mix?view=grid&rows=1,2&cols=3,4",
+                           "walk?through=1,2", "sheet?count=6"):  # fmt: skip
+                own.go(page, f"#{screen}")
+                shown = page.evaluate("""
+                  [...document.querySelectorAll("main canvas, main img")]
+                    .filter((one) => one.checkVisibility() && one.clientHeight > 20)
+                    .map((one) => one.clientWidth / one.clientHeight)""")
+                assert shown and [each for each in shown if abs(each - 4 / 3) > 0.05] == [], screen
+                assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+            own.go(page, "#mix?faces=3,7")
+            assert page.get_by_label("Find the face in it").count() == 0
+            assert own.complaints == []
+            page.context.close()
 
     def test_what_is_said_of_a_photograph_is_shown(self, site: Site) -> None:
         """Of one that is projected: a sentence, and the notes, as text."""

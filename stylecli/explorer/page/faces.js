@@ -146,13 +146,14 @@ export function photographDrop(app, found) {
 		onchange: () => input.files.length && start(input.files[0]),
 	});
 	const pick = h("label", { class: "button" }, input, h("span", {}, "Choose a photograph"));
+	const square = app.network.width === app.network.height; // as faces are cut out
 	const crop = tick({ label: "Find the face in it and cut it out", value: true, change: () => {} });
 	const progress = h("div", {});
 	const element = h(
 		"div",
 		{ class: "drop" },
 		h("p", {}, "Drop a photograph of a face here, or choose one. It stays on this machine."),
-		crop.element,
+		square && crop.element,
 		pick,
 		progress,
 	);
@@ -164,7 +165,7 @@ export function photographDrop(app, found) {
 		input.disabled = true;
 		try {
 			const { network } = app.address.values;
-			const align = crop.checked() ? null : "no"; // the central square
+			const align = square && crop.checked() ? null : "no"; // the largest piece in its middle
 			const address = `/api/photographs?${query({ network, name: file.name, align })}`;
 			const answer = await server.request(address, {
 				method: "POST",

@@ -258,7 +258,7 @@ function buildMixer(app) {
 				),
 			),
 		);
-		const rows = app.network.layers.map((side, layer) => [String(layer), `Layer ${layer}`, `${side} px`]);
+		const rows = app.network.layers.map((size, layer) => [String(layer), `Layer ${layer}`, `${size} px`]);
 		layers.lastElementChild.replaceChildren(
 			table(
 				rows,
