@@ -55,6 +55,7 @@ class HeldOut:
     """Demo faces of all styles that no network was trained on, and distances to them."""
 
     def __init__(self, folder, first, count, resolution=32):
+        self.first = first
         self.faces = draw_faces(folder / f"held-out-{first}-{count}.npz", first, count, resolution)
         arrays, _ = obtain("efficientnet-lite0")
         self._network = EfficientNetLite0.from_state_dict(arrays)
