@@ -49,9 +49,9 @@ def _slim(resolution: int) -> Any:
     ],
 )  # fmt: skip
 def test_layouts_are_the_published_ones(key: str, height: float, width: float) -> None:
-    sheet = _draw(_slim(256), key)
+    sheet = _draw(_slim(128), key)
 
-    assert sheet.shape == (256 * height, 256 * width, 3)
+    assert sheet.shape == (128 * height, 128 * width, 3)
 
 
 @pytest.mark.parametrize("resolution", [4, 8, 64])

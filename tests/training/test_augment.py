@@ -101,10 +101,11 @@ def test_official_shares_of_pictures_are_changed(row: Any) -> None:
 )
 @pytest.mark.parametrize("pipe", ["bgcfnc", "diffaugment"])
 def test_everything_differentiates_twice(pipe: str, channels: int) -> None:
-    images = pictures(2, channels, (5, 4)).requires_grad_(True)
+    """Of one picture: another one's neighbours change nothing in it, as the next test says."""
+    images = pictures(1, channels, (5, 4)).requires_grad_(True)
 
     def changed(x: Tensor) -> Tensor:
-        return augment(x, make_pipe(pipe), 0.9, Own(2)).pow(3)
+        return augment(x, make_pipe(pipe), 0.9, Own(1)).pow(3)
 
     assert torch.autograd.gradcheck(changed, images)
     assert torch.autograd.gradgradcheck(changed, images)
