@@ -138,7 +138,7 @@ def _mapped(G: Generator, z: Tensor, labels: Sequence[int] | None) -> Tensor:
     device = device_of(G)
     c = None if labels is None else one_hot(labels, G.config.label_dim)
     parts = []
-    with torch.no_grad():
+    with torch.no_grad(), exact_kernels(device):
         for start in range(0, len(z), _MAPPED_AT_ONCE):
             part = slice(start, start + _MAPPED_AT_ONCE)
             given = None if c is None else c[part].to(device)

@@ -43,7 +43,9 @@ def tried(tmp_path_factory: Any, tiny_lmdb: Path) -> dict[tuple[str, str], dict[
     (folder / "photo.jpg").symlink_to(portrait)
     save_network(folder / "tiny.safetensors", new_network("f", seed=0, **TINY))
     command = [sys.executable, "-m", "tests.pretended.cases", build_guard(COMPILER), folder]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    # A cache of its own: what metrics once kept of the same network is not computed again.
+    own = {"PYTHONPATH": str(ROOT), "STYLECLI_CACHE": str(folder / "cache")}
+    environment = {**os.environ, **own, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     lines = [line[5:] for line in done.stdout.splitlines() if line.startswith("CASE ")]
     assert done.returncode == 0, done.stderr[-2000:]
