@@ -167,6 +167,10 @@ def find_dataset(
     )
 
 
+SHARDS = re.compile(r"\{(\d+)\.\.(\d+)\}")
+"""What stands for numbers in the name of tar shards: ``shards-{000..009}.tar``."""
+
+
 def check_there(path: Path, expected: str) -> None:
     """Raise DataError, which says what was expected or is meant, where nothing is at ``path``."""
     if not path.exists():

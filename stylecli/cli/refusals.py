@@ -17,7 +17,15 @@ from stylecli.errors import DataError, NetworkError, UsageError, plural
 from stylecli.hardware import AUTO, check_device_here, check_device_name, check_precision
 from stylecli.progress import Progress, silent
 from stylecli.settings import ByResolution, Setting
-from stylecli.workspace import Found, check_there, find_dataset, find_network, has_address, missing
+from stylecli.workspace import (
+    SHARDS,
+    Found,
+    check_there,
+    find_dataset,
+    find_network,
+    has_address,
+    missing,
+)
 
 _MANY = 2000  # pictures whose headers take a while to read
 GIVEN_AS = "--data PATH"  # how metrics takes a dataset
@@ -68,7 +76,7 @@ def check_files(error: type[Exception] = NetworkError, **files: Path | None) -> 
 
 def check_pictures(path: Path | None) -> None:
     """Raise DataError for pictures or a dataset that are not there."""
-    if path is not None:
+    if path is not None and not SHARDS.search(str(path)):  # whoever opens shards looks for each
         check_there(path, "a folder or zip of pictures, or a dataset")
 
 

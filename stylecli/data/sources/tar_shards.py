@@ -48,6 +48,7 @@ from stylecli.data.sources.labels import Values, interpret_values
 from stylecli.data.sources.tfrecords import split_of
 from stylecli.errors import DataError, plural
 from stylecli.files import parse_json
+from stylecli.workspace import SHARDS
 
 _BLOCK = 512
 _MOST_HEADER = 1 << 20  # bytes of a long name, or of POSIX's lines
@@ -58,7 +59,6 @@ _PER_PICTURE = 100  # further entries that a picture makes plausible
 _FILES, _LINKS, _FOLDERS = b"0\0" + b"7", b"12", b"5"
 _TEXTS = ("cls", "json", "txt")
 _LABEL_KEYS = ("label", "cls", "class", "class_id", "class_name", "category", "labels")
-_BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _MOST_SHARDS = 100_000
 _NUMBER = re.compile(r"[-_.]?\d+$")
 
@@ -479,7 +479,7 @@ def expand_pattern(path: Path) -> list[Path] | None:
     Raises DataError where some of them are missing, and names the first.
     """
     text = str(path)
-    found = _BRACES.search(text)
+    found = SHARDS.search(text)
     if found is None or path.exists():
         return None
     first, last = int(found[1]), int(found[2])
