@@ -142,7 +142,7 @@ def find_dataset(
     ``given_as`` is how the command that asks takes a dataset.
     """
     if data is not None:
-        if not data.exists():
+        if not data.exists() and not SHARDS.search(str(data)):  # shards are looked for one by one
             raise DataError(
                 describe_unfinished(data) or missing(data, "make one with stylecli pack", "dataset")
             )

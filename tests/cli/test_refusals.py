@@ -29,6 +29,7 @@ REFUSED = [
     (["mix", "--video", "cols", "--fps", "0"], 2, "fps 0"),
     (["pack", "nope-{00..02}.tar"], 3, "nope-00.tar"),
     (["check", "nope-{00..02}.tar"], 3, "nope-00.tar"),
+    (["train", "nope-{00..02}.tar"], 3, "nope-00.tar"),
     (["explore", "--network", "nope.pkl"], 3, "nope.pkl"),
     (["explore", "--device", "cdua"], 2, "'cuda'"),
     (["explore", "--port", "0"], 2, "--port 0: expected at least 1"),
