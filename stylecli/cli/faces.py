@@ -200,8 +200,13 @@ def project_record(
 
 def warn_of_stand_in(projector: "Projector", warn: Callable[[str], None]) -> None:
     """Say where nothing but the stand-in measures how near pictures are, though nobody asked."""
+    from stylecli.features.vgg16 import MIN_SIDE
+
     if projector.how.distance is None and projector.distance.name != "lpips":
+        small = min(projector.net.config.size) < MIN_SIDE
+        why = f"LPIPS needs pictures of {MIN_SIDE} px" if small else "LPIPS has no weights here"
+        remedy = "" if small else ": run stylecli weights for how to add them"
         warn(
-            "LPIPS has no weights here, so the stand-in 'pyramid' measures, which knows nothing of "
-            "what people see: run stylecli weights for how to add them"
+            f"{why}, so the stand-in 'pyramid' measures, which knows nothing of what people see"
+            f"{remedy}"
         )

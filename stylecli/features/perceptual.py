@@ -78,14 +78,15 @@ def _weight(mask: Tensor, like: Tensor) -> Tensor:
     return (cells / cells.mean(dim=(1, 2, 3), keepdim=True).clamp(min=1e-8)).sqrt()
 
 
-def choose_distance(name: str | None) -> DistanceName:
-    """Return which distance is meant; None is LPIPS where its weights are here, else ``pyramid``.
+def choose_distance(name: str | None, side: int = MAX_SIDE) -> DistanceName:
+    """Return which distance is meant for pictures whose shorter side is ``side`` px.
 
+    None is LPIPS where its weights are here and the pictures large enough, else ``pyramid``.
     Raises UsageError for an unknown name, WeightsError for LPIPS without weights.
     """
     if name not in (None, *DISTANCES):
         raise UsageError(unknown_name("distance", name or "", DISTANCES))
-    if name == "pyramid":
+    if name == "pyramid" or (name is None and side < MIN_SIDE):
         return "pyramid"
     if weights.locate(LPIPS_NETWORK) is None:
         if name is None:

@@ -126,10 +126,10 @@ class Projector:
             raise UsageError(f"label {how.label} does not exist: this network has {classes}")
         self.plans = how.plans(self.space)
         self.draws = draws or SeededDraws(how.seed)
-        self.distance: Distance = open_distance(
-            choose_distance(how.distance), device_of(net.generator)
-        )
         side = min(config.size)
+        self.distance: Distance = open_distance(
+            choose_distance(how.distance, side), device_of(net.generator)
+        )
         if side < self.distance.min_side:
             raise UsageError(
                 f"{self.distance.name} needs pictures of at least {self.distance.min_side} px and "

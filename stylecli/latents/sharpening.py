@@ -315,9 +315,9 @@ class Sharpener:
             one_hot([how.label], net.config.label_dim)  # raises for a class that is not there
         self.batch = batch or chunk_size(net.generator)
         self._styles: Styles | None = None
-        self.distance = open_distance(choose_distance(None), device_of(net.generator))
-        if min(net.config.size) < self.distance.min_side:
-            self.distance = open_distance("pyramid", device_of(net.generator))
+        self.distance = open_distance(
+            choose_distance(None, min(net.config.size)), device_of(net.generator)
+        )
 
     def sharpen(
         self,

@@ -17,7 +17,8 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from tests.explorer.test_page import BROWSER, Site, settle
+from tests.browser import BROWSER
+from tests.explorer.test_in_browser import Site, settle
 
 SCREENS = {
     "face": "#face?seed=3",
@@ -40,7 +41,6 @@ def photograph(site: Site, name: str, target: Path) -> None:
     with Image.open(io.BytesIO(page.screenshot())) as picture:
         small = picture.convert("RGB").resize(shown, Image.Resampling.LANCZOS)
     small.save(target, quality=78, method=6)
-    page.context.close()
     print(target)
 
 

@@ -162,7 +162,8 @@ def drag(site: Served, drags: int) -> bool:
     """Drag the slider and print what came of it; return whether all is as it should be."""
     from playwright.sync_api import sync_playwright
 
-    from tests.explorer.test_page import BROWSER, settle
+    from tests.browser import BROWSER
+    from tests.explorer.test_in_browser import settle
 
     rows: list[tuple[float, float]] = []
     latest = True

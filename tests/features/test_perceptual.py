@@ -84,6 +84,12 @@ def test_the_stand_in_is_taken_where_no_weights_are(monkeypatch: pytest.MonkeyPa
         choose_distance("lpip")
 
 
+def test_the_stand_in_is_taken_for_pictures_that_are_too_small() -> None:
+    assert weights.find_feature_network(perceptual.LPIPS_NETWORK)
+    assert choose_distance(None, MIN_SIDE - 1) == "pyramid"
+    assert choose_distance("lpips", MIN_SIDE - 1) == "lpips"  # which then refuses them
+
+
 def test_pictures_too_small_are_refused(narrow: LPIPS) -> None:
     with pytest.raises(UsageError, match="16 px"):
         Distance("lpips", narrow.maps, min_side=MIN_SIDE).features(pictures(1, 8))
