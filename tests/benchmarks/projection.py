@@ -115,7 +115,7 @@ def tables(results, name):
     both = [row for row in rows if "reached" in row]
     if both:
         official, ours = ([row[way] for row in both] for way in ("official", "w"))
-        shares = [(row["reached"] or float("inf")) / row["official"]["seconds"] for row in both]
+        reached = [row["reached"] / row["official"]["seconds"] for row in both if row["reached"]]
         lines += [
             f"Medians of {len(both)} demo faces that did not train {name}, one thread:",
             "", "| | LPIPS | PSNR | CPU-seconds |", "|---|---|---|---|",
@@ -123,9 +123,9 @@ def tables(results, name):
               f"{median(some, 'psnr'):.1f} dB | {median(some, 'seconds'):.1f} |"
               for preset, some in (("official", official), ("fast", ours))),
             "",
-            f"The default is as near as the official schedule at its end after "
-            f"{100 * np.median(shares):.0f} % of that schedule's CPU-seconds (median), in "
-            f"{sum(share < float('inf') for share in shares)} of {len(both)} faces.", "",
+            f"In {len(reached)} of {len(both)} faces the default is as near as the official "
+            f"schedule at its end, in the median after {100 * np.median(reached or [np.nan]):.0f} "
+            f"% of that schedule's CPU-seconds (of these faces).", "",
         ]  # fmt: skip
     order = [row for row in rows if {"w", "w+", "tuned"} <= set(row)]
     if order:
