@@ -76,7 +76,7 @@ def test_the_payload_would_run_in_the_usual_reader(monkeypatch: pytest.MonkeyPat
 # Pipes between our own processes; a detector whose file's SHA-256 is checked first.
 TRUSTED = {"workers.py", "mtcnn.py"}
 # A graph is read back from the memory that it was just written to.
-OWN_BYTES = {("export.py", "torch.jit.load")}
+OWN_BYTES = {("graphs.py", "torch.jit.load")}
 
 
 def test_nothing_in_the_package_runs_a_pickle_or_text() -> None:
