@@ -107,9 +107,13 @@ def from_uint8(pictures: "Pictures | Tensor") -> "Tensor":
 
 
 def enlarge(pictures: Pictures, scale: int) -> Pictures:
-    """Repeat every pixel ``scale`` times both ways; [..., H, W, C] → [..., H·s, W·s, C]."""
+    """Repeat every pixel ``scale`` times both ways; [..., H, W, C] → [..., H·s, W·s, C].
+
+    Raises UsageError where a picture becomes larger than any that can be opened.
+    """
     if scale == 1:
         return pictures
+    check_size("png", *(side * scale for side in pictures.shape[-3:-1]))
     return pictures.repeat(scale, axis=-3).repeat(scale, axis=-2)
 
 
@@ -148,8 +152,10 @@ class Canvas:
     def lay_out(self, cells: Pictures | Sequence[Pictures], columns: int = 1) -> Pictures:
         """Return pictures [N, H, W, C], edge to edge in rows of ``columns``, as [height, width, C].
 
-        Every one is enlarged by itself: none shines into its neighbours.
+        Every one is enlarged by itself: none shines into its neighbours. Raises UsageError for
+        more pixels than can be opened.
         """
+        check_size("png", self.height, self.width)
         high, wide = cells[0].shape[:2]
         columns = min(columns, len(cells))
         rows = -(-len(cells) // columns)
@@ -161,6 +167,7 @@ class Canvas:
         rounded = math.ceil if self.crop else math.floor
         # The tolerance is for 1080 / 32 * 32, which must not become 1081.
         size = [max(1, rounded(round(side * factor, 6))) for side in (high, wide)]
+        check_size("png", rows * size[0], columns * size[1])  # --crop cuts most of it off again
         return self.place(make_grid([resize(cell, *size) for cell in cells], columns), cells)
 
     def place(self, picture: Pictures, cells: Pictures | Sequence[Pictures]) -> Pictures:
@@ -192,7 +199,8 @@ def make_grid(
     """Lay pictures [N, H, W, C] out row by row; return one picture [H', W', C].
 
     ``scale`` enlarges by whole pixels first; ``padding`` white pixels stand between pictures.
-    Cells left over in the last row are white. Raises UsageError when there is nothing to show.
+    Cells left over in the last row are white. Raises UsageError when there is nothing to show, and
+    for more pixels than can be opened.
     """
     cells = np.asarray(pictures, dtype=np.uint8)
     if cells.ndim != 4 or not len(cells) or columns < 1 or scale < 1 or padding < 0:
@@ -200,16 +208,16 @@ def make_grid(
             f"cannot lay out an array of shape {cells.shape} in {columns} columns "
             f"(scale {scale}, padding {padding}): expected [N, H, W, C] with N ≥ 1"
         )
-    cells = enlarge(cells, scale)
     count, height, width, channels = cells.shape
-    columns = min(columns, count)
+    height, width, columns = height * scale, width * scale, min(columns, count)
     rows = -(-count // columns)
     shape = (rows * (height + padding) - padding, columns * (width + padding) - padding, channels)
+    check_size("png", *shape[:2])  # before so much memory is asked for
     sheet: Pictures = np.full(shape, WHITE, dtype=np.uint8)
     for index, cell in enumerate(cells):
         top = index // columns * (height + padding)
         left = index % columns * (width + padding)
-        sheet[top : top + height, left : left + width] = cell
+        sheet[top : top + height, left : left + width] = enlarge(cell, scale)
     return sheet
 
 
@@ -269,8 +277,8 @@ def check_size(format: PictureFormat, height: int, width: int) -> None:
         )
     if height * width > MAX_PIXELS:
         raise UsageError(
-            f"a sheet of {width} x {height} pixels is too large to be opened again: "
-            "put fewer pictures on it, or take a smaller --scale"
+            f"a picture of {width} x {height} pixels is too large to be opened again: take a "
+            "smaller --scale or --size, or put fewer pictures on a sheet"
         )
 
 

@@ -19,6 +19,7 @@ from stylecli.images import (
     check_size,
     encode_picture,
     encode_png,
+    enlarge,
     from_uint8,
     make_grid,
     read_provenance,
@@ -144,6 +145,19 @@ def test_what_a_format_cannot_hold_is_refused(tmp_path: Path) -> None:
         check_size("webp", 100, 20_000)
     with pytest.raises(UsageError, match="too large to be opened again"):
         check_size("png", 20_000, 20_000)
+
+
+def test_no_memory_is_asked_for_pictures_that_nobody_can_open() -> None:
+    """One address of explore, or one option, would end the process, or the machine."""
+    picture = _picture()
+    for enlarged in (
+        lambda: enlarge(picture, 1_000),
+        lambda: make_grid([picture], 1, scale=1_000),
+        lambda: Canvas(99_999, 99_999).lay_out([picture]),
+        lambda: Canvas(60_000, 1, crop=True).lay_out([picture]),  # 60,000 high before it is cut
+    ):
+        with pytest.raises(UsageError, match="too large to be opened again"):
+            enlarged()
 
 
 @pytest.mark.parametrize("pixels", [False, True])

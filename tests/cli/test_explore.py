@@ -114,6 +114,7 @@ PICTURES = (
     ("sheet", "seeds=0-3&size=60x40&crop=yes"),
     ("mix", "rows=2&cols=3,4&styles=fine&psi=1"),
     ("mix", "row=1&row=5&cols=2&bands=coarse:1,fine:1&labels=no"),
+    ("mix", "row=1&cols=3,4&styles=coarse"),
 )
 
 
@@ -139,6 +140,7 @@ REFUSED = (
     ("/api/picture?seed=1&lod=9", 400, "lod 9"), ("/api/picture?face=/etc/passwd", 404, "passwd"),
     ("/api/picture?seed=1&center=net.safetensors", 400, "center"),
     ("/api/picture?seed=1&network=../net.safetensors", 404, "network"),
+    ("/api/picture?seed=1&size=99999x99999", 400, "too large"),
     ("/api/picture?seed=1&out=x.png", 400, "out"), ("/api/sheet?seeds=0-9999999", 400, "seeds"),
     ("/api/mix?row=a.npz&cols=2", 404, "a.npz"), ("/api/mix?rows=5000&cols=2", 400, "rows 5000"),
     ("/api/walk/frame?through=1&frame=x", 400, "frame"), ("/api/preview?seed=1", 404, "small"),

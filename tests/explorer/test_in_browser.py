@@ -16,10 +16,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import stylecli
 from stylecli.cli.app import app
+from stylecli.saved_ws import save_ws
 from stylecli.shipped import shipped_network
 from tests.browser import BROWSER, in_browser, install_from_npm
 from tests.report.made_runs import make_run
@@ -428,6 +430,29 @@ class TestInBrowser:
         said = page.locator(".job").inner_text()
         assert "<b>small</b> face" in said and "me.png" in said
         assert "248" not in said and not page.locator(".job progress").is_visible()
+
+    def test_a_lone_row_has_its_command(self, site: Site) -> None:
+        """A number alone is a count on the command line; a list that is empty is as at first."""
+        page = site.open("#mix?view=grid&rows=7&cols=3&styles=fine")
+        assert "--row 7 --col 3 " in page.locator("main .command:visible code").text_content()
+        site.go(page, "#mix?view=grid&rows=&cols=3,4")
+        command = page.locator("main .command:visible code").text_content()
+        assert "--row-seeds 0-2 --col-seeds 3-4 " in command
+
+    def test_a_face_that_is_kept_again_has_a_name_at_once(self, site: Site) -> None:
+        """The one that the dialog proposes can be kept, whatever the face's file is called."""
+        folder = site.folder / "out" / "00000-wide-000001000" / "projected"
+        folder.mkdir(parents=True, exist_ok=True)
+        config = stylecli.load_network(site.folder / WIDE).config
+        save_ws(folder / "me (1)+2.npz", torch.zeros(1, config.num_ws, config.w_out_dim))
+        face = f"out/00000-wide-000001000/projected/me%20(1)%2B2.npz&network={WIDE}"
+        page = site.open(f"#face?face={face}")
+        page.get_by_role("button", name="Keep this face").click()
+        dialog = page.locator("dialog[open]")
+        assert dialog.get_by_label("Name").input_value() == "me -1-2"
+        dialog.get_by_role("button", name="Keep").click()
+        dialog.wait_for(state="detached")
+        assert (folder.parent / "faces" / "me -1-2.npz").is_file()
 
     def test_a_walk_plays_and_becomes_a_video(self, site: Site) -> None:
         page = site.open("#walk?through=1,2&key_seconds=0.25&fps=15")

@@ -23,9 +23,10 @@ export const flag = (fallback = false) => ({
 	write: (value) => (value ? "1" : "0"),
 });
 // A comma or colon within a name is written %2C or %3A, so that lists can be split before they are read.
-export const list = (fallback = []) => ({
+// None of them, or too many, is no state of a screen that has a list at first.
+export const list = (fallback = [], most = Infinity) => ({
 	fallback,
-	read: (text) => (text ? text.split(",").map(plain) : []),
+	read: (text) => (text ? text.split(",").slice(0, most).map(plain) : [...fallback]),
 	write: (values) => values.map(guarded).join(","),
 });
 // name:number pairs, such as edits or a psi for each band.

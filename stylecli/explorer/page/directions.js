@@ -22,7 +22,7 @@ function build(app) {
 	const now = () => app.address.values;
 	const stage = new Stage(app, {
 		actions: [
-			button("Keep", () => keepFace(app, stateQuery(now()), `seed ${now().seed} edited`), {
+			button("Keep", () => keepFace(app, stateQuery(now()), `${faceTitle(app, now().face || now().seed)} edited`), {
 				icon: "keep",
 				label: "Keep this face",
 			}),

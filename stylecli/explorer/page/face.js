@@ -28,7 +28,7 @@ async function carry(app, values) {
 	const plain = !values.face && values.like === null && !Object.values(values.edit).some(Boolean);
 	if (plain) return String(values.seed);
 	if (values.face && !Object.values(values.edit).some(Boolean)) return values.face;
-	return keepFace(app, stateQuery(values), values.face ? `${values.face} edited` : `seed ${values.seed} edited`);
+	return keepFace(app, stateQuery(values), `${faceTitle(app, values.face || values.seed)} edited`);
 }
 
 function build(app) {
@@ -48,7 +48,7 @@ function build(app) {
 	};
 	const stage = new Stage(app, {
 		actions: [
-			button("Keep", () => keepFace(app, stateQuery(now()), now().face || `seed ${now().seed}`), {
+			button("Keep", () => keepFace(app, stateQuery(now()), faceTitle(app, now().face || now().seed)), {
 				icon: "keep",
 				label: "Keep this face",
 			}),

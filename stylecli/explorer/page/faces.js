@@ -5,6 +5,7 @@ import { button, group, h, rollSeed, seedField, tick } from "./parts.js";
 import { follow, present, query, server } from "./server.js";
 import { Thumb } from "./stage.js";
 
+const NAME_LETTERS = 60;
 const PHOTOGRAPHS = "image/*,.heic,.heif,.avif";
 
 export const faceTitle = (app, face) =>
@@ -91,7 +92,8 @@ export function pickFace(app, title, current = null) {
 // Keep the face of a state under a name that a person gives. Resolves to its name, or null.
 export function keepFace(app, values, proposal) {
 	return new Promise((done) => {
-		const field = h("input", { type: "text", value: proposal, maxLength: 60, required: true, id: "keep-name" });
+		const value = proposal.replace(/[^\p{L}\p{N}_. -]+/gu, "-").slice(0, NAME_LETTERS); // as the server takes them
+		const field = h("input", { type: "text", value, maxLength: NAME_LETTERS, required: true, id: "keep-name" });
 		const problem = h("p", { class: "problem", role: "alert" });
 		const keep = async (event) => {
 			event.preventDefault();

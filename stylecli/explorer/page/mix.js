@@ -1,7 +1,7 @@
 // Mix: the styles of two or more faces in one, a switch for each band; and Figure 3 to click on.
 
 import { list, numbers, oneOf, word } from "./address.js";
-import { DRAWING, drawingControls, drawingQuery, faceQuery } from "./drawing.js";
+import { DRAWING, drawingControls, drawingQuery, faceQuery, isSeed } from "./drawing.js";
 import { faceTitle, keepFace, photographDrop, pickFace } from "./faces.js";
 import { button, choice, fold, group, h, newId, rollSeed } from "./parts.js";
 import { Commander, Stage, Thumb } from "./stage.js";
@@ -13,10 +13,10 @@ const GRID = 5; // rows and columns of Figure 3
 const fields = {
 	...DRAWING,
 	view: oneOf("mixer", "mixer", "grid"),
-	faces: list(["0", "1"]),
+	faces: list(["0", "1"], MOST),
 	take: numbers(),
-	rows: list(["0", "1", "2"]),
-	cols: list(["3", "4", "5", "6"]),
+	rows: list(["0", "1", "2"], 2 * GRID),
+	cols: list(["3", "4", "5", "6"], 2 * GRID),
 	styles: word("coarse"),
 };
 
@@ -139,7 +139,7 @@ function buildMixer(app) {
 	let built = "";
 
 	function add(face) {
-		const faces = [...now().faces, face].slice(-MOST);
+		const faces = [...now().faces.slice(0, MOST - 1), face]; // the last makes room
 		const { take } = now();
 		const place = faces.length - 1;
 		app.change({ faces, take: Object.keys(take).length ? take : { [Object.keys(app.network.bands)[0]]: place } });
@@ -308,6 +308,10 @@ function buildMixer(app) {
 	};
 }
 
+// The faces of one side, as the command line names them: a lone number would be a count.
+const side = (name, faces) =>
+	faces.length > 1 && faces.every(isSeed) ? { [`${name}s`]: faces.join() } : { [name]: faces };
+
 const letter = (place) => "ABCDEFGH"[place];
 
 // Rebuild a part of the page without losing the keyboard's place in it.
@@ -443,13 +447,11 @@ function buildGrid(app) {
 				]),
 			];
 			thumbs.forEach((thumb, place) => thumb.ask({ ...plain, ...states[place] }));
-			const digits = [...rows, ...cols].every((face) => /^\d+$/.test(face));
 			commander.ask(
 				{
 					...plain,
-					...(digits
-						? { rows: rows.join() + (rows.length === 1 ? "," : ""), cols: cols.join() + (cols.length === 1 ? "," : "") }
-						: { row: rows, col: cols }),
+					...side("row", rows),
+					...side("col", cols),
 					styles: values.styles,
 				},
 				"mix",

@@ -16,7 +16,7 @@ const fields = {
 	sheet: number(),
 	left: word(),
 	right: word(),
-	seeds: list(["0", "1", "2", "3", "4", "5"]),
+	seeds: list(["0", "1", "2", "3", "4", "5"], COMPARED),
 };
 
 const kimg = (value) => `${Number(Number(value ?? 0).toPrecision(4))} kimg`;

@@ -15,7 +15,7 @@ const FORMATS = { mp4: "MP4, for everything", webm: "WebM, for the web", gif: "G
 
 const fields = {
 	...DRAWING,
-	through: list(["0", "1", "2", "3"]),
+	through: list(["0", "1", "2", "3"], MOST),
 	method: oneOf("spline", ...Object.keys(METHODS)),
 	space: oneOf("w", "w", "z"),
 	loop: flag(true),
