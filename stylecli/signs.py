@@ -235,6 +235,7 @@ def nearest_pictures(
 def small_picture(pixels: Pictures) -> npt.NDArray[np.float64]:
     """Return a picture as RGB [32, 32, 3]."""
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[pixels.shape[2]]
-    image = Image.fromarray(np.ascontiguousarray(pixels.squeeze()), mode).convert("RGB")
+    plane = pixels[..., 0] if mode == "L" else pixels
+    image = Image.fromarray(np.ascontiguousarray(plane), mode).convert("RGB")
     size = (_COMPARED_SIDE, _COMPARED_SIDE)
     return np.asarray(image.resize(size, Image.Resampling.BOX), np.float64)

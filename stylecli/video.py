@@ -6,6 +6,7 @@ that knows nothing of it shows or skips it.
 """
 
 import contextlib
+import errno
 import io
 import os
 import re
@@ -23,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from stylecli.data.pictures import open_picture, quiet
-from stylecli.errors import DataError, Interrupted, StyleCLIError, UsageError
+from stylecli.errors import DISK_FULL, DataError, Interrupted, StyleCLIError, UsageError
 from stylecli.ffmpeg import ENCODERS, find_encoder, run_ffmpeg, start_ffmpeg
 from stylecli.files import parse_json, replacing, to_json
 from stylecli.images import (
@@ -363,10 +364,12 @@ def _encode(stream: _Stream, temporary: Path, fps: float, options: list[str], pa
             process.stdout.close()
         if process.returncode != 0:
             log.seek(0)
-            reason = log.read().decode(errors="replace").strip().splitlines()[-1:] or ["no reason"]
-            raise StyleCLIError(
-                f"ffmpeg could not write {path}: {reason[0]} (code {process.returncode})"
-            )
+            words = log.read().decode(errors="replace")
+            if -process.returncode & 0xFF in DISK_FULL or os.strerror(errno.ENOSPC) in words:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            reason = (words.strip().splitlines() or ["no reason"])[-1]
+            code = process.returncode
+            raise StyleCLIError(f"ffmpeg could not write {path}: {reason} (code {code})")
 
 
 def _finish(process: "subprocess.Popen[bytes]", stream: _Stream, spared: int = 0) -> None:

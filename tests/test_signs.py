@@ -131,6 +131,8 @@ def test_the_nearest_training_pictures_are_found(tiny_lmdb: Path, tmp_path: Path
     near = signs.nearest_pictures(Image.fromarray(pixels), dataset, 3)
     assert near[0] == {"index": 5, "levels": 0.0} and near[1]["levels"] > 0
     assert len(near) == 3
+    for size in ((1, 1), (1, 9), (9, 1)):
+        assert len(signs.nearest_pictures(Image.new("RGB", size), dataset, 3)) == 3
     dataset.close()
 
 

@@ -323,6 +323,10 @@ def test_ffmpeg_says_why_it_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(StyleCLIError, match=r"a\.mp4: the disk is full \(code 3\)"):
         write_video(tmp_path / "out" / "a.mp4", _frames())
     assert list((tmp_path / "out").iterdir()) == []
+    for last in ("exit 228", "echo a.mp4: No space left on device >&2; echo done >&2; exit 1"):
+        program.write_text(f"#!/bin/sh\n{last}\n")  # its own words are of streams and packets
+        with pytest.raises(StyleCLIError, match="the disk is full"):
+            write_video(tmp_path / "out" / "a.mp4", _frames())
 
 
 def test_bad_input_is_refused(tmp_path: Path) -> None:

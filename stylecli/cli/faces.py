@@ -57,17 +57,33 @@ def list_named(given: Sequence[Path]) -> dict[str, Path]:
     from stylecli.data.alignment.photographs import list_photographs
     from stylecli.workspace import check_there
 
-    named: dict[str, Path] = {}
+    found: dict[Path, Path] = {}
     for path in given:
         check_there(path, "a photograph, or a folder of them")
         for photo in list_photographs(path):
-            other = named.setdefault(photo.path.stem, photo.path)
-            if other.resolve() != photo.path.resolve():
+            found.setdefault(photo.path.resolve(), photo.path)
+    alike: dict[str, list[Path]] = {}
+    for photograph in found.values():
+        alike.setdefault(photograph.stem, []).append(photograph)
+    named: dict[str, Path] = {}
+    for stem, paths in alike.items():
+        names = _names_apart(paths) if len(paths) > 1 else [stem]
+        for name, photograph in zip(names, paths, strict=True):
+            if (other := named.setdefault(name, photograph)) is not photograph:
                 raise UsageError(
-                    f"{other} and {photo.path} would share the name {other.stem}: give them one "
-                    f"after the other, each with its own --out"
+                    f"{other} and {photograph} would share the name {name}: give them one after "
+                    f"the other, each with its own --out"
                 )
     return named
+
+
+def _names_apart(photographs: Sequence[Path]) -> list[str]:
+    """Return names of photographs that share a stem: a.jpg, a.png; or one/a.jpg, two/a.jpg."""
+    names = [f"{path.stem}-{path.suffix[1:].lower()}" for path in photographs]
+    if len(set(names)) < len(names):
+        folders = [path.resolve().parent.name for path in photographs]
+        names = [f"{folder}-{name}" for folder, name in zip(folders, names, strict=True)]
+    return names
 
 
 def read_usable(

@@ -398,5 +398,6 @@ def save_styles(order: Order, path: Path, force: bool, output: Output) -> Path:
                 f"leave out --save-ws"
             )
         ws = edits.move(ws)
-    save_ws(path, ws, provenance=provenance)
+    noise = () if order.noise is None else [maps[order.numbers] for maps in order.noise]
+    save_ws(path, ws, noise=noise, provenance=provenance)  # a projected photograph's own
     return path

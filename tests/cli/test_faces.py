@@ -400,3 +400,28 @@ def test_noise_maps_of_another_number_of_faces_are_refused(run: Run) -> None:
     for words in (("generate", "--ws"), ("mix", "--row"), ("mix", "--row-ws")):
         refused = run(*words, "two.npz")
         assert refused.exit_code == ExitCode.UNUSABLE and "[2, 1, 4, 4]" in refused.stderr
+
+
+def test_photographs_of_the_same_name_have_results_of_their_own(tmp_path: Path) -> None:
+    """As phones save them twice, and as folders of a year hold them."""
+    for name in ("a.jpg", "a.PNG", "b.png", "one/c.png", "two/c.png", "two/d.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    named = faces.list_named([tmp_path, tmp_path / "b.png"])
+    assert {name: path.relative_to(tmp_path).as_posix() for name, path in named.items()} == {
+        "a-jpg": "a.jpg", "a-png": "a.PNG", "b": "b.png", "one-c-png": "one/c.png",
+        "two-c-png": "two/c.png", "d": "two/d.png",
+    }  # fmt: skip
+
+
+def test_saved_styles_of_a_photograph_keep_its_noise(run: Run) -> None:
+    """So they draw the same picture; without, another one."""
+    assert run("project", "a.png").exit_code == 0
+    (found,) = Path("out").rglob("a.npz")
+    words = ("--ws", str(found), "--out", "one", "--save-ws", "kept.npz")
+    assert run("generate", *words).exit_code == 0
+    assert run("generate", "--ws", "kept.npz", "--out", "two").exit_code == 0
+    (first,), (second,) = Path("one").glob("*.png"), Path("two").glob("*.png")
+    assert np.array_equal(pixels(first), pixels(second))
+    assert run("generate", "--ws", "kept.npz", "--noise-mode", "none", "--out", "x").exit_code == 0
+    assert not np.array_equal(pixels(first), pixels(next(Path("x").glob("*.png"))))

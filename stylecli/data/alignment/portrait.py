@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageChops
 
 from stylecli.data.alignment.detection import Detection, search_faces
 from stylecli.data.alignment.detectors import choose_detector, installed_detector, load_detector
@@ -105,6 +105,8 @@ def read_portrait(
     if weights is not None:
         kept = np.asarray(weights, np.float32) / np.float32(255)
         if kept.max() < 0.5:
+            if mask is None:
+                raise DataError(f"{path} is transparent wherever it is looked at: fill it first")
             raise DataError(f"the mask of {path} leaves nothing to look at: white is what counts")
     pixels = np.asarray(photo.convert(TARGETS[channels]))
     return Portrait(pixels.reshape(height, width, channels), kept, tuple(notes))
@@ -166,7 +168,8 @@ def check_picture(picture: npt.NDArray[np.uint8], size: tuple[int, int], channel
 def open_photo(path: Path) -> tuple[Image.Image, Image.Image | None]:
     """Return a photograph as RGB over white, upright, and its opacity [L] where it has any."""
     if not path.is_file():
-        raise DataError(f"{path} does not exist: give a photograph")
+        wrong = "is a folder" if path.is_dir() else "does not exist"
+        raise DataError(f"{path} {wrong}: give a photograph")
     try:
         with open_picture(path) as opened, quiet():
             header = read_header(opened, upright=True)
@@ -180,13 +183,16 @@ def open_photo(path: Path) -> tuple[Image.Image, Image.Image | None]:
 
 
 def _read_mask(path: Path, size: tuple[int, int]) -> Image.Image:
-    picture, _ = open_photo(path)
+    picture, opacity = open_photo(path)
     if picture.size != size:
         raise DataError(
             f"the mask {path} has {picture.width} x {picture.height} px and its photograph "
             f"{size[0]} x {size[1]} px: expected the same"
         )
-    return picture.convert("L")
+    white = picture.convert("L")
+    if opacity is None:
+        return white
+    return ImageChops.subtract(white, ImageChops.invert(opacity))  # what is not there is black
 
 
 def _find_face(

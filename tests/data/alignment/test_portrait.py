@@ -80,11 +80,22 @@ def test_transparency_and_masks_say_what_counts(tmp_path: Path, faces: list[Dete
     Image.fromarray(np.full((100, 100), 255, np.uint8)).save(white)
     given = read_portrait(plain, 16, align=False, mask=white).mask
     assert given is not None and given.min() == 1
+    # A white shape on nothing, as programs for drawing save it: what is not there is black.
+    shape = np.zeros((100, 100, 4), np.uint8)
+    shape[:, 50:] = 255
+    Image.fromarray(shape).save(white)
+    given = read_portrait(plain, 16, align=False, mask=white).mask
+    assert given is not None and given[:, :8].max() == 0 and given[:, 8:].min() == 1
     Image.fromarray(np.zeros((100, 100), np.uint8)).save(white)
     with pytest.raises(DataError, match="nothing"):
         read_portrait(plain, 16, align=False, mask=white)
     with pytest.raises(DataError, match="10 x 10"):
         read_portrait(plain, 16, align=False, mask=save(tmp_path / "c.png", (10, 10)))
+    Image.fromarray(np.zeros((100, 100, 4), np.uint8)).save(clear)
+    with pytest.raises(DataError, match="transparent"):  # nobody gave a mask
+        read_portrait(clear, 16, align=False)
+    with pytest.raises(DataError, match="is a folder"):
+        read_portrait(tmp_path, 16)
 
 
 @pytest.mark.parametrize("size", [16, 140])
