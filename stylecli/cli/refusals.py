@@ -63,7 +63,7 @@ def check_numbers(given: Mapping[str, Any], declared: Iterable[Setting]) -> None
     for item in declared:
         value = given.get(item.name)
         if value is not None and item.check is not None and not isinstance(value, ByResolution):
-            item.check(item.name, value)
+            item.check(item.switches[0] or item.name, value)
 
 
 def check_files(error: type[Exception] = NetworkError, **files: Path | None) -> None:

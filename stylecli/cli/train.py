@@ -257,7 +257,14 @@ class _Request:
             from stylecli.training.run_setup import open_source
 
             config = open_source(self.resume).net.config
-            return asked or config.grid, config.resolution
+            grid, level = asked or config.grid, config.resolution
+            if self.resolution is None and (own := own_level(pictures, grid)) < level:
+                self.output.note(
+                    f"packing {pictures} at the {grid.at(own)} px that its pictures reach: the "
+                    f"{config.size} px of {self.resume} need stylecli pack --enlarge"
+                )
+                level = own
+            return grid, level
         grid = asked or SQUARE
         other = self.preset is not None and name_preset(self.preset) != "small"
         if other or self.device is None or self.resolution is not None:

@@ -425,6 +425,7 @@ class CopyGauge:
         self._width = dataset.grid.at(self._side).width
         self._reals: Tensor | None = None  # [N, values], read when first needed
         self._usual = 0.0  # median distance from a picture to the nearest other one
+        self._contrast = torch.empty(0)  # [N], of each picture from its mean colour
 
     def compare(self, sheet: Pictures) -> tuple[Pictures, int, int]:
         """Return pairs of fakes and reals as a picture, and how many of how many fakes are copies.
@@ -445,13 +446,17 @@ class CopyGauge:
         rows = [fakes[shown][:half], originals[:half], fakes[shown][half:], originals[half:]]
         scale = visible_scale(max(self._dataset.size), at_least=64)
         grid = make_grid(np.concatenate(rows), half, scale=scale)
-        return grid, int((nearest < COPY_SHARE * self._usual).sum()), len(fakes)
+        # A fake without contrast, as at the beginning, is near to every plain picture.
+        bound = COPY_SHARE * self._contrast[which].clamp(max=self._usual)
+        return grid, int((nearest < bound).sum()), len(fakes)
 
     def _read(self) -> Tensor:
         if self._reals is None:
             level = (self._dataset.resolution // self._side).bit_length() - 1
             pixels = self._dataset.read(range(len(self._dataset)), level)
-            self._reals = from_uint8(torch.from_numpy(pixels)).flatten(1)
+            reals = from_uint8(torch.from_numpy(pixels))
+            self._reals = reals.flatten(1)
+            self._contrast = (reals - reals.mean(dim=(2, 3), keepdim=True)).flatten(1).norm(dim=1)
             picked = self._reals[:: max(1, len(self._reals) // REALS)]
             if len(self._reals) > 1:  # the nearest of all is the picture itself
                 others = torch.cdist(picked, self._reals).topk(2, largest=False).values[:, 1]

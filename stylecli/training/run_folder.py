@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from stylecli import __version__, files
+from stylecli.data.format import DATA_FILE
 from stylecli.errors import DataError, NetworkError, UsageError
 from stylecli.files import LOCK_FILE, OwnerLock
 from stylecli.networks.config import NetworkConfig
@@ -103,6 +104,8 @@ def making(run: Path) -> Iterator[None]:
 
 
 def _make_folder(folder: Path) -> None:
+    if (folder / DATA_FILE).exists():
+        raise UsageError(f"{folder} is a dataset, and no place for a run: give another --out")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -76,7 +76,7 @@ def read_settings(path: Path) -> AskedSettings:
     if (preset := words.get("preset")) is not None and preset != NO_PRESET:
         asked.preset = _text(path, "preset", preset)
     if "labels" in words:
-        asked.labels = bool(words["labels"])
+        asked.labels = _truth(path, "labels", words["labels"])
     # What the configuration itself has is not asked for.
     own = make_config(asked.config or USUAL_CONFIG).to_dict()
     declared = sections["network"]
@@ -166,9 +166,13 @@ def _value(path: Path, item: Setting, name: str, value: Any) -> Any:
     if isinstance(value, str) and item.read is not None:
         return item.read(value, f"{path}: {name}")
     if item.base:
-        if isinstance(value, Mapping):
-            return dict(value)
-        return ByResolution(_number(path, name, value))
+        whole = get_args(item.kind)[-1] is int
+        if not isinstance(value, Mapping):
+            return ByResolution(_number(path, name, value, whole=whole))
+        return {
+            _side(path, name, side): _number(path, f"{name} at {side} px", number, whole=whole)
+            for side, number in value.items()
+        }
     kinds = [kind for kind in get_args(item.kind) or (item.kind,)
              if isinstance(kind, type) and kind is not type(None)]  # fmt: skip
     if bool in kinds or str in kinds:
@@ -176,6 +180,15 @@ def _value(path: Path, item: Setting, name: str, value: Any) -> Any:
             raise UsageError(f"{path}: {name} {value!r} is not {_names(kinds)}")
         return value
     return _number(path, name, value, whole=float not in kinds and int in kinds)
+
+
+def _side(path: Path, name: str, text: str) -> int:
+    side = int(text) if text.isascii() and text.isdecimal() and len(text) < 6 else 0
+    if side < 4 or side & (side - 1):
+        raise UsageError(
+            f"{path}: {name} at {text!r} px is of no resolution: expected a power of two from 4 on"
+        )
+    return side
 
 
 def _number(path: Path, name: str, value: Any, *, whole: bool = False) -> Any:
@@ -188,6 +201,12 @@ def _number(path: Path, name: str, value: Any, *, whole: bool = False) -> Any:
 
 def _names(kinds: Iterable[Any]) -> str:
     return " or ".join({bool: "true or false", str: "text"}.get(kind, str(kind)) for kind in kinds)
+
+
+def _truth(path: Path, name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise UsageError(f"{path}: {name} {value!r} is not {_names([bool])}")
+    return value
 
 
 def _text(path: Path, name: str, value: Any) -> str:

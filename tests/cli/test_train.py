@@ -243,6 +243,23 @@ def test_a_dry_run_does_not_pack(here: Path) -> None:
     shipped = train("photos", "--dry-run", "--resume", "shipped")
     side = load_network(shipped_network()).config.resolution
     assert shipped.stderr.endswith(f"run stylecli pack photos --resolution {side}\n")
+    for path in (here / "photos").iterdir():
+        draw(0).resize((20, 18)).save(path)
+    smaller = train("photos", "--dry-run", "--resume", "shipped")
+    assert "16 px that its pictures reach" in smaller.stderr
+    assert smaller.stderr.endswith("run stylecli pack photos --resolution 16\n")
+
+
+def test_a_run_is_not_made_in_a_dataset(here: Path, tiny_lmdb: Path) -> None:
+    result = train(str(tiny_lmdb), *SMALL, "--out", str(tiny_lmdb))
+    assert result.exit_code == 2 and "is a dataset" in result.stderr
+    assert not (tiny_lmdb / "run.json").exists()
+
+
+def test_a_number_that_cannot_be_is_named_by_its_option(here: Path, tiny_lmdb: Path) -> None:
+    for words in (("--kimg", "0"), ("--augment-p", "-1"), ("--augment-pipe", "xyz")):
+        result = train(str(tiny_lmdb), *words)
+        assert result.exit_code == 2 and words[0] in result.stderr, result.stderr
 
 
 def test_a_processor_gets_pictures_that_it_can_train_on(here: Path) -> None:
@@ -281,7 +298,7 @@ def test_the_help_has_headings(here: Path) -> None:
         (["--config", "z"], 2, "unknown configuration 'z'"),
         (["--resolution", "32"], 2, "holds 16 px"),
         (["--batch", "6"], 2, "does not divide into"),
-        (["--loss", "mse"], 2, "unknown loss 'mse'"),
+        (["--loss", "mse"], 2, "unknown --loss 'mse'"),
         (["--preset", "big"], 2, "unknown preset 'big'"),
         (["--lr", "12:1"], 2, "--lr '12:1'"),
         (["--fused-scale", "yes"], 2, "--fused-scale 'yes'"),
@@ -435,6 +452,12 @@ def test_options_come_before_a_file_of_settings(here: Path, tiny_lmdb: Path) -> 
         ("kimg = 'many'", 2, ["kimg", "many"]),
         ("mirror = 3", 2, ["mirror", "true or false"]),
         ("log = 'paper'", 2, ["log", "paper", "wandb"]),
+        ("lr = {x = 1}", 2, ["lr at 'x' px", "power of two"]),
+        ("lr = {64 = 'fast'}", 2, ["lr at 64 px", "fast"]),
+        ("lr = {64 = {a = 1}}", 2, ["lr at 64 px", "not a number"]),
+        ("batch = 3.5", 2, ["batch 3.5", "whole number"]),
+        ("batch = {64 = 3.5}", 2, ["batch at 64 px", "whole number"]),
+        ("labels = 'no'", 2, ["labels 'no'", "true or false"]),
         ("kimg = ", 3, ["s.toml", "TOML"]),
         (None, 3, ["s.toml", "--dry-run --json"]),
     ],

@@ -14,9 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from stylecli.checkpoint import read_tensors
+from stylecli.data.pack_settings import PackSettings
+from stylecli.data.packing import pack
 from stylecli.data.reader import Dataset, open_dataset
+from stylecli.data.sources.recognition import find_source
 from stylecli.distributed.processes import launch
 from stylecli.errors import StyleCLIError
 from stylecli.images import make_grid
@@ -473,3 +477,22 @@ def test_fakes_that_copy_training_pictures_are_found_and_shown(
             assert pairs.shape == (4 * 64, 8 * 64, 3)
             if wanted and pictures is own:  # every fake stands above its own picture
                 assert np.array_equal(pairs[:64], pairs[64:128])
+
+
+def test_pictures_of_one_colour_copy_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a generator that has learned nothing: near to a plain picture, but none of it."""
+    monkeypatch.setattr("stylecli.training.checkpoints.SHEET_SIDE", 8)
+    random = np.random.default_rng(0)
+    loud = random.integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
+    plain = 128 + random.integers(-9, 10, (2, 16, 16, 3))
+    for index, picture in enumerate(np.concatenate([loud, plain.astype(np.uint8)])):
+        Image.fromarray(picture).save(tmp_path / f"{index}.png")
+    path = pack(find_source(tmp_path), tmp_path / "a.lmdb", PackSettings()).path
+    with closing(open_dataset(path)) as dataset:
+        gauge = CopyGauge(dataset, mirror=False)
+        grey = np.full((64, 16, 16, 3), 128, np.uint8)
+        own = dataset.read([9] * 64).transpose(0, 2, 3, 1)
+        counts = [gauge.compare(make_grid(each, 8))[1] for each in (grey, own)]
+    assert counts == [0, 64]
