@@ -1,8 +1,11 @@
 """A search for directions from beginning to end, as ``stylecli directions find`` makes it."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from stylecli import __version__
 from stylecli.errors import UsageError, plural
@@ -27,6 +30,7 @@ from stylecli.latents.judging import (
 )
 from stylecli.networks.model import Generator
 from stylecli.progress import Progress, silent
+from stylecli.provenance import shown_path
 
 
 def run_search(
@@ -173,12 +177,26 @@ def found_before(search: Search, known: Directions, judging: Judging | None = No
 
 def check_new(new: Sequence[Direction], known: Directions) -> None:
     """Raise UsageError where a new direction has the name of another one."""
-    taken = [one.name for one in new if one.name in known.by_name]
+    taken = [
+        one.name for one in new
+        if (other := known.by_name.get(one.name)) is not None and not _is_same(one, other)
+    ]  # fmt: skip
     if taken:
+        where = "the file" if known.path is None else shown_path(known.path)
         raise UsageError(
-            f"the file has another {taken[0]!r}: give --force to replace "
+            f"{where} has another {taken[0]!r}: give --force to replace "
             f"{plural(len(taken), 'direction')}, or another --directions FILE"
         )
+
+
+def _is_same(one: Direction, other: Direction) -> bool:
+    """Whether two directions move faces alike: the same search with another count finds both."""
+    return (
+        (one.layers, one.style_map) == (other.layers, other.style_map)
+        and one.vector.shape == other.vector.shape
+        and bool(np.allclose(one.vector, other.vector, atol=1e-4))
+        and math.isclose(one.scale, other.scale, rel_tol=1e-3)
+    )
 
 
 def _part(progress: Progress, number: int, parts: int, title: str = "") -> Progress:

@@ -140,9 +140,13 @@ def test_find_adds_to_the_file_and_is_not_repeated(run: Run) -> None:
     kept = read_directions(FOLDER / "directions.safetensors")
     assert {"smile", "sefa.1", "sefa-coarse.2"} <= set(kept.by_name)
     assert "found before: sefa.1" in run("directions find --count 2").stderr
-    refused = run("directions find --count 1")
-    assert (refused.exit_code, "--force" in refused.stderr) == (2, True)
-    assert run("directions find --count 1 --force").exit_code == 0
+    assert run("directions find --count 1").exit_code == 0  # the same, and fewer
+    components = "directions find --method ganspace --count 2 --samples"
+    assert run(f"{components} 200").exit_code == 0
+    refused = run(f"{components} 300")
+    told = "out/tiny/directions.safetensors has another 'pca.1': give --force"
+    assert (refused.exit_code, told in refused.stderr) == (2, True)
+    assert run(f"{components} 300 --force").exit_code == 0
     other = run(
         "directions find --method ganspace --count 2 --samples 200 --directions o.safetensors"
     )

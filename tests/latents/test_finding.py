@@ -294,8 +294,9 @@ def test_a_search_says_how_it_found_and_is_not_repeated(net: Any, space: Any) ->
     assert known["bright"].found["keeps"] == ["leftish"]
     assert known["bright"].found["moves"].keys() == {"bright", "leftish"}
     assert found_before(Search("labels", samples=301), known, judging) == []
+    check_new(new, known)  # the same once more, as with another --count
     with pytest.raises(UsageError, match="leftish"):
-        check_new(new, known)
+        check_new([replace(one, scale=2 * one.scale) for one in new], known)
     with pytest.raises(UsageError, match="--keep"):
         run_search(
             Search("labels", samples=300, labels=("bright=light:light",), keep=("lefty",)),
