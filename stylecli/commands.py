@@ -316,8 +316,11 @@ def project(
     bundle = open_network(net)
     if device is not None:
         bundle.generator.to(device)
-    alone = isinstance(photos, Path | str | np.ndarray)
-    chosen: list[Photo] = [photos] if isinstance(photos, Path | str | np.ndarray) else [*photos]
+    alone = isinstance(photos, Path | str | np.ndarray) or not isinstance(photos, Iterable)
+    given: Iterable[object] = photos if isinstance(photos, Iterable) and not alone else [photos]
+    chosen = [_checked_photo(photo) for photo in given]
+    if mask is not None and any(isinstance(photo, np.ndarray) for photo in chosen):
+        raise UsageError(f"mask {mask} is for files: pictures are taken as they are")
     how = Projecting(space, tune, preset, steps, tune_steps, seed, label, noise, distance)
     projector = Projector(bundle, how, batch=batch)
     config = bundle.config
@@ -367,9 +370,20 @@ def sharpen(
         bundle.generator.to(device)
     how = Sharpening(candidates, starts, steps, bound=bound, seed=seed, label=label)
     sharpener, config = Sharpener(bundle, how, batch=batch), bundle.config
+    small = _checked_photo(small)
     if not isinstance(small, np.ndarray):
         small = read_small(Path(small), config.size, config.channels).picture
     return sharpener.sharpen(small, progress=progress)
+
+
+def _checked_photo(photo: object) -> Photo:
+    """Return a photograph as it is; raise UsageError for what is neither a file nor an array."""
+    if isinstance(photo, Path | str | np.ndarray):
+        return photo
+    raise UsageError(
+        f"a photograph is a file or an array, not {type(photo).__name__}: give its path, or "
+        "numpy.asarray(picture)"
+    )
 
 
 def edit(

@@ -168,3 +168,8 @@ def test_project_finds_a_picture_of_the_network(tiny_network: Any) -> None:
     assert found.distance == pytest.approx(several[1].distance, rel=1e-2)
     with pytest.raises(UsageError, match="16, 16, 3"):
         stylecli.project(tiny_network, np.zeros((8, 8, 3), np.uint8), **how)
+    for function in (stylecli.project, stylecli.sharpen):  # what PIL opened is no picture yet
+        with pytest.raises(UsageError, match=r"not Image: .*numpy\.asarray"):
+            function(tiny_network, Image.new("RGB", (16, 16)))
+    with pytest.raises(UsageError, match="mask"):
+        stylecli.project(tiny_network, picture, mask="mask.png", **how)

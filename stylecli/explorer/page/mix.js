@@ -161,9 +161,9 @@ function buildMixer(app) {
 
 	// A table: a column for each face, a row of switches for each band or layer.
 	function table(rows, faces, heads) {
-		return h(
+		const element = h(
 			"table",
-			{ class: "switches" },
+			{ class: faces.length > 3 ? "switches many" : "switches" },
 			h("caption", { class: "spoken" }, "Which face gives which styles"),
 			heads
 				? h(
@@ -209,6 +209,8 @@ function buildMixer(app) {
 				}),
 			),
 		);
+		element.style.setProperty("--faces", faces.length);
+		return element;
 	}
 
 	function fill(values) {
