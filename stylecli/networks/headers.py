@@ -39,7 +39,10 @@ def read_header(path: Path | str) -> dict[str, Any]:
             metadata = file.metadata() or {}
             text = metadata.get("stylecli")
     except (SafetensorError, OSError, ValueError) as error:
-        raise NetworkError(f"{path} is not a readable safetensors file: {error}") from None
+        cause: object = error
+        if isinstance(error, SafetensorError) and not _begins_like_safetensors(path):
+            cause = "it is of another kind; networks are .safetensors, .pkl or .pt files"
+        raise NetworkError(f"{path} is not a readable safetensors file: {cause}") from None
     if text is None and STATE_DICT in metadata:
         raise NetworkError(
             f"{path} is a network for another program, as stylecli export writes it: give the file "
@@ -56,6 +59,12 @@ def read_header(path: Path | str) -> dict[str, Any]:
             f"stylecli {__version__} reads {FORMAT}"
         )
     return header
+
+
+def _begins_like_safetensors(path: Path | str) -> bool:
+    """Whether a file begins with the length of a JSON object, and this object."""
+    with open(path, "rb") as file:
+        return file.read(9)[8:] == b"{"
 
 
 def network_digest(path: Path | str) -> str:
@@ -76,6 +85,10 @@ def check_header(path: Path | str) -> NetworkConfig | None:
 
 def config_of(path: Path | str, header: dict[str, Any]) -> NetworkConfig:
     """Return the configuration in a header; raise NetworkError when there is none to use."""
+    if "config" not in header:
+        what = header.get("kind")
+        held = f"holds {what}" if isinstance(what, str) and what.isalpha() else "holds other things"
+        raise NetworkError(f"{path} {held}, not a network: give another file")
     try:
         return config_from_dict(header["config"])
     except (KeyError, TypeError, ValueError) as error:  # UsageError is a ValueError

@@ -316,6 +316,14 @@ def own_files() -> dict[str, tuple[bytes, str]]:
             "stylecli header of .* is not readable",
         ),
         "giant": (claims_a_giant(), "configuration needs at least"),
-        "text": (b"hello there, I am a text", "not a readable safetensors"),
+        "text": (b"hello there, I am a text", "not a readable safetensors .*of another kind"),
+        "picture": (b"\x89PNG\r\n\x1a\n" + bytes(64), "of another kind; networks are"),
+        "directions": (
+            safetensors(
+                {"__metadata__": {"stylecli": '{"format": 1, "kind": "directions"}'}, "a": whole},
+                b"\0" * 16,
+            ),
+            "holds directions, not a network",
+        ),
         "nothing": (b"", "is empty"),
     }
