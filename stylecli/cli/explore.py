@@ -70,6 +70,8 @@ def command(
     """
     output = Output(json=json, quiet=quiet)
     check_words(device=device)
+    if not host.strip():  # it would be every address of this machine
+        raise UsageError("--host is empty: give an address, or leave it out for this machine alone")
     found = find_and_check(network, output)
     given = network if network is None or network.is_dir() else found.path  # fetched from the hub
     try:

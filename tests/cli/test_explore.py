@@ -277,6 +277,13 @@ def wait_for(ask: Asker, job: str) -> Any:
         time.sleep(0.1)
 
 
+def test_an_empty_host_is_not_every_address(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a variable of the shell that is not set would have it."""
+    monkeypatch.chdir(folder)
+    refused = CliRunner().invoke(app, ["explore", "--no-open", "--host", ""])
+    assert refused.exit_code == 2 and "--host is empty" in refused.stderr
+
+
 def test_without_the_token_nothing_is_said(ask: Asker) -> None:
     stranger = Asker(ask.address, "guess")
 
