@@ -153,7 +153,7 @@ def find_dataset(
     if len(here) == 1:
         return Found(here[0], "the only dataset in datasets/")
     if len(here) > 1:
-        names = ", ".join(str(path) for path in here[:5])
+        names = ", ".join(str(path) for path in here[:5]) + ", ..." * (len(here) > 5)
         raise DataError(
             f"there are {len(here)} datasets ({names}): name one, such as "
             + given_as.replace("PATH", shlex.quote(str(here[0])))

@@ -454,6 +454,13 @@ class TestInBrowser:
         dialog.wait_for(state="detached")
         assert (folder.parent / "faces" / "me -1-2.npz").is_file()
 
+    def test_a_walk_that_is_full_says_so(self, site: Site) -> None:
+        page = site.open(f"#walk?through={','.join(map(str, range(30)))}")
+        assert page.locator(".key-faces > li").count() == 24
+        page.get_by_role("button", name="Another face").click()
+        page.locator(".toast").filter(has_text="24 faces at most").wait_for()
+        assert page.locator("dialog[open]").count() == 0
+
     def test_a_walk_plays_and_becomes_a_video(self, site: Site) -> None:
         page = site.open("#walk?through=1,2&key_seconds=0.25&fps=15")
         page.get_by_role("button", name="Play").click()

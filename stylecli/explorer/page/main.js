@@ -114,7 +114,11 @@ class App {
 
 	// A photograph that is dropped anywhere goes into the mixer.
 	async take(file) {
-		if (!this.network?.has_w) return;
+		if (!this.network) return;
+		if (!this.network.has_w) {
+			this.say("This network has no styles, so photographs cannot be mixed.");
+			return;
+		}
 		if (this.screen !== "mix") await this.go("mix", {});
 		if (this.address.values.view !== "mixer") this.change({ view: "mixer" });
 		this.built.photograph(file);

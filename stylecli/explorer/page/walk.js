@@ -287,6 +287,10 @@ class KeyLine {
 	}
 
 	async add() {
+		if (this.faces.length >= MOST) {
+			this.app.say(`A walk goes through ${MOST} faces at most: remove one first.`);
+			return;
+		}
 		const face = await pickFace(this.app, "Another face");
 		if (face !== null) this.app.change({ through: [...this.faces, face].slice(0, MOST), frame: 0 });
 	}
