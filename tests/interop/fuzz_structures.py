@@ -53,6 +53,7 @@ _ODD: tuple[Any, ...] = (
 )  # fmt: skip
 _OBJECTS = PlainObject | PersistentModule | TFNetwork
 _MOST_BYTES = 2 << 30
+_LARGE_BYTES = 1 << 16  # an entry above this is at most doubled, or the file that is made fills the memory
 
 
 def inside(value: Any) -> Any:
@@ -194,7 +195,8 @@ def odd_zip(content: bytes, rng: random.Random) -> bytes:
         case 2:
             entries[at] = (name, data[: rng.randrange(len(data) + 1)])
         case 3:
-            entries[at] = (name, data * rng.choice((2, 1000)))
+            times = 1000 if len(data) <= _LARGE_BYTES else 2
+            entries[at] = (name, data * rng.choice((2, times)))
         case 4:
             entries.append((name, data[::-1]))
         case _:
