@@ -53,7 +53,7 @@ _ODD: tuple[Any, ...] = (
 )  # fmt: skip
 _OBJECTS = PlainObject | PersistentModule | TFNetwork
 _MOST_BYTES = 2 << 30
-_LARGE_BYTES = 1 << 16  # an entry above this is at most doubled, or the file that is made fills the memory
+_LARGE_BYTES = 1 << 16  # larger entries are at most doubled: what is made must fit in memory
 
 
 def inside(value: Any) -> Any:
