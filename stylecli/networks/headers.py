@@ -62,7 +62,7 @@ def read_header(path: Path | str) -> dict[str, Any]:
 
 
 def _begins_like_safetensors(path: Path | str) -> bool:
-    """Whether a file begins with the length of a JSON object, and this object."""
+    """Whether the first bytes of a file are the length of a JSON object, and this object."""
     with open(path, "rb") as file:
         return file.read(9)[8:] == b"{"
 
