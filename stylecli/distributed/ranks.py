@@ -181,15 +181,19 @@ class Ranks:
 
     def any(self, flag: bool) -> bool:
         """Return whether the flag is set on any rank."""
+        return self.any_of(flag)[0]
+
+    def any_of(self, *flags: bool) -> tuple[bool, ...]:
+        """Return of each flag whether it is set on any rank, in one exchange."""
         if self.count == 1:
-            return flag
+            return flags
         import torch
         import torch.distributed as dist
 
-        value = torch.tensor([int(flag)])
+        values = torch.tensor([int(flag) for flag in flags])
         with self.exchange():
-            dist.all_reduce(value)
-        return bool(value.item())
+            dist.all_reduce(values)
+        return tuple(bool(value) for value in values.tolist())
 
     def main_alone(self, function: Callable[[], Result]) -> Result | None:
         """Run ``function`` on rank 0, however long it takes, while the others wait.

@@ -157,16 +157,16 @@ def _from_narrow_products(
         scale = 1.0 / narrow.shape[1]
         added = np.concatenate([beside[0][rows], beside[1][columns]]) * scale + 0.5  # 1 of a pair
         within = across = 0.0
-        for side in (0, m):
-            for top in range(side, side + m, _BLOCK_ROWS):
-                bottom = min(top + _BLOCK_ROWS, side + m)
-                values = products[top:bottom, side:].astype(np.float64)
+        for first in (0, m):
+            for top in range(first, first + m, _BLOCK_ROWS):
+                bottom = min(top + _BLOCK_ROWS, first + m)
+                values = products[top:bottom, first:].astype(np.float64)
                 values *= scale
-                values += added[side:]
+                values += added[first:]
                 values += added[top:bottom, None]
                 values *= values * values
                 same = values[:, :m]  # columns of the rows' own side; reals have the fakes' behind
-                within += same.sum() - np.trace(same, offset=top - side)
+                within += same.sum() - np.trace(same, offset=top - first)
                 across += values[:, m:].sum()
         distances.append(within / (m * (m - 1)) - 2.0 * across / m**2)
     return np.array(distances)

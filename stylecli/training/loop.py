@@ -193,7 +193,7 @@ class TrainingLoop:
             session_seconds = time.monotonic() - started
             counters.seconds = base_seconds + session_seconds
             late = deadline_seconds is not None and session_seconds > deadline_seconds
-            stop = self.ranks.any(asked()), self.ranks.any(late)
+            stop = self.ranks.any_of(asked(), late)
             ended = counters.nimg >= total or any(stop)
             tick = counters.nimg >= counters.tick_start_nimg + now.tick_kimg * 1000
             if self.ranks.is_main:
