@@ -123,14 +123,15 @@ def settle(page: Any) -> None:
     until(
         page,
         """(() => {
-          const [, wanted] = /network=([^&]*)/.exec(location.hash) ?? [];
+          const [, wanted] = /network=([^&]*)/.exec(location.hash) ?? [null, "shipped"];
           const network = document.querySelector("#settings select")?.value;
           const training = document.querySelector("main.training");
-          return (!wanted || decodeURIComponent(wanted) === network)
+          return decodeURIComponent(wanted) === network
             && !document.querySelector(".waiting")
             && (!training || training.querySelector(".run-title"))
             && [...document.querySelectorAll("main .command")]
-              .every((one) => !one.hidden || !one.parentElement.checkVisibility())
+              .every((one) => (!one.hidden && one.ariaBusy !== "true")
+                || !one.parentElement.checkVisibility())
             && [...document.querySelectorAll("main .thumb, main .frame > img")].every((image) => {
               const { top, bottom } = image.getBoundingClientRect();
               const hidden = !image.checkVisibility() || bottom < 0 || top > innerHeight;
@@ -453,6 +454,25 @@ class TestInBrowser:
         dialog.get_by_role("button", name="Keep").click()
         dialog.wait_for(state="detached")
         assert (folder.parent / "faces" / "me -1-2.npz").is_file()
+
+    def test_the_last_address_wins_while_a_network_is_fetched(self, site: Site) -> None:
+        """A slow network must not bring back the screen that was left before it was there."""
+        page = site.open()
+        held: list[Any] = []
+        page.route("**/api/network?*", lambda route: held.append(route))
+        page.evaluate(f"location.hash = '#face?network={WIDE}'")
+        until(page, "location.hash.includes('network=')")
+        page.wait_for_timeout(100)
+        page.evaluate(f"location.hash = '#walk?through=1,2,5&network={WIDE}'")
+        page.wait_for_timeout(100)
+        assert len(held) == 1
+        held[0].continue_()
+        page.unroute_all()
+        settle(page)
+        until(page, "document.querySelectorAll('.key-faces > li').length === 3")
+        page.wait_for_timeout(300)
+        assert page.locator("main h1").inner_text() == "Walk"
+        assert page.locator("#settings select").input_value() == WIDE
 
     def test_a_walk_that_is_full_says_so(self, site: Site) -> None:
         page = site.open()

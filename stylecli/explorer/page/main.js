@@ -32,7 +32,8 @@ class App {
 			Object.fromEntries(Object.entries(SCREENS).map(([name, screen]) => [name, screen.fields])),
 			() => this.arrive(),
 		);
-		[this.screen, this.built, this.network, this.networks, this.faces, this.directions] = [
+		[this.screen, this.built, this.network, this.meeting, this.networks, this.faces, this.directions] = [
+			null,
 			null,
 			null,
 			null,
@@ -70,17 +71,23 @@ class App {
 		}
 	}
 
+	// Show what the address names. It may change while a network is fetched: the last state wins.
 	async arrive() {
-		const { screen, values } = this.address;
+		const wanted = this.address.values.network || this.chosen;
+		if (!this.meeting || this.wanted !== wanted) this.meeting = this.meet(wanted);
 		try {
-			if (!this.network || this.wanted !== (values.network || this.chosen))
-				await this.meet(values.network || this.chosen);
+			await this.meeting;
 		} catch (error) {
+			if (this.wanted !== wanted) return undefined;
+			this.meeting = null; // the next arrival asks again
 			return error.status === 401 || error.lost ? undefined : this.report(error);
 		}
+		if (this.wanted !== wanted) return undefined;
+		const { screen, values } = this.address;
 		if (this.screen !== screen || this.built?.network !== this.network) this.build(screen);
 		this.links();
 		this.built.show(values, true);
+		return undefined;
 	}
 
 	async meet(name) {
@@ -240,7 +247,7 @@ class App {
 		this.painter.pause(news === "lost");
 		if (news === "back") {
 			this.say("The server is back.");
-			if (!this.network) this.open();
+			if (!this.meeting) this.open();
 			else this.built?.show(this.address.values, true);
 		}
 		return undefined;
@@ -250,7 +257,7 @@ class App {
 	lock() {
 		at("banner").hidden = true;
 		this.built?.stop();
-		[this.built, this.screen, this.network] = [null, null, null];
+		[this.built, this.screen, this.network, this.meeting] = [null, null, null, null];
 		const field = h("input", {
 			type: "text",
 			id: "token",

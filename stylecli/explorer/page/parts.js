@@ -255,6 +255,11 @@ export class CommandLine {
 	set(command) {
 		this.code.textContent = command ?? "";
 		this.element.hidden = !command;
+		this.wait(false);
+	}
+
+	wait(busy) {
+		this.element.setAttribute("aria-busy", String(busy));
 	}
 }
 

@@ -18,6 +18,7 @@ export class Commander {
 		const path = `/api/command?${query({ ...values, kind })}`;
 		if (path === this.path) return;
 		this.path = path;
+		this.line.wait(true); // until then, the one that is shown is of the state before
 		clearTimeout(this.timer);
 		this.control?.abort();
 		this.timer = setTimeout(() => this.fetch(path), CALM);
@@ -41,6 +42,7 @@ export class Commander {
 		clearTimeout(this.timer);
 		this.control?.abort();
 		this.path = null;
+		this.line.wait(false);
 	}
 }
 
