@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 BEAT_SECONDS = 1.0
 SILENT_SECONDS = 40.0  # a rank whose state stands still for so long is lost
 BROKEN_SECONDS = 8.0  # the same, once an exchange broke: then one has ended
-_BREAK_SECONDS = BROKEN_SECONDS + 4 * BEAT_SECONDS  # until it is surely known which one
 STUCK_SECONDS = 600.0  # all others wait for a rank that lives for so long
 # Time the main thread has to end by itself once a rank is lost, and once it knows. gloo fails at
 # once where a process ends; NCCL, and both where one is only stopped, would wait on.
@@ -34,6 +33,11 @@ GRACE_SECONDS, LEAVING_SECONDS = 5.0, 30.0
 _ASLEEP_SECONDS = 5.0  # between two rounds: this process itself was stopped
 AGAIN = "run the same command to continue"
 LAUNCHER = -1  # in place of a rank: what started the ranks, where that keeps the store
+
+
+def _seconds_to_know() -> float:
+    """Return after how long it is surely known which rank broke an exchange."""
+    return BROKEN_SECONDS + 4 * BEAT_SECONDS
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,7 @@ class Watch:
         """Raise StyleCLIError naming the lost rank if an exchange failed because one is lost."""
         self._broken = True
         with contextlib.suppress(KeyboardInterrupt):  # launchers end those that are left
-            self._lost.wait(_BREAK_SECONDS)
+            self._lost.wait(_seconds_to_know())
         self.raise_loss(error)
 
     def raise_loss(self, cause: BaseException | None = None) -> None:
@@ -167,7 +171,9 @@ class Watch:
             self._beat()
         if self.rank == self._keeper:
             lost = self.loss.rank if self.loss else self.rank
-            self._wait(_BREAK_SECONDS, lambda rank, one: one.gone or rank == lost, until_lost=False)
+            self._wait(
+                _seconds_to_know(), lambda rank, one: one.gone or rank == lost, until_lost=False
+            )
         self._closing.set()
         for thread in self._threads:  # or Python ends under one that is in the store
             thread.join(timeout=3.0)
