@@ -31,7 +31,7 @@ MAX_STRENGTH = 100.0  # beyond it there are no pictures
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")  # of a direction
 # Of sharpening: faces, and searches for each of them; as published: steps, and the mean squared
 # difference, colours 0 to 1, within which shrunk pictures count as equal.
-CANDIDATES, STARTS, SHARPENING_STEPS, BOUND = 5, 3, 100, 0.002
+CANDIDATES, STARTS, SHARPENING_STEPS, BOUND = 5, 4, 100, 0.002
 
 
 def check_walk(space: str | None = None, method: str | None = None) -> None:
