@@ -187,7 +187,7 @@ def space_of(config: NetworkConfig, network: str, sha256: str) -> Space:
     return Space(
         sha256, network, config.num_ws, config.w_out_dim,
         tuple(config.style_sides) if config.has_w else (),
-        not config.has_w and not config.mapping_layers,
+        not config.has_w and not config.truncates,
     )  # fmt: skip
 
 

@@ -87,7 +87,8 @@ def find_sefa(
     ``layers`` is a band or such as 0-3; None: all layers, and each band by itself. Raises
     UsageError where no layer takes a latent through weights alone.
     """
-    maps = _style_maps(G)
+    maps, config = _style_maps(G), G.config
+    free = config.w_out_dim if config.has_w else config.z_dim  # what follows z is of the class
     bands: dict[str, list[int]] = {}
     if layers is not None:
         bands[layers] = space.layers(layers)
@@ -98,8 +99,9 @@ def find_sefa(
     found: list[Direction] = []
     for name, chosen in bands.items():
         weights = [one.layer.weight for one in maps if one.latent in chosen]
-        arrays = [weight.detach().cpu().numpy() for weight in weights]  # type: ignore[operator]
+        arrays = [weight.detach().cpu().numpy()[:, :free] for weight in weights]  # type: ignore[operator]
         values, vectors = weight_directions(arrays)
+        vectors = np.pad(vectors, ((0, 0), (0, config.w_out_dim - free)))
         most = min(count, len(vectors))
         stem = "sefa" if len(chosen) == space.num_ws else f"sefa-{_layers_word(name, chosen)}"
         found += _in_w(

@@ -189,6 +189,10 @@ class SynthesisNetwork(model.SynthesisNetwork):
         with torch.autocast(x.device.type, enabled=False):  # colours need all their bits
             return cast(Tensor, self.torgb(whole_precision(x)))
 
+    def style_maps(self) -> list[model.StyleMap]:
+        """Return the first layer, which scales the learned pictures by the latent."""
+        return [model.StyleMap(0, self.start.dense, self.start)]
+
 
 class Generator(model.Generator):
     """z -> image in two halves, ``mapping`` and ``synthesis``, that can be called apart."""
