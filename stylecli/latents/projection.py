@@ -97,7 +97,7 @@ _TRIAL = Plan(
     shake=0.0, keep_best=True,
 )  # fmt: skip
 _REST = Plan(steps=220, lr=0.1, cool_down=0.8, shake=0.0, keep_best=True, patience=15)
-_REST_IN_W = replace(_REST, steps=400, lr=0.3, patience=40)  # smaller steps end too soon
+_REST_IN_W = replace(_REST, steps=400, lr=0.4, patience=80)  # smaller steps end too soon
 FAST: dict[SearchSpace, tuple[Plan, ...]] = {
     "w": (_TRIAL, _REST_IN_W),
     "w+": (_TRIAL, _REST_IN_W, replace(_REST, space="w+")),

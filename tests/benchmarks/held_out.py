@@ -1,6 +1,6 @@
 """What scripts that train on demo faces share: held-out faces, pauses, curves.
 
-Not run by itself: ``few_pictures.py`` and ``peers_quality.py`` use it.
+Not run by itself: ``demo_settings.py``, ``few_pictures.py`` and ``peers_quality.py`` use it.
 """
 
 import contextlib
@@ -52,11 +52,12 @@ class Results(dict):
 
 
 class HeldOut:
-    """Demo faces of all styles that no network was trained on, and distances to them."""
+    """Demo faces that no network was trained on, and distances to them."""
 
-    def __init__(self, folder, first, count, resolution=32):
+    def __init__(self, folder, first, count, resolution=32, *, all_styles=True):
         self.first = first
-        self.faces = draw_faces(folder / f"held-out-{first}-{count}.npz", first, count, resolution)
+        path = folder / f"held-out-{first}-{count}.npz"
+        self.faces = draw_faces(path, first, count, resolution, all_styles=all_styles)
         arrays, _ = obtain("efficientnet-lite0")
         self._network = EfficientNetLite0.from_state_dict(arrays)
         self._pyramid = open_extractors([View(PYRAMID)], torch.device("cpu"))[PYRAMID]
@@ -93,10 +94,10 @@ class HeldOut:
         return kept.compute()
 
 
-def draw_faces(path, first, count, resolution):
+def draw_faces(path, first, count, resolution, *, all_styles=True):
     """Return faces uint8 [count, 3, R, R] of seeds ``first`` on, kept at ``path``."""
     if not path.exists():
-        artist = FaceArtist(resolution, all_styles=True)
+        artist = FaceArtist(resolution, all_styles=all_styles)
         faces = np.stack([artist(first + number)[0] for number in range(count)])
         with replacing(path) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, faces=faces)
