@@ -28,11 +28,20 @@ def tree_of(path: Path) -> ast.Module:
     return tree
 
 
+def dotted(node: ast.AST) -> str | None:
+    """Return ``a.b.c`` of names alone, None of anything else; ``ast.unparse`` takes far longer."""
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    return ".".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) else None
+
+
 @cache
 def calls_of(path: Path) -> tuple[tuple[ast.Call, str], ...]:
     """Return the calls of a file, each with the dotted name of what it calls."""
     calls = (node for node in nodes_of(path) if isinstance(node, ast.Call))
-    return tuple((call, ast.unparse(call.func)) for call in calls)
+    return tuple((call, dotted(call.func) or ast.unparse(call.func)) for call in calls)
 
 
 def around(node: ast.AST) -> Iterator[ast.AST]:

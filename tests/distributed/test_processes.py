@@ -15,7 +15,7 @@ from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElas
 from stylecli.distributed import processes
 from stylecli.distributed.processes import launch, start_python
 from stylecli.errors import StyleCLIError
-from tests.source import FILES, PACKAGE, ROOT, calls_of, nodes_of
+from tests.source import FILES, PACKAGE, ROOT, calls_of, dotted, nodes_of
 
 # Files that start programs other than Python, by the module's path.
 OTHER_PROGRAMS = ("health.py", "ffmpeg.py", "interop/", "ops/cuda/")
@@ -29,7 +29,8 @@ BESIDE = ("signal", "enum", "collections", "random", "types", "struct", "torch",
 @cache
 def names_used(path: Path) -> set[str]:
     """Return the dotted names that a file uses: ``os.fork``, ``subprocess.run``."""
-    return {ast.unparse(node) for node in nodes_of(path) if isinstance(node, ast.Attribute)}
+    attributes = (node for node in nodes_of(path) if isinstance(node, ast.Attribute))
+    return {name for node in attributes if (name := dotted(node))}
 
 
 def modules_imported(path: Path) -> set[str]:
