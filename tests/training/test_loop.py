@@ -4,6 +4,7 @@ import json
 import math
 import os
 import signal
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -95,12 +96,17 @@ def stop_after(images: float) -> Any:
     return report
 
 
+def on_two_ranks(runs: Iterable[Path], *words: str, stop_at: int | None = None) -> int:
+    """Train runs in turn on ranks that are started once, as ``session`` trains one."""
+    rank = str(Path(__file__).with_name("one_rank.py"))
+    stop = [] if stop_at is None else ["--stop-at", str(stop_at)]
+    return launch(2, [rank, *map(str, runs), *stop, *words])
+
+
 def session(run: Path, count: int, *words: str, stop_at: int | None = None) -> int:
     """Train, until so many images if not to the end; return the exit code."""
     if count > 1:
-        rank = str(Path(__file__).with_name("one_rank.py"))
-        stop = [] if stop_at is None else ["--stop-at", str(stop_at)]
-        return launch(count, [rank, str(run), *stop, *words])
+        return on_two_ranks([run], *words, stop_at=stop_at)
     try:
         TrainingLoop(run).train(progress=stop_after(math.inf if stop_at is None else stop_at))
     except Interrupted as error:
@@ -166,25 +172,29 @@ def test_the_run_folder_tells_its_story(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["f", "stylegan2"])
 def test_gradients_may_travel_during_the_backward_pass(
-    family: str, tmp_path: Path, tiny_lmdb: Path, tiny_config_fields: Any
+    tmp_path: Path, tiny_lmdb: Path, tiny_config_fields: Any
 ) -> None:
     """Two ranks end with the same bits with and without, stopped on the way or not."""
-    fields, settings = tiny_config_fields, {}
-    if family != "f":
-        fields, settings = FAMILIES[family]
-        settings = {"total_kimg": 0.096, "initial_resolution": 16, **settings}
     dataset = open_dataset(tiny_lmdb)
-    config = make_config(family, **{"resolution": 16, **fields})
-    training = TrainingConfig(**{**SETTINGS, **settings})
-    for name, words in (("plain", ()), ("early", ("--accelerate", "overlap"))):
-        create_run(tmp_path / name, RunSettings(config, training, tiny_lmdb, dataset.digest, 2))
-        if words:
-            assert session(tmp_path / name, 2, *words, stop_at=40) == 130
-        assert session(tmp_path / name, 2, *words) == 0
-    plain, early = (weights(tmp_path / name) for name in ("plain", "early"))
-    assert [key for key in plain if not torch.equal(plain[key], early[key])] == []
+    fields, settings = FAMILIES["stylegan2"]
+    settings = {"total_kimg": 0.096, "initial_resolution": 16, **settings}
+    plain, early = [], []
+    for family, network, training in (
+        ("f", tiny_config_fields, {}), ("stylegan2", fields, settings),
+    ):  # fmt: skip
+        config = make_config(family, **{"resolution": 16, **network})
+        chosen = TrainingConfig(**{**SETTINGS, **training})
+        for runs, name in ((plain, "plain"), (early, "early")):
+            runs.append(tmp_path / f"{name}-{family}")
+            create_run(runs[-1], RunSettings(config, chosen, tiny_lmdb, dataset.digest, 2))
+    assert on_two_ranks(plain) == 0
+    assert on_two_ranks(early, "--accelerate", "overlap", stop_at=40) == 130
+    assert not any(is_finished(run) for run in early)
+    assert on_two_ranks(early, "--accelerate", "overlap") == 0
+    for one, other in zip(plain, early, strict=True):
+        wanted, found = weights(one), weights(other)
+        assert [key for key in wanted if not torch.equal(wanted[key], found[key])] == []
 
 
 @pytest.mark.slow
@@ -250,40 +260,59 @@ def assert_same_state(found: Path, wanted: Path, *leave_out: str) -> None:
     assert all(torch.equal(tensors[name], wanted_tensors[name]) for name in tensors)
 
 
-@pytest.mark.parametrize(
-    ("config", "count"),
-    [
-        pytest.param("stylegan2", 1, id="stylegan2"),
-        *(
-            pytest.param(config, count, id=f"{config}, {count}", marks=pytest.mark.slow)
-            for config in FAMILIES
-            for count in (1, 2)
-            if (config, count) != ("stylegan2", 1)
-        ),
-    ],
-)
-def test_a_stopped_run_of_any_family_goes_on_bit_for_bit(
-    config: str, count: int, tmp_path: Path, tiny_lmdb: Path
-) -> None:
-    """Through p, the mean of path lengths, averages of magnitudes, and schedules by images."""
+def settings_of_family(config: str, data: Path, count: int) -> RunSettings:
     fields, training = FAMILIES[config]
     chosen = {**SETTINGS, "total_kimg": 0.096, "initial_resolution": 16, **training}
-    settings = RunSettings(
+    return RunSettings(
         make_config(config, resolution=16, **fields),
         TrainingConfig(**{**chosen, "augment_kimg": 0.2, "augment_target": 0.0}),
-        tiny_lmdb, open_dataset(tiny_lmdb).digest, count,
+        data, open_dataset(data).digest, count,
     )  # fmt: skip
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    create_run(whole, settings)
-    assert session(whole, count) == 0
-    create_run(parts, settings)
-    assert session(parts, count, stop_at=40) == 130
-    assert session(parts, count) == 0
+
+
+def assert_went_on(parts: Path, whole: Path, config: str) -> None:
+    """Through p, the mean of path lengths, averages of magnitudes, and schedules by images."""
     assert_same_state(parts, whole, "tick", "tick_start_nimg")
     states = [read_tensors(run / "checkpoint.safetensors")[0]["training"] for run in (parts, whole)]
     for name in ("path_mean", "augmentation", "adam_steps"):
         assert states[0][name] == states[1][name]
     assert (states[0]["path_mean"] > 0) == (config == "stylegan2")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(config, marks=[] if config == "stylegan2" else [pytest.mark.slow])
+        for config in FAMILIES
+    ],
+)
+def test_a_stopped_run_of_any_family_goes_on_bit_for_bit(
+    config: str, tmp_path: Path, tiny_lmdb: Path
+) -> None:
+    settings = settings_of_family(config, tiny_lmdb, 1)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    create_run(whole, settings)
+    assert session(whole, 1) == 0
+    create_run(parts, settings)
+    assert session(parts, 1, stop_at=40) == 130
+    assert session(parts, 1) == 0
+    assert_went_on(parts, whole, config)
+
+
+@pytest.mark.slow
+def test_a_stopped_run_of_any_family_goes_on_bit_for_bit_on_two_ranks(
+    tmp_path: Path, tiny_lmdb: Path
+) -> None:
+    wholes, parts = ([tmp_path / f"{name}-{one}" for one in FAMILIES] for name in ("whole", "part"))
+    for config, *runs in zip(FAMILIES, wholes, parts, strict=True):
+        for run in runs:
+            create_run(run, settings_of_family(config, tiny_lmdb, 2))
+    assert on_two_ranks(wholes) == 0
+    assert on_two_ranks(parts, stop_at=40) == 130
+    assert not any(is_finished(run) for run in parts)
+    assert on_two_ranks(parts) == 0
+    for config, whole, part in zip(FAMILIES, wholes, parts, strict=True):
+        assert_went_on(part, whole, config)
 
 
 @pytest.mark.slow
