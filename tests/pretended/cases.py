@@ -180,8 +180,10 @@ def try_step(name: str) -> dict[str, Any]:
     labels = None if table is None else table[torch.arange(count) % 3]
     settings = TrainingConfig(**{"r1_gamma": 1.0, **training})
     grads = []
-    dispatch.forget()
-    os.environ["STYLECLI_KERNELS"] = "off" if "plain" in name else "require"
+    kernels = "off" if "plain" in name else "require"
+    if "graphs" in name or kernels != os.environ.get("STYLECLI_KERNELS"):
+        dispatch.forget()  # where steps are captured the check of the kernels comes before
+    os.environ["STYLECLI_KERNELS"] = kernels
     steps = 5 if "graphs" in name else 2  # the first of them are not captured
     for where in ("cpu", "cuda"):
         step = TrainingStep(copy.deepcopy(bundle), settings, device=torch.device(where),
